@@ -1,0 +1,1 @@
+"""Minds: PPO and DQN agents on a shared convolutional encoder."""

@@ -1,0 +1,40 @@
+"""Rebuilding stacked observations from frames that were stored once."""
+
+from __future__ import annotations
+
+import torch
+
+from envs.stacking import FrameStacking
+
+
+def stack_frames(
+    frames: torch.Tensor,
+    ages: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    stacking: FrameStacking,
+) -> torch.Tensor:
+    """Rebuilds observations, bit-equal to the environment's own stack.
+
+    Args:
+        frames: uint8 (rows, environments, channels, height, width), a ring along its first axis.
+        ages: uint8 (rows, environments), how many frames the stack already held when this frame
+            came: 0 for the first frame of a fresh stack, at most ``depth - 1``.
+        rows: int64 (batch,), the row of each observation's newest frame.
+        columns: int64 (batch,), the environment of each observation.
+        stacking: how the environment makes an observation of frames.
+
+    Returns:
+        uint8 (batch, depth * channels, height, width), the oldest frame first.
+    """
+    if stacking.depth == 1:
+        return frames[rows, columns]
+    back = torch.arange(stacking.depth - 1, -1, -1, device=frames.device)
+    age = ages[rows, columns].long()[:, None]
+    source = (rows[:, None] - torch.minimum(back, age)) % frames.shape[0]
+    flat = (source * frames.shape[1] + columns[:, None]).flatten()
+    stack = frames.flatten(0, 1).index_select(0, flat)
+    stack = stack.view(len(rows), stacking.depth, *frames.shape[2:])
+    if stacking.padding == "zeros":
+        stack.masked_fill_((back > age)[:, :, None, None, None], 0)
+    return stack.flatten(1, 2)

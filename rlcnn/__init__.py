@@ -1,0 +1,3 @@
+"""Eyes: convolutional encoders, their weights, run directories and tracking."""
+
+__version__ = "0.1.0"
