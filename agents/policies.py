@@ -1,0 +1,223 @@
+"""Actor-critic and Q heads on one shared encoder, as stable-baselines3 policies.
+
+They differ from stable-baselines3's own in what they eat: uint8 observations go straight into the
+encoder, which carries its own preprocessing, and the encoder may run in bfloat16 while the heads,
+the losses and the parameters stay in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from gymnasium import spaces
+from rlcnn.encoders.sb3 import EncoderExtractor
+from stable_baselines3.common.distributions import CategoricalDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
+
+from envs.errors import UserError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def encode(
+    extractor: BaseFeaturesExtractor, observations: torch.Tensor, precision: Precision
+) -> torch.Tensor:
+    """Features of uint8 observations, float32 (batch, features_dim).
+
+    Only the encoder runs in the reduced precision: what the heads make of its features (log
+    probabilities, whose ratio PPO clips at a few percent, and Q values) stays in float32.
+    """
+    device = observations.device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        features = extractor(observations)
+    return features.float()
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in ("fp32", "bf16"):
+        raise UserError(f'precision must be "fp32" or "bf16", not {precision!r}')
+
+
+def _use_channels_last(extractor: BaseFeaturesExtractor) -> None:
+    """Convolutions of uint8 images run fastest in this layout, on CPU and on GPU."""
+    extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class PixelActorCriticPolicy(ActorCriticPolicy):
+    """A policy head and a value head on one encoder, for PPO.
+
+    Takes stable-baselines3's ``ActorCriticPolicy`` arguments; the ones that differ:
+
+    Args:
+        observation_space: uint8 images (channels, height, width).
+        action_space: Discrete.
+        lr_schedule: learning rate as a function of the progress remaining, from 1 to 0.
+        features_extractor_class: :class:`EncoderExtractor`, whose ``encoder`` and options go into
+            ``features_extractor_kwargs``.
+        net_arch: hidden layers of the heads; none by default, as for NatureCNN in
+            stable-baselines3.
+        precision: ``"bf16"`` runs the encoder in bfloat16.
+        **kwargs: further arguments of stable-baselines3's policy.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = EncoderExtractor,
+        precision: Precision = "fp32",
+        **kwargs: Any,
+    ) -> None:
+        _check_precision(precision)
+        if kwargs.get("use_sde"):
+            raise UserError("use_sde is not supported: it explores continuous actions")
+        if not kwargs.get("share_features_extractor", True):
+            raise UserError("share_features_extractor=False is not supported: one encoder serves")
+        if kwargs.get("optimizer_kwargs") is None and "optimizer_class" not in kwargs:
+            # One kernel for all tensors, with stable-baselines3's epsilon.
+            kwargs["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
+        self.precision: Precision = precision
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[] if net_arch is None else net_arch,
+            features_extractor_class=features_extractor_class,
+            **kwargs,
+        )
+        _use_channels_last(self.features_extractor)
+
+    def logits_and_values(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both heads at once.
+
+        Args:
+            observations: uint8 (batch, channels, height, width).
+
+        Returns:
+            Unnormalised log probabilities, float32 (batch, actions), and values, float32 (batch,).
+        """
+        features = encode(self.features_extractor, observations, self.precision)
+        latent_pi, latent_vf = self.mlp_extractor(features)
+        return self.action_net(latent_pi), self.value_net(latent_vf).squeeze(-1)
+
+    def forward(
+        self, obs: torch.Tensor, deterministic: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Actions int64 (batch,), values float32 (batch, 1), their log probabilities (batch,)."""
+        logits, values = self.logits_and_values(obs)
+        log_probs = logits.log_softmax(dim=1)
+        if deterministic:
+            actions = log_probs.argmax(dim=1)
+        else:
+            # The exponential race: argmax(p / e), e ~ Exp(1), is a draw from p without a host sync.
+            race = torch.empty_like(log_probs).exponential_()
+            actions = (log_probs - race.log()).argmax(dim=1)
+        return actions, values[:, None], log_probs.gather(1, actions[:, None]).squeeze(1)
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Values (batch, 1), log probabilities (batch,) and entropies (batch,), all float32."""
+        assert isinstance(obs, torch.Tensor)
+        logits, values = self.logits_and_values(obs)
+        log_probs = logits.log_softmax(dim=1)
+        entropy = -(log_probs.exp() * log_probs).sum(dim=1)
+        return values[:, None], log_probs.gather(1, actions[:, None]).squeeze(1), entropy
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
+        assert isinstance(observation, torch.Tensor)
+        return self(observation, deterministic=deterministic)[0]
+
+    def get_distribution(self, obs: PyTorchObs) -> CategoricalDistribution:
+        """The action distribution, in stable-baselines3's form."""
+        assert isinstance(obs, torch.Tensor)
+        assert isinstance(self.action_dist, CategoricalDistribution)
+        return self.action_dist.proba_distribution(self.logits_and_values(obs)[0])
+
+    def predict_values(self, obs: PyTorchObs) -> torch.Tensor:
+        """Values, float32 (batch, 1)."""
+        assert isinstance(obs, torch.Tensor)
+        return self.logits_and_values(obs)[1][:, None]
+
+    def extract_features(  # type: ignore[override]
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> torch.Tensor:
+        """Features of uint8 observations, float32 (batch, features_dim)."""
+        assert isinstance(obs, torch.Tensor)
+        return encode(features_extractor or self.features_extractor, obs, self.precision)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "precision": self.precision}
+
+
+class PixelQNetwork(QNetwork):
+    """Q values float32 (batch, actions) of uint8 images (batch, channels, height, width)."""
+
+    precision: Precision = "fp32"
+
+    def extract_features(
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor
+    ) -> torch.Tensor:
+        """Features of uint8 observations, float32 (batch, features_dim)."""
+        assert isinstance(obs, torch.Tensor)
+        return encode(features_extractor, obs, self.precision)
+
+
+class PixelDQNPolicy(DQNPolicy):
+    """An online and a target Q network, each with an encoder of its own, for DQN.
+
+    Takes stable-baselines3's ``DQNPolicy`` arguments; the ones that differ:
+
+    Args:
+        observation_space: uint8 images (channels, height, width).
+        action_space: Discrete.
+        lr_schedule: learning rate as a function of the progress remaining, from 1 to 0.
+        features_extractor_class: :class:`EncoderExtractor`, whose ``encoder`` and options go into
+            ``features_extractor_kwargs``.
+        net_arch: hidden layers of the head; none by default.
+        precision: ``"bf16"`` runs the encoders in bfloat16.
+        **kwargs: further arguments of stable-baselines3's policy.
+    """
+
+    q_net: PixelQNetwork
+    q_net_target: PixelQNetwork
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        net_arch: list[int] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = EncoderExtractor,
+        precision: Precision = "fp32",
+        **kwargs: Any,
+    ) -> None:
+        _check_precision(precision)
+        if kwargs.get("optimizer_kwargs") is None and "optimizer_class" not in kwargs:
+            kwargs["optimizer_kwargs"] = {"fused": True}
+        self.precision: Precision = precision
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[] if net_arch is None else net_arch,
+            features_extractor_class=features_extractor_class,
+            **kwargs,
+        )
+
+    def make_q_net(self) -> PixelQNetwork:
+        """A Q network with an encoder of its own, on this policy's device."""
+        net_args = self._update_features_extractor(self.net_args, features_extractor=None)
+        network = PixelQNetwork(**net_args)
+        network.precision = self.precision
+        _use_channels_last(network.features_extractor)
+        return network.to(self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "precision": self.precision}

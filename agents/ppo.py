@@ -1,0 +1,292 @@
+"""PPO behind stable-baselines3's face: its constructor and callbacks, our collection and update."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO as SB3PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.vec_env import VecEnv
+from torch.nn import functional
+
+from agents.policies import PixelActorCriticPolicy
+from agents.rollout import FrameRollout, RolloutBatch
+from agents.support import check_images_and_discrete_actions, raise_if_not_finite
+from envs.errors import UserError
+from envs.stacking import FrameStacking, frame_stacking
+
+METRICS = (
+    "loss",
+    "policy_gradient_loss",
+    "value_loss",
+    "entropy_loss",
+    "approx_kl",
+    "clip_fraction",
+)
+
+
+class PPO(SB3PPO):
+    """Proximal policy optimisation (Schulman et al. 2017) from pixels.
+
+    Takes stable-baselines3's arguments in its order, and keeps its callbacks, ``predict``, ``save``
+    and ``load`` (its zip pickles: :mod:`agents.checkpoint` writes files that do not). What differs:
+
+    - Observations are uint8 images, actions discrete; the policy is ``"CnnPolicy"``, our
+      :class:`~agents.policies.PixelActorCriticPolicy`, whose encoder is chosen by
+      ``policy_kwargs=dict(features_extractor_kwargs=dict(encoder="impala"))`` and whose precision
+      by ``policy_kwargs=dict(precision="bf16")``.
+    - Each frame is stored once, on the training device (:class:`~agents.rollout.FrameRollout`).
+    - A minibatch that does not divide the rollout is refused rather than truncated.
+    - When a callback stops training inside a rollout, its steps, never learned from, are not
+      counted: ``num_timesteps`` returns to its value at the last update.
+
+    With precision "fp32" one update equals stable-baselines3's own to rounding on the same batch.
+
+    Raises:
+        UserError: For what is not supported: generalised state-dependent exploration, other
+            spaces, other buffers, normalising wrappers, minibatches that do not divide.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": PixelActorCriticPolicy}
+    policy: PixelActorCriticPolicy  # type: ignore[assignment]
+    rollout_buffer: FrameRollout  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[PixelActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int = 64,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        if use_sde:
+            raise UserError("use_sde is not supported: it explores continuous actions")
+        if rollout_buffer_class not in (None, FrameRollout) or rollout_buffer_kwargs:
+            raise UserError("rollout_buffer_class is not supported: frames are stored by our own")
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            clip_range=clip_range,
+            clip_range_vf=clip_range_vf,
+            normalize_advantage=normalize_advantage,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            target_kl=target_kl,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _setup_model(self) -> None:
+        check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
+        rollout = self.n_steps * self.n_envs
+        if rollout % self.batch_size:
+            raise UserError(
+                f"batch_size {self.batch_size} does not divide the rollout of {rollout} steps"
+                f" ({self.n_envs} environments x {self.n_steps} steps);"
+                f" the nearest that does is {_nearest_divisor(rollout, self.batch_size)}"
+            )
+        channels = self.observation_space.shape[0]  # type: ignore[index]
+        stacking = frame_stacking(self.env) if self.env else FrameStacking(1, channels)
+        self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
+        self.rollout_buffer_kwargs = {"stacking": stacking}
+        super()._setup_model()
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        total_and_callback = super()._setup_learn(*args, **kwargs)
+        self._stack_starts = np.ones(self.n_envs, dtype=bool)
+        return total_and_callback
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: FrameRollout,  # type: ignore[override]
+        n_rollout_steps: int,
+    ) -> bool:
+        """Steps every environment ``n_rollout_steps`` times with the current policy.
+
+        Returns:
+            False where a callback stopped it, else True.
+        """
+        assert self._last_obs is not None, "No previous observation was provided"
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        steps_learned = self.num_timesteps
+        callback.on_rollout_start()
+
+        for _ in range(n_rollout_steps):
+            observations = torch.as_tensor(self._last_obs, device=self.device)
+            with torch.no_grad():
+                actions, values, log_probs = self.policy(observations)
+            new_obs, rewards, dones, infos = env.step(actions.cpu().numpy())
+
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                self.num_timesteps = steps_learned
+                return False
+
+            self._update_info_buffer(infos, dones)
+            self._bootstrap_truncated(rewards, dones, infos)
+            rollout_buffer.add(
+                observations,
+                self._stack_starts,
+                actions,
+                rewards,
+                self._last_episode_starts,  # type: ignore[arg-type]
+                values,
+                log_probs,
+            )
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts = dones
+            self._stack_starts = _stack_starts(dones, infos)
+
+        with torch.no_grad():
+            values = self.policy.predict_values(torch.as_tensor(new_obs, device=self.device))
+        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _bootstrap_truncated(
+        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
+    ) -> None:
+        """Adds the value of what a time limit cut off to the reward before it (Pardo 2018)."""
+        truncated = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated")]
+        if not truncated:
+            return
+        last = np.stack([infos[i]["terminal_observation"] for i in truncated])
+        with torch.no_grad():
+            values = self.policy.predict_values(torch.as_tensor(last, device=self.device))
+        rewards[truncated] += self.gamma * values.flatten().cpu().numpy()
+
+    def train(self) -> None:
+        """Learns ``n_epochs`` times from the rollout, in shuffled minibatches."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        clip_range_vf = None
+        if self.clip_range_vf is not None:
+            clip_range_vf = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
+
+        rollout = self.rollout_buffer
+        transitions = rollout.buffer_size * rollout.n_envs
+        metrics = []
+        stopped = False
+        for _ in range(self.n_epochs):
+            order = torch.randperm(transitions, device=self.device)
+            for indices in order.split(self.batch_size):
+                loss, minibatch_metrics = self._loss(
+                    rollout.batch(indices), clip_range, clip_range_vf
+                )
+                metrics.append(minibatch_metrics)
+                if self.target_kl is not None:
+                    approx_kl = minibatch_metrics[METRICS.index("approx_kl")]
+                    if stopped := bool(approx_kl > 1.5 * self.target_kl):
+                        break
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                self.policy.optimizer.step()
+            self._n_updates += 1
+            if stopped:
+                break
+
+        self._record_training(torch.stack(metrics), clip_range, clip_range_vf)
+
+    def _loss(
+        self, batch: RolloutBatch, clip_range: float, clip_range_vf: float | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The clipped surrogate objective (Schulman et al. 2017, equation 9), and ``METRICS``."""
+        values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, batch.actions)
+        values = values.flatten()
+        advantages = batch.advantages
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+        log_ratio = log_prob - batch.old_log_prob
+        ratio = log_ratio.exp()
+        clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
+        policy_loss = -torch.min(advantages * ratio, advantages * clipped_ratio).mean()
+
+        if clip_range_vf is not None:
+            change = (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
+            values = batch.old_values + change
+        value_loss = functional.mse_loss(batch.returns, values)
+        entropy_loss = -entropy.mean()
+        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+
+        with torch.no_grad():
+            # The low-variance estimator of the divergence: (r - 1) - log r.
+            approx_kl = (ratio - 1 - log_ratio).mean()
+            clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+            metrics = (loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction)
+            return loss, torch.stack(metrics)
+
+    def _record_training(
+        self, metrics: torch.Tensor, clip_range: float, clip_range_vf: float | None
+    ) -> None:
+        rollout = self.rollout_buffer
+        unexplained = (rollout.returns - rollout.values).var() / rollout.returns.var()
+        # The one wait for the device in an update.
+        means = torch.cat([metrics.mean(dim=0), (1 - unexplained)[None]]).tolist()
+        named = dict(zip((*METRICS, "explained_variance"), means, strict=True))
+        raise_if_not_finite(named["loss"], self.num_timesteps)
+        for name, value in named.items():
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip_range)
+        if clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", clip_range_vf)
+
+
+def _stack_starts(dones: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
+    """Which observations begin a fresh stack: those after a real end, not after a lost life."""
+    starts = dones.copy()
+    for i in np.flatnonzero(dones):
+        starts[i] = not infos[i].get("life_loss", False)
+    return starts
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    divisors = (d for d in range(1, number + 1) if number % d == 0)
+    return min(divisors, key=lambda divisor: (abs(divisor - wanted), divisor))

@@ -1,0 +1,160 @@
+"""On-policy storage: one uint8 frame per step, on the device that trains."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from agents.stacking import stack_frames
+from envs.stacking import FrameStacking
+
+
+class RolloutBatch(NamedTuple):
+    """Transitions of a rollout, in stable-baselines3's terms; all float32 but the first two."""
+
+    observations: torch.Tensor  # uint8 (batch, depth * channels, height, width)
+    actions: torch.Tensor  # int64 (batch,)
+    old_values: torch.Tensor  # (batch,)
+    old_log_prob: torch.Tensor  # (batch,)
+    advantages: torch.Tensor  # (batch,)
+    returns: torch.Tensor  # (batch,)
+
+
+class FrameRollout:
+    """Steps of ``n_envs`` environments in lockstep, whose observations share their frames.
+
+    The rows before the first step's hold the older frames of its stack, so that every observation
+    of the rollout is rebuilt bit-equal to the environment's own.
+
+    Args:
+        buffer_size: steps per environment.
+        observation_space: uint8 (depth * channels, height, width).
+        action_space: Discrete.
+        device: where the rollout lives, normally where it is learned from.
+        gae_lambda: the lambda of generalised advantage estimation, 0 to 1.
+        gamma: discount factor, 0 to 1.
+        n_envs: environments in lockstep.
+        stacking: how an observation is made of frames.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Box,
+        action_space: spaces.Discrete,
+        device: torch.device | str = "cpu",
+        gae_lambda: float = 1.0,
+        gamma: float = 0.99,
+        n_envs: int = 1,
+        *,
+        stacking: FrameStacking,
+    ) -> None:
+        self.buffer_size, self.n_envs = buffer_size, n_envs
+        self.gae_lambda, self.gamma = gae_lambda, gamma
+        self.device = torch.device(device)
+        self.stacking = stacking
+        height, width = observation_space.shape[1:]
+        rows = buffer_size + stacking.depth - 1
+        self.frames = torch.zeros(
+            (rows, n_envs, stacking.channels, height, width), dtype=torch.uint8, device=self.device
+        )
+        self.ages = torch.zeros((rows, n_envs), dtype=torch.uint8, device=self.device)
+        self.actions = self._per_step(torch.int64)
+        self.rewards = self._per_step(torch.float32)
+        self.episode_starts = self._per_step(torch.float32)
+        self.values = self._per_step(torch.float32)
+        self.log_probs = self._per_step(torch.float32)
+        self.advantages = self._per_step(torch.float32)
+        self.returns = self._per_step(torch.float32)
+        self.pos = 0
+
+    def _per_step(self, dtype: torch.dtype) -> torch.Tensor:
+        return torch.zeros((self.buffer_size, self.n_envs), dtype=dtype, device=self.device)
+
+    @property
+    def full(self) -> bool:
+        """Whether every step has been added."""
+        return self.pos == self.buffer_size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, frames and everything else."""
+        return sum(t.nbytes for t in vars(self).values() if isinstance(t, torch.Tensor))
+
+    def reset(self) -> None:
+        """Forgets all steps; the next one added brings its whole stack along."""
+        self.pos = 0
+
+    def add(
+        self,
+        observations: torch.Tensor,
+        stack_starts: np.ndarray,
+        actions: torch.Tensor,
+        rewards: np.ndarray,
+        episode_starts: np.ndarray,
+        values: torch.Tensor,
+        log_probs: torch.Tensor,
+    ) -> None:
+        """Adds one step of every environment.
+
+        Args:
+            observations: uint8 (environments, depth * channels, height, width), what was acted on.
+            stack_starts: bool (environments,), whether that observation began a fresh stack.
+            actions: int64 (environments,).
+            rewards: float32 (environments,).
+            episode_starts: bool (environments,), whether the step before was the last of an
+                episode, so that no value is carried back over it. A lost life sets this, but not
+                ``stack_starts``.
+            values: float32 (environments,) or (environments, 1).
+            log_probs: float32 (environments,).
+        """
+        depth, channels = self.stacking.depth, self.stacking.channels
+        row = self.pos + depth - 1
+        if self.pos == 0:
+            stack = observations.unflatten(1, (depth, channels))
+            self.frames[:depth].copy_(stack.transpose(0, 1))
+            # The rows below hold this stack's padding, too: nothing is left to fill in.
+            self.ages[row] = depth - 1
+        else:
+            self.frames[row].copy_(observations[:, -channels:])
+            starts = torch.as_tensor(stack_starts, device=self.device)
+            self.ages[row] = (self.ages[row - 1] + 1).clamp(max=depth - 1).masked_fill(starts, 0)
+        self.actions[self.pos] = actions
+        self.rewards[self.pos].copy_(torch.as_tensor(rewards))
+        self.episode_starts[self.pos].copy_(torch.as_tensor(episode_starts))
+        self.values[self.pos] = values.flatten()
+        self.log_probs[self.pos] = log_probs
+        self.pos += 1
+
+    def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: np.ndarray) -> None:
+        """Generalised advantage estimation (Schulman et al. 2016, equation 16).
+
+        Args:
+            last_values: float32 (environments,) or (environments, 1), the values of the
+                observations after the last step.
+            dones: bool (environments,), whether the last step ended an episode.
+        """
+        next_values = last_values.flatten()
+        carry_on = 1.0 - torch.as_tensor(dones, dtype=torch.float32, device=self.device)
+        advantage = torch.zeros_like(next_values)
+        for step in reversed(range(self.buffer_size)):
+            delta = self.rewards[step] + self.gamma * next_values * carry_on - self.values[step]
+            advantage = delta + self.gamma * self.gae_lambda * carry_on * advantage
+            self.advantages[step] = advantage
+            next_values = self.values[step]
+            carry_on = 1.0 - self.episode_starts[step]
+        torch.add(self.advantages, self.values, out=self.returns)
+
+    def observations(self, indices: torch.Tensor) -> torch.Tensor:
+        """Observations uint8 (batch, depth * channels, height, width) of flat step indices."""
+        rows = indices // self.n_envs + self.stacking.depth - 1
+        return stack_frames(self.frames, self.ages, rows, indices % self.n_envs, self.stacking)
+
+    def batch(self, indices: torch.Tensor) -> RolloutBatch:
+        """The transitions at flat indices ``step * n_envs + environment``, int64 (batch,)."""
+        columns = (self.actions, self.values, self.log_probs, self.advantages, self.returns)
+        taken = (column.flatten()[indices] for column in columns)
+        return RolloutBatch(self.observations(indices), *taken)

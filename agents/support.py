@@ -1,0 +1,47 @@
+"""What both algorithms ask of an environment and of a loss."""
+
+from __future__ import annotations
+
+import math
+
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
+
+from envs.errors import UserError
+
+
+def check_images_and_discrete_actions(
+    observation_space: spaces.Space, action_space: spaces.Space, env: VecEnv | None
+) -> None:
+    """Refuses what the agents here cannot learn from.
+
+    Raises:
+        UserError: Unless observations are uint8 images (channels, height, width) and actions
+            discrete, or where the environment is wrapped in ``VecNormalize``.
+    """
+    if (
+        not isinstance(observation_space, spaces.Box)
+        or len(observation_space.shape) != 3
+        or observation_space.dtype != "uint8"
+    ):
+        raise UserError(
+            "observations must be uint8 images, a Box of shape (channels, height, width);"
+            f" this environment gives {observation_space}"
+        )
+    if not isinstance(action_space, spaces.Discrete):
+        raise UserError(f"actions must be Discrete; this environment takes {action_space}")
+    if env is not None and unwrap_vec_wrapper(env, VecNormalize) is not None:
+        raise UserError("VecNormalize is not supported: frames are stored as the uint8 they are")
+
+
+def raise_if_not_finite(loss: float, step: int) -> None:
+    """Stops a training whose loss is no longer a number, before anything more is saved.
+
+    Raises:
+        UserError: If ``loss`` is NaN or infinite.
+    """
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss became {loss} by step {step}: training stopped; the checkpoints up to here"
+            " are whole. A lower learning rate is the usual cure"
+        )
