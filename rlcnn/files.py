@@ -1,0 +1,155 @@
+"""Files that are whole or absent: atomic writes, plain JSON, and a disk's refusals in one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from envs.errors import UserError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would exceed the allowed file size",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOTDIR: "a part of that path is a file, not a directory",
+    errno.EISDIR: "that is a directory",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+@contextmanager
+def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what the disk refuses inside the block into one line that names ``path``.
+
+    Raises:
+        UserError: The disk is full or over quota, a file grew too large, or the place cannot be
+            written. Any other exception passes through unchanged.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = _refusal(error)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write {os.fspath(path)}: {reason}") from error
+
+
+def _refusal(error: BaseException | None) -> str | None:
+    """Why the disk refused, if that is what ``error`` or an exception behind it says."""
+    while error is not None:
+        if isinstance(error, OSError):
+            code = error.errno
+        else:
+            # safetensors reports from Rust, with the error number only in the text.
+            found = re.search(r"\(os error (\d+)\)", str(error))
+            code = int(found[1]) if found else None
+        if code in _REASONS:
+            return _REASONS[code]
+        if "PytorchStreamWriter failed" in str(error):
+            return "writing failed (is the disk full?)"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file's contents, or a directory's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Replace a file so that a reader, or a crash, sees the old contents or the new, never a part.
+
+    Args:
+        path: The file; its directory must exist.
+        content: Bytes, or text to be stored as UTF-8.
+
+    Raises:
+        UserError: The disk is full or the place cannot be written; the old file is untouched.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    with disk_errors(path):
+        descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with open(descriptor, "wb") as file:
+                # mkstemp gives 0600; a run must be as readable as any file its owner makes.
+                os.fchmod(descriptor, 0o666 & ~_umask())
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(scratch, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(scratch)
+            raise
+        fsync(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
+    """:func:`write_atomic` for JSON; see :func:`plain` for what may be written."""
+    write_atomic(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """The same value in JSON's own types.
+
+    Mappings become objects, lists and tuples arrays, paths strings, and NumPy or PyTorch scalars
+    numbers. NaN and the infinities have no JSON form and become null.
+
+    Raises:
+        TypeError: Something in ``value`` has no JSON form.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if callable(getattr(value, "item", None)):
+        return plain(value.item())
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or does not hold one whole JSON object.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is truncated or corrupted: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is corrupted: it holds no JSON object")
+    return value
