@@ -1,0 +1,82 @@
+"""The conventions by which Atari games are played, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from envs.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class AtariProtocol:
+    """How a game starts, what an action does and when an episode is over.
+
+    An agent step is ``frame_skip`` emulator frames, of which the last two are max-pooled
+    (Mnih et al. 2015, "Human-level control through deep reinforcement learning", Methods).
+
+    Attributes:
+        name: what ``get_protocol`` knows it by.
+        noop_max: a game opens with 1 to this many no-op frames, drawn at random; 0 is none.
+            Mnih 2015, extended data table 1 ("no-op max" 30).
+        repeat_action_probability: chance, at each emulator frame, that the previous action is
+            repeated ("sticky actions"). Machado et al. 2018, "Revisiting the Arcade Learning
+            Environment: Evaluation Protocols and Open Problems for General Agents".
+        full_action_space: all 18 joystick actions instead of the game's own few. Machado 2018.
+        use_fire_reset: press FIRE when a game that waits for it begins. In neither paper: it is
+            the rule of OpenAI baselines' ``FireResetEnv``, behind most published figures.
+        terminal_on_life_loss: training only: a lost life ends the episode and the game goes on.
+            Mnih 2015, Methods, "Training details"; Machado 2018 advises against it.
+        clip_rewards: training only: rewards become their sign. Mnih 2015, Methods.
+        frame_skip: emulator frames for one agent step. Mnih 2015, Methods.
+        max_episode_steps: agent steps after which a game is truncated: 27,000 steps are 108,000
+            frames or half an hour of play. Machado 2018; the default of ``ALE/*-v5``.
+    """
+
+    name: str
+    noop_max: int
+    repeat_action_probability: float
+    full_action_space: bool
+    use_fire_reset: bool
+    terminal_on_life_loss: bool
+    clip_rewards: bool = True
+    frame_skip: int = 4
+    max_episode_steps: int = 27_000
+
+
+PROTOCOLS: dict[str, AtariProtocol] = {
+    protocol.name: protocol
+    for protocol in (
+        AtariProtocol(
+            name="classic",
+            noop_max=30,
+            repeat_action_probability=0.0,
+            full_action_space=False,
+            use_fire_reset=True,
+            terminal_on_life_loss=True,
+        ),
+        AtariProtocol(
+            name="sticky",
+            noop_max=0,
+            repeat_action_probability=0.25,
+            full_action_space=True,
+            use_fire_reset=False,
+            terminal_on_life_loss=False,
+        ),
+    )
+}
+
+
+def get_protocol(protocol: str | AtariProtocol) -> AtariProtocol:
+    """The protocol of that name; a protocol passes straight through.
+
+    Raises:
+        UserError: no protocol has this name.
+    """
+    if isinstance(protocol, AtariProtocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        known = ", ".join(PROTOCOLS)
+        raise UserError(
+            f'unknown protocol "{protocol}": expected one of {known}.{nearest(protocol, PROTOCOLS)}'
+        )
+    return PROTOCOLS[protocol]
