@@ -1,0 +1,21 @@
+"""Encoders: uint8 observations in, feature vectors out; built by name with ``create_encoder``."""
+
+from rlcnn.encoders.base import Encoder, EncoderSpec, Preprocessing
+from rlcnn.encoders.nature import NatureEncoder
+from rlcnn.encoders.registry import (
+    create_encoder,
+    encoder_options,
+    list_encoders,
+    register_encoder,
+)
+
+__all__ = [
+    "Encoder",
+    "EncoderSpec",
+    "NatureEncoder",
+    "Preprocessing",
+    "create_encoder",
+    "encoder_options",
+    "list_encoders",
+    "register_encoder",
+]

@@ -1,0 +1,273 @@
+"""What every encoder is: uint8 observations in, one feature vector each out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, TypedDict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from envs.errors import UserError, nearest
+
+SPEC_VERSION = 1
+
+ObservationShape = tuple[int, int, int]
+
+
+class EncoderSpec(TypedDict):
+    """All that is needed to build an encoder anew (its weights aside); plain JSON."""
+
+    version: int
+    name: str
+    observation_shape: list[int]
+    options: dict[str, Any]
+
+
+class Preprocessing(nn.Module):
+    """uint8 images -> the floats a trunk was made for, in one place with the trunk.
+
+    Pixels become ``(value / 255 - mean) / std``, in the dtype the convolutions will run in, and in
+    channels_last order, which is the faster one for them.
+
+    Under autocast the uint8 values are cast straight to its dtype: bfloat16 and float16 both hold
+    0..255 exactly, so nothing is lost before the scaling.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor | None
+
+    def __init__(
+        self,
+        observation_shape: ObservationShape,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        resize: int | tuple[int, int] | None = None,
+    ) -> None:
+        """Describes the input a trunk expects.
+
+        Args:
+            observation_shape: (channels, height, width) of the observations.
+            mean: of each channel of one frame, for values in [0, 1]; repeated for stacked frames.
+            std: likewise.
+            resize: (height, width) to resize to (bilinear, antialiased), or one side of a square.
+
+        Raises:
+            ValueError: mean and std do not come together, or do not fit the channels.
+        """
+        super().__init__()
+        self.observation_shape = observation_shape
+        self.resize = (resize, resize) if isinstance(resize, int) else resize
+        channels, height, width = observation_shape
+        self.output_shape: ObservationShape = (channels, *(self.resize or (height, width)))
+        if (mean is None) != (std is None):
+            raise ValueError("mean and std must be given together")
+        # Not persistent: these come from the encoder's options, so a weights file has no say in
+        # them. As buffers they follow the module from device to device.
+        if mean is None or std is None:
+            self.register_buffer("scale", torch.tensor(1 / 255), persistent=False)
+            self.register_buffer("shift", None)
+        else:
+            if len(mean) != len(std) or channels % len(mean):
+                raise ValueError(
+                    f"{len(mean)} means and {len(std)} stds do not fit {channels} channels"
+                )
+            means = torch.tensor(mean).repeat(channels // len(mean)).view(-1, 1, 1)
+            stds = torch.tensor(std).repeat(channels // len(std)).view(-1, 1, 1)
+            self.register_buffer("scale", 1 / (255 * stds), persistent=False)
+            self.register_buffer("shift", -means / stds, persistent=False)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Scales observations.
+
+        Args:
+            observations: uint8 (batch, channels, height, width).
+
+        Returns:
+            (batch, channels, height', width') in autocast's dtype where autocast is on, otherwise
+            in the module's own (float32).
+
+        Raises:
+            TypeError: the observations are not uint8.
+            ValueError: they have another shape than the encoder was built for.
+        """
+        if observations.dtype != torch.uint8:
+            raise TypeError(f"encoders take uint8 observations, not {observations.dtype}")
+        if observations.shape[1:] != self.observation_shape:
+            raise ValueError(
+                f"this encoder was built for observations (batch, *{self.observation_shape}), "
+                f"not {tuple(observations.shape)}"
+            )
+        device = observations.device.type
+        # Asked first, since a device without autocast (meta) raises when asked the second.
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else self.scale.dtype
+        if self.resize is None and self.shift is None:
+            return observations.to(dtype, memory_format=torch.channels_last).mul_(self.scale)
+        x = observations.to(self.scale.dtype, memory_format=torch.channels_last)
+        if self.resize is not None:
+            x = F.interpolate(x, self.resize, mode="bilinear", antialias=True)
+        x = x * self.scale if self.shift is None else torch.addcmul(self.shift, x, self.scale)
+        return x.to(dtype, memory_format=torch.channels_last)
+
+
+class Encoder(nn.Module):
+    """A convolutional network from uint8 observations to feature vectors.
+
+    Subclasses build ``trunk`` (the convolutions), ``pool`` (feature maps -> one vector) and
+    ``projection`` (-> ``features_dim`` features) and hand every constructor option to
+    ``super().__init__``, so that ``spec()`` can rebuild them. All submodules are named and
+    ``Preprocessing`` holds the only Python branches, so
+    ``torchvision.models.feature_extraction.create_feature_extractor`` can cut an encoder at any
+    node, given ``tracer_kwargs={"leaf_modules": [Preprocessing]}``.
+
+    Attributes:
+        name: the name it is registered under.
+        observation_shape: (channels, height, width) of the uint8 observations it takes.
+        options: the constructor's options, JSON values.
+        features_dim: length of a feature vector.
+    """
+
+    name: str
+    features_dim: int
+    least_size: ClassVar[int] = 1
+    """Smallest height and width for which the trunk leaves at least one position."""
+
+    preprocessing: Preprocessing
+    trunk: nn.Module
+    pool: nn.Module
+    projection: nn.Module
+
+    def __init__(
+        self,
+        observation_shape: Sequence[int],
+        options: dict[str, Any],
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        """Checks the shape and takes note of what the encoder is made with.
+
+        Args:
+            observation_shape: (channels, height, width).
+            options: every option of the subclass's constructor with its value.
+            preprocessing: None only scales by 1/255.
+
+        Raises:
+            UserError: no image shape, or too small an image.
+        """
+        super().__init__()
+        self.observation_shape = _checked_shape(observation_shape)
+        self.options = dict(options)
+        self.preprocessing = preprocessing or Preprocessing(self.observation_shape)
+        _, height, width = self.preprocessing.output_shape
+        if min(height, width) < self.least_size:
+            raise UserError(
+                f'{height}x{width} pixels are too small for encoder "{self.name}": '
+                f"it needs at least {self.least_size}x{self.least_size}."
+            )
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Encodes observations.
+
+        Args:
+            observations: uint8 (batch, channels, height, width).
+
+        Returns:
+            Features (batch, features_dim), float32, or autocast's dtype where autocast is on.
+        """
+        return self.projection(self.pool(self.trunk(self.preprocessing(observations))))
+
+    def spec(self) -> EncoderSpec:
+        """What ``create_encoder`` needs to build this encoder anew, as plain JSON."""
+        return {
+            "version": SPEC_VERSION,
+            "name": self.name,
+            "observation_shape": list(self.observation_shape),
+            "options": dict(self.options),
+        }
+
+    def num_parameters(self) -> int:
+        """Number of parameters, trainable or frozen."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and linear layers for one observation."""
+        total = 0
+
+        def count(module: nn.Module, _: Any, output: torch.Tensor) -> None:
+            nonlocal total
+            # (out, in / groups, kernel...) or (out, in): what one output value is summed from.
+            assert isinstance(module.weight, torch.Tensor)
+            terms = math.prod(module.weight.shape[1:])
+            total += math.prod(output.shape[1:]) * terms
+
+        # Meta tensors carry shapes only: nothing is computed, and no weight, running statistic
+        # or random number generator is touched. Two, since BatchNorm may refuse one.
+        tensors = {
+            name: tensor.detach().to("meta")
+            for name, tensor in (*self.named_parameters(), *self.named_buffers())
+        }
+        observations = torch.zeros((2, *self.observation_shape), dtype=torch.uint8, device="meta")
+        counted = [m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+        hooks = [module.register_forward_hook(count) for module in counted]
+        try:
+            torch.func.functional_call(self, tensors, observations)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return total
+
+
+def trunk_output_shape(trunk: nn.Module, input_shape: ObservationShape) -> ObservationShape:
+    """Shape (channels, height, width) of ``trunk``'s output for one image of ``input_shape``."""
+    tensors = {name: tensor.to("meta") for name, tensor in trunk.state_dict().items()}
+    image = torch.zeros((2, *input_shape), device="meta")
+    _, channels, height, width = torch.func.functional_call(trunk, tensors, image).shape
+    return channels, height, width
+
+
+def initialise_orthogonally(module: nn.Module, gain: float) -> None:
+    """Orthogonal weights and zero biases for every convolution and linear layer in ``module``."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.orthogonal_(layer.weight, gain)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def check_positive(option: str, value: object, *, whole: bool = True) -> None:
+    """Refuses an option that is not a positive (whole) number.
+
+    Raises:
+        UserError: it is not.
+    """
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
+        kind = "whole number" if whole else "number"
+        raise UserError(f"{option} must be a positive {kind}, not {value!r}.")
+
+
+def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
+    """Refuses an option that is none of ``choices``.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    names = list(choices)
+    if value not in names:
+        known = ", ".join(f'"{name}"' for name in names)
+        raise UserError(
+            f"{option} must be one of {known}, not {value!r}.{nearest(str(value), names)}"
+        )
+
+
+def _checked_shape(shape: Sequence[int]) -> ObservationShape:
+    if len(shape) != 3 or any(int(side) != side or side < 1 for side in shape):
+        raise UserError(
+            f"an encoder takes images (channels, height, width), not observations of shape "
+            f"{tuple(shape)}."
+        )
+    channels, height, width = (int(side) for side in shape)
+    return channels, height, width

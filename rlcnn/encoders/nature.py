@@ -1,0 +1,61 @@
+"""The network of the Nature DQN paper."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import nn
+
+from rlcnn.encoders.base import (
+    Encoder,
+    check_positive,
+    initialise_orthogonally,
+    trunk_output_shape,
+)
+from rlcnn.encoders.registry import register_encoder
+
+
+@register_encoder("nature")
+class NatureEncoder(Encoder):
+    """Three convolutions and a linear layer (Mnih et al. 2015, "Human-level control through deep
+    reinforcement learning", Methods): the standard of Atari agents.
+
+    1,684,128 parameters and 9.3 million multiply-accumulates at 84x84x4.
+
+    Weights start orthogonal with gain sqrt(2), biases zero: what PPO's reference implementation
+    does for this network (OpenAI baselines, ``a2c/utils.py`` and ``common/models.py:nature_cnn``;
+    detail 2 of Huang et al. 2022, "The 37 implementation details of PPO").
+    """
+
+    least_size: ClassVar[int] = 36
+
+    def __init__(self, observation_shape: Sequence[int], *, features_dim: int = 512) -> None:
+        """Builds the network.
+
+        Args:
+            observation_shape: (channels, height, width), at least 36x36.
+            features_dim: width of the last, linear layer.
+        """
+        check_positive("features_dim", features_dim)
+        super().__init__(observation_shape, {"features_dim": features_dim})
+        self.features_dim = features_dim
+        channels = self.preprocessing.output_shape[0]
+        self.trunk = nn.Sequential(
+            OrderedDict(
+                conv1=nn.Conv2d(channels, 32, kernel_size=8, stride=4),
+                relu1=nn.ReLU(),
+                conv2=nn.Conv2d(32, 64, kernel_size=4, stride=2),
+                relu2=nn.ReLU(),
+                conv3=nn.Conv2d(64, 64, kernel_size=3, stride=1),
+                relu3=nn.ReLU(),
+            )
+        )
+        self.pool = nn.Flatten()
+        flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
+        self.projection = nn.Sequential(
+            OrderedDict(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())
+        )
+        initialise_orthogonally(self, gain=math.sqrt(2))

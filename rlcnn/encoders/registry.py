@@ -1,0 +1,81 @@
+"""Encoders by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from envs.errors import UserError, nearest
+from rlcnn.encoders.base import Encoder
+
+EncoderClass = TypeVar("EncoderClass", bound=type[Encoder])
+
+_ENCODERS: dict[str, type[Encoder]] = {}
+
+
+def register_encoder(name: str) -> Callable[[EncoderClass], EncoderClass]:
+    """Class decorator that makes an encoder known to ``create_encoder`` as ``name``.
+
+    The class is called as ``cls(observation_shape, **options)``; the keyword-only parameters of
+    its constructor are the options a user may set.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(cls: EncoderClass) -> EncoderClass:
+        if name in _ENCODERS:
+            raise ValueError(f'an encoder "{name}" is already registered: {_ENCODERS[name]}')
+        cls.name = name
+        _ENCODERS[name] = cls
+        return cls
+
+    return register
+
+
+def list_encoders() -> list[str]:
+    """Names of all registered encoders, sorted."""
+    return sorted(_ENCODERS)
+
+
+def encoder_options(name: str) -> dict[str, Any]:
+    """The options of an encoder and their defaults.
+
+    Raises:
+        UserError: no encoder of that name.
+    """
+    parameters = inspect.signature(_encoder_class(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def create_encoder(name: str, observation_shape: Sequence[int], **options: Any) -> Encoder:
+    """Builds a freshly initialised encoder.
+
+    Args:
+        name: one of ``list_encoders()``.
+        observation_shape: (channels, height, width) of the uint8 observations.
+        options: see ``encoder_options(name)``.
+
+    Raises:
+        UserError: an unknown name or option (the nearest known one is named), a value that an
+            option does not take, or an image too small for the encoder.
+    """
+    cls = _encoder_class(name)
+    known = encoder_options(name)
+    for option in options:
+        if option not in known:
+            raise UserError(
+                f'encoder "{name}" has no option "{option}" (it has: {", ".join(known)}).'
+                f"{nearest(option, known)}"
+            )
+    return cls(observation_shape, **options)
+
+
+def _encoder_class(name: str) -> type[Encoder]:
+    if name not in _ENCODERS:
+        raise UserError(
+            f'unknown encoder "{name}" (known: {", ".join(list_encoders())}).'
+            f"{nearest(name, _ENCODERS)}"
+        )
+    return _ENCODERS[name]

@@ -1,0 +1,147 @@
+"""Encoders as features extractors of plain stable-baselines3."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from envs.errors import UserError
+from rlcnn.encoders.base import Encoder
+from rlcnn.encoders.registry import create_encoder
+
+
+class EncoderExtractor(BaseFeaturesExtractor):
+    """Lets any stable-baselines3 algorithm look through one of our encoders.
+
+    ::
+
+        policy_kwargs = dict(
+            features_extractor_class=EncoderExtractor,
+            features_extractor_kwargs=dict(encoder="impala"),
+        )
+        PPO("CnnPolicy", env, policy_kwargs=policy_kwargs)
+
+    Encoders take uint8 and scale it themselves; stable-baselines3 hands floats to its features
+    extractors, divided by 255 or not. The extractor restores the uint8 exactly.
+
+    Unlike other extractors it keeps its weights, loaded or freshly initialised, when PPO and A2C
+    initialise their networks orthogonally (``ortho_init``, on by default).
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        encoder: str | Encoder = "nature",
+        encoder_options: dict[str, Any] | None = None,
+        weights: str | Path | None = None,
+        normalized_image: bool = False,
+    ) -> None:
+        """Builds or copies the encoder.
+
+        Args:
+            observation_space: a Box of images (channels, height, width): uint8 of 0..255, or
+                floats of [0, 1] or [0, 255] that came from uint8.
+            encoder: name of a registered encoder, or one already built, which is copied: DQN makes
+                two extractors of the same arguments, and they must not share weights.
+            encoder_options: options of an encoder given by name.
+            weights: a file written by ``rlcnn.weights.save_encoder`` to load into it.
+            normalized_image: must be True where the policy has ``normalize_images=False``, as for
+                stable-baselines3's own ``NatureCNN``: uint8 observations then arrive as floats
+                of 0..255.
+
+        Raises:
+            UserError: no image space, an unknown encoder or option, an encoder built for another
+                observation shape, or weights that do not fit.
+        """
+        shape, high = _image_space(observation_space)
+        if isinstance(encoder, Encoder):
+            if encoder_options:
+                raise UserError("encoder_options are for an encoder given by name, not one built.")
+            if encoder.observation_shape != shape:
+                raise UserError(
+                    f'encoder "{encoder.name}" was built for observations '
+                    f"{encoder.observation_shape}, but the environment's are {shape}."
+                )
+            encoder = copy.deepcopy(encoder)
+        else:
+            encoder = create_encoder(encoder, shape, **(encoder_options or {}))
+        super().__init__(observation_space, encoder.features_dim)
+        self.encoder = encoder
+        if weights is not None:
+            from rlcnn.weights import load_into
+
+            load_into(self.encoder, weights)
+        # Only uint8 spaces are scaled by stable-baselines3; others arrive as they are.
+        scaled = high == 1 or (observation_space.dtype == np.uint8 and not normalized_image)
+        self._levels = 255 if scaled else 1
+        self._range_seen = False
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Encodes observations.
+
+        Args:
+            observations: (batch, channels, height, width), float as stable-baselines3 makes them,
+                or uint8.
+
+        Returns:
+            Features (batch, features_dim).
+
+        Raises:
+            UserError: the first floats seen contradict ``normalized_image``.
+        """
+        if observations.dtype != torch.uint8:
+            if not self._range_seen:
+                self._check_range(observations)
+            observations = (observations * self._levels).round().to(torch.uint8)
+        return self.encoder(observations)
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> Self:
+        """Like ``torch.nn.Module.apply``, but deaf to stable-baselines3's initialisation.
+
+        An actor-critic policy applies its orthogonal initialisation to the whole features
+        extractor as its last step of construction, which would wipe out loaded weights.
+        """
+        if isinstance(fn, partial) and fn.func is BasePolicy.init_weights:
+            return self
+        return super().apply(fn)
+
+    def _check_range(self, observations: torch.Tensor) -> None:
+        # A flag that contradicts the policy's would feed the network noise, and be noticed only
+        # as an agent that does not learn. One look suffices; a black image tells nothing yet.
+        if torch.compiler.is_compiling() or observations.numel() == 0:
+            return
+        largest = float(observations.max())
+        if self._levels == 255 and largest > 1:
+            raise UserError(
+                f"observations reach {largest:g} but were expected in [0, 1]: a policy with "
+                "normalize_images=False needs normalized_image=True in features_extractor_kwargs."
+            )
+        if self._levels == 1 and bool((observations != observations.round()).any()):
+            raise UserError(
+                "observations are fractions but were expected as 0..255: normalized_image=True "
+                "belongs to a policy with normalize_images=False."
+            )
+        self._range_seen = largest > 0
+
+
+def _image_space(space: spaces.Space) -> tuple[tuple[int, int, int], int]:
+    """Shape (channels, height, width) and highest value (1 or 255) of an image space."""
+    if isinstance(space, spaces.Box) and len(space.shape) == 3:
+        high = float(space.high.max())
+        if (space.low == 0).all() and (space.high == high).all() and high in (1, 255):
+            channels, height, width = space.shape
+            return (channels, height, width), int(high)
+    raise UserError(
+        "EncoderExtractor needs images: a Box of uint8 (channels, height, width) from 0 to 255, "
+        f"not {space}."
+    )
