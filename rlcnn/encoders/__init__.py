@@ -1,6 +1,8 @@
 """Encoders: uint8 observations in, feature vectors out; built by name with ``create_encoder``."""
 
 from rlcnn.encoders.base import Encoder, EncoderSpec, Preprocessing
+from rlcnn.encoders.impala import ImpalaEncoder
+from rlcnn.encoders.lenet import LeNetEncoder
 from rlcnn.encoders.nature import NatureEncoder
 from rlcnn.encoders.registry import (
     create_encoder,
@@ -12,6 +14,8 @@ from rlcnn.encoders.registry import (
 __all__ = [
     "Encoder",
     "EncoderSpec",
+    "ImpalaEncoder",
+    "LeNetEncoder",
     "NatureEncoder",
     "Preprocessing",
     "create_encoder",

@@ -1,0 +1,165 @@
+"""LeNet-5, shaped for any input size."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import nn
+
+from rlcnn.encoders.base import (
+    Encoder,
+    check_choice,
+    check_positive,
+    initialise_orthogonally,
+    trunk_output_shape,
+)
+from rlcnn.encoders.registry import register_encoder
+
+Variant = Literal["tanh", "lecun1998", "course"]
+
+# What keeps a signal's variance through each activation; the scaled tanh was made to need 1 (LeCun
+# et al. 1998, "Efficient BackProp", section 4.4). The U(-2.4, 2.4) / fan-in of the LeNet-5 paper
+# shrinks features a thousandfold, which only its second-order optimiser copes with.
+GAINS: dict[Variant, float] = {"tanh": 5 / 3, "lecun1998": 1, "course": math.sqrt(2)}
+
+# LeCun et al. 1998, table I: the maps of S2 that each of the 16 maps of C3 sees.
+C3_TABLE = (
+    (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
+    (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
+    (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5),
+    (0, 1, 2, 3, 4, 5),
+)  # fmt: skip
+
+
+class ScaledTanh(nn.Module):
+    """``1.7159 tanh(2x / 3)`` (LeCun et al. 1998, equation 6 and appendix A)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any shape -> the same shape."""
+        return 1.7159 * torch.tanh(x * (2 / 3))
+
+
+class Subsampling(nn.Module):
+    """Sum over 2x2 pixels, times a trained coefficient, plus a trained bias, both one per map.
+
+    It starts as average pooling.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.sum = nn.AvgPool2d(kernel_size=2, divisor_override=1)
+        self.coefficient = nn.Parameter(torch.full((channels, 1, 1), 0.25))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, height, width) -> (batch, channels, height // 2, width // 2)."""
+        return self.sum(x) * self.coefficient + self.bias
+
+
+class SparseC3(nn.Module):
+    """Convolution 5x5 from 6 to 16 maps in which each output map sees the inputs of ``C3_TABLE``.
+
+    Maps that see equally many inputs are one grouped convolution; the table is sorted by that
+    number, so putting their outputs side by side keeps its order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.from3 = self._grouped(3)
+        self.from4 = self._grouped(4)
+        self.from6 = self._grouped(6)
+        inputs = torch.tensor([source for sources in C3_TABLE for source in sources])
+        self.register_buffer("inputs", inputs, persistent=False)
+        self.splits = [conv.in_channels for conv in (self.from3, self.from4, self.from6)]
+
+    inputs: torch.Tensor
+
+    @staticmethod
+    def _grouped(fan: int) -> nn.Conv2d:
+        maps = sum(len(sources) == fan for sources in C3_TABLE)
+        return nn.Conv2d(fan * maps, maps, kernel_size=5, groups=maps)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, 6, height, width) -> (batch, 16, height - 4, width - 4)."""
+        three, four, six = x.index_select(1, self.inputs).split(self.splits, dim=1)
+        return torch.cat((self.from3(three), self.from4(four), self.from6(six)), dim=1)
+
+
+@register_encoder("lenet")
+class LeNetEncoder(Encoder):
+    """LeNet-5 up to its layer F6 (LeCun et al. 1998, "Gradient-based learning applied to document
+    recognition", section II.B); the classes, or the heads of an agent, come after it.
+
+    Where the paper's C5 is a 5x5 convolution that just covers the 16 maps of 5x5 left of a 32x32
+    image, a linear layer over all positions stands here: the same at 32x32, and defined at any
+    other size. With a linear layer to 10 classes at 32x32x1: 61,706 parameters.
+    """
+
+    least_size: ClassVar[int] = 16
+
+    def __init__(
+        self, observation_shape: Sequence[int], *, features_dim: int = 84, variant: Variant = "tanh"
+    ) -> None:
+        """Builds the network.
+
+        Args:
+            observation_shape: (channels, height, width), at least 16x16.
+            features_dim: width of F6.
+            variant: "tanh": tanh, average pooling, every map of C3 sees all of S2. "lecun1998": the
+                paper's own scaled tanh, pooling with trained coefficients and sparse C3 of table
+                I; 60,000 parameters at 32x32x1.
+                "course": ReLU and max pooling, as taught today; 44,426 parameters with 10
+                classes at 28x28x1, which is not padded.
+        """
+        check_positive("features_dim", features_dim)
+        check_choice("variant", variant, get_args(Variant))
+        super().__init__(observation_shape, {"features_dim": features_dim, "variant": variant})
+        self.features_dim = features_dim
+        channels = self.preprocessing.output_shape[0]
+        published = variant == "lecun1998"
+        self.trunk = nn.Sequential(
+            OrderedDict(
+                c1=nn.Conv2d(channels, 6, kernel_size=5),
+                c1_squash=_activation(variant),
+                s2=_pooling(variant, 6),
+                c3=SparseC3() if published else nn.Conv2d(6, 16, kernel_size=5),
+                c3_squash=_activation(variant),
+                s4=_pooling(variant, 16),
+            )
+        )
+        self.pool = nn.Flatten()
+        flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
+        self.projection = nn.Sequential(
+            OrderedDict(
+                c5=nn.Linear(flat, 120),
+                c5_squash=_activation(variant),
+                f6=nn.Linear(120, features_dim),
+                f6_squash=_activation(variant),
+            )
+        )
+        initialise_orthogonally(self, GAINS[variant])
+
+
+def _activation(variant: Variant) -> nn.Module:
+    match variant:
+        case "tanh":
+            return nn.Tanh()
+        case "lecun1998":
+            return ScaledTanh()
+        case "course":
+            return nn.ReLU()
+
+
+def _pooling(variant: Variant, channels: int) -> nn.Module:
+    match variant:
+        case "tanh":
+            return nn.AvgPool2d(kernel_size=2)
+        case "lecun1998":
+            layers = OrderedDict(sample=Subsampling(channels), squash=ScaledTanh())
+            return nn.Sequential(layers)
+        case "course":
+            return nn.MaxPool2d(kernel_size=2)
