@@ -36,6 +36,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         self.relu2 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        initialise_orthogonally(self, BLOCK_GAIN)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) -> the same shape."""
@@ -46,9 +47,11 @@ class Section(nn.Sequential):
     """A convolution, a pooling that halves the sides (rounding up), and two residual blocks."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
+        conv = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1)
+        initialise_orthogonally(conv, gain=1)
         super().__init__(
             OrderedDict(
-                conv=nn.Conv2d(in_channels, channels, kernel_size=3, padding=1),
+                conv=conv,
                 pool=nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
                 block1=ResidualBlock(channels),
                 block2=ResidualBlock(channels),
@@ -63,10 +66,10 @@ class ImpalaEncoder(Encoder):
     Three sections of 16, 32 and 32 channels with 15 convolutions in all, a ReLU, and a linear
     layer to 256. At 84x84x4: 1,089,232 parameters, 54 million multiply-accumulates.
 
-    Weights start orthogonal, biases zero, with the gains of the reference implementation of Cobbe et
-    al. 2020, "Phasic policy gradient": residual branches start small, so that features are about as
-    long as those of ``nature`` and a policy head on them starts close to uniform. With gain sqrt(2)
-    throughout they are some fifty times longer.
+    Weights start orthogonal, biases zero, with the gains of the reference implementation of Cobbe
+    et al. 2020, "Phasic policy gradient": residual branches start small, so that features are about
+    as long as those of ``nature`` and a policy head on them starts close to uniform. With gain
+    sqrt(2) throughout, as is usual elsewhere, they would be some thirty times longer.
     """
 
     # Three halvings: below 8 pixels a side, the last section would see padding more than image.
@@ -118,9 +121,4 @@ class ImpalaEncoder(Encoder):
         self.projection = nn.Sequential(
             OrderedDict(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())
         )
-        for section in self.trunk:
-            if isinstance(section, Section):
-                initialise_orthogonally(section.conv, gain=1)
-                initialise_orthogonally(section.block1, gain=BLOCK_GAIN)
-                initialise_orthogonally(section.block2, gain=BLOCK_GAIN)
         initialise_orthogonally(self.projection, gain=math.sqrt(2))
