@@ -1,0 +1,298 @@
+"""TensorBoard, Weights & Biases and the run's own metrics file behind one small interface."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from numbers import Real
+from pathlib import Path
+from typing import Any, Literal
+
+from stable_baselines3.common.logger import KVWriter
+
+from envs.errors import UserError, nearest
+from rlcnn.files import disk_errors, read_json, write_json_atomic
+from rlcnn.runs import RunDirectory
+
+TrackMode = Literal["disabled", "offline", "online"]
+
+_MODES = ("disabled", "offline", "online")
+_log = logging.getLogger(__name__)
+
+# How long W&B may try to reach its server before training goes on without it.
+_INIT_TIMEOUT_S = 30.0
+
+
+class Tracker(ABC):
+    """Where a run's figures and films go. ``step`` counts agent steps."""
+
+    @abstractmethod
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record figures, named like ``train/loss``, that hold at ``step``."""
+
+    @abstractmethod
+    def video(self, step: int, key: str, path: str | os.PathLike[str], caption: str) -> None:
+        """Record a film that lies at ``path`` (H.264 MP4), under a key like ``video/eval``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what is still held back and let go of files; calling it again does nothing."""
+
+
+def make_tracker(
+    run: RunDirectory,
+    mode: TrackMode = "offline",
+    *,
+    project: str = "rlcnn",
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    purge_step: int | None = None,
+) -> Tracker:
+    """A tracker that feeds ``metrics.jsonl``, TensorBoard and, unless disabled, W&B.
+
+    Weights & Biases that cannot start, for want of an account or a network, costs one line of
+    warning and no training: ``online`` falls back to ``offline``, which needs neither.
+
+    Args:
+        run: A run held for writing.
+        mode: Whether W&B is off, records into ``wandb/`` of the run directory, or also uploads.
+        project: W&B project.
+        name: W&B display name; by default the run directory's name.
+        config: What W&B shows as the run's configuration; by default the run's own.
+        purge_step: On a resume, the first step to be done again: what TensorBoard holds from
+            there on is hidden. ``metrics.jsonl`` is cut by :meth:`RunDirectory.truncate_metrics`.
+
+    Raises:
+        UserError: ``mode`` is unknown, or the disk is full or cannot be written.
+    """
+    if mode not in _MODES:
+        raise UserError(
+            f'unknown tracking mode "{mode}"; choose one of {", ".join(_MODES)}.'
+            f"{nearest(mode, _MODES)}"
+        )
+    trackers: list[Tracker] = [MetricsTracker(run), TensorBoardTracker(run.tb_dir, purge_step)]
+    # Also where online is asked for: what could not be sent is then at least recorded.
+    attempts: dict[TrackMode, None] = {} if mode == "disabled" else {mode: None, "offline": None}
+    for attempt in attempts:
+        try:
+            trackers.append(
+                WandbTracker(
+                    run,
+                    attempt,
+                    project=project,
+                    name=name or run.path.resolve().name,
+                    config=run.config if config is None else config,
+                )
+            )
+            break
+        except Exception as error:
+            _log.warning("Weights & Biases (%s) is left out: %s", attempt, _first_line(error))
+    return _TrackerGroup(trackers)
+
+
+class MetricsTracker(Tracker):
+    """Appends to the run's ``metrics.jsonl``; a film's row holds its path within the run."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        """Take a run held for writing."""
+        self._run = run
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one row."""
+        self._run.append_metrics(step, values)
+
+    def video(self, step: int, key: str, path: str | os.PathLike[str], caption: str) -> None:
+        """Append one row with the film's path, relative to the run directory."""
+        relative = os.path.relpath(Path(path).resolve(), self._run.path.resolve())
+        self._run.append_metrics(step, {key: Path(relative).as_posix()})
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class TensorBoardTracker(Tracker):
+    """Writes scalars as TensorBoard event files. Films are not shown there."""
+
+    def __init__(self, directory: Path, purge_step: int | None = None) -> None:
+        """Open a new event file; see :func:`make_tracker` for ``purge_step``."""
+        # Takes a second to import, and who only reads runs does without.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._directory = directory
+        with disk_errors(directory):
+            self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one scalar per value, and flush: a killed run loses no row."""
+        with disk_errors(self._directory):
+            for key, value in values.items():
+                self._writer.add_scalar(key, float(value), step)
+            self._writer.flush()
+
+    def video(self, step: int, key: str, path: str | os.PathLike[str], caption: str) -> None:
+        """Do nothing: TensorBoard would need the frames again, as a GIF."""
+
+    def close(self) -> None:
+        """Close the event file."""
+        with disk_errors(self._directory):
+            self._writer.close()
+
+
+class WandbTracker(Tracker):
+    """Logs to Weights & Biases; every attempt of a run has the same W&B id.
+
+    Each attempt leaves one directory in ``wandb/`` of the run directory. What it logs is plotted
+    over the key ``step``. A failure after the start is warned of once, and ends the tracking, not
+    the training.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        mode: TrackMode,
+        *,
+        project: str,
+        name: str,
+        config: Mapping[str, Any],
+    ) -> None:
+        """Start W&B.
+
+        Raises:
+            Exception: W&B's own errors, when it cannot start.
+        """
+        # Slow to import, and not needed with tracking disabled.
+        import wandb
+
+        self._wandb = wandb
+        identity = _identity(run)
+        self._began = float(identity["began"])
+        with _not_interactive():
+            self._run: Any = wandb.init(
+                mode=mode,
+                project=project,
+                name=name,
+                id=identity["id"],
+                config={**config, "attempt": run.attempts},
+                dir=str(run.path),
+                resume="allow",
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_TIMEOUT_S),
+            )
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+        self._row = 0
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log one row."""
+        self._send(step, values)
+
+    def video(self, step: int, key: str, path: str | os.PathLike[str], caption: str) -> None:
+        """Log the MP4 file as it is; W&B keeps a copy of its own."""
+        with self._giving_up_on_errors():
+            film = self._wandb.Video(os.fspath(path), caption=caption, format="mp4")
+            self._send(step, {key: film})
+
+    def close(self) -> None:
+        """Finish the W&B run."""
+        with self._giving_up_on_errors():
+            if self._run is not None:
+                self._run.finish()
+                self._run = None
+
+    def _send(self, step: int, values: Mapping[str, Any]) -> None:
+        if self._run is None:
+            return
+        # W&B wants a row number that grows, also over attempts whose last rows are done again and
+        # whose number of rows is not known after a kill. The clock, in milliseconds, grows.
+        self._row = max(self._row + 1, int(1000 * (time.time() - self._began)))
+        with self._giving_up_on_errors():
+            self._run.log({"step": step, **values}, step=self._row, commit=True)
+
+    @contextmanager
+    def _giving_up_on_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._run = None
+            _log.warning("Weights & Biases is given up: %s", _first_line(error))
+
+
+class _TrackerGroup(Tracker):
+    """Several trackers as one, told in order."""
+
+    def __init__(self, members: Sequence[Tracker]) -> None:
+        self._members = members
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        for member in self._members:
+            member.log(step, values)
+
+    def video(self, step: int, key: str, path: str | os.PathLike[str], caption: str) -> None:
+        for member in self._members:
+            member.video(step, key, path, caption)
+
+    def close(self) -> None:
+        # A member that fails must not keep the others from closing.
+        with ExitStack() as stack:
+            for member in self._members:
+                stack.callback(member.close)
+
+
+class TrackerWriter(KVWriter):
+    """Lets stable-baselines3's logger feed a tracker: ``Logger(None, [TrackerWriter(tracker)])``.
+
+    Numbers are logged under the logger's own step; everything else, and what is excluded from
+    TensorBoard, is left out. The tracker stays open when the logger is closed.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        """Take the tracker to feed."""
+        self._tracker = tracker
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Log one dump of the logger; called by stable-baselines3."""
+        values = {
+            key: float(value)
+            for key, value in key_values.items()
+            if isinstance(value, Real) and "tensorboard" not in (key_excluded.get(key) or ())
+        }
+        if values:
+            self._tracker.log(step, values)
+
+    def close(self) -> None:
+        """Leave the tracker open: who made it closes it."""
+
+
+def _identity(run: RunDirectory) -> dict[str, Any]:
+    """The run's W&B id and the time it began: set by the first attempt, kept in ``wandb.json``."""
+    path = run.path / "wandb.json"
+    if not path.exists():
+        write_json_atomic(path, {"id": secrets.token_hex(4), "began": time.time()})
+    return read_json(path)
+
+
+@contextmanager
+def _not_interactive() -> Iterator[None]:
+    """Keep W&B from asking for a key on a terminal that nobody may be watching."""
+    terminal = sys.stdin
+    with open(os.devnull) as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = terminal
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
