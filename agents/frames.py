@@ -1,0 +1,108 @@
+"""A ring of single frames from which stacked observations are rebuilt."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from agents.stacking import stack_frames
+from envs.stacking import FrameStacking
+
+
+class FrameRing:
+    """The last ``rows`` frames of each environment, oldest overwritten first.
+
+    Frames are numbered from 0 in the order they came, each environment for itself: a truncation
+    gives its environment one frame more than the others.
+
+    Attributes:
+        frames: uint8 (rows, environments, channels, height, width).
+        ages: uint8 (rows, environments), how many frames the stack already held when this frame
+            came, at most ``depth - 1``.
+        pushed: int64 numpy (environments,), how many frames each environment has given so far; the
+            newest has the number ``pushed - 1``.
+
+    Args:
+        frames: zeros, as above; the ring keeps it.
+        ages: zeros, as above; the ring keeps it.
+        stacking: how an observation is made of frames.
+    """
+
+    def __init__(self, frames: torch.Tensor, ages: torch.Tensor, stacking: FrameStacking) -> None:
+        self.frames, self.ages, self.stacking = frames, ages, stacking
+        self.rows, self.n_envs = ages.shape
+        self.pushed = np.zeros(self.n_envs, dtype=np.int64)
+        self._newest_ages = np.zeros(self.n_envs, dtype=np.uint8)
+        self._all_envs = np.arange(self.n_envs)
+
+    def push(
+        self, frames: np.ndarray, fresh: np.ndarray | bool, envs: np.ndarray | None = None
+    ) -> None:
+        """Takes one frame from each of some environments.
+
+        Args:
+            frames: uint8 (environments given, channels, height, width).
+            fresh: bool (environments given,), or one for all: whether the stack starts anew.
+            envs: int64 (environments given,), none twice; None for all of them.
+        """
+        envs = self._all_envs if envs is None else envs
+        older = np.minimum(self._newest_ages[envs] + 1, self.stacking.depth - 1)
+        ages = np.where(fresh, 0, older).astype(np.uint8)
+        places = self._upload(self.pushed[envs] % self.rows * self.n_envs + envs)
+        self.frames.view(-1, *self.frames.shape[2:]).index_copy_(0, places, self._upload(frames))
+        self.ages.view(-1).index_copy_(0, places, self._upload(ages))
+        self.pushed[envs] += 1
+        self._newest_ages[envs] = ages
+
+    def push_stack(self, observations: np.ndarray) -> None:
+        """Takes whole observations, uint8 (environments, depth * channels, height, width).
+
+        All their frames are stored, padding included, so the newest stack of each environment
+        equals its observation, however that came about.
+        """
+        n, _, height, width = observations.shape
+        shape = (n, self.stacking.depth, self.stacking.channels, height, width)
+        for back, frames in enumerate(observations.reshape(shape).swapaxes(0, 1)):
+            self.push(frames, fresh=back == 0)
+
+    def stack(self, numbers: torch.Tensor, envs: torch.Tensor) -> torch.Tensor:
+        """Observations uint8 (batch, depth * channels, height, width).
+
+        Args:
+            numbers: int64 (batch,), the number of each observation's newest frame.
+            envs: int64 (batch,), whose frames they are.
+        """
+        return stack_frames(self.frames, self.ages, numbers % self.rows, envs, self.stacking)
+
+    def newest(self) -> torch.Tensor:
+        """The newest observation of every environment, as ``stack`` returns them."""
+        return self.stack(self._upload(self.pushed - 1), self._upload(self._all_envs))
+
+    def holds(self, numbers: np.ndarray) -> np.ndarray:
+        """Whether observations can still be rebuilt; bool (environments,).
+
+        Args:
+            numbers: int64 (environments,), the number of one newest frame for each environment.
+        """
+        # A young stack needs fewer frames, but asking its age would cost a look at the device.
+        return numbers - (self.stacking.depth - 1) >= self.pushed - self.rows
+
+    def restore(self, pushed: np.ndarray) -> None:
+        """Goes on from contents that were loaded into ``frames`` and ``ages``."""
+        self.pushed = pushed
+        newest = self.ages.cpu().numpy()[(pushed - 1) % self.rows, self._all_envs]
+        self._newest_ages = newest.copy()
+
+    def check_valid(self) -> None:
+        """Raises AssertionError unless every age follows from the one before it."""
+        ages = self.ages.cpu().numpy().astype(np.int64)
+        for env, pushed in enumerate(self.pushed.tolist()):
+            numbers = np.arange(max(0, pushed - self.rows), pushed)
+            held = ages[numbers % self.rows, env]
+            follows = held[1:] == np.minimum(held[:-1] + 1, self.stacking.depth - 1)
+            assert (follows | (held[1:] == 0)).all(), f"environment {env}: ages {held}"
+            assert (held < self.stacking.depth).all(), f"environment {env}: ages {held}"
+            assert not len(held) or held[-1] == self._newest_ages[env]
+
+    def _upload(self, array: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(array, device=self.frames.device)

@@ -1,0 +1,385 @@
+"""Off-policy storage: one uint8 frame per step, on the training device or on the host.
+
+Three parts make a batch: :class:`FrameReplay` stores transitions and frames apart, a
+:class:`~agents.sampling.UniformSampler` chooses transitions, and
+:class:`~agents.sampling.NStepReturns` sums their rewards.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from agents.frames import FrameRing
+from agents.sampling import NStepReturns, UniformSampler
+from envs.errors import UserError
+from envs.stacking import FrameStacking
+
+Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+_FORMAT = "rlcnn replay 1"
+_COPIED_ROWS = 1024
+
+
+class ReplayBatch(NamedTuple):
+    """What a Q update learns from."""
+
+    observations: torch.Tensor  # uint8 (batch, depth * channels, height, width)
+    actions: torch.Tensor  # int64 (batch,)
+    rewards: torch.Tensor  # float32 (batch,), the n-step return without its bootstrap
+    next_observations: torch.Tensor  # uint8, as observations: those at the windows' ends
+    discounts: torch.Tensor  # float32 (batch,), of the bootstrap; 0 where nothing is beyond
+
+    def to(self, device: torch.device) -> ReplayBatch:
+        """The same batch on ``device``."""
+        return ReplayBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class FrameReplay:
+    """The last ``buffer_size`` transitions of environments in lockstep, one frame stored for each.
+
+    A transition names the number of its observation's newest frame; the next observation is that
+    of the frame after it. Two bits say different things: ``terminated``, that nothing beyond is
+    worth anything (a real end or a lost life), and ``truncated``, that the episode was cut off but
+    would have gone on: its last frame has a place of its own, between the two episodes' others. A
+    third, that the stack starts anew, is the age stored with each frame: a lost life leaves it.
+
+    There is room for one truncation in 100 steps. Where there are more, the frames of the oldest
+    transitions are overwritten earlier, and ``len`` counts those few transitions less.
+
+    Attributes:
+        pos: transitions each environment has given so far, the time of the next one.
+        first: int64 numpy (environments,), the time of each one's oldest transition still whole.
+
+    Args:
+        buffer_size: transitions of all environments together.
+        observation_space: uint8 (depth * channels, height, width).
+        action_space: Discrete.
+        device: where everything is stored, and sampled from.
+        n_envs: environments in lockstep.
+        stacking: how an observation is made of frames.
+        seed: of the sampler; None takes one from the operating system.
+
+    Raises:
+        UserError: ``buffer_size`` is below ``n_envs``, or ``stacking`` does not make such
+            observations.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Box,
+        action_space: spaces.Discrete,
+        device: torch.device | str = "cpu",
+        n_envs: int = 1,
+        *,
+        stacking: FrameStacking,
+        seed: int | None = None,
+    ) -> None:
+        layout = _layout(buffer_size, observation_space, action_space, n_envs, stacking)
+        self.device = torch.device(device)
+        self.n_envs, self.stacking = n_envs, stacking
+        self.capacity = buffer_size // n_envs
+        tensors = {name: _zeros(*entry, self.device) for name, entry in layout.items()}
+        self.ring = FrameRing(tensors["frames"], tensors["ages"], stacking)
+        self.numbers, self.actions = tensors["numbers"], tensors["actions"]
+        self.rewards = tensors["rewards"]
+        self.terminated, self.truncated = tensors["terminated"], tensors["truncated"]
+        # The host asks in every step which observations can still be rebuilt.
+        on_host = self.device.type == "cpu"
+        self._host_numbers = (self.numbers if on_host else self.numbers.cpu()).numpy()
+        self._envs = np.arange(n_envs)
+        self.pos = 0
+        self.first = np.zeros(n_envs, dtype=np.int64)
+        self._bounds = torch.zeros(1 + n_envs, dtype=torch.int64, device=self.device)
+        self.sampler = UniformSampler(self.device, seed)
+
+    @staticmethod
+    def memory_needed(
+        buffer_size: int,
+        observation_space: spaces.Box,
+        action_space: spaces.Discrete,
+        n_envs: int,
+        stacking: FrameStacking,
+    ) -> int:
+        """Bytes a replay of these arguments will hold; a snapshot takes no more on disk."""
+        layout = _layout(buffer_size, observation_space, action_space, n_envs, stacking)
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held on ``device``, frames and everything else."""
+        return sum(tensor.nbytes for tensor in self._tensors().values())
+
+    def __len__(self) -> int:
+        """Transitions that can be sampled."""
+        return int(self.n_envs * self.pos - self.first.sum())
+
+    def begin(self, observations: np.ndarray) -> None:
+        """Starts with observations that do not follow from the last step, as after a reset.
+
+        Whatever was under way counts as cut off at its last observation.
+
+        Args:
+            observations: uint8 (environments, depth * channels, height, width).
+        """
+        if self.pos:
+            newest = (self.pos - 1) % self.capacity
+            torch.logical_not(self.terminated[newest], out=self.truncated[newest])
+        self.ring.push_stack(observations)
+        self._drop_overwritten()
+
+    def add(
+        self,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+        new_observations: np.ndarray,
+    ) -> None:
+        """Stores one step of every environment, taken from the observations it stood at.
+
+        Args:
+            actions: integers (environments,).
+            rewards: (environments,).
+            dones: bool (environments,).
+            infos: of each environment; where done, ``TimeLimit.truncated`` (with its
+                ``terminal_observation``) and ``life_loss`` are read.
+            new_observations: uint8 (environments, depth * channels, height, width), those of new
+                episodes where done.
+        """
+        if not self.ring.pushed.all():
+            raise RuntimeError("begin() must come before add(): no observations to act from yet")
+        terminated, truncated, fresh = _read_ends(dones, infos)
+        row = self.pos % self.capacity
+        self._host_numbers[row] = self.ring.pushed - 1
+        values = (self._host_numbers[row], actions, rewards, terminated, truncated)
+        columns = (self.numbers, self.actions, self.rewards, self.terminated, self.truncated)
+        for column, value in zip(columns, values, strict=True):
+            column[row].copy_(torch.as_tensor(value))
+
+        channels = self.stacking.channels
+        cut_off = np.flatnonzero(truncated)
+        if len(cut_off):
+            last = [infos[env]["terminal_observation"][-channels:] for env in cut_off]
+            self.ring.push(np.stack(last), fresh=False, envs=cut_off)
+        self.ring.push(new_observations[:, -channels:], fresh)
+        self.pos += 1
+        self._drop_overwritten()
+
+    def newest_observations(self) -> torch.Tensor:
+        """What every environment stands at, uint8 (environments, depth * channels, h, w)."""
+        return self.ring.newest()
+
+    def sample(self, batch_size: int, returns: NStepReturns) -> ReplayBatch:
+        """A batch drawn by ``sampler``, on ``device``.
+
+        Raises:
+            RuntimeError: nothing is stored yet.
+        """
+        if not len(self):
+            raise RuntimeError("there is no transition to sample yet")
+        return self.transitions(*self.sampler.draw(batch_size, self._bounds), returns)
+
+    def transitions(
+        self, times: torch.Tensor, envs: torch.Tensor, returns: NStepReturns
+    ) -> ReplayBatch:
+        """The transitions of given times and environments, both int64 (batch,), on ``device``."""
+        newest = self._bounds[0] - 1
+        window = torch.minimum(times[:, None] + returns.steps, newest)
+        places = window % self.capacity * self.n_envs + envs[:, None]
+        terminated = self.terminated.view(-1)[places]
+        ended = terminated | self.truncated.view(-1)[places] | (window == newest)
+        rewards, discounts, last = returns(self.rewards.view(-1)[places], terminated, ended)
+
+        numbers = self.numbers.view(-1)
+        start, end = places[:, 0], places.gather(1, last[:, None]).squeeze(1)
+        both = torch.cat([numbers[start], numbers[end] + 1])
+        observations, next_observations = self.ring.stack(both, envs.repeat(2)).chunk(2)
+        actions = self.actions.view(-1)[start].long()
+        return ReplayBatch(observations, actions, rewards, next_observations, discounts)
+
+    def save(self, path: str | Path) -> None:
+        """Writes everything to a safetensors file, whole or not at all; only what is filled.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        tensors = {name: t[: self._filled(name)] for name, t in self._tensors().items()}
+        tensors["pushed"] = torch.from_numpy(self.ring.pushed)
+        tensors["first"] = torch.from_numpy(self.first)
+        tensors["generator"] = self.sampler.generator.get_state()
+        try:
+            save_file(tensors, temporary, metadata={**self._geometry(), "pos": str(self.pos)})
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except (OSError, SafetensorError) as error:
+            temporary.unlink(missing_ok=True)
+            raise UserError(f"cannot write the replay snapshot {path}: {error}") from error
+
+    def load(self, path: str | Path) -> None:
+        """Reads what ``save`` wrote, bit for bit, the sampler's state included.
+
+        A snapshot from another kind of device has a generator of another kind: the sampler then
+        goes on from a seed made of it.
+
+        Raises:
+            UserError: the file is missing, broken, or of a replay of other arguments.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                self._check_geometry(metadata, path)
+                self.pos = int(metadata["pos"])
+                for name, tensor in self._tensors().items():
+                    source = file.get_slice(name)
+                    for row in range(0, source.get_shape()[0], _COPIED_ROWS):
+                        rows = source[row : row + _COPIED_ROWS]
+                        tensor[row : row + len(rows)].copy_(rows)
+                self.ring.restore(file.get_tensor("pushed").numpy().copy())
+                self.first = file.get_tensor("first").numpy().copy()
+                self._restore_generator(file.get_tensor("generator"))
+        except (OSError, SafetensorError, KeyError) as error:
+            raise UserError(f"cannot read the replay snapshot {path}: {error}") from error
+        if self.device.type != "cpu":
+            self._host_numbers[:] = self.numbers.cpu().numpy()
+        self._update_bounds()
+
+    def check_valid(self) -> None:
+        """Raises AssertionError where the storage contradicts itself; for tests, slow."""
+        self.ring.check_valid()
+        oldest = max(0, self.pos - self.capacity)
+        assert (oldest <= self.first).all()
+        assert (self.first <= self.pos).all()
+        assert self._bounds.tolist() == [self.pos, *self.first]
+        numbers, terminated, truncated = (
+            tensor.cpu().numpy() for tensor in (self.numbers, self.terminated, self.truncated)
+        )
+        assert not (terminated & truncated).any()
+        assert (numbers == self._host_numbers).all()
+        for env, (first, pushed) in enumerate(zip(self.first, self.ring.pushed, strict=True)):
+            rows = np.arange(first, self.pos) % self.capacity
+            held = numbers[rows, env]
+            assert not len(held) or held[0] - (self.stacking.depth - 1) >= pushed - self.ring.rows
+            steps = np.diff(held, append=pushed - 1)
+            cut_off, ended = truncated[rows, env], (terminated | truncated)[rows, env]
+            assert (steps[cut_off] > 1).all(), f"environment {env}: a truncation without its frame"
+            assert (steps[~ended] == 1).all(), f"environment {env}: frames between two steps"
+            assert (steps >= 1).all()
+
+    def _drop_overwritten(self) -> None:
+        self.first = np.maximum(self.first, self.pos - self.capacity)
+        while True:
+            oldest = self._host_numbers[self.first % self.capacity, self._envs]
+            lost = (self.first < self.pos) & ~self.ring.holds(oldest)
+            if not lost.any():
+                break
+            self.first += lost
+        self._update_bounds()
+
+    def _update_bounds(self) -> None:
+        self._bounds.copy_(torch.from_numpy(np.concatenate([[self.pos], self.first])))
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {
+            "frames": self.ring.frames,
+            "ages": self.ring.ages,
+            "numbers": self.numbers,
+            "actions": self.actions,
+            "rewards": self.rewards,
+            "terminated": self.terminated,
+            "truncated": self.truncated,
+        }
+
+    def _filled(self, name: str) -> int:
+        if name in ("frames", "ages"):
+            return min(self.ring.rows, int(self.ring.pushed.max()))
+        return min(self.capacity, self.pos)
+
+    def _geometry(self) -> dict[str, str]:
+        tensors = {name: list(tensor.shape) for name, tensor in self._tensors().items()}
+        return {
+            "format": _FORMAT,
+            "shapes": json.dumps(tensors),
+            "depth": str(self.stacking.depth),
+            "padding": self.stacking.padding,
+        }
+
+    def _check_geometry(self, metadata: dict[str, str], path: str | Path) -> None:
+        for key, expected in self._geometry().items():
+            if metadata.get(key) != expected:
+                raise UserError(
+                    f"the replay snapshot {path} does not fit: its {key} is"
+                    f" {metadata.get(key, 'missing')}, this replay's {expected}"
+                )
+
+    def _restore_generator(self, state: torch.Tensor) -> None:
+        if state.shape == self.sampler.generator.get_state().shape:
+            self.sampler.generator.set_state(state)
+        else:
+            self.sampler.generator.manual_seed(int.from_bytes(state[:8].tolist(), "little") >> 1)
+
+
+def _layout(
+    buffer_size: int,
+    observation_space: spaces.Box,
+    action_space: spaces.Discrete,
+    n_envs: int,
+    stacking: FrameStacking,
+) -> Layout:
+    """Shapes and dtypes of everything a replay stores."""
+    if buffer_size < n_envs:
+        raise UserError(
+            f"buffer_size {buffer_size} has no room for a transition of each of {n_envs}"
+            f" environments: it must be at least {n_envs}"
+        )
+    channels, height, width = observation_space.shape
+    if channels != stacking.depth * stacking.channels:
+        raise UserError(
+            f"the environment says it stacks {stacking.depth} frames of {stacking.channels}"
+            f" channels, but its observations have {channels} channels"
+        )
+    capacity = buffer_size // n_envs
+    frame_rows = capacity + capacity // 100 + 2 * stacking.depth
+    steps = (capacity, n_envs)
+    return {
+        "frames": ((frame_rows, n_envs, stacking.channels, height, width), torch.uint8),
+        "ages": ((frame_rows, n_envs), torch.uint8),
+        "numbers": (steps, torch.int64),
+        "actions": (steps, torch.uint8 if action_space.n <= 256 else torch.int64),
+        "rewards": (steps, torch.float32),
+        "terminated": (steps, torch.bool),
+        "truncated": (steps, torch.bool),
+    }
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    if device.type == "cpu":
+        # numpy's zeros come from untouched pages: memory is used as the replay fills.
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        return torch.from_numpy(np.zeros(shape, dtype=kind))
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
+def _read_ends(
+    dones: np.ndarray, infos: list[dict[str, Any]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which environments terminated, which were truncated, and whose stack starts anew; bool."""
+    terminated, truncated, fresh = dones.copy(), np.zeros_like(dones), dones.copy()
+    for env in np.flatnonzero(dones):
+        truncated[env] = infos[env].get("TimeLimit.truncated", False)
+        terminated[env] = not truncated[env]
+        fresh[env] = not infos[env].get("life_loss", False)
+    return terminated, truncated, fresh

@@ -1,0 +1,81 @@
+"""Which transitions a batch is made of, and how their rewards are summed."""
+
+from __future__ import annotations
+
+import torch
+
+
+class NStepReturns:
+    """Sums of rewards over up to ``n_steps`` steps (Sutton & Barto 2018, equation 7.1).
+
+    A window ends early at the end of an episode, at a truncation, and at the newest transition
+    stored, and is bootstrapped with the discount of the steps it then has.
+
+    Args:
+        n_steps: longest window.
+        gamma: discount factor, 0 to 1.
+        device: where transitions are stored.
+    """
+
+    def __init__(self, n_steps: int, gamma: float, device: torch.device | str = "cpu") -> None:
+        self.n_steps = n_steps
+        powers = [gamma**step for step in range(n_steps + 1)]
+        self.powers = torch.tensor(powers, dtype=torch.float32, device=device)
+        self.steps = torch.arange(n_steps, device=device)
+
+    def __call__(
+        self, rewards: torch.Tensor, terminated: torch.Tensor, ended: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns, bootstrap discounts and last steps of windows.
+
+        Args:
+            rewards: float32 (batch, n_steps).
+            terminated: bool (batch, n_steps), nothing to bootstrap from after this step.
+            ended: bool (batch, n_steps), the window ends with this step, for whatever reason.
+
+        Returns:
+            Returns float32 (batch,), discounts float32 (batch,), zero where the window terminated,
+            and the index of each window's last step, int64 (batch,).
+        """
+        gone_on = (~ended[:, :-1]).long().cumprod(dim=1)
+        last = gone_on.sum(dim=1)
+        returns = rewards[:, 0] + (rewards[:, 1:] * gone_on * self.powers[1:-1]).sum(dim=1)
+        terminal = terminated.gather(1, last[:, None]).squeeze(1)
+        return returns, self.powers[last + 1].masked_fill(terminal, 0), last
+
+
+class UniformSampler:
+    """Draws transitions uniformly, with a generator of its own, without waiting for the device.
+
+    Args:
+        device: where transitions are stored.
+        seed: of the generator; None takes one from the operating system.
+    """
+
+    def __init__(self, device: torch.device | str, seed: int | None = None) -> None:
+        self.generator = torch.Generator(device)
+        if seed is None:
+            self.generator.seed()
+        else:
+            self.generator.manual_seed(seed)
+
+    def draw(self, batch_size: int, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Times and environments of transitions.
+
+        Args:
+            batch_size: how many to draw, with replacement.
+            bounds: int64 (1 + environments,): the time after the newest transition, then each
+                environment's oldest time. At least one transition must lie between.
+
+        Returns:
+            Times and environments, both int64 (batch,).
+        """
+        counts = bounds[0] - bounds[1:]
+        ends = counts.cumsum(0)
+        # The remainder of so large a number is uniform to one part in 10**12 for 10**6 transitions.
+        numbers = torch.randint(
+            2**62, (batch_size,), generator=self.generator, device=bounds.device
+        )
+        numbers = numbers % ends[-1]
+        envs = torch.searchsorted(ends, numbers, right=True)
+        return bounds[0] - ends[envs] + numbers, envs
