@@ -106,7 +106,9 @@ class Preprocessing(nn.Module):
         autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else self.scale.dtype
         if self.resize is None and self.shift is None:
-            return observations.to(dtype, memory_format=torch.channels_last).mul_(self.scale)
+            # Reordered last: on CPU faster than casting into the new order in one step.
+            scaled = observations.to(dtype).mul_(self.scale)
+            return scaled.contiguous(memory_format=torch.channels_last)
         x = observations.to(self.scale.dtype, memory_format=torch.channels_last)
         if self.resize is not None:
             x = F.interpolate(x, self.resize, mode="bilinear", antialias=True)

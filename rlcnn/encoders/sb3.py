@@ -18,6 +18,7 @@ from torch import nn
 from envs.errors import UserError
 from rlcnn.encoders.base import Encoder
 from rlcnn.encoders.registry import create_encoder
+from rlcnn.weights import load_into
 
 
 class EncoderExtractor(BaseFeaturesExtractor):
@@ -78,8 +79,6 @@ class EncoderExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, encoder.features_dim)
         self.encoder = encoder
         if weights is not None:
-            from rlcnn.weights import load_into
-
             load_into(self.encoder, weights)
         # Only uint8 spaces are scaled by stable-baselines3; others arrive as they are.
         scaled = high == 1 or (observation_space.dtype == np.uint8 and not normalized_image)
