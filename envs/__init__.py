@@ -1,8 +1,10 @@
 """Worlds: pixel environments, vectorised, and the cameras that film them."""
 
 from envs.atari import AtariVecEnv
+from envs.camera import FilmResult, film_episode
 from envs.errors import UserError
 from envs.make import make_vec_env
+from envs.pixels import PixelVecEnv, make_pixel_vec_env
 from envs.protocol import PROTOCOLS, AtariProtocol, get_protocol
 from envs.stacking import FrameStacking, frame_stacking
 
@@ -10,9 +12,13 @@ __all__ = [
     "PROTOCOLS",
     "AtariProtocol",
     "AtariVecEnv",
+    "FilmResult",
     "FrameStacking",
+    "PixelVecEnv",
     "UserError",
+    "film_episode",
     "frame_stacking",
     "get_protocol",
+    "make_pixel_vec_env",
     "make_vec_env",
 ]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import ale_py
 import gymnasium as gym
 import numpy as np
-from ale_py import roms
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
@@ -26,35 +23,9 @@ from envs.checks import (
     derive_seeds,
 )
 from envs.cores import usable_cores
-from envs.errors import UserError, nearest
 from envs.protocol import AtariProtocol, get_protocol
+from envs.registry import atari_rom
 from envs.stacking import FrameStacking
-
-gym.register_envs(ale_py)
-
-
-def atari_ids() -> list[str]:
-    """Every game that can be played, as ``ALE/<Game>-v5``, sorted."""
-    return sorted(env_id for env_id in gym.registry if re.fullmatch(r"ALE/\w+-v5", env_id))
-
-
-def atari_rom(env_id: str) -> str:
-    """The ROM's name, such as ``ms_pacman``, of an id such as ``ALE/MsPacman-v5``.
-
-    Raises:
-        UserError: there is no such game; the line names the nearest, also for the ids of old such
-            as ``PongNoFrameskip-v4``.
-    """
-    if env_id not in atari_ids():
-        game = re.sub(r"^ALE/|(-ram)?(NoFrameskip|Deterministic)?-v\d+$", "", env_id)
-        raise UserError(
-            f'unknown Atari game "{env_id}": games are named like "ALE/Pong-v5".'
-            f"{nearest(f'ALE/{game}-v5', atari_ids())}"
-        )
-    rom: str = gym.spec(env_id).kwargs["game"]
-    if roms.get_rom_path(rom) is None:
-        raise UserError(f'the ROM of "{env_id}" is not installed: reinstall ale-py')
-    return rom
 
 
 class AtariVecEnv(VecEnv):
@@ -140,10 +111,10 @@ class AtariVecEnv(VecEnv):
             repeat_action_probability=self.protocol.repeat_action_probability,
             full_action_space=self.protocol.full_action_space,
             autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
-            img_height=obs_size,
-            img_width=obs_size,
+            img_height=int(obs_size),
+            img_width=int(obs_size),
             grayscale=obs == "grey",
-            stack_num=frame_stack,
+            stack_num=int(frame_stack),
             frameskip=self.protocol.frame_skip,
             noop_max=self.protocol.noop_max,
             use_fire_reset=self.protocol.use_fire_reset,

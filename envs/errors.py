@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class UserError(ValueError):
@@ -13,8 +13,17 @@ class UserError(ValueError):
     """
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """A hint such as ``Did you mean "impala"?`` with a leading space, or nothing."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
-    return f' Did you mean "{by_lower[close[0]]}"?' if close else ""
+def nearest(
+    name: str, choices: Iterable[str], key: Callable[[str], str] = str.lower, cutoff: float = 0.4
+) -> str:
+    """A hint such as ``Did you mean "impala"?`` with a leading space, or nothing.
+
+    Args:
+        name: what the user gave.
+        choices: what would have been valid.
+        key: what of a name is compared; of choices with equal keys the last is named.
+        cutoff: likeness (0 to 1, by ``difflib``) below which there is no hint.
+    """
+    by_key = {key(choice): choice for choice in choices}
+    close = difflib.get_close_matches(key(name), by_key, n=1, cutoff=cutoff)
+    return f' Did you mean "{by_key[close[0]]}"?' if close else ""

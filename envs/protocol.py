@@ -16,8 +16,8 @@ class AtariProtocol:
 
     Attributes:
         name: what ``get_protocol`` knows it by.
-        noop_max: a game opens with 1 to this many no-op frames, drawn at random; 0 is none.
-            Mnih 2015, extended data table 1 ("no-op max" 30).
+        noop_max: a game opens with a random number of no-op frames below this; 0 is none.
+            Mnih 2015, extended data table 1 ("no-op max" 30); ale-py draws from 0 to 29.
         repeat_action_probability: chance, at each emulator frame, that the previous action is
             repeated ("sticky actions"). Machado et al. 2018, "Revisiting the Arcade Learning
             Environment: Evaluation Protocols and Open Problems for General Agents".

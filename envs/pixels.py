@@ -1,0 +1,322 @@
+"""Any Gymnasium environment with image observations and discrete actions, as a VecEnv."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.env_util import is_wrapped
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
+
+from envs.checks import (
+    ObservationColour,
+    check_actions,
+    check_count,
+    check_observation,
+    check_seed,
+    derive_seeds,
+)
+from envs.errors import UserError
+from envs.registry import find_spec
+from envs.stacking import FrameStacking
+
+
+class PixelVecEnv(VecEnv):
+    """Environments stepped one after the other in this process.
+
+    Observations are uint8 (num_envs, frame_stack * C, obs_size, obs_size), oldest frame first, with
+    C = 1 for grey and 3 for colour; an episode starts with zero frames and its first frame. Frames
+    are turned grey (or colour) and then resized with OpenCV's area interpolation. Rewards are
+    float32 and stay as they are. An ended episode starts anew within the same step. Each step
+    returns fresh arrays.
+
+    ``infos[i]`` holds what the environment says, and where ``dones[i]``: ``terminal_observation``,
+    ``TimeLimit.truncated`` and ``episode`` (``r`` return, ``l`` length in steps, ``t`` seconds
+    since this object was made), which is what SB3's ``Monitor`` reports; so
+    ``env_is_wrapped(Monitor)`` says true.
+
+    Attributes:
+        frame_stacking: how observations are made of frames.
+        env_id: the id of the first environment, or its class's name where it has none.
+    """
+
+    def __init__(
+        self,
+        env_fns: Sequence[Callable[[], gym.Env]],
+        *,
+        obs: ObservationColour = "grey",
+        obs_size: int = 84,
+        frame_stack: int = 4,
+        seed: int = 0,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        """Make the environments.
+
+        Args:
+            env_fns: one function for each environment; each returns an object of its own. Images
+                are uint8 (height, width), (height, width, 1 or 3) or (1 or 3, height, width).
+            obs: "grey" or "rgb".
+            obs_size: height and width in pixels.
+            frame_stack: frames in one observation.
+            seed: seeds the next ``reset``; each environment gets its own seed derived from it.
+            max_episode_steps: steps after which an episode is truncated; None leaves that to the
+                environments.
+
+        Raises:
+            UserError: a value is not valid, observations are not images or actions not discrete.
+        """
+        check_count("num_envs", len(env_fns), 1)
+        channels = check_observation(obs, obs_size, frame_stack)
+        if max_episode_steps is not None:
+            check_count("max_episode_steps", max_episode_steps, 1)
+        self._envs = [env_fn() for env_fn in env_fns]
+        if len({id(env.unwrapped) for env in self._envs}) < len(self._envs):
+            raise UserError("each function of env_fns must make an environment of its own")
+        first = self._envs[0]
+        self.env_id = first.spec.id if first.spec else type(first.unwrapped).__name__
+        actions = _check_spaces(self.env_id, first)
+        if any(_check_spaces(self.env_id, env) != actions for env in self._envs[1:]):
+            raise UserError("all functions of env_fns must make environments with equal actions")
+        self._first_action = int(actions.start)
+        self.frame_stacking = FrameStacking(depth=frame_stack, channels=channels, padding="zeros")
+        self._max_episode_steps = max_episode_steps
+        shape = (frame_stack * channels, obs_size, obs_size)
+        super().__init__(
+            len(self._envs),
+            spaces.Box(0, 255, shape, np.uint8),
+            spaces.Discrete(int(actions.n)),
+        )
+        self._stacks = np.zeros((self.num_envs, *shape), dtype=np.uint8)
+        self._returns = np.zeros(self.num_envs, dtype=np.float64)
+        self._lengths = np.zeros(self.num_envs, dtype=np.int64)
+        self._actions: np.ndarray | None = None
+        self._started = False
+        self._created = time.perf_counter()
+        self.seed(seed)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed the next ``reset``; see ``AtariVecEnv.seed``."""
+        if seed is None:
+            seed = int(np.random.randint(2**31 - 1))
+        self._seeds = list(derive_seeds(check_seed(seed), self.num_envs))
+        return self._seeds
+
+    def reset(self) -> np.ndarray:
+        """Start all episodes anew and return their observations.
+
+        Uses the seeds of the last ``seed`` call, and SB3's ``set_options``, once.
+        """
+        for i in range(self.num_envs):
+            self._begin_episode(i, seed=self._seeds[i], options=self._options[i] or None)
+        self._reset_seeds()
+        self._reset_options()
+        self._actions = None
+        self._started = True
+        return self._stacks.copy()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Take note of the actions, integers (num_envs,), for ``step_wait``.
+
+        Raises:
+            UserError: the actions are not such.
+            RuntimeError: called before ``reset``.
+        """
+        if not self._started:
+            raise RuntimeError("call reset() before the first step")
+        assert isinstance(self.action_space, spaces.Discrete)
+        self._actions = check_actions(actions, self.num_envs, int(self.action_space.n))
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step all environments.
+
+        Returns:
+            observations, rewards float32 (num_envs,), dones bool (num_envs,) and one fresh dict for
+            each environment, as the class's docstring tells.
+        """
+        if self._actions is None:
+            raise RuntimeError("step_wait() was called without step_async()")
+        actions, self._actions = self._actions.tolist(), None
+        rewards = np.zeros(self.num_envs, dtype=np.float32)
+        dones = np.zeros(self.num_envs, dtype=bool)
+        infos: list[dict[str, Any]] = []
+        for i, env in enumerate(self._envs):
+            image, reward, terminated, truncated, info = env.step(actions[i] + self._first_action)
+            infos.append(dict(info))
+            self._push(i, image)
+            self._returns[i] += float(reward)
+            self._lengths[i] += 1
+            truncated = truncated or self._lengths[i] == self._max_episode_steps
+            rewards[i] = reward
+            dones[i] = terminated or truncated
+            if dones[i]:
+                self._report_end(i, infos[i], truncated=bool(truncated and not terminated))
+                self._begin_episode(i)
+        return self._stacks.copy(), rewards, dones, infos
+
+    def close(self) -> None:
+        """Close all environments."""
+        for env in self._envs:
+            env.close()
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """What each environment renders (None where it was not made to render)."""
+        return [env.render() for env in self._envs]  # type: ignore[misc]
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """The attribute of this object if it has it, else of the environments."""
+        envs = [self._envs[i] for i in self._get_indices(indices)]
+        if attr_name in vars(self):
+            return [getattr(self, attr_name) for _ in envs]
+        return [env.get_wrapper_attr(attr_name) for env in envs]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set the attribute of the environments."""
+        for i in self._get_indices(indices):
+            self._envs[i].set_wrapper_attr(attr_name, value)
+
+    def env_method(
+        self,
+        method_name: str,
+        *method_args: Any,
+        indices: VecEnvIndices = None,
+        **method_kwargs: Any,
+    ) -> list[Any]:
+        """Call the method of the environments."""
+        return [
+            self._envs[i].get_wrapper_attr(method_name)(*method_args, **method_kwargs)
+            for i in self._get_indices(indices)
+        ]
+
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None
+    ) -> list[bool]:
+        """Whether so wrapped; true for SB3's ``Monitor``, whose reports this class makes itself."""
+        return [
+            issubclass(wrapper_class, Monitor) or is_wrapped(self._envs[i], wrapper_class)
+            for i in self._get_indices(indices)
+        ]
+
+    def _begin_episode(
+        self, i: int, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> None:
+        image, self.reset_infos[i] = self._envs[i].reset(seed=seed, options=options)
+        self._stacks[i] = 0
+        self._push(i, image)
+        self._returns[i] = 0
+        self._lengths[i] = 0
+
+    def _push(self, i: int, image: np.ndarray) -> None:
+        """Add the newest frame to the stack of environment ``i``."""
+        channels = self.frame_stacking.channels
+        self._stacks[i, :-channels] = self._stacks[i, channels:]
+        self._stacks[i, -channels:] = self._to_frame(image)
+
+    def _to_frame(self, image: np.ndarray) -> np.ndarray:
+        """The image as a frame (channels, height, width) of an observation."""
+        frame = to_grey(image) if self.frame_stacking.channels == 1 else to_rgb(image)
+        size = self._stacks.shape[-2:]
+        if frame.shape[:2] != size:
+            frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        return frame[None] if frame.ndim == 2 else frame.transpose(2, 0, 1)
+
+    def _report_end(self, i: int, info: dict[str, Any], truncated: bool) -> None:
+        info["terminal_observation"] = self._stacks[i].copy()
+        info["TimeLimit.truncated"] = truncated
+        info["episode"] = {
+            "r": float(self._returns[i]),
+            "l": int(self._lengths[i]),
+            "t": round(time.perf_counter() - self._created, 6),
+        }
+
+
+def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
+    """One environment of a registered id; ``module:Id-v0`` imports the module first.
+
+    Raises:
+        UserError: the id is unknown, or what the environment needs is not installed.
+    """
+    spec = find_spec(env_id)
+    try:
+        return gym.make(spec, render_mode=render_mode)
+    except (gym.error.Error, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f'cannot make the environment "{env_id}": {reason}') from None
+
+
+def make_pixel_vec_env(
+    env_id: str,
+    num_envs: int,
+    *,
+    obs: ObservationColour = "grey",
+    obs_size: int = 84,
+    frame_stack: int = 4,
+    seed: int = 0,
+    max_episode_steps: int | None = None,
+) -> PixelVecEnv:
+    """``num_envs`` environments of a registered id; see ``PixelVecEnv`` for the arguments.
+
+    Raises:
+        UserError: as ``make_env`` and ``PixelVecEnv``.
+    """
+    return PixelVecEnv(
+        [functools.partial(make_env, env_id)] * check_count("num_envs", num_envs, 1),
+        obs=obs,
+        obs_size=obs_size,
+        frame_stack=frame_stack,
+        seed=seed,
+        max_episode_steps=max_episode_steps,
+    )
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """An image in any layout that ``PixelVecEnv`` takes, as (height, width, 3)."""
+    image = _channels_last(image)
+    return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+
+
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """An image in any layout that ``PixelVecEnv`` takes, as (height, width)."""
+    image = _channels_last(image)
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+
+
+def _channels_last(image: np.ndarray) -> np.ndarray:
+    """A contiguous (height, width) or (height, width, 3)."""
+    if image.ndim == 3 and image.shape[-1] not in (1, 3):
+        image = image.transpose(1, 2, 0)
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[:, :, 0]
+    return np.ascontiguousarray(image)
+
+
+def _is_image(space: gym.Space) -> bool:
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return False
+    shape = space.shape
+    return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3) or shape[0] in (1, 3)))
+
+
+def _check_spaces(env_id: str, env: gym.Env) -> spaces.Discrete:
+    """The environment's actions, once its observations are known to be images."""
+    observations, actions = env.observation_space, env.action_space
+    if not _is_image(observations):
+        # Only the shape of a Box: its bounds, an array each, would fill the screen.
+        box = isinstance(observations, spaces.Box)
+        found = f"{observations.dtype} {observations.shape}" if box else str(observations)
+        raise UserError(
+            f'"{env_id}" has the observations {" ".join(found.split())}: expected images, uint8 '
+            "(height, width), (height, width, 1 or 3) or (1 or 3, height, width); "
+            "gymnasium.wrappers.AddRenderObservation makes some of what is rendered"
+        )
+    if not isinstance(actions, spaces.Discrete):
+        found = " ".join(str(actions).split())
+        raise UserError(f'"{env_id}" has the actions {found}: expected a Discrete space')
+    return actions

@@ -1,0 +1,73 @@
+"""What the names of environments mean: Gymnasium's registry, with helpful refusals."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import ale_py
+import gymnasium as gym
+from ale_py import roms
+from gymnasium.envs.registration import EnvSpec
+
+from envs.errors import UserError, nearest
+
+gym.register_envs(ale_py)
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """The registered environment of that id; ``module:Id-v0`` imports the module first.
+
+    Raises:
+        UserError: there is none, or its module cannot be imported; the line names the nearest id.
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UserError(
+                f'cannot import "{module}" of environment "{env_id}": {error}'
+            ) from None
+    spec = gym.registry.get(name)
+    if spec is None:
+        known = [known for known in gym.registry if not _is_old_atari(gym.registry[known])]
+        raise UserError(
+            f'unknown environment "{env_id}".{nearest(name, known, key=_game, cutoff=0.6)}'
+        )
+    return spec
+
+
+def is_atari(spec: EnvSpec) -> bool:
+    """Whether this is one of ale-py's games."""
+    return str(spec.entry_point).startswith("ale_py")
+
+
+def atari_rom(env_id: str) -> str:
+    """The ROM's name, such as ``ms_pacman``, of an id such as ``ALE/MsPacman-v5``.
+
+    Raises:
+        UserError: there is no such game; the line names the nearest, also for the ids of old, such
+            as ``PongNoFrameskip-v4``.
+    """
+    spec = gym.registry.get(env_id)
+    if spec is None or not is_atari(spec) or _is_old_atari(spec):
+        games = [name for name in gym.registry if re.fullmatch(r"ALE/\w+-v5", name)]
+        raise UserError(
+            f'unknown Atari game "{env_id}": games are named like "ALE/Pong-v5".'
+            f"{nearest(env_id, games, key=_game, cutoff=0.6)}"
+        )
+    rom: str = spec.kwargs["game"]
+    if roms.get_rom_path(rom) is None:
+        raise UserError(f'the ROM of "{env_id}" is not installed: reinstall ale-py')
+    return rom
+
+
+def _is_old_atari(spec: EnvSpec) -> bool:
+    """``Pong-v4``, ``PongNoFrameskip-v4``: each a protocol of its own, which ours replace."""
+    return is_atari(spec) and spec.namespace != "ALE"
+
+
+def _game(env_id: str) -> str:
+    """The part of an id that tells environments apart: ``pong`` of ``PongNoFrameskip-v4``."""
+    return re.sub(r"^ALE/|(-ram)?(NoFrameskip|Deterministic)?-v\d+$", "", env_id).lower()
