@@ -7,9 +7,9 @@ import json
 import math
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ _REASONS = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
+    errno.ENOENT: "there is no such directory",
     errno.ENOTDIR: "a part of that path is a file, not a directory",
     errno.EISDIR: "that is a directory",
     errno.ENAMETOOLONG: "the name is too long",
@@ -58,8 +59,9 @@ def _refusal(error: BaseException | None) -> str | None:
             code = int(found[1]) if found else None
         if code in _REASONS:
             return _REASONS[code]
-        if "PytorchStreamWriter failed" in str(error):
-            return "writing failed (is the disk full?)"
+        # torch.save, given a path, tells only where in its C++ the writing failed.
+        if "inline_container" in str(error):
+            return "writing failed; is the disk full?"
         error = error.__cause__ or error.__context__
     return None
 
@@ -85,27 +87,18 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with disk_errors(path):
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with open(descriptor, "wb") as file:
-                # mkstemp gives 0600; a run must be as readable as any file its owner makes.
-                os.fchmod(descriptor, 0o666 & ~_umask())
+            with open(scratch, "xb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(descriptor)
+                os.fsync(file.fileno())
             os.replace(scratch, path)
         except BaseException:
-            with suppress(OSError):
-                os.unlink(scratch)
+            scratch.unlink(missing_ok=True)
             raise
         fsync(path.parent)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import rlcnn
+from envs.cores import usable_cores
 
 _PACKAGES = ("torch", "stable-baselines3", "ale-py", "gymnasium", "numpy", "safetensors")
 
@@ -31,7 +32,7 @@ def provenance() -> dict[str, Any]:
         },
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "cores": _cores(),
+        "cores": usable_cores(),
         "gpus": _gpus(),
         "git_commit": commit,
         "git_dirty": dirty,
@@ -52,12 +53,6 @@ def _cpu_model() -> str:
         lines = []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from envs.errors import UserError
+from rlcnn import manifest
 from rlcnn.files import (
     disk_errors,
     fsync,
@@ -50,7 +50,6 @@ __all__ = [
     "write_json_atomic",
 ]
 
-MANIFEST = "manifest.json"
 _LOCK = ".lock"
 _OLD = ".old"
 
@@ -97,11 +96,9 @@ class RunDirectory:
         try:
             # Another process may have begun here between the look and the lock.
             _require_vacant(path)
-            with disk_errors(path):
-                for directory in (run.checkpoints_dir, run.videos_dir, run.tb_dir):
-                    directory.mkdir()
-            run._count_attempt()
             write_json_atomic(path / "config.json", run._config)
+            run._make_directories()
+            run._count_attempt()
         except BaseException:
             run.close()
             raise
@@ -122,23 +119,18 @@ class RunDirectory:
                 truncated or corrupted, or (``write``) another process holds it.
         """
         path = Path(path)
-        if not path.exists():
-            raise UserError(f"run directory {path} does not exist")
-        if not path.is_dir():
-            raise UserError(f"run directory {path} is not a directory")
-        if not (path / "config.json").exists():
-            state = "holds no config.json, so it is not a run" if _entries(path) else "is empty"
-            raise UserError(f"run directory {path} {state}")
+        try:
+            _require_run(path)
+        except PermissionError as error:
+            raise UserError(f"run directory {path} cannot be read: permission denied") from error
         config = read_json(path / "config.json")
         if not write:
             return cls(path, config, lock=None)
         with disk_errors(path):
             run = cls(path, config, _acquire(path))
         try:
-            with disk_errors(path):
-                for directory in (run.checkpoints_dir, run.videos_dir, run.tb_dir):
-                    directory.mkdir(exist_ok=True)
-                run._clear_leftovers()
+            run._make_directories()
+            run._clear_leftovers()
             run._count_attempt()
         except BaseException:
             run.close()
@@ -291,29 +283,35 @@ class RunDirectory:
         self._require_lock()
         final = self.checkpoints_dir / f"{step:012d}"
         with disk_errors(final):
-            scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=self.checkpoints_dir))
+            scratch = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+            scratch.mkdir()
             try:
                 yield scratch
-                scratch.chmod(self.checkpoints_dir.stat().st_mode)
-                _write_manifest(scratch, {name: _facts(scratch / name) for name in _files(scratch)})
-                replaced = final.with_name(f".{final.name}{_OLD}")
-                if final.exists():
-                    shutil.rmtree(replaced, ignore_errors=True)
-                    final.rename(replaced)
-                scratch.rename(final)
-                fsync(self.checkpoints_dir)
-                shutil.rmtree(replaced, ignore_errors=True)
+                if self.metrics_path.exists():
+                    # A resume expects every row up to the checkpoint, also after a power cut.
+                    fsync(self.metrics_path)
+                manifest.seal(scratch)
+                self._put_in_place(scratch, final)
             except BaseException:
                 shutil.rmtree(scratch, ignore_errors=True)
                 raise
 
+    def _put_in_place(self, scratch: Path, final: Path) -> None:
+        replaced = final.with_name(f".{final.name}{_OLD}")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if final.exists():
+            final.rename(replaced)
+        scratch.rename(final)
+        fsync(self.checkpoints_dir)
+        shutil.rmtree(replaced, ignore_errors=True)
+
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, oldest first. Judged by file sizes; :meth:`verify` reads contents."""
-        return [path for path in self._numbered() if _flaw(path, contents=False) is None]
+        return [path for path in self._numbered() if manifest.flaw(path, contents=False) is None]
 
     def verify(self, checkpoint: Path) -> str | None:
         """What is wrong with a checkpoint, SHA-256 of its files included; None if whole."""
-        return _flaw(checkpoint, contents=True)
+        return manifest.flaw(checkpoint, contents=True)
 
     def latest_whole(self) -> tuple[Path | None, list[BrokenCheckpoint]]:
         """The newest checkpoint that passes :meth:`verify`, and the newer ones that do not."""
@@ -344,12 +342,8 @@ class RunDirectory:
         """
         self._require_lock()
         for path in self.checkpoints()[:-1]:
-            if (path / filename).exists():
-                # The manifest first: a file it does not name does no harm, a missing one would.
-                entries = _read_manifest(path)
-                entries.pop(filename, None)
-                _write_manifest(path, entries)
-                (path / filename).unlink()
+            with disk_errors(path):
+                manifest.drop(path, filename)
 
     def _numbered(self) -> list[Path]:
         """Everything named as a checkpoint, whole or not, oldest first."""
@@ -376,13 +370,25 @@ class RunDirectory:
         if self._lock is None:
             raise RuntimeError(f"run {self.path} is not open for writing")
 
+    def _make_directories(self) -> None:
+        with disk_errors(self.path):
+            for directory in (self.checkpoints_dir, self.videos_dir, self.tb_dir):
+                directory.mkdir(exist_ok=True)
+
     def _clear_leftovers(self) -> None:
-        for path in self.checkpoints_dir.glob(".*"):
-            final = path.with_name(path.name.removeprefix(".").removesuffix(_OLD))
-            if path.name.endswith(_OLD) and not final.exists():
-                path.rename(final)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
+        """Remove what a killed process was writing; bring back what it was about to replace."""
+        with disk_errors(self.path):
+            for path in self.path.glob(".*.tmp"):
+                path.unlink()
+            for path in self.checkpoints_dir.glob(".*"):
+                final = path.with_name(path.name.removeprefix(".").removesuffix(_OLD))
+                if path.name.endswith(_OLD) and not final.exists():
+                    path.rename(final)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
+            if self.metrics_path.exists():
+                rows = self.metrics_path.read_bytes()
+                os.truncate(self.metrics_path, rows.rfind(b"\n") + 1)
 
 
 def _entries(path: Path) -> list[str]:
@@ -399,6 +405,16 @@ def _require_vacant(path: Path) -> None:
             )
 
 
+def _require_run(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"run directory {path} does not exist")
+    if not path.is_dir():
+        raise UserError(f"run directory {path} is not a directory")
+    if not (path / "config.json").exists():
+        state = "holds no config.json, so it is not a run" if _entries(path) else "is empty"
+        raise UserError(f"run directory {path} {state}")
+
+
 def _acquire(path: Path) -> int:
     """Lock a run for this process; the returned descriptor holds the lock until it is closed."""
     descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -413,45 +429,3 @@ def _acquire(path: Path) -> int:
             os.close(descriptor)
             raise
     return descriptor
-
-
-def _files(directory: Path) -> list[str]:
-    return sorted(
-        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
-    )
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of a file that is flushed to the disk here."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "sha256": digest}
-
-
-def _write_manifest(checkpoint: Path, files: dict[str, Any]) -> None:
-    write_json_atomic(checkpoint / MANIFEST, {"files": files})
-
-
-def _read_manifest(checkpoint: Path) -> dict[str, Any]:
-    files = read_json(checkpoint / MANIFEST).get("files")
-    if not isinstance(files, dict):
-        raise UserError(f"{checkpoint / MANIFEST} is corrupted: it lists no files")
-    return files
-
-
-def _flaw(checkpoint: Path, *, contents: bool) -> str | None:
-    try:
-        for name, facts in _read_manifest(checkpoint).items():
-            path = checkpoint / name
-            if path.stat().st_size != facts["size"]:
-                return f"{name} is truncated or has grown"
-            if contents:
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != facts["sha256"]:
-                        return f"{name} is corrupted: its SHA-256 differs"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except (UserError, OSError, KeyError, TypeError) as error:
-        return str(error)
-    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import secrets
 import sys
 import time
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stable_baselines3.common.logger import KVWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from envs.errors import UserError, nearest
 from rlcnn.files import disk_errors, read_json, write_json_atomic
@@ -92,7 +96,7 @@ def make_tracker(
             )
             break
         except Exception as error:
-            _log.warning("Weights & Biases (%s) is left out: %s", attempt, _first_line(error))
+            _log.warning("Weights & Biases cannot start %s: %s", attempt, _first_line(error))
     return _TrackerGroup(trackers)
 
 
@@ -117,23 +121,30 @@ class MetricsTracker(Tracker):
 
 
 class TensorBoardTracker(Tracker):
-    """Writes scalars as TensorBoard event files. Films are not shown there."""
+    """Writes scalars as a TensorBoard event file. Films are not shown there.
+
+    Written here and not by torch's ``SummaryWriter``, whose thread would meet a full disk out of
+    reach of the caller and print its traceback.
+    """
 
     def __init__(self, directory: Path, purge_step: int | None = None) -> None:
         """Open a new event file; see :func:`make_tracker` for ``purge_step``."""
-        # Takes a second to import, and who only reads runs does without.
-        from torch.utils.tensorboard import SummaryWriter
-
         self._directory = directory
+        # Named so that files sort by age: TensorBoard reads them in that order.
+        name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"
         with disk_errors(directory):
-            self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+            self._file = (directory / name).open("xb")
+            self._records = RecordWriter(self._file)
+        events = [Event(wall_time=time.time(), file_version="brain.Event:2")]
+        if purge_step is not None:
+            restart = SessionLog(status=SessionLog.START)
+            events.append(Event(wall_time=time.time(), step=purge_step, session_log=restart))
+        self._write(*events)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Write one scalar per value, and flush: a killed run loses no row."""
-        with disk_errors(self._directory):
-            for key, value in values.items():
-                self._writer.add_scalar(key, float(value), step)
-            self._writer.flush()
+        """Write all values as one event, at once: a killed run loses no row."""
+        scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
 
     def video(self, step: int, key: str, path: str | os.PathLike[str], caption: str) -> None:
         """Do nothing: TensorBoard would need the frames again, as a GIF."""
@@ -141,7 +152,13 @@ class TensorBoardTracker(Tracker):
     def close(self) -> None:
         """Close the event file."""
         with disk_errors(self._directory):
-            self._writer.close()
+            self._file.close()
+
+    def _write(self, *events: Event) -> None:
+        with disk_errors(self._directory):
+            for event in events:
+                self._records.write(event.SerializeToString())
+            self._file.flush()
 
 
 class WandbTracker(Tracker):
