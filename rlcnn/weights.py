@@ -23,6 +23,8 @@ from rlcnn.files import plain, write_atomic
 
 # safetensors metadata maps strings to strings, so ours is JSON under one key of its own.
 _KEY = "rlcnn"
+
+# So many tensors of each kind are named in a refusal, which must stay a line.
 _NAMED = 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any, ClassVar, TypedDict
 
 import torch
@@ -266,7 +267,7 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
 
 
 def _checked_shape(shape: Sequence[int]) -> ObservationShape:
-    if len(shape) != 3 or any(int(side) != side or side < 1 for side in shape):
+    if len(shape) != 3 or not all(isinstance(side, Integral) and side > 0 for side in shape):
         raise UserError(
             f"an encoder takes images (channels, height, width), not observations of shape "
             f"{tuple(shape)}."

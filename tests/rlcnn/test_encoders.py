@@ -1,0 +1,337 @@
+"""Every encoder: its published figures, and what all of them promise."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import NatureCNN
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from envs.errors import UserError
+from rlcnn.encoders import (
+    Encoder,
+    Preprocessing,
+    create_encoder,
+    encoder_options,
+    list_encoders,
+    register_encoder,
+)
+from rlcnn.encoders.lenet import C3_TABLE, SparseC3
+
+ATARI = (4, 84, 84)
+VARIANTS = [
+    ("nature", {}),
+    ("lenet", {}),
+    ("lenet", {"variant": "lecun1998"}),
+    ("lenet", {"variant": "course"}),
+    ("impala", {}),
+    ("impala", {"width": 0.5, "pooling": "mean"}),
+]
+every_variant = pytest.mark.parametrize("name, options", VARIANTS)
+
+
+def images(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def node_shapes(encoder: Encoder, nodes: list[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes of named nodes for one observation, as a user would cut the encoder there."""
+    extractor = create_feature_extractor(
+        encoder, nodes, tracer_kwargs={"leaf_modules": [Preprocessing]}
+    )
+    outputs = extractor(images(1, *encoder.observation_shape))
+    return {node: tuple(output.shape[1:]) for node, output in outputs.items()}
+
+
+def with_classes(encoder: Encoder, classes: int = 10) -> int:
+    """Parameters of an encoder with a linear classifier on its features."""
+    return encoder.num_parameters() + (encoder.features_dim + 1) * classes
+
+
+# Published figures.
+
+
+def test_nature_has_the_published_size() -> None:
+    encoder = create_encoder("nature", ATARI)
+    assert encoder.num_parameters() == 1_684_128
+    assert encoder.macs() == 9_342_976
+    assert node_shapes(encoder, ["trunk.relu1", "trunk.relu2", "trunk.relu3"]) == {
+        "trunk.relu1": (32, 20, 20),
+        "trunk.relu2": (64, 9, 9),
+        "trunk.relu3": (64, 7, 7),
+    }
+
+
+def test_lenet_has_the_published_shapes_and_size() -> None:
+    encoder = create_encoder("lenet", (1, 32, 32))
+    assert sum(p.numel() for p in encoder.get_submodule("trunk.c1").parameters()) == 156
+    assert with_classes(encoder) == 61_706
+    layers = ["trunk.c1", "trunk.s2", "trunk.c3", "trunk.s4", "projection.c5", "projection.f6"]
+    shapes = [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120,), (84,)]
+    assert node_shapes(encoder, layers) == dict(zip(layers, shapes, strict=True))
+    assert create_encoder("lenet", ATARI).macs() == 7_582_560
+
+
+def test_lecun1998_counts_each_layer_as_the_paper_does() -> None:
+    encoder = create_encoder("lenet", (1, 32, 32), variant="lecun1998")
+    layers = ["trunk.c1", "trunk.s2", "trunk.c3", "trunk.s4", "projection.c5", "projection.f6"]
+    counts = [sum(p.numel() for p in encoder.get_submodule(n).parameters()) for n in layers]
+    assert counts == [156, 12, 1516, 32, 48_120, 10_164]
+    assert encoder.num_parameters() == 60_000
+    # The paper's connections of C1, C3, C5 and F6, less their biases; C3's are 60 of 96.
+    expected = 25 * 28 * 28 * 6 + 60 * 25 * 10 * 10 + 400 * 120 + 120 * 84
+    assert encoder.macs() == expected
+
+
+def test_course_lenet_has_the_known_size() -> None:
+    encoder = create_encoder("lenet", (1, 28, 28), variant="course")
+    assert node_shapes(encoder, ["trunk.c1"]) == {"trunk.c1": (6, 24, 24)}
+    assert with_classes(encoder) == 44_426
+
+
+def test_impala_has_the_published_size() -> None:
+    encoder = create_encoder("impala", ATARI)
+    assert sum(isinstance(module, nn.Conv2d) for module in encoder.modules()) == 15
+    assert encoder.num_parameters() == 1_089_232
+    assert encoder.macs() == 54_222_848
+    sections = [f"trunk.section{index}.block2.add" for index in (1, 2, 3)]
+    shapes = [(16, 42, 42), (32, 21, 21), (32, 11, 11)]
+    assert node_shapes(encoder, sections) == dict(zip(sections, shapes, strict=True))
+    assert encoder.features_dim == 256
+
+
+def test_width_and_pooling_of_impala() -> None:
+    wide = create_encoder("impala", ATARI, width=2)
+    convolutions = [m for m in wide.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [32] * 5 + [64] * 10
+    pooled = create_encoder("impala", ATARI, pooling="mean")
+    assert pooled.get_submodule("projection.linear").weight.shape == (256, 32)
+    # Mean pooling makes the parameters independent of the image's size.
+    assert (
+        pooled.num_parameters()
+        == create_encoder("impala", (4, 96, 120), pooling="mean").num_parameters()
+    )
+
+
+def test_sparse_c3_sees_exactly_the_maps_of_the_table() -> None:
+    layer = SparseC3()
+    image = torch.randn(1, 6, 5, 5, requires_grad=True)
+    for index, sources in enumerate(C3_TABLE):
+        (gradient,) = torch.autograd.grad(layer(image)[0, index].sum(), image)
+        seen = gradient[0].flatten(1).abs().sum(1).nonzero().flatten().tolist()
+        assert seen == list(sources)
+
+
+def test_nature_equals_stable_baselines3s_with_the_same_weights() -> None:
+    reference = NatureCNN(spaces.Box(0, 255, ATARI, "uint8"))
+    encoder = create_encoder("nature", ATARI)
+    for own, theirs in zip(encoder.parameters(), reference.parameters(), strict=True):
+        own.data.copy_(theirs)
+    observations = images(8, *ATARI)
+    expected = reference(observations.float() / 255.0)
+    torch.testing.assert_close(encoder(observations), expected, rtol=1e-5, atol=1e-6)
+
+
+# What every encoder promises.
+
+
+def test_the_variants_under_test_cover_the_registry() -> None:
+    assert {name for name, _ in VARIANTS} == set(list_encoders())
+
+
+@pytest.mark.parametrize("shape", [ATARI, (4, 64, 64), (12, 96, 96), (3, 40, 72)])
+@every_variant
+def test_forward_and_backward(
+    name: str, options: dict[str, object], shape: tuple[int, int, int]
+) -> None:
+    encoder = create_encoder(name, shape, **options)
+    features = encoder(images(2, *shape))
+    assert features.shape == (2, encoder.features_dim)
+    assert features.dtype == torch.float32
+    features.sum().backward()
+    for parameter_name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+
+
+@every_variant
+def test_features_start_at_a_length_that_heads_can_take(
+    name: str, options: dict[str, object]
+) -> None:
+    torch.manual_seed(0)
+    lengths = create_encoder(name, ATARI, **options)(images(8, *ATARI)).norm(dim=1)
+    assert 0.5 < lengths.mean() < 20
+
+
+@every_variant
+def test_least_size_is_the_least_that_works(name: str, options: dict[str, object]) -> None:
+    least = create_encoder(name, ATARI, **options).least_size
+    encoder = create_encoder(name, (1, least, least), **options)
+    assert encoder(images(1, 1, least, least)).shape == (1, encoder.features_dim)
+    with pytest.raises(UserError, match=f"{name}.*at least {least}x{least}"):
+        create_encoder(name, (1, least, least - 1), **options)
+
+
+@every_variant
+def test_bf16_autocast_is_close_to_fp32(name: str, options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    encoder = create_encoder(name, ATARI, **options)
+    observations = images(4, *ATARI)
+    exact = encoder(observations)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = encoder(observations)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded - exact).norm() < 0.02 * exact.norm()
+    rounded.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in encoder.parameters())
+
+
+@every_variant
+def test_compiles_into_one_graph(name: str, options: dict[str, object]) -> None:
+    torch.compiler.reset()  # the limit on recompilations counts all instances of the class
+    encoder = create_encoder(name, (4, 40, 40), **options)
+    compiled = torch.compile(encoder, backend="eager", fullgraph=True)
+    observations = images(2, 4, 40, 40)
+    assert torch.equal(compiled(observations), encoder(observations))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(compiled(observations), encoder(observations))
+
+
+@every_variant
+def test_copies_and_pickles_are_equal_and_apart(name: str, options: dict[str, object]) -> None:
+    encoder = create_encoder(name, (4, 40, 40), **options)
+    observations = images(2, 4, 40, 40)
+    for twin in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert torch.equal(twin(observations), encoder(observations))
+        assert twin.spec() == encoder.spec()
+        next(twin.parameters()).data.zero_()
+        assert not torch.equal(twin(observations), encoder(observations))
+
+
+@every_variant
+def test_spec_rebuilds_the_encoder(name: str, options: dict[str, object]) -> None:
+    encoder = create_encoder(name, (4, 40, 40), **options)
+    spec = json.loads(json.dumps(encoder.spec()))
+    twin = create_encoder(spec["name"], spec["observation_shape"], **spec["options"])
+    assert twin.spec() == encoder.spec()
+    assert spec["options"] == encoder_options(name) | options
+    assert [(n, p.shape) for n, p in twin.named_parameters()] == [
+        (n, p.shape) for n, p in encoder.named_parameters()
+    ]
+
+
+@every_variant
+def test_channels_last_input_changes_nothing(name: str, options: dict[str, object]) -> None:
+    encoder = create_encoder(name, (4, 40, 40), **options)
+    observations = images(2, 4, 40, 40)
+    strided = observations.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(encoder(strided), encoder(observations))
+    assert torch.equal(observations, images(2, 4, 40, 40))
+
+
+def test_counting_macs_leaves_the_encoder_alone() -> None:
+    encoder = create_encoder("lenet", (1, 32, 32))
+    before = copy.deepcopy(encoder.state_dict())
+    generator = torch.get_rng_state()
+    encoder.macs()
+    assert encoder.training
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+    assert all(p.device.type == "cpu" for p in encoder.parameters())
+    assert not any(m._forward_hooks for m in encoder.modules())
+
+
+# Preprocessing.
+
+
+def test_pixels_are_scaled_to_one_in_channels_last_order() -> None:
+    values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 4, 1, 1)
+    scaled = Preprocessing((4, 16, 16))(values)
+    assert scaled.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(scaled, values / 255, rtol=1e-6, atol=0)
+
+
+def test_mean_and_std_repeat_over_stacked_frames() -> None:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    observations = images(2, 6, 8, 8)
+    normalised = Preprocessing((6, 8, 8), mean=mean, std=std)(observations)
+    for channel in range(6):
+        expected = (observations[:, channel] / 255 - mean[channel % 3]) / std[channel % 3]
+        torch.testing.assert_close(normalised[:, channel], expected, rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = Preprocessing((6, 8, 8), mean=mean, std=std)(observations)
+    torch.testing.assert_close(rounded, normalised.bfloat16())
+
+
+def test_resize_keeps_a_flat_image_flat() -> None:
+    resized = Preprocessing((1, 20, 30), resize=(10, 12))
+    assert resized.output_shape == (1, 10, 12)
+    output = resized(torch.full((2, 1, 20, 30), 51, dtype=torch.uint8))
+    torch.testing.assert_close(output, torch.full((2, 1, 10, 12), 0.2))
+    assert Preprocessing((1, 20, 30), resize=8).output_shape == (1, 8, 8)
+
+
+def test_mean_and_std_must_fit_the_channels() -> None:
+    with pytest.raises(ValueError, match="together"):
+        Preprocessing((3, 8, 8), mean=(0.5, 0.5, 0.5))
+    with pytest.raises(ValueError, match="do not fit 4 channels"):
+        Preprocessing((4, 8, 8), mean=(0.5, 0.5, 0.5), std=(1, 1, 1))
+
+
+def test_preprocessing_belongs_to_the_code_not_to_the_weights() -> None:
+    encoder = create_encoder("lenet", (1, 32, 32))
+    assert not [key for key in encoder.state_dict() if key.startswith("preprocessing")]
+
+
+def test_anything_but_uint8_of_the_right_shape_is_refused() -> None:
+    encoder = create_encoder("lenet", (1, 32, 32))
+    with pytest.raises(TypeError, match=r"uint8.*float32"):
+        encoder(torch.zeros(1, 1, 32, 32))
+    with pytest.raises(ValueError, match=r"1, 32, 32.*\(2, 1, 28, 28\)"):
+        encoder(images(2, 1, 28, 28))
+
+
+# What a user can get wrong.
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("impalla", {}, 'unknown encoder "impalla".*Did you mean "impala"'),
+        ("impala", {"poling": "mean"}, 'no option "poling".*Did you mean "pooling"'),
+        (
+            "impala",
+            {"pooling": "mena"},
+            "pooling must be one of .* not 'mena'. Did you mean \"mean",
+        ),
+        ("impala", {"width": 0}, "width must be a positive number, not 0"),
+        ("impala", {"width": float("nan")}, "width must be a positive number, not nan"),
+        ("nature", {"features_dim": -1}, "features_dim must be a positive whole number, not -1"),
+        ("nature", {"features_dim": "512"}, "features_dim must be a positive whole number"),
+        ("lenet", {"variant": "relu"}, 'variant must be one of "tanh", "lecun1998", "course"'),
+    ],
+)
+def test_bad_names_and_options_are_told_in_one_line(
+    name: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as refusal:
+        create_encoder(name, ATARI, **options)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("shape", [(84, 84), (0, 84, 84), (4, 84, 84, 1)])
+def test_observations_that_are_no_images_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="channels, height, width"):
+        create_encoder("nature", shape)
+
+
+def test_a_name_is_registered_once() -> None:
+    with pytest.raises(ValueError, match="already registered"):
+        register_encoder("nature")(type("Second", (Encoder,), {}))
