@@ -69,7 +69,7 @@ class ImpalaEncoder(Encoder):
     Weights start orthogonal, biases zero, with the gains of the reference implementation of Cobbe
     et al. 2020, "Phasic policy gradient": residual branches start small, so that features are about
     as long as those of ``nature`` and a policy head on them starts close to uniform. With gain
-    sqrt(2) throughout, as is usual elsewhere, they would be some thirty times longer.
+    sqrt(2) throughout, as is usual elsewhere, they would be over twenty times longer.
     """
 
     # Three halvings: below 8 pixels a side, the last section would see padding more than image.

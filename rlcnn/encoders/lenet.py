@@ -22,8 +22,8 @@ from rlcnn.encoders.registry import register_encoder
 Variant = Literal["tanh", "lecun1998", "course"]
 
 # What keeps a signal's variance through each activation; the scaled tanh was made to need 1 (LeCun
-# et al. 1998, "Efficient BackProp", section 4.4). The U(-2.4, 2.4) / fan-in of the LeNet-5 paper
-# shrinks features a thousandfold, which only its second-order optimiser copes with.
+# et al. 1998, "Efficient BackProp", section 4.4). The U(-2.4, 2.4) / fan-in of the LeNet-5 paper,
+# which trained with second derivatives, would make features thousands of times smaller.
 GAINS: dict[Variant, float] = {"tanh": 5 / 3, "lecun1998": 1, "course": math.sqrt(2)}
 
 # LeCun et al. 1998, table I: the maps of S2 that each of the 16 maps of C3 sees.
@@ -67,6 +67,8 @@ class SparseC3(nn.Module):
     number, so putting their outputs side by side keeps its order.
     """
 
+    inputs: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.from3 = self._grouped(3)
@@ -75,8 +77,6 @@ class SparseC3(nn.Module):
         inputs = torch.tensor([source for sources in C3_TABLE for source in sources])
         self.register_buffer("inputs", inputs, persistent=False)
         self.splits = [conv.in_channels for conv in (self.from3, self.from4, self.from6)]
-
-    inputs: torch.Tensor
 
     @staticmethod
     def _grouped(fan: int) -> nn.Conv2d:
@@ -111,9 +111,8 @@ class LeNetEncoder(Encoder):
             features_dim: width of F6.
             variant: "tanh": tanh, average pooling, every map of C3 sees all of S2. "lecun1998": the
                 paper's own scaled tanh, pooling with trained coefficients and sparse C3 of table
-                I; 60,000 parameters at 32x32x1.
-                "course": ReLU and max pooling, as taught today; 44,426 parameters with 10
-                classes at 28x28x1, which is not padded.
+                I; 60,000 parameters at 32x32x1. "course": ReLU and max pooling, as taught today;
+                44,426 parameters with 10 classes at 28x28x1, which is not padded.
         """
         check_positive("features_dim", features_dim)
         check_choice("variant", variant, get_args(Variant))
