@@ -9,6 +9,9 @@ import torch
 
 from envs.errors import UserError
 
+# What networks, activations and kernels want of a GPU beside what is stored there.
+_GPU_HEADROOM = 2**30
+
 
 def available_memory(
     device: torch.device | str,
@@ -43,25 +46,36 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB"
 
 
-def require_memory(needed: int, device: torch.device | str, what: str, remedy: str) -> None:
-    """Refuses what does not fit.
+def choose_place(wanted: str, training: torch.device, needed: int, what: str) -> torch.device:
+    """Where something large shall live.
 
     Args:
+        wanted: ``"auto"`` for the training device if it fits there and otherwise the host;
+            ``"cpu"``; or the training device's name.
+        training: the training device.
         needed: bytes.
-        device: where they are needed.
         what: what needs them, as the message's subject.
-        remedy: what the user can do, as the message's end.
 
     Raises:
-        UserError: ``needed`` is more than is available.
+        UserError: ``wanted`` is none of these, or there is not enough memory.
     """
-    available = available_memory(device)
-    if available is not None and needed > available:
-        place = "the host" if torch.device(device).type == "cpu" else str(device)
+    host = torch.device("cpu")
+    choices = {"cpu": host, str(training): training, training.type: training}
+    if wanted == "auto":
+        left = available_memory(training)
+        place = training if left is None or needed + _GPU_HEADROOM <= left else host
+    elif wanted in choices:
+        place = choices[wanted]
+    else:
+        named = " or ".join(f'"{name}"' for name in ("auto", *sorted(choices)))
+        raise UserError(f'{what} can be stored on {named}, not on "{wanted}"')
+    left = available_memory(place)
+    if left is not None and needed > left:
         raise UserError(
-            f"{what} needs {gigabytes(needed)} on {place},"
-            f" where {gigabytes(available)} are available: {remedy}"
+            f"{what} needs {gigabytes(needed)} on {place}, where {gigabytes(left)} are available:"
+            " choose a smaller one"
         )
+    return place
 
 
 def _kernel_available(meminfo: Path) -> Iterator[int]:

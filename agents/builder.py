@@ -1,0 +1,181 @@
+"""From a configuration to the environments and the agent that it describes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents import config as configuration
+from agents.checkpoint import Agent, load_policy
+from agents.config import TrainConfig
+from agents.dqn import DQN
+from agents.memory import gigabytes
+from agents.ppo import PPO
+from agents.replay import FrameReplay
+from agents.seeding import derive_seed
+from envs.errors import UserError
+from envs.make import make_vec_env
+from envs.stacking import frame_stacking
+from rlcnn.runs import RunDirectory
+
+
+def make_train_env(config: TrainConfig) -> VecEnv:
+    """The environments to train in."""
+    return make_vec_env(
+        config.env,
+        config.num_envs,
+        protocol=config.protocol,
+        training=True,
+        obs=config.obs,
+        obs_size=config.obs_size,
+        frame_stack=config.frame_stack,
+        num_threads=min(config.num_threads, config.num_envs),
+    )
+
+
+def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
+    """A fresh agent of a resolved configuration.
+
+    Args:
+        config: the run.
+        venv: its environments; their next reset is seeded by the run's seed and ``step``.
+        step: the agent step at which training begins or goes on.
+
+    Raises:
+        UserError: the options do not fit each other or the environment.
+    """
+    common: dict[str, Any] = {
+        "policy": "CnnPolicy",
+        "env": venv,
+        "seed": config.seed,
+        "device": config.device,
+        "policy_kwargs": {
+            "features_extractor_kwargs": {
+                "encoder": config.encoder,
+                "encoder_options": config.encoder_options,
+            },
+            "precision": config.precision,
+        },
+    }
+    model = _build_ppo(config, common) if config.algo == "ppo" else _build_dqn(config, common)
+    # After the agent, which seeds its environments with its own seed when it is made.
+    venv.seed(derive_seed(config.seed, "train", step))
+    return model
+
+
+def load_agent(
+    run_dir: str | Path, *, checkpoint: str | Path | None = None, device: str = "auto"
+) -> Agent:
+    """The trained agent of a run, finished or not, ready to ``predict``.
+
+    Args:
+        run_dir: what ``scripts/train_agent.py`` wrote.
+        checkpoint: one of its ``checkpoints/``; by default the newest whole one.
+        device: "auto", "cpu", "cuda" ...; need not be the device it was trained on.
+
+    Raises:
+        UserError: the run or checkpoint is missing or damaged.
+    """
+    run = RunDirectory.open(run_dir)
+    config = configuration.read_config(run)
+    if checkpoint is None:
+        checkpoint, broken = run.latest_whole()
+        if checkpoint is None:
+            found = f": {broken[0].path} {broken[0].reason}" if broken else " yet"
+            raise UserError(f"run {run_dir} has no whole checkpoint{found}")
+    device = configuration.resolve_device(device)
+    # Only the environments' spaces are wanted.
+    venv = make_train_env(configuration.replace(config, num_envs=1, num_threads=1))
+    try:
+        common = {"num_envs": 1, "device": device}
+        model = build_agent(_smallest(configuration.replace(config, **common)), venv)
+    finally:
+        venv.close()
+    load_policy(model, Path(checkpoint))
+    return model
+
+
+def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
+    """Looks, before a training begins, whether its checkpoints will fit on the disk.
+
+    Raises:
+        UserError: there is too little room.
+    """
+    parameters = sum(p.numel() * p.element_size() for p in model.policy.parameters())
+    # The policy, Adam's two moments, and one checkpoint more than is kept while it is written.
+    needed = 3 * parameters * (config.keep_checkpoints + 1)
+    if isinstance(model, DQN) and config.save_replay:
+        assert isinstance(model.observation_space, spaces.Box)
+        assert model.env is not None
+        stacking = frame_stacking(model.env)
+        spaces_ = (model.observation_space, model.action_space)
+        # The old snapshot stays until the new one is whole.
+        needed += 2 * FrameReplay.memory_needed(model.buffer_size, *spaces_, model.n_envs, stacking)
+    place = run_dir.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        hint = "; --no-save-replay needs less" if isinstance(model, DQN) else ""
+        raise UserError(
+            f"checkpoints in {run_dir} may take {gigabytes(needed)},"
+            f" but {place} has {gigabytes(free)} free{hint}"
+        )
+
+
+def _build_ppo(config: TrainConfig, common: dict[str, Any]) -> PPO:
+    options = config.ppo
+    return PPO(
+        **common,
+        learning_rate=_schedule(options.learning_rate, options.learning_rate_schedule),
+        n_steps=options.n_steps,
+        batch_size=options.batch_size,
+        n_epochs=options.n_epochs,
+        gamma=options.gamma,
+        gae_lambda=options.gae_lambda,
+        clip_range=_schedule(options.clip_range, options.clip_range_schedule),
+        clip_range_vf=options.clip_range_vf,
+        normalize_advantage=options.normalize_advantage,
+        ent_coef=options.ent_coef,
+        vf_coef=options.vf_coef,
+        max_grad_norm=options.max_grad_norm,
+        target_kl=options.target_kl,
+    )
+
+
+def _build_dqn(config: TrainConfig, common: dict[str, Any]) -> DQN:
+    options = config.dqn
+    return DQN(
+        **common,
+        learning_rate=_schedule(options.learning_rate, options.learning_rate_schedule),
+        buffer_size=options.buffer_size,
+        learning_starts=options.learning_starts,
+        batch_size=options.batch_size,
+        tau=options.tau,
+        gamma=options.gamma,
+        train_freq=options.train_freq,
+        gradient_steps=options.gradient_steps,
+        n_steps=options.n_steps,
+        target_update_interval=options.target_update_interval,
+        exploration_fraction=options.exploration_fraction,
+        exploration_initial_eps=options.exploration_initial_eps,
+        exploration_final_eps=options.exploration_final_eps,
+        max_grad_norm=options.max_grad_norm,
+    )
+
+
+def _schedule(value: float, kind: configuration.Schedule) -> float | Schedule:
+    return LinearSchedule(value, 0.0, end_fraction=1.0) if kind == "linear" else value
+
+
+def _smallest(config: TrainConfig) -> TrainConfig:
+    """The same agent with next to no storage: it is to play, not to learn."""
+    ppo = configuration.replace(config.ppo, n_steps=2, batch_size=2)
+    dqn = configuration.replace(config.dqn, buffer_size=1)
+    return configuration.replace(config, ppo=ppo, dqn=dqn)

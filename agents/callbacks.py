@@ -1,0 +1,167 @@
+"""What happens beside learning: progress shown, games judged and filmed, checkpoints cut.
+
+All of it hangs on stable-baselines3's ``on_rollout_start``, which fires between two updates, when
+the counters equal what was learned.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from stable_baselines3.common.callbacks import BaseCallback
+
+
+class TrainingStopped(Exception):  # noqa: N818
+    """Training was asked to stop, and did so between two updates."""
+
+
+class Every(BaseCallback):
+    """Calls ``action`` between updates, once in every ``steps`` agent steps.
+
+    What is due follows from the step counter alone, so a resumed run goes on as one that was never
+    interrupted.
+
+    Args:
+        steps: agent steps between two calls; 0 never calls.
+        action: what to do.
+    """
+
+    def __init__(self, steps: int, action: Callable[[], None]) -> None:
+        super().__init__()
+        self._steps = steps
+        self._action = action
+        self._next: float = float("inf")
+
+    def _on_training_start(self) -> None:
+        self._schedule()
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps >= self._next:
+            self._schedule()
+            self._action()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _schedule(self) -> None:
+        if self._steps:
+            self._next = (self.model.num_timesteps // self._steps + 1) * self._steps
+
+
+class StopRequest(BaseCallback):
+    """Stops training between two updates once it was asked to, as by Ctrl-C.
+
+    Use its :meth:`handle` as a signal handler. A second signal is not waited for: it raises
+    ``KeyboardInterrupt`` at once.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+        self.requested = False
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """Ask for the stop."""
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        self._tell("stopping after this update; press Ctrl-C again to stop at once")
+
+    def _on_rollout_start(self) -> None:
+        if self.requested:
+            raise TrainingStopped
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class ProgressDisplay(BaseCallback):
+    """A live bar: steps, steps per second, time left, mean return of the last games.
+
+    Where the output is no terminal, a line is printed at most every ``line_seconds``.
+
+    Args:
+        total_steps: of the whole run.
+        console: where to show it.
+        line_seconds: seconds between two lines where there is no terminal.
+    """
+
+    def __init__(self, total_steps: int, console: Console, line_seconds: float = 30.0) -> None:
+        super().__init__()
+        self._total = total_steps
+        self._console = console
+        self._line_seconds = line_seconds
+        self._bar = Progress(
+            TextColumn("[bold]training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} steps/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("return {task.fields[ret]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def _on_training_start(self) -> None:
+        self._began = self._shown = self._marked = time.monotonic()
+        self._first = self._marked_steps = self.model.num_timesteps
+        self._rate = 0.0
+        self._task = self._bar.add_task("", total=self._total, rate="-", ret="-")
+        self._bar.start()
+
+    def _on_step(self) -> bool:
+        now = time.monotonic()
+        if now - self._marked >= 1.0:
+            recent = (self.num_timesteps - self._marked_steps) / (now - self._marked)
+            self._rate = recent if not self._rate else 0.9 * self._rate + 0.1 * recent
+            self._marked, self._marked_steps = now, self.num_timesteps
+            self._bar.update(
+                self._task,
+                completed=self.num_timesteps,
+                rate=f"{self._rate:,.0f}",
+                ret=self._mean_return(),
+            )
+            if not self._console.is_terminal and now - self._shown >= self._line_seconds:
+                self._shown = now
+                self._console.print(self._line(now))
+        return True
+
+    def _on_training_end(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Takes the bar off the screen; calling it again does nothing."""
+        self._bar.stop()
+
+    def _mean_return(self) -> str:
+        games = self.model.ep_info_buffer
+        return f"{np.mean([game['r'] for game in games]):.1f}" if games else "-"
+
+    def _line(self, now: float) -> str:
+        done = self.num_timesteps - self._first
+        rate = done / (now - self._began)
+        left = (self._total - self.num_timesteps) / rate if rate else float("inf")
+        return (
+            f"{self.num_timesteps:,}/{self._total:,} steps, {rate:,.0f} steps/s,"
+            f" {left / 60:.1f} min left, return {self._mean_return()}"
+        )
+
+
+def make_console() -> Console:
+    """Where progress and results are told: standard error, so that output stays clean."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)

@@ -1,0 +1,380 @@
+"""Everything a training run is told, as plain data; presets of it; what "auto" stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from envs.cores import usable_cores
+from envs.errors import UserError, nearest
+from envs.protocol import PROTOCOLS
+from rlcnn.encoders import list_encoders
+from rlcnn.files import read_json
+from rlcnn.runs import RunDirectory
+
+Algorithm = Literal["ppo", "dqn"]
+Preset = Literal["fast", "zoo"]
+Schedule = Literal["constant", "linear"]
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Hyperparameters of PPO, under stable-baselines3's names."""
+
+    learning_rate: float = 2.5e-4
+    """Adam's step size."""
+    learning_rate_schedule: Schedule = "linear"
+    """"linear" anneals the learning rate to 0 over the run."""
+    n_steps: int = 128
+    """Steps of each environment between two updates."""
+    batch_size: int = 256
+    """Transitions in a minibatch; must divide num-envs x n-steps."""
+    n_epochs: int = 4
+    """Passes over each rollout."""
+    gamma: float = 0.99
+    """Discount factor."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    clip_range: float = 0.1
+    """How far the probability ratio may leave 1 before its gain is clipped."""
+    clip_range_schedule: Schedule = "linear"
+    """"linear" anneals the clip range to 0 over the run."""
+    clip_range_vf: float | None = None
+    """The same for value predictions, in units of return; None does not clip them."""
+    normalize_advantage: bool = True
+    """Whether each minibatch's advantages are brought to mean 0 and deviation 1."""
+    ent_coef: float = 0.01
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Largest gradient norm; longer gradients are scaled down to it."""
+    target_kl: float | None = None
+    """Divergence at which an update stops early; None never stops."""
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Hyperparameters of DQN, under stable-baselines3's names; steps are agent steps."""
+
+    learning_rate: float = 1e-4
+    """Adam's step size."""
+    learning_rate_schedule: Schedule = "constant"
+    """"linear" anneals the learning rate to 0 over the run."""
+    buffer_size: int = 100_000
+    """Transitions kept for replay, over all environments."""
+    learning_starts: int = 100_000
+    """Steps of random play before the first update."""
+    batch_size: int = 32
+    """Transitions in a minibatch."""
+    tau: float = 1.0
+    """Share of the online network in the target at each of its updates; 1 copies it."""
+    gamma: float = 0.99
+    """Discount factor."""
+    train_freq: int = 4
+    """Environment steps (over all environments) for each round of updates."""
+    gradient_steps: int = 1
+    """Updates in a round."""
+    n_steps: int = 1
+    """Rewards summed before bootstrapping (n-step returns)."""
+    target_update_interval: int = 1_000
+    """Environment steps between two updates of the target network."""
+    exploration_fraction: float = 0.1
+    """Share of the run over which epsilon falls."""
+    exploration_initial_eps: float = 1.0
+    """Epsilon at the start."""
+    exploration_final_eps: float = 0.01
+    """Epsilon after that."""
+    max_grad_norm: float = 10.0
+    """Largest gradient norm; longer gradients are scaled down to it."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. Steps are agent steps, of 4 emulator frames each in Atari games."""
+
+    env: str = "ALE/Pong-v5"
+    """Any Atari game ("ALE/Breakout-v5") or Gymnasium id with images and discrete actions."""
+    algo: Algorithm = "ppo"
+    """Learning algorithm."""
+    encoder: str = "nature"
+    """Convolutional encoder: nature, lenet or impala."""
+    encoder_options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    """Options of the encoder, as NAME VALUE pairs: width 2 pooling mean."""
+    total_steps: int = 10_000_000
+    """Agent steps to train for, over all environments."""
+    seed: int = 0
+    """Seed of everything random, 0 to 2147483647."""
+    num_envs: int = 8
+    """Environments played side by side."""
+    num_threads: int = 0
+    """CPU threads of the emulator and of torch; 0 takes every core this process may use."""
+    protocol: str = "classic"
+    """Atari conventions: classic (Mnih 2015) or sticky (Machado 2018)."""
+    obs: Literal["grey", "rgb"] = "grey"
+    """Colours of the observed frames."""
+    obs_size: int = 84
+    """Height and width of the observed frames, in pixels."""
+    frame_stack: int = 4
+    """Frames in an observation."""
+    device: str = "auto"
+    """auto (the GPU where there is one), cpu, cuda, cuda:1 ..."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the encoder; auto takes bf16 where the device is fast at it."""
+    track: Literal["disabled", "offline", "online"] = "offline"
+    """Weights & Biases; offline needs no account, and is uploaded by `wandb sync` later."""
+    project: str = "rlcnn"
+    """Project in Weights & Biases."""
+    preset: Preset = "fast"
+    """Defaults of all options: fast (short wall time) or zoo (the literature's Atari setting)."""
+    eval_every: int = 500_000
+    """Steps between two evaluations; 0 evaluates at the end only."""
+    eval_episodes: int = 30
+    """Whole games in an evaluation; 0 never evaluates."""
+    video_every: int = 1_000_000
+    """Steps between two filmed games; 0 films at the end only."""
+    checkpoint_every: int = 100_000
+    """Steps between two checkpoints; 0 keeps the last state only."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints to keep."""
+    save_replay: bool = True
+    """Whether DQN's checkpoints hold its replay memory; without it, it fills anew at a resume."""
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """Hyperparameters of PPO."""
+    dqn: DQNConfig = field(default_factory=DQNConfig)
+    """Hyperparameters of DQN."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainConfig:
+        """Reads what :meth:`to_json` wrote; what is missing takes its default.
+
+        Raises:
+            UserError: An option is unknown or of the wrong type.
+        """
+        values = dict(values)
+        for name, section in (("ppo", PPOConfig), ("dqn", DQNConfig)):
+            values[name] = _dataclass_of(section, values.get(name, {}), f"{name}.")
+        return _dataclass_of(cls, values, "")
+
+    def validate(self) -> None:
+        """Checks every value that can be judged without making an environment.
+
+        Raises:
+            UserError: A value is not valid; the line names it and what was expected.
+        """
+        _check_choice("algo", self.algo, ("ppo", "dqn"))
+        _check_choice("encoder", self.encoder, list_encoders())
+        _check_choice("protocol", self.protocol, sorted(PROTOCOLS))
+        _check_choice("obs", self.obs, ("grey", "rgb"))
+        _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        _check_choice("track", self.track, ("disabled", "offline", "online"))
+        for name in ("total_steps", "num_envs", "obs_size", "frame_stack", "keep_checkpoints"):
+            _check_range(name, getattr(self, name), least=1)
+        for name in ("eval_every", "eval_episodes", "video_every", "checkpoint_every"):
+            _check_range(name, getattr(self, name), least=0)
+        _check_range("num_threads", self.num_threads, least=0)
+        _check_range("seed", self.seed, least=0, most=MAX_SEED)
+        section: PPOConfig | DQNConfig = self.ppo if self.algo == "ppo" else self.dqn
+        _check_hyperparameters(self.algo, dataclasses.asdict(section))
+
+    def resolve(self) -> TrainConfig:
+        """The same run with every "auto" replaced by what it stands for on this machine.
+
+        Raises:
+            UserError: The device does not exist.
+        """
+        device = resolve_device(self.device)
+        return replace(
+            self,
+            device=device,
+            precision=resolve_precision(device) if self.precision == "auto" else self.precision,
+            num_threads=self.num_threads or usable_cores(),
+        )
+
+
+# rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari" (its PPO values are those of
+# Schulman et al. 2017, table 5, its DQN values a smaller replay than Mnih et al. 2015).
+ZOO = TrainConfig(
+    preset="zoo",
+    total_steps=10_000_000,
+    num_envs=8,
+    ppo=PPOConfig(
+        learning_rate=2.5e-4,
+        learning_rate_schedule="linear",
+        n_steps=128,
+        batch_size=256,
+        n_epochs=4,
+        clip_range=0.1,
+        clip_range_schedule="linear",
+        ent_coef=0.01,
+        vf_coef=0.5,
+    ),
+    dqn=DQNConfig(
+        learning_rate=1e-4,
+        buffer_size=100_000,
+        learning_starts=100_000,
+        batch_size=32,
+        train_freq=4,
+        gradient_steps=1,
+        target_update_interval=1_000,
+        exploration_fraction=0.1,
+        exploration_final_eps=0.01,
+    ),
+)
+
+# Chosen by measuring on two cores without a GPU: docs/results.md has the curves.
+FAST = replace(
+    ZOO,
+    preset="fast",
+    total_steps=2_000_000,
+    num_envs=16,
+    ppo=replace(
+        ZOO.ppo, learning_rate=1e-3, n_steps=64, n_epochs=3, clip_range_schedule="constant"
+    ),
+    dqn=replace(ZOO.dqn, learning_starts=20_000),
+)
+
+
+def preset_config(preset: Preset, algo: Algorithm) -> TrainConfig:
+    """All defaults of a preset for an algorithm.
+
+    Raises:
+        UserError: There is no such preset.
+    """
+    _check_choice("preset", preset, ("fast", "zoo"))
+    config = replace({"zoo": ZOO, "fast": FAST}[preset], algo=algo)
+    if algo == "dqn":
+        # Single-environment DQN is the literature's; several in lockstep keep the cores busy.
+        config = replace(config, num_envs=1 if preset == "zoo" else 8)
+    return config
+
+
+def read_config(source: RunDirectory | Path) -> TrainConfig:
+    """The configuration of a run, or in a ``config.json`` such as a run writes.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds no configuration of a training.
+    """
+    if isinstance(source, RunDirectory):
+        document, path = source.config, source.path / "config.json"
+    else:
+        if not source.is_file():
+            raise UserError(f"configuration {source} is not a file")
+        document, path = read_json(source), source
+    if not isinstance(document.get("config"), dict):
+        raise UserError(f'{path} holds no training configuration: "config" is missing')
+    return TrainConfig.from_json(document["config"])
+
+
+def resolve_device(device: str) -> str:
+    """The device that ``device`` names, such as "cpu" or "cuda".
+
+    Raises:
+        UserError: It is no device of this machine.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        wanted = None
+    if wanted is None or wanted.type not in ("cpu", "cuda"):
+        choices = ("auto", "cpu", "cuda", "cuda:0")
+        raise UserError(
+            f'unknown device "{device}": expected auto, cpu, cuda or cuda:N.'
+            f"{nearest(device, choices)}"
+        )
+    if wanted.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (wanted.index or 0) >= count:
+            found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
+            raise UserError(f'device "{device}" is not there: torch finds {found}; try "cpu"')
+    return device
+
+
+def resolve_precision(device: str) -> Literal["fp32", "bf16"]:
+    """bf16 where ``device`` has instructions for it, else fp32 (elsewhere bf16 is emulated)."""
+    if torch.device(device).type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capabilities = torch.cpu.get_capabilities()
+    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return "bf16" if fast else "fp32"
+
+
+def _dataclass_of(cls: type[Any], values: Any, prefix: str) -> Any:
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    if not isinstance(values, dict):
+        raise UserError(f"the configuration's {prefix.rstrip('.')} must be an object of options")
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(
+                f'unknown option "{prefix}{name}" in the configuration.{nearest(name, known)}'
+            )
+        default = getattr(cls(), name)
+        if default is not None and not dataclasses.is_dataclass(default):
+            numeric = isinstance(default, float) and type(value) is int
+            if type(value) is not type(default) and not numeric:
+                raise UserError(
+                    f"option {prefix}{name} in the configuration must be"
+                    f" {type(default).__name__}, not {value!r}"
+                )
+    return cls(**values)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    if value not in choices:
+        raise UserError(
+            f'{_option(name)} "{value}" is unknown: expected one of'
+            f" {', '.join(choices)}.{nearest(str(value), choices)}"
+        )
+
+
+def _check_range(name: str, value: float, least: float, most: float = float("inf")) -> None:
+    if not least <= value <= most:
+        upper = "" if most == float("inf") else f" and at most {most}"
+        raise UserError(f"{_option(name)} {value} must be at least {least}{upper}")
+
+
+_POSITIVE = {
+    "n_steps",
+    "batch_size",
+    "n_epochs",
+    "buffer_size",
+    "train_freq",
+    "gradient_steps",
+    "target_update_interval",
+}
+_FRACTIONS = {
+    "gamma",
+    "gae_lambda",
+    "tau",
+    "exploration_fraction",
+    "exploration_initial_eps",
+    "exploration_final_eps",
+}
+
+
+def _check_hyperparameters(algo: str, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        option = f"{algo}.{name}"
+        if name.endswith("_schedule"):
+            _check_choice(option, value, ("constant", "linear"))
+        elif name in _POSITIVE:
+            _check_range(option, value, least=1)
+        elif name in _FRACTIONS:
+            _check_range(option, value, least=0, most=1)
+        elif value is not None and not isinstance(value, bool):
+            _check_range(option, value, least=0)

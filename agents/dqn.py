@@ -1,0 +1,460 @@
+"""DQN behind stable-baselines3's face: its constructor and callbacks, our collection and update."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import DQN as SB3DQN
+from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import (
+    GymEnv,
+    MaybeCallback,
+    RolloutReturn,
+    Schedule,
+    TrainFreq,
+    TrainFrequencyUnit,
+)
+from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, polyak_update
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.memory import choose_place
+from agents.policies import PixelDQNPolicy
+from agents.q_learning import q_update
+from agents.replay import FrameReplay
+from agents.sampling import NStepReturns, UniformSampler
+from agents.support import check_images_and_discrete_actions, raise_if_not_finite
+from envs.errors import UserError
+from envs.stacking import frame_stacking
+
+
+class DQN(SB3DQN):
+    """Deep Q-learning (Mnih et al. 2015) from pixels.
+
+    Takes stable-baselines3's arguments in its order, and keeps its callbacks, ``predict``, ``save``
+    and ``load`` (its zip pickles: :mod:`agents.checkpoint` writes files that do not). What differs:
+
+    - Observations are uint8 images, actions discrete; the policy is ``"CnnPolicy"``, our
+      :class:`~agents.policies.PixelDQNPolicy`, whose encoder is chosen by
+      ``policy_kwargs=dict(features_extractor_kwargs=dict(encoder="impala"))`` and whose precision
+      by ``policy_kwargs=dict(precision="bf16")``.
+    - ``train_freq``, ``learning_starts`` and ``target_update_interval`` count environment steps,
+      however many environments take them: after every ``train_freq`` of them follow
+      ``gradient_steps`` updates (-1: as many as steps). With 8 environments and ``train_freq=4``
+      that is twice at each step of the vector. What is due follows from ``num_timesteps`` alone,
+      so nothing is lost or doubled where training stops and goes on.
+    - Every environment flips an epsilon coin of its own, in training and in ``predict``. The coins
+      of training come from a generator that nothing else draws from.
+    - Each frame is stored once (:class:`~agents.replay.FrameReplay`), in memory that is taken when
+      learning starts; ``optimize_memory_usage`` is not needed.
+    - When a callback stops training, the step it saw is stored and learned from all the same.
+
+    With precision "fp32" one update equals stable-baselines3's own to rounding on the same batch.
+
+    Args:
+        replay_device: where frames are stored: ``"auto"`` is the training device if they fit there
+            and otherwise the host; or ``"cpu"``, or the training device's name.
+
+    Raises:
+        UserError: For what is not supported: other spaces, other buffers, normalising wrappers,
+            ``train_freq`` in episodes; and where the replay does not fit into memory.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": PixelDQNPolicy}
+    policy: PixelDQNPolicy
+    replay_buffer: FrameReplay | None  # type: ignore[assignment]
+    action_space: spaces.Discrete
+
+    def __init__(
+        self,
+        policy: str | type[PixelDQNPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 1e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int = 32,
+        tau: float = 1.0,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 4,
+        gradient_steps: int = 1,
+        replay_buffer_class: type[ReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        n_steps: int = 1,
+        target_update_interval: int = 10_000,
+        exploration_fraction: float = 0.1,
+        exploration_initial_eps: float = 1.0,
+        exploration_final_eps: float = 0.05,
+        max_grad_norm: float = 10,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        replay_device: str = "auto",
+    ) -> None:
+        if replay_buffer_class is not None or replay_buffer_kwargs:
+            raise UserError("replay_buffer_class is not supported: frames are stored by our own")
+        if optimize_memory_usage:
+            raise UserError(
+                "optimize_memory_usage is not needed: every frame is stored once anyway"
+            )
+        if env is not None:
+            env = maybe_make_env(env, verbose)
+            vec_env = env if isinstance(env, VecEnv) else None
+            check_images_and_discrete_actions(env.observation_space, env.action_space, vec_env)
+        self.replay_device = replay_device
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            tau=tau,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            n_steps=n_steps,
+            target_update_interval=target_update_interval,
+            exploration_fraction=exploration_fraction,
+            exploration_initial_eps=exploration_initial_eps,
+            exploration_final_eps=exploration_final_eps,
+            max_grad_norm=max_grad_norm,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=_init_setup_model,
+        )
+
+    def _setup_model(self) -> None:
+        # Not stable-baselines3's own, which would fill the memory with a buffer of its own here.
+        check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
+        self._convert_train_freq()
+        self._check_counts()
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        policy = self.policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+        )
+        self.policy = policy.to(self.device)  # type: ignore[assignment]
+        self._create_aliases()
+        self.batch_norm_stats = get_parameters_by_name(self.q_net, ["running_"])
+        self.batch_norm_stats_target = get_parameters_by_name(self.q_net_target, ["running_"])
+        self.exploration_schedule = LinearSchedule(
+            self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
+        )
+        self._loss_sum = torch.zeros((), device=self.device)
+        self._losses_summed = 0
+
+    def _check_counts(self) -> None:
+        assert isinstance(self.train_freq, TrainFreq)
+        if self.train_freq.unit != TrainFrequencyUnit.STEP:
+            raise UserError("train_freq in episodes is not supported: it counts environment steps")
+        least = {
+            "train_freq": (self.train_freq.frequency, 1),
+            "gradient_steps": (self.gradient_steps, -1),
+            "batch_size": (self.batch_size, 1),
+            "n_steps": (self.n_steps, 1),
+            "target_update_interval": (self.target_update_interval, 1),
+            "learning_starts": (self.learning_starts, 0),
+        }
+        for name, (value, minimum) in least.items():
+            if value < minimum:
+                raise UserError(f"{name} must be at least {minimum}, not {value}")
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seeds everything random: torch, numpy, the environments, exploration and sampling."""
+        super().set_random_seed(seed)
+        exploring, predicting, sampling = np.random.SeedSequence(seed).spawn(3)
+        self._exploration_rng = np.random.default_rng(exploring)
+        self._predict_rng = np.random.default_rng(predicting)
+        self._sampler_seed = int(sampling.generate_state(1, np.uint32)[0])
+        if self.replay_buffer is not None:
+            device = self.replay_buffer.device
+            self.replay_buffer.sampler = UniformSampler(device, self._sampler_seed)
+
+    @property
+    def exploration_state(self) -> dict[str, Any]:
+        """The state of the generator that explores, as plain JSON; can be set."""
+        return dict(self._exploration_rng.bit_generator.state)
+
+    @exploration_state.setter
+    def exploration_state(self, state: dict[str, Any]) -> None:
+        self._exploration_rng.bit_generator.state = state
+
+    def setup_replay(self) -> FrameReplay:
+        """The replay, made when first asked for.
+
+        Raises:
+            UserError: it does not fit into memory, or not to the environment.
+        """
+        assert self.env is not None, "the environment says how frames are stacked: set_env() first"
+        assert isinstance(self.observation_space, spaces.Box)
+        stacking = frame_stacking(self.env)
+        if self.replay_buffer is None:
+            arguments = (self.buffer_size, self.observation_space, self.action_space)
+            needed = FrameReplay.memory_needed(*arguments, self.n_envs, stacking)
+            what = f"a replay of {self.buffer_size:,} transitions"
+            device = choose_place(self.replay_device, self.device, needed, what)
+            self.replay_buffer = FrameReplay(
+                *arguments, device, self.n_envs, stacking=stacking, seed=self._sampler_seed
+            )
+            self._returns = NStepReturns(self.n_steps, self.gamma, device)
+            self._replay_follows = False
+        elif self.replay_buffer.stacking != stacking:
+            raise UserError(
+                f"the replay holds stacks of {self.replay_buffer.stacking},"
+                f" the environment now makes {stacking}"
+            )
+        return self.replay_buffer
+
+    def save_replay_buffer(self, path: str | Path) -> None:  # type: ignore[override]
+        """Writes the replay as safetensors; nothing is pickled. See :meth:`FrameReplay.save`."""
+        self.setup_replay().save(path)
+
+    def load_replay_buffer(  # type: ignore[override]
+        self, path: str | Path, truncate_last_traj: bool = True
+    ) -> None:
+        """Reads what ``save_replay_buffer`` wrote. See :meth:`FrameReplay.load`.
+
+        The trajectory under way when it was written always counts as cut off there.
+        """
+        self.setup_replay().load(path)
+        self._replay_follows = False
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        replay = self.setup_replay()
+        starts_anew = reset_num_timesteps or self._last_obs is None
+        total_timesteps, callback = super()._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        if starts_anew or not self._replay_follows:
+            assert isinstance(self._last_obs, np.ndarray)
+            replay.begin(self._last_obs)
+            self._replay_follows = True
+        self._anneal()
+        return total_timesteps, callback
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "DQN",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Collects and learns in turn for ``total_timesteps`` environment steps, or a few more.
+
+        Raises:
+            UserError: the loss or a parameter is no longer a finite number, or the replay does not
+                fit into memory.
+        """
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        assert self.env is not None
+        assert self.replay_buffer is not None
+        assert isinstance(self.train_freq, TrainFreq)
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total_timesteps:
+            steps_before = self.num_timesteps
+            rollout = self.collect_rollouts(
+                self.env,
+                callback,
+                self.train_freq,
+                self.replay_buffer,
+                learning_starts=self.learning_starts,
+                log_interval=log_interval,
+            )
+            updates = self._updates_due(steps_before, self.num_timesteps)
+            if updates:
+                self.train(updates, self.batch_size)
+            if not rollout.continue_training:
+                break
+        self.check_finite()
+        callback.on_training_end()
+        return self
+
+    def _updates_due(self, steps_before: int, steps_now: int) -> int:
+        """Gradient steps owed to environment steps: some for each ``train_freq`` of them."""
+        assert isinstance(self.train_freq, TrainFreq)
+        frequency = self.train_freq.frequency
+        steps_before = max(steps_before, self.learning_starts)
+        rounds = max(0, steps_now // frequency - steps_before // frequency)
+        return rounds * (self.gradient_steps if self.gradient_steps >= 0 else frequency)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: FrameReplay,  # type: ignore[override]
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """Steps the environments until the next updates are due.
+
+        Args:
+            env: the training environments.
+            callback: called at the beginning and the end, and at every step of the vector.
+            train_freq: environment steps between updates.
+            replay_buffer: where the steps go.
+            action_noise: must be None: actions are discrete.
+            learning_starts: environment steps before which all actions are random.
+            log_interval: episodes between two logs.
+
+        Returns:
+            Steps and episodes collected, and whether to go on.
+        """
+        assert action_noise is None
+        self.policy.set_training_mode(False)
+        num_collected_steps, num_collected_episodes = 0, 0
+        callback.on_rollout_start()
+
+        next_updates = (self.num_timesteps // train_freq.frequency + 1) * train_freq.frequency
+        continue_training = True
+        while continue_training and self.num_timesteps < next_updates:
+            actions = self._explore(replay_buffer, learning_starts)
+            new_obs, rewards, dones, infos = env.step(actions)
+            assert isinstance(new_obs, np.ndarray)
+            replay_buffer.add(actions, rewards, dones, infos, new_obs)
+            self._last_obs = new_obs
+            self.num_timesteps += env.num_envs
+            num_collected_steps += env.num_envs
+
+            callback.update_locals(locals())
+            continue_training = bool(callback.on_step())
+
+            self._update_info_buffer(infos, dones)
+            self._on_step()
+            for _ in range(int(dones.sum())):
+                num_collected_episodes += 1
+                self._episode_num += 1
+                if log_interval is not None and self._episode_num % log_interval == 0:
+                    self.dump_logs()
+        if continue_training:
+            callback.on_rollout_end()
+        return RolloutReturn(num_collected_steps, num_collected_episodes, continue_training)
+
+    def _explore(self, replay: FrameReplay, learning_starts: int) -> np.ndarray:
+        """Epsilon-greedy actions int64 (environments,), from where the replay ends."""
+        epsilon = 1.0 if self.num_timesteps < learning_starts else self.exploration_rate
+        rng, n_envs = self._exploration_rng, replay.n_envs
+        # Both are drawn whatever comes of them, so the draws of a step are always the same ones.
+        coins = rng.random(n_envs) < epsilon
+        actions = rng.integers(self.action_space.n, size=n_envs)
+        if coins.all():
+            return actions
+        with torch.no_grad():
+            # The newest frames are already on the device, or as near as they will be.
+            observations = replay.newest_observations().to(self.device)
+            greedy = self.q_net(observations).argmax(dim=1)
+        return np.where(coins, actions, greedy.cpu().numpy())
+
+    def _on_step(self) -> None:
+        """Updates the target network where it is due, and the exploration rate."""
+        interval = self.target_update_interval
+        due = self.num_timesteps // interval - (self.num_timesteps - self.n_envs) // interval
+        if due:
+            # As many averaging steps at once as there were intervals in this step of the vector.
+            tau = 1 - (1 - self.tau) ** due
+            polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), tau)
+            polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+        self._anneal()
+        self.logger.record("rollout/exploration_rate", self.exploration_rate)
+
+    def _anneal(self) -> None:
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
+
+    def train(self, gradient_steps: int, batch_size: int = 32) -> None:
+        """Learns from ``gradient_steps`` batches; the loss waits on the device for the next log."""
+        assert self.replay_buffer is not None
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        for _ in range(gradient_steps):
+            batch = self.replay_buffer.sample(batch_size, self._returns).to(self.device)
+            self._loss_sum += q_update(
+                self.q_net, self.q_net_target, self.policy.optimizer, batch, self.max_grad_norm
+            )
+        self._losses_summed += gradient_steps
+        self._n_updates += gradient_steps
+
+    def dump_logs(self) -> None:
+        """Writes the log, with the mean loss since the last one.
+
+        Raises:
+            UserError: that loss is not finite.
+        """
+        if self._losses_summed:
+            loss = self._loss_sum.item() / self._losses_summed
+            raise_if_not_finite(loss, self.num_timesteps)
+            self.logger.record("train/loss", loss)
+            self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+            self._loss_sum.zero_()
+            self._losses_summed = 0
+        super().dump_logs()
+
+    def check_finite(self) -> None:
+        """Looks at the loss and every parameter; to be called before anything of them is saved.
+
+        Raises:
+            UserError: one of them is NaN or infinite.
+        """
+        sums = [
+            self._loss_sum,
+            *(parameter.detach().sum() for parameter in self.q_net.parameters()),
+        ]
+        raise_if_not_finite(torch.stack(sums).sum().item(), self.num_timesteps)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Greedy actions, or epsilon-greedy ones with a coin for each observation.
+
+        Args:
+            observation: uint8 (channels, height, width), or a batch of them.
+            state: handed back: there is no recurrence.
+            episode_start: unused.
+            deterministic: greedy; otherwise with epsilon ``exploration_rate``.
+
+        Returns:
+            Actions int64, () or (batch,), and ``state``.
+        """
+        actions, state = self.policy.predict(observation, state, episode_start, deterministic=True)
+        if not deterministic:
+            coins = self._predict_rng.random(actions.shape) < self.exploration_rate
+            random = self._predict_rng.integers(self.action_space.n, size=actions.shape)
+            actions = np.where(coins, random, actions)
+        return actions, state
+
+    def _excluded_save_params(self) -> list[str]:
+        rebuilt = ["_loss_sum", "_returns", "batch_norm_stats", "batch_norm_stats_target"]
+        return [*super()._excluded_save_params(), *rebuilt]

@@ -1,0 +1,349 @@
+"""A training run from its configuration to its summary."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import Logger
+
+from agents.builder import build_agent, check_resources, make_train_env
+from agents.callbacks import Every, ProgressDisplay, StopRequest, TrainingStopped, make_console
+from agents.checkpoint import Agent, load_checkpoint, save_checkpoint
+from agents.config import TrainConfig, read_config
+from agents.evaluation import Evaluation, evaluate_agent, film_agent
+from envs.errors import UserError
+from rlcnn.runs import RunDirectory, provenance
+from rlcnn.tracking import Tracker, TrackerWriter, make_tracker
+
+RESUMABLE = frozenset(
+    {
+        "total_steps",
+        "track",
+        "project",
+        "eval_every",
+        "eval_episodes",
+        "video_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "save_replay",
+    }
+)
+"""Options that may change when a run goes on; all others would make it another run."""
+
+
+def train(
+    config: TrainConfig,
+    run_dir: Path | None = None,
+    *,
+    console: Console | None = None,
+    command: list[str] | None = None,
+) -> Path:
+    """Trains an agent in a new run directory.
+
+    Args:
+        config: the run; every "auto" in it is resolved and the result written to ``config.json``.
+        run_dir: where to; by default ``runs/`` with a name made of the configuration.
+        console: where progress is told; by default standard error.
+        command: the command line to note in ``config.json``.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        UserError: for whatever a user can mend, before anything is lost.
+    """
+    config.validate()
+    config = config.resolve()
+    console = console or make_console()
+    run_dir = run_dir or default_run_dir(config)
+    with use_threads(config.num_threads), closing(make_train_env(config)) as venv:
+        model = build_agent(config, venv)
+        check_resources(model, config, run_dir)
+        document = {
+            "config": config.to_json(),
+            "command": command or sys.argv,
+            "provenance": provenance(),
+        }
+        with RunDirectory.create(run_dir, document) as run:
+            _run(Training(run, config, model, console), resumed_from=None)
+    return run_dir
+
+
+def resume(
+    run_dir: Path,
+    changes: dict[str, Any] | None = None,
+    *,
+    console: Console | None = None,
+) -> Path:
+    """Goes on with a run from its last whole checkpoint.
+
+    The environments start new games, with seeds derived from the run's seed and the step.
+
+    Args:
+        run_dir: the run.
+        changes: options that differ from the run's, of :data:`RESUMABLE`; a greater
+            ``total_steps`` extends a run, finished or not, over whose new length the schedules
+            then reach.
+        console: where progress is told; by default standard error.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        UserError: the run is missing, damaged, in use or done, or a change is not possible.
+    """
+    console = console or make_console()
+    before = read_config(RunDirectory.open(run_dir))
+    config = change_config(before, changes or {})
+    config.validate()
+    config = config.resolve()
+    if RunDirectory.open(run_dir).summary() is not None and (
+        config.total_steps <= before.total_steps
+    ):
+        raise UserError(
+            f"run {run_dir} is done: it took its {before.total_steps:,} steps."
+            f" Extend it with --total-steps {2 * before.total_steps}"
+        )
+    with RunDirectory.open(run_dir, write=True) as run, use_threads(config.num_threads):
+        checkpoint = newest_checkpoint(run, console)
+        step = int(checkpoint.name) if checkpoint else 0
+        if config != before:
+            run.update_config({"config": config.to_json()})
+        with closing(make_train_env(config)) as venv:
+            model = build_agent(config, venv, step)
+            check_resources(model, config, run_dir)
+            run.truncate_metrics(step if checkpoint else -1)
+            _run(Training(run, config, model, console), resumed_from=checkpoint)
+    return run_dir
+
+
+def change_config(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
+    """The configuration with a resume's changes.
+
+    Raises:
+        UserError: an option cannot change within a run.
+    """
+    for name, value in changes.items():
+        if name not in RESUMABLE:
+            old = getattr(config, name)
+            raise UserError(
+                f"--{name.replace('_', '-')} cannot change on a resume: the run has {old!r},"
+                f" not {value!r}. Start a new run with --config for that"
+            )
+    return dataclasses.replace(config, **changes)
+
+
+def newest_checkpoint(run: RunDirectory, console: Console) -> Path | None:
+    """The last whole checkpoint, or None for a run that was killed before its first.
+
+    Raises:
+        UserError: there are checkpoints, but none is whole.
+    """
+    checkpoint, broken = run.latest_whole()
+    for flawed in broken:
+        console.print(f"checkpoint {flawed.path} is passed over: {flawed.reason}")
+    if checkpoint is None and broken:
+        raise UserError(
+            f"no checkpoint of run {run.path} is whole; begin anew with"
+            f" --config {run.path / 'config.json'}"
+        )
+    return checkpoint
+
+
+def default_run_dir(config: TrainConfig) -> Path:
+    """``runs/<game>-<algorithm>-<encoder>-seed<N>-<time>``."""
+    game = config.env.split("/")[-1].split(":")[-1]
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{game}-{config.algo}-{config.encoder}-seed{config.seed}-{stamp}"
+
+
+@contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    """Lets torch compute with ``count`` CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Training:
+    """One attempt at a run: the agent and what happens beside its learning."""
+
+    def __init__(
+        self, run: RunDirectory, config: TrainConfig, model: Agent, console: Console
+    ) -> None:
+        self.run, self.config, self.model, self.console = run, config, model, console
+        self.tracker: Tracker
+        self.evaluation: Evaluation | None = None
+        self._wall_before = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds spent on the run so far, over all attempts."""
+        return self._wall_before + time.monotonic() - self._began
+
+    def restore(self, checkpoint: Path) -> None:
+        """Brings the agent to where ``checkpoint`` was cut."""
+        extra = load_checkpoint(self.model, checkpoint)
+        self._wall_before = float(extra["wall_seconds"])
+        self.console.print(f"resuming from step {self.model.num_timesteps:,}")
+
+    def learn(self) -> None:
+        """Trains to the configured number of steps.
+
+        Raises:
+            TrainingStopped: it was asked to stop, after the last update's checkpoint was cut.
+        """
+        config, model = self.config, self.model
+        stop = StopRequest(self.console.print)
+        display = ProgressDisplay(config.total_steps, self.console)
+        callbacks = CallbackList(
+            [
+                display,
+                Every(config.eval_every if config.eval_episodes else 0, self.evaluate_so_far),
+                Every(config.video_every, self.film_so_far),
+                # After the others, so that what they logged at this step lies before the cut.
+                Every(config.checkpoint_every, self.checkpoint),
+                stop,
+            ]
+        )
+        with ExitStack() as stack:
+            stack.callback(display.close)
+            stack.enter_context(_signals(stop.handle))
+            try:
+                model.learn(
+                    config.total_steps - model.num_timesteps,
+                    callback=callbacks,
+                    log_interval=LOG_INTERVAL[config.algo],
+                    reset_num_timesteps=False,
+                )
+            except TrainingStopped:
+                self.checkpoint()
+                raise
+            self.checkpoint()
+
+    def evaluate_so_far(self) -> None:
+        """Judges the agent as it stands and logs it."""
+        step = self.model.num_timesteps
+        result = evaluate_agent(
+            self.model, self.config, purpose="evaluate_during_training", step=step
+        )
+        self._log_evaluation(step, result)
+
+    def film_so_far(self) -> None:
+        """Films a game as the agent plays now."""
+        self.film(self.model.num_timesteps)
+
+    def checkpoint(self) -> None:
+        """Writes all that the next update depends on."""
+        run, step = self.run, self.model.num_timesteps
+        with run.new_checkpoint(step) as directory:
+            save_checkpoint(
+                self.model,
+                directory,
+                replay=self.config.save_replay,
+                extra={"wall_seconds": self.wall_seconds},
+            )
+        run.drop_from_older("replay.safetensors")
+        run.prune(self.config.keep_checkpoints)
+
+    def finish(self) -> None:
+        """Evaluates and films the trained agent and writes the summary."""
+        step, evaluation = self.model.num_timesteps, None
+        training_seconds = self.wall_seconds
+        if self.config.eval_episodes:
+            self.console.print(f"evaluating over {self.config.eval_episodes} whole games")
+            evaluation = evaluate_agent(self.model, self.config)
+            self._log_evaluation(step, evaluation)
+        video = self.film(step)
+        self.run.write_summary(
+            {
+                "steps": step,
+                "wall_seconds": self.wall_seconds,
+                "steps_per_second": step / training_seconds,
+                "eval": evaluation.to_json() if evaluation else None,
+                "video": str(video.relative_to(self.run.path)),
+            }
+        )
+        if evaluation:
+            self.console.print(
+                f"evaluation: mean return {evaluation.mean_return:.2f}"
+                f" (std {evaluation.std:.2f}, {len(evaluation.returns)} games)"
+            )
+        self.console.print(f"run:        {self.run.path}")
+        self.console.print(f"video:      {video}")
+        self.console.print(f"checkpoint: {self.run.checkpoints()[-1]}")
+
+    def film(self, step: int) -> Path:
+        """Films a game to ``videos/`` and logs it."""
+        path = self.run.videos_dir / f"{step:012d}.mp4"
+        film = film_agent(self.model, self.config, path, step=step)
+        self.tracker.video(step, "video/game", path, film.caption)
+        return path
+
+    def _log_evaluation(self, step: int, result: Evaluation) -> None:
+        self.tracker.log(
+            step,
+            {
+                "eval/mean_return": result.mean_return,
+                "eval/std": result.std,
+                "eval/mean_length": sum(result.lengths) / len(result.lengths),
+                "eval/episodes": len(result.returns),
+            },
+        )
+
+
+LOG_INTERVAL = {"ppo": 1, "dqn": 4}
+"""stable-baselines3's defaults: rollouts between two rows of metrics, or episodes."""
+
+
+def _run(training: Training, resumed_from: Path | None) -> None:
+    run, config, model = training.run, training.config, training.model
+    purge_step = None
+    if resumed_from is not None:
+        purge_step = int(resumed_from.name) + 1
+    with closing(
+        make_tracker(run, config.track, project=config.project, purge_step=purge_step)
+    ) as tracker:
+        training.tracker = tracker
+        model.set_logger(Logger(None, [TrackerWriter(tracker)]))
+        if resumed_from is not None:
+            training.restore(resumed_from)
+        try:
+            training.learn()
+        except TrainingStopped:
+            training.console.print(
+                f"stopped at step {model.num_timesteps:,}; go on with --resume {run.path}"
+            )
+            return
+        training.finish()
+
+
+@contextmanager
+def _signals(handler: Callable[..., None]) -> Iterator[None]:
+    """Lets ``handler`` answer Ctrl-C and a polite kill inside the block."""
+    caught = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = {number: signal.signal(number, handler) for number in caught}
+    except ValueError:
+        # Signals belong to the main thread; elsewhere, whoever started the thread stops it.
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
