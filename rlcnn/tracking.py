@@ -165,8 +165,7 @@ class WandbTracker(Tracker):
     """Logs to Weights & Biases; every attempt of a run has the same W&B id.
 
     Each attempt leaves one directory in ``wandb/`` of the run directory. What it logs is plotted
-    over the key ``step``. A failure after the start is warned of once, and ends the tracking, not
-    the training.
+    over the key ``step``. A failure after the start is warned of once and stops nothing.
     """
 
     def __init__(
@@ -190,20 +189,29 @@ class WandbTracker(Tracker):
         identity = _identity(run)
         self._began = float(identity["began"])
         with _not_interactive():
-            self._run: Any = wandb.init(
-                mode=mode,
-                project=project,
-                name=name,
-                id=identity["id"],
-                config={**config, "attempt": run.attempts},
-                dir=str(run.path),
-                resume="allow",
-                reinit="create_new",
-                settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_TIMEOUT_S),
-            )
+            try:
+                self._run = wandb.init(
+                    mode=mode,
+                    project=project,
+                    name=name,
+                    id=identity["id"],
+                    config={**config, "attempt": run.attempts},
+                    dir=str(run.path),
+                    resume="allow",
+                    reinit="create_new",
+                    settings=wandb.Settings(
+                        silent=True, console="off", init_timeout=_INIT_TIMEOUT_S
+                    ),
+                )
+            except Exception:
+                # W&B counts a run that did not start as active, and would refuse its id offline.
+                if wandb.run is None:
+                    wandb.teardown()
+                raise
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         self._row = 0
+        self._warned = False
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Log one row."""
@@ -211,33 +219,30 @@ class WandbTracker(Tracker):
 
     def video(self, step: int, key: str, path: str | os.PathLike[str], caption: str) -> None:
         """Log the MP4 file as it is; W&B keeps a copy of its own."""
-        with self._giving_up_on_errors():
+        with self._errors_warned_of_once():
             film = self._wandb.Video(os.fspath(path), caption=caption, format="mp4")
             self._send(step, {key: film})
 
     def close(self) -> None:
         """Finish the W&B run."""
-        with self._giving_up_on_errors():
-            if self._run is not None:
-                self._run.finish()
-                self._run = None
+        with self._errors_warned_of_once():
+            self._run.finish()
 
     def _send(self, step: int, values: Mapping[str, Any]) -> None:
-        if self._run is None:
-            return
         # W&B wants a row number that grows, also over attempts whose last rows are done again and
         # whose number of rows is not known after a kill. The clock, in milliseconds, grows.
         self._row = max(self._row + 1, int(1000 * (time.time() - self._began)))
-        with self._giving_up_on_errors():
+        with self._errors_warned_of_once():
             self._run.log({"step": step, **values}, step=self._row, commit=True)
 
     @contextmanager
-    def _giving_up_on_errors(self) -> Iterator[None]:
+    def _errors_warned_of_once(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            self._run = None
-            _log.warning("Weights & Biases is given up: %s", _first_line(error))
+            if not self._warned:
+                _log.warning("Weights & Biases misses something: %s", _first_line(error))
+            self._warned = True
 
 
 class _TrackerGroup(Tracker):
