@@ -38,7 +38,8 @@ class AtariVecEnv(VecEnv):
     What ``infos[i]`` holds beside ``lives`` (those of the returned observation):
 
     - where ``dones[i]``: ``terminal_observation``, the observation that the ended episode ended
-      with, and ``TimeLimit.truncated``, true where the step limit alone ended it;
+      with, and ``TimeLimit.truncated``, true where the step limit alone ended it (the newest frame
+      then lacks the emulator's very last picture, as in Gymnasium's ``AtariPreprocessing``);
     - ``life_loss``: present, and true, where the episode ended by a lost life only. The game goes
       on, and so does its stack of frames: the next observation is not a fresh start;
     - ``episode``: at a real end only: ``r`` the unclipped return of the whole game, ``l`` its

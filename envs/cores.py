@@ -12,8 +12,8 @@ def usable_cores(
 ) -> int:
     """Cores within the affinity mask and the container's CPU quota, at least one.
 
-    ``os.cpu_count`` counts the machine. Emulator threads beyond what the process may use only spin
-    and take time from those that work.
+    ``os.cpu_count`` counts the machine's, of which a container may be given few; more threads than
+    may run at once only get in each other's way.
 
     Args:
         cgroup_root: where control groups are mounted.

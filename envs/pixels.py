@@ -244,8 +244,10 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
         UserError: the id is unknown, or what the environment needs is not installed.
     """
     spec = find_spec(env_id)
+    # Some environments do not know the argument, and gym.make would hand them None.
+    options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        return gym.make(spec, render_mode=render_mode)
+        return gym.make(spec, **options)
     except (gym.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f'cannot make the environment "{env_id}": {reason}') from None
