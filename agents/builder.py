@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,16 @@ def load_agent(
             found = f": {broken[0].path} {broken[0].reason}" if broken else " yet"
             raise UserError(f"run {run_dir} has no whole checkpoint{found}")
     device = configuration.resolve_device(device)
-    # Only the environments' spaces are wanted.
-    venv = make_train_env(configuration.replace(config, num_envs=1, num_threads=1))
-    try:
-        common = {"num_envs": 1, "device": device}
-        model = build_agent(_smallest(configuration.replace(config, **common)), venv)
-    finally:
-        venv.close()
+    # Of the environments only the spaces are wanted, and of the agent only that it plays.
+    config = configuration.replace(
+        config,
+        device=device,
+        num_envs=1,
+        compile="off",
+        ppo=configuration.replace(config.ppo, n_steps=2, batch_size=2),
+    )
+    with closing(make_train_env(config)) as venv:
+        model = build_agent(config, venv)
     load_policy(model, Path(checkpoint))
     return model
 
@@ -146,6 +150,7 @@ def _build_ppo(config: TrainConfig, common: dict[str, Any]) -> PPO:
         vf_coef=options.vf_coef,
         max_grad_norm=options.max_grad_norm,
         target_kl=options.target_kl,
+        compile_update=config.compile == "on",
     )
 
 
@@ -172,10 +177,3 @@ def _build_dqn(config: TrainConfig, common: dict[str, Any]) -> DQN:
 
 def _schedule(value: float, kind: configuration.Schedule) -> float | Schedule:
     return LinearSchedule(value, 0.0, end_fraction=1.0) if kind == "linear" else value
-
-
-def _smallest(config: TrainConfig) -> TrainConfig:
-    """The same agent with next to no storage: it is to play, not to learn."""
-    ppo = configuration.replace(config.ppo, n_steps=2, batch_size=2)
-    dqn = configuration.replace(config.dqn, buffer_size=1)
-    return configuration.replace(config, ppo=ppo, dqn=dqn)

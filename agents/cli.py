@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -20,12 +20,26 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 
+class _StderrHandler(logging.StreamHandler[Any]):
+    """Writes to what standard error is at the time: a progress bar puts itself in between."""
+
+    @property
+    def stream(self) -> Any:
+        """Standard error, as it is now."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: Any) -> None:
+        pass
+
+
 def run_script(main: Callable[[list[str]], None]) -> None:
     """Runs a script's ``main`` on its arguments and exits.
 
     What a user can mend is told in one line (status 2), Ctrl-C in another (status 130).
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_StderrHandler()])
+    logging.getLogger("agents").setLevel(logging.INFO)
     try:
         main(sys.argv[1:])
     except UserError as error:

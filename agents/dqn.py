@@ -49,7 +49,8 @@ class DQN(SB3DQN):
       however many environments take them: after every ``train_freq`` of them follow
       ``gradient_steps`` updates (-1: as many as steps). With 8 environments and ``train_freq=4``
       that is twice at each step of the vector. What is due follows from ``num_timesteps`` alone,
-      so nothing is lost or doubled where training stops and goes on.
+      so nothing is lost or doubled where training stops and goes on. Where it goes on without its
+      replay, ``learning_starts`` steps are collected by the policy before it learns again.
     - Every environment flips an epsilon coin of its own, in training and in ``predict``. The coins
       of training come from a generator that nothing else draws from.
     - Each frame is stored once (:class:`~agents.replay.FrameReplay`), in memory that is taken when
@@ -300,6 +301,10 @@ class DQN(SB3DQN):
     def _updates_due(self, steps_before: int, steps_now: int) -> int:
         """Gradient steps owed to environment steps: some for each ``train_freq`` of them."""
         assert isinstance(self.train_freq, TrainFreq)
+        assert self.replay_buffer is not None
+        if self.replay_buffer.pos * self.n_envs < self.learning_starts:
+            # Resumed without its replay: what little is new would be learned by heart.
+            return 0
         frequency = self.train_freq.frequency
         steps_before = max(steps_before, self.learning_starts)
         rounds = max(0, steps_now // frequency - steps_before // frequency)

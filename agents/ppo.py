@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional
 
+from agents.compilation import Compiled
 from agents.policies import PixelActorCriticPolicy
 from agents.rollout import FrameRollout, RolloutBatch
 from agents.support import check_images_and_discrete_actions, raise_if_not_finite
@@ -45,7 +47,12 @@ class PPO(SB3PPO):
     - When a callback stops training inside a rollout, its steps, never learned from, are not
       counted: ``num_timesteps`` returns to its value at the last update.
 
-    With precision "fp32" one update equals stable-baselines3's own to rounding on the same batch.
+    With precision "fp32", uncompiled, one update equals stable-baselines3's own to rounding on the
+    same batch.
+
+    Args:
+        compile_update: whether the loss of a minibatch is compiled; see
+            :class:`~agents.compilation.Compiled`.
 
     Raises:
         UserError: For what is not supported: generalised state-dependent exploration, other
@@ -84,11 +91,14 @@ class PPO(SB3PPO):
         seed: int | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
+        *,
+        compile_update: bool = False,
     ) -> None:
         if use_sde:
             raise UserError("use_sde is not supported: it explores continuous actions")
         if rollout_buffer_class not in (None, FrameRollout) or rollout_buffer_kwargs:
             raise UserError("rollout_buffer_class is not supported: frames are stored by our own")
+        self.compile_update = compile_update
         super().__init__(
             policy,
             env,
@@ -128,6 +138,13 @@ class PPO(SB3PPO):
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": stacking}
         super()._setup_model()
+        self._minibatch_loss: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
+            Compiled(self._loss, "update") if self.compile_update else self._loss
+        )
+
+    def _excluded_save_params(self) -> list[str]:
+        # Rebuilt when a saved model is loaded: compiled code cannot be pickled.
+        return [*super()._excluded_save_params(), "_minibatch_loss"]
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         total_and_callback = super()._setup_learn(*args, **kwargs)
@@ -203,10 +220,10 @@ class PPO(SB3PPO):
         """Learns ``n_epochs`` times from the rollout, in shuffled minibatches."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        clip_range = self._scheduled(self.clip_range)
         clip_range_vf = None
         if self.clip_range_vf is not None:
-            clip_range_vf = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
+            clip_range_vf = self._scheduled(self.clip_range_vf)
 
         rollout = self.rollout_buffer
         transitions = rollout.buffer_size * rollout.n_envs
@@ -233,8 +250,12 @@ class PPO(SB3PPO):
 
         self._record_training(torch.stack(metrics), clip_range, clip_range_vf)
 
+    def _scheduled(self, schedule: Any) -> torch.Tensor:
+        # As a tensor: a float that changes would be compiled anew each time.
+        return torch.tensor(schedule(self._current_progress_remaining), device=self.device)
+
     def _loss(
-        self, batch: RolloutBatch, clip_range: float, clip_range_vf: float | None
+        self, batch: RolloutBatch, clip_range: torch.Tensor, clip_range_vf: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The clipped surrogate objective (Schulman et al. 2017, equation 9), and ``METRICS``."""
         values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, batch.actions)
@@ -263,7 +284,7 @@ class PPO(SB3PPO):
             return loss, torch.stack(metrics)
 
     def _record_training(
-        self, metrics: torch.Tensor, clip_range: float, clip_range_vf: float | None
+        self, metrics: torch.Tensor, clip_range: torch.Tensor, clip_range_vf: torch.Tensor | None
     ) -> None:
         rollout = self.rollout_buffer
         unexplained = (rollout.returns - rollout.values).var() / rollout.returns.var()
@@ -274,9 +295,9 @@ class PPO(SB3PPO):
         for name, value in named.items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/clip_range", clip_range)
+        self.logger.record("train/clip_range", clip_range.item())
         if clip_range_vf is not None:
-            self.logger.record("train/clip_range_vf", clip_range_vf)
+            self.logger.record("train/clip_range_vf", clip_range_vf.item())
 
 
 def _stack_starts(dones: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:

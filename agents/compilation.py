@@ -1,0 +1,60 @@
+"""An update compiled by torch's inductor, or run as it stands where that is not possible."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import Generic, ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+class Compiled(Generic[P, R]):
+    """A function that is compiled at its first call, which takes about half a minute on a CPU.
+
+    Compiling needs a C++ compiler and Python's headers. Where they are missing, one line says so
+    and the function runs uncompiled.
+
+    Args:
+        function: takes and returns tensors; a change of a tensor's shape compiles it again.
+        what: what to call it when telling of it.
+    """
+
+    def __init__(self, function: Callable[P, R], what: str) -> None:
+        self._function = function
+        self._what = what
+        self._call: Callable[P, R] | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """What the function returns."""
+        if self._call is not None:
+            return self._call(*args, **kwargs)
+        _log.info("compiling the %s", self._what)
+        began = time.monotonic()
+        compiled = torch.compile(self._function)
+        try:
+            result = compiled(*args, **kwargs)
+        except Exception as error:
+            # Whatever it is, an uncompiled call shows whether the function itself is to blame.
+            result = self._function(*args, **kwargs)
+            reason = str(error).strip().splitlines()[0]
+            _log.warning("the %s runs uncompiled: %s", self._what, reason)
+            self._call = self._function
+            return result
+        _log.info("compiled in %.0f s", time.monotonic() - began)
+        self._call = compiled
+        return result
+
+
+def can_compile() -> bool:
+    """Whether this machine seems to have the C++ compiler that torch's inductor wants."""
+    chosen = os.environ.get("CXX")
+    return any(shutil.which(name) for name in ((chosen,) if chosen else ("g++", "clang++", "c++")))
