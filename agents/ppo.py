@@ -232,7 +232,7 @@ class PPO(SB3PPO):
         for _ in range(self.n_epochs):
             order = torch.randperm(transitions, device=self.device)
             for indices in order.split(self.batch_size):
-                loss, minibatch_metrics = self._loss(
+                loss, minibatch_metrics = self._minibatch_loss(
                     rollout.batch(indices), clip_range, clip_range_vf
                 )
                 metrics.append(minibatch_metrics)
