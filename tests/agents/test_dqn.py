@@ -64,10 +64,10 @@ def assert_bit_equal(one: DQN, other: DQN) -> None:
 @pytest.mark.parametrize(
     "world, depth, steps, options",
     [
-        (Columns(), 1, 1600, {}),
-        (Columns(delay=1), 2, 2400, {}),
-        (Corridor(), 1, 2000, {"gamma": 0.9}),
-        (Corridor(), 1, 2000, {"gamma": 0.9, "n_steps": 3}),
+        (Columns(), 1, 1200, {}),
+        (Columns(delay=1), 2, 2000, {}),
+        (Corridor(), 1, 1400, {"gamma": 0.9}),
+        (Corridor(), 1, 1400, {"gamma": 0.9, "n_steps": 3}),
     ],
     ids=["columns", "columns of the older frame", "corridor", "corridor with 3-step returns"],
 )
@@ -336,6 +336,15 @@ def test_two_resumes_of_one_state_are_bit_identical(tmp_path: Path) -> None:
     assert_bit_equal(one, other)
     assert one.replay_buffer is not None
     one.replay_buffer.check_valid()
+
+
+def test_resumed_without_its_replay_it_collects_before_it_learns() -> None:
+    model = make_dqn(learning_starts=200)
+    model.num_timesteps = 4000
+    model.learn(192, reset_num_timesteps=False)
+    assert model._n_updates == 0
+    model.learn(80, reset_num_timesteps=False)
+    assert model._n_updates == 80 // 4
 
 
 def test_training_goes_on_without_a_reset_between_two_calls_of_learn() -> None:
