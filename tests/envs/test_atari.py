@@ -316,62 +316,60 @@ class TestSeeds:
 
 
 class TestActions:
-    @pytest.mark.parametrize(
-        "actions",
-        [
-            np.array([0, 6]),
-            np.array([-1, 0]),
-            np.array([0]),
-            np.array([[0], [0]]),
-            np.array([0.0, 1.0]),
-            np.array([True, False]),
-        ],
+    INVALID = (
+        np.array([0, 6]),
+        np.array([-1, 0]),
+        np.array([0]),
+        np.array([[0], [0]]),
+        np.array([0.0, 1.0]),
+        np.array([True, False]),
     )
-    def test_invalid_ones_are_refused_and_the_games_go_on(self, actions):
+
+    def test_invalid_ones_are_refused_and_the_games_go_on(self):
         env, untouched = AtariVecEnv(num_envs=2), AtariVecEnv(num_envs=2)
         env.reset()
-        with pytest.raises(UserError, match=r"actions must be .*\(2,\)|actions must be within 0"):
-            env.step(actions)
+        for actions in self.INVALID:
+            with pytest.raises(UserError, match=r"actions must be .*\(2,\)|must be within 0\.\.5"):
+                env.step(actions)
         for good in random_actions(env, 3):
             last = env.step(good)
         np.testing.assert_array_equal(last[0], play(untouched, random_actions(env, 3))[-1][0])
 
-    @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
-    def test_any_integers_will_do(self, dtype):
+    def test_any_integers_will_do(self):
         env = AtariVecEnv(num_envs=2)
         env.reset()
-        env.step(np.array([0, 5], dtype=dtype))
+        for dtype in (np.int64, np.int32, np.uint8):
+            env.step(np.array([0, 5], dtype=dtype))
 
 
 class TestOrderOfCalls:
     @pytest.fixture
     def env(self) -> Iterator[AtariVecEnv]:
-        env = AtariVecEnv(num_envs=2)
+        env = AtariVecEnv(num_envs=1, max_episode_steps=20)
         yield env
         env.close()
 
     def test_wrong_orders_are_refused_instead_of_hanging(self, env):
         with pytest.raises(RuntimeError, match=r"reset\(\)"):
-            env.step_async(np.zeros(2, int))
+            env.step_async(np.zeros(1, int))
         env.reset()
         with pytest.raises(RuntimeError, match="without step_async"):
             env.step_wait()
-        env.step_async(np.zeros(2, int))
+        env.step_async(np.zeros(1, int))
         with pytest.raises(RuntimeError, match="twice"):
-            env.step_async(np.zeros(2, int))
+            env.step_async(np.zeros(1, int))
         env.step_wait()
 
     def test_a_reset_drops_the_step_under_way(self, env):
         env.reset()
-        env.step_async(np.zeros(2, int))
+        env.step_async(np.zeros(1, int))
         env.reset()
         with pytest.raises(RuntimeError, match="without step_async"):
             env.step_wait()
-        _, _, _, infos = env.step(np.zeros(2, int))
-        assert len(infos) == 2
+        _, _, _, infos = env.step(np.zeros(1, int))
+        assert len(infos) == 1
 
     def test_a_reset_forgets_unfinished_games(self, env):
-        env = AtariVecEnv(num_envs=1, max_episode_steps=20)
         for _ in range(2):
             history = play(env, np.zeros((20, 1), int))
             assert history[-1][3][0]["episode"]["l"] == 20
@@ -379,7 +377,7 @@ class TestOrderOfCalls:
 
     def test_closed_is_closed(self, env):
         env.reset()
-        env.step_async(np.zeros(2, int))
+        env.step_async(np.zeros(1, int))
         env.close()
         env.close()
         with pytest.raises(RuntimeError, match="closed"):
