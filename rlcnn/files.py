@@ -48,21 +48,25 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
         raise UserError(f"cannot write {os.fspath(path)}: {reason}") from error
 
 
-def _refusal(error: BaseException | None) -> str | None:
+def _refusal(error: Exception) -> str | None:
     """Why the disk refused, if that is what ``error`` or an exception behind it says."""
-    while error is not None:
-        if isinstance(error, OSError):
-            code = error.errno
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for cause in chain:
+        if isinstance(cause, OSError):
+            code = cause.errno
         else:
             # safetensors reports from Rust, with the error number only in the text.
-            found = re.search(r"\(os error (\d+)\)", str(error))
+            found = re.search(r"\(os error (\d+)\)", str(cause))
             code = int(found[1]) if found else None
         if code in _REASONS:
             return _REASONS[code]
-        # torch.save, given a path, tells only where in its C++ the writing failed.
-        if "inline_container" in str(error):
-            return "writing failed; is the disk full?"
-        error = error.__cause__ or error.__context__
+    # torch.save, given a path, tells only where in its C++ the writing failed.
+    if any("inline_container" in str(cause) for cause in chain):
+        return "writing failed; is the disk full?"
     return None
 
 

@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 from envs.errors import UserError
 from rlcnn import manifest
@@ -69,8 +69,8 @@ class RunDirectory:
     gives it back when the process dies, however it dies.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], lock: int | None) -> None:
-        """Private: ``lock`` is the descriptor of the locked file, or None when only reading."""
+    def __init__(self, path: Path, config: dict[str, Any], lock: IO[bytes] | None) -> None:
+        """Private: ``lock`` is the locked file, or None when only reading."""
         self.path = path
         self._config = config
         self._lock = lock
@@ -140,7 +140,7 @@ class RunDirectory:
     def close(self) -> None:
         """Give the writing lock back; reading goes on working."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     def __enter__(self) -> Self:
@@ -274,8 +274,9 @@ class RunDirectory:
 
         Yields a hidden directory to write files into. When the block ends well, every file is
         flushed to the disk, the manifest is written last, and the directory is renamed to
-        ``checkpoints/{step:012d}``, in place of one that was there. When the block raises, the
-        hidden directory is removed and earlier checkpoints are as before.
+        ``checkpoints/{step:012d}``, in place of one that was there. Checkpoints beyond ``step``
+        are removed: a resume passed them over as broken. When the block raises, the hidden
+        directory is removed and all other checkpoints are as before.
 
         Raises:
             UserError: The disk is full or cannot be written.
@@ -304,6 +305,11 @@ class RunDirectory:
         scratch.rename(final)
         fsync(self.checkpoints_dir)
         shutil.rmtree(replaced, ignore_errors=True)
+        # Left there, one with the right sizes but corrupted contents would count as the newest,
+        # and be kept when the whole ones are pruned.
+        for path in self._numbered():
+            if int(path.name) > int(final.name):
+                _remove(path)
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, oldest first. Judged by file sizes; :meth:`verify` reads contents."""
@@ -331,9 +337,7 @@ class RunDirectory:
         kept = self.checkpoints()[-keep:]
         for path in self._numbered():
             if path not in kept:
-                # Renamed first, so that a reader never meets a half-removed checkpoint.
-                hidden = path.rename(path.with_name(f".{path.name}.pruned"))
-                shutil.rmtree(hidden, ignore_errors=True)
+                _remove(path)
 
     def drop_from_older(self, filename: str) -> None:
         """Remove a file from all whole checkpoints but the newest, and from their manifests.
@@ -356,7 +360,7 @@ class RunDirectory:
 
     def _attempts(self) -> list[dict[str, Any]]:
         path = self.path / "attempts.json"
-        return list(read_json(path)["attempts"]) if path.exists() else []
+        return list(read_json(path).get("attempts", [])) if path.exists() else []
 
     def _count_attempt(self) -> None:
         attempt = {
@@ -415,17 +419,25 @@ def _require_run(path: Path) -> None:
         raise UserError(f"run directory {path} {state}")
 
 
-def _acquire(path: Path) -> int:
-    """Lock a run for this process; the returned descriptor holds the lock until it is closed."""
-    descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+def _remove(checkpoint: Path) -> None:
+    # Renamed first, so that a reader never meets a half-removed checkpoint.
+    with disk_errors(checkpoint):
+        hidden = checkpoint.with_name(f".{checkpoint.name}.{secrets.token_hex(4)}.removed")
+        checkpoint.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _acquire(path: Path) -> IO[bytes]:
+    """Lock a run for this process; the returned file holds the lock until it is closed."""
+    lock = (path / _LOCK).open("ab")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
+        lock.close()
         raise UserError(f"run directory {path} is in use by another process") from None
     except OSError as error:
         # Some network file systems have no locks; a run there is worth more than the guard.
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            os.close(descriptor)
+            lock.close()
             raise
-    return descriptor
+    return lock

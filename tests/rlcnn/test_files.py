@@ -82,7 +82,7 @@ def test_what_a_disk_refuses_is_one_line_that_names_the_path(code: int) -> None:
 
 
 def test_the_reason_is_found_behind_another_exception() -> None:
-    shown = RuntimeError("could not save")
+    shown = RuntimeError("inline_container.cc:671: unexpected pos")
     shown.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(UserError, match="disk is full"), disk_errors("x"):
         raise shown

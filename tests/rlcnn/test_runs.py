@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.errors import UserError
@@ -169,6 +170,13 @@ def test_only_one_may_write_and_closing_hands_over(run: RunDirectory) -> None:
         pass
 
 
+def test_a_run_that_is_forgotten_unclosed_is_free_again(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path, CONFIG)
+    gc.collect()
+    with RunDirectory.open(tmp_path, write=True):
+        pass
+
+
 def test_attempts_count_openings_for_writing(run: RunDirectory) -> None:
     assert run.attempts == 1
     run.close()
@@ -229,6 +237,7 @@ def test_metrics_come_back_as_written_and_stay_json(run: RunDirectory) -> None:
         json.loads(line, parse_constant=pytest.fail)
 
 
+@settings(deadline=None, max_examples=50)
 @given(steps=st.lists(st.integers(0, 50)), cut=st.integers(0, 50), half=st.binary(max_size=20))
 def test_a_resume_keeps_exactly_the_rows_up_to_its_step(
     steps: list[int], cut: int, half: bytes
@@ -338,8 +347,18 @@ def test_a_checkpoint_of_the_same_step_takes_the_place_of_the_old(run: RunDirect
 
 
 def test_checkpoints_are_ordered_by_step(run: RunDirectory) -> None:
-    paths = [save(run, step) for step in (900, 10**13, 50)]
-    assert run.checkpoints() == [paths[2], paths[0], paths[1]]
+    paths = [save(run, step) for step in (50, 900, 10**13)]
+    assert run.checkpoints() == paths
+
+
+def test_a_checkpoint_removes_those_beyond_it_that_a_resume_passed_over(run: RunDirectory) -> None:
+    save(run, 100, weights=b"1234")
+    corrupted = save(run, 300, weights=b"1234")
+    (corrupted / "weights").write_bytes(b"1235")
+    new = save(run, 200, weights=b"1234")
+    run.prune(1)
+    assert list(run.checkpoints_dir.iterdir()) == [new]
+    assert run.latest_whole() == (new, [])
 
 
 def test_a_broken_checkpoint_is_passed_over_and_named(run: RunDirectory) -> None:
