@@ -49,7 +49,7 @@ class Every(BaseCallback):
         self._schedule()
 
     def _on_rollout_start(self) -> None:
-        if self.num_timesteps >= self._next:
+        if self.model.num_timesteps >= self._next:
             self._schedule()
             self._action()
 
@@ -78,7 +78,9 @@ class StopRequest(BaseCallback):
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        self._tell("stopping after this update; press Ctrl-C again to stop at once")
+        self._tell(
+            "stopping with a checkpoint after this update; Ctrl-C again stops at once without"
+        )
 
     def _on_rollout_start(self) -> None:
         if self.requested:
@@ -121,7 +123,9 @@ class ProgressDisplay(BaseCallback):
         self._began = self._shown = self._marked = time.monotonic()
         self._first = self._marked_steps = self.model.num_timesteps
         self._rate = 0.0
-        self._task = self._bar.add_task("", total=self._total, rate="-", ret="-")
+        self._task = self._bar.add_task(
+            "", total=self._total, completed=self._first, rate="-", ret=self._mean_return()
+        )
         self._bar.start()
 
     def _on_step(self) -> bool:
@@ -130,23 +134,27 @@ class ProgressDisplay(BaseCallback):
             recent = (self.num_timesteps - self._marked_steps) / (now - self._marked)
             self._rate = recent if not self._rate else 0.9 * self._rate + 0.1 * recent
             self._marked, self._marked_steps = now, self.num_timesteps
-            self._bar.update(
-                self._task,
-                completed=self.num_timesteps,
-                rate=f"{self._rate:,.0f}",
-                ret=self._mean_return(),
-            )
+            self._update_bar()
             if not self._console.is_terminal and now - self._shown >= self._line_seconds:
                 self._shown = now
                 self._console.print(self._line(now))
         return True
 
     def _on_training_end(self) -> None:
+        self._update_bar()
         self.close()
 
     def close(self) -> None:
         """Takes the bar off the screen; calling it again does nothing."""
         self._bar.stop()
+
+    def _update_bar(self) -> None:
+        self._bar.update(
+            self._task,
+            completed=self.model.num_timesteps,
+            rate=f"{self._rate:,.0f}",
+            ret=self._mean_return(),
+        )
 
     def _mean_return(self) -> str:
         games = self.model.ep_info_buffer
@@ -164,4 +172,5 @@ class ProgressDisplay(BaseCallback):
 
 def make_console() -> Console:
     """Where progress and results are told: standard error, so that output stays clean."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    # No markup and no emoji: what is told names files, which may hold brackets and colons.
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)

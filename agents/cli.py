@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import torch
 import tyro
 
+from agents.callbacks import TrainingStopped
 from envs.errors import UserError, nearest
 
 Options = TypeVar("Options")
@@ -36,34 +40,56 @@ class _StderrHandler(logging.StreamHandler[Any]):
 def run_script(main: Callable[[list[str]], None]) -> None:
     """Runs a script's ``main`` on its arguments and exits.
 
-    What a user can mend is told in one line (status 2), Ctrl-C in another (status 130).
+    What a user can mend is told in one line (status 2). Ctrl-C and a polite kill end the script
+    with status 130, also where they were answered with a checkpoint: a command that was to come
+    after a whole training does not start.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_StderrHandler()])
     logging.getLogger("agents").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main(sys.argv[1:])
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+    except TrainingStopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        problem = _users_problem(error)
+        if problem is None:
+            raise
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(USER_ERROR)
 
 
-def parse_options(options: type[Options], arguments: Sequence[str], default: Options) -> Options:
+def _users_problem(error: Exception) -> str | None:
+    """What to tell of an error that the user can mend, or None for one that only we can."""
+    if isinstance(error, UserError):
+        return str(error)
+    # torch has no exception of its own for the host's memory.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error):
+        first_line = (str(error).splitlines() or [""])[0]
+        return f"out of memory; fewer environments or smaller batches need less. {first_line}"
+    return None
+
+
+def parse_options(options: type[Options], arguments: Sequence[str], default: Any = None) -> Options:
     """Reads a command line into a dataclass; ``--help`` prints its fields and exits.
 
     Args:
         options: a dataclass whose attribute docstrings explain its fields.
         arguments: without the program's name.
-        default: what is not on the command line.
+        default: an instance that says what is not on the command line; without it the fields'
+            own defaults do, and those that have none must be given.
 
     Raises:
         UserError: an option is unknown, or a value is not of its type.
     """
+    chosen = {} if default is None else {"default": default}
     if {"-h", "--help"} & set(arguments):
-        tyro.cli(options, args=list(arguments), default=default, description=options.__doc__)
-    known = _option_names(options, default)
+        tyro.cli(options, args=["--help"], description=options.__doc__, **chosen)
+    known = _known_options(options, chosen)
     for argument in arguments:
         name = argument.split("=")[0].replace("_", "-")
         if name.startswith("--") and name not in known:
@@ -71,21 +97,69 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Opt
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
-            return tyro.cli(options, args=list(arguments), default=default)
+            return tyro.cli(options, args=list(arguments), **chosen)
     except SystemExit as error:
-        raise UserError(_one_line(told.getvalue())) from error
+        raise UserError(_plain(told.getvalue())) from error
 
 
-def _option_names(options: type[Options], default: Options) -> set[str]:
+def given_value(arguments: Sequence[str], option: str) -> str | None:
+    """The last value given to ``option``, written ``--option VALUE`` or ``--option=VALUE``."""
+    value = None
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if argument == option and not following.startswith("--"):
+            value = following
+        elif argument.startswith(f"{option}="):
+            value = argument.split("=", 1)[1]
+    return value
+
+
+def _known_options(options: type[Any], chosen: dict[str, Any]) -> set[str]:
     """Every option's name, read off the help, which is where a user reads them."""
     told = io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
-        tyro.cli(options, args=["--help"], default=default)
+        tyro.cli(options, args=["--help"], **chosen)
     return set(re.findall(r"--[a-z][\w.-]*[a-z0-9]", told.getvalue()))
 
 
-def _one_line(box: str) -> str:
-    """The text in a box that tyro draws, without its frame, its rules and its hint at --help."""
-    lines = [line.strip("╭╮╰╯│─ \n") for line in box.splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith("For full helptext"))
-    return re.sub(r"^(Parsing error|Invalid value|Unrecognized options)\s*", "", text)
+def _plain(box: str) -> str:
+    """What a box that tyro draws says, in one line and in our words."""
+    frame = "╭╮╰╯│─- "
+    lines = [line.strip().strip("│").strip() for line in box.splitlines()]
+    # The first line is the box's title; the option's help after the message is for --help.
+    text = " ".join(line for line in lines[1:] if line.strip(frame))
+    text = re.split(r" Argument helptext: | For full helptext", text)[0].strip()
+    for pattern, say in _TYRO_SAYS:
+        if found := re.fullmatch(pattern, text):
+            return say(*found.groups())
+    return text
+
+
+def _bad_choice(value: str, option: str, listed: str) -> str:
+    choices = [str(choice) for choice in ast.literal_eval(listed)]
+    return (
+        f'{option} "{value}" is unknown: expected one of {", ".join(choices)}.'
+        f"{nearest(value, choices)}"
+    )
+
+
+_TYRO_SAYS: list[tuple[str, Callable[..., str]]] = [
+    (
+        r"Error parsing (\S+): invalid literal for int\(\) with base 10: '(.*)'",
+        lambda option, value: f'{option} "{value}" is not a whole number',
+    ),
+    (
+        r"Error parsing (\S+): could not convert string to float: '(.*)'",
+        lambda option, value: f'{option} "{value}" is not a number',
+    ),
+    (
+        r"Error parsing (\S+): no type matching \{None\}\|(?:INT|FLOAT) .* from \['(.*?)'\].*",
+        lambda option, value: f'{option} "{value}" is neither a number nor None',
+    ),
+    (
+        r"Error parsing (\S+): Failed to parse key-value pairs!",
+        lambda option: f"{option} takes pairs, NAME VALUE NAME VALUE ...",
+    ),
+    (r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of (\(.*\))\.", _bad_choice),
+    (r"Missing value for argument '(\S+)'.*", lambda option: f"{option} takes a value: none given"),
+    (r"Unrecognized options: (.*)", lambda value: f'unexpected argument "{value}"'),
+]

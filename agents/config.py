@@ -21,6 +21,7 @@ Algorithm = Literal["ppo", "dqn"]
 Preset = Literal["fast", "zoo"]
 Schedule = Literal["constant", "linear"]
 MAX_SEED = 2**31 - 1
+MAX_THREADS = 1024
 LEAST_STEPS_TO_COMPILE = 200_000
 
 
@@ -177,6 +178,7 @@ class TrainConfig:
             UserError: A value is not valid; the line names it and what was expected.
         """
         _check_choice("algo", self.algo, ("ppo", "dqn"))
+        _check_choice("preset", self.preset, ("fast", "zoo"))
         _check_choice("encoder", self.encoder, list_encoders())
         _check_choice("protocol", self.protocol, sorted(PROTOCOLS))
         _check_choice("obs", self.obs, ("grey", "rgb"))
@@ -187,7 +189,7 @@ class TrainConfig:
             _check_range(name, getattr(self, name), least=1)
         for name in ("eval_every", "eval_episodes", "video_every", "checkpoint_every"):
             _check_range(name, getattr(self, name), least=0)
-        _check_range("num_threads", self.num_threads, least=0)
+        _check_range("num_threads", self.num_threads, least=0, most=MAX_THREADS)
         _check_range("seed", self.seed, least=0, most=MAX_SEED)
         section: PPOConfig | DQNConfig = self.ppo if self.algo == "ppo" else self.dqn
         _check_hyperparameters(self.algo, dataclasses.asdict(section))
@@ -264,6 +266,7 @@ def preset_config(preset: Preset, algo: Algorithm) -> TrainConfig:
         UserError: There is no such preset.
     """
     _check_choice("preset", preset, ("fast", "zoo"))
+    _check_choice("algo", algo, ("ppo", "dqn"))
     config = replace({"zoo": ZOO, "fast": FAST}[preset], algo=algo)
     if algo == "dqn":
         # Single-environment DQN is the literature's; several in lockstep keep the cores busy.
@@ -281,11 +284,18 @@ def read_config(source: RunDirectory | Path) -> TrainConfig:
         document, path = source.config, source.path / "config.json"
     else:
         if not source.is_file():
-            raise UserError(f"configuration {source} is not a file")
+            inside = source / "config.json"
+            hint = f' Did you mean "{inside}"?' if inside.is_file() else ""
+            raise UserError(f"configuration {source} is not a file.{hint}")
         document, path = read_json(source), source
     if not isinstance(document.get("config"), dict):
         raise UserError(f'{path} holds no training configuration: "config" is missing')
-    return TrainConfig.from_json(document["config"])
+    try:
+        config = TrainConfig.from_json(document["config"])
+        config.validate()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return config
 
 
 def resolve_device(device: str) -> str:
@@ -333,13 +343,19 @@ def _dataclass_of(cls: type[Any], values: Any, prefix: str) -> Any:
                 f'unknown option "{prefix}{name}" in the configuration.{nearest(name, known)}'
             )
         default = getattr(cls(), name)
-        if default is not None and not dataclasses.is_dataclass(default):
-            numeric = isinstance(default, float) and type(value) is int
-            if type(value) is not type(default) and not numeric:
-                raise UserError(
-                    f"option {prefix}{name} in the configuration must be"
-                    f" {type(default).__name__}, not {value!r}"
-                )
+        if dataclasses.is_dataclass(default):
+            continue
+        # What may be None is a number otherwise.
+        kinds = {
+            type(default),
+            *((int,) if isinstance(default, float) else ()),
+            *((int, float) if default is None else ()),
+        }
+        if type(value) not in kinds:
+            expected = "a number or null" if default is None else type(default).__name__
+            raise UserError(
+                f"option {prefix}{name} in the configuration must be {expected}, not {value!r}"
+            )
     return cls(**values)
 
 
@@ -389,5 +405,7 @@ def _check_hyperparameters(algo: str, values: dict[str, Any]) -> None:
             _check_range(option, value, least=1)
         elif name in _FRACTIONS:
             _check_range(option, value, least=0, most=1)
+            if name == "exploration_fraction" and value == 0:
+                raise UserError(f"{_option(option)} 0 is no time to explore in: expected more")
         elif value is not None and not isinstance(value, bool):
             _check_range(option, value, least=0)

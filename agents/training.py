@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from rlcnn.tracking import Tracker, TrackerWriter, make_tracker
 RESUMABLE = frozenset(
     {
         "total_steps",
+        "num_threads",
+        "device",
+        "compile",
         "track",
         "project",
         "eval_every",
@@ -38,7 +41,7 @@ RESUMABLE = frozenset(
         "save_replay",
     }
 )
-"""Options that may change when a run goes on; all others would make it another run."""
+"""Options that may change when a run goes on: how long, where, and what is told of it."""
 
 
 def train(
@@ -61,6 +64,7 @@ def train(
 
     Raises:
         UserError: for whatever a user can mend, before anything is lost.
+        TrainingStopped: it was asked to stop, by Ctrl-C for example; a checkpoint was cut.
     """
     config.validate()
     config = config.resolve()
@@ -75,7 +79,7 @@ def train(
             "provenance": provenance(),
         }
         with RunDirectory.create(run_dir, document) as run:
-            _run(Training(run, config, model, console), resumed_from=None)
+            _run(Training(run, config, model, console), purge_step=None)
     return run_dir
 
 
@@ -101,29 +105,36 @@ def resume(
 
     Raises:
         UserError: the run is missing, damaged, in use or done, or a change is not possible.
+        TrainingStopped: as :func:`train`.
     """
     console = console or make_console()
-    before = read_config(RunDirectory.open(run_dir))
+    run = RunDirectory.open(run_dir)
+    before = read_config(run)
     config = change_config(before, changes or {})
     config.validate()
     config = config.resolve()
-    if RunDirectory.open(run_dir).summary() is not None and (
-        config.total_steps <= before.total_steps
-    ):
+    summary = run.summary()
+    if summary is not None and summary.get("steps", 0) >= config.total_steps:
         raise UserError(
-            f"run {run_dir} is done: it took its {before.total_steps:,} steps."
+            f"run {run_dir} is done: it took its {summary['steps']:,} steps."
             f" Extend it with --total-steps {2 * before.total_steps}"
         )
     with RunDirectory.open(run_dir, write=True) as run, use_threads(config.num_threads):
         checkpoint = newest_checkpoint(run, console)
         step = int(checkpoint.name) if checkpoint else 0
-        if config != before:
-            run.update_config({"config": config.to_json()})
         with closing(make_train_env(config)) as venv:
             model = build_agent(config, venv, step)
             check_resources(model, config, run_dir)
+            training = Training(run, config, model, console)
+            if checkpoint:
+                training.restore(checkpoint)
+            else:
+                console.print("there is no checkpoint yet: beginning again")
+            # The run on disk changes only now, when nothing of it can be refused any more.
+            if config != before:
+                run.update_config({"config": config.to_json()})
             run.truncate_metrics(step if checkpoint else -1)
-            _run(Training(run, config, model, console), resumed_from=checkpoint)
+            _run(training, purge_step=step + 1 if checkpoint else 0)
     return run_dir
 
 
@@ -135,12 +146,22 @@ def change_config(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     """
     for name, value in changes.items():
         if name not in RESUMABLE:
-            old = getattr(config, name)
+            option, old, new = _first_difference(name, getattr(config, name), value)
             raise UserError(
-                f"--{name.replace('_', '-')} cannot change on a resume: the run has {old!r},"
-                f" not {value!r}. Start a new run with --config for that"
+                f"--{option.replace('_', '-')} cannot change on a resume: the run has {old!r},"
+                f" not {new!r}; begin a new run from its config.json with --config"
             )
     return dataclasses.replace(config, **changes)
+
+
+def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """The option that differs, and its values, where ``name`` may be a section of options."""
+    if dataclasses.is_dataclass(old):
+        for field in dataclasses.fields(old):
+            pair = getattr(old, field.name), getattr(new, field.name)
+            if pair[0] != pair[1]:
+                return f"{name}.{field.name}", *pair
+    return name, old, new
 
 
 def newest_checkpoint(run: RunDirectory, console: Console) -> Path | None:
@@ -186,7 +207,7 @@ class Training:
     ) -> None:
         self.run, self.config, self.model, self.console = run, config, model, console
         self.tracker: Tracker
-        self.evaluation: Evaluation | None = None
+        model.set_logger(Logger(None, []))
         self._wall_before = 0.0
         self._began = time.monotonic()
 
@@ -202,12 +223,14 @@ class Training:
         self.console.print(f"resuming from step {self.model.num_timesteps:,}")
 
     def learn(self) -> None:
-        """Trains to the configured number of steps.
+        """Trains to the configured number of steps, and cuts a checkpoint there.
 
         Raises:
-            TrainingStopped: it was asked to stop, after the last update's checkpoint was cut.
+            TrainingStopped: it was asked to stop; a checkpoint was cut.
         """
         config, model = self.config, self.model
+        if model.num_timesteps >= config.total_steps:
+            return
         stop = StopRequest(self.console.print)
         display = ProgressDisplay(config.total_steps, self.console)
         callbacks = CallbackList(
@@ -223,17 +246,18 @@ class Training:
         with ExitStack() as stack:
             stack.callback(display.close)
             stack.enter_context(_signals(stop.handle))
-            try:
+            with suppress(TrainingStopped):
                 model.learn(
                     config.total_steps - model.num_timesteps,
                     callback=callbacks,
                     log_interval=LOG_INTERVAL[config.algo],
                     reset_num_timesteps=False,
                 )
-            except TrainingStopped:
-                self.checkpoint()
-                raise
             self.checkpoint()
+        if stop.requested:
+            raise TrainingStopped(
+                f"stopped at step {model.num_timesteps:,}; go on with --resume {self.run.path}"
+            )
 
     def evaluate_so_far(self) -> None:
         """Judges the agent as it stands and logs it."""
@@ -248,7 +272,11 @@ class Training:
         self.film(self.model.num_timesteps)
 
     def checkpoint(self) -> None:
-        """Writes all that the next update depends on."""
+        """Writes all that the next update depends on.
+
+        Raises:
+            UserError: there is no room for it, or a parameter is no longer a finite number.
+        """
         run, step = self.run, self.model.num_timesteps
         with run.new_checkpoint(step) as directory:
             save_checkpoint(
@@ -262,20 +290,24 @@ class Training:
 
     def finish(self) -> None:
         """Evaluates and films the trained agent and writes the summary."""
-        step, evaluation = self.model.num_timesteps, None
+        run, step, evaluation = self.run, self.model.num_timesteps, None
         training_seconds = self.wall_seconds
+        # By an attempt that was interrupted later on: the same games would be logged twice.
+        logged = {key for row in run.metrics() if row["step"] == step for key in row}
         if self.config.eval_episodes:
             self.console.print(f"evaluating over {self.config.eval_episodes} whole games")
             evaluation = evaluate_agent(self.model, self.config)
-            self._log_evaluation(step, evaluation)
-        video = self.film(step)
-        self.run.write_summary(
+            if EVALUATION not in logged:
+                self._log_evaluation(step, evaluation)
+        self.console.print("filming a whole game")
+        video = self.film(step, log=VIDEO not in logged)
+        run.write_summary(
             {
                 "steps": step,
                 "wall_seconds": self.wall_seconds,
                 "steps_per_second": step / training_seconds,
                 "eval": evaluation.to_json() if evaluation else None,
-                "video": str(video.relative_to(self.run.path)),
+                "video": str(video.relative_to(run.path)),
             }
         )
         if evaluation:
@@ -283,22 +315,23 @@ class Training:
                 f"evaluation: mean return {evaluation.mean_return:.2f}"
                 f" (std {evaluation.std:.2f}, {len(evaluation.returns)} games)"
             )
-        self.console.print(f"run:        {self.run.path}")
+        self.console.print(f"run:        {run.path}")
         self.console.print(f"video:      {video}")
-        self.console.print(f"checkpoint: {self.run.checkpoints()[-1]}")
+        self.console.print(f"checkpoint: {run.checkpoints()[-1]}")
 
-    def film(self, step: int) -> Path:
+    def film(self, step: int, log: bool = True) -> Path:
         """Films a game to ``videos/`` and logs it."""
         path = self.run.videos_dir / f"{step:012d}.mp4"
         film = film_agent(self.model, self.config, path, step=step)
-        self.tracker.video(step, "video/game", path, film.caption)
+        if log:
+            self.tracker.video(step, VIDEO, path, film.caption)
         return path
 
     def _log_evaluation(self, step: int, result: Evaluation) -> None:
         self.tracker.log(
             step,
             {
-                "eval/mean_return": result.mean_return,
+                EVALUATION: result.mean_return,
                 "eval/std": result.std,
                 "eval/mean_length": sum(result.lengths) / len(result.lengths),
                 "eval/episodes": len(result.returns),
@@ -309,27 +342,22 @@ class Training:
 LOG_INTERVAL = {"ppo": 1, "dqn": 4}
 """stable-baselines3's defaults: rollouts between two rows of metrics, or episodes."""
 
+EVALUATION, VIDEO = "eval/mean_return", "video/game"
 
-def _run(training: Training, resumed_from: Path | None) -> None:
-    run, config, model = training.run, training.config, training.model
-    purge_step = None
-    if resumed_from is not None:
-        purge_step = int(resumed_from.name) + 1
+
+def _run(training: Training, purge_step: int | None) -> None:
+    run, config, console = training.run, training.config, training.console
     with closing(
         make_tracker(run, config.track, project=config.project, purge_step=purge_step)
     ) as tracker:
         training.tracker = tracker
-        model.set_logger(Logger(None, [TrackerWriter(tracker)]))
-        if resumed_from is not None:
-            training.restore(resumed_from)
+        training.model.logger.output_formats.append(TrackerWriter(tracker))
         try:
             training.learn()
-        except TrainingStopped:
-            training.console.print(
-                f"stopped at step {model.num_timesteps:,}; go on with --resume {run.path}"
-            )
-            return
-        training.finish()
+            training.finish()
+        except KeyboardInterrupt:
+            console.print(f"go on from the last checkpoint with --resume {run.path}")
+            raise
 
 
 @contextmanager

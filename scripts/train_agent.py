@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.cli import parse_options, run_script
+from agents.cli import given_value, parse_options, run_script
 from agents.config import TrainConfig, preset_config, read_config
 from agents.training import resume, train
 from envs.errors import UserError
@@ -43,16 +43,17 @@ def main(arguments: list[str]) -> None:
 
 def default_options(arguments: list[str]) -> Options:
     """What the command line does not say: a preset's values, a configuration's, or a run's."""
-    source = {name: _value_of(name, arguments) for name in ("preset", "algo", "config", "resume")}
-    if source["resume"] is not None:
-        path = Path(source["resume"])
-        return Options(**_fields(read_config(RunDirectory.open(path))), resume=path)
-    if source["config"] is not None:
-        path = Path(source["config"])
-        return Options(**_fields(read_config(path)), config=path)
-    preset: Any = source["preset"] or "fast"
-    algo: Any = source["algo"] or "ppo"
-    return Options(**_fields(preset_config(preset, algo)))
+    preset, algo, config, resumed = (
+        given_value(arguments, option) for option in ("--preset", "--algo", "--config", "--resume")
+    )
+    if resumed is not None:
+        return Options(**_fields(read_config(RunDirectory.open(resumed))))
+    if config is not None:
+        if preset is not None:
+            raise UserError("--config and --preset both say what the defaults are: give one")
+        return Options(**_fields(read_config(Path(config))))
+    preset_and_algo: Any = (preset or "fast", algo or "ppo")
+    return Options(**_fields(preset_config(*preset_and_algo)))
 
 
 def train_config(options: Options) -> TrainConfig:
@@ -62,17 +63,6 @@ def train_config(options: Options) -> TrainConfig:
 
 def _fields(config: TrainConfig) -> dict[str, Any]:
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
-
-
-def _value_of(name: str, arguments: list[str]) -> str | None:
-    """The last value given to ``--name``, written ``--name VALUE`` or ``--name=VALUE``."""
-    value = None
-    for position, argument in enumerate(arguments):
-        if argument == f"--{name}" and position + 1 < len(arguments):
-            value = arguments[position + 1]
-        elif argument.startswith(f"--{name}="):
-            value = argument.split("=", 1)[1]
-    return value
 
 
 if __name__ == "__main__":
