@@ -44,7 +44,7 @@ def _check_precision(precision: str) -> None:
 
 def _use_channels_last(extractor: BaseFeaturesExtractor) -> None:
     """Convolutions of uint8 images run fastest in this layout, on CPU and on GPU."""
-    extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    extractor.to(memory_format=torch.channels_last)
 
 
 class PixelActorCriticPolicy(ActorCriticPolicy):
@@ -145,7 +145,7 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         assert isinstance(obs, torch.Tensor)
         return self.logits_and_values(obs)[1][:, None]
 
-    def extract_features(  # type: ignore[override]
+    def extract_features(
         self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
     ) -> torch.Tensor:
         """Features of uint8 observations, float32 (batch, features_dim)."""
