@@ -105,7 +105,7 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
 def given_value(arguments: Sequence[str], option: str) -> str | None:
     """The last value given to ``option``, written ``--option VALUE`` or ``--option=VALUE``."""
     value = None
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         if argument == option and not following.startswith("--"):
             value = following
         elif argument.startswith(f"{option}="):

@@ -186,6 +186,8 @@ class WandbTracker(Tracker):
         import wandb
 
         self._wandb = wandb
+        # It takes our package `agents` for a library of language models, and advertises Weave.
+        os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
         identity = _identity(run)
         self._began = float(identity["began"])
         with _not_interactive():

@@ -1,0 +1,158 @@
+"""Evaluates and films the agent of a run on disk, finished or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agents.builder import load_agent
+from agents.callbacks import make_console
+from agents.checkpoint import Agent
+from agents.config import TrainConfig, read_config
+from agents.evaluation import Evaluation, evaluate_agent, film_agent
+from agents.training import use_threads
+from envs.camera import FilmResult
+from envs.errors import UserError
+from rlcnn.runs import RunDirectory
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What an agent on disk was worth.
+
+    Attributes:
+        run: the run directory.
+        step: agent steps the agent had been trained for.
+        evaluation: None where no games were asked for.
+        films: one for each video.
+    """
+
+    run: Path
+    step: int
+    evaluation: Evaluation | None
+    films: list[FilmResult]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values; ``eval`` as in the run's ``summary.json``."""
+        return {
+            "run": str(self.run),
+            "step": self.step,
+            "eval": self.evaluation.to_json() if self.evaluation else None,
+            "videos": [
+                {"path": str(film.path), "return": film.episode_return, "length": film.length}
+                for film in self.films
+            ],
+        }
+
+
+def assess_run(
+    run_dir: Path,
+    *,
+    episodes: int | None = None,
+    videos: int = 0,
+    protocol: str | None = None,
+    deterministic: bool = False,
+    seed: int | None = None,
+    checkpoint: str | Path | None = None,
+    device: str | None = None,
+    console: Console | None = None,
+) -> Assessment:
+    """Evaluates a run's agent as the run itself does, unless told otherwise.
+
+    Nothing of the run is locked or changed, so that it may be training meanwhile. With all
+    defaults, the figures of a finished run are those of its ``summary.json``.
+
+    Args:
+        run_dir: the run.
+        episodes: whole games; by default the run's own number. 0 only films.
+        videos: whole games to film, into the run's ``videos/``.
+        protocol: by default the run's own; another keeps the actions that were learned.
+        deterministic: no sampling and no random actions.
+        seed: by default the run's own; games and the agent's random choices follow from it.
+        checkpoint: its directory or its step; by default the newest that is whole.
+        device: by default the run's own.
+        console: where progress is told; by default standard error.
+
+    Raises:
+        UserError: the run or checkpoint is missing or damaged, or a value is not valid.
+    """
+    for name, count in (("episodes", episodes), ("video", videos)):
+        if count is not None and count < 0:
+            raise UserError(f"--{name} {count} must be at least 0")
+    if episodes == 0 and videos == 0:
+        raise UserError("--episodes 0 without --video leaves nothing to do")
+    run = RunDirectory.open(run_dir)
+    config = read_config(run)
+    if seed is not None:
+        config = replace(config, seed=seed)
+        config.validate()
+    if episodes is None:
+        episodes = config.eval_episodes or TrainConfig.eval_episodes
+    console = console or make_console()
+    with use_threads(config.num_threads):
+        model = load_agent(run_dir, checkpoint=checkpoint, device=device or config.device)
+        step = model.num_timesteps
+        evaluation = None
+        if episodes:
+            evaluation = _evaluate(model, config, episodes, protocol, deterministic, console)
+        films = []
+        for number in range(videos):
+            console.print(f"filming game {number + 1} of {videos}")
+            # The first is the game that the run filmed at this step.
+            film = film_agent(
+                model,
+                replace(config, seed=config.seed + number),
+                run.videos_dir / _film_name(config, step, number, protocol, deterministic),
+                protocol=protocol,
+                step=step,
+                deterministic=deterministic,
+            )
+            films.append(film)
+    return Assessment(run.path, step, evaluation, films)
+
+
+def _evaluate(
+    model: Agent,
+    config: TrainConfig,
+    episodes: int,
+    protocol: str | None,
+    deterministic: bool,
+    console: Console,
+) -> Evaluation:
+    columns = (
+        TextColumn("evaluating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("games"),
+        TimeElapsedColumn(),
+        TextColumn("return {task.fields[mean]}"),
+    )
+    returns: list[float] = []
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=episodes, mean="-")
+
+        def on_game(game_return: float) -> None:
+            returns.append(game_return)
+            bar.update(task, advance=1, mean=f"{np.mean(returns):.1f}")
+
+        return evaluate_agent(
+            model,
+            config,
+            episodes=episodes,
+            protocol=protocol,
+            deterministic=deterministic,
+            on_game=on_game,
+        )
+
+
+def _film_name(
+    config: TrainConfig, step: int, number: int, protocol: str | None, deterministic: bool
+) -> str:
+    """A name that tells apart all that may be filmed of a run."""
+    played = "-deterministic" if deterministic else ""
+    return f"{step:012d}-{protocol or config.protocol}{played}-seed{config.seed}-{number}.mp4"

@@ -1,0 +1,100 @@
+"""Evaluates the agent of a run over whole games, and films it: see --help."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from agents.assessment import Assessment, assess_run
+from agents.cli import parse_options, run_script
+from envs.errors import UserError
+from rlcnn.files import write_json_atomic
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Evaluate the agent of a run, which may be finished, stopped or still training."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    """Directory of the run."""
+    episodes: int | None = None
+    """Whole games to play; by default as many as the run's own evaluation. 0 only films."""
+    protocol: str | None = None
+    """Atari conventions, classic or sticky; by default the run's own. The actions stay the
+    agent's."""
+    video: int = 0
+    """Whole games to film, into the run's videos/."""
+    deterministic: Flag = False
+    """Take the most probable (PPO) or most valuable (DQN) action, always."""
+    stochastic: Flag = False
+    """Sample actions (PPO), or take one in 1,000 at random (DQN), as runs evaluate themselves: the
+    default."""
+    json: str | None = None
+    """File to write the result to, as JSON; without a file, or with -, standard output."""
+    seed: int | None = None
+    """Seed of the games and of the agent's random choices; by default the run's own."""
+    checkpoint: str | None = None
+    """Directory or step of a checkpoint; by default the newest."""
+    device: str | None = None
+    """auto, cpu, cuda, cuda:1 ...; by default the run's own."""
+
+
+def main(arguments: list[str]) -> None:
+    """Parses a command line, evaluates and tells the result."""
+    options = parse_options(Options, with_json_file(arguments))
+    if options.deterministic and options.stochastic:
+        raise UserError("--deterministic and --stochastic exclude each other")
+    assessment = assess_run(
+        options.run_dir,
+        episodes=options.episodes,
+        videos=options.video,
+        protocol=options.protocol,
+        deterministic=options.deterministic,
+        seed=options.seed,
+        checkpoint=options.checkpoint,
+        device=options.device,
+    )
+    if options.json == "-":
+        print(json.dumps(assessment.to_json(), indent=2))
+        return
+    if options.json is not None:
+        write_json_atomic(options.json, assessment.to_json())
+    print(*told(assessment), sep="\n")
+
+
+def with_json_file(arguments: Sequence[str]) -> list[str]:
+    """The arguments with "-" put after a ``--json`` that names no file."""
+    whole: list[str] = []
+    for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
+        whole.append(argument)
+        # A directory is the run's: a file cannot have that name.
+        if argument == "--json" and (following.startswith("--") or Path(following).is_dir()):
+            whole.append("-")
+    return whole
+
+
+def told(assessment: Assessment) -> list[str]:
+    """The result in lines to read."""
+    lines = [f"run:         {assessment.run}, step {assessment.step:,}"]
+    if assessment.evaluation:
+        result = assessment.evaluation
+        protocol = result.protocol["name"]
+        lines += [
+            f"mean return: {result.mean_return:.2f} (std {result.std:.2f},"
+            f" {len(result.returns)} games, {protocol} protocol)",
+            f"returns:     {' '.join(f'{value:g}' for value in result.returns)}",
+        ]
+    return lines + [
+        f"video:       {film.path} (return {film.episode_return:g})" for film in assessment.films
+    ]
+
+
+if __name__ == "__main__":
+    run_script(main)
