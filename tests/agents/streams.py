@@ -53,14 +53,18 @@ class Stream:
         self.seen = [[] for _ in range(self.n_envs)]
 
     def reset(self) -> np.ndarray:
+        self.stacks = [self._fresh() for _ in range(self.n_envs)]
+        return self.join()
+
+    def join(self) -> np.ndarray:
+        """The observations in the midst of things, for one who has not seen the steps before."""
         for transitions in self.seen:
             if transitions:
                 transitions[-1] = transitions[-1]._replace(ended=True)
-        self.stacks = [self._fresh() for _ in range(self.n_envs)]
-        return self._observations()
+        return self.observations()
 
     def step(self, events: list[Event]) -> Step:
-        before = self._observations()
+        before = self.observations()
         actions = self.rng.integers(5, size=self.n_envs)
         rewards = self.rng.normal(size=self.n_envs).astype(np.float32)
         infos: list[dict[str, Any]] = [{} for _ in events]
@@ -78,7 +82,7 @@ class Stream:
             else:
                 self.stacks[env] = self._fresh()
         dones = np.array([event != "goes on" for event in events])
-        return Step(actions, rewards, dones, infos, self._observations())
+        return Step(actions, rewards, dones, infos, self.observations())
 
     def _frame(self) -> np.ndarray:
         return self.rng.integers(1, 256, (self.stacking.channels, *self.size), dtype=np.uint8)
@@ -88,5 +92,5 @@ class Stream:
         older = np.zeros_like(first) if self.stacking.padding == "zeros" else first
         return [older] * (self.stacking.depth - 1) + [first]
 
-    def _observations(self) -> np.ndarray:
+    def observations(self) -> np.ndarray:
         return np.stack([np.concatenate(stack) for stack in self.stacks])

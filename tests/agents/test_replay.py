@@ -95,14 +95,16 @@ def test_whatever_happens_every_transition_left_is_what_was_seen(data: st.DataOb
     replay.check_valid()
     event = st.sampled_from(EVENTS)
     steps = st.lists(event, min_size=stream.n_envs, max_size=stream.n_envs)
-    operation = st.one_of(steps, steps, steps, st.just("reset"))
+    operation = st.one_of(steps, steps, steps, st.sampled_from(["reset", "join"]))
     for events in data.draw(st.lists(operation, max_size=30), "operations"):
         if events == "reset":
             replay.begin(stream.reset())
+        elif events == "join":
+            replay.begin(stream.join())
         else:
             replay.add(*stream.step(events))
         replay.check_valid()
-        assert np.array_equal(replay.newest_observations().numpy(), stream._observations())
+        assert np.array_equal(replay.newest_observations().numpy(), stream.observations())
     for n_steps in (1, 3):
         check_against(replay, stream, n_steps)
 
