@@ -7,7 +7,9 @@ DQN, ``replay.safetensors``.
 
 from __future__ import annotations
 
+import math
 import random
+import warnings
 from collections import deque
 from numbers import Real
 from pathlib import Path
@@ -19,7 +21,8 @@ import torch
 from agents.dqn import DQN
 from agents.ppo import PPO
 from envs.errors import UserError
-from rlcnn.files import disk_errors, read_json, write_json_atomic
+from rlcnn.encoders import Encoder
+from rlcnn.files import disk_errors, plain, read_json, write_json_atomic
 from rlcnn.weights import read_tensors, save_tensors
 
 POLICY, OPTIMIZER, RNG, STATE = "policy.safetensors", "optimizer.pt", "rng.pt", "state.json"
@@ -41,9 +44,14 @@ def save_checkpoint(
         extra: JSON values to keep in ``state.json``.
 
     Raises:
-        UserError: the disk is full or cannot be written.
+        UserError: the disk is full or cannot be written, or a parameter is no longer finite.
     """
-    about = {"algorithm": algorithm(model), "step": model.num_timesteps}
+    model.check_finite()
+    about = {
+        "algorithm": algorithm(model),
+        "step": model.num_timesteps,
+        "encoder": _encoder_spec(model),
+    }
     save_tensors(directory / POLICY, model.policy.state_dict(), about)
     _save_torch(model.policy.optimizer.state_dict(), directory / OPTIMIZER)
     _save_torch(_torch_rng(model.device), directory / RNG)
@@ -59,7 +67,10 @@ def load_policy(model: Agent, directory: Path) -> None:
         UserError: the file is missing or damaged, or of another architecture.
     """
     path = directory / POLICY
-    tensors, _ = read_tensors(path)
+    tensors, about = read_tensors(path)
+    for what, here in (("algorithm", algorithm(model)), ("encoder", _encoder_spec(model))):
+        if what in about and about[what] != plain(here):
+            raise UserError(f'"{path}" is of {what} {about[what]}, this agent of {here}')
     own = {name: tuple(tensor.shape) for name, tensor in model.policy.state_dict().items()}
     saved = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(own.keys() | saved.keys()):
@@ -93,21 +104,23 @@ def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
             f" not {algorithm(model)!r}"
         )
     load_policy(model, directory)
+    optimizer_state, rng = _load_torch(directory / OPTIMIZER), _load_torch(directory / RNG)
     try:
-        optimizer_state = torch.load(directory / OPTIMIZER, weights_only=True)
-        rng = torch.load(directory / RNG, weights_only=True)
         model.policy.optimizer.load_state_dict(optimizer_state)
         _restore_state(model, state)
         replay = directory / REPLAY
         if isinstance(model, DQN) and replay.exists():
             model.load_replay_buffer(replay)
+        extra = dict(state["extra"])
+        # Last, since what came before may have drawn from the generators.
         _restore_rng(model.device, rng, state)
     except UserError:
         raise
     except Exception as error:
         # Whatever a damaged file makes the readers raise, the user's remedy is the same.
-        raise UserError(f"checkpoint {directory} is damaged: {_first_line(error)}") from error
-    return dict(state["extra"])
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise UserError(f"checkpoint {directory} is damaged: {reason}") from error
+    return extra
 
 
 def algorithm(model: Agent) -> str:
@@ -115,8 +128,17 @@ def algorithm(model: Agent) -> str:
     return type(model).__name__.lower()
 
 
+def _encoder_spec(model: Agent) -> Any:
+    """What the agent sees with; None where that is not one of our encoders.
+
+    Shapes alone would not tell: all variants of LeNet with average or max pooling share theirs.
+    """
+    network = model.policy.q_net if isinstance(model, DQN) else model.policy
+    encoder = getattr(network.features_extractor, "encoder", None)
+    return encoder.spec() if isinstance(encoder, Encoder) else None
+
+
 def _state(model: Agent) -> dict[str, Any]:
-    pending = model.logger.name_to_value if hasattr(model, "_logger") else {}
     state: dict[str, Any] = {
         "algorithm": algorithm(model),
         "num_timesteps": model.num_timesteps,
@@ -124,26 +146,43 @@ def _state(model: Agent) -> dict[str, Any]:
         "episode_num": model._episode_num,
         "progress_remaining": model._current_progress_remaining,
         "episodes": list(model.ep_info_buffer or ()),
-        # The update just done has been measured, but is logged with the next games.
-        "pending": {key: float(v) for key, v in pending.items() if isinstance(v, Real)},
+        "successes": list(model.ep_success_buffer or ()),
+        "pending": _pending(model),
         "python_rng": _python_rng(),
         "numpy_rng": _numpy_rng(),
     }
     if isinstance(model, DQN):
         state["exploration_rng"] = model.exploration_state
+        state["losses"] = [model._loss_sum.item(), model._losses_summed]
     return state
 
 
 def _restore_state(model: Agent, state: dict[str, Any]) -> None:
-    model.num_timesteps = state["num_timesteps"]
-    model._n_updates = state["n_updates"]
-    model._episode_num = state["episode_num"]
-    model._current_progress_remaining = state["progress_remaining"]
+    model.num_timesteps = int(state["num_timesteps"])
+    model._n_updates = int(state["n_updates"])
+    model._episode_num = int(state["episode_num"])
+    model._current_progress_remaining = float(state["progress_remaining"])
     model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
-    for key, value in state["pending"].items():
-        model.logger.record(key, value)
+    model.ep_success_buffer = deque(state["successes"], maxlen=model._stats_window_size)
+    for key, (value, exclude) in state["pending"].items():
+        # JSON has no NaN: it comes back as None.
+        model.logger.record(key, math.nan if value is None else value, tuple(exclude))
     if isinstance(model, DQN):
         model.exploration_state = state["exploration_rng"]
+        loss_sum, model._losses_summed = state["losses"]
+        model._loss_sum.fill_(loss_sum)
+
+
+def _pending(model: Agent) -> dict[str, tuple[float, tuple[str, ...]]]:
+    """Figures of the update just done, which are logged with the next games; where not to."""
+    logger = getattr(model, "_logger", None)
+    if logger is None:
+        return {}
+    return {
+        key: (float(value), logger.name_to_excluded[key])
+        for key, value in logger.name_to_value.items()
+        if isinstance(value, Real)
+    }
 
 
 def _torch_rng(device: torch.device) -> dict[str, torch.Tensor]:
@@ -178,6 +217,22 @@ def _restore_rng(
 def _save_torch(value: Any, path: Path) -> None:
     with disk_errors(path), open(path, "wb") as file:
         torch.save(value, file)
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            # Of a strange protocol, where it is about to be refused anyway.
+            warnings.simplefilter("ignore")
+            # On the host: where it was trained need not exist here.
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f'"{path}" does not exist') from error
+    except Exception as error:
+        # Torch would go on to advise to load it with pickle: never that.
+        raise UserError(
+            f'"{path}" is damaged, or holds other things than tensors and numbers'
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
