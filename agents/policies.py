@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from gymnasium import spaces
-from rlcnn.encoders.sb3 import EncoderExtractor
 from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -19,6 +18,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from envs.errors import UserError
+from rlcnn.encoders.sb3 import EncoderExtractor
 
 Precision = Literal["fp32", "bf16"]
 

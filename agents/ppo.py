@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from stable_baselines3 import PPO as SB3PPO
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -60,7 +61,7 @@ class PPO(SB3PPO):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": PixelActorCriticPolicy}
-    policy: PixelActorCriticPolicy  # type: ignore[assignment]
+    policy: PixelActorCriticPolicy
     rollout_buffer: FrameRollout  # type: ignore[assignment]
 
     def __init__(
@@ -98,6 +99,14 @@ class PPO(SB3PPO):
             raise UserError("use_sde is not supported: it explores continuous actions")
         if rollout_buffer_class not in (None, FrameRollout) or rollout_buffer_kwargs:
             raise UserError("rollout_buffer_class is not supported: frames are stored by our own")
+        if env is not None:
+            # Before stable-baselines3 asserts, or warns of, what is refused here in one line.
+            env = maybe_make_env(env, verbose)
+            vec_env = env if isinstance(env, VecEnv) else None
+            check_images_and_discrete_actions(env.observation_space, env.action_space, vec_env)
+            if _init_setup_model:
+                n_envs = vec_env.num_envs if vec_env else 1
+                _check_minibatches(n_envs, n_steps, batch_size, normalize_advantage)
         self.compile_update = compile_update
         super().__init__(
             policy,
@@ -126,17 +135,9 @@ class PPO(SB3PPO):
 
     def _setup_model(self) -> None:
         check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
-        rollout = self.n_steps * self.n_envs
-        if rollout % self.batch_size:
-            raise UserError(
-                f"batch_size {self.batch_size} does not divide the rollout of {rollout} steps"
-                f" ({self.n_envs} environments x {self.n_steps} steps);"
-                f" the nearest that does is {_nearest_divisor(rollout, self.batch_size)}"
-            )
-        channels = self.observation_space.shape[0]  # type: ignore[index]
-        stacking = frame_stacking(self.env) if self.env else FrameStacking(1, channels)
+        _check_minibatches(self.n_envs, self.n_steps, self.batch_size, self.normalize_advantage)
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
-        self.rollout_buffer_kwargs = {"stacking": stacking}
+        self.rollout_buffer_kwargs = {"stacking": self._stacking()}
         super()._setup_model()
         self._minibatch_loss: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
             Compiled(self._loss, "update") if self.compile_update else self._loss
@@ -146,10 +147,31 @@ class PPO(SB3PPO):
         # Rebuilt when a saved model is loaded: compiled code cannot be pickled.
         return [*super()._excluded_save_params(), "_minibatch_loss"]
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        total_and_callback = super()._setup_learn(*args, **kwargs)
-        self._stack_starts = np.ones(self.n_envs, dtype=bool)
-        return total_and_callback
+    def _stacking(self) -> FrameStacking:
+        if self.env is not None:
+            return frame_stacking(self.env)
+        # Loaded without an environment: right for any, until set_env() brings one that says more.
+        return FrameStacking(depth=1, channels=self.observation_space.shape[0])  # type: ignore[index]
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Goes on in another environment of the same spaces and number, however it stacks frames.
+
+        Raises:
+            UserError: The environment's stacks do not make its observations.
+        """
+        super().set_env(env, force_reset)
+        stacking = self._stacking()
+        if stacking != self.rollout_buffer.stacking:
+            self.rollout_buffer = FrameRollout(
+                self.n_steps,
+                self.observation_space,  # type: ignore[arg-type]
+                self.action_space,  # type: ignore[arg-type]
+                self.device,
+                self.gae_lambda,
+                self.gamma,
+                self.n_envs,
+                stacking=stacking,
+            )
 
     def collect_rollouts(
         self,
@@ -167,6 +189,8 @@ class PPO(SB3PPO):
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         steps_learned = self.num_timesteps
+        # The first observation brings its whole stack along, fresh or not.
+        stack_starts = np.ones(env.num_envs, dtype=bool)
         callback.on_rollout_start()
 
         for _ in range(n_rollout_steps):
@@ -179,13 +203,15 @@ class PPO(SB3PPO):
             callback.update_locals(locals())
             if not callback.on_step():
                 self.num_timesteps = steps_learned
+                # The games have moved on, and a later learning goes on from where they stand.
+                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
                 return False
 
             self._update_info_buffer(infos, dones)
             self._bootstrap_truncated(rewards, dones, infos)
             rollout_buffer.add(
                 observations,
-                self._stack_starts,
+                stack_starts,
                 actions,
                 rewards,
                 self._last_episode_starts,  # type: ignore[arg-type]
@@ -194,7 +220,7 @@ class PPO(SB3PPO):
             )
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
-            self._stack_starts = _stack_starts(dones, infos)
+            stack_starts = _fresh_stacks(dones, infos)
 
         with torch.no_grad():
             values = self.policy.predict_values(torch.as_tensor(new_obs, device=self.device))
@@ -220,16 +246,17 @@ class PPO(SB3PPO):
         """Learns ``n_epochs`` times from the rollout, in shuffled minibatches."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        clip_range = self._scheduled(self.clip_range)
+        clip_range = self._scheduled("clip_range", self.clip_range)
         clip_range_vf = None
         if self.clip_range_vf is not None:
-            clip_range_vf = self._scheduled(self.clip_range_vf)
+            clip_range_vf = self._scheduled("clip_range_vf", self.clip_range_vf)
 
         rollout = self.rollout_buffer
         transitions = rollout.buffer_size * rollout.n_envs
-        metrics = []
+        metrics: list[torch.Tensor] = []
         stopped = False
         for _ in range(self.n_epochs):
+            epoch_began = len(metrics)
             order = torch.randperm(transitions, device=self.device)
             for indices in order.split(self.batch_size):
                 loss, minibatch_metrics = self._minibatch_loss(
@@ -248,11 +275,13 @@ class PPO(SB3PPO):
             if stopped:
                 break
 
-        self._record_training(torch.stack(metrics), clip_range, clip_range_vf)
+        self._record_training(torch.stack(metrics), len(metrics) - epoch_began)
 
-    def _scheduled(self, schedule: Any) -> torch.Tensor:
+    def _scheduled(self, name: str, schedule: Any) -> torch.Tensor:
+        value = schedule(self._current_progress_remaining)
+        self.logger.record(f"train/{name}", value)
         # As a tensor: a float that changes would be compiled anew each time.
-        return torch.tensor(schedule(self._current_progress_remaining), device=self.device)
+        return torch.tensor(value, device=self.device)
 
     def _loss(
         self, batch: RolloutBatch, clip_range: torch.Tensor, clip_range_vf: torch.Tensor | None
@@ -283,29 +312,60 @@ class PPO(SB3PPO):
             metrics = (loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction)
             return loss, torch.stack(metrics)
 
-    def _record_training(
-        self, metrics: torch.Tensor, clip_range: torch.Tensor, clip_range_vf: torch.Tensor | None
-    ) -> None:
+    def _record_training(self, metrics: torch.Tensor, last_epoch: int) -> None:
+        """Logs means over an update's minibatches, (minibatches, ``METRICS``).
+
+        Those of ``approx_kl`` are over the last epoch's, as in stable-baselines3.
+        """
+        means = metrics.mean(dim=0)
+        kl = METRICS.index("approx_kl")
+        means[kl] = metrics[-last_epoch:, kl].mean()
         rollout = self.rollout_buffer
         unexplained = (rollout.returns - rollout.values).var() / rollout.returns.var()
-        # The one wait for the device in an update.
-        means = torch.cat([metrics.mean(dim=0), (1 - unexplained)[None]]).tolist()
-        named = dict(zip((*METRICS, "explained_variance"), means, strict=True))
+        # The first wait for the device in an update.
+        told = torch.cat([means, (1 - unexplained)[None]]).tolist()
+        named = dict(zip((*METRICS, "explained_variance"), told, strict=True))
         raise_if_not_finite(named["loss"], self.num_timesteps)
+        # The last step can spoil the parameters after losses that were all finite.
+        self.check_finite()
         for name, value in named.items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/clip_range", clip_range.item())
-        if clip_range_vf is not None:
-            self.logger.record("train/clip_range_vf", clip_range_vf.item())
+
+    def check_finite(self) -> None:
+        """Looks at every parameter; to be called before anything of them is saved.
+
+        Raises:
+            UserError: one of them is NaN or infinite.
+        """
+        sums = [parameter.detach().sum() for parameter in self.policy.parameters()]
+        raise_if_not_finite(torch.stack(sums).sum().item(), self.num_timesteps)
 
 
-def _stack_starts(dones: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
+def _fresh_stacks(dones: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
     """Which observations begin a fresh stack: those after a real end, not after a lost life."""
     starts = dones.copy()
     for i in np.flatnonzero(dones):
         starts[i] = not infos[i].get("life_loss", False)
     return starts
+
+
+def _check_minibatches(n_envs: int, n_steps: int, batch_size: int, normalize: bool) -> None:
+    for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    if normalize and batch_size == 1:
+        raise UserError(
+            "batch_size 1 has no spread to normalize advantages by: it must be at least 2,"
+            " or normalize_advantage off"
+        )
+    rollout = n_envs * n_steps
+    if rollout % batch_size:
+        raise UserError(
+            f"batch_size {batch_size} does not divide the rollout of {rollout} steps"
+            f" ({n_envs} environments x {n_steps} steps);"
+            f" the nearest that does is {_nearest_divisor(rollout, batch_size)}"
+        )
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 
 from agents.stacking import stack_frames
+from agents.support import check_stacking
 from envs.stacking import FrameStacking
 
 
@@ -38,6 +39,9 @@ class FrameRollout:
         gamma: discount factor, 0 to 1.
         n_envs: environments in lockstep.
         stacking: how an observation is made of frames.
+
+    Raises:
+        UserError: ``stacking`` does not make such observations.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class FrameRollout:
         *,
         stacking: FrameStacking,
     ) -> None:
+        check_stacking(observation_space, stacking)
         self.buffer_size, self.n_envs = buffer_size, n_envs
         self.gae_lambda, self.gamma = gae_lambda, gamma
         self.device = torch.device(device)

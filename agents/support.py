@@ -8,6 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
 from envs.errors import UserError
+from envs.stacking import FrameStacking
 
 
 def check_images_and_discrete_actions(
@@ -19,6 +20,9 @@ def check_images_and_discrete_actions(
         UserError: Unless observations are uint8 images (channels, height, width) and actions
             discrete, or where the environment is wrapped in ``VecNormalize``.
     """
+    # First, since what it makes of images is no longer uint8.
+    if env is not None and unwrap_vec_wrapper(env, VecNormalize) is not None:
+        raise UserError("VecNormalize is not supported: frames are stored as the uint8 they are")
     if (
         not isinstance(observation_space, spaces.Box)
         or len(observation_space.shape) != 3
@@ -26,12 +30,28 @@ def check_images_and_discrete_actions(
     ):
         raise UserError(
             "observations must be uint8 images, a Box of shape (channels, height, width);"
-            f" this environment gives {observation_space}"
+            f" this environment gives {_described(observation_space)}"
         )
     if not isinstance(action_space, spaces.Discrete):
-        raise UserError(f"actions must be Discrete; this environment takes {action_space}")
-    if env is not None and unwrap_vec_wrapper(env, VecNormalize) is not None:
-        raise UserError("VecNormalize is not supported: frames are stored as the uint8 they are")
+        raise UserError(
+            f"actions must be Discrete; this environment takes {_described(action_space)}"
+        )
+    if action_space.start != 0:
+        raise UserError(f"actions must count from 0; this environment takes {action_space}")
+
+
+def check_stacking(observation_space: spaces.Box, stacking: FrameStacking) -> None:
+    """Refuses observations that are not made as the environment says, as when wrapped once more.
+
+    Raises:
+        UserError: ``stacking`` does not make observations of so many channels.
+    """
+    channels = observation_space.shape[0]
+    if channels != stacking.depth * stacking.channels:
+        raise UserError(
+            f"the environment says it stacks {stacking.depth} frames of {stacking.channels}"
+            f" channels, but its observations have {channels} channels"
+        )
 
 
 def raise_if_not_finite(loss: float, step: int) -> None:
@@ -45,3 +65,9 @@ def raise_if_not_finite(loss: float, step: int) -> None:
             f"the loss became {loss} by step {step}: training stopped; the checkpoints up to here"
             " are whole. A lower learning rate is the usual cure"
         )
+
+
+def _described(space: spaces.Space) -> str:
+    # Only a Box's shape: its bounds, an array each, would fill the screen.
+    is_box = isinstance(space, spaces.Box)
+    return f"Box {space.dtype} {space.shape}" if is_box else " ".join(str(space).split())
