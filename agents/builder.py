@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
@@ -18,11 +17,10 @@ from agents.config import TrainConfig
 from agents.dqn import DQN
 from agents.memory import gigabytes
 from agents.ppo import PPO
-from agents.replay import FrameReplay
 from agents.seeding import derive_seed
 from envs.errors import UserError
 from envs.make import make_vec_env
-from envs.stacking import frame_stacking
+from rlcnn.files import disk_errors
 from rlcnn.runs import RunDirectory
 
 
@@ -75,9 +73,13 @@ def load_agent(
 ) -> Agent:
     """The trained agent of a run, finished or not, ready to ``predict``.
 
+    Its ``num_timesteps`` says how long it had been trained.
+
+    It is not made to be trained further; :func:`agents.training.resume` goes on with a run.
+
     Args:
         run_dir: what ``scripts/train_agent.py`` wrote.
-        checkpoint: one of its ``checkpoints/``; by default the newest whole one.
+        checkpoint: one of its ``checkpoints/``, or the step of one; by default the newest whole.
         device: "auto", "cpu", "cuda" ...; need not be the device it was trained on.
 
     Raises:
@@ -85,28 +87,57 @@ def load_agent(
     """
     run = RunDirectory.open(run_dir)
     config = configuration.read_config(run)
-    if checkpoint is None:
-        checkpoint, broken = run.latest_whole()
-        if checkpoint is None:
-            found = f": {broken[0].path} {broken[0].reason}" if broken else " yet"
-            raise UserError(f"run {run_dir} has no whole checkpoint{found}")
-    device = configuration.resolve_device(device)
-    # Of the environments only the spaces are wanted, and of the agent only that it plays.
+    # Emulators take a while to start, and only the environments' spaces are wanted. One
+    # environment makes another rollout: the agent comes to play, so any that is valid will do.
     config = configuration.replace(
         config,
-        device=device,
+        device=configuration.resolve_device(device),
         num_envs=1,
         compile="off",
         ppo=configuration.replace(config.ppo, n_steps=2, batch_size=2),
     )
     with closing(make_train_env(config)) as venv:
         model = build_agent(config, venv)
-    load_policy(model, Path(checkpoint))
+    # Chosen only now: a run in progress replaces its old checkpoints.
+    path = find_checkpoint(run, checkpoint)
+    load_policy(model, path)
+    model.num_timesteps = int(path.name)
     return model
 
 
+def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path:
+    """A whole checkpoint of a run.
+
+    Args:
+        run: the run.
+        wanted: its directory or its step; by default the newest that is whole.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is damaged.
+    """
+    if wanted is None:
+        newest, broken = run.latest_whole()
+        if newest is None:
+            found = f": {broken[0].path}: {broken[0].reason}" if broken else " yet"
+            raise UserError(f"run {run.path} has no whole checkpoint{found}")
+        return newest
+    path = Path(wanted)
+    if not path.is_dir():
+        path = run.checkpoints_dir / str(wanted).zfill(12)
+    if not path.is_dir() or not path.name.isdecimal():
+        known = ", ".join(str(int(checkpoint.name)) for checkpoint in run.checkpoints())
+        raise UserError(
+            f"run {run.path} has no checkpoint {wanted}: it has those of step {known or '(none)'}"
+        )
+    if (flaw := run.verify(path)) is not None:
+        raise UserError(f"checkpoint {path} is damaged: {flaw}")
+    return path
+
+
 def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
-    """Looks, before a training begins, whether its checkpoints will fit on the disk.
+    """Looks, before a training begins, whether it will fit into memory and on the disk.
+
+    DQN's replay takes its memory here.
 
     Raises:
         UserError: there is too little room.
@@ -114,22 +145,23 @@ def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
     parameters = sum(p.numel() * p.element_size() for p in model.policy.parameters())
     # The policy, Adam's two moments, and one checkpoint more than is kept while it is written.
     needed = 3 * parameters * (config.keep_checkpoints + 1)
-    if isinstance(model, DQN) and config.save_replay:
-        assert isinstance(model.observation_space, spaces.Box)
-        assert model.env is not None
-        stacking = frame_stacking(model.env)
-        spaces_ = (model.observation_space, model.action_space)
-        # The old snapshot stays until the new one is whole.
-        needed += 2 * FrameReplay.memory_needed(model.buffer_size, *spaces_, model.n_envs, stacking)
+    if isinstance(model, DQN):
+        replay = model.setup_replay()
+        if config.save_replay:
+            # The old snapshot stays until the new one is whole.
+            needed += 2 * replay.nbytes
     place = run_dir.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    with disk_errors(run_dir):
+        while not place.exists():
+            place = place.parent
+    # What a run to be resumed already holds is room that its next checkpoints will have.
+    held = sum(file.stat().st_size for file in run_dir.glob("checkpoints/*/*"))
+    free = shutil.disk_usage(place).free + held
     if needed > free:
         hint = "; --no-save-replay needs less" if isinstance(model, DQN) else ""
         raise UserError(
             f"checkpoints in {run_dir} may take {gigabytes(needed)},"
-            f" but {place} has {gigabytes(free)} free{hint}"
+            f" but {place} has {gigabytes(free)} free for them{hint}"
         )
 
 

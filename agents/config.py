@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -216,8 +217,9 @@ class TrainConfig:
         return "on" if worth_it and device == "cpu" and can_compile() else "off"
 
 
-# rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari" (its PPO values are those of
-# Schulman et al. 2017, table 5, its DQN values a smaller replay than Mnih et al. 2015).
+# rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari". Its PPO is that of Schulman
+# et al. 2017, table 5, with 4 epochs for 3 and a value coefficient of 0.5 for 1; its DQN has a
+# smaller replay than Mnih et al. 2015, and Adam.
 ZOO = TrainConfig(
     preset="zoo",
     total_steps=10_000_000,
@@ -328,9 +330,25 @@ def resolve_precision(device: str) -> Literal["fp32", "bf16"]:
     """bf16 where ``device`` has instructions for it, else fp32 (elsewhere bf16 is emulated)."""
     if torch.device(device).type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capabilities = torch.cpu.get_capabilities()
-    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    fast = cpu_features() & {"avx512_bf16", "amx_bf16"}
     return "bf16" if fast else "fp32"
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """Names of the processor's instruction sets, such as ``amx_bf16``; empty where nothing tells.
+
+    Args:
+        cpuinfo: the kernel's account of the processors, for versions of torch that do not tell.
+    """
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if capabilities:
+        return {name for name, there in capabilities.items() if there is True}
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return set()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return set(flags.partition(":")[2].split())
 
 
 def _dataclass_of(cls: type[Any], values: Any, prefix: str) -> Any:
@@ -371,10 +389,11 @@ def _check_choice(name: str, value: str, choices: Any) -> None:
         )
 
 
-def _check_range(name: str, value: float, least: float, most: float = float("inf")) -> None:
-    if not least <= value <= most:
-        upper = "" if most == float("inf") else f" and at most {most}"
-        raise UserError(f"{_option(name)} {value} must be at least {least}{upper}")
+def _check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
+    if not (least <= value <= most and math.isfinite(value)):
+        upper = "" if most == math.inf else f" and at most {most}"
+        finite = "finite and " if math.isinf(value) else ""
+        raise UserError(f"{_option(name)} {value} must be {finite}at least {least}{upper}")
 
 
 _POSITIVE = {
@@ -407,5 +426,7 @@ def _check_hyperparameters(algo: str, values: dict[str, Any]) -> None:
             _check_range(option, value, least=0, most=1)
             if name == "exploration_fraction" and value == 0:
                 raise UserError(f"{_option(option)} 0 is no time to explore in: expected more")
+        elif name == "clip_range_vf" and value == 0:
+            raise UserError(f"{_option(option)} 0 lets no value change: expected more, or None")
         elif value is not None and not isinstance(value, bool):
             _check_range(option, value, least=0)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3 import DQN as SB3DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -81,8 +82,7 @@ class Player:
     def __init__(self, model: BaseAlgorithm, seed: int, deterministic: bool = False) -> None:
         self._model = model
         self._deterministic = deterministic
-        # Value-based agents are told by what they lack: a distribution to sample from.
-        self.epsilon = 0.0 if deterministic or hasattr(model.policy, "action_net") else DQN_EPSILON
+        self.epsilon = DQN_EPSILON if isinstance(model, SB3DQN) and not deterministic else 0.0
         self._coins = np.random.default_rng(seed)
         self._torch_state = torch.Generator(model.device).manual_seed(seed).get_state()
 
@@ -155,10 +155,8 @@ def evaluate_agent(
     venv = make_play_env(config, game_environments(episodes), conventions, game_seed)
     try:
         player = Player(model, game_seed, deterministic)
-        was_training = model.policy.training
-        model.policy.set_training_mode(False)
-        games = play_games(player, venv, episodes // venv.num_envs, on_game)
-        model.policy.set_training_mode(was_training)
+        with inference(model):
+            games = play_games(player, venv, episodes // venv.num_envs, on_game)
     finally:
         venv.close()
     return Evaluation(
@@ -179,7 +177,7 @@ def game_environments(episodes: int) -> int:
     """How many environments share ``episodes`` games evenly: the most, up to 32.
 
     Every environment plays the same number. To stop at the first N games that end would count
-    short games more often than long ones.
+    short games more often than long ones. A prime number above 32 is played in one environment.
     """
     return max(n for n in range(1, min(episodes, MAX_EVAL_ENVS) + 1) if episodes % n == 0)
 
@@ -226,21 +224,31 @@ def film_agent(
 ) -> FilmResult:
     """Films one whole game, as :func:`evaluate_agent` would play it, to an MP4 at ``path``."""
     game_seed = derive_seed(config.seed if seed is None else seed, "film", step)
+    conventions = play_protocol(config, protocol)
+    with inference(model):
+        return film_episode(
+            config.env,
+            Player(model, game_seed, deterministic),
+            path,
+            protocol=conventions,
+            obs=config.obs,
+            obs_size=config.obs_size,
+            frame_stack=config.frame_stack,
+            seed=game_seed,
+            max_episode_steps=conventions.max_episode_steps,
+            caption_prefix=f"step {step:,}" if step else "",
+        )
+
+
+@contextmanager
+def inference(model: BaseAlgorithm) -> Iterator[None]:
+    """Lets an agent play inside the block, and gives its policy's mode back however that ends."""
     was_training = model.policy.training
     model.policy.set_training_mode(False)
-    film = film_episode(
-        config.env,
-        Player(model, game_seed, deterministic),
-        path,
-        protocol=play_protocol(config, protocol),
-        obs=config.obs,
-        obs_size=config.obs_size,
-        frame_stack=config.frame_stack,
-        seed=game_seed,
-        caption_prefix=f"step {step:,}" if step else "",
-    )
-    model.policy.set_training_mode(was_training)
-    return film
+    try:
+        yield
+    finally:
+        model.policy.set_training_mode(was_training)
 
 
 def play_protocol(config: TrainConfig, protocol: str | None = None) -> AtariProtocol:
@@ -268,4 +276,6 @@ def make_play_env(config: TrainConfig, num_envs: int, protocol: AtariProtocol, s
         frame_stack=config.frame_stack,
         seed=seed,
         num_threads=min(config.num_threads, num_envs),
+        # Not only in Atari: some policies would play any game for ever.
+        max_episode_steps=protocol.max_episode_steps,
     )

@@ -14,8 +14,8 @@ _SPAN = 2**31 // len(_PURPOSES)
 def derive_seed(seed: int, purpose: Purpose, step: int = 0) -> int:
     """The seed of one use at one step of a run, at least 0 and below 2**31.
 
-    Each purpose has a range of seeds to itself: games played for evaluation are never games that
-    were trained on. Within it, seed and step choose (numpy's ``SeedSequence``).
+    Each purpose has a range of seeds to itself, so none ever takes another's. Within it, seed and
+    step choose (numpy's ``SeedSequence``).
 
     Args:
         seed: the run's.

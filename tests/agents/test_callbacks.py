@@ -1,0 +1,168 @@
+"""What hangs beside learning: what is due when, how it stops, what is shown."""
+
+from __future__ import annotations
+
+import io
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from worlds import Columns, WorldVecEnv
+
+from agents.callbacks import Every, ProgressDisplay, StopRequest, TrainingStopped
+from agents.dqn import DQN
+from agents.ppo import PPO
+
+TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 8}}}
+
+
+def make_ppo() -> PPO:
+    """Rollouts of 16 steps."""
+    model = PPO(
+        "CnnPolicy",
+        WorldVecEnv(Columns(), 4),
+        n_steps=4,
+        batch_size=16,
+        n_epochs=1,
+        policy_kwargs=TINY,
+        device="cpu",
+    )
+    model.set_logger(Logger(None, []))
+    return model
+
+
+def make_dqn() -> DQN:
+    """Updates after every 4 steps, one step of the vector."""
+    model = DQN(
+        "CnnPolicy",
+        WorldVecEnv(Columns(), 4),
+        buffer_size=1000,
+        learning_starts=20,
+        batch_size=4,
+        policy_kwargs=TINY,
+        device="cpu",
+    )
+    model.set_logger(Logger(None, []))
+    return model
+
+
+@pytest.fixture
+def ppo() -> PPO:
+    return make_ppo()
+
+
+def steps_called(model: PPO | DQN, every: int, *lengths: int) -> list[int]:
+    """At which steps something is called, over some learnings with an ``Every`` of their own."""
+    called: list[int] = []
+    for length in lengths:
+        callback = Every(every, lambda: called.append(model.num_timesteps))
+        model.learn(length, callback=callback, reset_num_timesteps=False)
+    return called
+
+
+def test_once_in_so_many_steps_between_two_updates(ppo: PPO) -> None:
+    # Never at the end: what is due there is for whoever started the training.
+    assert steps_called(ppo, 40, 16 * 10) == [48, 80, 128]
+    assert ppo.num_timesteps == 160
+
+
+def test_never(ppo: PPO) -> None:
+    assert steps_called(ppo, 0, 64) == []
+
+
+def test_oftener_than_there_are_updates_is_at_every_one(ppo: PPO) -> None:
+    assert steps_called(ppo, 1, 64) == [16, 32, 48]
+
+
+def test_dqn_stands_between_updates_after_each_step_of_the_vector() -> None:
+    assert steps_called(make_dqn(), 10, 60) == [12, 20, 32, 40, 52]
+
+
+@given(
+    every=st.integers(1, 50),
+    rollout=st.integers(1, 30),
+    rollouts=st.integers(2, 40),
+    cut=st.integers(1, 39),
+)
+def test_a_resumed_training_calls_at_the_same_steps(
+    every: int, rollout: int, rollouts: int, cut: int
+) -> None:
+    class Model:
+        num_timesteps = 0
+
+    def play(parts: list[range]) -> list[int]:
+        model, called = Model(), []
+        for part in parts:
+            callback = Every(every, lambda: called.append(model.num_timesteps))
+            callback.model = model  # type: ignore[assignment]
+            model.num_timesteps = part.start * rollout
+            callback.on_training_start({}, {})
+            for number in part:
+                model.num_timesteps = number * rollout
+                callback.on_rollout_start()
+        return called
+
+    cut = min(cut, rollouts - 1)
+    whole = play([range(rollouts)])
+    # The first part is stopped where the second begins, after all that was due there.
+    assert play([range(cut + 1), range(cut, rollouts)]) == whole
+    assert whole == [
+        number * rollout
+        for number in range(1, rollouts)
+        if number * rollout // every > (number - 1) * rollout // every
+    ]
+
+
+def test_a_stop_is_answered_between_two_updates(ppo: PPO) -> None:
+    told: list[str] = []
+    stop = StopRequest(told.append)
+
+    class Press(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == 24:
+                stop.handle(signal.SIGINT, None)
+            return True
+
+    with pytest.raises(TrainingStopped):
+        ppo.learn(1000, callback=[Press(), stop])
+    assert ppo.num_timesteps == 32
+    assert ppo._n_updates == 2
+    assert len(told) == 1
+
+
+def test_a_second_signal_is_not_waited_for() -> None:
+    stop = StopRequest(lambda line: None)
+    stop.handle(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        stop.handle(signal.SIGTERM, None)
+
+
+def test_lines_are_printed_where_there_is_no_terminal(ppo: PPO) -> None:
+    out = io.StringIO()
+    display = ProgressDisplay(64, Console(file=out, width=120), line_seconds=0)
+
+    # Lines come at most once a second: let every step be later than that.
+    class Hurry(BaseCallback):
+        def _on_step(self) -> bool:
+            display._marked -= 1.5
+            return True
+
+    ppo.learn(64, callback=[Hurry(), display])
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 16
+    assert lines[-1].startswith("64/64 steps, ")
+    assert "steps/s, 0.0 min left, return " in lines[-1]
+
+
+def test_a_bar_is_drawn_on_a_terminal(ppo: PPO) -> None:
+    out = io.StringIO()
+    display = ProgressDisplay(64, Console(file=out, force_terminal=True, width=140))
+    ppo.learn(64, callback=display)
+    display.close()
+    assert "training" in out.getvalue()
+    assert "64/64" in out.getvalue()
+    assert "steps/s" in out.getvalue()

@@ -1,0 +1,333 @@
+"""Configurations: presets, JSON, what is refused, and what "auto" stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from agents import config as configuration
+from agents.config import (
+    Algorithm,
+    DQNConfig,
+    PPOConfig,
+    Preset,
+    TrainConfig,
+    cpu_features,
+    preset_config,
+    read_config,
+    resolve_device,
+    resolve_precision,
+)
+from envs.cores import usable_cores
+from envs.errors import UserError
+from rlcnn.encoders import list_encoders
+from rlcnn.runs import RunDirectory
+
+
+def refused(said: str) -> Any:
+    """That a line containing ``said`` (a pattern) is raised, and that it is one line."""
+    return pytest.raises(UserError, match=rf"\A[^\n]*{said}[^\n]*\Z")
+
+
+# -- presets ---------------------------------------------------------------------------------------
+
+
+def test_zoo_ppo_is_rl_baselines3_zoos() -> None:
+    config = preset_config("zoo", "ppo")
+    assert (config.total_steps, config.num_envs, config.frame_stack) == (10_000_000, 8, 4)
+    assert config.ppo == PPOConfig(
+        learning_rate=2.5e-4,
+        learning_rate_schedule="linear",
+        n_steps=128,
+        batch_size=256,
+        n_epochs=4,
+        gamma=0.99,
+        gae_lambda=0.95,
+        clip_range=0.1,
+        clip_range_schedule="linear",
+        clip_range_vf=None,
+        normalize_advantage=True,
+        ent_coef=0.01,
+        vf_coef=0.5,
+        max_grad_norm=0.5,
+        target_kl=None,
+    )
+
+
+def test_zoo_dqn_is_rl_baselines3_zoos() -> None:
+    config = preset_config("zoo", "dqn")
+    assert (config.total_steps, config.num_envs, config.frame_stack) == (10_000_000, 1, 4)
+    assert config.dqn == DQNConfig(
+        learning_rate=1e-4,
+        learning_rate_schedule="constant",
+        buffer_size=100_000,
+        learning_starts=100_000,
+        batch_size=32,
+        tau=1.0,
+        gamma=0.99,
+        train_freq=4,
+        gradient_steps=1,
+        n_steps=1,
+        target_update_interval=1_000,
+        exploration_fraction=0.1,
+        exploration_initial_eps=1.0,
+        exploration_final_eps=0.01,
+        max_grad_norm=10,
+    )
+
+
+@pytest.mark.parametrize("preset", get_args(Preset))
+@pytest.mark.parametrize("algo", get_args(Algorithm))
+def test_every_preset_is_valid_and_fits_itself(preset: Preset, algo: Algorithm) -> None:
+    config = preset_config(preset, algo)
+    config.validate()
+    assert (config.preset, config.algo) == (preset, algo)
+    assert config.num_envs * config.ppo.n_steps % config.ppo.batch_size == 0 or algo == "dqn"
+    assert config.dqn.learning_starts < config.total_steps
+
+
+@pytest.mark.parametrize(("preset", "algo"), [("zo", "ppo"), ("zoo", "a2c")])
+def test_an_unknown_preset_is_refused(preset: Any, algo: Any) -> None:
+    with refused('"(zo|a2c)" is unknown: expected one of'):
+        preset_config(preset, algo)
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+
+ODD = TrainConfig(
+    env="ALE/Breakout-v5",
+    algo="dqn",
+    encoder="impala",
+    encoder_options={"width": 2, "pooling": "mean"},
+    seed=7,
+    ppo=PPOConfig(clip_range_vf=0.2, target_kl=0.03),
+    dqn=DQNConfig(n_steps=3, tau=0.5),
+)
+
+
+@pytest.mark.parametrize("config", [TrainConfig(), ODD, preset_config("fast", "dqn")])
+def test_a_configuration_survives_json(config: TrainConfig) -> None:
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_what_is_missing_takes_its_default_and_whole_numbers_do_for_fractions() -> None:
+    config = TrainConfig.from_json({"seed": 3, "ppo": {"learning_rate": 1}, "dqn": {}})
+    assert config == TrainConfig(seed=3, ppo=PPOConfig(learning_rate=1))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"num_env": 4}, r'unknown option "num_env" .* Did you mean "num_envs"\?'),
+        ({"ppo": {"lr": 1e-3}}, 'unknown option "ppo.lr" in the configuration'),
+        ({"dqn": {"tua": 1.0}}, r'unknown option "dqn.tua" .* Did you mean "tau"\?'),
+        ({"seed": "3"}, "option seed in the configuration must be int, not '3'"),
+        ({"seed": 3.0}, "option seed in the configuration must be int, not 3.0"),
+        ({"seed": True}, "option seed in the configuration must be int, not True"),
+        ({"save_replay": 1}, "option save_replay in the configuration must be bool, not 1"),
+        ({"env": None}, "option env in the configuration must be str, not None"),
+        ({"ppo": 3}, "the configuration's ppo must be an object of options"),
+        ({"ppo": {"gamma": "0.9"}}, "option ppo.gamma in the configuration must be float"),
+        (
+            {"ppo": {"target_kl": "x"}},
+            "option ppo.target_kl .* must be a number or null",
+        ),
+        ({"encoder_options": []}, "option encoder_options in the configuration must be dict"),
+    ],
+)
+def test_json_of_another_kind_is_refused(values: dict[str, Any], said: str) -> None:
+    with refused(said):
+        TrainConfig.from_json(values)
+
+
+def test_a_runs_configuration_is_read_from_its_directory_or_its_file(tmp_path: Path) -> None:
+    document = {"config": ODD.to_json(), "provenance": {}}
+    with RunDirectory.create(tmp_path / "run", document) as run:
+        assert read_config(run) == ODD
+    assert read_config(tmp_path / "run" / "config.json") == ODD
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is not a file"),
+        ("{", "is truncated or corrupted"),
+        ("{}", 'holds no training configuration: "config" is missing'),
+        ('{"config": 3}', 'holds no training configuration: "config" is missing'),
+        ('{"config": {"num_envs": 0}}', "file.json: --num-envs 0 must be at least 1"),
+        ('{"config": {"sead": 0}}', 'file.json: unknown option "sead"'),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(
+    tmp_path: Path, content: str | None, said: str
+) -> None:
+    path = tmp_path / "file.json"
+    if content is not None:
+        path.write_text(content)
+    with refused(said):
+        read_config(path)
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"algo": "a2c"}, '--algo "a2c" is unknown: expected one of ppo, dqn'),
+        ({"preset": "quick"}, '--preset "quick" is unknown'),
+        ({"encoder": "natur"}, r'--encoder "natur" is unknown: .*Did you mean "nature"\?'),
+        ({"protocol": "clasic"}, r'--protocol "clasic" is unknown: .*Did you mean "classic"\?'),
+        ({"obs": "gray"}, r'--obs "gray" is unknown: .*Did you mean "grey"\?'),
+        ({"precision": "fp16"}, '--precision "fp16" is unknown'),
+        ({"compile": "yes"}, '--compile "yes" is unknown'),
+        ({"track": "of"}, '--track "of" is unknown'),
+        ({"total_steps": 0}, "--total-steps 0 must be at least 1"),
+        ({"total_steps": -5}, "--total-steps -5 must be at least 1"),
+        ({"num_envs": 0}, "--num-envs 0 must be at least 1"),
+        ({"frame_stack": 0}, "--frame-stack 0 must be at least 1"),
+        ({"obs_size": -84}, "--obs-size -84 must be at least 1"),
+        ({"keep_checkpoints": 0}, "--keep-checkpoints 0 must be at least 1"),
+        ({"eval_every": -1}, "--eval-every -1 must be at least 0"),
+        ({"num_threads": -1}, "--num-threads -1 must be at least 0"),
+        ({"seed": -1}, "--seed -1 must be at least 0 and at most 2147483647"),
+        ({"seed": 2**31}, "--seed 2147483648 must be at least 0 and at most 2147483647"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(values: dict[str, Any], said: str) -> None:
+    with refused(said):
+        replace(TrainConfig(), **values).validate()
+
+
+@pytest.mark.parametrize(
+    ("algo", "values", "said"),
+    [
+        ("ppo", {"n_steps": 0}, "--ppo.n-steps 0 must be at least 1"),
+        ("ppo", {"gamma": 1.5}, "--ppo.gamma 1.5 must be at least 0 and at most 1"),
+        ("ppo", {"learning_rate": -1e-3}, "--ppo.learning-rate -0.001 must be at least 0"),
+        ("ppo", {"learning_rate": float("inf")}, "--ppo.learning-rate inf must be finite"),
+        ("ppo", {"learning_rate": float("nan")}, "--ppo.learning-rate nan must be at least 0"),
+        ("ppo", {"clip_range_vf": 0.0}, "--ppo.clip-range-vf 0 lets no value change"),
+        ("ppo", {"clip_range_schedule": "cosine"}, '--ppo.clip-range-schedule "cosine" is unknown'),
+        ("dqn", {"buffer_size": 0}, "--dqn.buffer-size 0 must be at least 1"),
+        ("dqn", {"tau": -0.1}, "--dqn.tau -0.1 must be at least 0 and at most 1"),
+        ("dqn", {"exploration_final_eps": 2.0}, "--dqn.exploration-final-eps 2.0 must be"),
+        ("dqn", {"exploration_fraction": 0.0}, "--dqn.exploration-fraction 0 is no time"),
+    ],
+)
+def test_a_hyperparameter_out_of_range_is_refused(
+    algo: Algorithm, values: dict[str, Any], said: str
+) -> None:
+    section: Any = {"ppo": PPOConfig, "dqn": DQNConfig}[algo](**values)
+    with refused(said):
+        replace(TrainConfig(algo=algo), **{algo: section}).validate()
+    other: Algorithm = "ppo" if algo == "dqn" else "dqn"
+    # The other algorithm's are not used, and need not be valid.
+    replace(TrainConfig(algo=other), **{algo: section}).validate()
+
+
+@pytest.mark.parametrize("encoder", list_encoders())
+def test_every_encoder_can_be_chosen(encoder: str) -> None:
+    TrainConfig(encoder=encoder).validate()
+
+
+def test_every_option_explains_itself() -> None:
+    """The command line's help is made of these strings."""
+    source = Path(configuration.__file__).read_text()
+    for section in (TrainConfig, PPOConfig, DQNConfig):
+        body = source[source.index(f"class {section.__name__}") :]
+        for option in dataclasses.fields(section):
+            declared = body[body.index(f"    {option.name}: ") :].splitlines()
+            assert declared[1].strip().startswith('"""'), option.name
+
+
+# -- what "auto" stands for ------------------------------------------------------------------------
+
+
+def test_nothing_is_auto_after_resolving() -> None:
+    config = TrainConfig(num_envs=2).resolve()
+    assert config.device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert config.precision in ("fp32", "bf16")
+    assert config.compile in ("on", "off")
+    assert config.num_threads == usable_cores()
+    assert config.resolve() == config
+
+
+def test_what_was_chosen_is_kept() -> None:
+    chosen = TrainConfig(device="cpu", precision="fp32", compile="on", num_threads=3)
+    assert chosen.resolve() == chosen
+
+
+def test_only_runs_that_gain_by_it_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration, "can_compile", lambda: True)
+    long = TrainConfig(device="cpu", total_steps=10**6)
+    assert long.resolve().compile == "on"
+    assert replace(long, total_steps=1000).resolve().compile == "off"
+    assert replace(long, algo="dqn").resolve().compile == "off"
+    monkeypatch.setattr(configuration, "can_compile", lambda: False)
+    assert long.resolve().compile == "off"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cud", "", "tpu:0", "cuda:x"])
+def test_an_unknown_device_is_refused(device: str) -> None:
+    with refused(f'unknown device "{device}": expected auto, cpu, cuda or cuda:N'):
+        resolve_device(device)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_cuda_without_cuda_is_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with refused(f'device "{device}" is not there: torch finds no CUDA device; try "cpu"'):
+        resolve_device(device)
+
+
+def test_a_cuda_device_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == "cuda:1"
+    assert resolve_device("auto") == "cuda"
+    with refused('device "cuda:2" is not there: torch finds 2 CUDA devices'):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("features", "precision"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False, "l2_cache_size": 1}, "bf16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bf16"),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, "fp32"),
+        ({"avx2": True}, "fp32"),
+    ],
+)
+def test_bf16_is_chosen_where_the_processor_is_fast_at_it(
+    features: dict[str, Any], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    assert resolve_precision("cpu") == precision
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "fast"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512_bf16 amx_tile\n\nflags\t\t: fpu\n", True),
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512_bf16_like\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_an_older_torch_is_helped_by_the_kernel(
+    cpuinfo: str | None, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    path = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        path.write_text(cpuinfo)
+    assert ("avx512_bf16" in cpu_features(path)) == fast
+    assert resolve_precision("cpu") in ("fp32", "bf16")
