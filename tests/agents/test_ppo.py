@@ -388,7 +388,7 @@ LEARNING: dict[str, Any] = {
 
 def test_it_learns_what_is_seen_only_in_an_older_frame() -> None:
     world = Columns(delay=1)
-    model = make_ppo(world, depth=2, gamma=0.5, **LEARNING).learn(8_000)
+    model = make_ppo(world, depth=2, gamma=0.5, **LEARNING).learn(4_096)
     assert mean_return(model, world, depth=2) > 0.95 * world.best_return
     returns, _ = evaluate_policy(
         model, WorldVecEnv(world, 8, depth=2), n_eval_episodes=8, deterministic=True, warn=False
@@ -398,12 +398,12 @@ def test_it_learns_what_is_seen_only_in_an_older_frame() -> None:
 
 def test_it_learns_to_pass_by_a_small_reward_for_a_great_one() -> None:
     world = Corridor()
-    model = make_ppo(world, gamma=0.95, **LEARNING).learn(12_000)
+    model = make_ppo(world, gamma=0.95, **LEARNING).learn(4_096)
     assert mean_return(model, world) == world.best_return
 
 
 def test_it_values_a_life_without_end_as_such() -> None:
-    model = make_ppo(Clock(), gamma=0.8, **{**LEARNING, "learning_rate": 5e-3}).learn(6_000)
+    model = make_ppo(Clock(), gamma=0.8, **{**LEARNING, "learning_rate": 5e-3}).learn(3_072)
     observation = torch.as_tensor(WorldVecEnv(Clock(), 1).reset())
     with torch.no_grad():
         assert model.policy.predict_values(observation).item() == pytest.approx(5, abs=0.5)

@@ -224,8 +224,8 @@ def test_they_equal_those_of_stable_baselines3(gae_lambda: float) -> None:
 
 
 def small_ppo(venv: Any, **options: Any) -> PPO:
-    chosen = {"n_steps": 8, "batch_size": 8, "n_epochs": 1, "gamma": GAMMA, **options}
-    return PPO("CnnPolicy", venv, policy_kwargs=TINY, seed=0, device="cpu", **chosen)
+    chosen = {"n_steps": 8, "batch_size": 8, "n_epochs": 1, "gamma": GAMMA, "seed": 0, **options}
+    return PPO("CnnPolicy", venv, policy_kwargs=TINY, device="cpu", **chosen)
 
 
 @pytest.mark.parametrize("gae_lambda", [0, 0.95, 1])
