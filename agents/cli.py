@@ -6,6 +6,7 @@ import ast
 import contextlib
 import io
 import logging
+import os
 import re
 import signal
 import sys
@@ -47,6 +48,8 @@ def run_script(main: Callable[[list[str]], None]) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_StderrHandler()])
     logging.getLogger("agents").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # For environments of the user's own, as --env my_module:MyEnv-v0; last, to shadow nothing.
+    sys.path.append(os.getcwd())
     try:
         main(sys.argv[1:])
     except TrainingStopped as stop:

@@ -131,9 +131,9 @@ def resume(
             else:
                 console.print("there is no checkpoint yet: beginning again")
             # The run on disk changes only now, when nothing of it can be refused any more.
+            run.truncate_metrics(step if checkpoint else -1)
             if config != before:
                 run.update_config({"config": config.to_json()})
-            run.truncate_metrics(step if checkpoint else -1)
             _run(training, purge_step=step + 1 if checkpoint else 0)
     return run_dir
 

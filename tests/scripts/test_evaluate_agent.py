@@ -1,0 +1,150 @@
+"""Evaluating the agent of a run from the command line, whatever state the run is in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from script_runs import ROLLOUT, TINY, read, run_script
+
+from envs.errors import UserError
+from rlcnn.runs import RunDirectory
+
+Script = Callable[..., None]
+
+
+@pytest.fixture
+def evaluate(
+    evaluate_agent: Script, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., dict[str, Any]]:
+    """What the script writes to standard output with ``--json``."""
+
+    def evaluate(*arguments: object) -> dict[str, Any]:
+        capsys.readouterr()
+        evaluate_agent(*arguments, "--json")
+        told: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return told
+
+    return evaluate
+
+
+def test_the_figures_are_those_of_the_runs_own_evaluation(finished: tuple[Path, str]) -> None:
+    run = finished[0]
+    done = run_script("evaluate_agent", run, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["run"] == str(run)
+    assert told["step"] == 3 * ROLLOUT
+    assert told["eval"] == read(run / "summary.json")["eval"]
+    assert told["videos"] == []
+
+
+def test_a_run_in_progress_is_read_and_left_as_it_is(
+    evaluate: Callable[..., dict[str, Any]], finished: tuple[Path, str], finished_copy: Path
+) -> None:
+    (finished_copy / "summary.json").unlink()
+    with RunDirectory.open(finished_copy, write=True):
+        before = {path: path.read_bytes() for path in finished_copy.rglob("*") if path.is_file()}
+        told = evaluate(finished_copy)
+        after = {path: path.read_bytes() for path in finished_copy.rglob("*") if path.is_file()}
+    assert told["eval"] == read(finished[0] / "summary.json")["eval"]
+    assert after == before
+
+
+def test_games_seed_checkpoint_and_determinism_can_be_chosen(
+    evaluate: Callable[..., dict[str, Any]], finished: tuple[Path, str]
+) -> None:
+    run = finished[0]
+    own = read(run / "summary.json")["eval"]
+    other = evaluate(run, "--episodes", 3, "--seed", 5)["eval"]
+    assert other["episodes"] == 3
+    assert other["protocol"] == {**own["protocol"], "seed": 5, "environments": 3}
+    assert other["lengths"] == evaluate(run, "--episodes", 3, "--seed", 5)["eval"]["lengths"]
+    assert evaluate(run, "--checkpoint", ROLLOUT, "--stochastic")["step"] == ROLLOUT
+    path = run / "checkpoints" / f"{ROLLOUT:012d}"
+    assert evaluate(run, "--checkpoint", path)["step"] == ROLLOUT
+
+
+def test_games_are_filmed_into_the_run(evaluate_agent: Script, finished_copy: Path) -> None:
+    result = finished_copy / "result.json"
+    evaluate_agent(finished_copy, "--episodes", 0, "--video", 2, "--json", result)
+    told = read(result)
+    assert told["eval"] is None
+    films = [Path(film["path"]) for film in told["videos"]]
+    assert len(set(films)) == 2
+    assert all(film.parent == finished_copy / "videos" for film in films)
+    assert films[0].read_bytes() != films[1].read_bytes()
+    # The first game is the one that the run itself filmed.
+    (own,) = set(finished_copy.glob("videos/*.mp4")) - set(films)
+    assert films[0].read_bytes() == own.read_bytes()
+
+
+def test_another_protocol_keeps_the_actions_that_were_learned(
+    train_agent: Script, evaluate: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    sticky = (*TINY, "--protocol", "sticky", "--total-steps", ROLLOUT, "--run-dir", run)
+    train_agent(*sticky)
+    own = read(run / "summary.json")["eval"]["protocol"]
+    assert own["full_action_space"] is True
+    assert own["repeat_action_probability"] == 0.25
+    classic = evaluate(run, "--protocol", "classic", "--deterministic", "--seed", 1)["eval"]
+    assert classic["protocol"]["name"] == "classic"
+    assert classic["protocol"]["repeat_action_probability"] == 0
+    assert classic["protocol"]["deterministic"] is True
+    # Breakout's own four actions would not fit the agent.
+    assert classic["protocol"]["full_action_space"] is True
+
+
+def test_the_result_is_told_in_lines_to_read(
+    evaluate_agent: Script, finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_agent(finished[0])
+    own = read(finished[0] / "summary.json")["eval"]
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"run:         {finished[0]}, step 384"
+    assert told[1].startswith(f"mean return: {own['mean_return']:.2f} (std 0.00, 1 games, classic")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "RUN_DIR"),
+        (("{run}", "--episodes", "-1"), "--episodes -1 must be at least 0"),
+        (("{run}", "--episodes", "0"), "nothing to do"),
+        (("{run}", "--video", "-1"), "--video -1 must be at least 0"),
+        (("{run}", "--seed", "-1"), "--seed -1 must be at least 0"),
+        (("{run}", "--protocol", "stiky"), 'unknown protocol "stiky".* Did you mean "sticky"'),
+        (("{run}", "--deterministic", "--stochastic"), "exclude each other"),
+        (("{run}", "--checkpoint", "17"), "no checkpoint 17: it has those of step 128, 256, 384$"),
+        (("{run}", "--device", "gpu"), 'unknown device "gpu"'),
+        (("{run}", "--determinstic"), 'Did you mean "--deterministic"'),
+        (("{run}/nowhere",), "nowhere does not exist"),
+        (("{run}/videos",), "holds no config.json, so it is not a run"),
+        (("{run}", "--json", "{run}/no/file.json"), "no such directory"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    arguments: tuple[str, ...], message: str, evaluate_agent: Script, finished: tuple[Path, str]
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        evaluate_agent(*(part.replace("{run}", str(finished[0])) for part in arguments))
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_without_a_checkpoint_cannot_be_evaluated_yet(
+    evaluate_agent: Script, finished_copy: Path
+) -> None:
+    for file in finished_copy.glob("checkpoints/*/policy.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"no whole checkpoint: .*384: policy.safetensors has"):
+        evaluate_agent(finished_copy)
+    with pytest.raises(UserError, match=r"128 is damaged: policy.safetensors has"):
+        evaluate_agent(finished_copy, "--checkpoint", "128")
+    shutil.rmtree(finished_copy / "checkpoints")
+    with pytest.raises(UserError, match="has no whole checkpoint yet"):
+        evaluate_agent(finished_copy)

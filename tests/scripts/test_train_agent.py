@@ -1,0 +1,322 @@
+"""Training from the command line, to its end, killed, stopped, resumed, extended and repeated."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from script_runs import (
+    ROLLOUT,
+    TINY,
+    command,
+    environment,
+    metrics,
+    policy,
+    read,
+    run_script,
+    steps_of,
+)
+
+from agents import load_agent, training
+from agents.callbacks import TrainingStopped
+from agents.config import DQNConfig, PPOConfig, TrainConfig
+from envs.errors import UserError
+from rlcnn.runs import RunDirectory
+
+Script = Callable[..., None]
+
+
+def without_clock(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: row[key] for key in row if not key.startswith("time/")} for row in rows]
+
+
+def learned(run: Path) -> list[int]:
+    """Steps of the rows that tell of learning."""
+    return [row["step"] for row in metrics(run) if "time/fps" in row]
+
+
+# -- to the end ------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_behind_all_that_was_promised(finished: tuple[Path, str]) -> None:
+    run, said = finished
+    summary = read(run / "summary.json")
+    assert summary["steps"] == 3 * ROLLOUT
+    assert summary["wall_seconds"] > 0
+    assert summary["steps_per_second"] > 0
+    assert summary["eval"]["episodes"] == len(summary["eval"]["returns"]) == 1
+    assert summary["eval"]["protocol"]["name"] == "classic"
+
+    config = read(run / "config.json")
+    assert config["config"]["device"] in ("cpu", "cuda")
+    assert config["config"]["precision"] == "fp32"
+    assert config["config"]["compile"] in ("on", "off")
+    assert {"command", "provenance"} <= set(config)
+
+    rows = metrics(run)
+    assert learned(run) == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
+    assert sum("train/loss" in row for row in rows) == 2
+    assert rows[-2]["eval/mean_return"] == summary["eval"]["mean_return"]
+    assert rows[-1]["video/game"] == summary["video"]
+    assert steps_of(run) == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT]
+    film = run / summary["video"]
+    assert film.read_bytes()[4:8] == b"ftyp"
+    assert any((run / "tb").iterdir())
+    for told in (str(run), str(film), str(run / "checkpoints" / f"{3 * ROLLOUT:012d}")):
+        assert told in said
+    assert load_agent(run).num_timesteps == 3 * ROLLOUT
+
+
+def test_an_offline_run_holds_figures_and_the_film_for_wandb(finished: tuple[Path, str]) -> None:
+    run, said = finished
+    assert "wandb:" not in said
+    (directory,) = (run / "wandb").glob("offline-run-*")
+    inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(directory)]
+    answer = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout
+    entries = [json.loads(line) for line in answer.splitlines()]
+    rows = [entry["history"]["item"] for entry in entries if entry["type"] == "history"]
+    kept = metrics(run)
+    assert [row["step"] for row in rows] == [row["step"] for row in kept]
+    assert rows[-2]["eval/mean_return"] == kept[-2]["eval/mean_return"]
+    film = directory / "files" / rows[-1]["video/game.path"]
+    assert film.read_bytes() == (run / kept[-1]["video/game"]).read_bytes()
+
+
+def test_help_explains_every_option_with_its_default(
+    train_agent: Script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as end:
+        train_agent("--preset", "zoo", "--help")
+    assert end.value.code == 0
+    told = capsys.readouterr().out
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    names.remove("ppo")
+    names.remove("dqn")
+    names += ["run_dir", "config", "resume"]
+    names += [f"ppo.{field.name}" for field in dataclasses.fields(PPOConfig)]
+    names += [f"dqn.{field.name}" for field in dataclasses.fields(DQNConfig)]
+    for name in names:
+        option = re.escape("--" + name.replace("_", "-"))
+        explained = re.search(rf"^\W+{option}[ ,](.*?)\(default:", told, re.DOTALL | re.MULTILINE)
+        assert explained, name
+        assert re.search(r"[A-Za-z]+ [a-z]+", explained[1].split("\n", 1)[-1]), name
+    assert re.search(r"--total-steps INT .*\(default: 10000000\)", told), "those of the preset"
+
+
+def test_a_configuration_repeats_a_run_and_the_command_line_overrides_it(
+    train_agent: Script, finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    origin = finished[0] / "config.json"
+    where = ("--track", "disabled", "--eval-episodes", "0", "--run-dir")
+    train_agent("--config", origin, *where, tmp_path / "same")
+    assert policy(tmp_path / "same") == policy(finished[0])
+    rows, repeated = metrics(finished[0]), metrics(tmp_path / "same")
+    assert without_clock(repeated[:3]) == without_clock(rows[:3])
+    assert read(tmp_path / "same" / "summary.json")["eval"] is None
+
+    train_agent("--config", origin, "--seed=5", "--total-steps", ROLLOUT, *where, tmp_path / "new")
+    old, new = read(origin)["config"], read(tmp_path / "new" / "config.json")["config"]
+    assert {name: new[name] for name in old if old[name] != new[name]} == {
+        "seed": 5,
+        "total_steps": ROLLOUT,
+        "track": "disabled",
+        "eval_episodes": 0,
+    }
+
+
+# -- killed and stopped ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run killed without warning while it learned, beyond its newest checkpoint."""
+    run = tmp_path_factory.mktemp("killed") / "run"
+    endless = [*TINY, "--total-steps", "1000000", "--checkpoint-every", "512"]
+    with subprocess.Popen(
+        command("train_agent", *endless, "--run-dir", run),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            while True:
+                assert process.poll() is None
+                time.sleep(0.02)
+                if not (run / "checkpoints").is_dir() or not steps_of(run):
+                    continue
+                if metrics(run)[-1]["step"] >= steps_of(run)[-1] + 2 * ROLLOUT:
+                    break
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert learned(run)[-1] > steps_of(run)[-1]
+    assert not (run / "summary.json").exists()
+    return run
+
+
+def test_kill_9_and_resume_neither_doubles_nor_loses_a_row(killed: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(killed, tmp_path / "run"))
+    before, checkpoint = metrics(run), steps_of(run)[-1]
+    end = checkpoint + 4 * ROLLOUT
+    done = run_script("train_agent", "--resume", run, "--total-steps", end)
+    assert done.returncode == 0, done.stderr
+    assert f"resuming from step {checkpoint:,}" in done.stderr
+    assert learned(run) == list(range(ROLLOUT, end + 1, ROLLOUT))
+    kept = checkpoint // ROLLOUT
+    assert metrics(run)[:kept] == before[:kept]
+    assert read(run / "summary.json")["steps"] == end == steps_of(run)[-1]
+    assert read(run / "config.json")["config"]["total_steps"] == end
+
+
+def test_two_resumes_of_one_checkpoint_are_bit_identical(
+    train_agent: Script, killed: Path, tmp_path: Path
+) -> None:
+    end = steps_of(killed)[-1] + 4 * ROLLOUT
+    runs = [Path(shutil.copytree(killed, tmp_path / name)) for name in ("one", "two")]
+    for run in runs:
+        train_agent("--resume", run, "--total-steps", end)
+    assert policy(runs[0]) == policy(runs[1]) != policy(killed)
+    rows = [without_clock(metrics(run)) for run in runs]
+    assert rows[0] == rows[1]
+    summaries = [read(run / "summary.json") for run in runs]
+    assert summaries[0]["eval"] == summaries[1]["eval"]
+
+
+def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    endless = [*TINY, "--total-steps", "1000000", "--checkpoint-every", "0"]
+    with subprocess.Popen(
+        command("train_agent", *endless, "--run-dir", run),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    (step,) = steps_of(run)
+    assert said.splitlines()[-1] == f"stopped at step {step:,}; go on with --resume {run}"
+    assert "Traceback" not in said
+    assert learned(run) == list(range(ROLLOUT, step + 1, ROLLOUT))
+    assert RunDirectory.open(run).latest_whole()[1] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_checkpoint_is_cut_stops_after_it(
+    number: int, train_agent: Script, finished_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = training.Training.checkpoint
+
+    def signalled(self: training.Training) -> None:
+        os.kill(os.getpid(), number)
+        cut(self)
+
+    monkeypatch.setattr(training.Training, "checkpoint", signalled)
+    with pytest.raises(TrainingStopped, match="go on with --resume"):
+        train_agent("--resume", finished_copy, "--total-steps", "100000", "--track", "disabled")
+    assert steps_of(finished_copy)[-1] == 4 * ROLLOUT
+    monkeypatch.undo()
+    # The summary of the shorter run does not pass for that of the longer.
+    train_agent("--resume", finished_copy, "--total-steps", 5 * ROLLOUT)
+    assert read(finished_copy / "summary.json")["steps"] == 5 * ROLLOUT
+    assert learned(finished_copy) == list(range(ROLLOUT, 5 * ROLLOUT + 1, ROLLOUT))
+
+
+# -- finished runs ---------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_done(train_agent: Script, finished: tuple[Path, str]) -> None:
+    before = metrics(finished[0])
+    with pytest.raises(UserError, match=r"is done: it took its 384 steps.*--total-steps 768$"):
+        train_agent("--resume", finished[0])
+    with pytest.raises(UserError, match="is done"):
+        train_agent("--resume", finished[0], "--total-steps", ROLLOUT)
+    assert metrics(finished[0]) == before
+
+
+def test_a_finished_run_is_extended(train_agent: Script, finished_copy: Path) -> None:
+    before = metrics(finished_copy)
+    train_agent("--resume", finished_copy, "--total-steps", 6 * ROLLOUT, "--eval-episodes", "2")
+    after = metrics(finished_copy)
+    assert after[: len(before)] == before
+    assert learned(finished_copy) == list(range(ROLLOUT, 6 * ROLLOUT + 1, ROLLOUT))
+    summary = read(finished_copy / "summary.json")
+    assert summary["steps"] == 6 * ROLLOUT
+    assert summary["eval"]["episodes"] == 2
+    # The schedule was stretched over the new length.
+    rates = [row["train/learning_rate"] for row in after if "train/learning_rate" in row]
+    assert rates == sorted(rates[:2], reverse=True) + sorted(rates[2:], reverse=True)
+    attempts = list((finished_copy / "wandb").glob("offline-run-*"))
+    assert len(attempts) == 2
+    assert len({path.name.rpartition("-")[2] for path in attempts}) == 1
+
+
+@pytest.mark.parametrize("interrupted", ["evaluate_agent", "film_agent"])
+def test_a_trained_run_that_was_not_yet_judged_only_needs_judging(
+    interrupted: str,
+    train_agent: Script,
+    finished: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, interrupted, interrupt)
+    run = tmp_path / "run"
+    config = ("--config", finished[0] / "config.json", "--track", "disabled")
+    with pytest.raises(KeyboardInterrupt):
+        train_agent(*config, "--run-dir", run)
+    assert f"--resume {run}" in capsys.readouterr().err.replace("\n", "")
+    assert steps_of(run)[-1] == 3 * ROLLOUT
+    trained = policy(run)
+    monkeypatch.undo()
+    train_agent("--resume", run)
+    assert policy(run) == trained == policy(finished[0])
+    assert read(run / "summary.json")["eval"] == read(finished[0] / "summary.json")["eval"]
+    assert without_clock(metrics(run)) == without_clock(metrics(finished[0]))
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(
+    train_agent: Script, finished: tuple[Path, str], finished_copy: Path
+) -> None:
+    shutil.rmtree(finished_copy / "checkpoints")
+    (finished_copy / "summary.json").unlink()
+    train_agent("--resume", finished_copy, "--track", "disabled")
+    assert policy(finished_copy) == policy(finished[0])
+    assert without_clock(metrics(finished_copy)) == without_clock(metrics(finished[0]))
+
+
+# -- DQN -------------------------------------------------------------------------------------------
+
+
+def test_dqn_trains_and_goes_on_with_its_replay(train_agent: Script, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    dqn = ("--dqn.buffer-size", "400", "--dqn.learning-starts", "64", "--dqn.batch-size", "8")
+    train_agent(
+        *("--algo", "dqn", "--env", "ALE/Kangaroo-v5", "--num-envs", "4", "--num-threads", "1"),
+        *("--total-steps", "200", "--checkpoint-every", "100", "--eval-episodes", "0", *dqn),
+        *("--track", "disabled", "--run-dir", run),
+    )
+    held = [path.parent.name for path in run.glob("checkpoints/*/replay.safetensors")]
+    assert held == [f"{200:012d}"], "only the newest checkpoint holds the replay"
+    first = policy(run)
+    train_agent("--resume", run, "--total-steps", "300", "--no-save-replay")
+    assert policy(run) != first
+    assert read(run / "summary.json")["steps"] == 300
+    assert not list(run.glob(f"checkpoints/{300:012d}/replay.safetensors"))
