@@ -45,7 +45,7 @@ class Compiled(Generic[P, R]):
         except Exception as error:
             # Whatever it is, an uncompiled call shows whether the function itself is to blame.
             result = self._function(*args, **kwargs)
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             _log.warning("the %s runs uncompiled: %s", self._what, reason)
             self._call = self._function
             return result
