@@ -79,7 +79,8 @@ class StopRequest(BaseCallback):
             raise KeyboardInterrupt
         self.requested = True
         self._tell(
-            "stopping with a checkpoint after this update; Ctrl-C again stops at once without"
+            "stopping with a checkpoint when what is under way is done;"
+            " Ctrl-C again stops at once, without one"
         )
 
     def _on_rollout_start(self) -> None:

@@ -72,8 +72,11 @@ def _users_problem(error: Exception) -> str | None:
         return str(error)
     # torch has no exception of its own for the host's memory.
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error):
-        first_line = (str(error).splitlines() or [""])[0]
-        return f"out of memory; fewer environments or smaller batches need less. {first_line}"
+        tried = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
+        return (
+            f"out of memory{f' ({tried[0].lower()})' if tried else ''}: fewer environments, shorter"
+            " rollouts or smaller batches need less"
+        )
     return None
 
 

@@ -23,6 +23,15 @@ Preset = Literal["fast", "zoo"]
 Schedule = Literal["constant", "linear"]
 MAX_SEED = 2**31 - 1
 MAX_THREADS = 1024
+MAX_COUNT = 2**31 - 1
+# Beyond these nothing is learned any more, and emulators or torch fail in ways of their own.
+LARGEST = {
+    "total_steps": 10**12,
+    "num_envs": 4096,
+    "obs_size": 1024,
+    "frame_stack": 64,
+    "keep_checkpoints": 10**6,
+}
 LEAST_STEPS_TO_COMPILE = 200_000
 
 
@@ -83,7 +92,7 @@ class DQNConfig:
     train_freq: int = 4
     """Environment steps (over all environments) for each round of updates."""
     gradient_steps: int = 1
-    """Updates in a round."""
+    """Updates in a round; -1 makes as many as steps."""
     n_steps: int = 1
     """Rewards summed before bootstrapping (n-step returns)."""
     target_update_interval: int = 1_000
@@ -186,8 +195,8 @@ class TrainConfig:
         _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
         _check_choice("compile", self.compile, ("auto", "on", "off"))
         _check_choice("track", self.track, ("disabled", "offline", "online"))
-        for name in ("total_steps", "num_envs", "obs_size", "frame_stack", "keep_checkpoints"):
-            _check_range(name, getattr(self, name), least=1)
+        for name, most in LARGEST.items():
+            _check_range(name, getattr(self, name), least=1, most=most)
         for name in ("eval_every", "eval_episodes", "video_every", "checkpoint_every"):
             _check_range(name, getattr(self, name), least=0)
         _check_range("num_threads", self.num_threads, least=0, most=MAX_THREADS)
@@ -217,38 +226,49 @@ class TrainConfig:
         return "on" if worth_it and device == "cpu" and can_compile() else "off"
 
 
-# rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari". Its PPO is that of Schulman
-# et al. 2017, table 5, with 4 epochs for 3 and a value coefficient of 0.5 for 1; its DQN has a
-# smaller replay than Mnih et al. 2015, and Adam.
+# Sources: "zoo" is rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari"; "sb3" the
+# default of stable-baselines3 2.9, which the zoo leaves as it is.
 ZOO = TrainConfig(
     preset="zoo",
-    total_steps=10_000_000,
-    num_envs=8,
+    total_steps=10_000_000,  # zoo
+    num_envs=8,  # zoo
     ppo=PPOConfig(
-        learning_rate=2.5e-4,
-        learning_rate_schedule="linear",
-        n_steps=128,
-        batch_size=256,
-        n_epochs=4,
-        clip_range=0.1,
-        clip_range_schedule="linear",
-        ent_coef=0.01,
-        vf_coef=0.5,
+        learning_rate=2.5e-4,  # zoo; Schulman et al. 2017, table 5
+        learning_rate_schedule="linear",  # zoo; Schulman et al. 2017, table 5
+        n_steps=128,  # zoo; Schulman et al. 2017, table 5
+        batch_size=256,  # zoo; Schulman et al. 2017, table 5
+        n_epochs=4,  # zoo; 3 in Schulman et al. 2017
+        gamma=0.99,  # sb3; Schulman et al. 2017, table 5
+        gae_lambda=0.95,  # sb3; Schulman et al. 2017, table 5
+        clip_range=0.1,  # zoo; Schulman et al. 2017, table 5
+        clip_range_schedule="linear",  # zoo; Schulman et al. 2017, table 5
+        clip_range_vf=None,  # sb3
+        normalize_advantage=True,  # sb3
+        ent_coef=0.01,  # zoo; Schulman et al. 2017, table 5
+        vf_coef=0.5,  # zoo; 1 in Schulman et al. 2017
+        max_grad_norm=0.5,  # sb3
+        target_kl=None,  # sb3
     ),
     dqn=DQNConfig(
-        learning_rate=1e-4,
-        buffer_size=100_000,
-        learning_starts=100_000,
-        batch_size=32,
-        train_freq=4,
-        gradient_steps=1,
-        target_update_interval=1_000,
-        exploration_fraction=0.1,
-        exploration_final_eps=0.01,
+        learning_rate=1e-4,  # zoo
+        learning_rate_schedule="constant",  # zoo
+        buffer_size=100_000,  # zoo; 1,000,000 in Mnih et al. 2015
+        learning_starts=100_000,  # zoo; 50,000 in Mnih et al. 2015
+        batch_size=32,  # zoo; Mnih et al. 2015, extended data table 1
+        tau=1.0,  # sb3
+        gamma=0.99,  # sb3; Mnih et al. 2015, extended data table 1
+        train_freq=4,  # zoo; Mnih et al. 2015, extended data table 1
+        gradient_steps=1,  # zoo
+        n_steps=1,  # sb3; Mnih et al. 2015
+        target_update_interval=1_000,  # zoo; 10,000 updates in Mnih et al. 2015
+        exploration_fraction=0.1,  # zoo: 1,000,000 steps of its run; so in Mnih et al. 2015
+        exploration_initial_eps=1.0,  # sb3; Mnih et al. 2015, extended data table 1
+        exploration_final_eps=0.01,  # zoo; 0.1 in Mnih et al. 2015
+        max_grad_norm=10.0,  # sb3
     ),
 )
 
-# Chosen by measuring on two cores without a GPU: docs/results.md has the curves.
+# Chosen on two cores without a GPU, by runs on Pong; docs/results.md shows what it gives.
 FAST = replace(
     ZOO,
     preset="fast",
@@ -420,8 +440,10 @@ def _check_hyperparameters(algo: str, values: dict[str, Any]) -> None:
         option = f"{algo}.{name}"
         if name.endswith("_schedule"):
             _check_choice(option, value, ("constant", "linear"))
+        elif name == "gradient_steps" and value == -1:
+            continue
         elif name in _POSITIVE:
-            _check_range(option, value, least=1)
+            _check_range(option, value, least=1, most=MAX_COUNT)
         elif name in _FRACTIONS:
             _check_range(option, value, least=0, most=1)
             if name == "exploration_fraction" and value == 0:

@@ -88,6 +88,8 @@ BAD_OPTIONS = [
     ("--total-steps 1.5", '--total-steps "1.5" is not a whole number'),
     ("--total-steps -5", "--total-steps -5 must be at least 1"),
     ("--num-envs 0", "--num-envs 0 must be at least 1"),
+    ("--num-envs 3000000000", "--num-envs 3000000000 must be at least 1 and at most 4096"),
+    ("--obs-size 100000", "--obs-size 100000 must be at least 1 and at most 1024"),
     ("--seed -1", "--seed -1 must be at least 0 and at most 2147483647"),
     ("--seed 2147483648", "--seed 2147483648 must be at least 0 and at most 2147483647"),
     ("--eval-every -1", "--eval-every -1 must be at least 0"),
