@@ -98,9 +98,15 @@ def load_agent(
     )
     with closing(make_train_env(config)) as venv:
         model = build_agent(config, venv)
-    # Chosen only now: a run in progress replaces its old checkpoints.
-    path = find_checkpoint(run, checkpoint)
-    load_policy(model, path)
+    for last_try in (False, False, True):
+        path = find_checkpoint(run, checkpoint)
+        try:
+            load_policy(model, path)
+            break
+        except UserError:
+            # A run in progress removes its old checkpoints: there is a newer one then.
+            if last_try or path.exists():
+                raise
     model.num_timesteps = int(path.name)
     return model
 
@@ -117,6 +123,9 @@ def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path
     """
     if wanted is None:
         newest, broken = run.latest_whole()
+        if broken:
+            # Perhaps only because a run in progress replaced it while it was read.
+            newest, broken = run.latest_whole()
         if newest is None:
             found = f": {broken[0].path}: {broken[0].reason}" if broken else " yet"
             raise UserError(f"run {run.path} has no whole checkpoint{found}")

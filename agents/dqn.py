@@ -355,11 +355,12 @@ class DQN(SB3DQN):
 
             self._update_info_buffer(infos, dones)
             self._on_step()
-            for _ in range(int(dones.sum())):
-                num_collected_episodes += 1
-                self._episode_num += 1
-                if log_interval is not None and self._episode_num % log_interval == 0:
-                    self.dump_logs()
+            ended = int(dones.sum())
+            num_collected_episodes += ended
+            self._episode_num += ended
+            # At most once a step: rows of metrics are keyed by it.
+            if log_interval is not None and self._episode_num % log_interval < ended:
+                self.dump_logs()
         if continue_training:
             callback.on_rollout_end()
         return RolloutReturn(num_collected_steps, num_collected_episodes, continue_training)

@@ -15,7 +15,9 @@ def derive_seed(seed: int, purpose: Purpose, step: int = 0) -> int:
     """The seed of one use at one step of a run, at least 0 and below 2**31.
 
     Each purpose has a range of seeds to itself, so none ever takes another's. Within it, seed and
-    step choose (numpy's ``SeedSequence``).
+    step choose (numpy's ``SeedSequence``). The games of a vector of environments are seeded by
+    hashing this seed once more: two games of different purposes start alike by chance only, as
+    two numbers of 31 bits are equal.
 
     Args:
         seed: the run's.

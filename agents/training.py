@@ -122,6 +122,11 @@ def resume(
     with RunDirectory.open(run_dir, write=True) as run, use_threads(config.num_threads):
         checkpoint = newest_checkpoint(run, console)
         step = int(checkpoint.name) if checkpoint else 0
+        if config.total_steps < min(step, before.total_steps):
+            raise UserError(
+                f"--total-steps {config.total_steps} lies behind the run, which has learned from"
+                f" {step:,} steps"
+            )
         with closing(make_train_env(config)) as venv:
             model = build_agent(config, venv, step)
             check_resources(model, config, run_dir)

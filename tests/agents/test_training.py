@@ -601,8 +601,8 @@ def test_what_a_run_holds_already_counts_as_room_for_it(
 
 
 def test_too_small_a_memory_is_told_before_the_start(tmp_path: Path) -> None:
-    config = replace(DQN, dqn=replace(DQN.dqn, buffer_size=10**10))
-    with pytest.raises(UserError, match=r"\Aa replay of 10,000,000,000 transitions needs [^\n]*\Z"):
+    config = replace(DQN, dqn=replace(DQN.dqn, buffer_size=2 * 10**9))
+    with pytest.raises(UserError, match=r"\Aa replay of 2,000,000,000 transitions needs [^\n]*\Z"):
         train(config, tmp_path / "run", console=quiet())
     assert not (tmp_path / "run").exists()
 
