@@ -10,7 +10,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,15 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.event_pb2 import SessionLog
 
 from agents import builder, load_agent, training
 from agents import config as configuration
 from agents.callbacks import TrainingStopped
 from agents.config import DQNConfig, PPOConfig, TrainConfig, read_config
 from agents.evaluation import evaluate_agent
+from agents.seeding import derive_seed
 from agents.training import Training, change_config, default_run_dir, resume, train
 from envs.errors import UserError
 from envs.protocol import PROTOCOLS
@@ -368,6 +371,46 @@ def test_two_resumes_of_one_checkpoint_are_alike_to_the_bit(
         resume(runs[-1], console=quiet())
     assert_equal(*map(learned, runs))
     assert_equal(*map(rows_of, runs))
+
+
+def tensorboard_restarts(run_dir: Path) -> list[int]:
+    """The steps from which TensorBoard is told that what it holds was done again."""
+    return [
+        event.step
+        for path in sorted((run_dir / "tb").iterdir())
+        for event in EventFileLoader(str(path)).Load()
+        if event.session_log.status == SessionLog.START
+    ]
+
+
+def test_tensorboard_shows_nothing_twice(stopped: dict[str, Path], tmp_path: Path) -> None:
+    run_dir = copied(stopped["ppo"], tmp_path / "run")
+    assert tensorboard_restarts(run_dir) == []
+    resume(run_dir, {"total_steps": 128}, console=quiet())
+    assert tensorboard_restarts(run_dir) == [113]
+    again = copied(stopped["ppo"], tmp_path / "again")
+    shutil.rmtree(again / "checkpoints")
+    resume(again, {"total_steps": 16}, console=quiet())
+    assert tensorboard_restarts(again) == [0]
+
+
+@BOTH
+def test_a_resumed_run_plays_new_games(algo: str) -> None:
+    config = {"ppo": PPO, "dqn": DQN}[algo]
+    seen = []
+    for step in (0, 112):
+        with (
+            closing(builder.make_train_env(config)) as venv,
+            closing(builder.make_train_env(config)) as expected,
+        ):
+            builder.build_agent(config, venv, step)
+            expected.seed(derive_seed(config.seed, "train", step))
+            expected.reset(), venv.reset()
+            actions = np.zeros(2, dtype=int)
+            games = [[env.step(actions)[0] for _ in range(20)] for env in (venv, expected)]
+        np.testing.assert_array_equal(*games)
+        seen.append(np.array(games[0]))
+    assert (seen[0] != seen[1]).any()
 
 
 def test_rows_after_the_checkpoint_are_done_again_not_doubled(
