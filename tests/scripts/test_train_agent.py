@@ -262,9 +262,11 @@ def test_a_finished_run_is_extended(train_agent: Script, finished_copy: Path) ->
     summary = read(finished_copy / "summary.json")
     assert summary["steps"] == 6 * ROLLOUT
     assert summary["eval"]["episodes"] == 2
-    # The schedule was stretched over the new length.
+    # The schedule was stretched over the new length: up from nothing, and down again. Rows tell of
+    # the update before them.
     rates = [row["train/learning_rate"] for row in after if "train/learning_rate" in row]
-    assert rates == sorted(rates[:2], reverse=True) + sorted(rates[2:], reverse=True)
+    first = read(finished_copy / "config.json")["config"]["ppo"]["learning_rate"]
+    assert rates == pytest.approx([first * left for left in (2 / 3, 1 / 3, 0, 1 / 3, 1 / 6)])
     attempts = list((finished_copy / "wandb").glob("offline-run-*"))
     assert len(attempts) == 2
     assert len({path.name.rpartition("-")[2] for path in attempts}) == 1
@@ -314,7 +316,7 @@ def test_dqn_trains_and_goes_on_with_its_replay(train_agent: Script, tmp_path: P
     run = tmp_path / "run"
     dqn = ("--dqn.buffer-size", "400", "--dqn.learning-starts", "64", "--dqn.batch-size", "8")
     train_agent(
-        *("--algo", "dqn", "--env", "ALE/Kangaroo-v5", "--num-envs", "4", "--num-threads", "1"),
+        *("--algo", "dqn", "--env", "ALE/Kangaroo-v5", "--num-envs", "4", "--obs-size", "44"),
         *("--total-steps", "200", "--checkpoint-every", "100", "--eval-episodes", "0", *dqn),
         *("--track", "disabled", "--run-dir", run),
     )
