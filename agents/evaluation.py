@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import TrainConfig
 from agents.seeding import Purpose, derive_seed
+from envs.atari import AtariVecEnv
 from envs.camera import FilmResult, film_episode
 from envs.errors import UserError
 from envs.make import make_vec_env
@@ -164,13 +165,23 @@ def evaluate_agent(
         lengths=[g["l"] for g in games],
         truncated=sum(g["truncated"] for g in games),
         protocol={
-            **dataclasses.asdict(conventions),
+            **_facts(conventions, venv),
             "environments": venv.num_envs,
             "seed": seed,
             "deterministic": deterministic,
             "epsilon": player.epsilon,
         },
     )
+
+
+def _facts(conventions: AtariProtocol, venv: VecEnv) -> dict[str, Any]:
+    """What of a protocol an evaluation in ``venv`` goes by."""
+    facts = dataclasses.asdict(conventions)
+    for training_only in ("terminal_on_life_loss", "clip_rewards"):
+        del facts[training_only]
+    if isinstance(venv, AtariVecEnv):
+        return facts
+    return {name: facts[name] for name in ("name", "max_episode_steps")}
 
 
 def game_environments(episodes: int) -> int:

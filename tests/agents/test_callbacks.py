@@ -6,7 +6,7 @@ import io
 import signal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
@@ -82,6 +82,7 @@ def test_dqn_stands_between_updates_after_each_step_of_the_vector() -> None:
     assert steps_called(make_dqn(), 10, 60) == [12, 20, 32, 40, 52]
 
 
+@settings(deadline=None)
 @given(
     every=st.integers(1, 50),
     rollout=st.integers(1, 30),
