@@ -316,7 +316,8 @@ def test_dqn_trains_and_goes_on_with_its_replay(train_agent: Script, tmp_path: P
     run = tmp_path / "run"
     dqn = ("--dqn.buffer-size", "400", "--dqn.learning-starts", "64", "--dqn.batch-size", "8")
     train_agent(
-        *("--algo", "dqn", "--env", "ALE/Kangaroo-v5", "--num-envs", "4", "--obs-size", "44"),
+        *("--algo", "dqn", "--env", "ALE/Kangaroo-v5", "--num-envs", "4", "--num-threads", "1"),
+        *("--obs-size", "44"),
         *("--total-steps", "200", "--checkpoint-every", "100", "--eval-episodes", "0", *dqn),
         *("--track", "disabled", "--run-dir", run),
     )
