@@ -95,16 +95,16 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
     chosen = {} if default is None else {"default": default}
     if {"-h", "--help"} & set(arguments):
         tyro.cli(options, args=["--help"], description=options.__doc__, **chosen)
-    known = _known_options(options, chosen)
-    for argument in arguments:
-        name = argument.split("=")[0].replace("_", "-")
-        if name.startswith("--") and name not in known:
-            raise UserError(f'unknown option "{argument}".{nearest(name, known)}')
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
             return tyro.cli(options, args=list(arguments), **chosen)
     except SystemExit as error:
+        known = _known_options(options, chosen)
+        for argument in arguments:
+            name = argument.split("=")[0].replace("_", "-")
+            if name.startswith("--") and name not in known:
+                raise UserError(f'unknown option "{argument}".{nearest(name, known)}') from error
         raise UserError(_plain(told.getvalue())) from error
 
 
