@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
 
+from envs.cgroups import CGROUP_ROOT, MEMBERSHIP, control_groups
 from envs.errors import UserError
 
 # What networks, activations and kernels want of a GPU beside what is stored there.
@@ -16,8 +18,8 @@ _GPU_HEADROOM = 2**30
 def available_memory(
     device: torch.device | str,
     meminfo: Path = Path("/proc/meminfo"),
-    cgroup_root: Path = Path("/sys/fs/cgroup"),
-    membership: Path = Path("/proc/self/cgroup"),
+    cgroup_root: Path = CGROUP_ROOT,
+    membership: Path = MEMBERSHIP,
 ) -> int | None:
     """Bytes this process may still use on ``device``, or None where the system does not say.
 
@@ -37,7 +39,8 @@ def available_memory(
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type != "cpu":
         return None
-    left = [*_kernel_available(meminfo), *_left_in_groups(cgroup_root, membership)]
+    groups = control_groups("memory", root=cgroup_root, membership=membership)
+    left = [*_kernel_available(meminfo), *chain.from_iterable(map(_left_in_group, groups))]
     return max(0, min(left)) if left else None
 
 
@@ -86,22 +89,6 @@ def _kernel_available(meminfo: Path) -> Iterator[int]:
     for line in lines:
         if line.startswith("MemAvailable:"):
             yield int(line.split()[1]) * 1024
-
-
-def _left_in_groups(cgroup_root: Path, membership: Path) -> Iterator[int]:
-    """What each limit on this process's groups, and on those around them, leaves."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        lines = []
-    paths = {line.split(":", 2)[2].lstrip("/") for line in lines if line.count(":") >= 2}
-    for hierarchy in (cgroup_root, cgroup_root / "memory"):
-        # In a container the mount itself may be this process's group.
-        for path in ("", *paths):
-            group = hierarchy / path
-            while group.is_relative_to(hierarchy):
-                yield from _left_in_group(group)
-                group = group.parent
 
 
 def _left_in_group(group: Path) -> Iterator[int]:

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from agents.frames import FrameRing
 from agents.sampling import NStepReturns, UniformSampler
+from agents.support import check_stacking
 from envs.errors import UserError
 from envs.stacking import FrameStacking
 
@@ -345,12 +346,8 @@ def _layout(
             f"buffer_size {buffer_size} has no room for a transition of each of {n_envs}"
             f" environments: it must be at least {n_envs}"
         )
-    channels, height, width = observation_space.shape
-    if channels != stacking.depth * stacking.channels:
-        raise UserError(
-            f"the environment says it stacks {stacking.depth} frames of {stacking.channels}"
-            f" channels, but its observations have {channels} channels"
-        )
+    check_stacking(observation_space, stacking)
+    height, width = observation_space.shape[1:]
     capacity = buffer_size // n_envs
     frame_rows = capacity + capacity // 100 + 2 * stacking.depth
     steps = (capacity, n_envs)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from envs.cgroups import CGROUP_ROOT, MEMBERSHIP, control_groups
 
-def usable_cores(
-    cgroup_root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
-) -> int:
+
+def usable_cores(cgroup_root: Path = CGROUP_ROOT, membership: Path = MEMBERSHIP) -> int:
     """Cores within the affinity mask and the container's CPU quota, at least one.
 
     ``os.cpu_count`` counts the machine's, of which a container may be given few; more threads than
@@ -21,30 +20,9 @@ def usable_cores(
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quotas = list(_quotas(cgroup_root, membership))
+    groups = control_groups("cpu", "cpu,cpuacct", root=cgroup_root, membership=membership)
+    quotas = [quota for quota in map(_read_quota, groups) if quota is not None]
     return max(1, min([cores, *(int(quota) for quota in quotas)]))
-
-
-def _quotas(cgroup_root: Path, membership: Path) -> Iterator[float]:
-    """CPU quotas, in cores, of this process's groups and all groups around them."""
-    for hierarchy in (cgroup_root, cgroup_root / "cpu", cgroup_root / "cpu,cpuacct"):
-        for group in _groups(membership):
-            directory = hierarchy / group
-            for level in (directory, *directory.parents):
-                if not level.is_relative_to(hierarchy):
-                    break
-                quota = _read_quota(level)
-                if quota is not None:
-                    yield quota
-
-
-def _groups(membership: Path) -> list[str]:
-    """Paths of this process's groups, relative to the mount; the mount itself is always one."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        lines = []
-    return ["", *{line.split(":", 2)[2].lstrip("/") for line in lines if line.count(":") >= 2}]
 
 
 def _read_quota(group: Path) -> float | None:
