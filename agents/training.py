@@ -79,6 +79,7 @@ def train(
             "provenance": provenance(),
         }
         with RunDirectory.create(run_dir, document) as run:
+            run.begin_attempt()
             _run(Training(run, config, model, console), purge_step=None)
     return run_dir
 
@@ -108,18 +109,19 @@ def resume(
         TrainingStopped: as :func:`train`.
     """
     console = console or make_console()
-    run = RunDirectory.open(run_dir)
-    before = read_config(run)
-    config = change_config(before, changes or {})
-    config.validate()
-    config = config.resolve()
-    summary = run.summary()
-    if summary is not None and summary.get("steps", 0) >= config.total_steps:
-        raise UserError(
-            f"run {run_dir} is done: it took its {summary['steps']:,} steps."
-            f" Extend it with --total-steps {2 * before.total_steps}"
-        )
-    with RunDirectory.open(run_dir, write=True) as run, use_threads(config.num_threads):
+    with ExitStack() as stack:
+        run = stack.enter_context(RunDirectory.open(run_dir, write=True))
+        before = read_config(run)
+        config = change_config(before, changes or {})
+        config.validate()
+        config = config.resolve()
+        summary = run.summary()
+        if summary is not None and summary.get("steps", 0) >= config.total_steps:
+            raise UserError(
+                f"run {run_dir} is done: it took its {summary['steps']:,} steps."
+                f" Extend it with --total-steps {2 * before.total_steps}"
+            )
+        run.recover()
         checkpoint = newest_checkpoint(run, console)
         step = int(checkpoint.name) if checkpoint else 0
         if config.total_steps < min(step, before.total_steps):
@@ -127,19 +129,21 @@ def resume(
                 f"--total-steps {config.total_steps} lies behind the run, which has learned from"
                 f" {step:,} steps"
             )
-        with closing(make_train_env(config)) as venv:
-            model = build_agent(config, venv, step)
-            check_resources(model, config, run_dir)
-            training = Training(run, config, model, console)
-            if checkpoint:
-                training.restore(checkpoint)
-            else:
-                console.print("there is no checkpoint yet: beginning again")
-            # The run on disk changes only now, when nothing of it can be refused any more.
-            run.truncate_metrics(step if checkpoint else -1)
-            if config != before:
-                run.update_config({"config": config.to_json()})
-            _run(training, purge_step=step + 1 if checkpoint else 0)
+        stack.enter_context(use_threads(config.num_threads))
+        venv = stack.enter_context(closing(make_train_env(config)))
+        model = build_agent(config, venv, step)
+        check_resources(model, config, run_dir)
+        training = Training(run, config, model, console)
+        if checkpoint:
+            training.restore(checkpoint)
+        else:
+            console.print("there is no checkpoint yet: beginning again")
+        # The run on disk changes only now, when nothing of it can be refused any more.
+        run.truncate_metrics(step if checkpoint else -1)
+        run.begin_attempt()
+        if config != before:
+            run.update_config({"config": config.to_json()})
+        _run(training, purge_step=step + 1 if checkpoint else 0)
     return run_dir
 
 

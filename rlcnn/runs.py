@@ -98,7 +98,6 @@ class RunDirectory:
             _require_vacant(path)
             write_json_atomic(path / "config.json", run._config)
             run._make_directories()
-            run._count_attempt()
         except BaseException:
             run.close()
             raise
@@ -106,17 +105,18 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> Self:
-        """Open a run that exists.
+        """Open a run that exists. Nothing in it is touched.
 
         Args:
             path: The run's directory.
-            write: Hold the run for writing: counts one more attempt, and clears away what a killed
-                process left half-written. Without it nothing in the directory is touched, so a
-                run can be read while another process trains it.
+            write: Hold the run for writing, so that nobody else changes it. Without it a run can
+                be read while another process trains it. What a killed process left half-written
+                stays until :meth:`recover`.
 
         Raises:
             UserError: The directory is missing, not a directory, empty, no run, its config.json is
-                truncated or corrupted, or (``write``) another process holds it.
+                truncated or corrupted, or (``write``) another process holds it or the record of
+                attempts is.
         """
         path = Path(path)
         try:
@@ -127,13 +127,14 @@ class RunDirectory:
         if not write:
             return cls(path, config, lock=None)
         with disk_errors(path):
-            run = cls(path, config, _acquire(path))
+            lock = _acquire(path)
         try:
-            run._make_directories()
-            run._clear_leftovers()
-            run._count_attempt()
+            # Again: whoever held the lock until now may have changed it.
+            run = cls(path, read_json(path / "config.json"), lock)
+            # What will be written on must be readable: better found out before anything changes.
+            run._attempts()
         except BaseException:
-            run.close()
+            lock.close()
             raise
         return run
 
@@ -178,6 +179,41 @@ class RunDirectory:
     def attempts(self) -> int:
         """How often the run was started or resumed: 1 during the first attempt."""
         return len(self._attempts())
+
+    def begin_attempt(self) -> None:
+        """Note in ``attempts.json`` that the run is started or goes on: now, here.
+
+        Raises:
+            UserError: The disk is full or cannot be written.
+        """
+        self._require_lock()
+        attempt = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": platform.node(),
+            "pid": os.getpid(),
+        }
+        write_json_atomic(self.path / "attempts.json", {"attempts": [*self._attempts(), attempt]})
+
+    def recover(self) -> None:
+        """Clear away what a killed process was writing; bring back what it was about to replace.
+
+        Raises:
+            UserError: The disk cannot be written.
+        """
+        self._require_lock()
+        self._make_directories()
+        with disk_errors(self.path):
+            for path in self.path.glob(".*.tmp"):
+                path.unlink()
+            for path in self.checkpoints_dir.glob(".*"):
+                final = path.with_name(path.name.removeprefix(".").removesuffix(_OLD))
+                if path.name.endswith(_OLD) and not final.exists():
+                    path.rename(final)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
+            if self.metrics_path.exists():
+                rows = self.metrics_path.read_bytes()
+                os.truncate(self.metrics_path, rows.rfind(b"\n") + 1)
 
     def update_config(self, changes: Mapping[str, Any]) -> None:
         """Replace top-level keys of the configuration, in memory and in ``config.json``.
@@ -362,14 +398,6 @@ class RunDirectory:
         path = self.path / "attempts.json"
         return list(read_json(path).get("attempts", [])) if path.exists() else []
 
-    def _count_attempt(self) -> None:
-        attempt = {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "host": platform.node(),
-            "pid": os.getpid(),
-        }
-        write_json_atomic(self.path / "attempts.json", {"attempts": [*self._attempts(), attempt]})
-
     def _require_lock(self) -> None:
         if self._lock is None:
             raise RuntimeError(f"run {self.path} is not open for writing")
@@ -378,21 +406,6 @@ class RunDirectory:
         with disk_errors(self.path):
             for directory in (self.checkpoints_dir, self.videos_dir, self.tb_dir):
                 directory.mkdir(exist_ok=True)
-
-    def _clear_leftovers(self) -> None:
-        """Remove what a killed process was writing; bring back what it was about to replace."""
-        with disk_errors(self.path):
-            for path in self.path.glob(".*.tmp"):
-                path.unlink()
-            for path in self.checkpoints_dir.glob(".*"):
-                final = path.with_name(path.name.removeprefix(".").removesuffix(_OLD))
-                if path.name.endswith(_OLD) and not final.exists():
-                    path.rename(final)
-                else:
-                    shutil.rmtree(path, ignore_errors=True)
-            if self.metrics_path.exists():
-                rows = self.metrics_path.read_bytes()
-                os.truncate(self.metrics_path, rows.rfind(b"\n") + 1)
 
 
 def _entries(path: Path) -> list[str]:

@@ -466,6 +466,7 @@ def test_a_finished_run_is_done_unless_it_is_extended(
             resume(run_dir, changes, console=quiet())
         assert "--total-steps 640" in str(told.value)
     assert rows_of(run_dir) == rows_of(whole[algo])
+    assert RunDirectory.open(run_dir).attempts == 1
 
     resume(run_dir, {"total_steps": 400}, console=quiet())
     summary = RunDirectory.open(run_dir).summary()

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO
 
 import pytest
 import safetensors.torch
@@ -22,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.errors import UserError
+from rlcnn import runs
 from rlcnn.runs import RunDirectory
 
 CONFIG = {"seed": 7, "ppo": {"learning_rate": 2.5e-4}}
@@ -149,6 +151,8 @@ def test_reading_changes_nothing_and_cannot_write(run: RunDirectory) -> None:
     assert reader.metrics() == [{"step": 1, "loss": 1.0}]
     assert sorted(run.path.rglob("*")) == before
     for write in (
+        reader.begin_attempt,
+        reader.recover,
         lambda: reader.append_metrics(2, {}),
         lambda: reader.truncate_metrics(0),
         lambda: reader.update_config({}),
@@ -177,13 +181,43 @@ def test_a_run_that_is_forgotten_unclosed_is_free_again(tmp_path: Path) -> None:
         pass
 
 
-def test_attempts_count_openings_for_writing(run: RunDirectory) -> None:
+def test_attempts_are_counted_when_they_begin(run: RunDirectory) -> None:
+    assert run.attempts == 0
+    run.begin_attempt()
     assert run.attempts == 1
     run.close()
-    RunDirectory.open(run.path)
     with RunDirectory.open(run.path, write=True) as again:
-        assert again.attempts == 2
+        assert again.attempts == 1
+        again.begin_attempt()
     assert RunDirectory.open(run.path).attempts == 2
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_opening_touches_nothing(run: RunDirectory, write: bool) -> None:
+    run.begin_attempt()
+    run.append_metrics(1, {"loss": 1.0})
+    save(run, 1)
+    (run.checkpoints_dir / ".000000000002.0123abcd.tmp").mkdir()
+    run.close()
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    RunDirectory.open(run.path, write=write).close()
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_a_writer_reads_the_configuration_when_nobody_else_may_change_it(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = runs._acquire
+
+    def late(path: Path) -> IO[bytes]:
+        # Just before the lock is had, its last holder writes.
+        run.update_config({"seed": 8})
+        run.close()
+        return acquire(path)
+
+    monkeypatch.setattr(runs, "_acquire", late)
+    with RunDirectory.open(run.path, write=True) as again:
+        assert again.config["seed"] == 8
 
 
 # -- a killed process ------------------------------------------------------------------------------
@@ -207,6 +241,7 @@ open(run.metrics_path, "a").write('{"step": 200, "lo')
     assert reader.metrics() == [{"step": 100, "loss": 1.0}]
     assert len(list(run.checkpoints_dir.iterdir())) == 2
     with RunDirectory.open(run.path, write=True) as again:
+        again.recover()
         assert list(again.checkpoints_dir.iterdir()) == [whole]
         assert not list(again.path.glob("*.tmp"))
         again.append_metrics(101, {"loss": 0.5})
@@ -220,6 +255,7 @@ def test_a_kill_between_setting_aside_and_replacing_brings_the_old_one_back(
     checkpoint.rename(run.checkpoints_dir / ".000000000100.old")
     run.close()
     with RunDirectory.open(run.path, write=True) as again:
+        again.recover()
         assert again.latest_whole() == (checkpoint, [])
 
 

@@ -131,6 +131,7 @@ def test_an_unknown_mode_is_refused_with_the_nearest(run: RunDirectory) -> None:
 def test_every_attempt_is_one_offline_directory_of_the_same_wandb_run(
     run: RunDirectory, film: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    run.begin_attempt()
     first = make_tracker(run, "offline", project="pixels", name="pong")
     first.log(10, {"train/loss": 0.5})
     first.log(10, {"train/entropy": 1.5})
@@ -139,6 +140,7 @@ def test_every_attempt_is_one_offline_directory_of_the_same_wandb_run(
     first.close()
     run.close()
     with RunDirectory.open(run.path, write=True) as again:
+        again.begin_attempt()
         second = make_tracker(again, "offline", project="pixels", name="pong", purge_step=11)
         second.log(20, {"train/loss": 0.4})
         second.close()

@@ -44,11 +44,8 @@ register("Several-v0", spaces.MultiDiscrete([3, 3]))
 
 
 def contents(run: Path) -> dict[Path, bytes]:
-    """All of a run but the record of attempts."""
-    files = (path for path in run.rglob("*") if path.is_file())
-    return {
-        path: path.read_bytes() for path in files if path.name not in ("attempts.json", ".lock")
-    }
+    """All of a run, the record of attempts included."""
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 def refused(script: Script, *arguments: object) -> str:
