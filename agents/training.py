@@ -57,7 +57,8 @@ def train(
         config: the run; every "auto" in it is resolved and the result written to ``config.json``.
         run_dir: where to; by default ``runs/`` with a name made of the configuration.
         console: where progress is told; by default standard error.
-        command: the command line to note in ``config.json``.
+        command: the command line to note in ``config.json`` and ``attempts.json``; by default this
+            process's.
 
     Returns:
         The run directory.
@@ -73,13 +74,9 @@ def train(
     with use_threads(config.num_threads), closing(make_train_env(config)) as venv:
         model = build_agent(config, venv)
         check_resources(model, config, run_dir)
-        document = {
-            "config": config.to_json(),
-            "command": command or sys.argv,
-            "provenance": provenance(),
-        }
-        with RunDirectory.create(run_dir, document) as run:
-            run.begin_attempt()
+        made_by = _made_by(command)
+        with RunDirectory.create(run_dir, {"config": config.to_json(), **made_by}) as run:
+            run.begin_attempt(made_by)
             _run(Training(run, config, model, console), purge_step=None)
     return run_dir
 
@@ -89,6 +86,7 @@ def resume(
     changes: dict[str, Any] | None = None,
     *,
     console: Console | None = None,
+    command: list[str] | None = None,
 ) -> Path:
     """Goes on with a run from its last whole checkpoint.
 
@@ -100,6 +98,7 @@ def resume(
             ``total_steps`` extends a run, finished or not, over whose new length the schedules
             then reach.
         console: where progress is told; by default standard error.
+        command: the command line to note in ``attempts.json``; by default this process's.
 
     Returns:
         The run directory.
@@ -140,11 +139,16 @@ def resume(
             console.print("there is no checkpoint yet: beginning again")
         # The run on disk changes only now, when nothing of it can be refused any more.
         run.truncate_metrics(step if checkpoint else -1)
-        run.begin_attempt()
+        run.begin_attempt(_made_by(command))
         if config != before:
             run.update_config({"config": config.to_json()})
         _run(training, purge_step=step + 1 if checkpoint else 0)
     return run_dir
+
+
+def _made_by(command: list[str] | None) -> dict[str, Any]:
+    """What an attempt at a run is made by."""
+    return {"command": command or sys.argv, "provenance": provenance()}
 
 
 def change_config(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:

@@ -5,7 +5,7 @@ Layout::
     config.json        everything needed to repeat the run
     metrics.jsonl      one JSON object a line, each with an integer "step"
     summary.json       written when the run is finished
-    attempts.json      when and where the run was started or resumed
+    attempts.json      when, where and how the run was started or resumed
     checkpoints/       {step:012d}/, each with manifest.json: size and SHA-256 of every file
     videos/  tb/       filmed games; TensorBoard event files
     .lock              held by the one process that may write
@@ -180,8 +180,11 @@ class RunDirectory:
         """How often the run was started or resumed: 1 during the first attempt."""
         return len(self._attempts())
 
-    def begin_attempt(self) -> None:
+    def begin_attempt(self, about: Mapping[str, Any] | None = None) -> None:
         """Note in ``attempts.json`` that the run is started or goes on: now, here.
+
+        Args:
+            about: What else to note of this attempt, as JSON values.
 
         Raises:
             UserError: The disk is full or cannot be written.
@@ -191,6 +194,7 @@ class RunDirectory:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "host": platform.node(),
             "pid": os.getpid(),
+            **plain(about or {}),
         }
         write_json_atomic(self.path / "attempts.json", {"attempts": [*self._attempts(), attempt]})
 

@@ -160,6 +160,8 @@ def copied(run_dir: Path, to: Path) -> Path:
     return to
 
 
+MADE_BY = ("command", "provenance")
+
 BOTH = pytest.mark.parametrize("algo", ["ppo", "dqn"])
 
 # -- repeating -------------------------------------------------------------------------------------
@@ -309,6 +311,20 @@ def test_the_document_repeats_the_run(whole: dict[str, Path], tmp_path: Path) ->
     assert {"torch", "python", "rlcnn"} <= document["provenance"]["versions"].keys()
     assert document["command"]
     assert read_config(whole["ppo"] / "config.json") == PPO
+
+
+def test_every_attempt_tells_what_it_was_made_by(
+    stopped: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = copied(stopped["ppo"], tmp_path / "run")
+    document = (run_dir / "config.json").read_bytes()
+    there = {"versions": {"torch": "9.9"}, "git_commit": "c0ffee"}
+    monkeypatch.setattr(training, "provenance", lambda: there)
+    resume(run_dir, console=quiet(), command=["train", "--resume"])
+    first, second = json.loads((run_dir / "attempts.json").read_text())["attempts"]
+    assert first == {**first, **{key: json.loads(document)[key] for key in MADE_BY}}
+    assert second == {**second, "command": ["train", "--resume"], "provenance": there}
+    assert (run_dir / "config.json").read_bytes() == document
 
 
 def test_torch_gets_its_threads_back(whole: dict[str, Path]) -> None:

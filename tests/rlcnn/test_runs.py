@@ -188,8 +188,11 @@ def test_attempts_are_counted_when_they_begin(run: RunDirectory) -> None:
     run.close()
     with RunDirectory.open(run.path, write=True) as again:
         assert again.attempts == 1
-        again.begin_attempt()
+        again.begin_attempt({"command": ["train", "--seed", 1]})
     assert RunDirectory.open(run.path).attempts == 2
+    first, second = json.loads((run.path / "attempts.json").read_text())["attempts"]
+    assert first.keys() == {"started", "host", "pid"}
+    assert second == {**second, "pid": os.getpid(), "command": ["train", "--seed", 1]}
 
 
 @pytest.mark.parametrize("write", [False, True])
