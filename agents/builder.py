@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import config as configuration
-from agents.checkpoint import Agent, load_policy
+from agents.checkpoint import POLICY, Agent, load_policy
 from agents.config import TrainConfig
 from agents.dqn import DQN
 from agents.memory import gigabytes
@@ -112,7 +112,7 @@ def load_agent(
 
 
 def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path:
-    """A whole checkpoint of a run.
+    """A checkpoint of a run whose policy is whole; of its other files only the sizes are checked.
 
     Args:
         run: the run.
@@ -122,10 +122,10 @@ def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path
         UserError: there is no such checkpoint, or it is damaged.
     """
     if wanted is None:
-        newest, broken = run.latest_whole()
+        newest, broken = run.latest_whole([POLICY])
         if broken:
             # Perhaps only because a run in progress replaced it while it was read.
-            newest, broken = run.latest_whole()
+            newest, broken = run.latest_whole([POLICY])
         if newest is None:
             found = f": {broken[0].path}: {broken[0].reason}" if broken else " yet"
             raise UserError(f"run {run.path} has no whole checkpoint{found}")
@@ -138,7 +138,7 @@ def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path
         raise UserError(
             f"run {run.path} has no checkpoint {wanted}: it has those of step {known or '(none)'}"
         )
-    if (flaw := run.verify(path)) is not None:
+    if (flaw := run.verify(path, [POLICY])) is not None:
         raise UserError(f"checkpoint {path} is damaged: {flaw}")
     return path
 

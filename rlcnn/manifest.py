@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,21 @@ def seal(directory: Path) -> None:
     fsync(directory)
 
 
-def flaw(directory: Path, *, contents: bool) -> str | None:
+def flaw(directory: Path, *, contents: bool | Collection[str]) -> str | None:
     """What is wrong with a sealed directory, in a few words, or None if it is whole.
 
     Args:
         directory: What :func:`seal` was given, or what has become of it.
-        contents: Compare every file's SHA-256, which reads it all, and not only its size.
+        contents: Of which files to compare the SHA-256, which reads them whole, and not only the
+            size: of all, of none, or of those named.
     """
     try:
         for name, facts in _read(directory).items():
             path = directory / name
             if path.stat().st_size != facts["size"]:
                 return f"{name} has {path.stat().st_size} bytes instead of {facts['size']}"
-            if contents and _sha256(path) != facts["sha256"]:
+            read = contents if isinstance(contents, bool) else name in contents
+            if read and _sha256(path) != facts["sha256"]:
                 return f"the contents of {name} are corrupted"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"

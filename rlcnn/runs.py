@@ -23,7 +23,7 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -355,15 +355,23 @@ class RunDirectory:
         """Whole checkpoints, oldest first. Judged by file sizes; :meth:`verify` reads contents."""
         return [path for path in self._numbered() if manifest.flaw(path, contents=False) is None]
 
-    def verify(self, checkpoint: Path) -> str | None:
-        """What is wrong with a checkpoint, SHA-256 of its files included; None if whole."""
-        return manifest.flaw(checkpoint, contents=True)
+    def verify(self, checkpoint: Path, files: Collection[str] | None = None) -> str | None:
+        """What is wrong with a checkpoint, or None if it is whole.
 
-    def latest_whole(self) -> tuple[Path | None, list[BrokenCheckpoint]]:
+        Args:
+            checkpoint: Its directory.
+            files: Names of those that will be read; by default all. SHA-256 tells whether they are
+                whole; of others only the size is looked at, since some are large.
+        """
+        return manifest.flaw(checkpoint, contents=True if files is None else files)
+
+    def latest_whole(
+        self, files: Collection[str] | None = None
+    ) -> tuple[Path | None, list[BrokenCheckpoint]]:
         """The newest checkpoint that passes :meth:`verify`, and the newer ones that do not."""
         broken: list[BrokenCheckpoint] = []
         for path in reversed(self._numbered()):
-            reason = self.verify(path)
+            reason = self.verify(path, files)
             if reason is None:
                 return path, broken
             broken.append(BrokenCheckpoint(path, reason))

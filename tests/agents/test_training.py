@@ -680,6 +680,25 @@ def test_an_agent_is_loaded_as_it_was_saved(algo: str, stopped: dict[str, Path])
     assert actions.shape == (5,)
 
 
+def test_to_play_only_the_policy_need_be_whole(stopped: dict[str, Path], tmp_path: Path) -> None:
+    run_dir = copied(stopped["dqn"], tmp_path / "run")
+    newest = RunDirectory.open(run_dir).checkpoints()[-1]
+
+    def harm(name: str) -> None:
+        data = (newest / name).read_bytes()
+        (newest / name).write_bytes(data[:-1] + bytes([data[-1] ^ 0xFF]))
+
+    harm("replay.safetensors")
+    for wanted in (None, newest):
+        assert load_agent(run_dir, checkpoint=wanted).num_timesteps == int(newest.name)
+    # To go on, all of it must be.
+    assert RunDirectory.open(run_dir).latest_whole()[0] != newest
+    harm("policy.safetensors")
+    assert load_agent(run_dir).num_timesteps < int(newest.name)
+    with pytest.raises(UserError, match=r"is damaged: the contents of policy\.safetensors"):
+        load_agent(run_dir, checkpoint=newest)
+
+
 def test_an_older_agent_can_be_loaded(whole: dict[str, Path]) -> None:
     older, newest = RunDirectory.open(whole["ppo"]).checkpoints()
     models = [load_agent(whole["ppo"], checkpoint=path, device="cpu") for path in (older, newest)]

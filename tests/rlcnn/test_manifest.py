@@ -54,6 +54,14 @@ def test_a_flipped_bit_is_seen_by_reading_the_contents(sealed: Path) -> None:
     assert manifest.flaw(sealed, contents=True) == "the contents of weights are corrupted"
 
 
+def test_only_the_files_named_are_read(sealed: Path) -> None:
+    (sealed / "weights").write_bytes(b"weightz")
+    assert manifest.flaw(sealed, contents=["inner/replay"]) is None
+    assert manifest.flaw(sealed, contents=["weights"]) == "the contents of weights are corrupted"
+    (sealed / "weights").write_bytes(b"w")
+    assert manifest.flaw(sealed, contents=[]) == "weights has 1 bytes instead of 7"
+
+
 def test_a_dropped_file_leaves_a_whole_directory(sealed: Path) -> None:
     manifest.drop(sealed, "weights")
     manifest.drop(sealed, "never-there")
