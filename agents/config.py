@@ -6,9 +6,10 @@ import dataclasses
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 
 from agents.compilation import can_compile
 from envs.cores import usable_cores
@@ -21,6 +22,8 @@ from rlcnn.runs import RunDirectory
 Algorithm = Literal["ppo", "dqn"]
 Preset = Literal["fast", "zoo"]
 Schedule = Literal["constant", "linear"]
+# Not known before encoders are registered; --help shows them as it does those of a Literal.
+EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(list_encoders())}}}")]
 MAX_SEED = 2**31 - 1
 MAX_THREADS = 1024
 MAX_COUNT = 2**31 - 1
@@ -115,8 +118,8 @@ class TrainConfig:
     """Any Atari game ("ALE/Breakout-v5") or Gymnasium id with images and discrete actions."""
     algo: Algorithm = "ppo"
     """Learning algorithm."""
-    encoder: str = "nature"
-    """Convolutional encoder: nature, lenet or impala."""
+    encoder: EncoderName = "nature"
+    """Convolutional encoder."""
     encoder_options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """Options of the encoder, as NAME VALUE pairs: width 2 pooling mean."""
     total_steps: int = 10_000_000

@@ -32,6 +32,7 @@ from agents import load_agent, training
 from agents.callbacks import TrainingStopped
 from agents.config import DQNConfig, PPOConfig, TrainConfig
 from envs.errors import UserError
+from rlcnn.encoders import list_encoders
 from rlcnn.runs import RunDirectory
 
 Script = Callable[..., None]
@@ -113,6 +114,7 @@ def test_help_explains_every_option_with_its_default(
         assert explained, name
         assert len(re.findall(r"[A-Za-z]{2,}", explained[1])) >= 3, name
     assert re.search(r"--total-steps INT .*\(default: 10000000\)", told), "those of the preset"
+    assert f"--encoder {{{','.join(list_encoders())}}} " in told
 
 
 def test_a_configuration_repeats_a_run_and_the_command_line_overrides_it(
