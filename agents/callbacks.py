@@ -6,6 +6,7 @@ the counters equal what was learned.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -91,6 +92,32 @@ class StopRequest(BaseCallback):
         return True
 
 
+class StepRate:
+    """Steps per second, as they were of late: every second counts exponentially less with its age.
+
+    What is averaged are seconds, not the intervals they come in: otherwise a burst of fast steps
+    would count as much as the long update after it.
+
+    Args:
+        time_constant: seconds after which a second counts for 1/e of what it did.
+    """
+
+    def __init__(self, time_constant: float = 30.0) -> None:
+        self._time_constant = time_constant
+        self._steps = self._seconds = 0.0
+
+    def add(self, steps: int, seconds: float) -> None:
+        """Counts ``steps`` taken, evenly, in the ``seconds`` just past."""
+        kept = math.exp(-seconds / self._time_constant)
+        self._steps = kept * self._steps + (1 - kept) * steps / seconds
+        self._seconds = kept * self._seconds + (1 - kept)
+
+    @property
+    def value(self) -> float:
+        """Steps per second; 0 before anything was counted."""
+        return self._steps / self._seconds if self._seconds else 0.0
+
+
 class ProgressDisplay(BaseCallback):
     """A live bar: steps, steps per second, time left, mean return of the last games.
 
@@ -123,7 +150,7 @@ class ProgressDisplay(BaseCallback):
     def _on_training_start(self) -> None:
         self._began = self._shown = self._marked = time.monotonic()
         self._first = self._marked_steps = self.model.num_timesteps
-        self._rate = 0.0
+        self._rate = StepRate()
         self._task = self._bar.add_task(
             "", total=self._total, completed=self._first, rate="-", ret=self._mean_return()
         )
@@ -132,8 +159,7 @@ class ProgressDisplay(BaseCallback):
     def _on_step(self) -> bool:
         now = time.monotonic()
         if now - self._marked >= 1.0:
-            recent = (self.num_timesteps - self._marked_steps) / (now - self._marked)
-            self._rate = recent if not self._rate else 0.9 * self._rate + 0.1 * recent
+            self._rate.add(self.num_timesteps - self._marked_steps, now - self._marked)
             self._marked, self._marked_steps = now, self.num_timesteps
             self._update_bar()
             if not self._console.is_terminal and now - self._shown >= self._line_seconds:
@@ -153,7 +179,7 @@ class ProgressDisplay(BaseCallback):
         self._bar.update(
             self._task,
             completed=self.model.num_timesteps,
-            rate=f"{self._rate:,.0f}",
+            rate=f"{self._rate.value:,.0f}",
             ret=self._mean_return(),
         )
 

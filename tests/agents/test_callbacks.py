@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import signal
 
 import pytest
@@ -13,7 +14,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from worlds import Columns, WorldVecEnv
 
-from agents.callbacks import Every, ProgressDisplay, StopRequest, TrainingStopped
+from agents import callbacks
+from agents.callbacks import Every, ProgressDisplay, StepRate, StopRequest, TrainingStopped
 from agents.dqn import DQN
 from agents.ppo import PPO
 
@@ -140,6 +142,48 @@ def test_a_second_signal_is_not_waited_for() -> None:
     stop.handle(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt):
         stop.handle(signal.SIGTERM, None)
+
+
+def test_the_rate_counts_updates_for_as_long_as_they_take() -> None:
+    rate = StepRate()
+    assert rate.value == 0
+    # A second at 1,000 steps/s, then 9 seconds of learning in which 10 are taken: 101 steps/s.
+    for _ in range(30):
+        rate.add(1000, 1.0)
+        after_the_burst = rate.value
+        rate.add(10, 9.0)
+    assert 80 < rate.value < 101 < after_the_burst < 120
+
+
+def test_the_rate_follows_a_change() -> None:
+    rate = StepRate(time_constant=30)
+    for speed in (100, 500):
+        for _ in range(150):
+            rate.add(speed, 1.0)
+        assert rate.value == pytest.approx(speed, rel=0.01)
+
+
+def test_the_bar_shows_the_rate(ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock)
+
+    class Pass(BaseCallback):
+        """4 steps a second, and 6 seconds for each update: 16 steps in 10 seconds."""
+
+        def _on_step(self) -> bool:
+            nonlocal clock
+            clock += 1.0
+            return True
+
+        def _on_rollout_end(self) -> None:
+            nonlocal clock
+            clock += 6.0
+
+    out = io.StringIO()
+    display = ProgressDisplay(640, Console(file=out, force_terminal=True, width=140))
+    ppo.learn(640, callback=[Pass(), display])
+    shown = [float(rate) for rate in re.findall(r"([\d.]+) steps/s", out.getvalue())]
+    assert shown[-1] == pytest.approx(1.6, abs=0.5)
 
 
 def test_lines_are_printed_where_there_is_no_terminal(ppo: PPO) -> None:
