@@ -221,6 +221,7 @@ class Training:
         self.run, self.config, self.model, self.console = run, config, model, console
         self.tracker: Tracker
         model.set_logger(Logger(None, []))
+        self._saved_at: int | None = None
         self._wall_before = 0.0
         self._began = time.monotonic()
 
@@ -232,6 +233,7 @@ class Training:
     def restore(self, checkpoint: Path) -> None:
         """Brings the agent to where ``checkpoint`` was cut."""
         extra = load_checkpoint(self.model, checkpoint)
+        self._saved_at = self.model.num_timesteps
         self._wall_before = float(extra["wall_seconds"])
         self.console.print(f"resuming from step {self.model.num_timesteps:,}")
 
@@ -266,7 +268,8 @@ class Training:
                     log_interval=LOG_INTERVAL[config.algo],
                     reset_num_timesteps=False,
                 )
-            self.checkpoint()
+            if model.num_timesteps != self._saved_at:
+                self.checkpoint()
         if stop.requested:
             raise TrainingStopped(
                 f"stopped at step {model.num_timesteps:,}; go on with --resume {self.run.path}"
@@ -298,6 +301,7 @@ class Training:
                 replay=self.config.save_replay,
                 extra={"wall_seconds": self.wall_seconds},
             )
+        self._saved_at = step
         run.drop_from_older("replay.safetensors")
         run.prune(self.config.keep_checkpoints)
 

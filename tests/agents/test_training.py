@@ -25,7 +25,7 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 
 from agents import builder, load_agent, training
 from agents import config as configuration
-from agents.callbacks import TrainingStopped
+from agents.callbacks import ProgressDisplay, TrainingStopped
 from agents.config import DQNConfig, PPOConfig, TrainConfig, read_config
 from agents.evaluation import evaluate_agent
 from agents.seeding import derive_seed
@@ -118,6 +118,10 @@ def assert_equal(one: Any, other: Any) -> None:
         assert one == other
 
 
+def press_ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
 @contextmanager
 def stopped_at(step: int) -> Iterator[None]:
     """Ctrl-C at an evaluation of the agent as it stands, at ``step``."""
@@ -126,7 +130,7 @@ def stopped_at(step: int) -> Iterator[None]:
     def press(self: Training) -> None:
         evaluate(self)
         if self.model.num_timesteps == step:
-            signal.raise_signal(signal.SIGINT)
+            press_ctrl_c()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "evaluate_so_far", press)
@@ -374,6 +378,29 @@ def test_a_stopped_run_is_resumed_without_a_gap(
         assert steps_of(run_dir, key) == steps_of(whole[algo], key)
     assert checkpoint_steps(run_dir) == checkpoint_steps(whole[algo])
     assert RunDirectory.open(run_dir).attempts == 2
+
+
+def test_a_stop_cuts_no_checkpoint_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut: list[int] = []
+    save = training.save_checkpoint
+
+    def told(model: Any, *args: Any, **kwargs: Any) -> None:
+        cut.append(model.num_timesteps)
+        save(model, *args, **kwargs)
+
+    monkeypatch.setattr(training, "save_checkpoint", told)
+    with stopped_at(32):
+        config = replace(PPO, eval_every=32, eval_episodes=1, checkpoint_every=16)
+        train(config, tmp_path / "run", console=quiet())
+    assert cut == [16, 32]
+    # Stopped again before anything was learned: it is as it was.
+    begin = ProgressDisplay._on_training_start
+    monkeypatch.setattr(
+        ProgressDisplay, "_on_training_start", lambda display: [begin(display), press_ctrl_c()]
+    )
+    with pytest.raises(TrainingStopped, match="stopped at step 32"):
+        resume(tmp_path / "run", console=quiet())
+    assert cut == [16, 32]
 
 
 @BOTH
