@@ -62,6 +62,26 @@ class Every(BaseCallback):
             self._next = (self.model.num_timesteps // self._steps + 1) * self._steps
 
 
+class UpdateLog(BaseCallback):
+    """Logs what an update of PPO tells under the step that it learned up to, once it is done.
+
+    stable-baselines3 logs it with the rollout that follows, one update late: the last one's never.
+    """
+
+    def _on_rollout_start(self) -> None:
+        self._dump()
+
+    def _on_training_end(self) -> None:
+        self._dump()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _dump(self) -> None:
+        if self.logger.name_to_value:
+            self.logger.dump(self.model.num_timesteps)
+
+
 class StopRequest(BaseCallback):
     """Stops training between two updates once it was asked to, as by Ctrl-C.
 

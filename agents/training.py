@@ -17,9 +17,17 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 
 from agents.builder import build_agent, check_resources, make_train_env
-from agents.callbacks import Every, ProgressDisplay, StopRequest, TrainingStopped, make_console
+from agents.callbacks import (
+    Every,
+    ProgressDisplay,
+    StopRequest,
+    TrainingStopped,
+    UpdateLog,
+    make_console,
+)
 from agents.checkpoint import Agent, load_checkpoint, save_checkpoint
 from agents.config import TrainConfig, read_config
+from agents.dqn import DQN
 from agents.evaluation import Evaluation, evaluate_agent, film_agent
 from envs.errors import UserError
 from rlcnn.runs import RunDirectory, provenance
@@ -251,6 +259,7 @@ class Training:
         callbacks = CallbackList(
             [
                 display,
+                *([UpdateLog()] if config.algo == "ppo" else []),
                 Every(config.eval_every if config.eval_episodes else 0, self.evaluate_so_far),
                 Every(config.video_every, self.film_so_far),
                 # After the others, so that what they logged at this step lies before the cut.
@@ -268,12 +277,25 @@ class Training:
                     log_interval=LOG_INTERVAL[config.algo],
                     reset_num_timesteps=False,
                 )
+                self._log_last_losses()
             if model.num_timesteps != self._saved_at:
                 self.checkpoint()
         if stop.requested:
             raise TrainingStopped(
                 f"stopped at step {model.num_timesteps:,}; go on with --resume {self.run.path}"
             )
+
+    def _log_last_losses(self) -> None:
+        """Logs what DQN would have told with the next games, unless some ended in this very step.
+
+        At the end only: a run that was stopped tells it when it has gone on.
+        """
+        if isinstance(self.model, DQN) and not self._logged(self.model.num_timesteps):
+            self.model.dump_logs()
+
+    def _logged(self, step: int) -> set[str]:
+        """What the rows of ``step`` hold."""
+        return {key for row in self.run.metrics() if row["step"] == step for key in row}
 
     def evaluate_so_far(self) -> None:
         """Judges the agent as it stands and logs it."""
@@ -310,7 +332,7 @@ class Training:
         run, step, evaluation = self.run, self.model.num_timesteps, None
         training_seconds = self.wall_seconds
         # By an attempt that was interrupted later on: the same games would be logged twice.
-        logged = {key for row in run.metrics() if row["step"] == step for key in row}
+        logged = self._logged(step)
         if self.config.eval_episodes:
             self.console.print(f"evaluating over {self.config.eval_episodes} whole games")
             evaluation = evaluate_agent(self.model, self.config)

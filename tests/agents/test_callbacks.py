@@ -5,17 +5,25 @@ from __future__ import annotations
 import io
 import re
 import signal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.logger import KVWriter, Logger
 from worlds import Columns, WorldVecEnv
 
 from agents import callbacks
-from agents.callbacks import Every, ProgressDisplay, StepRate, StopRequest, TrainingStopped
+from agents.callbacks import (
+    Every,
+    ProgressDisplay,
+    StepRate,
+    StopRequest,
+    TrainingStopped,
+    UpdateLog,
+)
 from agents.dqn import DQN
 from agents.ppo import PPO
 
@@ -117,6 +125,24 @@ def test_a_resumed_training_calls_at_the_same_steps(
         number * rollout
         for number in range(1, rollouts)
         if number * rollout // every > (number - 1) * rollout // every
+    ]
+
+
+def test_an_update_is_logged_under_its_own_step(ppo: PPO) -> None:
+    rows: list[tuple[int, set[str]]] = []
+
+    class Rows(KVWriter):
+        def write(self, key_values: Any, key_excluded: Any, step: int = 0) -> None:
+            rows.append((step, {key.split("/")[0] for key in key_values}))
+
+        def close(self) -> None: ...
+
+    ppo.logger.output_formats.append(Rows())
+    for _ in range(2):
+        ppo.learn(32, callback=UpdateLog(), reset_num_timesteps=False)
+    assert [step for step, kinds in rows if "time" in kinds] == [16, 32, 48, 64]
+    assert [(step, kinds) for step, kinds in rows if "train" in kinds] == [
+        (step, {"train"}) for step in (16, 32, 48, 64)
     ]
 
 

@@ -232,6 +232,28 @@ def test_periodic_things_happen_when_they_are_due(whole: dict[str, Path]) -> Non
     assert steps_of(whole["ppo"], "rollout/ep_rew_mean") == list(range(16, 321, 16))
 
 
+def test_every_update_is_told_of_under_its_own_step(whole: dict[str, Path], tmp_path: Path) -> None:
+    assert steps_of(whole["ppo"], "train/loss") == list(range(16, 321, 16))
+    rates = [row["train/learning_rate"] for row in rows_of(whole["ppo"]) if "train/loss" in row]
+    assert rates == pytest.approx([PPO.ppo.learning_rate * (1 - n / 20) for n in range(1, 21)])
+    assert learned(whole["ppo"])["state"]["pending"] == {}
+
+    # Games end every 16 steps, and every fourth is logged; no game ends with the run.
+    config = replace(DQN, total_steps=120, eval_episodes=0)
+    run_dir = train(config, tmp_path / "run", console=quiet())
+    assert steps_of(run_dir, "train/loss") == [64, 96, 120]
+    assert learned(run_dir)["state"]["losses"] == [0, 0]
+    resume(run_dir, {"total_steps": 136}, console=quiet())
+    assert steps_of(run_dir, "train/loss") == [64, 96, 120, 136]
+    assert_told_once(run_dir)
+
+
+def assert_told_once(run_dir: Path) -> None:
+    """No step has two values of one figure."""
+    told = Counter((row["step"], key) for row in rows_of(run_dir) for key in row if key != "step")
+    assert set(told.values()) == {1}
+
+
 def test_films_are_made_when_they_are_due(tmp_path: Path) -> None:
     config = replace(PPO, total_steps=64, eval_episodes=0, video_every=30, checkpoint_every=0)
     run_dir = train(config, tmp_path / "run", console=quiet())
@@ -372,8 +394,7 @@ def test_a_stopped_run_is_resumed_without_a_gap(
         # Environments began anew, so what they told differs; when it was told does not.
         assert [row["step"] for row in after] == [row["step"] for row in uninterrupted]
         assert [sorted(row) for row in after] == [sorted(row) for row in uninterrupted]
-    repeated = Counter((row["step"], key) for row in after for key in row if key != "step")
-    assert set(repeated.values()) == {1}
+    assert_told_once(run_dir)
     for key in ("eval/mean_return", "video/game"):
         assert steps_of(run_dir, key) == steps_of(whole[algo], key)
     assert checkpoint_steps(run_dir) == checkpoint_steps(whole[algo])
@@ -520,9 +541,10 @@ def test_a_finished_run_is_done_unless_it_is_extended(
     assert steps_of(run_dir, "eval/mean_return")[-1] == 400
     assert read_config(RunDirectory.open(run_dir)).total_steps == 400
     if algo == "ppo":
-        # The rate goes on from where the longer run's schedule has it: 1 - 336 / 400, one late.
-        rates = {row["step"]: row.get("train/learning_rate") for row in rows}
-        assert rates[352] == pytest.approx(PPO.ppo.learning_rate * (1 - 336 / 400))
+        # The rate goes on from where the longer run's schedule has it.
+        key = "train/learning_rate"
+        rates = {row["step"]: row[key] for row in rows if key in row}
+        assert rates[352] == pytest.approx(PPO.ppo.learning_rate * (1 - 352 / 400))
     with pytest.raises(UserError, match="is done: it took its 400 steps"):
         resume(run_dir, console=quiet())
 
