@@ -33,26 +33,36 @@ class Every(BaseCallback):
     """Calls ``action`` between updates, once in every ``steps`` agent steps.
 
     What is due follows from the step counter alone, so a resumed run goes on as one that was never
-    interrupted.
+    interrupted; but for what a stop kept from being done at the step where the run goes on.
 
     Args:
         steps: agent steps between two calls; 0 never calls.
         action: what to do.
+        owed: whether it is still to be done at the step where training starts.
     """
 
-    def __init__(self, steps: int, action: Callable[[], None]) -> None:
+    def __init__(self, steps: int, action: Callable[[], None], owed: bool = False) -> None:
         super().__init__()
         self._steps = steps
         self._action = action
+        self._owed = owed
         self._next: float = float("inf")
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to be done now, and was not, or not to its end."""
+        return self.model.num_timesteps >= self._next
 
     def _on_training_start(self) -> None:
         self._schedule()
+        if self._owed and self._steps:
+            self._next = self.model.num_timesteps
 
     def _on_rollout_start(self) -> None:
-        if self.model.num_timesteps >= self._next:
-            self._schedule()
+        if self.due:
             self._action()
+            self._owed = False
+            self._schedule()
 
     def _on_step(self) -> bool:
         return True
@@ -86,7 +96,7 @@ class StopRequest(BaseCallback):
     """Stops training between two updates once it was asked to, as by Ctrl-C.
 
     Use its :meth:`handle` as a signal handler. A second signal is not waited for: it raises
-    ``KeyboardInterrupt`` at once.
+    ``KeyboardInterrupt`` at once. What else takes long between two updates asks by :meth:`check`.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -100,13 +110,17 @@ class StopRequest(BaseCallback):
             raise KeyboardInterrupt
         self.requested = True
         self._tell(
-            "stopping with a checkpoint when what is under way is done;"
+            "stopping with a checkpoint when the update under way is done;"
             " Ctrl-C again stops at once, without one"
         )
 
-    def _on_rollout_start(self) -> None:
+    def check(self) -> None:
+        """Raises TrainingStopped where the stop was asked for."""
         if self.requested:
             raise TrainingStopped
+
+    def _on_rollout_start(self) -> None:
+        self.check()
 
     def _on_step(self) -> bool:
         return True

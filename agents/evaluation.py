@@ -78,10 +78,18 @@ class Player:
         model: an agent.
         seed: of the player's random choices.
         deterministic: always take the most probable, or most valuable, action.
+        on_step: called before every choice of actions; what it raises ends the games.
     """
 
-    def __init__(self, model: BaseAlgorithm, seed: int, deterministic: bool = False) -> None:
+    def __init__(
+        self,
+        model: BaseAlgorithm,
+        seed: int,
+        deterministic: bool = False,
+        on_step: Callable[[], None] | None = None,
+    ) -> None:
         self._model = model
+        self._on_step = on_step
         self._deterministic = deterministic
         self.epsilon = DQN_EPSILON if isinstance(model, SB3DQN) and not deterministic else 0.0
         self._coins = np.random.default_rng(seed)
@@ -89,6 +97,8 @@ class Player:
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         """Actions int64 (batch,) for uint8 observations (batch, channels, height, width)."""
+        if self._on_step is not None:
+            self._on_step()
         greedy = self._deterministic or self.epsilon > 0
         with self._own_randomness():
             actions, _ = self._model.predict(observations, deterministic=greedy)
@@ -130,6 +140,7 @@ def evaluate_agent(
     step: int = 0,
     deterministic: bool = False,
     on_game: Callable[[float], None] | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Plays whole games and reports their true returns.
 
@@ -143,6 +154,7 @@ def evaluate_agent(
         step: the agent step at which a run in progress is judged.
         deterministic: no sampling and no random actions.
         on_game: called with each game's return when it ends.
+        on_step: called before every step; what it raises ends the evaluation.
 
     Raises:
         UserError: no episodes, or an unknown protocol.
@@ -155,7 +167,7 @@ def evaluate_agent(
     game_seed = derive_seed(seed, purpose, step)
     venv = make_play_env(config, game_environments(episodes), conventions, game_seed)
     try:
-        player = Player(model, game_seed, deterministic)
+        player = Player(model, game_seed, deterministic, on_step)
         with inference(model):
             games = play_games(player, venv, episodes // venv.num_envs, on_game)
     finally:
@@ -232,14 +244,18 @@ def film_agent(
     seed: int | None = None,
     step: int = 0,
     deterministic: bool = False,
+    on_step: Callable[[], None] | None = None,
 ) -> FilmResult:
-    """Films one whole game, as :func:`evaluate_agent` would play it, to an MP4 at ``path``."""
+    """Films one whole game, as :func:`evaluate_agent` would play it, to an MP4 at ``path``.
+
+    What ``on_step`` raises, which is called before every step, ends the film: none is left then.
+    """
     game_seed = derive_seed(config.seed if seed is None else seed, "film", step)
     conventions = play_protocol(config, protocol)
     with inference(model):
         return film_episode(
             config.env,
-            Player(model, game_seed, deterministic),
+            Player(model, game_seed, deterministic, on_step),
             path,
             protocol=conventions,
             obs=config.obs,

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,9 @@ class Training:
         self.run, self.config, self.model, self.console = run, config, model, console
         self.tracker: Tracker
         model.set_logger(Logger(None, []))
+        self._stop = StopRequest(console.print)
         self._saved_at: int | None = None
+        self._owed: list[str] = []
         self._wall_before = 0.0
         self._began = time.monotonic()
 
@@ -243,6 +245,9 @@ class Training:
         extra = load_checkpoint(self.model, checkpoint)
         self._saved_at = self.model.num_timesteps
         self._wall_before = float(extra["wall_seconds"])
+        # An attempt that stopped or was killed before its next checkpoint may have done it since.
+        done = self._logged(self.model.num_timesteps)
+        self._owed = [name for name in extra.get("owed", ()) if name not in done]
         self.console.print(f"resuming from step {self.model.num_timesteps:,}")
 
     def learn(self) -> None:
@@ -254,14 +259,19 @@ class Training:
         config, model = self.config, self.model
         if model.num_timesteps >= config.total_steps:
             return
-        stop = StopRequest(self.console.print)
+        stop = self._stop
         display = ProgressDisplay(config.total_steps, self.console)
+        eval_every = config.eval_every if config.eval_episodes else 0
+        periodic = {
+            EVALUATION: Every(eval_every, self.evaluate_so_far, EVALUATION in self._owed),
+            VIDEO: Every(config.video_every, self.film_so_far, VIDEO in self._owed),
+        }
+        self._owed = []
         callbacks = CallbackList(
             [
                 display,
                 *([UpdateLog()] if config.algo == "ppo" else []),
-                Every(config.eval_every if config.eval_episodes else 0, self.evaluate_so_far),
-                Every(config.video_every, self.film_so_far),
+                *periodic.values(),
                 # After the others, so that what they logged at this step lies before the cut.
                 Every(config.checkpoint_every, self.checkpoint),
                 stop,
@@ -270,7 +280,7 @@ class Training:
         with ExitStack() as stack:
             stack.callback(display.close)
             stack.enter_context(_signals(stop.handle))
-            with suppress(TrainingStopped):
+            try:
                 model.learn(
                     config.total_steps - model.num_timesteps,
                     callback=callbacks,
@@ -278,6 +288,8 @@ class Training:
                     reset_num_timesteps=False,
                 )
                 self._log_last_losses()
+            except TrainingStopped:
+                self._owed = [name for name, every in periodic.items() if every.due]
             if model.num_timesteps != self._saved_at:
                 self.checkpoint()
         if stop.requested:
@@ -298,10 +310,14 @@ class Training:
         return {key for row in self.run.metrics() if row["step"] == step for key in row}
 
     def evaluate_so_far(self) -> None:
-        """Judges the agent as it stands and logs it."""
+        """Judges the agent as it stands and logs it; a stop ends it without a word."""
         step = self.model.num_timesteps
         result = evaluate_agent(
-            self.model, self.config, purpose="evaluate_during_training", step=step
+            self.model,
+            self.config,
+            purpose="evaluate_during_training",
+            step=step,
+            on_step=self._stop.check,
         )
         self._log_evaluation(step, result)
 
@@ -321,7 +337,7 @@ class Training:
                 self.model,
                 directory,
                 replay=self.config.save_replay,
-                extra={"wall_seconds": self.wall_seconds},
+                extra={"wall_seconds": self.wall_seconds, "owed": self._owed},
             )
         self._saved_at = step
         run.drop_from_older("replay.safetensors")
@@ -361,7 +377,7 @@ class Training:
     def film(self, step: int, log: bool = True) -> Path:
         """Films a game to ``videos/`` and logs it."""
         path = self.run.videos_dir / f"{step:012d}.mp4"
-        film = film_agent(self.model, self.config, path, step=step)
+        film = film_agent(self.model, self.config, path, step=step, on_step=self._stop.check)
         if log:
             self.tracker.video(step, VIDEO, path, film.caption)
         return path

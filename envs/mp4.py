@@ -119,7 +119,7 @@ class Mp4Writer:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._messages,
-            # Ctrl-C is for the training run to answer; the film being made is finished first.
+            # Ctrl-C is for the training run to answer, not for the encoder.
             start_new_session=True,
         )
 

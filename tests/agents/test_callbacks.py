@@ -92,6 +92,23 @@ def test_dqn_stands_between_updates_after_each_step_of_the_vector() -> None:
     assert steps_called(make_dqn(), 10, 60) == [12, 20, 32, 40, 52]
 
 
+def test_what_was_not_done_to_its_end_is_owed(ppo: PPO) -> None:
+    called: list[int] = []
+
+    def fail() -> None:
+        raise TrainingStopped
+
+    cut_short = Every(40, fail)
+    with pytest.raises(TrainingStopped):
+        ppo.learn(160, callback=cut_short)
+    assert (ppo.num_timesteps, cut_short.due) == (48, True)
+    again = Every(40, lambda: called.append(ppo.num_timesteps), owed=True)
+    for _ in range(2):
+        ppo.learn(64, callback=again, reset_num_timesteps=False)
+        assert not again.due
+    assert called == [48, 80, 128, 160]
+
+
 @settings(deadline=None)
 @given(
     every=st.integers(1, 50),

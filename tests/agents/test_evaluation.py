@@ -229,6 +229,24 @@ def test_training_does_not_notice_a_failure_either(ppo: Any) -> None:
     assert ppo.policy.training
 
 
+def test_games_can_be_ended_early(ppo: Any, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def stop() -> None:
+        steps.append(1)
+        if len(steps) % 3 == 0:
+            raise RuntimeError
+
+    before = rng_states()
+    with pytest.raises(RuntimeError):
+        evaluate_agent(ppo, SIGNALS, on_step=stop)
+    with pytest.raises(RuntimeError):
+        film_agent(ppo, SIGNALS, tmp_path / "film.mp4", on_step=stop)
+    assert len(steps) == 6
+    assert rng_states() == before
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("agent", ["ppo", "dqn"])
 def test_the_same_seed_gives_the_same_games(agent: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(agent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import random
 import resource
@@ -27,7 +28,7 @@ from agents import builder, load_agent, training
 from agents import config as configuration
 from agents.callbacks import ProgressDisplay, TrainingStopped
 from agents.config import DQNConfig, PPOConfig, TrainConfig, read_config
-from agents.evaluation import evaluate_agent
+from agents.evaluation import Player, evaluate_agent
 from agents.seeding import derive_seed
 from agents.training import Training, change_config, default_run_dir, resume, train
 from envs.errors import UserError
@@ -399,6 +400,45 @@ def test_a_stopped_run_is_resumed_without_a_gap(
         assert steps_of(run_dir, key) == steps_of(whole[algo], key)
     assert checkpoint_steps(run_dir) == checkpoint_steps(whole[algo])
     assert RunDirectory.open(run_dir).attempts == 2
+
+
+@contextmanager
+def stopped_while_playing(environments: int, step: int) -> Iterator[None]:
+    """Ctrl-C in the midst of games that are played in so many environments at ``step``."""
+    act, calls = Player.__call__, itertools.count()
+
+    def press(self: Player, observations: np.ndarray) -> np.ndarray:
+        here = len(observations) == environments and self._model.num_timesteps == step
+        if here and next(calls) == 3:
+            press_ctrl_c()
+        return act(self, observations)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Player, "__call__", press)
+        with pytest.raises(TrainingStopped, match=f"stopped at step {step}; go on with --resume"):
+            yield
+
+
+def test_a_stop_ends_games_under_way_and_a_resume_makes_up_for_them(
+    whole: dict[str, Path], tmp_path: Path
+) -> None:
+    run_dir, config = tmp_path / "run", replace(PPO, video_every=100)
+    with stopped_while_playing(3, 112):
+        train(config, run_dir, console=quiet())
+    assert checkpoint_steps(run_dir) == [64, 112]
+    uncut = [row for row in rows_of(whole["ppo"]) if row["step"] <= 112]
+    assert rows_of(run_dir) == uncut[:-1]
+    # The games are played; then a film is cut short.
+    with stopped_while_playing(1, 112):
+        resume(run_dir, console=quiet())
+    assert rows_of(run_dir) == uncut
+    assert list((run_dir / "videos").iterdir()) == []
+
+    resume(run_dir, console=quiet())
+    assert_told_once(run_dir)
+    assert steps_of(run_dir, "eval/mean_return") == [112, 208, 304, 320]
+    assert steps_of(run_dir, "video/game") == [112, 208, 304, 320]
+    assert len(list((run_dir / "videos").iterdir())) == 4
 
 
 def test_a_stop_cuts_no_checkpoint_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
