@@ -65,7 +65,9 @@ def assess_run(
     """Evaluates a run's agent as the run itself does, unless told otherwise.
 
     Nothing of the run is locked or changed, so that it may be training meanwhile. With all
-    defaults, the figures of a finished run are those of its ``summary.json``.
+    defaults, a trained agent plays the games of the evaluation at the end, and the figures are
+    those of ``summary.json``; one still in training those of its step, and where the run was
+    evaluated at that step the figures are those of its row in ``metrics.jsonl``.
 
     Args:
         run_dir: the run.
@@ -140,11 +142,14 @@ def _evaluate(
             returns.append(game_return)
             bar.update(task, advance=1, mean=f"{np.mean(returns):.1f}")
 
+        trained = model.num_timesteps >= config.total_steps
         return evaluate_agent(
             model,
             config,
             episodes=episodes,
             protocol=protocol,
+            purpose="evaluate" if trained else "evaluate_during_training",
+            step=0 if trained else model.num_timesteps,
             deterministic=deterministic,
             on_game=on_game,
         )

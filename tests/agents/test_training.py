@@ -26,6 +26,7 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 
 from agents import builder, load_agent, training
 from agents import config as configuration
+from agents.assessment import assess_run
 from agents.callbacks import ProgressDisplay, TrainingStopped
 from agents.config import DQNConfig, PPOConfig, TrainConfig, read_config
 from agents.evaluation import Player, evaluate_agent
@@ -295,6 +296,23 @@ def test_the_agent_of_a_run_plays_as_the_run_judged_it(algo: str, whole: dict[st
     summary = RunDirectory.open(whole[algo]).summary()
     assert summary is not None
     assert evaluate_agent(model, config).to_json() == summary["eval"]
+
+
+@BOTH
+def test_a_stopped_agent_plays_as_the_run_judged_it_at_its_step(
+    algo: str, stopped: dict[str, Path]
+) -> None:
+    assessment = assess_run(stopped[algo], console=quiet())
+    (row,) = (row for row in rows_of(stopped[algo]) if "eval/std" in row)
+    result = assessment.evaluation
+    assert result is not None
+    assert row == {
+        "step": assessment.step,
+        "eval/mean_return": result.mean_return,
+        "eval/std": result.std,
+        "eval/mean_length": np.mean(result.lengths),
+        "eval/episodes": 3,
+    }
 
 
 def test_only_the_newest_replay_is_kept(whole: dict[str, Path]) -> None:
