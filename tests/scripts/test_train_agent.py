@@ -30,6 +30,7 @@ from script_runs import (
 
 from agents import load_agent, training
 from agents.callbacks import TrainingStopped
+from agents.compilation import can_compile
 from agents.config import DQNConfig, PPOConfig, TrainConfig
 from envs.errors import UserError
 from rlcnn.encoders import list_encoders
@@ -136,6 +137,24 @@ def test_a_configuration_repeats_a_run_and_the_command_line_overrides_it(
         "track": "disabled",
         "eval_episodes": 0,
     }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile(), reason="there is no C++ compiler")
+def test_a_compiled_run_is_repeated_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [tmp_path / "one", tmp_path / "other"]
+    for run in runs:
+        # Each process compiles: nothing is taken over from the first.
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / f"{run.name} compiled"))
+        options = ("--compile", "on", "--eval-episodes", "0", "--total-steps", 4 * ROLLOUT)
+        done = run_script("train_agent", *TINY, *options, "--run-dir", run)
+        assert done.returncode == 0, done.stderr
+        assert "compiled in" in done.stderr
+    assert policy(runs[0]) == policy(runs[1])
+    rows = [without_clock(metrics(run)) for run in runs]
+    assert rows[0] == rows[1]
 
 
 # -- killed and stopped ----------------------------------------------------------------------------
