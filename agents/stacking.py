@@ -36,5 +36,10 @@ def stack_frames(
     stack = frames.flatten(0, 1).index_select(0, flat)
     stack = stack.view(len(rows), stacking.depth, *frames.shape[2:])
     if stacking.padding == "zeros":
-        stack.masked_fill_((back > age)[:, :, None, None, None], 0)
+        before = back > age
+        if stack.device.type == "cpu":
+            # Few frames are: to look for them first is cheaper than to go through all pixels.
+            stack[before.nonzero(as_tuple=True)] = 0
+        else:
+            stack.masked_fill_(before[:, :, None, None, None], 0)
     return stack.flatten(1, 2)

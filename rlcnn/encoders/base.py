@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from envs.errors import UserError, nearest
+from rlcnn.encoders.blocks import blocks_to_channels
 
 SPEC_VERSION = 1
 
@@ -31,7 +32,9 @@ class Preprocessing(nn.Module):
     """uint8 images -> the floats a trunk was made for, in one place with the trunk.
 
     Pixels become ``(value / 255 - mean) / std``, in the dtype the convolutions will run in, and in
-    channels_last order, which is the faster one for them.
+    channels_last order, which is the faster one for them. Where the first convolution takes blocks
+    of pixels (:class:`~rlcnn.encoders.blocks.BlockedConv2d`), they are moved into the channels
+    here, while they are single bytes.
 
     Under autocast the uint8 values are cast straight to its dtype: bfloat16 and float16 both hold
     0..255 exactly, so nothing is lost before the scaling.
@@ -47,6 +50,7 @@ class Preprocessing(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         resize: int | tuple[int, int] | None = None,
+        block: int = 1,
     ) -> None:
         """Describes the input a trunk expects.
 
@@ -55,6 +59,8 @@ class Preprocessing(nn.Module):
             mean: of each channel of one frame, for values in [0, 1]; repeated for stacked frames.
             std: likewise.
             resize: (height, width) to resize to (bilinear, antialiased), or one side of a square.
+            block: side of the blocks of pixels that become channels; 1 leaves pixels where they
+                are. Rows and columns that fill no block are cut off.
 
         Raises:
             ValueError: mean and std do not come together, or do not fit the channels.
@@ -63,7 +69,14 @@ class Preprocessing(nn.Module):
         self.observation_shape = observation_shape
         self.resize = (resize, resize) if isinstance(resize, int) else resize
         channels, height, width = observation_shape
-        self.output_shape: ObservationShape = (channels, *(self.resize or (height, width)))
+        self.block = block
+        height, width = self.resize or (height, width)
+        self.image_shape: ObservationShape = (channels, height, width)
+        self.output_shape: ObservationShape = (
+            channels * block**2,
+            height // block,
+            width // block,
+        )
         if (mean is None) != (std is None):
             raise ValueError("mean and std must be given together")
         # Not persistent: these come from the encoder's options, so a weights file has no say in
@@ -89,7 +102,8 @@ class Preprocessing(nn.Module):
 
         Returns:
             (batch, channels, height', width') in autocast's dtype where autocast is on, otherwise
-            in the module's own (float32).
+            in the module's own (float32); with blocks
+            (batch, channels * block**2, height' // block, width' // block).
 
         Raises:
             TypeError: the observations are not uint8.
@@ -108,13 +122,13 @@ class Preprocessing(nn.Module):
         dtype = torch.get_autocast_dtype(device) if autocast else self.scale.dtype
         if self.resize is None and self.shift is None:
             # Reordered last: on CPU faster than casting into the new order in one step.
-            scaled = observations.to(dtype).mul_(self.scale)
+            scaled = blocks_to_channels(observations, self.block).to(dtype).mul_(self.scale)
             return scaled.contiguous(memory_format=torch.channels_last)
         x = observations.to(self.scale.dtype, memory_format=torch.channels_last)
         if self.resize is not None:
             x = F.interpolate(x, self.resize, mode="bilinear", antialias=True)
         x = x * self.scale if self.shift is None else torch.addcmul(self.shift, x, self.scale)
-        return x.to(dtype, memory_format=torch.channels_last)
+        return blocks_to_channels(x.to(dtype, memory_format=torch.channels_last), self.block)
 
 
 class Encoder(nn.Module):
@@ -161,10 +175,10 @@ class Encoder(nn.Module):
             UserError: no image shape, or too small an image.
         """
         super().__init__()
-        self.observation_shape = _checked_shape(observation_shape)
+        self.observation_shape = checked_shape(observation_shape)
         self.options = dict(options)
         self.preprocessing = preprocessing or Preprocessing(self.observation_shape)
-        _, height, width = self.preprocessing.output_shape
+        _, height, width = self.preprocessing.image_shape
         if min(height, width) < self.least_size:
             raise UserError(
                 f'{height}x{width} pixels are too small for encoder "{self.name}": '
@@ -266,7 +280,12 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
         )
 
 
-def _checked_shape(shape: Sequence[int]) -> ObservationShape:
+def checked_shape(shape: Sequence[int]) -> ObservationShape:
+    """The shape of an image, (channels, height, width).
+
+    Raises:
+        UserError: it is none.
+    """
     if len(shape) != 3 or not all(isinstance(side, Integral) and side > 0 for side in shape):
         raise UserError(
             f"an encoder takes images (channels, height, width), not observations of shape "

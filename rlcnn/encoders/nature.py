@@ -11,10 +11,13 @@ from torch import nn
 
 from rlcnn.encoders.base import (
     Encoder,
+    Preprocessing,
     check_positive,
+    checked_shape,
     initialise_orthogonally,
     trunk_output_shape,
 )
+from rlcnn.encoders.blocks import BlockedConv2d
 from rlcnn.encoders.registry import register_encoder
 
 
@@ -40,12 +43,13 @@ class NatureEncoder(Encoder):
             features_dim: width of the last, linear layer.
         """
         check_positive("features_dim", features_dim)
-        super().__init__(observation_shape, {"features_dim": features_dim})
+        preprocessing = Preprocessing(checked_shape(observation_shape), block=4)
+        super().__init__(observation_shape, {"features_dim": features_dim}, preprocessing)
         self.features_dim = features_dim
-        channels = self.preprocessing.output_shape[0]
+        channels = self.preprocessing.image_shape[0]
         self.trunk = nn.Sequential(
             OrderedDict(
-                conv1=nn.Conv2d(channels, 32, kernel_size=8, stride=4),
+                conv1=BlockedConv2d(channels, 32, kernel_size=8, stride=4),
                 relu1=nn.ReLU(),
                 conv2=nn.Conv2d(32, 64, kernel_size=4, stride=2),
                 relu2=nn.ReLU(),

@@ -1,0 +1,96 @@
+"""A strided convolution computed over blocks of pixels, which suits matrix units better.
+
+A convolution of stride s over few channels leaves a processor's matrix instructions mostly idle:
+four grey frames are four channels, where they take 32 at a time. Moving each s x s block of pixels
+into the channels makes of it a convolution of stride 1 over s * s times as many channels, whose
+kernel holds the same numbers in another order ("space to depth").
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def blocks_to_channels(images: torch.Tensor, block: int) -> torch.Tensor:
+    """Moves blocks of pixels into the channels.
+
+    Args:
+        images: (batch, channels, height, width); rows and columns beyond a multiple of ``block``
+            are left out.
+        block: side of a block, in pixels; 1 changes nothing.
+
+    Returns:
+        (batch, channels * block**2, height // block, width // block) in channels_last order;
+        channel ``(c * block + y) * block + x`` is pixel (y, x) of the block in channel c.
+    """
+    if block == 1:
+        return images
+    if torch.compiler.is_compiling() and not images.requires_grad:
+        moved = _move_blocks_uncompiled(images, block)
+    else:
+        moved = _move_blocks(images, block)
+    return moved.permute(0, 3, 1, 2)
+
+
+class BlockedConv2d(nn.Conv2d):
+    """A convolution whose input was given to :func:`blocks_to_channels`, with its stride as block.
+
+    Its parameters are those of the plain convolution, and so is its output, to rounding.
+
+    Args:
+        in_channels: of the images, before blocks were moved.
+        out_channels: filters.
+        kernel_size: side of a filter, in pixels, a multiple of ``stride``.
+        stride: in pixels; the side of a block.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
+        if kernel_size % stride:
+            raise ValueError(f"kernel_size {kernel_size} is no multiple of stride {stride}")
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride)
+        self.block = stride
+
+    def forward(self, blocks: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels * stride**2, rows, columns) -> (batch, out_channels, ...)."""
+        block = self.block
+        out_channels, channels, height, width = self.weight.shape
+        weight = self.weight.reshape(
+            out_channels, channels, height // block, block, width // block, block
+        ).permute(0, 1, 3, 5, 2, 4)
+        weight = weight.reshape(
+            out_channels, channels * block**2, height // block, width // block
+        ).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(blocks, weight, self.bias)
+
+
+def _move_blocks(images: torch.Tensor, block: int) -> torch.Tensor:
+    """Blocks as channels, (batch, rows, columns, channels * block**2), contiguous."""
+    batch, channels, height, width = images.shape
+    rows, columns = height // block, width // block
+    images = images[:, :, : rows * block, : columns * block].contiguous()
+    # A block's row of pixels is moved as one number where there is one of that size.
+    whole = _INTEGERS.get(block * images.element_size())
+    if whole is None or images.requires_grad:
+        parts = images.view(batch, channels, rows, block, columns, block)
+        moved = parts.permute(0, 2, 4, 1, 3, 5).contiguous()
+    else:
+        numbers = images.view(whole).view(batch, channels, rows, block, columns)
+        moved = numbers.permute(0, 2, 4, 1, 3).contiguous().view(images.dtype)
+    return moved.view(batch, rows, columns, channels * block**2)
+
+
+# Inductor's own loops for such a move are several times slower than torch's copy on a CPU.
+@torch.library.custom_op("rlcnn::move_blocks", mutates_args=())
+def _move_blocks_uncompiled(images: torch.Tensor, block: int) -> torch.Tensor:
+    return _move_blocks(images, block)
+
+
+@_move_blocks_uncompiled.register_fake
+def _(images: torch.Tensor, block: int) -> torch.Tensor:
+    batch, channels, height, width = images.shape
+    rows, columns = height // block, width // block
+    return images.new_empty((batch, rows, columns, channels * block**2))
