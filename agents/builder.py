@@ -187,7 +187,7 @@ def _build_ppo(config: TrainConfig, common: dict[str, Any]) -> PPO:
         clip_range=_schedule(options.clip_range, options.clip_range_schedule),
         clip_range_vf=options.clip_range_vf,
         normalize_advantage=options.normalize_advantage,
-        ent_coef=options.ent_coef,
+        ent_coef=_schedule(options.ent_coef, options.ent_coef_schedule),
         vf_coef=options.vf_coef,
         max_grad_norm=options.max_grad_norm,
         target_kl=options.target_kl,

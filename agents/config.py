@@ -66,6 +66,8 @@ class PPOConfig:
     """Whether each minibatch's advantages are brought to mean 0 and deviation 1."""
     ent_coef: float = 0.01
     """Weight of the entropy bonus."""
+    ent_coef_schedule: Schedule = "constant"
+    """"linear" anneals the weight of the entropy bonus to 0 over the run."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
     max_grad_norm: float = 0.5
@@ -248,6 +250,7 @@ ZOO = TrainConfig(
         clip_range_vf=None,  # sb3
         normalize_advantage=True,  # sb3
         ent_coef=0.01,  # zoo; Schulman et al. 2017, table 5
+        ent_coef_schedule="constant",  # zoo; Schulman et al. 2017, table 5
         vf_coef=0.5,  # zoo; 1 in Schulman et al. 2017
         max_grad_norm=0.5,  # sb3
         target_kl=None,  # sb3
@@ -278,8 +281,16 @@ FAST = replace(
     total_steps=1_500_000,
     num_envs=32,
     # Against the zoo's: short rollouts of many environments, so that as many transitions come
-    # from newer policies, and four times the learning rate, annealed over the shorter run.
-    ppo=replace(ZOO.ppo, learning_rate=1e-3, n_steps=32, clip_range_schedule="constant"),
+    # from newer policies; four times the learning rate, annealed over the shorter run; and an
+    # entropy bonus that is annealed with it: kept, it stops the policy from deciding before the
+    # run ends, and a smaller one from the start lets it settle for too little.
+    ppo=replace(
+        ZOO.ppo,
+        learning_rate=1e-3,
+        n_steps=32,
+        clip_range_schedule="constant",
+        ent_coef_schedule="linear",
+    ),
     dqn=replace(ZOO.dqn, learning_starts=20_000),
 )
 

@@ -16,6 +16,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional
 
+from agents.acting import Actor
 from agents.compilation import Compiled
 from agents.policies import PixelActorCriticPolicy
 from agents.rollout import FrameRollout, RolloutBatch
@@ -44,7 +45,10 @@ class PPO(SB3PPO):
       ``policy_kwargs=dict(features_extractor_kwargs=dict(encoder="impala"))`` and whose precision
       by ``policy_kwargs=dict(precision="bf16")``.
     - Each frame is stored once, on the training device (:class:`~agents.rollout.FrameRollout`).
+    - ``ent_coef`` may be a schedule, too, as ``learning_rate`` and ``clip_range`` are.
     - A minibatch that does not divide the rollout is refused rather than truncated.
+    - What a callback does to the policy inside a rollout is acted by from the next one on, with
+      precision "bf16".
     - When a callback stops training inside a rollout, its steps, never learned from, are not
       counted: ``num_timesteps`` returns to its value at the last update.
 
@@ -77,7 +81,7 @@ class PPO(SB3PPO):
         clip_range: float | Schedule = 0.2,
         clip_range_vf: float | Schedule | None = None,
         normalize_advantage: bool = True,
-        ent_coef: float = 0.0,
+        ent_coef: float | Schedule = 0.0,
         vf_coef: float = 0.5,
         max_grad_norm: float = 0.5,
         use_sde: bool = False,
@@ -120,7 +124,7 @@ class PPO(SB3PPO):
             clip_range=clip_range,
             clip_range_vf=clip_range_vf,
             normalize_advantage=normalize_advantage,
-            ent_coef=ent_coef,
+            ent_coef=ent_coef,  # type: ignore[arg-type]
             vf_coef=vf_coef,
             max_grad_norm=max_grad_norm,
             target_kl=target_kl,
@@ -139,13 +143,14 @@ class PPO(SB3PPO):
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}
         super()._setup_model()
+        self._actor = Actor(self.policy)
         self._minibatch_loss: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
             Compiled(self._loss, "update") if self.compile_update else self._loss
         )
 
     def _excluded_save_params(self) -> list[str]:
         # Rebuilt when a saved model is loaded: compiled code cannot be pickled.
-        return [*super()._excluded_save_params(), "_minibatch_loss"]
+        return [*super()._excluded_save_params(), "_minibatch_loss", "_actor"]
 
     def _stacking(self) -> FrameStacking:
         if self.env is not None:
@@ -193,10 +198,15 @@ class PPO(SB3PPO):
         stack_starts = np.ones(env.num_envs, dtype=bool)
         callback.on_rollout_start()
 
+        # After the callback, which may have changed the policy or put another in its place.
+        if self._actor.source is not self.policy:
+            self._actor = Actor(self.policy)
+        self._actor.follow()
+        acting = self._actor.policy
         for _ in range(n_rollout_steps):
             observations = torch.as_tensor(self._last_obs, device=self.device)
             with torch.no_grad():
-                actions, values, log_probs = self.policy(observations)
+                actions, values, log_probs = acting(observations)
             new_obs, rewards, dones, infos = env.step(actions.cpu().numpy())
 
             self.num_timesteps += env.num_envs
@@ -223,7 +233,8 @@ class PPO(SB3PPO):
             stack_starts = _fresh_stacks(dones, infos)
 
         with torch.no_grad():
-            values = self.policy.predict_values(torch.as_tensor(new_obs, device=self.device))
+            new_observations = torch.as_tensor(new_obs, device=self.device)
+            values = acting.predict_values(new_observations)
         rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
 
         callback.update_locals(locals())
@@ -239,7 +250,8 @@ class PPO(SB3PPO):
             return
         last = np.stack([infos[i]["terminal_observation"] for i in truncated])
         with torch.no_grad():
-            values = self.policy.predict_values(torch.as_tensor(last, device=self.device))
+            observations = torch.as_tensor(last, device=self.device)
+            values = self._actor.policy.predict_values(observations)
         rewards[truncated] += self.gamma * values.flatten().cpu().numpy()
 
     def train(self) -> None:
@@ -250,6 +262,7 @@ class PPO(SB3PPO):
         clip_range_vf = None
         if self.clip_range_vf is not None:
             clip_range_vf = self._scheduled("clip_range_vf", self.clip_range_vf)
+        ent_coef = self._scheduled("ent_coef", self.ent_coef)
 
         rollout = self.rollout_buffer
         transitions = rollout.buffer_size * rollout.n_envs
@@ -260,7 +273,7 @@ class PPO(SB3PPO):
             order = torch.randperm(transitions, device=self.device)
             for indices in order.split(self.batch_size):
                 loss, minibatch_metrics = self._minibatch_loss(
-                    rollout.batch(indices), clip_range, clip_range_vf
+                    rollout.batch(indices), clip_range, clip_range_vf, ent_coef
                 )
                 metrics.append(minibatch_metrics)
                 if self.target_kl is not None:
@@ -277,14 +290,19 @@ class PPO(SB3PPO):
 
         self._record_training(torch.stack(metrics), len(metrics) - epoch_began)
 
-    def _scheduled(self, name: str, schedule: Any) -> torch.Tensor:
-        value = schedule(self._current_progress_remaining)
-        self.logger.record(f"train/{name}", value)
+    def _scheduled(self, name: str, value: Any) -> torch.Tensor:
+        if callable(value):
+            value = value(self._current_progress_remaining)
+            self.logger.record(f"train/{name}", value)
         # As a tensor: a float that changes would be compiled anew each time.
         return torch.tensor(value, device=self.device)
 
     def _loss(
-        self, batch: RolloutBatch, clip_range: torch.Tensor, clip_range_vf: torch.Tensor | None
+        self,
+        batch: RolloutBatch,
+        clip_range: torch.Tensor,
+        clip_range_vf: torch.Tensor | None,
+        ent_coef: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The clipped surrogate objective (Schulman et al. 2017, equation 9), and ``METRICS``."""
         values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, batch.actions)
@@ -303,7 +321,7 @@ class PPO(SB3PPO):
             values = batch.old_values + change
         value_loss = functional.mse_loss(batch.returns, values)
         entropy_loss = -entropy.mean()
-        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
 
         with torch.no_grad():
             # The low-variance estimator of the divergence: (r - 1) - log r.

@@ -67,9 +67,13 @@ class FrameRollout:
             (rows, n_envs, stacking.channels, height, width), dtype=torch.uint8, device=self.device
         )
         self.ages = torch.zeros((rows, n_envs), dtype=torch.uint8, device=self.device)
-        self.actions = self._per_step(torch.int64)
         self.rewards = self._per_step(torch.float32)
         self.episode_starts = self._per_step(torch.float32)
+        # What the host knows of a step is written there, and goes to the device all at once.
+        self._told = {
+            name: _on_host(getattr(self, name)) for name in ("ages", "rewards", "episode_starts")
+        }
+        self.actions = self._per_step(torch.int64)
         self.values = self._per_step(torch.float32)
         self.log_probs = self._per_step(torch.float32)
         self.advantages = self._per_step(torch.float32)
@@ -103,7 +107,7 @@ class FrameRollout:
         values: torch.Tensor,
         log_probs: torch.Tensor,
     ) -> None:
-        """Adds one step of every environment.
+        """Adds one step of every environment; after the last one all are on the device.
 
         Args:
             observations: uint8 (environments, depth * channels, height, width), what was acted on.
@@ -118,21 +122,30 @@ class FrameRollout:
         """
         depth, channels = self.stacking.depth, self.stacking.channels
         row = self.pos + depth - 1
+        ages = self._told["ages"].numpy()
         if self.pos == 0:
             stack = observations.unflatten(1, (depth, channels))
             self.frames[:depth].copy_(stack.transpose(0, 1))
             # The rows below hold this stack's padding, too: nothing is left to fill in.
-            self.ages[row] = depth - 1
+            ages[row] = depth - 1
         else:
             self.frames[row].copy_(observations[:, -channels:])
-            starts = torch.as_tensor(stack_starts, device=self.device)
-            self.ages[row] = (self.ages[row - 1] + 1).clamp(max=depth - 1).masked_fill(starts, 0)
+            ages[row] = np.where(stack_starts, 0, np.minimum(ages[row - 1] + 1, depth - 1))
         self.actions[self.pos] = actions
-        self.rewards[self.pos].copy_(torch.as_tensor(rewards))
-        self.episode_starts[self.pos].copy_(torch.as_tensor(episode_starts))
         self.values[self.pos] = values.flatten()
         self.log_probs[self.pos] = log_probs
+        self._told["rewards"].numpy()[self.pos] = rewards
+        self._told["episode_starts"].numpy()[self.pos] = episode_starts
         self.pos += 1
+        if self.full:
+            self._upload()
+
+    def _upload(self) -> None:
+        """Brings what the host was told of the steps to the device."""
+        for name, host in self._told.items():
+            device = getattr(self, name)
+            if host is not device:
+                device.copy_(host, non_blocking=True)
 
     def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: np.ndarray) -> None:
         """Generalised advantage estimation (Schulman et al. 2016, equation 16).
@@ -163,3 +176,10 @@ class FrameRollout:
         columns = (self.actions, self.values, self.log_probs, self.advantages, self.returns)
         taken = (column.flatten()[indices] for column in columns)
         return RolloutBatch(self.observations(indices), *taken)
+
+
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` itself where it is on the host, else one like it from which copies are fast."""
+    if tensor.device.type == "cpu":
+        return tensor
+    return torch.zeros_like(tensor, device="cpu").pin_memory()

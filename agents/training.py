@@ -29,6 +29,7 @@ from agents.checkpoint import Agent, load_checkpoint, save_checkpoint
 from agents.config import TrainConfig, read_config
 from agents.dqn import DQN
 from agents.evaluation import Evaluation, evaluate_agent, film_agent
+from agents.heap import keep_freed_memory
 from envs.errors import UserError
 from rlcnn.runs import RunDirectory, provenance
 from rlcnn.tracking import Tracker, TrackerWriter, make_tracker
@@ -402,6 +403,7 @@ EVALUATION, VIDEO = "eval/mean_return", "video/game"
 
 def _run(training: Training, purge_step: int | None) -> None:
     run, config, console = training.run, training.config, training.console
+    keep_freed_memory()
     with closing(
         make_tracker(run, config.track, project=config.project, purge_step=purge_step)
     ) as tracker:

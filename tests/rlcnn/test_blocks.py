@@ -1,0 +1,59 @@
+"""Convolutions over blocks of pixels, against plain ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from rlcnn.encoders.blocks import BlockedConv2d, blocks_to_channels
+
+
+def images(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, shape, generator=generator).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("block", [2, 3, 4])
+@pytest.mark.parametrize("size", [(12, 24), (13, 26)])
+def test_every_pixel_of_a_block_becomes_a_channel(
+    dtype: torch.dtype, block: int, size: tuple[int, int]
+) -> None:
+    pictures = images(dtype, 2, 3, *size)
+    blocks = blocks_to_channels(pictures, block)
+    assert blocks.shape == (2, 3 * block**2, size[0] // block, size[1] // block)
+    assert blocks.is_contiguous(memory_format=torch.channels_last)
+    # torch's own rearrangement, which has the same order of channels.
+    cut = pictures[:, :, : size[0] // block * block, : size[1] // block * block]
+    assert torch.equal(blocks, nn.functional.pixel_unshuffle(cut, block))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "size"), [(8, 4, 84), (8, 4, 38), (4, 2, 20), (6, 3, 31)]
+)
+def test_it_computes_the_plain_convolution(kernel: int, stride: int, size: int) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(4, 8, kernel, stride).double()
+    blocked = BlockedConv2d(4, 8, kernel, stride).double()
+    blocked.load_state_dict(plain.state_dict())
+    pictures = torch.rand(3, 4, size, size, dtype=torch.float64, requires_grad=True)
+    expected, output = plain(pictures), blocked(blocks_to_channels(pictures, stride))
+    torch.testing.assert_close(output, expected)
+    for mine, its in zip(
+        torch.autograd.grad(output.square().sum(), [pictures, *blocked.parameters()]),
+        torch.autograd.grad(expected.square().sum(), [pictures, *plain.parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, its)
+
+
+def test_a_kernel_of_no_whole_blocks_is_refused() -> None:
+    with pytest.raises(ValueError, match="kernel_size 5 is no multiple of stride 2"):
+        BlockedConv2d(1, 1, 5, 2)
+
+
+def test_compiling_changes_nothing() -> None:
+    pictures = images(torch.uint8, 2, 4, 36, 36)
+    compiled = torch.compile(blocks_to_channels, backend="aot_eager")
+    assert torch.equal(compiled(pictures, 4), blocks_to_channels(pictures, 4))
