@@ -1,44 +1,49 @@
-"""A policy's copy that acts, its encoder's weights kept in the precision that it computes in."""
+"""A network's copy for inference, its weights kept in the precision that it computes in."""
 
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
-from agents.policies import PixelActorCriticPolicy
+from agents.policies import PixelActorCriticPolicy, PixelQNetwork
+
+Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
 
 
-class Actor:
-    """Acts as a policy does, to the bit, without casting weights at every step.
+class InferenceCopy(Generic[Network]):
+    """Computes what a network does, to the bit, without casting its weights every time.
 
     Under autocast an encoder's weights are cast to bfloat16 each time it is called, which for the
-    few observations of one step takes about as long as all that is done with them. The copy that
-    acts here was cast once, when :meth:`follow` was called last.
+    few observations of one step takes about as long as all that is done with them. The copy's were
+    cast once, when :meth:`follow` was called last.
 
     Attributes:
-        policy: what to act by, in evaluation mode and without gradients.
+        network: what to call, in evaluation mode and without gradients.
 
     Args:
-        source: the policy that learns; with precision "fp32" it acts itself.
+        source: the network that learns; with precision "fp32" it serves itself.
     """
 
-    def __init__(self, source: PixelActorCriticPolicy) -> None:
-        self.source = self.policy = source
+    def __init__(self, source: Network) -> None:
+        self.source = source
+        self.network = source
         if source.precision == "bf16":
-            # Without the optimiser, whose moments are twice as large as the policy.
-            self.policy = copy.deepcopy(source, {id(source.optimizer): None})
-            self.policy.set_training_mode(False)
-            for layer in self.policy.features_extractor.modules():
+            # Without an optimiser, whose moments are twice as large as the parameters.
+            left_out = {id(getattr(source, "optimizer", None)): None}
+            self.network = copy.deepcopy(source, left_out)
+            self.network.set_training_mode(False)
+            for layer in self.network.features_extractor.modules():
                 # Those that autocast runs in bfloat16.
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):
                     layer.to(torch.bfloat16)
 
     def follow(self) -> None:
         """Takes over what the source has learned."""
-        if self.policy is not self.source:
-            own = [*self.policy.parameters(), *self.policy.buffers()]
+        if self.network is not self.source:
+            own = [*self.network.parameters(), *self.network.buffers()]
             learned = [*self.source.parameters(), *self.source.buffers()]
             with torch.no_grad():
                 torch._foreach_copy_(own, learned)

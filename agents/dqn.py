@@ -25,6 +25,7 @@ from stable_baselines3.common.type_aliases import (
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name, polyak_update
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.acting import InferenceCopy
 from agents.memory import choose_place
 from agents.policies import PixelDQNPolicy
 from agents.q_learning import q_update
@@ -153,6 +154,8 @@ class DQN(SB3DQN):
         )
         self.policy = policy.to(self.device)  # type: ignore[assignment]
         self._create_aliases()
+        self._actor = InferenceCopy(self.policy.q_net)
+        self._target = InferenceCopy(self.policy.q_net_target)
         self.batch_norm_stats = get_parameters_by_name(self.q_net, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.q_net_target, ["running_"])
         self.exploration_schedule = LinearSchedule(
@@ -254,6 +257,8 @@ class DQN(SB3DQN):
             assert isinstance(self._last_obs, np.ndarray)
             replay.begin(self._last_obs)
             self._replay_follows = True
+        # It may have been loaded, or put there by hand.
+        self._target.follow()
         self._anneal()
         return total_timesteps, callback
 
@@ -339,6 +344,7 @@ class DQN(SB3DQN):
         num_collected_steps, num_collected_episodes = 0, 0
         callback.on_rollout_start()
 
+        self._actor.follow()
         next_updates = (self.num_timesteps // train_freq.frequency + 1) * train_freq.frequency
         continue_training = True
         while continue_training and self.num_timesteps < next_updates:
@@ -377,7 +383,7 @@ class DQN(SB3DQN):
         with torch.no_grad():
             # The newest frames are already on the device, or as near as they will be.
             observations = replay.newest_observations().to(self.device)
-            greedy = self.q_net(observations).argmax(dim=1)
+            greedy = self._actor.network(observations).argmax(dim=1)
         return np.where(coins, actions, greedy.cpu().numpy())
 
     def _on_step(self) -> None:
@@ -389,6 +395,7 @@ class DQN(SB3DQN):
             tau = 1 - (1 - self.tau) ** due
             polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), tau)
             polyak_update(self.batch_norm_stats, self.batch_norm_stats_target, 1.0)
+            self._target.follow()
         self._anneal()
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
@@ -404,7 +411,7 @@ class DQN(SB3DQN):
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, self._returns).to(self.device)
             self._loss_sum += q_update(
-                self.q_net, self.q_net_target, self.policy.optimizer, batch, self.max_grad_norm
+                self.q_net, self._target.network, self.policy.optimizer, batch, self.max_grad_norm
             )
         self._losses_summed += gradient_steps
         self._n_updates += gradient_steps
@@ -462,5 +469,6 @@ class DQN(SB3DQN):
         return actions, state
 
     def _excluded_save_params(self) -> list[str]:
-        rebuilt = ["_loss_sum", "_returns", "batch_norm_stats", "batch_norm_stats_target"]
-        return [*super()._excluded_save_params(), *rebuilt]
+        # Rebuilt when a saved model is loaded.
+        networks = ["_actor", "_target", "batch_norm_stats", "batch_norm_stats_target"]
+        return [*super()._excluded_save_params(), "_loss_sum", "_returns", *networks]

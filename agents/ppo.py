@@ -16,7 +16,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional
 
-from agents.acting import Actor
+from agents.acting import InferenceCopy
 from agents.compilation import Compiled
 from agents.policies import PixelActorCriticPolicy
 from agents.rollout import FrameRollout, RolloutBatch
@@ -143,7 +143,7 @@ class PPO(SB3PPO):
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}
         super()._setup_model()
-        self._actor = Actor(self.policy)
+        self._actor = InferenceCopy(self.policy)
         self._minibatch_loss: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
             Compiled(self._loss, "update") if self.compile_update else self._loss
         )
@@ -200,9 +200,9 @@ class PPO(SB3PPO):
 
         # After the callback, which may have changed the policy or put another in its place.
         if self._actor.source is not self.policy:
-            self._actor = Actor(self.policy)
+            self._actor = InferenceCopy(self.policy)
         self._actor.follow()
-        acting = self._actor.policy
+        acting = self._actor.network
         for _ in range(n_rollout_steps):
             observations = torch.as_tensor(self._last_obs, device=self.device)
             with torch.no_grad():
@@ -251,7 +251,7 @@ class PPO(SB3PPO):
         last = np.stack([infos[i]["terminal_observation"] for i in truncated])
         with torch.no_grad():
             observations = torch.as_tensor(last, device=self.device)
-            values = self._actor.policy.predict_values(observations)
+            values = self._actor.network.predict_values(observations)
         rewards[truncated] += self.gamma * values.flatten().cpu().numpy()
 
     def train(self) -> None:

@@ -1,4 +1,4 @@
-"""The copy of a policy that acts."""
+"""The copy of a network that acts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from agents.acting import Actor
+from agents.acting import InferenceCopy
 from agents.policies import PixelActorCriticPolicy, Precision
 
 
@@ -38,13 +38,13 @@ def test_it_acts_as_the_policy_to_the_bit_before_and_after_learning(
     precision: Precision, encoder: str
 ) -> None:
     policy, seen = make_policy(precision, encoder), observations(8)
-    actor = Actor(policy)
+    actor = InferenceCopy(policy)
     told = []
     for _ in range(2):
         actor.follow()
-        for mine, its in zip(act(actor.policy, seen), act(policy, seen), strict=True):
+        for mine, its in zip(act(actor.network, seen), act(policy, seen), strict=True):
             assert torch.equal(mine, its)
-        told.append(act(actor.policy, seen)[2])
+        told.append(act(actor.network, seen)[2])
         values, log_probs, _ = policy.evaluate_actions(seen, torch.zeros(8, dtype=torch.long))
         (values.sum() - log_probs.sum()).backward()
         policy.optimizer.step()
@@ -53,7 +53,7 @@ def test_it_acts_as_the_policy_to_the_bit_before_and_after_learning(
 
 def test_only_the_encoders_weights_are_kept_in_bfloat16() -> None:
     policy = make_policy("bf16")
-    copied = Actor(policy).policy
+    copied = InferenceCopy(policy).network
     assert {p.dtype for p in copied.features_extractor.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in copied.action_net.parameters()} == {torch.float32}
     assert {p.dtype for p in policy.parameters()} == {torch.float32}
