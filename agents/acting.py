@@ -24,17 +24,20 @@ class InferenceCopy(Generic[Network]):
         network: what to call, in evaluation mode and without gradients.
 
     Args:
-        source: the network that learns; with precision "fp32" it serves itself.
+        source: the network that learns.
+        apart: whether the copy is called while the source learns. Otherwise a source with precision
+            "fp32", which casts nothing, serves itself.
     """
 
-    def __init__(self, source: Network) -> None:
+    def __init__(self, source: Network, apart: bool = False) -> None:
         self.source = source
         self.network = source
-        if source.precision == "bf16":
+        if source.precision == "bf16" or apart:
             # Without an optimiser, whose moments are twice as large as the parameters.
             left_out = {id(getattr(source, "optimizer", None)): None}
             self.network = copy.deepcopy(source, left_out)
             self.network.set_training_mode(False)
+        if source.precision == "bf16":
             for layer in self.network.features_extractor.modules():
                 # Those that autocast runs in bfloat16.
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):

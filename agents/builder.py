@@ -94,6 +94,7 @@ def load_agent(
         device=configuration.resolve_device(device),
         num_envs=1,
         compile="off",
+        overlap="off",
         ppo=configuration.replace(config.ppo, n_steps=2, batch_size=2),
     )
     with closing(make_train_env(config)) as venv:
@@ -192,6 +193,7 @@ def _build_ppo(config: TrainConfig, common: dict[str, Any]) -> PPO:
         max_grad_norm=options.max_grad_norm,
         target_kl=options.target_kl,
         compile_update=config.compile == "on",
+        overlap=config.overlap == "on",
     )
 
 

@@ -147,6 +147,9 @@ class TrainConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether PPO's update is compiled; auto does so on a CPU, for runs long enough to gain by it,
     where there is a C++ compiler."""
+    overlap: Literal["auto", "on", "off"] = "auto"
+    """Whether PPO collects a rollout while it learns from the one before, by a policy one update
+    older; auto does not."""
     track: Literal["disabled", "offline", "online"] = "offline"
     """Weights & Biases; offline needs no account, and is uploaded by `wandb sync` later."""
     project: str = "rlcnn"
@@ -199,6 +202,7 @@ class TrainConfig:
         _check_choice("obs", self.obs, ("grey", "rgb"))
         _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
         _check_choice("compile", self.compile, ("auto", "on", "off"))
+        _check_choice("overlap", self.overlap, ("auto", "on", "off"))
         _check_choice("track", self.track, ("disabled", "offline", "online"))
         for name, most in LARGEST.items():
             _check_range(name, getattr(self, name), least=1, most=most)
@@ -221,6 +225,7 @@ class TrainConfig:
             device=device,
             precision=resolve_precision(device) if self.precision == "auto" else self.precision,
             compile=self._resolve_compile(device),
+            overlap="off" if self.overlap == "auto" else self.overlap,
             num_threads=self.num_threads or usable_cores(),
         )
 

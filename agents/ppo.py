@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -12,11 +13,12 @@ from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch.nn import functional
 
 from agents.acting import InferenceCopy
+from agents.background import Background
 from agents.compilation import Compiled
 from agents.policies import PixelActorCriticPolicy
 from agents.rollout import FrameRollout, RolloutBatch
@@ -32,6 +34,13 @@ METRICS = (
     "approx_kl",
     "clip_fraction",
 )
+
+
+class UpdateReport(NamedTuple):
+    """What an update tells of itself."""
+
+    figures: torch.Tensor  # means of METRICS over its minibatches, and the explained variance
+    epochs: int  # begun, whether or not ``target_kl`` ended them
 
 
 class PPO(SB3PPO):
@@ -58,6 +67,11 @@ class PPO(SB3PPO):
     Args:
         compile_update: whether the loss of a minibatch is compiled; see
             :class:`~agents.compilation.Compiled`.
+        overlap: whether a rollout is collected while the one before is learned from, so that
+            actions come from a policy one update older (the probabilities that PPO compares with
+            are those it acted by). ``on_rollout_start`` then fires while the update is under way:
+            a callback that looks at the policy calls :meth:`finish_update` first, as ``predict``,
+            ``save`` and ``learn``'s end do. Two rollouts are held in memory.
 
     Raises:
         UserError: For what is not supported: generalised state-dependent exploration, other
@@ -98,6 +112,7 @@ class PPO(SB3PPO):
         _init_setup_model: bool = True,
         *,
         compile_update: bool = False,
+        overlap: bool = False,
     ) -> None:
         if use_sde:
             raise UserError("use_sde is not supported: it explores continuous actions")
@@ -111,7 +126,7 @@ class PPO(SB3PPO):
             if _init_setup_model:
                 n_envs = vec_env.num_envs if vec_env else 1
                 _check_minibatches(n_envs, n_steps, batch_size, normalize_advantage)
-        self.compile_update = compile_update
+        self.compile_update, self.overlap = compile_update, overlap
         super().__init__(
             policy,
             env,
@@ -143,14 +158,19 @@ class PPO(SB3PPO):
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}
         super()._setup_model()
-        self._actor = InferenceCopy(self.policy)
+        self._actor = InferenceCopy(self.policy, apart=self.overlap)
+        self._background: Background[UpdateReport] | None = None
+        if self.overlap:
+            self._background = Background(self.device, max(1, torch.get_num_threads() - 1))
+            self._spare_rollout = self._make_rollout()
         self._minibatch_loss: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
             Compiled(self._loss, "update") if self.compile_update else self._loss
         )
 
     def _excluded_save_params(self) -> list[str]:
-        # Rebuilt when a saved model is loaded: compiled code cannot be pickled.
-        return [*super()._excluded_save_params(), "_minibatch_loss", "_actor"]
+        # Rebuilt when a saved model is loaded: neither compiled code nor a thread can be pickled.
+        rebuilt = ["_minibatch_loss", "_actor", "_background", "_spare_rollout"]
+        return [*super()._excluded_save_params(), *rebuilt]
 
     def _stacking(self) -> FrameStacking:
         if self.env is not None:
@@ -165,18 +185,62 @@ class PPO(SB3PPO):
             UserError: The environment's stacks do not make its observations.
         """
         super().set_env(env, force_reset)
-        stacking = self._stacking()
-        if stacking != self.rollout_buffer.stacking:
-            self.rollout_buffer = FrameRollout(
-                self.n_steps,
-                self.observation_space,  # type: ignore[arg-type]
-                self.action_space,  # type: ignore[arg-type]
-                self.device,
-                self.gae_lambda,
-                self.gamma,
-                self.n_envs,
-                stacking=stacking,
-            )
+        if self._stacking() != self.rollout_buffer.stacking:
+            self.finish_update()
+            self.rollout_buffer = self._make_rollout()
+            if self.overlap:
+                self._spare_rollout = self._make_rollout()
+
+    def _make_rollout(self) -> FrameRollout:
+        return FrameRollout(
+            self.n_steps,
+            self.observation_space,  # type: ignore[arg-type]
+            self.action_space,  # type: ignore[arg-type]
+            self.device,
+            self.gae_lambda,
+            self.gamma,
+            self.n_envs,
+            stacking=self._stacking(),
+        )
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "PPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Collects and learns in turn for ``total_timesteps`` steps, rounded up to whole rollouts.
+
+        Raises:
+            UserError: the loss or a parameter is no longer a finite number.
+        """
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        assert self.env is not None
+        callback.on_training_start(locals(), globals())
+        iteration = 0
+        threads = torch.get_num_threads()
+        if self.overlap:
+            # The others are the update's.
+            torch.set_num_threads(1)
+        try:
+            while self.num_timesteps < total_timesteps:
+                if not self.collect_rollouts(self.env, callback, self.rollout_buffer, self.n_steps):
+                    break
+                iteration += 1
+                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                if log_interval is not None and iteration % log_interval == 0:
+                    self.dump_logs(iteration)
+                self.train()
+        finally:
+            torch.set_num_threads(threads)
+            self.finish_update()
+        callback.on_training_end()
+        return self
 
     def collect_rollouts(
         self,
@@ -191,17 +255,18 @@ class PPO(SB3PPO):
             False where a callback stopped it, else True.
         """
         assert self._last_obs is not None, "No previous observation was provided"
-        self.policy.set_training_mode(False)
         rollout_buffer.reset()
         steps_learned = self.num_timesteps
         # The first observation brings its whole stack along, fresh or not.
         stack_starts = np.ones(env.num_envs, dtype=bool)
         callback.on_rollout_start()
 
-        # After the callback, which may have changed the policy or put another in its place.
-        if self._actor.source is not self.policy:
-            self._actor = InferenceCopy(self.policy)
-        self._actor.follow()
+        if not self._updating:
+            # After the callback, which may have changed the policy or put another in its place.
+            if self._actor.source is not self.policy:
+                self._actor = InferenceCopy(self.policy, apart=self.overlap)
+            self.policy.set_training_mode(False)
+            self._actor.follow()
         acting = self._actor.network
         for _ in range(n_rollout_steps):
             observations = torch.as_tensor(self._last_obs, device=self.device)
@@ -255,7 +320,34 @@ class PPO(SB3PPO):
         rewards[truncated] += self.gamma * values.flatten().cpu().numpy()
 
     def train(self) -> None:
-        """Learns ``n_epochs`` times from the rollout, in shuffled minibatches."""
+        """Learns ``n_epochs`` times from the rollout, in shuffled minibatches.
+
+        With ``overlap`` it only begins to, once the update before is finished.
+        """
+        self.finish_update()
+        update = self._prepare_update(self.rollout_buffer)
+        if self._background is None:
+            self._record_training(update())
+            return
+        self._actor.follow()
+        self._background.start(update)
+        self.rollout_buffer, self._spare_rollout = self._spare_rollout, self.rollout_buffer
+
+    @property
+    def _updating(self) -> bool:
+        return self._background is not None and self._background.busy
+
+    def finish_update(self) -> None:
+        """Waits for the update under way, if there is one, and takes note of what it tells.
+
+        Raises:
+            UserError: the loss or a parameter is no longer a finite number.
+        """
+        if self._background is not None and self._background.busy:
+            self._record_training(self._background.finish())
+
+    def _prepare_update(self, rollout: FrameRollout) -> Callable[[], UpdateReport]:
+        """Everything an update takes from outside, read before it begins."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         clip_range = self._scheduled("clip_range", self.clip_range)
@@ -263,14 +355,24 @@ class PPO(SB3PPO):
         if self.clip_range_vf is not None:
             clip_range_vf = self._scheduled("clip_range_vf", self.clip_range_vf)
         ent_coef = self._scheduled("ent_coef", self.ent_coef)
-
-        rollout = self.rollout_buffer
         transitions = rollout.buffer_size * rollout.n_envs
+        # Drawn here, so that nothing else ever draws from the generator in between.
+        orders = [torch.randperm(transitions, device=self.device) for _ in range(self.n_epochs)]
+        return partial(self._update, rollout, orders, clip_range, clip_range_vf, ent_coef)
+
+    def _update(
+        self,
+        rollout: FrameRollout,
+        orders: list[torch.Tensor],
+        clip_range: torch.Tensor,
+        clip_range_vf: torch.Tensor | None,
+        ent_coef: torch.Tensor,
+    ) -> UpdateReport:
+        """One epoch for each of ``orders``, int64 (transitions,), or fewer by ``target_kl``."""
         metrics: list[torch.Tensor] = []
-        stopped = False
-        for _ in range(self.n_epochs):
+        epochs, stopped = 0, False
+        for order in orders:
             epoch_began = len(metrics)
-            order = torch.randperm(transitions, device=self.device)
             for indices in order.split(self.batch_size):
                 loss, minibatch_metrics = self._minibatch_loss(
                     rollout.batch(indices), clip_range, clip_range_vf, ent_coef
@@ -284,11 +386,16 @@ class PPO(SB3PPO):
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 self.policy.optimizer.step()
-            self._n_updates += 1
+            epochs += 1
             if stopped:
                 break
 
-        self._record_training(torch.stack(metrics), len(metrics) - epoch_began)
+        means = torch.stack(metrics).mean(dim=0)
+        # Over the last epoch's minibatches only, as in stable-baselines3.
+        kl = METRICS.index("approx_kl")
+        means[kl] = torch.stack(metrics[epoch_began:])[:, kl].mean()
+        unexplained = (rollout.returns - rollout.values).var() / rollout.returns.var()
+        return UpdateReport(torch.cat([means, (1 - unexplained)[None]]), epochs)
 
     def _scheduled(self, name: str, value: Any) -> torch.Tensor:
         if callable(value):
@@ -330,18 +437,10 @@ class PPO(SB3PPO):
             metrics = (loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction)
             return loss, torch.stack(metrics)
 
-    def _record_training(self, metrics: torch.Tensor, last_epoch: int) -> None:
-        """Logs means over an update's minibatches, (minibatches, ``METRICS``).
-
-        Those of ``approx_kl`` are over the last epoch's, as in stable-baselines3.
-        """
-        means = metrics.mean(dim=0)
-        kl = METRICS.index("approx_kl")
-        means[kl] = metrics[-last_epoch:, kl].mean()
-        rollout = self.rollout_buffer
-        unexplained = (rollout.returns - rollout.values).var() / rollout.returns.var()
+    def _record_training(self, report: UpdateReport) -> None:
+        self._n_updates += report.epochs
         # The first wait for the device in an update.
-        told = torch.cat([means, (1 - unexplained)[None]]).tolist()
+        told = report.figures.tolist()
         named = dict(zip((*METRICS, "explained_variance"), told, strict=True))
         raise_if_not_finite(named["loss"], self.num_timesteps)
         # The last step can spoil the parameters after losses that were all finite.
@@ -350,12 +449,29 @@ class PPO(SB3PPO):
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Actions int64 of uint8 observations, as stable-baselines3's; by all that was learned."""
+        self.finish_update()
+        return super().predict(observation, state, episode_start, deterministic)
+
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
+        """Writes a zip, as stable-baselines3's, of the agent as it stands between two updates."""
+        self.finish_update()
+        super().save(path, exclude, include)
+
     def check_finite(self) -> None:
         """Looks at every parameter; to be called before anything of them is saved.
 
         Raises:
             UserError: one of them is NaN or infinite.
         """
+        self.finish_update()
         sums = [parameter.detach().sum() for parameter in self.policy.parameters()]
         raise_if_not_finite(torch.stack(sums).sum().item(), self.num_timesteps)
 

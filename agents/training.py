@@ -40,6 +40,7 @@ RESUMABLE = frozenset(
         "num_threads",
         "device",
         "compile",
+        "overlap",
         "track",
         "project",
         "eval_every",

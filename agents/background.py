@@ -1,0 +1,58 @@
+"""One piece of work under way beside everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class Background(Generic[T]):
+    """Runs one function at a time in a thread of its own; on a GPU, in a stream of its own.
+
+    Torch and the emulator let go of Python's lock while they compute, so what runs here and what
+    goes on outside really overlap.
+
+    Args:
+        device: what the functions compute on.
+        num_threads: CPU threads that torch may use there; it counts them for each thread apart.
+    """
+
+    def __init__(self, device: torch.device, num_threads: int) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._executor = ThreadPoolExecutor(
+            1, "update", initializer=torch.set_num_threads, initargs=(num_threads,)
+        )
+        self._future: Future[T] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something was started whose result was not asked for."""
+        return self._future is not None
+
+    def start(self, function: Callable[[], T]) -> None:
+        """Begins ``function``, which sees all that the caller's stream was told to do before."""
+        if self.busy:
+            raise RuntimeError("what was started before is not finished")
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        self._future = self._executor.submit(self._run, function)
+
+    def finish(self) -> T:
+        """Waits for what was started, and hands on its result or what it raised."""
+        if self._future is None:
+            raise RuntimeError("nothing was started")
+        future, self._future = self._future, None
+        result = future.result()
+        if self._stream is not None:
+            torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+        return result
+
+    def _run(self, function: Callable[[], T]) -> T:
+        with torch.cuda.stream(self._stream) if self._stream is not None else nullcontext():
+            return function()

@@ -1,0 +1,155 @@
+"""PPO that collects one rollout while it learns from the one before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from worlds import Columns, WorldVecEnv, mean_return
+
+from agents.background import Background
+from agents.ppo import PPO
+from envs.errors import UserError
+
+TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 32}}}
+ROLLOUT = 8 * 8
+
+
+def make_ppo(overlap: bool, depth: int = 1, delay: int = 0, **options: Any) -> PPO:
+    settings: dict[str, Any] = {
+        "n_steps": 8,
+        "batch_size": 32,
+        "n_epochs": 2,
+        "learning_rate": 1e-3,
+        "policy_kwargs": TINY,
+        "seed": 0,
+        "device": "cpu",
+        **options,
+    }
+    return PPO("CnnPolicy", WorldVecEnv(Columns(delay), 8, depth), overlap=overlap, **settings)
+
+
+def parameters(model: Any) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()]).clone()
+
+
+class Watch(BaseCallback):
+    """Notes, at every rollout's first step, what is acted by, and at its start what was learned."""
+
+    def __init__(self, wait: bool) -> None:
+        super().__init__()
+        self.wait = wait
+        self.learned: list[torch.Tensor] = []
+        self.acted_by: list[torch.Tensor] = []
+
+    def _on_rollout_start(self) -> None:
+        if self.wait:
+            self.model.finish_update()  # type: ignore[attr-defined]
+            self.learned.append(parameters(self.model.policy))
+
+    def _on_step(self) -> bool:
+        if self.model.num_timesteps % ROLLOUT == 8:
+            self.acted_by.append(parameters(self.locals["acting"]))
+        return True
+
+
+def test_the_first_update_is_that_of_a_training_without_overlap() -> None:
+    # One after the other, for each begins by seeding torch.
+    plain, overlapped = (make_ppo(overlap).learn(ROLLOUT) for overlap in (False, True))
+    assert torch.equal(parameters(plain.policy), parameters(overlapped.policy))
+    assert plain._n_updates == overlapped._n_updates == 2
+    assert overlapped.logger.name_to_value == plain.logger.name_to_value
+
+
+def test_actions_come_from_a_policy_one_update_older() -> None:
+    watch = Watch(wait=False)
+    model = make_ppo(True)
+    policies = [parameters(model.policy)]
+    finish = model._record_training
+
+    def note(report: Any) -> None:
+        finish(report)
+        policies.append(parameters(model.policy))
+
+    model._record_training = note  # type: ignore[method-assign]
+    model.learn(5 * ROLLOUT, callback=watch)
+    assert len(watch.acted_by) == 5
+    assert len(policies) == 6
+    # The first update has nothing to overlap with but the second rollout.
+    for acted_by, expected in zip(watch.acted_by, [0, 0, 1, 2, 3], strict=True):
+        assert torch.equal(acted_by, policies[expected])
+
+
+def test_who_waits_for_the_update_sees_it_and_has_it_acted_by() -> None:
+    watch = Watch(wait=True)
+    model = make_ppo(True)
+    model.learn(4 * ROLLOUT, callback=watch)
+    assert all(torch.equal(a, b) for a, b in zip(watch.acted_by, watch.learned, strict=True))
+    plain = make_ppo(False)
+    plain.learn(4 * ROLLOUT)
+    # With nothing left to overlap it is the same training.
+    assert torch.equal(parameters(plain.policy), parameters(model.policy))
+
+
+def test_two_trainings_are_equal_to_the_bit() -> None:
+    trained = [make_ppo(True).learn(10 * ROLLOUT) for _ in range(2)]
+    assert torch.equal(*(parameters(model.policy) for model in trained))
+
+
+@pytest.mark.parametrize("ask", ["predict", "save", "check_finite"])
+def test_the_update_is_waited_for_by_what_looks_at_the_policy(ask: str, tmp_path: Path) -> None:
+    class Ask(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == ROLLOUT + 16:
+                assert model._updating
+                if ask == "predict":
+                    model.predict(np.asarray(model._last_obs))
+                elif ask == "save":
+                    model.save(tmp_path / "model.zip")
+                else:
+                    model.check_finite()
+                assert not model._updating
+                assert model._n_updates == 2
+            return True
+
+    model = make_ppo(True)
+    model.learn(2 * ROLLOUT, callback=Ask())
+    if ask == "save":
+        assert PPO.load(tmp_path / "model.zip", device="cpu")._n_updates == 2
+
+
+def test_what_an_update_raises_reaches_the_training() -> None:
+    model = make_ppo(True)
+    with torch.no_grad():
+        model.policy.value_net.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match="the loss became nan"):
+        model.learn(3 * ROLLOUT)
+    assert not model._updating
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    make_ppo(True).learn(ROLLOUT)
+    assert torch.get_num_threads() == before
+
+
+def test_it_learns_what_is_seen_only_in_an_older_frame() -> None:
+    options: dict[str, Any] = {"n_steps": 32, "batch_size": 64, "n_epochs": 4, "gamma": 0.5}
+    model = make_ppo(True, depth=2, delay=1, ent_coef=0.01, **options).learn(6_144)
+    world = Columns(delay=1)
+    assert mean_return(model, world, depth=2) > 0.95 * world.best_return
+
+
+def test_one_piece_of_work_at_a_time() -> None:
+    background: Background[int] = Background(torch.device("cpu"), 1)
+    with pytest.raises(RuntimeError, match="nothing was started"):
+        background.finish()
+    background.start(lambda: 3)
+    with pytest.raises(RuntimeError, match="not finished"):
+        background.start(lambda: 4)
+    assert background.finish() == 3
+    assert not background.busy
