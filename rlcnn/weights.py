@@ -1,13 +1,15 @@
-"""Weights in safetensors files, which carry what is needed to build the encoder they belong to.
+"""Weights in files: safetensors that know the encoder they belong to, and the files of others.
 
-Nothing here unpickles: a file can hold wrong numbers, but it cannot run code.
+Nothing here unpickles what could run code: a file can hold wrong numbers, and no more.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -18,40 +20,34 @@ from safetensors.torch import save
 
 from envs.errors import UserError, nearest
 from rlcnn.encoders.base import SPEC_VERSION, Encoder, EncoderSpec
-from rlcnn.encoders.registry import create_encoder, list_encoders
+from rlcnn.encoders.registry import create_encoder
 from rlcnn.files import plain, write_atomic
+from rlcnn.runs import RunDirectory
+from rlcnn.weight_report import LoadReport, fill
+
+__all__ = [
+    "LoadReport",
+    "TensorFile",
+    "load_encoder",
+    "load_into",
+    "read_about",
+    "read_tensors",
+    "save_encoder",
+    "save_tensors",
+]
 
 # safetensors metadata maps strings to strings, so ours is JSON under one key of its own.
 _KEY = "rlcnn"
 
-# So many tensors of each kind are named in a refusal, which must stay a line.
-_NAMED = 3
+# What torch.save writes is known by its name's ending alone.
+_TORCH_SUFFIXES = (".pth", ".pt")
 
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of each tensor of an encoder when weights were loaded into it.
-
-    Attributes:
-        loaded: tensors taken from the file as they were.
-        adapted: tensors taken from the file with a change -> what the change was.
-        new: tensors the file does not hold, left as they were initialised.
-    """
-
-    loaded: tuple[str, ...]
-    adapted: Mapping[str, str]
-    new: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """One line for people."""
-        counts = f"{len(self.loaded)} loaded, {len(self.adapted)} adapted, {len(self.new)} new"
-        notes = [f"{name}: {change}" for name, change in self.adapted.items()]
-        notes += [f"{name}: new" for name in self.new]
-        return f"tensors: {counts}" + (f" ({'; '.join(notes)})" if notes else "")
+# An agent's encoder in the state_dict of its policy: PPO's, and DQN's online network.
+_AGENTS_ENCODER = re.compile(r"(q_net\.)?features_extractor\.encoder\.")
 
 
 class TensorFile(NamedTuple):
-    """The contents of a safetensors file: tensors by name, and what ``save_tensors`` was given."""
+    """The contents of a weights file: tensors by name, and what ``save_tensors`` was given."""
 
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, Any]
@@ -92,14 +88,18 @@ def save_tensors(
 def read_tensors(path: str | PathLike[str]) -> TensorFile:
     """Reads a safetensors file, ours or any other (whose metadata is then empty).
 
+    A file ending in ``.pth`` or ``.pt`` is read as one of torch's, with ``weights_only=True``.
+
     Raises:
-        UserError: the file is missing, truncated or no safetensors file.
+        UserError: the file is missing, truncated or of another format, or holds more than tensors.
     """
     path = Path(path)
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*.safetensors")]
         what = "is a directory, not a weights file" if path.is_dir() else "does not exist"
         raise UserError(f'"{path}" {what}.{nearest(path.name, siblings)}')
+    if path.suffix in _TORCH_SUFFIXES:
+        return _read_torch(path)
     try:
         with safe_open(path, framework="pt") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -155,29 +155,52 @@ def load_encoder(path: str | PathLike[str]) -> Encoder:
         encoder = create_encoder(spec["name"], spec["observation_shape"], **spec["options"])
     except (UserError, TypeError) as error:
         raise UserError(f'"{path}" describes an encoder that cannot be built: {error}') from error
-    _fill(encoder, file.tensors, path)
+    fill(encoder, file.tensors, f'"{path}"')
     return encoder
 
 
-def load_into(encoder: Encoder, path: str | PathLike[str]) -> LoadReport:
-    """Loads weights into an encoder; it is untouched unless every tensor fits.
+def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
+    """Loads weights into an encoder; it is untouched unless every tensor is accounted for.
 
     Args:
         encoder: on any device.
-        path: a file written by ``save_encoder``, or any safetensors file with the same tensors.
-            It may come from another observation size where the shapes agree nevertheless, as
-            they do with mean pooling.
+        weights: "imagenet", for networks of torchvision and timm, which download theirs; or
+
+            - a file of ``save_encoder``, or any safetensors file, ``.pth`` or ``.pt`` with the same
+              tensors, under this encoder's names or those of the published network. It may come
+              from another observation size where the shapes agree nevertheless, as they do with
+              mean pooling;
+            - the directory of a run, whose newest whole checkpoint is read, or the policy file of a
+              checkpoint.
+
+            The trunk of a published network loads whatever the options of the encoder it comes
+            from; what comes after the trunk only from the same encoder.
 
     Raises:
-        UserError: a missing, truncated or foreign file; weights of another encoder or other
-            options (named); tensors that are missing, left over or of another shape.
+        UserError: a missing, truncated or foreign file; one that holds more than tensors; weights
+            of another encoder or other options (named); tensors that are missing, left over or of
+            another shape; no ImageNet weights, or no network to get them by.
     """
+    if weights == "imagenet":
+        tensors = dict(encoder.imagenet_weights())
+        return fill(encoder, tensors, f'the ImageNet weights of "{encoder.name}"')
+    path = _weights_file(Path(weights))
+    source = f'"{path}"'
     file = read_tensors(path)
     spec = _spec(file, path)
     own = encoder.spec()
-    if spec and (spec["name"], spec["options"]) != (own["name"], own["options"]):
-        raise UserError(f'"{path}" holds weights of {_described(spec)}, not of {_described(own)}.')
-    return _fill(encoder, file.tensors, path)
+    tensors, others = _encoder_tensors(file.tensors)
+    if spec and spec != own:
+        if encoder.shares_trunk(spec):
+            after = [name for name in tensors if not name.startswith("trunk.")]
+            others += after
+            tensors = {name: tensors[name] for name in tensors if name not in after}
+        elif (spec["name"], spec["options"]) != (own["name"], own["options"]):
+            raise UserError(
+                f"{source} holds weights of {_described(spec)}, not of {_described(own)}."
+            )
+    report = fill(encoder, tensors, source)
+    return replace(report, unused=(*report.unused, *others))
 
 
 def read_about(path: str | PathLike[str]) -> dict[str, Any]:
@@ -209,61 +232,53 @@ def _described(spec: EncoderSpec) -> str:
     return f'encoder "{spec["name"]}"' + (f" ({options})" if options else "")
 
 
-def _fill(
-    encoder: Encoder, tensors: Mapping[str, torch.Tensor], path: str | PathLike[str]
-) -> LoadReport:
-    own = encoder.state_dict()
-    problems = _misfits(own, tensors)
-    if problems:
+def _weights_file(path: Path) -> Path:
+    """The file itself, or that of the policy in the newest whole checkpoint of a run."""
+    if not path.is_dir():
+        return path
+    if not (path / "config.json").is_file():
+        raise UserError(f'"{path}" is a directory, but no run: it has no config.json.')
+    newest, broken = RunDirectory.open(path).latest_whole()
+    if newest is None:
+        found = f": {broken[0].path}: {broken[0].reason}" if broken else " yet"
+        raise UserError(f'run "{path}" has no whole checkpoint to take weights from{found}.')
+    return newest / "policy.safetensors"
+
+
+def _encoder_tensors(
+    tensors: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The tensors of an agent's encoder by the encoder's names, and the names of all others.
+
+    The tensors of a file that is no agent's are an encoder's.
+    """
+    found = {name: match.end() for name in tensors if (match := _AGENTS_ENCODER.match(name))}
+    if not found:
+        return dict(tensors), []
+    encoder = {name[start:]: tensors[name] for name, start in found.items()}
+    # A policy has one encoder under several names.
+    held = {id(tensor) for tensor in encoder.values()}
+    return encoder, [name for name, tensor in tensors.items() if id(tensor) not in held]
+
+
+def _read_torch(path: Path) -> TensorFile:
+    try:
+        with warnings.catch_warnings():
+            # Of a strange protocol, where it is about to be refused anyway.
+            warnings.simplefilter("ignore")
+            value = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f'cannot read "{path}": {error.strerror or error}.') from error
+    except Exception as error:
+        # Torch would go on to advise to load it with pickle: never that.
         raise UserError(
-            f'"{path}" does not fit encoder "{encoder.name}" for observations '
-            f"{encoder.observation_shape}: {'; '.join(problems)}."
-            f"{_nearest_architecture(encoder, tensors)}"
-        )
-    adapted = {
-        name: f"cast from {tensors[name].dtype} to {own[name].dtype}"
-        for name in own
-        if tensors[name].dtype != own[name].dtype
-    }
-    encoder.load_state_dict(dict(tensors))
-    loaded = tuple(name for name in own if name not in adapted)
-    return LoadReport(loaded=loaded, adapted=adapted, new=())
-
-
-def _misfits(own: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> list[str]:
-    """What speaks against loading ``other`` where ``own`` is, in words; nothing if it fits."""
-    reshaped = [
-        f"{name} {tuple(other[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in other and other[name].shape != own[name].shape
-    ]
-    kinds = {
-        "missing": [name for name in own if name not in other],
-        "left over": [name for name in other if name not in own],
-        "of another shape": reshaped,
-    }
-    problems = []
-    for kind, names in kinds.items():
-        if names:
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            problems.append(f"{kind}: {', '.join(names[:_NAMED])}{more}")
-    return problems
-
-
-def _nearest_architecture(encoder: Encoder, tensors: Mapping[str, torch.Tensor]) -> str:
-    """A hint at the registered encoder that ``tensors`` fit entirely or best, or nothing."""
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    overlaps: dict[str, float] = {}
-    for name in list_encoders():
-        try:
-            # Shapes are all that is wanted: on the meta device nothing is initialised.
-            with torch.device("meta"):
-                candidate = create_encoder(name, encoder.observation_shape).state_dict()
-        except UserError:
-            continue
-        fitting = sum(shapes.get(key) == tensor.shape for key, tensor in candidate.items())
-        overlaps[name] = fitting / max(len(shapes), len(candidate))
-    best = max(overlaps, key=lambda name: overlaps[name], default=encoder.name)
-    if best == encoder.name or overlaps[best] < 0.5:
-        return ""
-    return f' It {"fits" if overlaps[best] == 1 else "is nearest to"} encoder "{best}".'
+            f'"{path}" is truncated or damaged, or holds more than tensors, which is not loaded '
+            "since it could run code."
+        ) from error
+    # Training scripts put the weights beside their optimiser's state.
+    for key in ("state_dict", "model"):
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
+    if not isinstance(value, dict) or not value or not all(map(torch.is_tensor, value.values())):
+        raise UserError(f'"{path}" holds no state_dict, a dictionary of tensors by name.')
+    return TensorFile({str(name): tensor for name, tensor in value.items()}, {})

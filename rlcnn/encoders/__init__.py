@@ -1,6 +1,11 @@
 """Encoders: uint8 observations in, feature vectors out; built by name with ``create_encoder``."""
 
+from rlcnn.encoders.alexnet_2012 import AlexNet2012Encoder
+from rlcnn.encoders.architectures import list_architectures
+from rlcnn.encoders.backbones import BackboneEncoder
 from rlcnn.encoders.base import Encoder, EncoderSpec, Preprocessing
+from rlcnn.encoders.cifar_resnet import CifarResNetEncoder
+from rlcnn.encoders.frames import FrameEncoder
 from rlcnn.encoders.impala import ImpalaEncoder
 from rlcnn.encoders.lenet import LeNetEncoder
 from rlcnn.encoders.nature import NatureEncoder
@@ -9,17 +14,26 @@ from rlcnn.encoders.registry import (
     encoder_options,
     list_encoders,
     register_encoder,
+    why_unknown,
 )
+from rlcnn.encoders.zfnet import ZFNetEncoder
 
 __all__ = [
+    "AlexNet2012Encoder",
+    "BackboneEncoder",
+    "CifarResNetEncoder",
     "Encoder",
     "EncoderSpec",
+    "FrameEncoder",
     "ImpalaEncoder",
     "LeNetEncoder",
     "NatureEncoder",
     "Preprocessing",
+    "ZFNetEncoder",
     "create_encoder",
     "encoder_options",
+    "list_architectures",
     "list_encoders",
     "register_encoder",
+    "why_unknown",
 ]

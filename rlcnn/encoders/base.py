@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, ClassVar, TypedDict
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from envs.errors import UserError, nearest
 from rlcnn.encoders.blocks import blocks_to_channels
+from rlcnn.encoders.layers import RandomProjection
 
 SPEC_VERSION = 1
 
@@ -51,6 +52,7 @@ class Preprocessing(nn.Module):
         std: Sequence[float] | None = None,
         resize: int | tuple[int, int] | None = None,
         block: int = 1,
+        grey_to_rgb: bool = False,
     ) -> None:
         """Describes the input a trunk expects.
 
@@ -61,6 +63,7 @@ class Preprocessing(nn.Module):
             resize: (height, width) to resize to (bilinear, antialiased), or one side of a square.
             block: side of the blocks of pixels that become channels; 1 leaves pixels where they
                 are. Rows and columns that fill no block are cut off.
+            grey_to_rgb: whether the one channel of a grey frame becomes as many as ``mean`` has.
 
         Raises:
             ValueError: mean and std do not come together, or do not fit the channels.
@@ -69,6 +72,10 @@ class Preprocessing(nn.Module):
         self.observation_shape = observation_shape
         self.resize = (resize, resize) if isinstance(resize, int) else resize
         channels, height, width = observation_shape
+        if grey_to_rgb:
+            if channels != 1 or mean is None:
+                raise ValueError("grey_to_rgb is for one channel, and needs a mean and std")
+            channels = len(mean)
         self.block = block
         height, width = self.resize or (height, width)
         self.image_shape: ObservationShape = (channels, height, width)
@@ -205,20 +212,53 @@ class Encoder(nn.Module):
             "options": dict(self.options),
         }
 
+    # What a subclass made of a published network overrides, so that its weights can be loaded.
+
+    def own_name(self, tensor_name: str) -> str:
+        """What a tensor of a weights file is called in this encoder's ``state_dict``."""
+        return tensor_name
+
+    def leaves_out(self, tensor_name: str) -> bool:
+        """Whether a tensor of a weights file is known and has no use here, as a classifier's."""
+        return False
+
+    def may_stay_new(self, own_name: str) -> bool:
+        """Whether a tensor of this encoder need not be in a weights file."""
+        return False
+
+    def shares_trunk(self, spec: EncoderSpec) -> bool:
+        """Whether the trunk of another encoder takes the same weights, whatever comes after it."""
+        return False
+
+    def adapt(self, own_name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, str] | None:
+        """A tensor of another shape made to fit, and how; None where that cannot be done."""
+        return None
+
+    def imagenet_weights(self) -> Mapping[str, torch.Tensor]:
+        """Weights trained on ImageNet, for ``rlcnn.weights``.
+
+        Raises:
+            UserError: there are none, or they cannot be downloaded.
+        """
+        raise UserError(
+            f'there are no ImageNet weights for encoder "{self.name}": those of torchvision and '
+            "timm have some, such as resnet18."
+        )
+
     def num_parameters(self) -> int:
         """Number of parameters, trainable or frozen."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def macs(self) -> int:
         """Multiply-accumulates of convolutions and linear layers for one observation."""
-        total = 0
+        total, batch = 0, 2
 
         def count(module: nn.Module, _: Any, output: torch.Tensor) -> None:
             nonlocal total
             # (out, in / groups, kernel...) or (out, in): what one output value is summed from.
             assert isinstance(module.weight, torch.Tensor)
             terms = math.prod(module.weight.shape[1:])
-            total += math.prod(output.shape[1:]) * terms
+            total += output.numel() * terms
 
         # Meta tensors carry shapes only: nothing is computed, and no weight, running statistic
         # or random number generator is touched. Two, since BatchNorm may refuse one.
@@ -226,22 +266,33 @@ class Encoder(nn.Module):
             name: tensor.detach().to("meta")
             for name, tensor in (*self.named_parameters(), *self.named_buffers())
         }
-        observations = torch.zeros((2, *self.observation_shape), dtype=torch.uint8, device="meta")
-        counted = [m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+        observations = torch.zeros(
+            (batch, *self.observation_shape), dtype=torch.uint8, device="meta"
+        )
+        kinds = (nn.Conv2d, nn.Linear, RandomProjection)
+        counted = [m for m in self.modules() if isinstance(m, kinds)]
         hooks = [module.register_forward_hook(count) for module in counted]
         try:
             torch.func.functional_call(self, tensors, observations)
         finally:
             for hook in hooks:
                 hook.remove()
-        return total
+        return total // batch
+
+
+def output_shape(module: nn.Module, input_shape: ObservationShape) -> tuple[int, ...]:
+    """Shape of ``module``'s output for one image of ``input_shape``; nothing is computed."""
+    tensors = {
+        name: tensor.detach().to("meta")
+        for name, tensor in (*module.named_parameters(), *module.named_buffers())
+    }
+    images = torch.zeros((2, *input_shape), device="meta")
+    return tuple(torch.func.functional_call(module, tensors, images).shape[1:])
 
 
 def trunk_output_shape(trunk: nn.Module, input_shape: ObservationShape) -> ObservationShape:
     """Shape (channels, height, width) of ``trunk``'s output for one image of ``input_shape``."""
-    tensors = {name: tensor.to("meta") for name, tensor in trunk.state_dict().items()}
-    image = torch.zeros((2, *input_shape), device="meta")
-    _, channels, height, width = torch.func.functional_call(trunk, tensors, image).shape
+    channels, height, width = output_shape(trunk, input_shape)
     return channels, height, width
 
 
@@ -281,7 +332,7 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
 
 
 def checked_shape(shape: Sequence[int]) -> ObservationShape:
-    """The shape of an image, (channels, height, width).
+    """The shape of an image as three plain numbers.
 
     Raises:
         UserError: it is none.

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from envs.errors import UserError, nearest
+from rlcnn.encoders.architectures import find_architecture, list_architectures
+from rlcnn.encoders.backbones import BackboneEncoder, split_name
 from rlcnn.encoders.base import Encoder
 
 EncoderClass = TypeVar("EncoderClass", bound=type[Encoder])
@@ -35,7 +37,7 @@ def register_encoder(name: str) -> Callable[[EncoderClass], EncoderClass]:
 
 
 def list_encoders() -> list[str]:
-    """Names of all registered encoders, sorted."""
+    """Names of all registered encoders, sorted; backbones are named beside them."""
     return sorted(_ENCODERS)
 
 
@@ -53,12 +55,14 @@ def create_encoder(name: str, observation_shape: Sequence[int], **options: Any) 
     """Builds a freshly initialised encoder.
 
     Args:
-        name: one of ``list_encoders()``.
+        name: one of ``list_encoders()``, or a classification network of torchvision or timm, cut at
+            a node of it: "resnet18", "resnet18:layer2", "timm:resnet18:layer2"; see
+            :class:`rlcnn.encoders.backbones.BackboneEncoder`.
         observation_shape: (channels, height, width) of the uint8 observations.
         options: see ``encoder_options(name)``.
 
     Raises:
-        UserError: an unknown name or option (the nearest known one is named), a value that an
+        UserError: an unknown name, node or option (the nearest known one is named), a value that an
             option does not take, or an image too small for the encoder.
     """
     cls = _encoder_class(name)
@@ -69,13 +73,38 @@ def create_encoder(name: str, observation_shape: Sequence[int], **options: Any) 
                 f'encoder "{name}" has no option "{option}" (it has: {", ".join(known)}).'
                 f"{nearest(option, known)}"
             )
+    if issubclass(cls, BackboneEncoder):
+        return cls(observation_shape, name, **options)
     return cls(observation_shape, **options)
 
 
+def why_unknown(name: str) -> str | None:
+    """Why there is no encoder of that name, and the nearest one; None where there is one.
+
+    A node is not looked for: that needs the network itself.
+    """
+    if name in _ENCODERS:
+        return None
+    network, node = split_name(name)
+    if network in _ENCODERS:
+        return f'only networks of torchvision and timm are cut at a node, not "{network}".'
+    try:
+        if find_architecture(network) is not None:
+            return None
+    except UserError as error:
+        return str(error)
+    near = nearest(network, [*list_architectures(), *list_encoders()])
+    if node:
+        near = near.replace('"?', f':{node}"?')
+    return (
+        f"expected one of {', '.join(list_encoders())}, a classification network of torchvision, "
+        f"as NAME or NAME:NODE, or timm:NAME.{near}"
+    )
+
+
 def _encoder_class(name: str) -> type[Encoder]:
-    if name not in _ENCODERS:
-        raise UserError(
-            f'unknown encoder "{name}" (known: {", ".join(list_encoders())}).'
-            f"{nearest(name, _ENCODERS)}"
-        )
-    return _ENCODERS[name]
+    if name in _ENCODERS:
+        return _ENCODERS[name]
+    if reason := why_unknown(name):
+        raise UserError(f'unknown encoder "{name}": {reason}')
+    return BackboneEncoder

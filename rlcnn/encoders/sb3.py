@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,10 @@ from torch import nn
 from envs.errors import UserError
 from rlcnn.encoders.base import Encoder
 from rlcnn.encoders.registry import create_encoder
+from rlcnn.weight_report import LoadReport
 from rlcnn.weights import load_into
+
+logger = logging.getLogger(__name__)
 
 
 class EncoderExtractor(BaseFeaturesExtractor):
@@ -52,10 +56,11 @@ class EncoderExtractor(BaseFeaturesExtractor):
         Args:
             observation_space: a Box of images (channels, height, width): uint8 of 0..255, or
                 floats of [0, 1] or [0, 255] that came from uint8.
-            encoder: name of a registered encoder, or one already built, which is copied: DQN makes
-                two extractors of the same arguments, and they must not share weights.
+            encoder: name of an encoder (``create_encoder``), or one already built, which is copied:
+                DQN makes two extractors of the same arguments, and they must not share weights.
             encoder_options: options of an encoder given by name.
-            weights: a file written by ``rlcnn.weights.save_encoder`` to load into it.
+            weights: what to load into it, as ``rlcnn.weights.load_into`` takes it: a file, a run's
+                directory or "imagenet". ``load_report`` then tells what became of every tensor.
             normalized_image: must be True where the policy has ``normalize_images=False``, as for
                 stable-baselines3's own ``NatureCNN``: uint8 observations then arrive as floats
                 of 0..255.
@@ -78,8 +83,10 @@ class EncoderExtractor(BaseFeaturesExtractor):
             encoder = create_encoder(encoder, shape, **(encoder_options or {}))
         super().__init__(observation_space, encoder.features_dim)
         self.encoder = encoder
+        self.load_report: LoadReport | None = None
         if weights is not None:
-            load_into(self.encoder, weights)
+            self.load_report = load_into(self.encoder, weights)
+            logger.info("%s", self.load_report)
         # Only uint8 spaces are scaled by stable-baselines3; others arrive as they are.
         scaled = high == 1 or (observation_space.dtype == np.uint8 and not normalized_image)
         self._levels = 255 if scaled else 1

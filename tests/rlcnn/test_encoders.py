@@ -32,13 +32,30 @@ VARIANTS = [
     ("lenet", {"variant": "course"}),
     ("impala", {}),
     ("impala", {"width": 0.5, "pooling": "mean"}),
+    ("cifar_resnet", {"depth": 8}),
+    ("cifar_resnet", {"depth": 8, "shortcut": "exclusive_gate", "pooling": "2x2"}),
+    # Dropout would make every pass another one.
+    ("alexnet_2012", {"features_dim": 64, "dropout": 0}),
+    ("zfnet", {"features_dim": 64, "dropout": 0}),
 ]
 every_variant = pytest.mark.parametrize("name, options", VARIANTS)
+BACKBONES = [
+    ("squeezenet1_1:features.4", {"features_dim": 32}),
+    ("resnet18:layer1", {"pooling": "4x4", "projection": "random", "features_dim": 32}),
+    ("squeezenet1_1:features.4", {"stacking": "inflated", "pooling": "mean"}),
+]
+every_encoder = pytest.mark.parametrize("name, options", VARIANTS + BACKBONES)
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def small(name: str) -> tuple[int, int, int]:
+    """The shape of small observations for an encoder."""
+    side = {"alexnet_2012": 67, "zfnet": 47}.get(name, 40)
+    return (4, side, side)
 
 
 def node_shapes(encoder: Encoder, nodes: list[str]) -> dict[str, tuple[int, ...]]:
@@ -147,10 +164,12 @@ def test_the_variants_under_test_cover_the_registry() -> None:
 
 
 @pytest.mark.parametrize("shape", [ATARI, (4, 64, 64), (12, 96, 96), (3, 40, 72)])
-@every_variant
+@every_encoder
 def test_forward_and_backward(
     name: str, options: dict[str, object], shape: tuple[int, int, int]
 ) -> None:
+    if min(shape[1:]) < small(name)[1]:
+        pytest.skip("too small an image for this encoder")
     encoder = create_encoder(name, shape, **options)
     features = encoder(images(2, *shape))
     assert features.shape == (2, encoder.features_dim)
@@ -179,7 +198,7 @@ def test_least_size_is_the_least_that_works(name: str, options: dict[str, object
         create_encoder(name, (1, least, least - 1), **options)
 
 
-@every_variant
+@every_encoder
 def test_bf16_autocast_is_close_to_fp32(name: str, options: dict[str, object]) -> None:
     torch.manual_seed(0)
     encoder = create_encoder(name, ATARI, **options)
@@ -193,21 +212,21 @@ def test_bf16_autocast_is_close_to_fp32(name: str, options: dict[str, object]) -
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in encoder.parameters())
 
 
-@every_variant
+@every_encoder
 def test_compiles_into_one_graph(name: str, options: dict[str, object]) -> None:
     torch.compiler.reset()  # the limit on recompilations counts all instances of the class
-    encoder = create_encoder(name, (4, 40, 40), **options)
+    encoder = create_encoder(name, small(name), **options)
     compiled = torch.compile(encoder, backend="eager", fullgraph=True)
-    observations = images(2, 4, 40, 40)
+    observations = images(2, *small(name))
     assert torch.equal(compiled(observations), encoder(observations))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(compiled(observations), encoder(observations))
 
 
-@every_variant
+@every_encoder
 def test_copies_and_pickles_are_equal_and_apart(name: str, options: dict[str, object]) -> None:
-    encoder = create_encoder(name, (4, 40, 40), **options)
-    observations = images(2, 4, 40, 40)
+    encoder = create_encoder(name, small(name), **options)
+    observations = images(2, *small(name))
     for twin in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
         assert torch.equal(twin(observations), encoder(observations))
         assert twin.spec() == encoder.spec()
@@ -215,25 +234,26 @@ def test_copies_and_pickles_are_equal_and_apart(name: str, options: dict[str, ob
         assert not torch.equal(twin(observations), encoder(observations))
 
 
-@every_variant
+@every_encoder
 def test_spec_rebuilds_the_encoder(name: str, options: dict[str, object]) -> None:
-    encoder = create_encoder(name, (4, 40, 40), **options)
+    encoder = create_encoder(name, small(name), **options)
     spec = json.loads(json.dumps(encoder.spec()))
     twin = create_encoder(spec["name"], spec["observation_shape"], **spec["options"])
     assert twin.spec() == encoder.spec()
-    assert spec["options"] == encoder_options(name) | options
+    chosen = {"frame_channels": 1} if name.count(":") else {}
+    assert spec["options"] == encoder_options(name) | chosen | options
     assert [(n, p.shape) for n, p in twin.named_parameters()] == [
         (n, p.shape) for n, p in encoder.named_parameters()
     ]
 
 
-@every_variant
+@every_encoder
 def test_channels_last_input_changes_nothing(name: str, options: dict[str, object]) -> None:
-    encoder = create_encoder(name, (4, 40, 40), **options)
-    observations = images(2, 4, 40, 40)
+    encoder = create_encoder(name, small(name), **options)
+    observations = images(2, *small(name))
     strided = observations.contiguous(memory_format=torch.channels_last)
     assert torch.equal(encoder(strided), encoder(observations))
-    assert torch.equal(observations, images(2, 4, 40, 40))
+    assert torch.equal(observations, images(2, *small(name)))
 
 
 def test_counting_macs_leaves_the_encoder_alone() -> None:
@@ -278,6 +298,18 @@ def test_resize_keeps_a_flat_image_flat() -> None:
     assert Preprocessing((1, 20, 30), resize=8).output_shape == (1, 8, 8)
 
 
+def test_grey_frames_become_rgb_ones() -> None:
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    grey = images(2, 1, 8, 8)
+    repeated = Preprocessing((1, 8, 8), mean=mean, std=std, grey_to_rgb=True)
+    assert repeated.output_shape == (3, 8, 8)
+    expected = Preprocessing((3, 8, 8), mean=mean, std=std)(grey.repeat(1, 3, 1, 1))
+    torch.testing.assert_close(repeated(grey), expected)
+    assert repeated(grey).is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match="grey_to_rgb"):
+        Preprocessing((3, 8, 8), mean=mean, std=std, grey_to_rgb=True)
+
+
 def test_mean_and_std_must_fit_the_channels() -> None:
     with pytest.raises(ValueError, match="together"):
         Preprocessing((3, 8, 8), mean=(0.5, 0.5, 0.5))
@@ -316,6 +348,12 @@ def test_anything_but_uint8_of_the_right_shape_is_refused() -> None:
         ("nature", {"features_dim": -1}, "features_dim must be a positive whole number, not -1"),
         ("nature", {"features_dim": "512"}, "features_dim must be a positive whole number"),
         ("lenet", {"variant": "relu"}, 'variant must be one of "tanh", "lecun1998", "course"'),
+        ("cifar_resnet", {"depth": 21}, r"depth must be 6n \+ 2, not 21. Did you mean 20"),
+        ("cifar_resnet", {"depth": "x"}, r"depth must be 6n \+ 2, not 'x'. Did you mean 20"),
+        ("cifar_resnet", {"shortcut": "gate"}, "shortcut must be one of .*, not 'gate'"),
+        ("cifar_resnet", {"pooling": "4x5"}, "pooling must be .* not '4x5'. Did you mean \"4x4\""),
+        ("cifar_resnet", {"pooling": "99x99"}, "finer than the feature maps: 21x21"),
+        ("zfnet", {"dropout": 1}, "dropout must be a number from 0 to below 1, not 1"),
     ],
 )
 def test_bad_names_and_options_are_told_in_one_line(

@@ -21,6 +21,11 @@ from rlcnn.weights import save_encoder
 
 SHAPE = (4, 40, 40)
 SPACE = spaces.Box(0, 255, SHAPE, np.uint8)
+# What sees 40x40 pixels.
+SMALL_ENCODERS = [
+    *(name for name in list_encoders() if name not in ("alexnet_2012", "zfnet")),
+    "squeezenet1_1:features.4",
+]
 SMALL: dict[type[BaseAlgorithm], dict[str, Any]] = {
     PPO: {"n_steps": 16, "batch_size": 8, "n_epochs": 1},
     A2C: {"n_steps": 8},
@@ -55,7 +60,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Encoder, 
     """Each encoder with non-zero biases, and the file its weights are in."""
     folder = tmp_path_factory.mktemp("weights")
     files = {}
-    for name in list_encoders():
+    for name in SMALL_ENCODERS:
         encoder = create_encoder(name, SHAPE)
         for parameter in encoder.parameters():
             nn.init.normal_(parameter, std=0.1)
@@ -65,7 +70,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Encoder, 
 
 
 @pytest.mark.parametrize("algorithm, networks", [(PPO, 1), (A2C, 1), (DQN, 2)])
-@pytest.mark.parametrize("name", list_encoders())
+@pytest.mark.parametrize("name", SMALL_ENCODERS)
 def test_loaded_weights_are_bit_equal_after_construction(
     algorithm: type[BaseAlgorithm],
     networks: int,

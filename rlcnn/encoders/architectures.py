@@ -1,0 +1,215 @@
+"""The image classification networks of torchvision and timm, by name.
+
+Both libraries are imported when a network of theirs is asked for, not before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from envs.errors import UserError, nearest
+
+TIMM = "timm:"
+
+# Where torchvision's networks are cut unless a node is named: the last output of a block at an
+# eighth of the image's side. For ResNets that is layer2, which served control best in PIE-G (Yuan
+# et al. 2022, figure 8) and among PVR's single layers (Parisi et al. 2022, "The unsurprising
+# effectiveness of pre-trained vision models for control", figure 6). Of transformers only the end
+# is laid out as feature maps, or as tokens.
+DEFAULT_NODES = {
+    r"alexnet": "features.4",
+    r"convnext_.*": "features.3",
+    r"densenet.*": "features.transition2.conv",
+    r"efficientnet_.*": "features.3",
+    r"googlenet": "inception3b",
+    r"inception_v3": "Mixed_5d",
+    r"maxvit_.*": "blocks.1",
+    r"mnasnet.*": "layers.9",
+    r"mobilenet_v2": "features.6",
+    r"mobilenet_v3_large": "features.6",
+    r"mobilenet_v3_small": "features.3",
+    r"regnet_.*": "trunk_output.block2",
+    r"(wide_)?res(net|next)\d+.*": "layer2",
+    r"shufflenet_.*": "stage2",
+    r"squeezenet1_0": "features.10",
+    r"squeezenet1_1": "features.7",
+    r"swin_.*": "permute",
+    r"vgg11": "features.14",
+    r"vgg11_bn": "features.20",
+    r"vgg13": "features.18",
+    r"vgg13_bn": "features.26",
+    r"vgg16": "features.22",
+    r"vgg16_bn": "features.32",
+    r"vgg19": "features.26",
+    r"vgg19_bn": "features.38",
+    r"vit_.*": "encoder",
+}
+
+# Their ImageNet weights came from TensorFlow, where images are scaled to [-1, 1]. torchvision asks
+# for its usual mean and std and undoes them inside the network (``transform_input``).
+_SCALED_TO_ONE = ("googlenet", "inception_v3")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network that classifies RGB images, and how its images are scaled.
+
+    Attributes:
+        name: as in its library, with "timm:" before timm's.
+        mean: of the images it is made for, RGB, for values in [0, 1].
+        std: likewise.
+        build: makes the network, freshly initialised, with its own classifier.
+        cut: ends such a network at a node: images -> {"features": what the node gives}.
+        nodes: names of the nodes that it could be cut at, in the order they are computed.
+        default_node: where to cut ``build()``'s network for control.
+        imagenet: downloads its ImageNet weights, or takes them from the library's cache, checked.
+        import_hint: where to get those weights by hand.
+    """
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    build: Callable[[], nn.Module]
+    cut: Callable[[nn.Module, str], nn.Module]
+    nodes: Callable[[nn.Module], list[str]]
+    default_node: Callable[[nn.Module], str]
+    imagenet: Callable[[], Mapping[str, torch.Tensor]]
+    import_hint: str
+
+    def download(self) -> Mapping[str, torch.Tensor]:
+        """ImageNet weights, by the network's own names of tensors.
+
+        Raises:
+            UserError: there are none, or they cannot be had, for want of a network for example.
+        """
+        try:
+            return self.imagenet()
+        except UserError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f'cannot download the ImageNet weights of "{self.name}" ({reason}); get '
+                f"{self.import_hint} elsewhere and give the file as --weights PATH."
+            ) from error
+
+
+def list_architectures() -> list[str]:
+    """Names of torchvision's image classification networks, sorted."""
+    from torchvision import models
+
+    return models.list_models(module=models)
+
+
+def find_architecture(name: str) -> Architecture | None:
+    """The network of that name, or None.
+
+    Args:
+        name: one of ``list_architectures()``, or "timm:NAME".
+
+    Raises:
+        UserError: a network of timm, which is not installed or does not know it.
+    """
+    if name.startswith(TIMM):
+        return _of_timm(name)
+    return _of_torchvision(name) if name in list_architectures() else None
+
+
+def published_sizes() -> dict[str, int]:
+    """Parameters of each of torchvision's networks, as it documents them with their weights."""
+    from torchvision import models
+
+    return {
+        name: int(models.get_model_weights(name).DEFAULT.meta["num_params"])
+        for name in list_architectures()
+    }
+
+
+def _of_torchvision(name: str) -> Architecture:
+    from torchvision import models
+    from torchvision.models.feature_extraction import (
+        create_feature_extractor,
+        get_graph_node_names,
+    )
+    from torchvision.ops import StochasticDepth
+
+    # As a leaf it asks itself whether it is in training, and one graph serves both modes.
+    tracing = {"leaf_modules": [StochasticDepth]}
+    weights: Any = models.get_model_weights(name).DEFAULT
+    transforms = weights.transforms()
+    mean, std = tuple(transforms.mean), tuple(transforms.std)
+    options: dict[str, Any] = {}
+    if name in _SCALED_TO_ONE:
+        mean = std = (0.5, 0.5, 0.5)
+        options = {"aux_logits": False, "init_weights": True}
+    default = next(node for pattern, node in DEFAULT_NODES.items() if re.fullmatch(pattern, name))
+    return Architecture(
+        name=name,
+        mean=mean,
+        std=std,
+        build=lambda: models.get_model(name, weights=None, **options),
+        cut=lambda model, node: create_feature_extractor(
+            model, {node: "features"}, tracer_kwargs=tracing, suppress_diff_warning=True
+        ),
+        nodes=lambda model: get_graph_node_names(model, tracing, suppress_diff_warning=True)[1],
+        default_node=lambda _: default,
+        imagenet=lambda: weights.get_state_dict(progress=True, check_hash=True),
+        import_hint=weights.url,
+    )
+
+
+def _of_timm(name: str) -> Architecture:
+    timm = _import_timm(name)
+    own_name = name.removeprefix(TIMM)
+    try:
+        config = timm.get_pretrained_cfg(own_name, allow_unregistered=False)
+    except RuntimeError as error:
+        known = timm.list_models(pretrained=True)
+        raise UserError(f'timm has no model "{own_name}".{nearest(own_name, known)}') from error
+    return Architecture(
+        name=name,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        build=lambda: timm.create_model(own_name, pretrained=False),
+        # Its own functions know which of its layers cannot be traced.
+        cut=lambda model, node: timm.models.create_feature_extractor(model, {node: "features"}),
+        nodes=lambda model: timm.models.get_graph_node_names(model)[1],
+        default_node=_stride_8,
+        imagenet=lambda: timm.create_model(own_name, pretrained=True).state_dict(),
+        import_hint=config.url or f"its model.safetensors ({config.hf_hub_id})",
+    )
+
+
+def _import_timm(name: str) -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(
+            f'encoder "{name}" needs timm, which is not installed: pip install "rlcnn[timm]".'
+        ) from error
+    return timm
+
+
+def _stride_8(model: nn.Module) -> str:
+    """The last of a timm model's own feature maps at an eighth of the image's side, or larger."""
+    levels: Any = getattr(model, "feature_info", None) or []
+    nodes = [level["module"] for level in levels if level["reduction"] <= 8]
+    if not nodes:
+        raise UserError("this network of timm has no maps to cut at by default: name a node.")
+    return nodes[-1]
+
+
+# Weights published before torch forbade dots in the names of modules (torchvision renames alike).
+_DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+
+
+def current_name(tensor_name: str) -> str:
+    """What a tensor of a published weights file is called in today's network."""
+    return _DENSE_LAYER.sub(r"\1\2", tensor_name)

@@ -1,0 +1,223 @@
+"""ImageNet networks of torchvision and timm as encoders, cut at a named node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from envs.errors import UserError, nearest
+from rlcnn.encoders.architectures import (
+    TIMM,
+    Architecture,
+    current_name,
+    find_architecture,
+    list_architectures,
+)
+from rlcnn.encoders.base import EncoderSpec
+from rlcnn.encoders.frames import FrameEncoder, Projection, Stacking, inflate
+
+# Names that every network has beside those of its own nodes.
+LOGITS, PENULTIMATE = "logits", "penultimate"
+
+# Auxiliary classifiers, which are in published files but are never built here.
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")
+
+
+class Backbone(nn.Module):
+    """A network up to one of its nodes.
+
+    Attributes:
+        network: the layers up to the node, under the names they have in the whole network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (n, 3, height, width) -> what the node gives: maps, tokens or vectors."""
+        return self.network(images)["features"]
+
+
+class BackboneEncoder(FrameEncoder):
+    """``NAME[:NODE]``: a classification network of torchvision, or ``timm:NAME[:NODE]``.
+
+    NODE is any of its nodes in the sense of ``torchvision.models.feature_extraction`` (a module
+    stands for its last node: ``resnet18:layer2``), or "logits", its own 1000 classes, or
+    "penultimate", what its own classifier's last layer sees. Without NODE it is cut where control
+    is served best; see ``DEFAULT_NODES``.
+
+    It starts as its library initialises it, and scales images as its ImageNet weights want them,
+    loaded or not. Observations are RGB frames, or grey ones repeated over the three channels.
+    """
+
+    prefix = "trunk.network."
+
+    def __init__(
+        self,
+        observation_shape: Sequence[int],
+        name: str,
+        *,
+        frame_channels: int | None = None,
+        stacking: Stacking = "per_frame",
+        differences: bool = False,
+        resize: int | None = None,
+        pooling: str = "flatten",
+        projection: Projection = "learned",
+        features_dim: int = 256,
+        projection_seed: int = 0,
+    ) -> None:
+        """Builds the network, cuts it and puts a projection behind it.
+
+        Args:
+            observation_shape: (frames * channels, height, width).
+            name: ``NAME[:NODE]``.
+            frame_channels: 1 for grey frames, 3 for RGB; None takes RGB where the observation's
+                channels are a multiple of 3.
+            stacking: "per_frame" encodes each frame alone and puts their features side by side
+                (PIE-G; PVR: Parisi et al. 2022); "inflated" lets the first convolution see the
+                whole stack, its RGB filters summed for grey frames and shared among the frames.
+            differences: puts the differences of neighbouring frames' features beside those of the
+                newer frames (PIE-G).
+            resize: side in pixels to bring the frames to first; None leaves them as they are.
+            pooling: of the node's maps: "flatten", "mean", or a grid such as "4x4".
+            projection: "learned": a linear layer over all frames, LayerNorm and tanh (PIE-G);
+                "random": a fixed Gaussian matrix on each frame's features; "none".
+            features_dim: length of what a learned projection makes of an observation, or a random
+                one of each frame.
+            projection_seed: of the random one.
+
+        Raises:
+            UserError: no such network or node, images too small for it, or a bad option.
+        """
+        architecture_name, node = split_name(name)
+        architecture = _architecture(architecture_name)
+        whole = architecture.build()
+        node = node or architecture.default_node(whole)
+        # The node is part of the name that is saved: another default would be another encoder.
+        self.name = f"{architecture_name}:{node}"
+        options: dict[str, Any] = {
+            "frame_channels": frame_channels,
+            "stacking": stacking,
+            "differences": differences,
+            "resize": resize,
+            "pooling": pooling,
+            "projection": projection,
+            "features_dim": features_dim,
+            "projection_seed": projection_seed,
+        }
+        super().__init__(observation_shape, options, mean=architecture.mean, std=architecture.std)
+        self.first_convolution = None
+        if self.options["stacking"] == "inflated":
+            self.first_convolution = self.prefix + self._inflate_first_convolution(whole)
+        tensors = set(whole.state_dict())
+        trunk = Backbone(_cut(architecture, whole, node))
+        self._beyond = frozenset(tensors - set(trunk.network.state_dict()))
+        self.attach(trunk)
+
+    def own_name(self, tensor_name: str) -> str:
+        """Published names, also those of old files, get the trunk's prefix."""
+        if tensor_name.startswith((self.prefix, "pool.", "projection.")):
+            return tensor_name
+        return self.prefix + current_name(tensor_name)
+
+    def leaves_out(self, tensor_name: str) -> bool:
+        """True for the layers of the network beyond the node."""
+        name = current_name(tensor_name.removeprefix(self.prefix))
+        return name in self._beyond or name.split(".")[0] in _AUXILIARY
+
+    def may_stay_new(self, own_name: str) -> bool:
+        """True for what the published network does not have.
+
+        Also for BatchNorm's counters, which files from before torch 0.4.1 lack and nothing reads.
+        """
+        return not own_name.startswith(self.prefix) or own_name.endswith(".num_batches_tracked")
+
+    def shares_trunk(self, spec: EncoderSpec) -> bool:
+        """True for the same network, cut anywhere."""
+        return split_name(spec["name"])[0] == split_name(self.name)[0]
+
+    def adapt(self, own_name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, str] | None:
+        """Inflates the RGB filters of the first convolution."""
+        if own_name != self.first_convolution or tensor.ndim != 4 or tensor.shape[1] != 3:
+            return None
+        channels = self.options["frame_channels"]
+        frames = self.frame_shape[0] // channels
+        kind = "filters summed over RGB" if channels == 1 else "RGB filters"
+        return inflate(tensor, frames, channels), f"{kind} and shared among {frames} frames"
+
+    def imagenet_weights(self) -> Mapping[str, torch.Tensor]:
+        """The library's default ImageNet weights, classifier included."""
+        return _architecture(split_name(self.name)[0]).download()
+
+    def _inflate_first_convolution(self, network: nn.Module) -> str:
+        """Puts a convolution over the whole stack in the place of the first; its weight's name."""
+        convolutions = ((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+        name, convolution = next(convolutions, ("", None))
+        if convolution is None or convolution.in_channels != 3:
+            raise UserError(f'encoder "{self.name}" has no convolution over RGB to inflate.')
+        channels = self.options["frame_channels"]
+        # Changed in place: a library's own subclass of Conv2d keeps what it adds to it.
+        weight = inflate(convolution.weight.detach(), self.frame_shape[0] // channels, channels)
+        convolution.weight, convolution.in_channels = nn.Parameter(weight), weight.shape[1]
+        return f"{name}.weight"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """The network and the node of ``NAME[:NODE]``; the node is empty where none is named."""
+    prefix = TIMM if name.startswith(TIMM) else ""
+    network, _, node = name.removeprefix(prefix).partition(":")
+    return prefix + network, node
+
+
+def _architecture(name: str) -> Architecture:
+    architecture = find_architecture(name)
+    if architecture is None:
+        raise UserError(f'unknown network "{name}".{nearest(name, list_architectures())}')
+    return architecture
+
+
+def _cut(architecture: Architecture, network: nn.Module, node: str) -> nn.Module:
+    if node == LOGITS:
+        node = architecture.nodes(network)[-1]
+    elif node == PENULTIMATE:
+        node = _penultimate(architecture.nodes(network), network)
+    # The libraries take a node's name for a regular expression.
+    known = re.fullmatch(r"\w+(\.\w+)*", node) is not None
+    if known:
+        try:
+            return _in_one_graph(architecture.cut(network, node))
+        except ValueError as error:
+            if "is not present in model" not in str(error):
+                raise
+    nodes = architecture.nodes(network)
+    modules = {name.rsplit(".", depth)[0] for name in nodes for depth in range(name.count(".") + 1)}
+    choices = [*sorted(modules), LOGITS, PENULTIMATE]
+    raise UserError(f'network "{architecture.name}" has no node "{node}".{nearest(node, choices)}')
+
+
+def _in_one_graph(network: Any) -> nn.Module:
+    """A cut network that does not change its code between training and evaluation.
+
+    torchvision keeps a graph for each and compiles Python anew at every change of mode, which an
+    agent makes at every update. Where both are the same, one will do.
+    """
+    code = [graph.python_code("self").src for graph in (network.train_graph, network.eval_graph)]
+    if code[0] != code[1]:
+        return network
+    return fx.GraphModule(network, network.eval_graph)
+
+
+def _penultimate(nodes: list[str], network: nn.Module) -> str:
+    """The node before the last layer with weights."""
+    modules = dict(network.named_modules())
+    layers = [
+        index
+        for index, node in enumerate(nodes)
+        if isinstance(modules.get(node), (nn.Linear, nn.Conv2d))
+    ]
+    return nodes[layers[-1] - 1]

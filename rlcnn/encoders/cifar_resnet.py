@@ -1,0 +1,185 @@
+"""The residual networks for CIFAR, and the shortcuts that were tried in them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from envs.errors import UserError
+from rlcnn.encoders.base import Encoder, check_choice, trunk_output_shape
+from rlcnn.encoders.layers import make_pool
+from rlcnn.encoders.registry import register_encoder
+
+Shortcut = Literal["identity", "constant", "exclusive_gate", "shortcut_gate", "conv", "dropout"]
+
+STAGE_CHANNELS = (16, 32, 64)
+
+
+class PaddedIdentity(nn.Module):
+    """Option A of He et al. 2016a: every ``stride``-th pixel, and zeros for the added channels."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        # Half of the zero channels on each side, as in the authors' CIFAR code.
+        added = channels - in_channels
+        self.padding = (0, 0, 0, 0, added // 2, added - added // 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, height, width) -> (batch, channels, height / s, width / s)."""
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+
+
+class Gate(nn.Sequential):
+    """``sigmoid(1x1 convolution)``, a gate for each channel and position."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, bias: float) -> None:
+        conv = nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride)
+        _initialise(conv)
+        assert conv.bias is not None
+        nn.init.constant_(conv.bias, bias)
+        super().__init__(OrderedDict(conv=conv, sigmoid=nn.Sigmoid()))
+
+
+class ResidualUnit(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, ReLU after their sum (He et al. 2016a, figure 2)."""
+
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, shortcut: Shortcut, gate_bias: float
+    ) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            OrderedDict(
+                conv1=_conv(in_channels, channels, 3, stride),
+                bn1=nn.BatchNorm2d(channels),
+                relu=nn.ReLU(),
+                conv2=_conv(channels, channels, 3),
+                bn2=nn.BatchNorm2d(channels),
+            )
+        )
+        self.kind = shortcut
+        if shortcut == "conv":
+            self.shortcut: nn.Module = nn.Sequential(
+                OrderedDict(
+                    conv=_conv(in_channels, channels, 1, stride), bn=nn.BatchNorm2d(channels)
+                )
+            )
+        elif in_channels == channels and stride == 1:
+            self.shortcut = nn.Identity()
+        else:
+            self.shortcut = PaddedIdentity(in_channels, channels, stride)
+        if shortcut == "dropout":
+            self.dropout = nn.Dropout(0.5)
+        if shortcut in ("exclusive_gate", "shortcut_gate"):
+            self.gate = Gate(in_channels, channels, stride, gate_bias)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, height, width) -> (batch, channels, height / s, width / s)."""
+        residual, shortcut = self.residual(x), self.shortcut(x)
+        match self.kind:
+            case "constant":
+                residual, shortcut = 0.5 * residual, 0.5 * shortcut
+            case "exclusive_gate":
+                gate = self.gate(x)
+                residual, shortcut = gate * residual, (1 - gate) * shortcut
+            case "shortcut_gate":
+                shortcut = (1 - self.gate(x)) * shortcut
+            case "dropout":
+                shortcut = self.dropout(shortcut)
+        return self.relu(residual + shortcut)
+
+
+@register_encoder("cifar_resnet")
+class CifarResNetEncoder(Encoder):
+    """The residual network for CIFAR (He et al. 2016a, "Deep residual learning for image
+    recognition", section 4.2), up to its global average pooling.
+
+    A 3x3 convolution to 16 channels, then three stages of n residual units with 16, 32 and 64
+    channels, the later two beginning with stride 2: 6n + 2 layers with the classifier. Shortcuts
+    have no parameters (option A). With a linear layer to 10 classes at 32x32x3: 269,722 parameters
+    at depth 20, 853,018 at 56, 1,727,962 at 110.
+
+    ``shortcut`` takes what He et al. 2016b, "Identity mappings in deep residual networks" (section
+    3, figure 2 and table 1) set in place of the identity; at depth 110 the identity does best.
+    """
+
+    # Two halvings: below 8 pixels a side, the last stage would see padding more than image.
+    least_size: ClassVar[int] = 8
+
+    def __init__(
+        self,
+        observation_shape: Sequence[int],
+        *,
+        depth: int = 20,
+        shortcut: Shortcut = "identity",
+        gate_bias: float = -6,
+        pooling: str = "mean",
+    ) -> None:
+        """Builds the network.
+
+        Args:
+            observation_shape: (channels, height, width), at least 8x8.
+            depth: 6n + 2, counting the classifier: 20, 32, 44, 56, 110 ...
+            shortcut: "identity", as published; "constant": identity and residual times 0.5;
+                "exclusive_gate": the residual times a gate g(x), the identity times 1 - g(x);
+                "shortcut_gate": the identity times 1 - g(x); "conv": 1x1 convolutions with batch
+                normalisation; "dropout": the identity with dropout 0.5.
+            gate_bias: what the gates' biases start at. At -6 a gate lets nearly all of the identity
+                through at first; the paper's exclusive gates did best there, and its shortcut-only
+                gates did much worse at 0.
+            pooling: "mean", as published, or what ``rlcnn.encoders.layers.make_pool`` takes.
+
+        Raises:
+            UserError: an option has a value that it does not take.
+        """
+        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
+            near = max(1, round((depth - 2) / 6)) * 6 + 2 if isinstance(depth, int) else 20
+            raise UserError(f"depth must be 6n + 2, not {depth!r}. Did you mean {near}?")
+        check_choice("shortcut", shortcut, get_args(Shortcut))
+        if isinstance(gate_bias, bool) or not isinstance(gate_bias, (int, float)):
+            raise UserError(f"gate_bias must be a number, not {gate_bias!r}.")
+        options = {
+            "depth": depth,
+            "shortcut": shortcut,
+            "gate_bias": gate_bias,
+            "pooling": pooling,
+        }
+        super().__init__(observation_shape, options)
+        in_channels = STAGE_CHANNELS[0]
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv=_conv(self.preprocessing.output_shape[0], in_channels, 3),
+            bn=nn.BatchNorm2d(in_channels),
+            relu=nn.ReLU(),
+        )
+        for stage, channels in enumerate(STAGE_CHANNELS, start=1):
+            units: OrderedDict[str, nn.Module] = OrderedDict()
+            for index in range(1, (depth - 2) // 6 + 1):
+                stride = 2 if stage > 1 and index == 1 else 1
+                units[f"unit{index}"] = ResidualUnit(
+                    in_channels, channels, stride, shortcut, gate_bias
+                )
+                in_channels = channels
+            layers[f"stage{stage}"] = nn.Sequential(units)
+        self.trunk = nn.Sequential(layers)
+        output_shape = trunk_output_shape(self.trunk, self.preprocessing.output_shape)
+        self.pool, self.features_dim = make_pool(pooling, output_shape)
+        self.projection = nn.Identity()
+
+
+def _conv(in_channels: int, channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+    conv = nn.Conv2d(
+        in_channels, channels, kernel_size, stride, padding=kernel_size // 2, bias=False
+    )
+    _initialise(conv)
+    return conv
+
+
+def _initialise(conv: nn.Conv2d) -> None:
+    # He et al. 2015, "Delving deep into rectifiers", equation 10, as both papers say.
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")

@@ -1,0 +1,86 @@
+"""What several encoders end with: poolings of feature maps, and a fixed random projection."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from envs.errors import UserError, nearest
+
+
+class TokenMean(nn.Module):
+    """Mean over the tokens of a transformer: (batch, tokens, features) -> (batch, features)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, tokens, features) -> (batch, features)."""
+        return x.mean(dim=1)
+
+
+class RandomProjection(nn.Module):
+    """A fixed Gaussian matrix; it nearly keeps lengths and angles (Johnson & Lindenstrauss 1984).
+
+    The matrix is drawn once from ``seed`` and never trained. It is saved with the weights, so that
+    features stored with it stay valid whatever a later version of torch draws.
+    """
+
+    weight: torch.Tensor
+
+    def __init__(self, in_features: int, out_features: int, seed: int) -> None:
+        """Entries are N(0, 1 / out_features), which keeps squared lengths in expectation."""
+        super().__init__()
+        # On the CPU whatever the default device: generators of devices draw differently.
+        generator = torch.Generator("cpu").manual_seed(seed)
+        weight = torch.randn(out_features, in_features, generator=generator, device="cpu")
+        weight = weight.to(torch.get_default_device())
+        self.register_buffer("weight", weight / math.sqrt(out_features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return F.linear(x, self.weight)
+
+
+def make_pool(pooling: str, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
+    """A pooling of a trunk's output into one vector each.
+
+    Args:
+        pooling: "flatten" keeps every position; "mean" takes the global average; "KxK", such as
+            "4x4", averages over the cells of a grid of K x K.
+        shape: of the output, without the batch: feature maps (channels, height, width), a
+            transformer's (tokens, features), or vectors (features,).
+
+    Returns:
+        The pooling and the length of its vectors.
+
+    Raises:
+        UserError: no such pooling, or none that such an output can be pooled with.
+    """
+    grid = re.fullmatch(r"([1-9]\d*)x\1", str(pooling))
+    if pooling not in ("flatten", "mean") and not grid:
+        raise UserError(
+            f'pooling must be "flatten", "mean" or a grid such as "4x4", not {pooling!r}.'
+            f"{nearest(str(pooling), ('flatten', 'mean', '4x4'))}"
+        )
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if pooling == "flatten":
+        features = math.prod(shape)
+    elif len(shape) == 3:
+        side = int(grid[1]) if grid else 1
+        channels, height, width = shape
+        if side > min(height, width):
+            raise UserError(
+                f"pooling {pooling!r} is finer than the feature maps: {height}x{width}."
+            )
+        layers["mean"] = nn.AdaptiveAvgPool2d(side)
+        features = channels * side**2
+    elif len(shape) == 2 and pooling == "mean":
+        layers["mean"] = TokenMean()
+        features = shape[1]
+    else:
+        raise UserError(f"pooling {pooling!r} needs feature maps, not outputs of shape {shape}.")
+    layers["flatten"] = nn.Flatten()
+    return nn.Sequential(layers), features

@@ -1,0 +1,294 @@
+"""Networks of torchvision and timm as encoders."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torchvision import models
+
+from envs.errors import UserError
+from rlcnn.encoders import FrameEncoder, create_encoder, list_architectures, why_unknown
+from rlcnn.encoders.architectures import current_name, find_architecture, published_sizes
+from rlcnn.encoders.base import output_shape
+
+RGB = (3, 64, 64)
+
+
+def images(*shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+def built(name: str, shape: tuple[int, int, int], **options: Any) -> FrameEncoder:
+    """An encoder without numbers: its shapes are all that is looked at."""
+    with torch.device("meta"):
+        encoder = create_encoder(name, shape, **{"projection": "none", **options})
+    assert isinstance(encoder, FrameEncoder)
+    return encoder
+
+
+def with_weights_of(encoder: FrameEncoder, network: torch.nn.Module) -> FrameEncoder:
+    """The encoder with another network's parameters."""
+    state = {f"trunk.network.{name}": value for name, value in network.state_dict().items()}
+    own = encoder.state_dict()
+    encoder.load_state_dict({name: state.get(name, own[name]) for name in own})
+    return encoder.eval()
+
+
+# Against torchvision itself.
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "resnet18"])
+def test_logits_are_torchvisions_own_on_its_own_preprocessing(name: str) -> None:
+    torch.manual_seed(0)
+    network = models.get_model(name, weights=None).eval()
+    encoder = create_encoder(f"{name}:logits", RGB, projection="none")
+    assert isinstance(encoder, FrameEncoder)
+    with_weights_of(encoder, network)
+    # Neither resized nor cropped: what is left of the weights' transforms is the normalisation.
+    transforms = models.get_model_weights(name).DEFAULT.transforms(crop_size=64, resize_size=64)
+    observations = images(2, *RGB)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder(observations), network(transforms(observations)), rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_tensorflows_scaling_needs_no_input_transform(name: str) -> None:
+    torch.manual_seed(0)
+    side = 80
+    network = models.get_model(
+        name, weights=None, transform_input=True, aux_logits=False, init_weights=False
+    ).eval()
+    encoder = create_encoder(f"{name}:logits", (3, side, side), projection="none")
+    assert isinstance(encoder, FrameEncoder)
+    with_weights_of(encoder, network)
+    transforms = models.get_model_weights(name).DEFAULT.transforms(crop_size=side, resize_size=side)
+    observations = images(1, 3, side, side)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder(observations), network(transforms(observations)), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_a_node_is_what_torchvision_computes_there() -> None:
+    network = models.resnet18(weights=None).eval()
+    encoder = create_encoder("resnet18:layer2", RGB, projection="none")
+    assert isinstance(encoder, FrameEncoder)
+    with_weights_of(encoder, network)
+    kept: list[torch.Tensor] = []
+    network.layer2.register_forward_hook(lambda module, args, output: kept.append(output))
+    observations = images(2, *RGB)
+    with torch.no_grad():
+        network(encoder.preprocessing(observations))
+        torch.testing.assert_close(encoder(observations), kept[0].flatten(1))
+    assert not any("layer3" in key for key in encoder.state_dict())
+
+
+# Published figures.
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("alexnet", 61_100_840),
+        ("vgg16", 138_357_544),
+        ("vgg19", 143_667_240),
+        ("googlenet", 6_624_904),
+        ("inception_v3", 23_834_568),
+        ("resnet18", 11_689_512),
+        ("resnet50", 25_557_032),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+        ("densenet121", 7_978_856),
+    ],
+)
+def test_whole_networks_have_the_published_size(name: str, parameters: int) -> None:
+    encoder = built(f"{name}:logits", (3, 224, 224))
+    assert encoder.num_parameters() == parameters
+    assert encoder.features_dim == 1000
+
+
+@pytest.mark.parametrize(
+    "name, side, macs",
+    [
+        ("squeezenet1_1:features", 84, 37),
+        ("squeezenet1_0:features", 84, 86),
+        ("resnet18:layer2", 84, 145),
+        ("resnet18:logits", 84, 297),
+        ("resnet18:logits", 224, 1_814),
+        ("resnet50:logits", 224, 4_089),
+    ],
+)
+def test_multiply_accumulates_of_a_frame(name: str, side: int, macs: int) -> None:
+    assert round(built(name, (3, side, side)).macs() / 1e6) == macs
+
+
+def test_multiply_accumulates_count_every_frame_and_the_projection() -> None:
+    one = built("resnet18:layer2", (3, 64, 64)).macs()
+    assert built("resnet18:layer2", (12, 64, 64)).macs() == 4 * one
+    learned = built("resnet18:layer2", (12, 64, 64), projection="learned", pooling="mean")
+    assert learned.macs() == 4 * one + 4 * 128 * 256
+    fixed = built(
+        "resnet18:layer2", (12, 64, 64), projection="random", pooling="mean", features_dim=64
+    )
+    assert fixed.macs() == 4 * one + 4 * 128 * 64
+
+
+# Nodes.
+
+
+def cut_at_an_eighth(name: str) -> bool:
+    encoder = built(name, (3, 224, 224))
+    _, height, width = output_shape(encoder.trunk, (3, 224, 224))
+    return height == width and 25 <= height <= 28
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alexnet", "vgg16_bn", "squeezenet1_0", "mobilenet_v3_large", "shufflenet_v2_x0_5"],
+)
+def test_default_nodes_are_maps_at_an_eighth_of_the_side(name: str) -> None:
+    assert cut_at_an_eighth(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_architectures())
+def test_every_network_is_cut_at_its_default_node(name: str) -> None:
+    if name.startswith(("vit", "swin")):
+        side = 518 if name == "vit_h_14" else 224
+        encoder = built(name, (3, 64, 64), resize=side)
+        assert encoder.features_dim > 0
+    else:
+        assert cut_at_an_eighth(name)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "densenet121"])
+def test_a_change_of_mode_changes_no_code(name: str) -> None:
+    encoder = built(name, (3, 64, 64))
+    network = encoder.get_submodule("trunk.network")
+    before = type(network).forward
+    encoder.eval()
+    encoder.train()
+    assert type(network).forward is before
+    assert all(module.training for module in encoder.modules())
+
+
+def test_the_default_node_is_part_of_the_name() -> None:
+    encoder = built("resnet18", (12, 64, 64))
+    assert encoder.name == encoder.spec()["name"] == "resnet18:layer2"
+
+
+@pytest.mark.parametrize(
+    "name, features",
+    [("resnet18", 512), ("squeezenet1_1", 512 * 3 * 3), ("vgg11", 4096), ("densenet121", 1024)],
+)
+def test_penultimate_is_what_the_classifier_sees(name: str, features: int) -> None:
+    assert built(f"{name}:penultimate", (3, 64, 64)).features_dim == features
+
+
+def test_transformers_are_encoders_at_their_own_size() -> None:
+    encoder = built("vit_b_32", RGB, resize=224, pooling="mean")
+    assert encoder.features_dim == 768
+    with pytest.raises(UserError, match=r'64x64 pixels do not go through .* option "resize"'):
+        built("vit_b_32", RGB)
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("resnet18:layer9", 'network "resnet18" has no node "layer9". Did you mean "layer[1-4]"'),
+        ("resnet18:(", r'network "resnet18" has no node "\("'),
+        (
+            "resnet19:layer2",
+            r'unknown encoder "resnet19:layer2".*Did you mean "resnet1\d\d?:layer2',
+        ),
+        ("impala:trunk", 'only networks of torchvision and timm are cut at a node, not "impala"'),
+    ],
+)
+def test_bad_names_are_told_in_one_line(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as refusal:
+        create_encoder(name, RGB)
+    assert "\n" not in str(refusal.value)
+
+
+def test_images_too_small_for_a_node_are_told_in_one_line() -> None:
+    message = r'8x8 pixels do not go through encoder "squeezenet1_1:logits" .*its option "resize"'
+    with pytest.raises(UserError, match=message) as refusal:
+        create_encoder("squeezenet1_1:logits", (3, 8, 8))
+    assert "\n" not in str(refusal.value)
+
+
+def test_names_are_judged_without_building_anything() -> None:
+    assert why_unknown("nature") is None
+    assert why_unknown("resnet18") is None
+    assert why_unknown("resnet18:anything") is None
+    assert "Did you mean" in (why_unknown("resnet") or "")
+
+
+def test_published_sizes_are_of_all_networks() -> None:
+    sizes = published_sizes()
+    assert sizes.keys() == set(list_architectures())
+    assert sizes["resnet18"] == 11_689_512
+
+
+def test_old_names_of_densenets_tensors() -> None:
+    old = "features.denseblock3.denselayer10.norm.2.weight"
+    assert current_name(old) == "features.denseblock3.denselayer10.norm2.weight"
+    today = built("densenet121:logits", (3, 64, 64)).state_dict()
+    assert f"trunk.network.{current_name(old)}" in today
+    assert all(current_name(name) == name for name in today)
+
+
+def test_nothing_of_torchvision_is_imported_before_it_is_needed() -> None:
+    code = (
+        "import sys, torch; before = set(sys.modules); import rlcnn.encoders as e;"
+        "e.create_encoder('nature', (4, 84, 84));"
+        "print(sorted({m.split('.')[0] for m in set(sys.modules) - before}"
+        " & {'torchvision', 'timm'}))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"
+
+
+# timm.
+
+
+def test_a_network_of_timm_is_timms_own() -> None:
+    timm = pytest.importorskip("timm", reason="timm is an extra")
+    torch.manual_seed(0)
+    network = timm.create_model("resnet18", pretrained=False).eval()
+    encoder = create_encoder("timm:resnet18:layer2", RGB, projection="none")
+    assert isinstance(encoder, FrameEncoder)
+    with_weights_of(encoder, network)
+    observations = images(2, *RGB)
+    with torch.no_grad():
+        *_, layer2 = network.forward_intermediates(
+            encoder.preprocessing(observations), indices=[2], intermediates_only=True
+        )
+        torch.testing.assert_close(encoder(observations), layer2.flatten(1), rtol=1e-4, atol=1e-5)
+
+
+def test_timms_default_node_is_at_an_eighth() -> None:
+    pytest.importorskip("timm", reason="timm is an extra")
+    encoder = built("timm:resnet18", (3, 64, 64))
+    assert encoder.name == "timm:resnet18:layer2"
+    assert output_shape(encoder.trunk, (3, 64, 64)) == (128, 8, 8)
+    with pytest.raises(UserError, match='timm has no model "resnet1888"'):
+        create_encoder("timm:resnet1888", RGB)
+
+
+def test_timm_is_asked_for_by_name_where_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"needs timm, which is not installed: pip install") as e:
+        create_encoder("timm:resnet18", RGB)
+    assert "\n" not in str(e.value)
+    assert find_architecture("resnet18") is not None
