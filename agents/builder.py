@@ -20,8 +20,11 @@ from agents.ppo import PPO
 from agents.seeding import derive_seed
 from envs.errors import UserError
 from envs.make import make_vec_env
+from envs.stacking import frame_stacking
+from rlcnn.encoders import encoder_options
 from rlcnn.files import disk_errors
 from rlcnn.runs import RunDirectory
+from rlcnn.weight_report import LoadReport
 
 
 def make_train_env(config: TrainConfig) -> VecEnv:
@@ -42,7 +45,7 @@ def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
     """A fresh agent of a resolved configuration.
 
     Args:
-        config: the run.
+        config: the run; its ``weights`` are loaded into the encoder.
         venv: its environments; their next reset is seeded by the run's seed and ``step``.
         step: the agent step at which training begins or goes on.
 
@@ -57,7 +60,8 @@ def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
         "policy_kwargs": {
             "features_extractor_kwargs": {
                 "encoder": config.encoder,
-                "encoder_options": config.encoder_options,
+                "encoder_options": _encoder_options(config, venv),
+                "weights": None if config.weights == "none" else config.weights,
             },
             "precision": config.precision,
         },
@@ -89,8 +93,10 @@ def load_agent(
     config = configuration.read_config(run)
     # Emulators take a while to start, and only the environments' spaces are wanted. One
     # environment makes another rollout: the agent comes to play, so any that is valid will do.
+    # The checkpoint holds all weights, wherever the encoder's first came from.
     config = configuration.replace(
         config,
+        weights="none",
         device=configuration.resolve_device(device),
         num_envs=1,
         compile="off",
@@ -142,6 +148,12 @@ def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path
     if (flaw := run.verify(path, [POLICY])) is not None:
         raise UserError(f"checkpoint {path} is damaged: {flaw}")
     return path
+
+
+def load_report(model: Agent) -> LoadReport | None:
+    """What became of the weights that the agent's encoder was to start from, if any."""
+    network = model.policy.q_net if isinstance(model, DQN) else model.policy
+    return getattr(network.features_extractor, "load_report", None)
 
 
 def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
@@ -216,6 +228,14 @@ def _build_dqn(config: TrainConfig, common: dict[str, Any]) -> DQN:
         exploration_final_eps=options.exploration_final_eps,
         max_grad_norm=options.max_grad_norm,
     )
+
+
+def _encoder_options(config: TrainConfig, venv: VecEnv) -> dict[str, Any]:
+    """The configured options, and what only the environments know: the colours of a frame."""
+    options: dict[str, Any] = dict(config.encoder_options)
+    if "frame_channels" in encoder_options(config.encoder):
+        options.setdefault("frame_channels", frame_stacking(venv).channels)
+    return options
 
 
 def _schedule(value: float, kind: configuration.Schedule) -> float | Schedule:

@@ -15,7 +15,7 @@ from agents.compilation import can_compile
 from envs.cores import usable_cores
 from envs.errors import UserError, nearest
 from envs.protocol import PROTOCOLS
-from rlcnn.encoders import list_encoders
+from rlcnn.encoders import why_unknown
 from rlcnn.files import read_json
 from rlcnn.runs import RunDirectory
 
@@ -121,9 +121,13 @@ class TrainConfig:
     algo: Algorithm = "ppo"
     """Learning algorithm."""
     encoder: EncoderName = "nature"
-    """Convolutional encoder."""
+    """Convolutional encoder, by name; a classification network of torchvision cut at a node,
+    resnet18:layer2; or timm:NAME:NODE."""
     encoder_options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """Options of the encoder, as NAME VALUE pairs: width 2 pooling mean."""
+    weights: str = "none"
+    """What the encoder starts from: none, imagenet, a file (safetensors or .pth), or the directory
+    of a run."""
     total_steps: int = 10_000_000
     """Agent steps to train for, over all environments."""
     seed: int = 0
@@ -197,7 +201,8 @@ class TrainConfig:
         """
         _check_choice("algo", self.algo, ("ppo", "dqn"))
         _check_choice("preset", self.preset, ("fast", "zoo"))
-        _check_choice("encoder", self.encoder, list_encoders())
+        if reason := why_unknown(self.encoder):
+            raise UserError(f'--encoder "{self.encoder}" is unknown: {reason}')
         _check_choice("protocol", self.protocol, sorted(PROTOCOLS))
         _check_choice("obs", self.obs, ("grey", "rgb"))
         _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 
-from agents.builder import build_agent, check_resources, make_train_env
+from agents.builder import build_agent, check_resources, load_report, make_train_env
 from agents.callbacks import (
     Every,
     ProgressDisplay,
@@ -31,6 +32,7 @@ from agents.dqn import DQN
 from agents.evaluation import Evaluation, evaluate_agent, film_agent
 from agents.heap import keep_freed_memory
 from envs.errors import UserError
+from rlcnn.files import write_json_atomic
 from rlcnn.runs import RunDirectory, provenance
 from rlcnn.tracking import Tracker, TrackerWriter, make_tracker
 
@@ -87,6 +89,9 @@ def train(
         made_by = _made_by(command)
         with RunDirectory.create(run_dir, {"config": config.to_json(), **made_by}) as run:
             run.begin_attempt(made_by)
+            if report := load_report(model):
+                write_json_atomic(run.path / "weights.json", report.to_json())
+                console.print(str(report), highlight=False, markup=False, soft_wrap=True)
             _run(Training(run, config, model, console), purge_step=None)
     return run_dir
 
@@ -140,7 +145,9 @@ def resume(
             )
         stack.enter_context(use_threads(config.num_threads))
         venv = stack.enter_context(closing(make_train_env(config)))
-        model = build_agent(config, venv, step)
+        # A checkpoint holds all weights: those that the run began from may be gone by now.
+        start = dataclasses.replace(config, weights="none") if checkpoint else config
+        model = build_agent(start, venv, step)
         check_resources(model, config, run_dir)
         training = Training(run, config, model, console)
         if checkpoint:
@@ -174,7 +181,7 @@ def change_config(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
                 f"--{option.replace('_', '-')} cannot change on a resume: the run has {old!r},"
                 f" not {new!r}; begin a new run from its config.json with --config"
             )
-    return dataclasses.replace(config, **changes)
+    return replace(config, **changes)
 
 
 def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
@@ -207,8 +214,9 @@ def newest_checkpoint(run: RunDirectory, console: Console) -> Path | None:
 def default_run_dir(config: TrainConfig) -> Path:
     """``runs/<game>-<algorithm>-<encoder>-seed<N>-<time>``."""
     game = config.env.split("/")[-1].split(":")[-1]
+    encoder = re.sub(r"[:/]", "-", config.encoder)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{game}-{config.algo}-{config.encoder}-seed{config.seed}-{stamp}"
+    return Path("runs") / f"{game}-{config.algo}-{encoder}-seed{config.seed}-{stamp}"
 
 
 @contextmanager

@@ -232,7 +232,7 @@ def test_a_hyperparameter_out_of_range_is_refused(
     replace(TrainConfig(algo=other), **{algo: section}).validate()
 
 
-@pytest.mark.parametrize("encoder", list_encoders())
+@pytest.mark.parametrize("encoder", [*list_encoders(), "resnet18", "vgg16_bn:features.32"])
 def test_every_encoder_can_be_chosen(encoder: str) -> None:
     TrainConfig(encoder=encoder).validate()
 

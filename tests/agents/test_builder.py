@@ -1,0 +1,144 @@
+"""From a configuration to an agent: what its encoder is told, and what it starts from."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from rich.console import Console
+from torchvision import models
+
+from agents import DQN, load_agent
+from agents.builder import build_agent, load_report, make_train_env
+from agents.checkpoint import Agent
+from agents.config import PPOConfig, TrainConfig
+from agents.training import default_run_dir, resume, train
+from envs.errors import UserError
+from rlcnn.encoders import Encoder, FrameEncoder, create_encoder
+from rlcnn.weights import save_encoder
+
+CONFIG = TrainConfig(
+    env="games:Signals-v0",
+    encoder="lenet",
+    encoder_options={"features_dim": 16},
+    obs_size=36,
+    frame_stack=2,
+    num_envs=2,
+    num_threads=1,
+    device="cpu",
+    precision="fp32",
+    compile="off",
+    track="disabled",
+    total_steps=32,
+    eval_every=0,
+    eval_episodes=0,
+    checkpoint_every=16,
+    ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1),
+)
+BACKBONE = replace(
+    CONFIG, encoder="squeezenet1_1:features.4", encoder_options={"features_dim": 8}, obs="rgb"
+)
+
+
+def built(config: TrainConfig) -> Agent:
+    with closing(make_train_env(config)) as venv:
+        return build_agent(config, venv)
+
+
+def encoders(model: Agent) -> list[Encoder]:
+    return [module for module in model.policy.modules() if isinstance(module, Encoder)]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Encoder, Path]:
+    encoder = create_encoder("lenet", (2, 36, 36), features_dim=16)
+    save_encoder(encoder, tmp_path / "lenet.safetensors")
+    return encoder, tmp_path / "lenet.safetensors"
+
+
+@pytest.mark.parametrize("algo, networks", [("ppo", 1), ("dqn", 2)])
+def test_the_encoder_starts_from_the_weights(
+    algo: Literal["ppo", "dqn"], networks: int, saved: tuple[Encoder, Path]
+) -> None:
+    encoder, path = saved
+    model = built(replace(CONFIG, algo=algo, weights=str(path)))
+    found = encoders(model)
+    assert len(found) == networks
+    for one in found:
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, encoder.state_dict()[name]), name
+    report = load_report(model)
+    assert report is not None
+    assert report.loaded == tuple(encoder.state_dict())
+
+
+def test_without_weights_there_is_no_report() -> None:
+    assert load_report(built(CONFIG)) is None
+    assert load_report(built(replace(CONFIG, algo="dqn"))) is None
+
+
+@pytest.mark.parametrize(
+    "obs, depth, stack, channels",
+    [("rgb", 2, 2, 3), ("grey", 2, 2, 1), ("grey", 3, 3, 1), ("rgb", 1, 1, 3)],
+)
+def test_a_backbone_is_told_the_colours_of_a_frame(
+    obs: Literal["grey", "rgb"], depth: int, stack: int, channels: int
+) -> None:
+    (encoder,) = encoders(built(replace(BACKBONE, obs=obs, frame_stack=depth)))
+    assert isinstance(encoder, FrameEncoder)
+    assert (encoder.stack, encoder.frame_shape[0]) == (stack, channels)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def test_a_run_keeps_the_report_and_needs_the_file_no_more(
+    algo: Literal["ppo", "dqn"], tmp_path: Path
+) -> None:
+    path = tmp_path / "squeezenet1_1.pth"
+    torch.save(models.squeezenet1_1(weights=None).state_dict(), path)
+    config = replace(BACKBONE, algo=algo, weights=str(path))
+    config = replace(config, dqn=replace(config.dqn, buffer_size=40, learning_starts=8))
+    told = io.StringIO()
+    run = train(config, tmp_path / "run", console=Console(file=told, width=60))
+    report: dict[str, Any] = json.loads((run / "weights.json").read_text())
+    assert report["source"] == f'"{path}"'
+    assert len(report["loaded"]) == 14
+    assert "features.6.squeeze.weight" in report["unused"]
+    assert "14 loaded, 0 adapted, 4 new" in told.getvalue()
+    assert "projection.* (4 tensors): new" in told.getvalue()
+    path.unlink()
+    agent = load_agent(run)
+    assert isinstance(agent, DQN) == (algo == "dqn")
+    resume(run, {"total_steps": 48}, console=Console(file=told))
+    assert load_agent(run).num_timesteps == 48
+    # What it learned starts another run, whatever that one's colours.
+    other = built(replace(BACKBONE, obs="grey", weights=str(run)))
+    learned, own = encoders(load_agent(run))[0], encoders(other)[0]
+    trunk = [name for name in own.state_dict() if name.startswith("trunk.")]
+    assert all(torch.equal(own.state_dict()[n], learned.state_dict()[n]) for n in trunk)
+
+
+@pytest.mark.parametrize(
+    "weights, said",
+    [
+        ("nothing.pth", '"nothing.pth" does not exist'),
+        ("imagenet", 'no ImageNet weights for encoder "lenet"'),
+        (".", "is a directory, but no run"),
+    ],
+)
+def test_weights_that_cannot_be_had_stop_a_run_before_it_begins(
+    weights: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        train(replace(CONFIG, weights=weights), tmp_path / "run", console=Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_default_directory_has_no_colons_and_slashes() -> None:
+    name = default_run_dir(replace(CONFIG, encoder="timm:hf/resnet18:layer2")).name
+    assert name.startswith("Signals-v0-ppo-timm-hf-resnet18-layer2-seed0-")
