@@ -19,10 +19,11 @@ from envs.errors import UserError, nearest
 TIMM = "timm:"
 
 # Where torchvision's networks are cut unless a node is named: the last output of a block at an
-# eighth of the image's side. For ResNets that is layer2, which served control best in PIE-G (Yuan
-# et al. 2022, figure 8) and among PVR's single layers (Parisi et al. 2022, "The unsurprising
-# effectiveness of pre-trained vision models for control", figure 6). Of transformers only the end
-# is laid out as feature maps, or as tokens.
+# eighth of the image's side. For ResNets that is layer2, where PIE-G cuts (Yuan et al. 2022,
+# "Pre-trained image encoder for generalizable visual reinforcement learning"): earlier layers serve
+# control better than late ones (so too Parisi et al. 2022, "The unsurprising effectiveness of
+# pre-trained vision models for control"). Transformers are cut at their end, which for Swin's is
+# laid out as feature maps and for ViTs as tokens.
 DEFAULT_NODES = {
     r"alexnet": "features.4",
     r"convnext_.*": "features.3",

@@ -194,8 +194,8 @@ class Differences(nn.Module):
     """The newer frames' features beside how they differ from the frame before.
 
     As PIE-G does (Yuan et al. 2022, "Pre-trained image encoder for generalizable visual
-    reinforcement learning", section 3.2, after Flare: Shang et al. 2021); its code stops the older
-    frame's gradient, which makes no difference to a frozen trunk.
+    reinforcement learning"), after Shang et al. 2021, "Reinforcement learning with latent flow".
+    Its code stops the older frame's gradient, which makes no difference to a frozen trunk.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
