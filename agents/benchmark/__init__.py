@@ -1,0 +1,1 @@
+"""How fast training is: beside what its parts permit, and beside other libraries."""

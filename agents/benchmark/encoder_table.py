@@ -1,0 +1,176 @@
+"""How long encoders take, forward and backward, in the manner of jcjohnson's cnn-benchmarks."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from agents.benchmark.timing import Spread, Tell, round_by_round, synchronize
+from agents.training import use_threads
+from rlcnn.encoders import create_encoder, list_encoders
+
+Precision = Literal["fp32", "bf16"]
+
+IMAGE_MODELS = ("alexnet", "densenet121", "resnet18", "resnet50", "squeezenet1_0", "vgg16")
+"""torchvision's networks in the table."""
+OBSERVATION_SHAPE = (4, 84, 84)
+IMAGES = (16, 3, 224, 224)
+
+
+@dataclass(frozen=True)
+class EncoderTimes:
+    """A row of the table.
+
+    Attributes:
+        name: of the encoder.
+        input_shape: (batch, channels, height, width).
+        precision: "fp32", or "bf16" for autocast.
+        parameters: how many it has.
+        forward_ms: milliseconds of a forward pass that keeps what the backward pass needs.
+        backward_ms: of the backward pass, to all parameters.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    precision: Precision
+    parameters: int
+    forward_ms: Spread
+    backward_ms: Spread
+
+    @property
+    def total_ms(self) -> Spread:
+        """Both together."""
+        return round_by_round(lambda *both: sum(both), self.forward_ms, self.backward_ms)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON."""
+        return {
+            "name": self.name,
+            "input_shape": list(self.input_shape),
+            "precision": self.precision,
+            "parameters": self.parameters,
+            "forward_ms": self.forward_ms.to_json(),
+            "backward_ms": self.backward_ms.to_json(),
+            "total_ms": self.total_ms.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A network and what it is given, ready to be timed.
+
+    Attributes:
+        name: of the network.
+        network: on its device, in training mode.
+        inputs: (batch, channels, height, width), as the network takes them.
+        precision: of the arithmetic.
+    """
+
+    name: str
+    network: nn.Module
+    inputs: torch.Tensor
+    precision: Precision
+
+    def measure(self, seconds: float) -> tuple[float, float]:
+        """Milliseconds of a forward and a backward pass, medians over about ``seconds``."""
+        device = str(self.inputs.device)
+        self._pass(device)
+        times = [self._pass(device)]
+        while sum(map(sum, times)) < seconds:
+            times.append(self._pass(device))
+        forward, backward = zip(*times, strict=True)
+        return 1_000 * statistics.median(forward), 1_000 * statistics.median(backward)
+
+    def _pass(self, device: str) -> tuple[float, float]:
+        for parameter in self.network.parameters():
+            parameter.grad = None
+        kind = self.inputs.device.type
+        synchronize(device)
+        began = time.perf_counter()
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            outputs = self.network(self.inputs)
+        synchronize(device)
+        between = time.perf_counter()
+        outputs.backward(torch.ones_like(outputs))
+        synchronize(device)
+        return between - began, time.perf_counter() - between
+
+
+def registered_encoders(
+    device: str, precisions: tuple[Precision, ...], batch: int = 256
+) -> list[Passes]:
+    """Every registered encoder with its own defaults, on four grey 84x84 frames.
+
+    Weights are channels-last, as our agents have them.
+    """
+    shape = (batch, *OBSERVATION_SHAPE)
+    observations = torch.randint(256, shape, dtype=torch.uint8, device=device)
+    passes = []
+    for name in list_encoders():
+        network = create_encoder(name, OBSERVATION_SHAPE).to(device)
+        network = network.to(memory_format=torch.channels_last)
+        passes += [Passes(name, network, observations, precision) for precision in precisions]
+    return passes
+
+
+def image_models(
+    names: tuple[str, ...],
+    device: str,
+    precisions: tuple[Precision, ...],
+    tell: Tell,
+    shape: tuple[int, ...] = IMAGES,
+) -> list[Passes]:
+    """Networks of torchvision with fresh weights, otherwise as they come; none where it is missing.
+
+    Args:
+        names: of :data:`IMAGE_MODELS`.
+        device: where to compute.
+        precisions: one row each.
+        tell: is told where torchvision is missing.
+        shape: (batch, 3, height, width) of the images.
+    """
+    if not names:
+        return []
+    try:
+        from torchvision import models
+    except ImportError as error:
+        tell(f"ImageNet's networks are left out: {error}")
+        return []
+    images = torch.randn(shape, device=device)
+    passes = []
+    for name in names:
+        network = models.get_model(name, weights=None).to(device)
+        passes += [Passes(name, network, images, precision) for precision in precisions]
+    return passes
+
+
+def measure_encoders(
+    passes: list[Passes], rounds: int, seconds: float, threads: int, tell: Tell
+) -> list[EncoderTimes]:
+    """Times every network once in each round, one after the other.
+
+    Args:
+        passes: what to time.
+        rounds: how many samples of each.
+        seconds: how long a sample takes, about; at least one pass.
+        threads: CPU threads for torch to compute with.
+        tell: is told when a round begins.
+    """
+    samples: list[list[tuple[float, float]]] = [[] for _ in passes]
+    with use_threads(threads):
+        for number in range(1, rounds + 1):
+            tell(f"encoders: round {number} of {rounds}")
+            for one, taken in zip(passes, samples, strict=True):
+                taken.append(one.measure(seconds))
+    rows = []
+    for one, taken in zip(passes, samples, strict=True):
+        forward, backward = (Spread(times) for times in zip(*taken, strict=True))
+        parameters = sum(parameter.numel() for parameter in one.network.parameters())
+        shape = tuple(one.inputs.shape)
+        rows.append(EncoderTimes(one.name, shape, one.precision, parameters, forward, backward))
+    return rows

@@ -1,0 +1,177 @@
+"""Other libraries' agents by name, to be measured beside ours at the same settings.
+
+Another one is a function under :func:`register_peer` in a module that is imported here or by the
+caller.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import ale_py
+import gymnasium as gym
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
+
+from agents.benchmark.learners import Learner, ModelLearner
+from agents.config import TrainConfig
+from agents.memory import available_memory
+from envs.errors import UserError, nearest
+from envs.protocol import get_protocol
+from rlcnn.encoders.sb3 import EncoderExtractor
+
+gym.register_envs(ale_py)
+
+Variants = dict[str, Callable[[], Learner]]
+Peer = Callable[[TrainConfig], Variants]
+
+_PEERS: dict[str, Peer] = {}
+
+
+def register_peer(name: str) -> Callable[[Peer], Peer]:
+    """Decorator that makes a library's agents known as ``name``.
+
+    The function is given a resolved training and returns the ways in which the library can run
+    it, by name; each makes a learner, in a process of its own, and must therefore be picklable.
+    Every one of them is tried at several numbers of threads, and the fastest is measured. It raises
+    ``UserError`` where the library has nothing to match the training.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(peer: Peer) -> Peer:
+        if name == "ours" or name in _PEERS:
+            raise ValueError(f'a peer "{name}" is already registered')
+        _PEERS[name] = peer
+        return peer
+
+    return register
+
+
+def list_peers() -> list[str]:
+    """Names of all registered peers, sorted."""
+    return sorted(_PEERS)
+
+
+def peer_variants(name: str, config: TrainConfig) -> Variants:
+    """The ways in which a peer can run ``config``.
+
+    Raises:
+        UserError: there is no such peer, or it cannot run it.
+    """
+    if name not in _PEERS:
+        raise UserError(
+            f'unknown peer "{name}" (known: {", ".join(list_peers())}).{nearest(name, _PEERS)}'
+        )
+    return _PEERS[name](config)
+
+
+@register_peer("sb3")
+def stable_baselines3(config: TrainConfig) -> Variants:
+    """stable-baselines3's own PPO and DQN, as its documentation sets them up for Atari.
+
+    ``make_atari_env`` and ``VecFrameStack`` with the same protocol; "CnnPolicy" in float32, with
+    its own NatureCNN, or another of our encoders as its features extractor. DQN's replay is made
+    smaller where it does not fit into memory.
+
+    Raises:
+        UserError: the observations are in colour.
+    """
+    if config.obs != "grey":
+        raise UserError("stable-baselines3's Atari wrappers make grey observations: use --obs grey")
+    buffer_size, note = config.dqn.buffer_size, ""
+    if config.algo == "dqn":
+        left = available_memory("cpu")
+        # It stores every observation and every next one, whole.
+        each = 2 * config.frame_stack * config.obs_size**2
+        if left is not None and left < each * buffer_size:
+            buffer_size = left // each
+            note = f", a replay of {buffer_size:,}"
+    config = dataclasses.replace(
+        config, dqn=dataclasses.replace(config.dqn, buffer_size=buffer_size)
+    )
+    return {
+        f"{kind.__name__}{note}": partial(_sb3_agent, config, kind)
+        for kind in (DummyVecEnv, SubprocVecEnv)
+    }
+
+
+def _sb3_agent(config: TrainConfig, kind: type[DummyVecEnv] | type[SubprocVecEnv]) -> Learner:
+    protocol = get_protocol(config.protocol)
+    venv = make_atari_env(
+        # The module's name makes a process of environments register them.
+        f"ale_py:{config.env}",
+        config.num_envs,
+        seed=config.seed,
+        vec_env_cls=kind,
+        # With these the game is its NoFrameskip-v4, which not every game has.
+        env_kwargs={
+            "frameskip": 1,
+            "repeat_action_probability": 0.0,
+            "full_action_space": protocol.full_action_space,
+        },
+        wrapper_kwargs={
+            "noop_max": protocol.noop_max,
+            "frame_skip": protocol.frame_skip,
+            "screen_size": config.obs_size,
+            "terminal_on_life_loss": protocol.terminal_on_life_loss,
+            "clip_reward": protocol.clip_rewards,
+            "action_repeat_probability": protocol.repeat_action_probability,
+        },
+    )
+    try:
+        algorithm = PPO if config.algo == "ppo" else DQN
+        model = algorithm(
+            "CnnPolicy",
+            VecFrameStack(venv, config.frame_stack),
+            seed=config.seed,
+            device=config.device,
+            policy_kwargs=_policy_kwargs(config),
+            **sb3_hyperparameters(config),
+        )
+        return ModelLearner(model, config)
+    except BaseException:
+        venv.close()
+        raise
+
+
+def _policy_kwargs(config: TrainConfig) -> dict[str, Any]:
+    if config.encoder == "nature" and not config.encoder_options:
+        return {}
+    return {
+        "features_extractor_class": EncoderExtractor,
+        "features_extractor_kwargs": {
+            "encoder": config.encoder,
+            "encoder_options": config.encoder_options,
+        },
+        "net_arch": [],
+    }
+
+
+def sb3_hyperparameters(config: TrainConfig) -> dict[str, Any]:
+    """The arguments of stable-baselines3's PPO or DQN that make the same training.
+
+    Its DQN counts ``train_freq`` in steps of the vector and makes ``gradient_steps`` whatever the
+    number of environments: both are chosen so that it makes as many updates per step as ours.
+    """
+    algorithm, section = (PPO, config.ppo) if config.algo == "ppo" else (DQN, config.dqn)
+    options: dict[str, Any] = dataclasses.asdict(section)
+    for name in [name for name in options if name.endswith("_schedule")]:
+        scheduled = name.removesuffix("_schedule")
+        if options[name] == "linear":
+            options[scheduled] = LinearSchedule(options[scheduled], 0.0, end_fraction=1.0)
+    if config.algo == "dqn":
+        steps = math.lcm(config.dqn.train_freq, config.num_envs)
+        options["train_freq"] = steps // config.num_envs
+        if config.dqn.gradient_steps != -1:
+            options["gradient_steps"] = steps // config.dqn.train_freq * config.dqn.gradient_steps
+    known = inspect.signature(algorithm).parameters
+    return {name: value for name, value in options.items() if name in known}

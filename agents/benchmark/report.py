@@ -1,0 +1,111 @@
+"""A benchmark's result as tables to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from agents.benchmark.encoder_table import EncoderTimes
+from agents.benchmark.suite import AlgorithmResult, BenchmarkResult, Measured
+from agents.benchmark.timing import Spread
+
+
+def report(result: BenchmarkResult) -> Iterator[RenderableType]:
+    """Two tables for each algorithm, of time and of memory, and one of the encoders."""
+    for algorithm in result.algorithms.values():
+        yield Text(title(algorithm), style="bold")
+        yield _algorithm_table(algorithm)
+        if algorithm.agents:
+            yield _memory_table(algorithm)
+    if result.encoders:
+        yield Text("encoders, milliseconds", style="bold")
+        yield _encoder_table(result.encoders)
+
+
+def _algorithm_table(result: AlgorithmResult) -> Table:
+    table = Table()
+    table.add_column("")
+    table.add_column("per second", justify="right")
+    table.add_column("least - most", justify="right")
+    table.add_column("how")
+    for name, part in result.ceilings.items():
+        table.add_row(f"{name} alone", *_figures(part.rate), part.variant)
+    if result.permitted:
+        stages = "the slower of CPU and GPU" if result.overlapped else "one after the other"
+        table.add_row("permitted", *_figures(result.permitted), stages, end_section=True)
+    for name, agent in result.agents.items():
+        table.add_row(name, *_figures(agent.rate), agent.variant)
+    table.add_section()
+    if result.efficiency:
+        table.add_row("efficiency", *_figures(result.efficiency), "ours / permitted")
+    for name, speedup in result.speedup.items():
+        table.add_row("speedup", *_figures(speedup), f"ours / {name}")
+    return table
+
+
+def title(result: AlgorithmResult) -> str:
+    """What was trained, in one line."""
+    config = result.config
+    what = f"{config.algo.upper()}, {config.env}, {config.encoder}, {config.num_envs} environments"
+    if config.algo == "ppo":
+        batches = f"{config.ppo.n_steps} steps, {config.ppo.n_epochs} epochs of minibatches"
+        return f"{what} x {batches} of {config.ppo.batch_size}, {config.device}"
+    options = config.dqn
+    rounds = f"{options.gradient_steps} updates of {options.batch_size} in {options.train_freq}"
+    return f"{what}, {rounds} steps, {config.device}"
+
+
+def _memory_table(result: AlgorithmResult) -> Table:
+    table = Table()
+    table.add_column("")
+    for column in ("compilation, s", "peak host, MB", "peak device, MB", "bytes / transition"):
+        table.add_column(column, justify="right")
+    for name, agent in result.agents.items():
+        table.add_row(name, *_taken(agent))
+    return table
+
+
+def _taken(agent: Measured) -> list[str]:
+    facts = agent.facts
+    if facts is None:
+        return []
+    device, replay = facts.peak_device_bytes, facts.replay_bytes_per_transition
+    return [
+        f"{facts.compile_seconds:.1f}",
+        f"{facts.peak_host_bytes / 1e6:,.0f}",
+        "-" if device is None else f"{device / 1e6:,.0f}",
+        "-" if replay is None else f"{replay:,.0f}",
+    ]
+
+
+def _encoder_table(rows: list[EncoderTimes]) -> Table:
+    table = Table()
+    for column in ("", "input", "arithmetic"):
+        table.add_column(column)
+    for column in ("parameters", "forward", "backward", "total", "least - most"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            row.name,
+            "x".join(map(str, row.input_shape)),
+            row.precision,
+            f"{row.parameters:,}",
+            _figure(row.forward_ms.median),
+            _figure(row.backward_ms.median),
+            *_figures(row.total_ms),
+        )
+    return table
+
+
+def _figures(spread: Spread) -> tuple[str, str]:
+    return _figure(spread.median), f"{_figure(spread.least)} - {_figure(spread.most)}"
+
+
+def _figure(value: float) -> str:
+    """Three digits, or all before the point."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

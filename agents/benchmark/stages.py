@@ -1,0 +1,286 @@
+"""The parts of training alone, each as plain as it can be, ready to be measured."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ale_py.vector_env import AtariVectorEnv
+from gymnasium import spaces
+from torch import nn
+from torch.nn import functional
+
+from agents.benchmark.timing import Loop
+from agents.builder import make_train_env
+from agents.config import TrainConfig
+from envs.protocol import get_protocol
+from envs.registry import atari_rom
+from rlcnn.encoders import create_encoder
+
+Step = Callable[[], object]
+Arithmetic = Literal["fp32", "bf16", "bf16 weights"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to compute.
+
+    Attributes:
+        arithmetic: of the encoder; "bf16 weights" keeps the weights in bfloat16, too, which only
+            inference can.
+        threads: CPU threads.
+        compiled: by torch.compile.
+        graph: as one CUDA graph.
+    """
+
+    arithmetic: Arithmetic
+    threads: int
+    compiled: bool = False
+    graph: bool = False
+
+    def __str__(self) -> str:
+        """Such as ``bf16, compiled, 2 threads``."""
+        how = [name for name in ("compiled", "graph") if getattr(self, name)]
+        return ", ".join([self.arithmetic, *how, threads_name(self.threads)])
+
+
+def threads_name(count: int) -> str:
+    """Such as ``2 threads``."""
+    return f"{count} thread{'s' * (count != 1)}"
+
+
+def emulator_stage(config: TrainConfig, threads: int) -> Loop:
+    """ale-py's emulators alone, played at random; units are environment steps.
+
+    Args:
+        config: the game and how it is played.
+        threads: of the emulator.
+    """
+    protocol = get_protocol(config.protocol)
+    emulator = AtariVectorEnv(
+        atari_rom(config.env),
+        config.num_envs,
+        num_threads=threads,
+        max_num_frames_per_episode=protocol.max_episode_steps * protocol.frame_skip,
+        repeat_action_probability=protocol.repeat_action_probability,
+        full_action_space=protocol.full_action_space,
+        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
+        img_height=config.obs_size,
+        img_width=config.obs_size,
+        grayscale=config.obs == "grey",
+        stack_num=config.frame_stack,
+        frameskip=protocol.frame_skip,
+        noop_max=protocol.noop_max,
+        use_fire_reset=protocol.use_fire_reset,
+        reward_clipping=protocol.clip_rewards,
+    )
+    assert isinstance(emulator.single_action_space, spaces.Discrete)
+    actions = _random_actions(config, int(emulator.single_action_space.n))
+    emulator.reset(seed=config.seed)
+    return Loop(lambda: emulator.step(next(actions)), config.num_envs)
+
+
+def environment_stage(config: TrainConfig) -> Loop:
+    """The same games as our agents meet them, one vector of environments."""
+    venv = make_train_env(config)
+    assert isinstance(venv.action_space, spaces.Discrete)
+    actions = _random_actions(config, int(venv.action_space.n))
+    venv.seed(config.seed)
+    venv.reset()
+    return Loop(lambda: venv.step(next(actions)), config.num_envs, on_close=venv.close)
+
+
+def _random_actions(config: TrainConfig, count: int) -> itertools.cycle[np.ndarray]:
+    rng = np.random.default_rng(config.seed)
+    return itertools.cycle(rng.integers(count, size=(1024, config.num_envs)))
+
+
+class Network(nn.Module):
+    """An encoder and one linear layer for everything that is read off its features."""
+
+    def __init__(
+        self, config: TrainConfig, observation_shape: tuple[int, ...], outputs: int, bf16: bool
+    ) -> None:
+        super().__init__()
+        self.encoder = create_encoder(config.encoder, observation_shape, **config.encoder_options)
+        self.head = nn.Linear(self.encoder.features_dim, outputs)
+        self.bf16 = bf16
+        self.encoder.to(memory_format=torch.channels_last)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Observations uint8 (batch, channels, height, width) -> float32 (batch, outputs)."""
+        kind = observations.device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.bf16):
+            features = self.encoder(observations)
+        return self.head(features.float())
+
+
+@torch.no_grad()
+def act(network: Network, observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """PPO's actions, drawn from its policy, with their log probabilities and the values."""
+    logits, values = network(observations).tensor_split([-1], dim=1)
+    log_probs = logits.log_softmax(dim=1)
+    race = torch.empty_like(log_probs).exponential_()
+    actions = (log_probs - race.log()).argmax(dim=1)
+    return actions, values, log_probs.gather(1, actions[:, None])
+
+
+@torch.no_grad()
+def act_greedily(network: Network, observations: torch.Tensor) -> torch.Tensor:
+    """DQN's actions."""
+    return network(observations).argmax(dim=1)
+
+
+def ppo_loss(
+    network: Network,
+    observations: torch.Tensor,
+    actions: torch.Tensor,
+    scalars: torch.Tensor,
+    clip_range: float,
+    vf_coef: float,
+    ent_coef: float,
+) -> torch.Tensor:
+    """The clipped surrogate objective (Schulman et al. 2017, equation 9).
+
+    Args:
+        network: to be trained.
+        observations: uint8 (batch, channels, height, width).
+        actions: int64 (batch, 1).
+        scalars: old log probabilities, advantages and returns, float32 (3, batch).
+        clip_range: of the probability ratio.
+        vf_coef: weight of the value loss.
+        ent_coef: weight of the entropy bonus.
+    """
+    old_log_prob, advantages, returns = scalars
+    logits, values = network(observations).tensor_split([-1], dim=1)
+    log_probs = logits.log_softmax(dim=1)
+    ratio = (log_probs.gather(1, actions).squeeze(1) - old_log_prob).exp()
+    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    gain = torch.min(advantages * ratio, advantages * clipped).mean()
+    entropy = -(log_probs.exp() * log_probs).sum(dim=1).mean()
+    return vf_coef * functional.mse_loss(values.squeeze(1), returns) - gain - ent_coef * entropy
+
+
+def dqn_loss(
+    network: Network,
+    target: Network,
+    observations: torch.Tensor,
+    next_observations: torch.Tensor,
+    actions: torch.Tensor,
+    scalars: torch.Tensor,
+) -> torch.Tensor:
+    """Huber loss of the temporal differences (Mnih et al. 2015, algorithm 1 and "Methods").
+
+    Args:
+        network: to be trained.
+        target: makes the targets.
+        observations: uint8 (batch, channels, height, width).
+        next_observations: likewise.
+        actions: int64 (batch, 1).
+        scalars: rewards and discounts, float32 (2, batch).
+    """
+    rewards, discounts = scalars
+    with torch.no_grad():
+        targets = rewards + discounts * target(next_observations).amax(dim=1)
+    values = network(observations).gather(1, actions).squeeze(1)
+    return functional.smooth_l1_loss(values, targets)
+
+
+def inference_stage(
+    config: TrainConfig, observation_shape: tuple[int, ...], actions: int, variant: Variant
+) -> Loop:
+    """The policy acting on observations that lie on the device; units are observations.
+
+    Args:
+        config: the training.
+        observation_shape: (channels, height, width).
+        actions: how many there are.
+        variant: how to compute.
+    """
+    network = _network(config, observation_shape, actions, variant)
+    observations = _observations(config, observation_shape, config.num_envs)
+    function: Callable[..., object] = act if config.algo == "ppo" else act_greedily
+    if variant.compiled:
+        function = torch.compile(function, dynamic=False)
+    return _loop(lambda: function(network, observations), config.num_envs, config, variant)
+
+
+def update_stage(
+    config: TrainConfig, observation_shape: tuple[int, ...], actions: int, variant: Variant
+) -> Loop:
+    """Learning from a minibatch that lies on the device; units are samples.
+
+    Forward, loss, backward, clipping of the gradient and Adam. Arguments as
+    :func:`inference_stage`.
+    """
+    network = _network(config, observation_shape, actions, variant)
+    options = config.ppo if config.algo == "ppo" else config.dqn
+    size = options.batch_size
+    observations = _observations(config, observation_shape, size)
+    taken = torch.randint(actions, (size, 1), device=config.device)
+    loss: Callable[..., torch.Tensor]
+    arguments: tuple[object, ...]
+    if config.algo == "ppo":
+        scalars = torch.randn(3, size, device=config.device)
+        constants = (config.ppo.clip_range, config.ppo.vf_coef, config.ppo.ent_coef)
+        loss, arguments = ppo_loss, (network, observations, taken, scalars, *constants)
+    else:
+        scalars = torch.rand(2, size, device=config.device)
+        target = _network(config, observation_shape, actions, variant)
+        following = _observations(config, observation_shape, size)
+        loss = dqn_loss
+        arguments = (network, target, observations, following, taken, scalars)
+    if variant.compiled:
+        loss = torch.compile(loss, dynamic=False)
+    parameters = list(network.parameters())
+    # A step of length 0 is as much work, and the work stays the same however often it is done.
+    optimizer = torch.optim.Adam(parameters, lr=0.0, fused=True, capturable=variant.graph)
+
+    def learn() -> None:
+        optimizer.zero_grad()
+        loss(*arguments).backward()
+        nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
+        optimizer.step()
+
+    return _loop(learn, size, config, variant)
+
+
+def _network(
+    config: TrainConfig, observation_shape: tuple[int, ...], actions: int, variant: Variant
+) -> Network:
+    outputs = actions + 1 if config.algo == "ppo" else actions
+    network = Network(config, observation_shape, outputs, bf16=variant.arithmetic != "fp32")
+    if variant.arithmetic == "bf16 weights":
+        network.encoder.to(torch.bfloat16)
+    return network.to(config.device)
+
+
+def _observations(config: TrainConfig, shape: tuple[int, ...], count: int) -> torch.Tensor:
+    return torch.randint(256, (count, *shape), dtype=torch.uint8, device=config.device)
+
+
+def _loop(step: Step, units: int, config: TrainConfig, variant: Variant) -> Loop:
+    if variant.graph:
+        step = _capture(step, config.device)
+    return Loop(step, units, config.device, variant.threads)
+
+
+def _capture(step: Step, device: str) -> Step:
+    """``step`` as a CUDA graph (torch's notes on CUDA semantics, "CUDA Graphs")."""
+    with torch.cuda.device(device):
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+    return graph.replay

@@ -1,0 +1,250 @@
+"""A whole benchmark: the parts of training alone, agents beside them, and encoders."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from agents.benchmark.ceilings import CEILINGS, ceiling_variants, thread_counts
+from agents.benchmark.encoder_table import (
+    EncoderTimes,
+    Precision,
+    image_models,
+    measure_encoders,
+    registered_encoders,
+)
+from agents.benchmark.learners import our_agent
+from agents.benchmark.peers import peer_variants
+from agents.benchmark.permitted import overlapped_rate, samples_per_step, serial_rate
+from agents.benchmark.settings import Settings
+from agents.benchmark.stages import environment_stage, threads_name
+from agents.benchmark.timing import (
+    Fastest,
+    Loop,
+    Runner,
+    Spread,
+    Tell,
+    fastest,
+    measure_in_turn,
+    round_by_round,
+)
+from agents.benchmark.workers import Facts, Worker
+from agents.config import Algorithm, TrainConfig
+from rlcnn.provenance import provenance
+
+OURS = "ours"
+OUR_ENVIRONMENT = "AtariVecEnv"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What something did in a second.
+
+    Attributes:
+        rate: units of work per second.
+        variant: how it was done.
+        compile_seconds: how much longer the first time took than a usual one.
+        trials: rates of the variants it was chosen from.
+        facts: of agents, what they took beside time.
+    """
+
+    rate: Spread
+    variant: str
+    compile_seconds: float
+    trials: dict[str, float] = field(default_factory=dict)
+    facts: Facts | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON, the facts among the rest."""
+        return {
+            "rate": self.rate.to_json(),
+            "variant": self.variant,
+            "trials": self.trials,
+            "compile_seconds": self.compile_seconds,
+            **(asdict(self.facts) if self.facts else {}),
+        }
+
+
+@dataclass(frozen=True)
+class AlgorithmResult:
+    """An algorithm: its parts alone, and agents beside them.
+
+    Attributes:
+        config: the training, resolved.
+        ceilings: by :data:`~agents.benchmark.ceilings.CEILINGS`, and our own environments; empty
+            where they were not measured.
+        agents: "ours" and peers; empty where they were not measured.
+    """
+
+    config: TrainConfig
+    ceilings: dict[str, Measured]
+    agents: dict[str, Measured]
+
+    @property
+    def overlapped(self) -> bool:
+        """Whether stages overlap: those of the CPU and those of a GPU."""
+        return self.config.device != "cpu"
+
+    @property
+    def permitted(self) -> Spread | None:
+        """Steps per second that the parts permit together, each at its fastest."""
+        if not self.ceilings:
+            return None
+        rate = overlapped_rate if self.overlapped else serial_rate
+        parts = (self.ceilings[name].rate for name in CEILINGS)
+        return round_by_round(partial(rate, samples=samples_per_step(self.config)), *parts)
+
+    @property
+    def efficiency(self) -> Spread | None:
+        """Our rate as a share of what the parts permit."""
+        permitted, ours = self.permitted, self.agents.get(OURS)
+        return round_by_round(_ratio, ours.rate, permitted) if permitted and ours else None
+
+    @property
+    def speedup(self) -> dict[str, Spread]:
+        """Our rate in units of each peer's."""
+        ours = self.agents.get(OURS)
+        return {
+            name: round_by_round(_ratio, ours.rate, peer.rate)
+            for name, peer in self.agents.items()
+            if ours and name != OURS
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON."""
+        permitted, efficiency = self.permitted, self.efficiency
+        return {
+            "config": self.config.to_json(),
+            "ceilings": {name: part.to_json() for name, part in self.ceilings.items()},
+            "samples_per_step": samples_per_step(self.config),
+            "stages": "overlapped" if self.overlapped else "serial",
+            "permitted": permitted.to_json() if permitted else None,
+            "agents": {name: agent.to_json() for name, agent in self.agents.items()},
+            "efficiency": efficiency.to_json() if efficiency else None,
+            "speedup": {name: speedup.to_json() for name, speedup in self.speedup.items()},
+        }
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """Everything that was measured."""
+
+    settings: Settings
+    algorithms: dict[Algorithm, AlgorithmResult]
+    encoders: list[EncoderTimes]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON, with the machine and the versions it was measured on."""
+        return {
+            "provenance": provenance(),
+            "settings": asdict(self.settings),
+            "algorithms": {name: result.to_json() for name, result in self.algorithms.items()},
+            "encoders": [row.to_json() for row in self.encoders],
+        }
+
+
+def run_benchmark(settings: Settings, tell: Tell) -> BenchmarkResult:
+    """Measures what ``settings`` ask for.
+
+    Args:
+        settings: what to measure.
+        tell: is told what is under way, in lines.
+
+    Raises:
+        UserError: a value is not valid, or nothing can run with these options.
+    """
+    settings.validate()
+    algorithms = {algo: measure_algorithm(settings, algo, tell) for algo in settings.algorithms}
+    encoders = _measure_encoders(settings, tell) if "encoders" in settings.parts else []
+    return BenchmarkResult(settings, algorithms, encoders)
+
+
+def measure_algorithm(settings: Settings, algo: Algorithm, tell: Tell) -> AlgorithmResult:
+    """Measures an algorithm's parts and agents, in turn.
+
+    Args:
+        settings: what to measure.
+        algo: the algorithm.
+        tell: is told what is under way, in lines.
+
+    Raises:
+        UserError: it cannot run with these options.
+    """
+    config = settings.agent_config(algo)
+    # Code compiled for one algorithm counts against the limit on versions of the other's.
+    torch.compiler.reset()
+    with ExitStack() as stack:
+        ceilings: dict[str, Fastest[Loop]] = {}
+        if "ceilings" in settings.parts:
+            variants = ceiling_variants(config, settings.compile_ceilings)
+            for name, ways in variants.items():
+                tell(f"{algo}: the fastest of {len(ways)} ways to run the {name} alone")
+                ceilings[name] = fastest(ways, settings.seconds / 4, tell)
+                stack.callback(ceilings[name].runner.close)
+            own = environment_stage(config)
+            stack.callback(own.close)
+            ceilings[OUR_ENVIRONMENT] = Fastest(threads_name(config.num_threads), own, {})
+        agents: dict[str, Fastest[Worker]] = {}
+        if algo in settings.parts:
+            tell(f"{algo}: warming up ours")
+            ours = Worker(partial(our_agent, config), config.num_threads, config.device)
+            stack.callback(ours.close)
+            agents[OURS] = Fastest(_our_variant(config), ours, {})
+            for peer in settings.peers:
+                tell(f"{algo}: the fastest way to run {peer}")
+                agents[peer] = fastest(_peer_workers(peer, config), settings.seconds / 4, tell)
+                stack.callback(agents[peer].runner.close)
+        tell(f"{algo}: measuring")
+        runners: dict[tuple[str, str], Runner] = {
+            **{("alone", name): part.runner for name, part in ceilings.items()},
+            **{("agent", name): agent.runner for name, agent in agents.items()},
+        }
+        rates = measure_in_turn(runners, settings.rounds, settings.seconds, tell)
+        return AlgorithmResult(
+            config,
+            {
+                name: Measured(
+                    rates["alone", name], part.variant, part.runner.compile_seconds, part.trials
+                )
+                for name, part in ceilings.items()
+            },
+            {name: _measured_agent(rates["agent", name], agent) for name, agent in agents.items()},
+        )
+
+
+def _peer_workers(peer: str, config: TrainConfig) -> dict[str, partial[Worker]]:
+    return {
+        f"{way}, {threads_name(count)}": partial(Worker, make, count, config.device)
+        for way, make in peer_variants(peer, config).items()
+        for count in thread_counts(config.num_threads)
+    }
+
+
+def _measured_agent(rate: Spread, agent: Fastest[Worker]) -> Measured:
+    facts = agent.runner.facts()
+    return Measured(rate, agent.variant, facts.compile_seconds, agent.trials, facts)
+
+
+def _our_variant(config: TrainConfig) -> str:
+    compiled = ", compiled" if config.compile == "on" else ""
+    return f"{config.precision}{compiled}, {threads_name(config.num_threads)}"
+
+
+def _measure_encoders(settings: Settings, tell: Tell) -> list[EncoderTimes]:
+    config = settings.train.resolve()
+    precisions: tuple[Precision, ...] = (
+        ("fp32", "bf16") if config.precision == "bf16" else ("fp32",)
+    )
+    passes = [
+        *registered_encoders(config.device, precisions, settings.encoder_batch),
+        *image_models(settings.image_models, config.device, precisions, tell),
+    ]
+    return measure_encoders(passes, settings.rounds, settings.seconds / 4, config.num_threads, tell)
+
+
+def _ratio(one: float, other: float) -> float:
+    return one / other
