@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from agents.benchmark.encoder_table import EncoderTimes
 from agents.benchmark.report import title
@@ -14,6 +12,9 @@ from agents.benchmark.suite import OURS, AlgorithmResult, BenchmarkResult
 from agents.benchmark.timing import Spread
 from envs.errors import UserError
 from rlcnn.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FORMATS = ("png", "svg", "pdf")
 _COLOURS = {"permitted": "lightgrey", OURS: "tab:blue"}
@@ -37,6 +38,9 @@ def write_chart(result: BenchmarkResult, path: Path) -> None:
         UserError: the suffix is unknown, or the file cannot be written.
     """
     check_chart_path(path)
+    # Only here: a process whose memory is measured imports the script that imports this module.
+    from matplotlib.figure import Figure
+
     panels = len(result.algorithms) + bool(result.encoders)
     figure = Figure(figsize=(8, 0.5 + 3.2 * panels), layout="constrained")
     axes = list(figure.subplots(panels, squeeze=False).flat)

@@ -178,26 +178,11 @@ def measure_algorithm(settings: Settings, algo: Algorithm, tell: Tell) -> Algori
     # Code compiled for one algorithm counts against the limit on versions of the other's.
     torch.compiler.reset()
     with ExitStack() as stack:
-        ceilings: dict[str, Fastest[Loop]] = {}
+        ceilings, agents = {}, {}
         if "ceilings" in settings.parts:
-            variants = ceiling_variants(config, settings.compile_ceilings)
-            for name, ways in variants.items():
-                tell(f"{algo}: the fastest of {len(ways)} ways to run the {name} alone")
-                ceilings[name] = fastest(ways, settings.seconds / 4, tell)
-                stack.callback(ceilings[name].runner.close)
-            own = environment_stage(config)
-            stack.callback(own.close)
-            ceilings[OUR_ENVIRONMENT] = Fastest(threads_name(config.num_threads), own, {})
-        agents: dict[str, Fastest[Worker]] = {}
+            ceilings = _fastest_parts(settings, config, stack, tell)
         if algo in settings.parts:
-            tell(f"{algo}: warming up ours")
-            ours = Worker(partial(our_agent, config), config.num_threads, config.device)
-            stack.callback(ours.close)
-            agents[OURS] = Fastest(_our_variant(config), ours, {})
-            for peer in settings.peers:
-                tell(f"{algo}: the fastest way to run {peer}")
-                agents[peer] = fastest(_peer_workers(peer, config), settings.seconds / 4, tell)
-                stack.callback(agents[peer].runner.close)
+            agents = _warm_agents(settings, config, stack, tell)
         tell(f"{algo}: measuring")
         runners: dict[tuple[str, str], Runner] = {
             **{("alone", name): part.runner for name, part in ceilings.items()},
@@ -214,6 +199,37 @@ def measure_algorithm(settings: Settings, algo: Algorithm, tell: Tell) -> Algori
             },
             {name: _measured_agent(rates["agent", name], agent) for name, agent in agents.items()},
         )
+
+
+def _fastest_parts(
+    settings: Settings, config: TrainConfig, stack: ExitStack, tell: Tell
+) -> dict[str, Fastest[Loop]]:
+    """The parts of training, each at its fastest, and our environments; open until ``stack`` is."""
+    parts = {}
+    for name, variants in ceiling_variants(config, settings.compile_ceilings).items():
+        tell(f"{config.algo}: the fastest of {len(variants)} ways to run the {name} alone")
+        parts[name] = fastest(variants, settings.seconds / 4, tell)
+        stack.callback(parts[name].runner.close)
+    own = environment_stage(config)
+    stack.callback(own.close)
+    parts[OUR_ENVIRONMENT] = Fastest(threads_name(config.num_threads), own, {})
+    return parts
+
+
+def _warm_agents(
+    settings: Settings, config: TrainConfig, stack: ExitStack, tell: Tell
+) -> dict[str, Fastest[Worker]]:
+    """Our agent, and each peer at its fastest; open until ``stack`` closes them."""
+    tell(f"{config.algo}: warming up {OURS}")
+    ours = Worker(partial(our_agent, config), config.num_threads, config.device)
+    stack.callback(ours.close)
+    agents = {OURS: Fastest(_our_variant(config), ours, {})}
+    for peer in settings.peers:
+        workers = _peer_workers(peer, config)
+        tell(f"{config.algo}: the fastest of {len(workers)} ways to run {peer}")
+        agents[peer] = fastest(workers, settings.seconds / 4, tell)
+        stack.callback(agents[peer].runner.close)
+    return agents
 
 
 def _peer_workers(peer: str, config: TrainConfig) -> dict[str, partial[Worker]]:

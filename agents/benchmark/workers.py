@@ -50,7 +50,8 @@ class Worker:
 
     Raises:
         UserError: the learner cannot be made or learn with these options.
-        RuntimeError: anything else went wrong in the process; its traceback is the message.
+        MemoryError: there is not enough memory for it.
+        RuntimeError: anything else went wrong in the process; the message ends with its traceback.
     """
 
     def __init__(self, make: Callable[[], Learner], threads: int, device: str) -> None:
@@ -101,6 +102,8 @@ class Worker:
             ) from None
         if kind == "mended by the user":
             raise UserError(value)
+        if kind == "out of memory":
+            raise MemoryError(value)
         if kind == "failed":
             raise RuntimeError(value)
         return value
@@ -158,5 +161,8 @@ def _serve(connection: Connection, make: Callable[[], Learner], threads: int, de
             raise
         except UserError as error:
             connection.send(("mended by the user", str(error)))
-        except Exception:
-            connection.send(("failed", traceback.format_exc().strip()))
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            connection.send(("out of memory", str(error)))
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}".splitlines()[0]
+            connection.send(("failed", f"{told}\n{traceback.format_exc()}"))

@@ -39,6 +39,13 @@ def evaluate_agent() -> Callable[..., None]:
     return lambda *arguments: script.main([str(argument) for argument in arguments])
 
 
+@pytest.fixture(scope="session")
+def benchmark() -> Callable[..., None]:
+    """``benchmark.py`` within this process."""
+    script = _load("benchmark")
+    return lambda *arguments: script.main([str(argument) for argument in arguments])
+
+
 @pytest.fixture(autouse=True)
 def _same_threads() -> Iterator[None]:
     threads = torch.get_num_threads()

@@ -1,0 +1,57 @@
+"""Learners in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_trainings import Watched
+
+from agents.benchmark.workers import Worker
+from envs.errors import UserError
+
+
+def test_a_learner_is_warmed_up_measured_in_whole_iterations_and_closed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    threads = torch.get_num_threads()
+    worker = Worker(partial(Watched, log), threads + 1, "cpu")
+    # Not one whole iteration would fit into so short a time.
+    assert worker.measure(1e-9) > 0
+    facts = worker.facts()
+    worker.close()
+    worker.close()
+    assert multiprocessing.active_children() == []
+    assert log.read_text().splitlines() == [
+        f"opens with {threads + 1} threads",
+        "learns 7",
+        *["learns 10"] * 3,
+        "closes",
+    ]
+    assert torch.get_num_threads() == threads
+    assert facts.compile_seconds >= 0
+    assert facts.peak_host_bytes > 2**20
+    assert facts.peak_device_bytes is None
+    assert facts.replay_bytes_per_transition == 1.5
+
+
+@pytest.mark.parametrize(
+    "fails, error, message",
+    [
+        ("refused", UserError, "^width 0$"),
+        ("breaks", RuntimeError, "(?s)^ZeroDivisionError: in learning\nTraceback"),
+        ("fills memory", MemoryError, "^tried to allocate 1 TB$"),
+        ("dies", RuntimeError, "ended with status 3"),
+    ],
+)
+def test_what_goes_wrong_there_is_raised_here(
+    fails: str, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(error, match=message):
+        Worker(partial(Watched, log, fails=fails), 1, "cpu")
+    assert multiprocessing.active_children() == []
+    if fails == "breaks":
+        assert log.read_text().splitlines()[-1] == "closes"

@@ -1,0 +1,67 @@
+"""Trainings of seconds, and a learner that can be watched from another process."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from agents.config import Algorithm, TrainConfig, preset_config
+from envs.errors import UserError
+
+
+def tiny(algo: Algorithm, **changes: object) -> TrainConfig:
+    """On one core, in small frames, so little that a learning takes no time."""
+    config = replace(
+        preset_config("zoo", algo),
+        num_envs=2,
+        num_threads=1,
+        obs_size=44,
+        device="cpu",
+        precision="fp32",
+        compile="off",
+    )
+    config = replace(
+        config,
+        ppo=replace(config.ppo, n_steps=8, batch_size=8, n_epochs=2),
+        dqn=replace(config.dqn, buffer_size=1_000, learning_starts=20, batch_size=4),
+    )
+    return replace(config, **changes)  # type: ignore[arg-type]
+
+
+@dataclass
+class Watched:
+    """Writes a line into ``log`` for all that happens to it."""
+
+    log: Path
+    fails: str = ""
+    warm_up_steps: int = 7
+    least_steps: int = 10
+
+    def __post_init__(self) -> None:
+        if self.fails == "refused":
+            raise UserError("width 0")
+        if self.fails == "fills memory":
+            raise MemoryError("tried to allocate 1 TB")
+        if self.fails == "dies":
+            os._exit(3)
+        self._write(f"opens with {torch.get_num_threads()} threads")
+
+    @property
+    def replay_bytes_per_transition(self) -> float:
+        return 1.5
+
+    def learn(self, steps: int) -> int:
+        if self.fails == "breaks":
+            raise ZeroDivisionError("in learning")
+        self._write(f"learns {steps}")
+        return steps
+
+    def close(self) -> None:
+        self._write("closes")
+
+    def _write(self, line: str) -> None:
+        with self.log.open("a") as file:
+            file.write(f"{line}\n")

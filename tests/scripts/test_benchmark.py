@@ -1,0 +1,89 @@
+"""Measuring from the command line, and what is refused there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from script_runs import read, run_script
+
+from envs.errors import UserError
+
+# Of seconds: what is measured so shortly says nothing of speed.
+TINY = [
+    *("--num-envs", "1", "--num-threads", "1", "--obs-size", "44", "--precision", "fp32"),
+    *("--compile", "off", "--ppo.n-steps", "16", "--ppo.batch-size", "16", "--ppo.n-epochs", "2"),
+    *("--rounds", "2", "--seconds", "0.01", "--encoder-batch", "1"),
+]
+
+
+def test_one_command_measures_tells_and_writes(tmp_path: Path) -> None:
+    written, drawn = tmp_path / "speed.json", tmp_path / "speed.svg"
+    # Last, since it would take all that follows it for networks.
+    files = ("--json", written, "--plot", drawn, "--image-models")
+    done = run_script("benchmark", *TINY, "--parts", "ceilings", "ppo", "encoders", *files)
+    assert done.returncode == 0, done.stderr
+    for row in ("environment alone", "permitted", "ours", "sb3", "efficiency", "speedup", "impala"):
+        assert row in done.stdout
+    assert "round 2 of 2" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert drawn.stat().st_size
+
+    told = read(written)
+    assert told["settings"]["rounds"] == 2
+    assert told["provenance"]["cores"] >= 1
+    (ppo,) = told["algorithms"].values()
+    assert ppo["config"]["ppo"]["n_steps"] == 16
+    assert set(ppo["ceilings"]) == {"environment", "inference", "update", "AtariVecEnv"}
+    ours, sb3 = ppo["agents"]["ours"], ppo["agents"]["sb3"]
+    assert set(sb3["trials"]) == {"DummyVecEnv, 1 thread", "SubprocVecEnv, 1 thread"}
+    assert sb3["variant"] == max(sb3["trials"], key=sb3["trials"].get)
+    assert ours["peak_host_bytes"] > 0
+
+    # What follows from the figures follows from those of the same round.
+    for number in range(2):
+        environment, inference, update = (
+            ppo["ceilings"][part]["rate"]["samples"][number]
+            for part in ("environment", "inference", "update")
+        )
+        permitted = 1 / (1 / environment + 1 / inference + 2 / update)
+        rate = ours["rate"]["samples"][number]
+        assert ppo["permitted"]["samples"][number] == pytest.approx(permitted)
+        assert ppo["efficiency"]["samples"][number] == pytest.approx(rate / permitted)
+        speedup = rate / sb3["rate"]["samples"][number]
+        assert ppo["speedup"]["sb3"]["samples"][number] == pytest.approx(speedup)
+    assert {row["name"] for row in told["encoders"]} == {"impala", "lenet", "nature"}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("--parts ceiling", '--parts "ceiling" is unknown.* Did you mean "ceilings"'),
+        ("--peers sb4", '--peers "sb4" is unknown: expected any of sb3. Did you mean "sb3"'),
+        ("--env ALE/Pogn-v5", 'unknown Atari game "ALE/Pogn-v5".* Did you mean "ALE/Pong-v5"'),
+        ("--rounds 0", "--rounds 0 must be at least 1"),
+        ("--rounds few", '--rounds "few" is not a whole number'),
+        ("--seconds -1", "--seconds -1.0 must be finite and more than 0"),
+        ("--plot speed.jpg", "must end in one of .png, .svg, .pdf"),
+        ("--preset zoo2", 'Did you mean "zoo"'),
+        ("--encoder natur", 'Did you mean "nature"'),
+        ("--ppo.batch-size 7 --parts ppo", "batch_size 7 does not divide"),
+        ("--eval-every 3", "eval-every"),
+        ("--device gpu", 'unknown device "gpu"'),
+        ("--round 3", 'unknown option "--round". Did you mean "--rounds"'),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    arguments: str, message: str, benchmark: Callable[..., None]
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        benchmark(*arguments.split())
+    assert "\n" not in str(error.value)
+
+
+def test_results_are_refused_before_anything_is_measured(
+    benchmark: Callable[..., None], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="no such directory"):
+        benchmark("--parts", "encoders", "--json", tmp_path / "nowhere" / "speed.json")
