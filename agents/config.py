@@ -15,7 +15,7 @@ from agents.compilation import can_compile
 from envs.cores import usable_cores
 from envs.errors import UserError, nearest
 from envs.protocol import PROTOCOLS
-from rlcnn.encoders import why_unknown
+from rlcnn.encoders import list_encoders, why_unknown
 from rlcnn.files import read_json
 from rlcnn.runs import RunDirectory
 
@@ -23,7 +23,8 @@ Algorithm = Literal["ppo", "dqn"]
 Preset = Literal["fast", "zoo"]
 Schedule = Literal["constant", "linear"]
 # Not known before encoders are registered; --help shows them as it does those of a Literal.
-EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(list_encoders())}}}")]
+_ENCODER_NAMES = ",".join([*list_encoders(), "NETWORK[:NODE]"])
+EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{_ENCODER_NAMES}}}")]
 MAX_SEED = 2**31 - 1
 MAX_THREADS = 1024
 MAX_COUNT = 2**31 - 1

@@ -181,7 +181,7 @@ def change_config(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
                 f"--{option.replace('_', '-')} cannot change on a resume: the run has {old!r},"
                 f" not {new!r}; begin a new run from its config.json with --config"
             )
-    return replace(config, **changes)
+    return dataclasses.replace(config, **changes)
 
 
 def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
