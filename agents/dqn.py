@@ -211,11 +211,17 @@ class DQN(SB3DQN):
         stacking = frame_stacking(self.env)
         if self.replay_buffer is None:
             arguments = (self.buffer_size, self.observation_space, self.action_space)
-            needed = FrameReplay.memory_needed(*arguments, self.n_envs, stacking)
+            stored = self._actor.network.what_to_store(stacking)
+            needed = FrameReplay.memory_needed(*arguments, self.n_envs, stacking, stored)
             what = f"a replay of {self.buffer_size:,} transitions"
             device = choose_place(self.replay_device, self.device, needed, what)
             self.replay_buffer = FrameReplay(
-                *arguments, device, self.n_envs, stacking=stacking, seed=self._sampler_seed
+                *arguments,
+                device,
+                self.n_envs,
+                stacking=stacking,
+                stored=stored,
+                seed=self._sampler_seed,
             )
             self._returns = NStepReturns(self.n_steps, self.gamma, device)
             self._replay_follows = False
@@ -249,6 +255,9 @@ class DQN(SB3DQN):
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
         replay = self.setup_replay()
+        # They may have been loaded, or put there by hand.
+        self._actor.follow()
+        self._target.follow()
         starts_anew = reset_num_timesteps or self._last_obs is None
         total_timesteps, callback = super()._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -257,8 +266,6 @@ class DQN(SB3DQN):
             assert isinstance(self._last_obs, np.ndarray)
             replay.begin(self._last_obs)
             self._replay_follows = True
-        # It may have been loaded, or put there by hand.
-        self._target.follow()
         self._anneal()
         return total_timesteps, callback
 

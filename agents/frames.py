@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from agents.observing import Stored
 from agents.stacking import stack_frames
-from envs.stacking import FrameStacking
 
 
 class FrameRing:
@@ -23,25 +23,30 @@ class FrameRing:
             newest has the number ``pushed - 1``.
 
     Args:
-        frames: zeros, as above; the ring keeps it.
+        frames: zeros, as above; the ring keeps it. Instead of pixels it may hold what a frozen
+            encoder makes of each frame, as channels of one pixel.
         ages: zeros, as above; the ring keeps it.
-        stacking: how an observation is made of frames.
+        stored: what is kept of frames.
     """
 
-    def __init__(self, frames: torch.Tensor, ages: torch.Tensor, stacking: FrameStacking) -> None:
-        self.frames, self.ages, self.stacking = frames, ages, stacking
+    def __init__(self, frames: torch.Tensor, ages: torch.Tensor, stored: Stored) -> None:
+        self.frames, self.ages, self.stored = frames, ages, stored
+        self.stacking = stored.stacking
         self.rows, self.n_envs = ages.shape
         self.pushed = np.zeros(self.n_envs, dtype=np.int64)
         self._newest_ages = np.zeros(self.n_envs, dtype=np.uint8)
         self._all_envs = np.arange(self.n_envs)
 
     def push(
-        self, frames: np.ndarray, fresh: np.ndarray | bool, envs: np.ndarray | None = None
+        self,
+        frames: np.ndarray | torch.Tensor,
+        fresh: np.ndarray | bool,
+        envs: np.ndarray | None = None,
     ) -> None:
         """Takes one frame from each of some environments.
 
         Args:
-            frames: uint8 (environments given, channels, height, width).
+            frames: (environments given, channels, height, width).
             fresh: bool (environments given,), or one for all: whether the stack starts anew.
             envs: int64 (environments given,), none twice; None for all of them.
         """
@@ -54,8 +59,8 @@ class FrameRing:
         self.pushed[envs] += 1
         self._newest_ages[envs] = ages
 
-    def push_stack(self, observations: np.ndarray) -> None:
-        """Takes whole observations, uint8 (environments, depth * channels, height, width).
+    def push_stack(self, observations: np.ndarray | torch.Tensor) -> None:
+        """Takes whole observations, (environments, depth * channels, height, width).
 
         All their frames are stored, padding included, so the newest stack of each environment
         equals its observation, however that came about.
@@ -72,7 +77,9 @@ class FrameRing:
             numbers: int64 (batch,), the number of each observation's newest frame.
             envs: int64 (batch,), whose frames they are.
         """
-        return stack_frames(self.frames, self.ages, numbers % self.rows, envs, self.stacking)
+        rows = numbers % self.rows
+        blank = self.stored.blank
+        return stack_frames(self.frames, self.ages, rows, envs, self.stacking, blank)
 
     def newest(self) -> torch.Tensor:
         """The newest observation of every environment, as ``stack`` returns them."""
@@ -104,5 +111,5 @@ class FrameRing:
             assert (held < self.stacking.depth).all(), f"environment {env}: ages {held}"
             assert not len(held) or held[-1] == self._newest_ages[env]
 
-    def _upload(self, array: np.ndarray) -> torch.Tensor:
+    def _upload(self, array: np.ndarray | torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(array, device=self.frames.device)

@@ -17,8 +17,11 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
+from agents.observing import FrozenFeatures, Pixels, Stored
 from envs.errors import UserError
+from envs.stacking import FrameStacking
 from rlcnn.encoders.sb3 import EncoderExtractor
+from rlcnn.encoders.stored import features_of_stored
 
 Precision = Literal["fp32", "bf16"]
 
@@ -26,15 +29,39 @@ Precision = Literal["fp32", "bf16"]
 def encode(
     extractor: BaseFeaturesExtractor, observations: torch.Tensor, precision: Precision
 ) -> torch.Tensor:
-    """Features of uint8 observations, float32 (batch, features_dim).
+    """Features of observations, float32 (batch, features_dim).
+
+    Observations are uint8 images or, of a frozen encoder, what was stored of their frames
+    (:mod:`rlcnn.encoders.stored`), as channels of one pixel.
 
     Only the encoder runs in the reduced precision: what the heads make of its features (log
     probabilities, whose ratio PPO clips at a few percent, and Q values) stays in float32.
     """
     device = observations.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        features = extractor(observations)
+        if observations.is_floating_point() and isinstance(extractor, EncoderExtractor):
+            features = features_of_stored(extractor.encoder, observations.flatten(1).float())
+        else:
+            features = extractor(observations)
     return features.float()
+
+
+def what_to_store(
+    extractor: BaseFeaturesExtractor, stacking: FrameStacking, precision: Precision
+) -> Stored:
+    """What the storage of an agent holds of frames.
+
+    Args:
+        extractor: the agent's, whose encoder may be frozen.
+        stacking: how its environment makes an observation of frames.
+        precision: what the encoder computes in.
+    """
+    if isinstance(extractor, EncoderExtractor) and extractor.frozen:
+        device = next(extractor.parameters()).device
+        return FrozenFeatures(extractor.encoder, stacking, device, autocast=precision == "bf16")
+    shape = extractor._observation_space.shape
+    assert shape is not None
+    return Pixels(stacking, (shape[0], shape[1], shape[2]))
 
 
 def _check_precision(precision: str) -> None:
@@ -92,6 +119,10 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
             **kwargs,
         )
         _use_channels_last(self.features_extractor)
+
+    def what_to_store(self, stacking: FrameStacking) -> Stored:
+        """What rollouts hold of frames: pixels, or the features of an encoder that is frozen."""
+        return what_to_store(self.features_extractor, stacking, self.precision)
 
     def logits_and_values(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both heads at once.
@@ -167,6 +198,10 @@ class PixelQNetwork(QNetwork):
         """Features of uint8 observations, float32 (batch, features_dim)."""
         assert isinstance(obs, torch.Tensor)
         return encode(features_extractor, obs, self.precision)
+
+    def what_to_store(self, stacking: FrameStacking) -> Stored:
+        """What a replay holds of frames: pixels, or the features of an encoder that is frozen."""
+        return what_to_store(self.features_extractor, stacking, self.precision)
 
 
 class PixelDQNPolicy(DQNPolicy):

@@ -20,6 +20,7 @@ from torch.nn import functional
 from agents.acting import InferenceCopy
 from agents.background import Background
 from agents.compilation import Compiled
+from agents.observing import StackFollower
 from agents.policies import PixelActorCriticPolicy
 from agents.rollout import FrameRollout, RolloutBatch
 from agents.support import check_images_and_discrete_actions, raise_if_not_finite
@@ -159,17 +160,17 @@ class PPO(SB3PPO):
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}
         super()._setup_model()
         self._actor = InferenceCopy(self.policy, apart=self.overlap)
+        self._set_up_storage()
         self._background: Background[UpdateReport] | None = None
         if self.overlap:
             self._background = Background(self.device, max(1, torch.get_num_threads() - 1))
-            self._spare_rollout = self._make_rollout()
         self._minibatch_loss: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
             Compiled(self._loss, "update") if self.compile_update else self._loss
         )
 
     def _excluded_save_params(self) -> list[str]:
         # Rebuilt when a saved model is loaded: neither compiled code nor a thread can be pickled.
-        rebuilt = ["_minibatch_loss", "_actor", "_background", "_spare_rollout"]
+        rebuilt = ["_minibatch_loss", "_actor", "_background", "_spare_rollout", "_follower"]
         return [*super()._excluded_save_params(), *rebuilt]
 
     def _stacking(self) -> FrameStacking:
@@ -187,21 +188,28 @@ class PPO(SB3PPO):
         super().set_env(env, force_reset)
         if self._stacking() != self.rollout_buffer.stacking:
             self.finish_update()
-            self.rollout_buffer = self._make_rollout()
-            if self.overlap:
-                self._spare_rollout = self._make_rollout()
+            self._set_up_storage()
 
-    def _make_rollout(self) -> FrameRollout:
-        return FrameRollout(
-            self.n_steps,
-            self.observation_space,  # type: ignore[arg-type]
-            self.action_space,  # type: ignore[arg-type]
-            self.device,
-            self.gae_lambda,
-            self.gamma,
-            self.n_envs,
-            stacking=self._stacking(),
-        )
+    def _set_up_storage(self) -> None:
+        """Makes what holds rollouts: of pixels, or of a frozen encoder's features."""
+        stacking = self._stacking()
+        stored = self._actor.network.what_to_store(stacking)
+        self._follower = StackFollower(stored, self.device)
+        rollouts = [
+            FrameRollout(
+                self.n_steps,
+                self.observation_space,  # type: ignore[arg-type]
+                self.action_space,  # type: ignore[arg-type]
+                self.device,
+                self.gae_lambda,
+                self.gamma,
+                self.n_envs,
+                stacking=stacking,
+                stored=stored,
+            )
+            for _ in range(2 if self.overlap else 1)
+        ]
+        self.rollout_buffer, self._spare_rollout = rollouts[0], rollouts[-1]
 
     def learn(
         self,
@@ -268,8 +276,9 @@ class PPO(SB3PPO):
             self.policy.set_training_mode(False)
             self._actor.follow()
         acting = self._actor.network
+        assert isinstance(self._last_obs, np.ndarray)
+        observations = self._follower.begin(self._last_obs)
         for _ in range(n_rollout_steps):
-            observations = torch.as_tensor(self._last_obs, device=self.device)
             with torch.no_grad():
                 actions, values, log_probs = acting(observations)
             new_obs, rewards, dones, infos = env.step(actions.cpu().numpy())
@@ -296,10 +305,11 @@ class PPO(SB3PPO):
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
             stack_starts = _fresh_stacks(dones, infos)
+            assert isinstance(new_obs, np.ndarray)
+            observations = self._follower.follow(new_obs, stack_starts)
 
         with torch.no_grad():
-            new_observations = torch.as_tensor(new_obs, device=self.device)
-            values = acting.predict_values(new_observations)
+            values = acting.predict_values(observations)
         rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
 
         callback.update_locals(locals())
@@ -314,8 +324,8 @@ class PPO(SB3PPO):
         if not truncated:
             return
         last = np.stack([infos[i]["terminal_observation"] for i in truncated])
+        observations = self._follower.last_of(last, np.array(truncated))
         with torch.no_grad():
-            observations = torch.as_tensor(last, device=self.device)
             values = self._actor.network.predict_values(observations)
         rewards[truncated] += self.gamma * values.flatten().cpu().numpy()
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from agents.frames import FrameRing
+from agents.observing import Pixels, Stored
 from agents.sampling import NStepReturns, UniformSampler
 from agents.support import check_stacking
 from envs.errors import UserError
@@ -34,10 +35,10 @@ _COPIED_ROWS = 1024
 class ReplayBatch(NamedTuple):
     """What a Q update learns from."""
 
-    observations: torch.Tensor  # uint8 (batch, depth * channels, height, width)
+    observations: torch.Tensor  # (batch, depth * channels, height, width), as stored
     actions: torch.Tensor  # int64 (batch,)
     rewards: torch.Tensor  # float32 (batch,), the n-step return without its bootstrap
-    next_observations: torch.Tensor  # uint8, as observations: those at the windows' ends
+    next_observations: torch.Tensor  # as observations: those at the windows' ends
     discounts: torch.Tensor  # float32 (batch,), of the bootstrap; 0 where nothing is beyond
 
     def to(self, device: torch.device) -> ReplayBatch:
@@ -67,7 +68,8 @@ class FrameReplay:
         action_space: Discrete.
         device: where everything is stored, and sampled from.
         n_envs: environments in lockstep.
-        stacking: how an observation is made of frames.
+        stacking: how the environment makes an observation of frames.
+        stored: what is stored of them; by default their pixels.
         seed: of the sampler; None takes one from the operating system.
 
     Raises:
@@ -84,14 +86,16 @@ class FrameReplay:
         n_envs: int = 1,
         *,
         stacking: FrameStacking,
+        stored: Stored | None = None,
         seed: int | None = None,
     ) -> None:
-        layout = _layout(buffer_size, observation_space, action_space, n_envs, stacking)
+        self.stored = stored or _pixels(observation_space, stacking)
+        layout = _layout(buffer_size, action_space, n_envs, self.stored)
         self.device = torch.device(device)
         self.n_envs, self.stacking = n_envs, stacking
         self.capacity = buffer_size // n_envs
         tensors = {name: _zeros(*entry, self.device) for name, entry in layout.items()}
-        self.ring = FrameRing(tensors["frames"], tensors["ages"], stacking)
+        self.ring = FrameRing(tensors["frames"], tensors["ages"], self.stored)
         self.numbers, self.actions = tensors["numbers"], tensors["actions"]
         self.rewards = tensors["rewards"]
         self.terminated, self.truncated = tensors["terminated"], tensors["truncated"]
@@ -111,9 +115,11 @@ class FrameReplay:
         action_space: spaces.Discrete,
         n_envs: int,
         stacking: FrameStacking,
+        stored: Stored | None = None,
     ) -> int:
         """Bytes a replay of these arguments will hold; a snapshot takes no more on disk."""
-        layout = _layout(buffer_size, observation_space, action_space, n_envs, stacking)
+        stored = stored or _pixels(observation_space, stacking)
+        layout = _layout(buffer_size, action_space, n_envs, stored)
         return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())
 
     @property
@@ -136,7 +142,7 @@ class FrameReplay:
         if self.pos:
             newest = (self.pos - 1) % self.capacity
             torch.logical_not(self.terminated[newest], out=self.truncated[newest])
-        self.ring.push_stack(observations)
+        self.ring.push_stack(self.stored.stacks(observations))
         self._drop_overwritten()
 
     def add(
@@ -168,17 +174,16 @@ class FrameReplay:
         for column, value in zip(columns, values, strict=True):
             column[row].copy_(torch.as_tensor(value))
 
-        channels = self.stacking.channels
         cut_off = np.flatnonzero(truncated)
         if len(cut_off):
-            last = [infos[env]["terminal_observation"][-channels:] for env in cut_off]
-            self.ring.push(np.stack(last), fresh=False, envs=cut_off)
-        self.ring.push(new_observations[:, -channels:], fresh)
+            last = np.stack([infos[env]["terminal_observation"] for env in cut_off])
+            self.ring.push(self.stored.newest(last), fresh=False, envs=cut_off)
+        self.ring.push(self.stored.newest(new_observations), fresh)
         self.pos += 1
         self._drop_overwritten()
 
     def newest_observations(self) -> torch.Tensor:
-        """What every environment stands at, uint8 (environments, depth * channels, h, w)."""
+        """What every environment stands at, (environments, depth * channels, h, w), as stored."""
         return self.ring.newest()
 
     def sample(self, batch_size: int, returns: NStepReturns) -> ReplayBatch:
@@ -273,7 +278,9 @@ class FrameReplay:
         for env, (first, pushed) in enumerate(zip(self.first, self.ring.pushed, strict=True)):
             rows = np.arange(first, self.pos) % self.capacity
             held = numbers[rows, env]
-            assert not len(held) or held[0] - (self.stacking.depth - 1) >= pushed - self.ring.rows
+            assert (
+                not len(held) or held[0] - (self.ring.stacking.depth - 1) >= pushed - self.ring.rows
+            )
             steps = np.diff(held, append=pushed - 1)
             cut_off, ended = truncated[rows, env], (terminated | truncated)[rows, env]
             assert (steps[cut_off] > 1).all(), f"environment {env}: a truncation without its frame"
@@ -316,6 +323,7 @@ class FrameReplay:
             "shapes": json.dumps(tensors),
             "depth": str(self.stacking.depth),
             "padding": self.stacking.padding,
+            "stored": f"{self.stored.stacking.depth} of {self.stored.dtype}",
         }
 
     def _check_geometry(self, metadata: dict[str, str], path: str | Path) -> None:
@@ -333,26 +341,23 @@ class FrameReplay:
             self.sampler.generator.manual_seed(int.from_bytes(state[:8].tolist(), "little") >> 1)
 
 
-def _layout(
-    buffer_size: int,
-    observation_space: spaces.Box,
-    action_space: spaces.Discrete,
-    n_envs: int,
-    stacking: FrameStacking,
-) -> Layout:
+def _pixels(observation_space: spaces.Box, stacking: FrameStacking) -> Pixels:
+    check_stacking(observation_space, stacking)
+    return Pixels(stacking, observation_space.shape)
+
+
+def _layout(buffer_size: int, action_space: spaces.Discrete, n_envs: int, stored: Stored) -> Layout:
     """Shapes and dtypes of everything a replay stores."""
     if buffer_size < n_envs:
         raise UserError(
             f"buffer_size {buffer_size} has no room for a transition of each of {n_envs}"
             f" environments: it must be at least {n_envs}"
         )
-    check_stacking(observation_space, stacking)
-    height, width = observation_space.shape[1:]
     capacity = buffer_size // n_envs
-    frame_rows = capacity + capacity // 100 + 2 * stacking.depth
+    frame_rows = capacity + capacity // 100 + 2 * stored.stacking.depth
     steps = (capacity, n_envs)
     return {
-        "frames": ((frame_rows, n_envs, stacking.channels, height, width), torch.uint8),
+        "frames": ((frame_rows, n_envs, *stored.shape), stored.dtype),
         "ages": ((frame_rows, n_envs), torch.uint8),
         "numbers": (steps, torch.int64),
         "actions": (steps, torch.uint8 if action_space.n <= 256 else torch.int64),

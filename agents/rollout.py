@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from agents.observing import Pixels, Stored
 from agents.stacking import stack_frames
 from agents.support import check_stacking
 from envs.stacking import FrameStacking
 
 
 class RolloutBatch(NamedTuple):
-    """Transitions of a rollout, in stable-baselines3's terms; all float32 but the first two."""
+    """Transitions of a rollout, in stable-baselines3's terms; float32 but for the first two."""
 
-    observations: torch.Tensor  # uint8 (batch, depth * channels, height, width)
+    observations: torch.Tensor  # (batch, depth * channels, height, width), as stored
     actions: torch.Tensor  # int64 (batch,)
     old_values: torch.Tensor  # (batch,)
     old_log_prob: torch.Tensor  # (batch,)
@@ -38,7 +39,8 @@ class FrameRollout:
         gae_lambda: the lambda of generalised advantage estimation, 0 to 1.
         gamma: discount factor, 0 to 1.
         n_envs: environments in lockstep.
-        stacking: how an observation is made of frames.
+        stacking: how the environment makes an observation of frames.
+        stored: what is stored of them; by default their pixels.
 
     Raises:
         UserError: ``stacking`` does not make such observations.
@@ -55,16 +57,17 @@ class FrameRollout:
         n_envs: int = 1,
         *,
         stacking: FrameStacking,
+        stored: Stored | None = None,
     ) -> None:
         check_stacking(observation_space, stacking)
         self.buffer_size, self.n_envs = buffer_size, n_envs
         self.gae_lambda, self.gamma = gae_lambda, gamma
         self.device = torch.device(device)
         self.stacking = stacking
-        height, width = observation_space.shape[1:]
-        rows = buffer_size + stacking.depth - 1
+        self.stored = stored or Pixels(stacking, observation_space.shape)
+        rows = buffer_size + self.stored.stacking.depth - 1
         self.frames = torch.zeros(
-            (rows, n_envs, stacking.channels, height, width), dtype=torch.uint8, device=self.device
+            (rows, n_envs, *self.stored.shape), dtype=self.stored.dtype, device=self.device
         )
         self.ages = torch.zeros((rows, n_envs), dtype=torch.uint8, device=self.device)
         self.rewards = self._per_step(torch.float32)
@@ -110,7 +113,8 @@ class FrameRollout:
         """Adds one step of every environment; after the last one all are on the device.
 
         Args:
-            observations: uint8 (environments, depth * channels, height, width), what was acted on.
+            observations: (environments, depth * channels, height, width), what was acted on, as
+                ``stored`` has it.
             stack_starts: bool (environments,), whether that observation began a fresh stack.
             actions: int64 (environments,).
             rewards: float32 (environments,).
@@ -120,7 +124,7 @@ class FrameRollout:
             values: float32 (environments,) or (environments, 1).
             log_probs: float32 (environments,).
         """
-        depth, channels = self.stacking.depth, self.stacking.channels
+        depth, channels = self.stored.stacking.depth, self.stored.shape[0]
         row = self.pos + depth - 1
         ages = self._told["ages"].numpy()
         if self.pos == 0:
@@ -167,9 +171,10 @@ class FrameRollout:
         torch.add(self.advantages, self.values, out=self.returns)
 
     def observations(self, indices: torch.Tensor) -> torch.Tensor:
-        """Observations uint8 (batch, depth * channels, height, width) of flat step indices."""
-        rows = indices // self.n_envs + self.stacking.depth - 1
-        return stack_frames(self.frames, self.ages, rows, indices % self.n_envs, self.stacking)
+        """Observations (batch, depth * channels, height, width) of flat step indices."""
+        stacking, blank = self.stored.stacking, self.stored.blank
+        rows, columns = indices // self.n_envs + stacking.depth - 1, indices % self.n_envs
+        return stack_frames(self.frames, self.ages, rows, columns, stacking, blank)
 
     def batch(self, indices: torch.Tensor) -> RolloutBatch:
         """The transitions at flat indices ``step * n_envs + environment``, int64 (batch,)."""

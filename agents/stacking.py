@@ -13,19 +13,22 @@ def stack_frames(
     rows: torch.Tensor,
     columns: torch.Tensor,
     stacking: FrameStacking,
+    blank: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Rebuilds observations, bit-equal to the environment's own stack.
 
     Args:
-        frames: uint8 (rows, environments, channels, height, width), a ring along its first axis.
+        frames: (rows, environments, channels, height, width), a ring along its first axis: uint8,
+            or what a frozen encoder made of each frame, as channels of one pixel.
         ages: uint8 (rows, environments), how many frames the stack already held when this frame
             came: 0 for the first frame of a fresh stack, at most ``depth - 1``.
         rows: int64 (batch,), the row of each observation's newest frame.
         columns: int64 (batch,), the environment of each observation.
         stacking: how the environment makes an observation of frames.
+        blank: (channels, height, width), what stands for a frame of zeros; None for zeros.
 
     Returns:
-        uint8 (batch, depth * channels, height, width), the oldest frame first.
+        As ``frames``, (batch, depth * channels, height, width), the oldest frame first.
     """
     if stacking.depth == 1:
         return frames[rows, columns]
@@ -39,7 +42,9 @@ def stack_frames(
         before = back > age
         if stack.device.type == "cpu":
             # Few frames are: to look for them first is cheaper than to go through all pixels.
-            stack[before.nonzero(as_tuple=True)] = 0
-        else:
+            stack[before.nonzero(as_tuple=True)] = 0 if blank is None else blank
+        elif blank is None:
             stack.masked_fill_(before[:, :, None, None, None], 0)
+        else:
+            stack = torch.where(before[:, :, None, None, None], blank, stack)
     return stack.flatten(1, 2)

@@ -19,6 +19,7 @@ from torch import nn
 from envs.errors import UserError
 from rlcnn.encoders.base import Encoder
 from rlcnn.encoders.registry import create_encoder
+from rlcnn.encoders.stored import frozen_parts
 from rlcnn.weight_report import LoadReport
 from rlcnn.weights import load_into
 
@@ -50,6 +51,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         encoder_options: dict[str, Any] | None = None,
         weights: str | Path | None = None,
         normalized_image: bool = False,
+        frozen: bool = False,
     ) -> None:
         """Builds or copies the encoder.
 
@@ -64,6 +66,8 @@ class EncoderExtractor(BaseFeaturesExtractor):
             normalized_image: must be True where the policy has ``normalize_images=False``, as for
                 stable-baselines3's own ``NatureCNN``: uint8 observations then arrive as floats
                 of 0..255.
+            frozen: whether the encoder stays as it is. Where it looks at each frame alone, what
+                stands behind its trunk is learned all the same.
 
         Raises:
             UserError: no image space, an unknown encoder or option, an encoder built for another
@@ -87,6 +91,10 @@ class EncoderExtractor(BaseFeaturesExtractor):
         if weights is not None:
             self.load_report = load_into(self.encoder, weights)
             logger.info("%s", self.load_report)
+        self.frozen = frozen
+        if frozen:
+            for part in frozen_parts(self.encoder):
+                part.requires_grad_(False)
         # Only uint8 spaces are scaled by stable-baselines3; others arrive as they are.
         scaled = high == 1 or (observation_space.dtype == np.uint8 and not normalized_image)
         self._levels = 255 if scaled else 1
@@ -110,6 +118,14 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 self._check_range(observations)
             observations = (observations * self._levels).round().to(torch.uint8)
         return self.encoder(observations)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; but what is frozen stays in evaluation mode, running means included."""
+        super().train(mode)
+        if self.frozen:
+            for part in frozen_parts(self.encoder):
+                part.eval()
+        return self
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Self:
         """Like ``torch.nn.Module.apply``, but deaf to stable-baselines3's initialisation.

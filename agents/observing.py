@@ -1,0 +1,179 @@
+"""What is stored of frames, and acted on: their pixels, or what a frozen encoder makes of them.
+
+Both kinds offer the same: ``newest`` takes what is to be stored of each observation's newest frame,
+``stacks`` what is stored of all its frames, and what they return goes through one storage.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from envs.stacking import FrameStacking
+from rlcnn.encoders import Encoder
+from rlcnn.encoders.stored import encode_for_storage, storage_layout
+
+FrameShape = tuple[int, int, int]
+
+
+class Pixels:
+    """Frames as they are.
+
+    Attributes:
+        stacking: how an observation is made of what is stored.
+        shape: (channels, height, width) of what is stored of a frame.
+        dtype: its type.
+        blank: what stands for a frame of zeros, of ``shape``; None for zeros.
+    """
+
+    dtype = torch.uint8
+    blank: torch.Tensor | None = None
+
+    def __init__(self, stacking: FrameStacking, observation_shape: FrameShape) -> None:
+        self.stacking = stacking
+        self.shape: FrameShape = (stacking.channels, *observation_shape[1:])
+
+    def newest(self, observations: np.ndarray) -> np.ndarray:
+        """uint8 (n, depth * channels, height, width) -> (n, channels, height, width)."""
+        return observations[:, -self.stacking.channels :]
+
+    def stacks(self, observations: np.ndarray) -> np.ndarray:
+        """uint8 (n, depth * channels, height, width), as they come."""
+        return observations
+
+
+class FrozenFeatures:
+    """What a frozen encoder makes of frames, each of which it sees once.
+
+    An item is stored as the channels of one pixel, so that whatever holds frames holds it, too.
+    Where the encoder looks at whole observations rather than at each frame alone, an observation is
+    one item.
+
+    Attributes:
+        stacking, shape, dtype, blank: as of :class:`Pixels`, for items instead of frames.
+
+    Args:
+        encoder: the frozen encoder.
+        stacking: how the environment makes an observation of frames.
+        device: where the encoder is.
+        autocast: whether it computes in bfloat16.
+        dtype: to store items in, a floating-point type.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        stacking: FrameStacking,
+        device: torch.device,
+        *,
+        autocast: bool = False,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._encoder, self._device, self._autocast = encoder, device, autocast
+        self.dtype = dtype
+        depth, length = storage_layout(encoder, stacking.depth)
+        self.stacking = FrameStacking(depth, length, stacking.padding)
+        self.shape: FrameShape = (length, 1, 1)
+        # Of the pixels that make one item.
+        self._channels = stacking.depth * stacking.channels // depth
+        self._pads = depth > 1 and stacking.padding == "zeros"
+
+    @cached_property
+    def blank(self) -> torch.Tensor | None:
+        """Made when first asked for: a checkpoint may be loaded into the encoder before."""
+        if not self._pads:
+            return None
+        size = self._encoder.observation_shape[1:]
+        return self._encode(np.zeros((1, self._channels, *size), dtype=np.uint8))[0]
+
+    def newest(self, observations: np.ndarray) -> torch.Tensor:
+        """uint8 (n, depth * channels, height, width) -> (n, *shape)."""
+        return self._encode(observations[:, -self._channels :])
+
+    def stacks(self, observations: np.ndarray) -> torch.Tensor:
+        """uint8 (n, depth * channels, height, width) -> (n, items * length, 1, 1)."""
+        n, channels, *size = observations.shape
+        frames = observations.reshape(n * channels // self._channels, self._channels, *size)
+        return self._encode(frames).view(n, -1, 1, 1)
+
+    def _encode(self, frames: np.ndarray) -> torch.Tensor:
+        pixels = torch.as_tensor(frames, device=self._device)
+        with (
+            torch.no_grad(),
+            torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast),
+        ):
+            items = encode_for_storage(self._encoder, pixels)
+        return items.to(self.dtype)[:, :, None, None]
+
+
+Stored = Pixels | FrozenFeatures
+
+
+class StackFollower:
+    """The stacks that environments stand at, as a policy takes them, frame by frame.
+
+    Args:
+        stored: what the policy sees of frames.
+        device: of the policy.
+    """
+
+    def __init__(self, stored: Stored, device: torch.device) -> None:
+        self._stored, self._device = stored, device
+        self._seen: np.ndarray | None = None
+        self._stacks: torch.Tensor
+
+    def begin(self, observations: np.ndarray) -> torch.Tensor:
+        """Where the environments stand when it is not known how they came there.
+
+        Args:
+            observations: uint8 (environments, depth * channels, height, width). The very array
+                that was followed last is not looked at again.
+        """
+        if observations is not self._seen:
+            self._see(observations, self._stored.stacks(observations))
+        return self._stacks
+
+    def follow(self, observations: np.ndarray, fresh: np.ndarray) -> torch.Tensor:
+        """Where they stand one step later.
+
+        Args:
+            observations: as for ``begin``.
+            fresh: bool (environments,), whose stack began anew with this step.
+        """
+        if isinstance(self._stored, Pixels):
+            self._see(observations, observations)
+        else:
+            newest = self._stored.newest(observations)
+            self._see(observations, self._pushed(self._stacks, newest, fresh))
+        return self._stacks
+
+    def last_of(self, observations: np.ndarray, envs: np.ndarray) -> torch.Tensor:
+        """Where some of them stood when they were cut off, one step on from where they stand.
+
+        Args:
+            observations: uint8 (some environments, depth * channels, height, width).
+            envs: int64 (some environments,), which they are.
+        """
+        if isinstance(self._stored, Pixels):
+            return torch.as_tensor(observations, device=self._device)
+        stacks = self._stacks[torch.as_tensor(envs, device=self._device)]
+        return self._pushed(stacks, self._stored.newest(observations), np.zeros(len(envs), bool))
+
+    def _see(self, observations: np.ndarray, stacks: np.ndarray | torch.Tensor) -> None:
+        self._seen = observations
+        self._stacks = torch.as_tensor(stacks, device=self._device)
+
+    def _pushed(
+        self, stacks: torch.Tensor, newest: torch.Tensor, fresh: np.ndarray
+    ) -> torch.Tensor:
+        depth, blank = self._stored.stacking.depth, self._stored.blank
+        pushed = torch.cat((stacks[:, newest.shape[1] :], newest), dim=1)
+        began = np.flatnonzero(fresh)
+        if depth > 1 and len(began):
+            envs = torch.as_tensor(began, device=self._device)
+            first = newest[envs]
+            before = first if blank is None else blank.expand_as(first)
+            pushed[envs] = torch.cat((before.repeat(1, depth - 1, 1, 1), first), dim=1)
+        return pushed

@@ -1,0 +1,164 @@
+"""Agents on a frozen encoder, which sees each frame once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from witness import Witness
+
+from agents.dqn import DQN
+from agents.ppo import PPO
+from agents.sampling import NStepReturns
+from envs.atari import AtariVecEnv
+from rlcnn.encoders.stored import frozen_parts
+
+PER_FRAME = {
+    "encoder": "squeezenet1_1:features.3",
+    "encoder_options": {"pooling": "mean", "features_dim": 16},
+}
+WHOLE = {"encoder": "lenet", "encoder_options": {"features_dim": 16}}
+ENCODERS = pytest.mark.parametrize("encoder", [PER_FRAME, WHOLE], ids=["per frame", "whole stacks"])
+N_ENVS, DEPTH = 4, 4
+
+
+def games(obs: Any = "grey") -> AtariVecEnv:
+    return AtariVecEnv(
+        "ALE/Breakout-v5",
+        N_ENVS,
+        obs=obs,
+        obs_size=40,
+        frame_stack=DEPTH,
+        seed=5,
+        num_threads=1,
+        max_episode_steps=60,
+    )
+
+
+def make(algorithm: type[PPO] | type[DQN], venv: Any, encoder: dict[str, Any]) -> Any:
+    options: dict[str, Any] = {
+        PPO: {"n_steps": 30, "batch_size": 60, "n_epochs": 1},
+        DQN: {"buffer_size": 2_000, "learning_starts": 40, "batch_size": 8},
+    }[algorithm]
+    kwargs = {"features_extractor_kwargs": {**encoder, "frozen": True}}
+    return algorithm("CnnPolicy", venv, policy_kwargs=kwargs, seed=0, device="cpu", **options)
+
+
+def encoder_of(model: Any) -> Any:
+    policy = model.policy
+    return (policy.q_net if isinstance(model, DQN) else policy).features_extractor.encoder
+
+
+class Compare(BaseCallback):
+    """After each rollout: what was stored against the whole encoder on what was seen."""
+
+    def __init__(self, witness: Witness) -> None:
+        super().__init__()
+        self.witness = witness
+        self.rollouts = 0
+
+    def _on_rollout_end(self) -> None:
+        rollout = self.model.rollout_buffer  # type: ignore[attr-defined]
+        stored = rollout.observations(torch.arange(rollout.buffer_size * rollout.n_envs))
+        seen = torch.as_tensor(np.concatenate(self.witness.seen[-rollout.buffer_size - 1 : -1]))
+        assert stored.is_floating_point()
+        with torch.no_grad():
+            cached = self.model.policy.logits_and_values(stored)  # type: ignore[operator]
+            whole = self.model.policy.logits_and_values(seen)  # type: ignore[operator]
+        for mine, its in zip(cached, whole, strict=True):
+            torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
+        self.rollouts += 1
+
+    def _on_step(self) -> bool:
+        return True
+
+
+@ENCODERS
+@pytest.mark.parametrize("obs", ["grey", "rgb"])
+def test_what_is_stored_gives_what_the_whole_encoder_gives(
+    obs: str, encoder: dict[str, Any]
+) -> None:
+    witness = Witness(games(obs))
+    model = make(PPO, witness, encoder)
+    compare = Compare(witness)
+    model.learn(N_ENVS * 30 * 5, callback=compare)
+    assert compare.rollouts == 5
+    assert witness.ends >= {"life lost", "cut off"}
+    witness.close()
+
+
+@ENCODERS
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+def test_nothing_frozen_moves_and_the_rest_learns(
+    algorithm: type[PPO] | type[DQN], encoder: dict[str, Any]
+) -> None:
+    venv = games()
+    model = make(algorithm, venv, encoder)
+    parts = torch.nn.ModuleList(frozen_parts(encoder_of(model)))
+    before = {name: tensor.clone() for name, tensor in parts.state_dict().items()}
+    network = model.policy.q_net if algorithm is DQN else model.policy
+    learned = {n: p.clone() for n, p in network.named_parameters() if p.requires_grad}
+    model.learn(N_ENVS * 60)
+    assert all(torch.equal(tensor, before[n]) for n, tensor in parts.state_dict().items())
+    assert not any(module.training for part in parts for module in part.modules())
+    moved = {
+        n for n, p in network.named_parameters() if n in learned and not torch.equal(p, learned[n])
+    }
+    assert moved == set(learned)
+    venv.close()
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+def test_the_backbone_sees_each_frame_once(algorithm: type[PPO] | type[DQN]) -> None:
+    witness = Witness(games())
+    model = make(algorithm, witness, PER_FRAME)
+    frames = 0
+
+    def count(module: Any, inputs: tuple[torch.Tensor]) -> None:
+        nonlocal frames
+        frames += len(inputs[0])
+
+    encoder_of(model).trunk.register_forward_pre_hook(count)
+    steps, cut_off = 0, 0
+
+    class Count(BaseCallback):
+        def _on_step(self) -> bool:
+            nonlocal steps, cut_off
+            steps += 1
+            cut_off += sum(info.get("TimeLimit.truncated", False) for info in self.locals["infos"])
+            return True
+
+    model.learn(N_ENVS * 120, callback=Count())
+    assert cut_off > 0
+    # The stacks at the start, a frame a step, the last ones before a truncation, and the padding.
+    assert frames == N_ENVS * DEPTH + N_ENVS * steps + cut_off + 1
+    witness.close()
+
+
+@ENCODERS
+def test_a_replay_of_features_gives_what_the_whole_encoder_gives(encoder: dict[str, Any]) -> None:
+    plain, cached = games(), games()
+    kwargs = {"features_extractor_kwargs": encoder}
+    settings: dict[str, Any] = {"buffer_size": 2_000, "learning_starts": 10**6, "seed": 0}
+    pixels = DQN("CnnPolicy", plain, policy_kwargs=kwargs, device="cpu", **settings)
+    features = make(DQN, cached, encoder)
+    features.learning_starts = 10**6
+    features.policy.load_state_dict(pixels.policy.state_dict())
+    for model in (pixels, features):
+        model.set_random_seed(1)
+        model.learn(N_ENVS * 150)
+    returns = NStepReturns(3, 0.9)
+    times = torch.arange(150).repeat_interleave(N_ENVS)
+    envs = torch.arange(N_ENVS).repeat(150)
+    batches = [m.replay_buffer.transitions(times, envs, returns) for m in (pixels, features)]
+    for field in ("actions", "rewards", "discounts"):
+        assert torch.equal(*(getattr(batch, field) for batch in batches))
+    with torch.no_grad():
+        for field in ("observations", "next_observations"):
+            mine, its = (pixels.q_net(getattr(batch, field)) for batch in batches[::-1])
+            torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
+    plain.close()
+    cached.close()
