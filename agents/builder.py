@@ -16,6 +16,7 @@ from agents.checkpoint import POLICY, Agent, load_policy
 from agents.config import TrainConfig
 from agents.dqn import DQN
 from agents.memory import gigabytes
+from agents.observing import Pixels
 from agents.ppo import PPO
 from agents.seeding import derive_seed
 from envs.errors import UserError
@@ -62,8 +63,10 @@ def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
                 "encoder": config.encoder,
                 "encoder_options": _encoder_options(config, venv),
                 "weights": None if config.weights == "none" else config.weights,
+                "frozen": config.mode == "frozen",
             },
             "precision": config.precision,
+            "encoder_lr_factor": config.finetune_factor if config.mode == "finetune" else 1.0,
         },
     }
     model = _build_ppo(config, common) if config.algo == "ppo" else _build_dqn(config, common)
@@ -154,6 +157,17 @@ def load_report(model: Agent) -> LoadReport | None:
     """What became of the weights that the agent's encoder was to start from, if any."""
     network = model.policy.q_net if isinstance(model, DQN) else model.policy
     return getattr(network.features_extractor, "load_report", None)
+
+
+def describe_storage(model: Agent) -> str:
+    """What of each frame is stored, and how much memory all of it takes."""
+    if isinstance(model, DQN):
+        held, stored = model.setup_replay().nbytes, model.setup_replay().stored
+    else:
+        held, stored = model.rollout_buffer.nbytes, model.rollout_buffer.stored
+    item = "x".join(str(side) for side in stored.shape if side > 1)
+    what = "pixels" if isinstance(stored, Pixels) else "features of the frozen encoder"
+    return f"storing {item} {what} of each frame: {gigabytes(held)}"
 
 
 def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:

@@ -129,6 +129,11 @@ class TrainConfig:
     weights: str = "none"
     """What the encoder starts from: none, imagenet, a file (safetensors or .pth), or the directory
     of a run."""
+    mode: Literal["train", "finetune", "frozen"] = "train"
+    """What becomes of the encoder: train learns it as the rest; finetune at a fraction of the rate;
+    frozen not at all, and each frame passes it once."""
+    finetune_factor: float = 0.1
+    """Fine-tuned encoder's learning rate, as a factor of the rest's."""
     total_steps: int = 10_000_000
     """Agent steps to train for, over all environments."""
     seed: int = 0
@@ -210,6 +215,9 @@ class TrainConfig:
         _check_choice("compile", self.compile, ("auto", "on", "off"))
         _check_choice("overlap", self.overlap, ("auto", "on", "off"))
         _check_choice("track", self.track, ("disabled", "offline", "online"))
+        _check_choice("mode", self.mode, ("train", "finetune", "frozen"))
+        if not (math.isfinite(self.finetune_factor) and self.finetune_factor > 0):
+            raise UserError(f"--finetune-factor {self.finetune_factor} must be a positive number")
         for name, most in LARGEST.items():
             _check_range(name, getattr(self, name), least=1, most=most)
         for name in ("eval_every", "eval_episodes", "video_every", "checkpoint_every"):

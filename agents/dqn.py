@@ -31,7 +31,11 @@ from agents.policies import PixelDQNPolicy
 from agents.q_learning import q_update
 from agents.replay import FrameReplay
 from agents.sampling import NStepReturns, UniformSampler
-from agents.support import check_images_and_discrete_actions, raise_if_not_finite
+from agents.support import (
+    check_images_and_discrete_actions,
+    raise_if_not_finite,
+    set_learning_rate,
+)
 from envs.errors import UserError
 from envs.stacking import frame_stacking
 
@@ -422,6 +426,15 @@ class DQN(SB3DQN):
             )
         self._losses_summed += gradient_steps
         self._n_updates += gradient_steps
+
+    def _update_learning_rate(
+        self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer
+    ) -> None:
+        # stable-baselines3's own would give the encoder the heads' rate.
+        rate = self.lr_schedule(self._current_progress_remaining)
+        self.logger.record("train/learning_rate", rate)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            set_learning_rate(optimizer, rate)
 
     def dump_logs(self) -> None:
         """Writes the log, with the mean loss since the last one.

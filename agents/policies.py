@@ -16,12 +16,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
+from torch import nn
 
 from agents.observing import FrozenFeatures, Pixels, Stored
 from envs.errors import UserError
 from envs.stacking import FrameStacking
+from rlcnn.encoders.base import check_positive
 from rlcnn.encoders.sb3 import EncoderExtractor
-from rlcnn.encoders.stored import features_of_stored
+from rlcnn.encoders.stored import features_of_stored, pretrained_parts
 
 Precision = Literal["fp32", "bf16"]
 
@@ -44,6 +46,40 @@ def encode(
         else:
             features = extractor(observations)
     return features.float()
+
+
+def rebuild_optimizer(
+    policy: ActorCriticPolicy | DQNPolicy, network: nn.Module, encoder_lr_factor: float
+) -> None:
+    """Gives a pretrained encoder a learning rate that is a factor of the rest's.
+
+    Args:
+        policy: whose optimiser is made anew.
+        network: what it learns, with a ``features_extractor``.
+        encoder_lr_factor: 1 leaves the optimiser as it is.
+
+    Raises:
+        UserError: the factor is not a positive number, or the encoder is frozen.
+    """
+    if encoder_lr_factor == 1:
+        return
+    extractor = network.features_extractor
+    assert isinstance(extractor, EncoderExtractor)
+    check_positive("encoder_lr_factor", encoder_lr_factor, whole=False)
+    if extractor.frozen:
+        raise UserError("encoder_lr_factor has no meaning for a frozen encoder")
+    pretrained = [p for part in pretrained_parts(extractor.encoder) for p in part.parameters()]
+    known = {id(parameter) for parameter in pretrained}
+    others = [p for p in network.parameters() if id(p) not in known]
+    rate = policy.optimizer.param_groups[0]["lr"]
+    policy.optimizer = policy.optimizer_class(
+        [
+            {"params": pretrained, "lr_factor": encoder_lr_factor, "lr": rate * encoder_lr_factor},
+            {"params": others, "lr_factor": 1.0},
+        ],
+        lr=rate,
+        **policy.optimizer_kwargs,
+    )
 
 
 def what_to_store(
@@ -88,6 +124,7 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         net_arch: hidden layers of the heads; none by default, as for NatureCNN in
             stable-baselines3.
         precision: ``"bf16"`` runs the encoder in bfloat16.
+        encoder_lr_factor: the encoder's learning rate as a factor of the heads': 0.1 fine-tunes.
         **kwargs: further arguments of stable-baselines3's policy.
     """
 
@@ -99,6 +136,7 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         net_arch: list[int] | dict[str, list[int]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] = EncoderExtractor,
         precision: Precision = "fp32",
+        encoder_lr_factor: float = 1.0,
         **kwargs: Any,
     ) -> None:
         _check_precision(precision)
@@ -110,6 +148,7 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
             # One kernel for all tensors, with stable-baselines3's epsilon.
             kwargs["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
         self.precision: Precision = precision
+        self.encoder_lr_factor = encoder_lr_factor
         super().__init__(
             observation_space,
             action_space,
@@ -119,6 +158,7 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
             **kwargs,
         )
         _use_channels_last(self.features_extractor)
+        rebuild_optimizer(self, self, encoder_lr_factor)
 
     def what_to_store(self, stacking: FrameStacking) -> Stored:
         """What rollouts hold of frames: pixels, or the features of an encoder that is frozen."""
@@ -184,7 +224,8 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         return encode(features_extractor or self.features_extractor, obs, self.precision)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "precision": self.precision}
+        own = {"precision": self.precision, "encoder_lr_factor": self.encoder_lr_factor}
+        return {**super()._get_constructor_parameters(), **own}
 
 
 class PixelQNetwork(QNetwork):
@@ -217,6 +258,7 @@ class PixelDQNPolicy(DQNPolicy):
             ``features_extractor_kwargs``.
         net_arch: hidden layers of the head; none by default.
         precision: ``"bf16"`` runs the encoders in bfloat16.
+        encoder_lr_factor: the encoder's learning rate as a factor of the head's: 0.1 fine-tunes.
         **kwargs: further arguments of stable-baselines3's policy.
     """
 
@@ -231,12 +273,14 @@ class PixelDQNPolicy(DQNPolicy):
         net_arch: list[int] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] = EncoderExtractor,
         precision: Precision = "fp32",
+        encoder_lr_factor: float = 1.0,
         **kwargs: Any,
     ) -> None:
         _check_precision(precision)
         if kwargs.get("optimizer_kwargs") is None and "optimizer_class" not in kwargs:
             kwargs["optimizer_kwargs"] = {"fused": True}
         self.precision: Precision = precision
+        self.encoder_lr_factor = encoder_lr_factor
         super().__init__(
             observation_space,
             action_space,
@@ -245,6 +289,7 @@ class PixelDQNPolicy(DQNPolicy):
             features_extractor_class=features_extractor_class,
             **kwargs,
         )
+        rebuild_optimizer(self, self.q_net, encoder_lr_factor)
 
     def make_q_net(self) -> PixelQNetwork:
         """A Q network with an encoder of its own, on this policy's device."""
@@ -255,4 +300,5 @@ class PixelDQNPolicy(DQNPolicy):
         return network.to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "precision": self.precision}
+        own = {"precision": self.precision, "encoder_lr_factor": self.encoder_lr_factor}
+        return {**super()._get_constructor_parameters(), **own}

@@ -23,7 +23,11 @@ from agents.compilation import Compiled
 from agents.observing import StackFollower
 from agents.policies import PixelActorCriticPolicy
 from agents.rollout import FrameRollout, RolloutBatch
-from agents.support import check_images_and_discrete_actions, raise_if_not_finite
+from agents.support import (
+    check_images_and_discrete_actions,
+    raise_if_not_finite,
+    set_learning_rate,
+)
 from envs.errors import UserError
 from envs.stacking import FrameStacking, frame_stacking
 
@@ -406,6 +410,15 @@ class PPO(SB3PPO):
         means[kl] = torch.stack(metrics[epoch_began:])[:, kl].mean()
         unexplained = (rollout.returns - rollout.values).var() / rollout.returns.var()
         return UpdateReport(torch.cat([means, (1 - unexplained)[None]]), epochs)
+
+    def _update_learning_rate(
+        self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer
+    ) -> None:
+        # stable-baselines3's own would give the encoder the heads' rate.
+        rate = self.lr_schedule(self._current_progress_remaining)
+        self.logger.record("train/learning_rate", rate)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            set_learning_rate(optimizer, rate)
 
     def _scheduled(self, name: str, value: Any) -> torch.Tensor:
         if callable(value):

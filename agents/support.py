@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
@@ -52,6 +53,12 @@ def check_stacking(observation_space: spaces.Box, stacking: FrameStacking) -> No
             f"the environment says it stacks {stacking.depth} frames of {stacking.channels}"
             f" channels, but its observations have {channels} channels"
         )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Gives each parameter group ``rate``, times the group's own ``lr_factor`` if it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_factor", 1.0)
 
 
 def raise_if_not_finite(loss: float, step: int) -> None:

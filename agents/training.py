@@ -17,7 +17,13 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 
-from agents.builder import build_agent, check_resources, load_report, make_train_env
+from agents.builder import (
+    build_agent,
+    check_resources,
+    describe_storage,
+    load_report,
+    make_train_env,
+)
 from agents.callbacks import (
     Every,
     ProgressDisplay,
@@ -412,6 +418,7 @@ EVALUATION, VIDEO = "eval/mean_return", "video/game"
 
 def _run(training: Training, purge_step: int | None) -> None:
     run, config, console = training.run, training.config, training.console
+    console.print(describe_storage(training.model))
     keep_freed_memory()
     with closing(
         make_tracker(run, config.track, project=config.project, purge_step=purge_step)

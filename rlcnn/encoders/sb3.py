@@ -19,7 +19,7 @@ from torch import nn
 from envs.errors import UserError
 from rlcnn.encoders.base import Encoder
 from rlcnn.encoders.registry import create_encoder
-from rlcnn.encoders.stored import frozen_parts
+from rlcnn.encoders.stored import pretrained_parts
 from rlcnn.weight_report import LoadReport
 from rlcnn.weights import load_into
 
@@ -93,7 +93,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
             logger.info("%s", self.load_report)
         self.frozen = frozen
         if frozen:
-            for part in frozen_parts(self.encoder):
+            for part in pretrained_parts(self.encoder):
                 part.requires_grad_(False)
         # Only uint8 spaces are scaled by stable-baselines3; others arrive as they are.
         scaled = high == 1 or (observation_space.dtype == np.uint8 and not normalized_image)
@@ -123,7 +123,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         """As of any module; but what is frozen stays in evaluation mode, running means included."""
         super().train(mode)
         if self.frozen:
-            for part in frozen_parts(self.encoder):
+            for part in pretrained_parts(self.encoder):
                 part.eval()
         return self
 

@@ -65,8 +65,8 @@ def features_of_stored(encoder: Encoder, stored: torch.Tensor) -> torch.Tensor:
     return stored
 
 
-def frozen_parts(encoder: Encoder) -> list[nn.Module]:
-    """The modules of the first half."""
+def pretrained_parts(encoder: Encoder) -> list[nn.Module]:
+    """The modules of the first half: what weights are loaded for, frozen or fine-tuned."""
     if isinstance(encoder, FrameEncoder):
         return [encoder.preprocessing, encoder.trunk, encoder.pool]
     return [encoder]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import LinearSchedule
 from witness import Witness
 
 from agents.dqn import DQN
 from agents.ppo import PPO
 from agents.sampling import NStepReturns
 from envs.atari import AtariVecEnv
-from rlcnn.encoders.stored import frozen_parts
+from rlcnn.encoders.stored import pretrained_parts
 
 PER_FRAME = {
     "encoder": "squeezenet1_1:features.3",
@@ -97,7 +98,7 @@ def test_nothing_frozen_moves_and_the_rest_learns(
 ) -> None:
     venv = games()
     model = make(algorithm, venv, encoder)
-    parts = torch.nn.ModuleList(frozen_parts(encoder_of(model)))
+    parts = torch.nn.ModuleList(pretrained_parts(encoder_of(model)))
     before = {name: tensor.clone() for name, tensor in parts.state_dict().items()}
     network = model.policy.q_net if algorithm is DQN else model.policy
     learned = {n: p.clone() for n, p in network.named_parameters() if p.requires_grad}
@@ -162,3 +163,36 @@ def test_a_replay_of_features_gives_what_the_whole_encoder_gives(encoder: dict[s
             torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-5)
     plain.close()
     cached.close()
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+def test_a_fine_tuned_encoder_keeps_its_fraction_of_the_rate(
+    algorithm: type[PPO] | type[DQN],
+) -> None:
+    venv = games()
+    kwargs = {"features_extractor_kwargs": PER_FRAME, "encoder_lr_factor": 0.1}
+    options: dict[str, Any] = {
+        PPO: {"n_steps": 30, "batch_size": 60, "n_epochs": 1},
+        DQN: {"buffer_size": 2_000, "learning_starts": 40, "batch_size": 8},
+    }[algorithm]
+    schedule = LinearSchedule(1e-3, 0.0, end_fraction=1.0)
+    model = algorithm(
+        "CnnPolicy",
+        venv,
+        learning_rate=schedule,
+        policy_kwargs=kwargs,
+        seed=0,
+        device="cpu",
+        **options,
+    )
+    model.learn(N_ENVS * 60)
+    groups = model.policy.optimizer.param_groups
+    assert len(groups) == 2
+    assert groups[0]["lr"] == pytest.approx(0.1 * groups[1]["lr"])
+    assert 0 < groups[1]["lr"] < 1e-3 or algorithm is PPO
+    pretrained = {id(p) for part in pretrained_parts(encoder_of(model)) for p in part.parameters()}
+    assert {id(p) for p in groups[0]["params"]} == pretrained
+    network = model.policy.q_net if isinstance(model, DQN) else model.policy
+    everything = {id(p) for p in network.parameters()}
+    assert {id(p) for group in groups for p in group["params"]} == everything
+    venv.close()
