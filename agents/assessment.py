@@ -101,7 +101,11 @@ def assess_run(
         step = model.num_timesteps
         evaluation = None
         if episodes:
-            evaluation = _evaluate(model, config, episodes, protocol, deterministic, console)
+            # An extended run's summary is that of its former end until it has reached the new one.
+            trained = step >= config.total_steps or step == (run.summary() or {}).get("steps")
+            evaluation = _evaluate(
+                model, config, trained, episodes, protocol, deterministic, console
+            )
         films = []
         for number in range(videos):
             console.print(f"filming game {number + 1} of {videos}")
@@ -121,6 +125,7 @@ def assess_run(
 def _evaluate(
     model: Agent,
     config: TrainConfig,
+    trained: bool,
     episodes: int,
     protocol: str | None,
     deterministic: bool,
@@ -142,7 +147,6 @@ def _evaluate(
             returns.append(game_return)
             bar.update(task, advance=1, mean=f"{np.mean(returns):.1f}")
 
-        trained = model.num_timesteps >= config.total_steps
         return evaluate_agent(
             model,
             config,

@@ -221,7 +221,7 @@ class TrainConfig:
         for name, most in LARGEST.items():
             _check_range(name, getattr(self, name), least=1, most=most)
         for name in ("eval_every", "eval_episodes", "video_every", "checkpoint_every"):
-            _check_range(name, getattr(self, name), least=0)
+            _check_range(name, getattr(self, name), least=0, most=LARGEST["total_steps"])
         _check_range("num_threads", self.num_threads, least=0, most=MAX_THREADS)
         _check_range("seed", self.seed, least=0, most=MAX_SEED)
         section: PPOConfig | DQNConfig = self.ppo if self.algo == "ppo" else self.dqn
@@ -443,9 +443,11 @@ def _check_choice(name: str, value: str, choices: Any) -> None:
 
 
 def _check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
-    if not (least <= value <= most and math.isfinite(value)):
+    # Whole numbers are finite, also those too large to be asked.
+    infinite = isinstance(value, float) and not math.isfinite(value)
+    if infinite or not least <= value <= most:
         upper = "" if most == math.inf else f" and at most {most}"
-        finite = "finite and " if math.isinf(value) else ""
+        finite = "finite and " if infinite else ""
         raise UserError(f"{_option(name)} {value} must be {finite}at least {least}{upper}")
 
 

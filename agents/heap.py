@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     Each minibatch frees the activations that the next one takes again, some of them above 10 MB.
     Given back to the kernel in between, every page of them is faulted in and zeroed anew, which
     takes a tenth or more of an update on a CPU. It holds for the whole process, whose memory then
-    stays at its peak.
+    stays at its peak, or somewhat above what the peak was otherwise.
 
     Returns:
         Whether the C library has such a setting and took it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Self
@@ -526,5 +527,9 @@ def _check_minibatches(n_envs: int, n_steps: int, batch_size: int, normalize: bo
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:
-    divisors = (d for d in range(1, number + 1) if number % d == 0)
-    return min(divisors, key=lambda divisor: (abs(divisor - wanted), divisor))
+    wanted = min(wanted, number)
+    for distance in itertools.count():
+        for divisor in (wanted - distance, wanted + distance):
+            if divisor > 0 and number % divisor == 0:
+                return divisor
+    raise AssertionError("1 divides every number")

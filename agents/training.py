@@ -371,14 +371,19 @@ class Training:
             if EVALUATION not in logged:
                 self._log_evaluation(step, evaluation)
         self.console.print("filming a whole game")
-        video = self.film(step, log=VIDEO not in logged)
+        video: Path | None = None
+        try:
+            video = self.film(step, log=VIDEO not in logged)
+        except UserError as error:
+            # The training and what it is worth are not lost for want of a picture of it.
+            self.console.print(f"not filmed: {error}")
         run.write_summary(
             {
                 "steps": step,
                 "wall_seconds": self.wall_seconds,
                 "steps_per_second": step / training_seconds,
                 "eval": evaluation.to_json() if evaluation else None,
-                "video": str(video.relative_to(run.path)),
+                "video": str(video.relative_to(run.path)) if video else None,
             }
         )
         if evaluation:
@@ -387,7 +392,8 @@ class Training:
                 f" (std {evaluation.std:.2f}, {len(evaluation.returns)} games)"
             )
         self.console.print(f"run:        {run.path}")
-        self.console.print(f"video:      {video}")
+        if video:
+            self.console.print(f"video:      {video}")
         self.console.print(f"checkpoint: {run.checkpoints()[-1]}")
 
     def film(self, step: int, log: bool = True) -> Path:

@@ -112,16 +112,19 @@ class Mp4Writer:
         enlarge = f"scale=iw*{factor}:ih*{factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
         source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {self.fps} -i pipe:0"
         codec = "-c:v libx264 -preset veryfast -crf 20 -pix_fmt yuv420p -movflags +faststart"
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source.split()]
-        command += ["-vf", enlarge, *codec.split(), "-threads", str(usable_cores())]
-        return subprocess.Popen(
-            [*command, "-f", "mp4", str(self._partial)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._messages,
-            # Ctrl-C is for the training run to answer, not for the encoder.
-            start_new_session=True,
-        )
+        options = ["-y", "-loglevel", "error", *source.split(), "-vf", enlarge, *codec.split()]
+        options += ["-threads", str(usable_cores()), "-f", "mp4", str(self._partial)]
+        try:
+            return subprocess.Popen(
+                [imageio_ffmpeg.get_ffmpeg_exe(), *options],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._messages,
+                # Ctrl-C is for the training run to answer, not for the encoder.
+                start_new_session=True,
+            )
+        except (RuntimeError, OSError) as error:
+            raise self._failure(f"no ffmpeg can be started: {error}") from None
 
     def _stop_encoder(self) -> bool:
         """End the encoder; whether it wrote a whole film."""

@@ -207,7 +207,7 @@ class RunDirectory:
         self._require_lock()
         self._make_directories()
         with disk_errors(self.path):
-            for path in self.path.glob(".*.tmp"):
+            for path in (*self.path.glob(".*.tmp"), *self.videos_dir.glob(".*.part")):
                 path.unlink()
             for path in self.checkpoints_dir.glob(".*"):
                 final = path.with_name(path.name.removeprefix(".").removesuffix(_OLD))

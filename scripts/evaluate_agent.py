@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,8 @@ def main(arguments: list[str]) -> None:
     options = parse_options(Options, with_json_file(arguments))
     if options.deterministic and options.stochastic:
         raise UserError("--deterministic and --stochastic exclude each other")
+    if options.json not in (None, "-"):
+        check_writable(Path(options.json))
     assessment = assess_run(
         options.run_dir,
         episodes=options.episodes,
@@ -64,9 +67,21 @@ def main(arguments: list[str]) -> None:
     if options.json == "-":
         print(json.dumps(assessment.to_json(), indent=2))
         return
+    print(*told(assessment), sep="\n")
     if options.json is not None:
         write_json_atomic(options.json, assessment.to_json())
-    print(*told(assessment), sep="\n")
+
+
+def check_writable(file: Path) -> None:
+    """Looks, before games are played, whether their result can be written.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not file.name or file.is_dir():
+        raise UserError(f'--json "{file}" is a directory, not a file')
+    if not os.access(file.absolute().parent, os.W_OK):
+        raise UserError(f'--json "{file}" cannot be written: nothing can be made in its directory')
 
 
 def with_json_file(arguments: Sequence[str]) -> list[str]:

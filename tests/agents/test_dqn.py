@@ -236,6 +236,48 @@ class Events(BaseCallback):
         self._note("training end")
 
 
+@pytest.mark.parametrize("tau", [1.0, 0.3])
+def test_acting_and_bootstrapping_follow_what_they_are_copies_of(tau: float) -> None:
+    """With weights cast beforehand, too: the copies serve in the networks' place."""
+    observations = torch.as_tensor(WorldVecEnv(Columns(), 8, 1).reset())
+
+    def same(one: Any, other: Any) -> bool:
+        with torch.no_grad():
+            return torch.equal(one(observations), other(observations))
+
+    class Compare(BaseCallback):
+        compared, moved = 0, 0
+
+        def _on_rollout_start(self) -> None:
+            self.first = model._target.network(observations).detach().clone()
+
+        def _on_step(self) -> bool:
+            assert same(model._actor.network, model.q_net)
+            self.compared += 1
+            return True
+
+        def _on_rollout_end(self) -> None:
+            assert same(model._target.network, model.q_net_target)
+            self.moved += not torch.equal(model._target.network(observations), self.first)
+
+    model = make_dqn(
+        learning_rate=1e-2,
+        learning_starts=16,
+        target_update_interval=32,
+        tau=tau,
+        policy_kwargs={**TINY, "precision": "bf16"},
+    )
+    compare = Compare()
+    model.learn(200, callback=compare)
+    assert compare.compared > 20
+    assert compare.moved > 3
+
+    other = make_dqn(policy_kwargs={**TINY, "precision": "bf16"}, seed=9)
+    other.policy.load_state_dict(model.policy.state_dict())
+    other._setup_learn(8)
+    assert same(other._target.network, model.q_net_target)
+
+
 def test_callbacks_fire_where_stable_baselines3_fires_them() -> None:
     theirs, ours = Events(), Events()
     venv = WorldVecEnv(Columns(), 1)

@@ -15,6 +15,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from witness import CompareObservations, Witness
 from worlds import Clock, Columns, Corridor, World, WorldVecEnv, mean_return
@@ -323,6 +324,45 @@ def test_a_training_that_is_no_longer_finite_stops(spoilt: str) -> None:
         model.learn(64)
     with pytest.raises(UserError, match="the loss became nan"):
         model.check_finite()
+
+
+def test_the_entropy_bonus_may_be_a_schedule() -> None:
+    def learned(ent_coef: Any) -> torch.Tensor:
+        model = make_ppo(ent_coef=ent_coef).learn(3 * 64)
+        return torch.cat([p.detach().flatten() for p in model.policy.parameters()])
+
+    assert torch.equal(learned(0.5), learned(lambda _: 0.5))
+    assert not torch.equal(learned(0.5), learned(lambda progress: 0.5 * progress))
+    model = make_ppo(ent_coef=LinearSchedule(0.5, 0.1, 1.0)).learn(2 * 64)
+    assert model.logger.name_to_value["train/ent_coef"] == pytest.approx(0.1)
+
+
+def test_every_rollout_is_acted_by_what_was_learned_last() -> None:
+    class Compare(BaseCallback):
+        rollouts = 0
+
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            rollout = self.model.rollout_buffer  # type: ignore[attr-defined]
+            batch = rollout.batch(torch.arange(64))
+            with torch.no_grad():
+                told = self.model.policy.evaluate_actions(  # type: ignore[operator]
+                    batch.observations, batch.actions
+                )
+            torch.testing.assert_close(told[0].flatten(), batch.old_values, rtol=0, atol=1e-3)
+            torch.testing.assert_close(told[1], batch.old_log_prob, rtol=0, atol=1e-3)
+            self.rollouts += 1
+
+    compare = Compare()
+    policy = {**TINY, "precision": "bf16"}
+    model = make_ppo(learning_rate=1e-2, policy_kwargs=policy)
+    before = model.policy.value_net.bias.item()
+    model.learn(4 * 64, callback=compare)
+    assert compare.rollouts == 4
+    # Otherwise acting by the first policy for ever would pass, too.
+    assert abs(model.policy.value_net.bias.item() - before) > 1e-2
 
 
 @pytest.mark.parametrize("depth", [1, 3])
