@@ -297,7 +297,7 @@ ZOO = TrainConfig(
 FAST = replace(
     ZOO,
     preset="fast",
-    total_steps=1_500_000,
+    total_steps=2_000_000,
     num_envs=32,
     # Against the zoo's: short rollouts of many environments, so that as many transitions come
     # from newer policies; four times the learning rate, annealed over the shorter run; and an
