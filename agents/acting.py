@@ -30,8 +30,8 @@ class InferenceCopy(Generic[Network]):
     """
 
     def __init__(self, source: Network, apart: bool = False) -> None:
-        self.source = source
-        self.network = source
+        self.source: Network = source
+        self.network: Network = source
         if source.precision == "bf16" or apart:
             # Without an optimiser, whose moments are twice as large as the parameters.
             left_out = {id(getattr(source, "optimizer", None)): None}

@@ -444,7 +444,7 @@ def _check_choice(name: str, value: str, choices: Any) -> None:
 
 def _check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
     # Whole numbers are finite, also those too large to be asked.
-    infinite = isinstance(value, float) and not math.isfinite(value)
+    infinite = isinstance(value, float) and math.isinf(value)
     if infinite or not least <= value <= most:
         upper = "" if most == math.inf else f" and at most {most}"
         finite = "finite and " if infinite else ""

@@ -31,9 +31,10 @@ class Pixels:
     dtype = torch.uint8
     blank: torch.Tensor | None = None
 
-    def __init__(self, stacking: FrameStacking, observation_shape: FrameShape) -> None:
+    def __init__(self, stacking: FrameStacking, observation_shape: tuple[int, ...]) -> None:
         self.stacking = stacking
-        self.shape: FrameShape = (stacking.channels, *observation_shape[1:])
+        _, height, width = observation_shape
+        self.shape: FrameShape = (stacking.channels, height, width)
 
     def newest(self, observations: np.ndarray) -> np.ndarray:
         """uint8 (n, depth * channels, height, width) -> (n, channels, height, width)."""

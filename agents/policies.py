@@ -77,7 +77,7 @@ def rebuild_optimizer(
             {"params": pretrained, "lr_factor": encoder_lr_factor, "lr": rate * encoder_lr_factor},
             {"params": others, "lr_factor": 1.0},
         ],
-        lr=rate,
+        lr=rate,  # type: ignore[call-arg]
         **policy.optimizer_kwargs,
     )
 
@@ -97,7 +97,7 @@ def what_to_store(
         return FrozenFeatures(extractor.encoder, stacking, device, autocast=precision == "bf16")
     shape = extractor._observation_space.shape
     assert shape is not None
-    return Pixels(stacking, (shape[0], shape[1], shape[2]))
+    return Pixels(stacking, shape)
 
 
 def _check_precision(precision: str) -> None:

@@ -80,8 +80,11 @@ def check_writable(file: Path) -> None:
     """
     if not file.name or file.is_dir():
         raise UserError(f'--json "{file}" is a directory, not a file')
-    if not os.access(file.absolute().parent, os.W_OK):
-        raise UserError(f'--json "{file}" cannot be written: nothing can be made in its directory')
+    directory = file.absolute().parent
+    if not directory.is_dir():
+        raise UserError(f'--json "{file}" cannot be written: no such directory')
+    if not os.access(directory, os.W_OK):
+        raise UserError(f'--json "{file}" cannot be written: its directory may not be written to')
 
 
 def with_json_file(arguments: Sequence[str]) -> list[str]:

@@ -260,7 +260,7 @@ def test_nothing_is_auto_after_resolving() -> None:
 
 
 def test_what_was_chosen_is_kept() -> None:
-    chosen = TrainConfig(device="cpu", precision="fp32", compile="on", num_threads=3)
+    chosen = TrainConfig(device="cpu", precision="fp32", compile="on", overlap="on", num_threads=3)
     assert chosen.resolve() == chosen
 
 

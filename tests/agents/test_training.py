@@ -47,6 +47,7 @@ PPO = TrainConfig(
     device="cpu",
     precision="fp32",
     compile="off",
+    overlap="off",
     track="disabled",
     total_steps=320,
     eval_every=100,

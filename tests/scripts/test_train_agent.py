@@ -115,7 +115,7 @@ def test_help_explains_every_option_with_its_default(
         assert explained, name
         assert len(re.findall(r"[A-Za-z]{2,}", explained[1])) >= 3, name
     assert re.search(r"--total-steps INT .*\(default: 10000000\)", told), "those of the preset"
-    assert f"--encoder {{{','.join(list_encoders())}}} " in told
+    assert f"--encoder {{{','.join(list_encoders())},NETWORK[:NODE]}}" in told
 
 
 def test_a_configuration_repeats_a_run_and_the_command_line_overrides_it(
