@@ -19,6 +19,22 @@ TINY = [
 ]
 
 
+def test_ours_is_measured_beside_what_its_parts_permit(tmp_path: Path) -> None:
+    written = tmp_path / "speed.json"
+    # Last, since it would take all that follows it for peers.
+    done = run_script(
+        "benchmark", *TINY, "--parts", "ceilings", "ppo", "--json", written, "--peers"
+    )
+    assert done.returncode == 0, done.stderr
+    (ppo,) = read(written)["algorithms"].values()
+    assert set(ppo["agents"]) == {"ours"}
+    assert ppo["speedup"] == {}
+    rates = zip(*(ppo[key]["samples"] for key in ("efficiency", "permitted")), strict=True)
+    ours = ppo["agents"]["ours"]["rate"]["samples"]
+    assert [efficiency * permitted for efficiency, permitted in rates] == pytest.approx(ours)
+
+
+@pytest.mark.slow
 def test_one_command_measures_tells_and_writes(tmp_path: Path) -> None:
     written, drawn = tmp_path / "speed.json", tmp_path / "speed.svg"
     # Last, since it would take all that follows it for networks.

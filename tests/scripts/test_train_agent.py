@@ -147,7 +147,7 @@ def test_a_compiled_run_is_repeated_to_the_bit(
     runs = [tmp_path / "one", tmp_path / "other"]
     for run in runs:
         # Each process compiles: nothing is taken over from the first.
-        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / f"{run.name} compiled"))
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / f"{run.name}-compiled"))
         options = ("--compile", "on", "--eval-episodes", "0", "--total-steps", 4 * ROLLOUT)
         done = run_script("train_agent", *TINY, *options, "--run-dir", run)
         assert done.returncode == 0, done.stderr
