@@ -32,15 +32,15 @@ from agents.q_learning import q_update
 from agents.replay import FrameReplay
 from agents.sampling import NStepReturns, UniformSampler
 from agents.support import (
+    LearningRateFactors,
     check_images_and_discrete_actions,
     raise_if_not_finite,
-    set_learning_rate,
 )
 from envs.errors import UserError
 from envs.stacking import frame_stacking
 
 
-class DQN(SB3DQN):
+class DQN(LearningRateFactors, SB3DQN):
     """Deep Q-learning (Mnih et al. 2015) from pixels.
 
     Takes stable-baselines3's arguments in its order, and keeps its callbacks, ``predict``, ``save``
@@ -426,15 +426,6 @@ class DQN(SB3DQN):
             )
         self._losses_summed += gradient_steps
         self._n_updates += gradient_steps
-
-    def _update_learning_rate(
-        self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer
-    ) -> None:
-        # stable-baselines3's own would give the encoder the heads' rate.
-        rate = self.lr_schedule(self._current_progress_remaining)
-        self.logger.record("train/learning_rate", rate)
-        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
-            set_learning_rate(optimizer, rate)
 
     def dump_logs(self) -> None:
         """Writes the log, with the mean loss since the last one.

@@ -25,9 +25,9 @@ from agents.observing import StackFollower
 from agents.policies import PixelActorCriticPolicy
 from agents.rollout import FrameRollout, RolloutBatch
 from agents.support import (
+    LearningRateFactors,
     check_images_and_discrete_actions,
     raise_if_not_finite,
-    set_learning_rate,
 )
 from envs.errors import UserError
 from envs.stacking import FrameStacking, frame_stacking
@@ -49,7 +49,7 @@ class UpdateReport(NamedTuple):
     epochs: int  # begun, whether or not ``target_kl`` ended them
 
 
-class PPO(SB3PPO):
+class PPO(LearningRateFactors, SB3PPO):
     """Proximal policy optimisation (Schulman et al. 2017) from pixels.
 
     Takes stable-baselines3's arguments in its order, and keeps its callbacks, ``predict``, ``save``
@@ -411,15 +411,6 @@ class PPO(SB3PPO):
         means[kl] = torch.stack(metrics[epoch_began:])[:, kl].mean()
         unexplained = (rollout.returns - rollout.values).var() / rollout.returns.var()
         return UpdateReport(torch.cat([means, (1 - unexplained)[None]]), epochs)
-
-    def _update_learning_rate(
-        self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer
-    ) -> None:
-        # stable-baselines3's own would give the encoder the heads' rate.
-        rate = self.lr_schedule(self._current_progress_remaining)
-        self.logger.record("train/learning_rate", rate)
-        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
-            set_learning_rate(optimizer, rate)
 
     def _scheduled(self, name: str, value: Any) -> torch.Tensor:
         if callable(value):

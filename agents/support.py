@@ -6,6 +6,7 @@ import math
 
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
 from envs.errors import UserError
@@ -55,10 +56,20 @@ def check_stacking(observation_space: spaces.Box, stacking: FrameStacking) -> No
         )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Gives each parameter group ``rate``, times the group's own ``lr_factor`` if it has one."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("lr_factor", 1.0)
+class LearningRateFactors(BaseAlgorithm):
+    """Anneals every parameter group's learning rate, times its own ``lr_factor`` if it has one.
+
+    stable-baselines3's own would give a fine-tuned encoder the heads' rate.
+    """
+
+    def _update_learning_rate(
+        self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer
+    ) -> None:
+        rate = self.lr_schedule(self._current_progress_remaining)
+        self.logger.record("train/learning_rate", rate)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("lr_factor", 1.0)
 
 
 def raise_if_not_finite(loss: float, step: int) -> None:

@@ -28,12 +28,7 @@ from envs.errors import UserError
 TINY = {"features_extractor_kwargs": {"encoder": "nature", "encoder_options": {"features_dim": 32}}}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_dqn(world: World | None = None, n_envs: int = 8, depth: int = 1, **options: Any) -> DQN:

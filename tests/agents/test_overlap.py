@@ -15,16 +15,8 @@ from agents.background import Background
 from agents.ppo import PPO
 from envs.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    # With overlap both sides take fewer threads, which round otherwise.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
+# With overlap both sides take fewer threads, which round otherwise.
+pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 32}}}
 ROLLOUT = 8 * 8
 
