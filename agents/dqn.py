@@ -76,7 +76,7 @@ class DQN(LearningRateFactors, SB3DQN):
             from, and towards which values, stays the same: batches are drawn, and the target
             network moved, where they are without. ``on_rollout_start`` then fires while updates
             are under way: a callback that looks at the policy calls :meth:`finish_update` first,
-            as ``predict``, ``save`` and ``learn``'s end do.
+            as ``predict``, ``save`` and ``learn``'s end do. A log tells of what is finished.
 
     Raises:
         UserError: For what is not supported: other spaces, other buffers, normalising wrappers,
