@@ -29,6 +29,7 @@ class Background(Generic[T]):
             1, "update", initializer=torch.set_num_threads, initargs=(num_threads,)
         )
         self._future: Future[T] | None = None
+        self._function: Callable[[], T] | None = None
 
     @property
     def busy(self) -> bool:
@@ -41,6 +42,8 @@ class Background(Generic[T]):
             raise RuntimeError("what was started before is not finished")
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        # Kept until the stream is through with it, too, lest its tensors' memory be given away.
+        self._function = function
         self._future = self._executor.submit(self._run, function)
 
     def finish(self) -> T:
@@ -51,6 +54,7 @@ class Background(Generic[T]):
         result = future.result()
         if self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+        self._function = None
         return result
 
     def _run(self, function: Callable[[], T]) -> T:

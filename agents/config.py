@@ -158,7 +158,7 @@ class TrainConfig:
     """Whether PPO's update is compiled; auto does so on a CPU, for runs long enough to gain by it,
     where there is a C++ compiler."""
     overlap: Literal["auto", "on", "off"] = "auto"
-    """Whether PPO collects a rollout while it learns from the one before, by a policy one update
+    """Whether the agent plays on while it learns from what came before, by a policy one update
     older; auto does not."""
     track: Literal["disabled", "offline", "online"] = "offline"
     """Weights & Biases; offline needs no account, and is uploaded by `wandb sync` later."""

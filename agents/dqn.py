@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,9 +28,11 @@ from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_nam
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.acting import InferenceCopy
+from agents.background import Background
 from agents.memory import choose_place
+from agents.observing import Pixels
 from agents.policies import PixelDQNPolicy
-from agents.q_learning import q_update
+from agents.q_learning import QBatch, bootstrap, q_update
 from agents.replay import FrameReplay
 from agents.sampling import NStepReturns, UniformSampler
 from agents.support import (
@@ -67,6 +71,12 @@ class DQN(LearningRateFactors, SB3DQN):
     Args:
         replay_device: where frames are stored: ``"auto"`` is the training device if they fit there
             and otherwise the host; or ``"cpu"``, or the training device's name.
+        overlap: whether the steps up to the next updates are taken while those before are under
+            way, so that actions come from a network one round of updates older. What is learned
+            from, and towards which values, stays the same: batches are drawn, and the target
+            network moved, where they are without. ``on_rollout_start`` then fires while updates
+            are under way: a callback that looks at the policy calls :meth:`finish_update` first,
+            as ``predict``, ``save`` and ``learn``'s end do. A log tells of what is finished.
 
     Raises:
         UserError: For what is not supported: other spaces, other buffers, normalising wrappers,
@@ -108,6 +118,7 @@ class DQN(LearningRateFactors, SB3DQN):
         _init_setup_model: bool = True,
         *,
         replay_device: str = "auto",
+        overlap: bool = False,
     ) -> None:
         if replay_buffer_class is not None or replay_buffer_kwargs:
             raise UserError("replay_buffer_class is not supported: frames are stored by our own")
@@ -119,7 +130,7 @@ class DQN(LearningRateFactors, SB3DQN):
             env = maybe_make_env(env, verbose)
             vec_env = env if isinstance(env, VecEnv) else None
             check_images_and_discrete_actions(env.observation_space, env.action_space, vec_env)
-        self.replay_device = replay_device
+        self.replay_device, self.overlap = replay_device, overlap
         super().__init__(
             policy,
             env,
@@ -158,7 +169,7 @@ class DQN(LearningRateFactors, SB3DQN):
         )
         self.policy = policy.to(self.device)  # type: ignore[assignment]
         self._create_aliases()
-        self._actor = InferenceCopy(self.policy.q_net)
+        self._actor = InferenceCopy(self.policy.q_net, apart=self.overlap)
         self._target = InferenceCopy(self.policy.q_net_target)
         self.batch_norm_stats = get_parameters_by_name(self.q_net, ["running_"])
         self.batch_norm_stats_target = get_parameters_by_name(self.q_net_target, ["running_"])
@@ -167,6 +178,9 @@ class DQN(LearningRateFactors, SB3DQN):
         )
         self._loss_sum = torch.zeros((), device=self.device)
         self._losses_summed = 0
+        self._background: Background[list[torch.Tensor]] | None = None
+        if self.overlap:
+            self._background = Background(self.device, max(1, torch.get_num_threads() - 1))
 
     def _check_counts(self) -> None:
         assert isinstance(self.train_freq, TrainFreq)
@@ -258,6 +272,7 @@ class DQN(LearningRateFactors, SB3DQN):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        self.finish_update()
         replay = self.setup_replay()
         # They may have been loaded, or put there by hand.
         self._actor.follow()
@@ -295,21 +310,29 @@ class DQN(LearningRateFactors, SB3DQN):
         assert self.replay_buffer is not None
         assert isinstance(self.train_freq, TrainFreq)
         callback.on_training_start(locals(), globals())
-        while self.num_timesteps < total_timesteps:
-            steps_before = self.num_timesteps
-            rollout = self.collect_rollouts(
-                self.env,
-                callback,
-                self.train_freq,
-                self.replay_buffer,
-                learning_starts=self.learning_starts,
-                log_interval=log_interval,
-            )
-            updates = self._updates_due(steps_before, self.num_timesteps)
-            if updates:
-                self.train(updates, self.batch_size)
-            if not rollout.continue_training:
-                break
+        threads = torch.get_num_threads()
+        if self.overlap:
+            # The others are the update's.
+            torch.set_num_threads(1)
+        try:
+            while self.num_timesteps < total_timesteps:
+                steps_before = self.num_timesteps
+                rollout = self.collect_rollouts(
+                    self.env,
+                    callback,
+                    self.train_freq,
+                    self.replay_buffer,
+                    learning_starts=self.learning_starts,
+                    log_interval=log_interval,
+                )
+                updates = self._updates_due(steps_before, self.num_timesteps)
+                if updates:
+                    self.train(updates, self.batch_size)
+                if not rollout.continue_training:
+                    break
+        finally:
+            torch.set_num_threads(threads)
+            self.finish_update()
         self.check_finite()
         callback.on_training_end()
         return self
@@ -351,11 +374,14 @@ class DQN(LearningRateFactors, SB3DQN):
             Steps and episodes collected, and whether to go on.
         """
         assert action_noise is None
-        self.policy.set_training_mode(False)
+        if not self._updating:
+            self.policy.set_training_mode(False)
         num_collected_steps, num_collected_episodes = 0, 0
         callback.on_rollout_start()
 
-        self._actor.follow()
+        # Asked again, since the callback may have waited for the update.
+        if not self._updating:
+            self._actor.follow()
         next_updates = (self.num_timesteps // train_freq.frequency + 1) * train_freq.frequency
         continue_training = True
         while continue_training and self.num_timesteps < next_updates:
@@ -392,16 +418,22 @@ class DQN(LearningRateFactors, SB3DQN):
         if coins.all():
             return actions
         with torch.no_grad():
-            # The newest frames are already on the device, or as near as they will be.
-            observations = replay.newest_observations().to(self.device)
-            greedy = self._actor.network(observations).argmax(dim=1)
+            greedy = self._actor.network(self._observations(replay)).argmax(dim=1)
         return np.where(coins, actions, greedy.cpu().numpy())
+
+    def _observations(self, replay: FrameReplay) -> torch.Tensor:
+        """What every environment stands at, as the network takes it."""
+        if self.device.type == "cpu" and isinstance(replay.stored, Pixels):
+            return torch.as_tensor(self._last_obs)
+        # The newest frames are already on the device, or as near as they will be.
+        return replay.newest_observations().to(self.device)
 
     def _on_step(self) -> None:
         """Updates the target network where it is due, and the exploration rate."""
         interval = self.target_update_interval
         due = self.num_timesteps // interval - (self.num_timesteps - self.n_envs) // interval
         if due:
+            self.finish_update()
             # As many averaging steps at once as there were intervals in this step of the vector.
             tau = 1 - (1 - self.tau) ** due
             polyak_update(self.q_net.parameters(), self.q_net_target.parameters(), tau)
@@ -415,17 +447,48 @@ class DQN(LearningRateFactors, SB3DQN):
         self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
-        """Learns from ``gradient_steps`` batches; the loss waits on the device for the next log."""
-        assert self.replay_buffer is not None
+        """Learns from ``gradient_steps`` batches; the loss waits on the device for the next log.
+
+        With ``overlap`` it only begins to, once the updates before are finished.
+        """
+        batches: Iterable[QBatch] = (self._sample(batch_size) for _ in range(gradient_steps))
+        if self._background is not None:
+            # Now, before more steps are stored, and beside the updates before.
+            batches = list(batches)
+        self.finish_update()
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size, self._returns).to(self.device)
-            self._loss_sum += q_update(
-                self.q_net, self._target.network, self.policy.optimizer, batch, self.max_grad_norm
-            )
-        self._losses_summed += gradient_steps
-        self._n_updates += gradient_steps
+        update = partial(self._update, batches)
+        if self._background is None:
+            self._note_losses(update())
+            return
+        self._actor.follow()
+        self._background.start(update)
+
+    def _sample(self, batch_size: int) -> QBatch:
+        assert self.replay_buffer is not None
+        batch = self.replay_buffer.sample(batch_size, self._returns).to(self.device)
+        return bootstrap(self._target.network, batch)
+
+    def _update(self, batches: Iterable[QBatch]) -> list[torch.Tensor]:
+        """A gradient step on each batch; their losses."""
+        optimizer = self.policy.optimizer
+        return [q_update(self.q_net, optimizer, batch, self.max_grad_norm) for batch in batches]
+
+    @property
+    def _updating(self) -> bool:
+        return self._background is not None and self._background.busy
+
+    def finish_update(self) -> None:
+        """Waits for the updates under way, if there are any, and takes note of their losses."""
+        if self._background is not None and self._background.busy:
+            self._note_losses(self._background.finish())
+
+    def _note_losses(self, losses: list[torch.Tensor]) -> None:
+        for loss in losses:
+            self._loss_sum += loss
+        self._losses_summed += len(losses)
+        self._n_updates += len(losses)
 
     def dump_logs(self) -> None:
         """Writes the log, with the mean loss since the last one.
@@ -448,6 +511,7 @@ class DQN(LearningRateFactors, SB3DQN):
         Raises:
             UserError: one of them is NaN or infinite.
         """
+        self.finish_update()
         sums = [
             self._loss_sum,
             *(parameter.detach().sum() for parameter in self.q_net.parameters()),
@@ -472,6 +536,7 @@ class DQN(LearningRateFactors, SB3DQN):
         Returns:
             Actions int64, () or (batch,), and ``state``.
         """
+        self.finish_update()
         actions, state = self.policy.predict(observation, state, episode_start, deterministic=True)
         if not deterministic:
             coins = self._predict_rng.random(actions.shape) < self.exploration_rate
@@ -479,7 +544,13 @@ class DQN(LearningRateFactors, SB3DQN):
             actions = np.where(coins, random, actions)
         return actions, state
 
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
+        """Writes a zip, as stable-baselines3's, of the agent as it stands between two updates."""
+        self.finish_update()
+        super().save(path, exclude, include)
+
     def _excluded_save_params(self) -> list[str]:
-        # Rebuilt when a saved model is loaded.
+        # Rebuilt when a saved model is loaded: a thread, for one, cannot be pickled.
         networks = ["_actor", "_target", "batch_norm_stats", "batch_norm_stats_target"]
-        return [*super()._excluded_save_params(), "_loss_sum", "_returns", *networks]
+        others = ["_loss_sum", "_returns", "_background"]
+        return [*super()._excluded_save_params(), *others, *networks]

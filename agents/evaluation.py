@@ -15,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import TrainConfig
+from agents.dqn import DQN
 from agents.ppo import PPO
 from agents.seeding import Purpose, derive_seed
 from envs.atari import AtariVecEnv
@@ -271,7 +272,7 @@ def film_agent(
 @contextmanager
 def inference(model: BaseAlgorithm) -> Iterator[None]:
     """Lets an agent play inside the block, and gives its policy's mode back however that ends."""
-    if isinstance(model, PPO):
+    if isinstance(model, (PPO, DQN)):
         model.finish_update()
     was_training = model.policy.training
     model.policy.set_training_mode(False)

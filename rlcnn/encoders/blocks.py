@@ -79,7 +79,13 @@ def _move_blocks(images: torch.Tensor, block: int) -> torch.Tensor:
         moved = parts.permute(0, 2, 4, 1, 3, 5).contiguous()
     else:
         numbers = images.view(whole).view(batch, channels, rows, block, columns)
-        moved = numbers.permute(0, 2, 4, 1, 3).contiguous().view(images.dtype)
+        if images.device.type == "cpu":
+            # Whole rows first: a CPU copies in one go the longest run that is laid out alike on
+            # both sides, which all at once would be as short as a block.
+            bands = numbers.transpose(1, 2).reshape(batch * rows, channels * block, columns)
+            moved = bands.transpose(1, 2).contiguous().view(images.dtype)
+        else:
+            moved = numbers.permute(0, 2, 4, 1, 3).contiguous().view(images.dtype)
     return moved.view(batch, rows, columns, channels * block**2)
 
 

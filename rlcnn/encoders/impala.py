@@ -17,6 +17,7 @@ from rlcnn.encoders.base import (
     initialise_orthogonally,
     trunk_output_shape,
 )
+from rlcnn.encoders.layers import Flatten
 from rlcnn.encoders.registry import register_encoder
 
 Pooling = Literal["flatten", "mean"]
@@ -111,12 +112,10 @@ class ImpalaEncoder(Encoder):
         self.trunk = nn.Sequential(layers)
 
         if pooling == "mean":
-            self.pool = nn.Sequential(
-                OrderedDict(mean=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten())
-            )
+            self.pool = nn.Sequential(OrderedDict(mean=nn.AdaptiveAvgPool2d(1), flatten=Flatten()))
             flat = channels
         else:
-            self.pool = nn.Flatten()
+            self.pool = Flatten()
             flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
         self.projection = nn.Sequential(
             OrderedDict(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())

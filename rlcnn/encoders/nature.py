@@ -18,6 +18,7 @@ from rlcnn.encoders.base import (
     trunk_output_shape,
 )
 from rlcnn.encoders.blocks import BlockedConv2d
+from rlcnn.encoders.layers import Flatten
 from rlcnn.encoders.registry import register_encoder
 
 
@@ -57,7 +58,7 @@ class NatureEncoder(Encoder):
                 relu3=nn.ReLU(),
             )
         )
-        self.pool = nn.Flatten()
+        self.pool = Flatten()
         flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
         self.projection = nn.Sequential(
             OrderedDict(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())

@@ -17,7 +17,7 @@ from agents.benchmark.stages import (
     environment_stage,
     ppo_loss,
 )
-from agents.q_learning import q_loss
+from agents.q_learning import bootstrap, q_loss
 from agents.replay import ReplayBatch
 
 SHAPE = (4, 44, 44)
@@ -119,4 +119,4 @@ def test_dqns_loss_is_our_agents() -> None:
         net, target, seen, following, actions[:, None], torch.stack([rewards, discounts])
     )
     batch = ReplayBatch(seen, actions, rewards, following, discounts)
-    torch.testing.assert_close(loss, q_loss(net, target, batch))
+    torch.testing.assert_close(loss, q_loss(net, bootstrap(target, batch)))
