@@ -36,6 +36,7 @@ from agents.support import (
     check_images_and_discrete_actions,
     raise_if_not_finite,
 )
+from agents.transfer import frozen_digest, unfreeze_when_due, without_weights
 from envs.errors import UserError
 from envs.stacking import frame_stacking
 
@@ -157,6 +158,7 @@ class DQN(LearningRateFactors, SB3DQN):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         )
         self.policy = policy.to(self.device)  # type: ignore[assignment]
+        self.policy_kwargs = without_weights(self.policy_kwargs)
         self._create_aliases()
         self._actor = InferenceCopy(self.policy.q_net)
         self._target = InferenceCopy(self.policy.q_net_target)
@@ -262,6 +264,7 @@ class DQN(LearningRateFactors, SB3DQN):
         # They may have been loaded, or put there by hand.
         self._actor.follow()
         self._target.follow()
+        replay.claim(frozen_digest(self.q_net))
         starts_anew = reset_num_timesteps or self._last_obs is None
         total_timesteps, callback = super()._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -418,6 +421,7 @@ class DQN(LearningRateFactors, SB3DQN):
         """Learns from ``gradient_steps`` batches; the loss waits on the device for the next log."""
         assert self.replay_buffer is not None
         self.policy.set_training_mode(True)
+        unfreeze_when_due(self.q_net, self.policy.unfreeze_at_step, self.num_timesteps)
         self._update_learning_rate(self.policy.optimizer)
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size, self._returns).to(self.device)
