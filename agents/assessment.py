@@ -12,12 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agents.builder import load_agent
 from agents.callbacks import make_console
-from agents.checkpoint import Agent
+from agents.checkpoint import Agent, encoder_origin
 from agents.config import TrainConfig, read_config
 from agents.evaluation import Evaluation, evaluate_agent, film_agent
 from agents.training import use_threads
 from envs.camera import FilmResult
 from envs.errors import UserError
+from rlcnn.origin import Origin
 from rlcnn.runs import RunDirectory
 
 
@@ -30,18 +31,21 @@ class Assessment:
         step: agent steps the agent had been trained for.
         evaluation: None where no games were asked for.
         films: one for each video.
+        origin: where the first weights of its encoder came from; None if they were random.
     """
 
     run: Path
     step: int
     evaluation: Evaluation | None
     films: list[FilmResult]
+    origin: Origin | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values; ``eval`` as in the run's ``summary.json``."""
         return {
             "run": str(self.run),
             "step": self.step,
+            "encoder_origin": self.origin.to_json() if self.origin else None,
             "eval": self.evaluation.to_json() if self.evaluation else None,
             "videos": [
                 {"path": str(film.path), "return": film.episode_return, "length": film.length}
@@ -119,7 +123,7 @@ def assess_run(
                 deterministic=deterministic,
             )
             films.append(film)
-    return Assessment(run.path, step, evaluation, films)
+    return Assessment(run.path, step, evaluation, films, encoder_origin(model))
 
 
 def _evaluate(

@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import config as configuration
-from agents.checkpoint import POLICY, Agent, load_policy
+from agents.checkpoint import POLICY, Agent, encoder_extractor, load_policy
 from agents.config import TrainConfig
 from agents.dqn import DQN
 from agents.memory import gigabytes
@@ -64,9 +64,12 @@ def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
                 "encoder_options": _encoder_options(config, venv),
                 "weights": None if config.weights == "none" else config.weights,
                 "frozen": config.mode == "frozen",
+                "unfreeze_from": config.unfreeze_from or None,
             },
             "precision": config.precision,
             "encoder_lr_factor": config.finetune_factor if config.mode == "finetune" else 1.0,
+            "unfreeze_at_step": config.unfreeze_at_step,
+            "feature_dtype": config.feature_dtype,
         },
     }
     model = _build_ppo(config, common) if config.algo == "ppo" else _build_dqn(config, common)
@@ -155,8 +158,8 @@ def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path
 
 def load_report(model: Agent) -> LoadReport | None:
     """What became of the weights that the agent's encoder was to start from, if any."""
-    network = model.policy.q_net if isinstance(model, DQN) else model.policy
-    return getattr(network.features_extractor, "load_report", None)
+    extractor = encoder_extractor(model)
+    return extractor.load_report if extractor else None
 
 
 def describe_storage(model: Agent) -> str:
@@ -164,10 +167,14 @@ def describe_storage(model: Agent) -> str:
     if isinstance(model, DQN):
         held, stored = model.setup_replay().nbytes, model.setup_replay().stored
     else:
-        held, stored = model.rollout_buffer.nbytes, model.rollout_buffer.stored
+        held, stored = model.rollout_bytes, model.rollout_buffer.stored
     item = "x".join(str(side) for side in stored.shape if side > 1)
-    what = "pixels" if isinstance(stored, Pixels) else "features of the frozen encoder"
-    return f"storing {item} {what} of each frame: {gigabytes(held)}"
+    what = f"storing {item} pixels of each frame"
+    if not isinstance(stored, Pixels):
+        each = "frame" if stored.stacking.depth > 1 else "observation"
+        kind = str(stored.dtype).removeprefix("torch.")
+        what = f"storing {item} features of the frozen encoder ({kind}) of each {each}"
+    return f"{what}: {gigabytes(held)}"
 
 
 def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:

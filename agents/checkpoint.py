@@ -21,8 +21,9 @@ import torch
 from agents.dqn import DQN
 from agents.ppo import PPO
 from envs.errors import UserError
-from rlcnn.encoders import Encoder
+from rlcnn.encoders.sb3 import EncoderExtractor
 from rlcnn.files import disk_errors, plain, read_json, write_json_atomic
+from rlcnn.origin import Origin
 from rlcnn.weights import read_tensors, save_tensors
 
 POLICY, OPTIMIZER, RNG, STATE = "policy.safetensors", "optimizer.pt", "rng.pt", "state.json"
@@ -32,9 +33,16 @@ Agent = PPO | DQN
 
 
 def save_checkpoint(
-    model: Agent, directory: Path, *, replay: bool = True, extra: dict[str, Any] | None = None
+    model: Agent,
+    directory: Path,
+    *,
+    replay: bool = True,
+    extra: dict[str, Any] | None = None,
+    about: dict[str, Any] | None = None,
 ) -> None:
     """Writes a model that stands between two updates.
+
+    Beside the policy stands where its encoder's first weights came from.
 
     Args:
         model: the agent.
@@ -42,17 +50,22 @@ def save_checkpoint(
             (:meth:`rlcnn.runs.RunDirectory.new_checkpoint`).
         replay: whether DQN's replay is written too.
         extra: JSON values to keep in ``state.json``.
+        about: JSON values to keep beside the policy, for whoever takes weights from it: how it was
+            trained.
 
     Raises:
         UserError: the disk is full or cannot be written, or a parameter is no longer finite.
     """
     model.check_finite()
-    about = {
+    origin = encoder_origin(model)
+    described = {
         "algorithm": algorithm(model),
         "step": model.num_timesteps,
         "encoder": _encoder_spec(model),
+        "origin": origin.to_json() if origin else None,
+        "about": about or {},
     }
-    save_tensors(directory / POLICY, model.policy.state_dict(), about)
+    save_tensors(directory / POLICY, model.policy.state_dict(), described)
     _save_torch(model.policy.optimizer.state_dict(), directory / OPTIMIZER)
     _save_torch(_torch_rng(model.device), directory / RNG)
     write_json_atomic(directory / STATE, {**_state(model), "extra": extra or {}})
@@ -61,7 +74,7 @@ def save_checkpoint(
 
 
 def load_policy(model: Agent, directory: Path) -> None:
-    """Loads the parameters of a checkpoint, and nothing else.
+    """Loads the parameters of a checkpoint, and where its encoder came from; nothing else.
 
     Raises:
         UserError: the file is missing or damaged, or of another architecture.
@@ -80,6 +93,8 @@ def load_policy(model: Agent, directory: Path) -> None:
                 f" there and {own.get(name, 'missing')} here"
             )
     model.policy.load_state_dict(tensors)
+    if (extractor := encoder_extractor(model)) is not None:
+        extractor.origin = Origin.from_json(about.get("origin"))
 
 
 def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
@@ -128,14 +143,26 @@ def algorithm(model: Agent) -> str:
     return type(model).__name__.lower()
 
 
+def encoder_extractor(model: Agent) -> EncoderExtractor | None:
+    """What holds the encoder that learns; None where that is not one of ours."""
+    network = model.policy.q_net if isinstance(model, DQN) else model.policy
+    extractor = network.features_extractor
+    return extractor if isinstance(extractor, EncoderExtractor) else None
+
+
+def encoder_origin(model: Agent) -> Origin | None:
+    """Where the first weights of an agent's encoder came from; None if they were random."""
+    extractor = encoder_extractor(model)
+    return extractor.origin if extractor else None
+
+
 def _encoder_spec(model: Agent) -> Any:
     """What the agent sees with; None where that is not one of our encoders.
 
     Shapes alone would not tell: all variants of LeNet with average or max pooling share theirs.
     """
-    network = model.policy.q_net if isinstance(model, DQN) else model.policy
-    encoder = getattr(network.features_extractor, "encoder", None)
-    return encoder.spec() if isinstance(encoder, Encoder) else None
+    extractor = encoder_extractor(model)
+    return extractor.encoder.spec() if extractor else None
 
 
 def _state(model: Agent) -> dict[str, Any]:

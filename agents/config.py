@@ -6,12 +6,14 @@ import dataclasses
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 import tyro
 
 from agents.compilation import can_compile
+from agents.observing import FeatureType
+from agents.transfer_options import check_transfer
 from envs.cores import usable_cores
 from envs.errors import UserError, nearest
 from envs.protocol import PROTOCOLS
@@ -134,6 +136,14 @@ class TrainConfig:
     frozen not at all, and each frame passes it once."""
     finetune_factor: float = 0.1
     """Fine-tuned encoder's learning rate, as a factor of the rest's."""
+    unfreeze_from: str = ""
+    """Node of the encoder from which on it is fine-tuned, such as layer2 or trunk.4; what comes
+    before stays as it is. Empty fine-tunes all of it."""
+    unfreeze_at_step: int = 0
+    """Step from which on the encoder is fine-tuned; it stays as it is before. 0 begins at once."""
+    feature_dtype: FeatureType = "auto"
+    """What a frozen encoder's features are stored in; auto takes what it computes in, fp32 or
+    bf16."""
     total_steps: int = 10_000_000
     """Agent steps to train for, over all environments."""
     seed: int = 0
@@ -216,10 +226,10 @@ class TrainConfig:
         _check_choice("overlap", self.overlap, ("auto", "on", "off"))
         _check_choice("track", self.track, ("disabled", "offline", "online"))
         _check_choice("mode", self.mode, ("train", "finetune", "frozen"))
-        if not (math.isfinite(self.finetune_factor) and self.finetune_factor > 0):
-            raise UserError(f"--finetune-factor {self.finetune_factor} must be a positive number")
+        _check_choice("feature_dtype", self.feature_dtype, get_args(FeatureType))
         for name, most in LARGEST.items():
             _check_range(name, getattr(self, name), least=1, most=most)
+        check_transfer(self)
         for name in ("eval_every", "eval_episodes", "video_every", "checkpoint_every"):
             _check_range(name, getattr(self, name), least=0, most=LARGEST["total_steps"])
         _check_range("num_threads", self.num_threads, least=0, most=MAX_THREADS)
@@ -234,10 +244,15 @@ class TrainConfig:
             UserError: The device does not exist.
         """
         device = resolve_device(self.device)
+        precision = resolve_precision(device) if self.precision == "auto" else self.precision
+        features = self.feature_dtype
+        if features == "auto" and self.mode == "frozen":
+            features = precision
         return replace(
             self,
             device=device,
-            precision=resolve_precision(device) if self.precision == "auto" else self.precision,
+            precision=precision,
+            feature_dtype=features,
             compile=self._resolve_compile(device),
             overlap="off" if self.overlap == "auto" else self.overlap,
             num_threads=self.num_threads or usable_cores(),

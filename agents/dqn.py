@@ -40,6 +40,7 @@ from agents.support import (
     check_images_and_discrete_actions,
     raise_if_not_finite,
 )
+from agents.transfer import frozen_digest, unfreeze_when_due, without_weights
 from envs.errors import UserError
 from envs.stacking import frame_stacking
 
@@ -168,6 +169,7 @@ class DQN(LearningRateFactors, SB3DQN):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         )
         self.policy = policy.to(self.device)  # type: ignore[assignment]
+        self.policy_kwargs = without_weights(self.policy_kwargs)
         self._create_aliases()
         self._actor = InferenceCopy(self.policy.q_net, apart=self.overlap)
         self._target = InferenceCopy(self.policy.q_net_target)
@@ -277,6 +279,7 @@ class DQN(LearningRateFactors, SB3DQN):
         # They may have been loaded, or put there by hand.
         self._actor.follow()
         self._target.follow()
+        replay.claim(frozen_digest(self.q_net))
         starts_anew = reset_num_timesteps or self._last_obs is None
         total_timesteps, callback = super()._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -457,6 +460,7 @@ class DQN(LearningRateFactors, SB3DQN):
             batches = list(batches)
         self.finish_update()
         self.policy.set_training_mode(True)
+        unfreeze_when_due(self.q_net, self.policy.unfreeze_at_step, self.num_timesteps)
         self._update_learning_rate(self.policy.optimizer)
         update = partial(self._update, batches)
         if self._background is None:

@@ -79,6 +79,9 @@ class FrameRing:
         """
         rows = numbers % self.rows
         blank = self.stored.blank
+        if blank is not None:
+            # The ring may be on the host while the encoder that made it is on a GPU.
+            blank = blank.to(self.frames.device)
         return stack_frames(self.frames, self.ages, rows, envs, self.stacking, blank)
 
     def newest(self) -> torch.Tensor:

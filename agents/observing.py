@@ -7,6 +7,7 @@ Both kinds offer the same: ``newest`` takes what is to be stored of each observa
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,20 @@ from rlcnn.encoders import Encoder
 from rlcnn.encoders.stored import encode_for_storage, storage_layout
 
 FrameShape = tuple[int, int, int]
+FeatureType = Literal["auto", "fp32", "bf16", "fp16"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def feature_dtype(name: FeatureType, precision: str) -> torch.dtype:
+    """The type that features of a frozen encoder are stored in.
+
+    Args:
+        name: of it; "auto" is the one that the encoder computes in, so that nearly nothing is
+            lost.
+        precision: what that is, "fp32" or "bf16".
+    """
+    return _DTYPES[precision if name == "auto" else name]
 
 
 class Pixels:
@@ -60,7 +75,8 @@ class FrozenFeatures:
         stacking: how the environment makes an observation of frames.
         device: where the encoder is.
         autocast: whether it computes in bfloat16.
-        dtype: to store items in, a floating-point type.
+        dtype: to store items in, a floating-point type; what is beyond its range becomes its
+            largest number.
     """
 
     def __init__(
@@ -106,6 +122,10 @@ class FrozenFeatures:
             torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast),
         ):
             items = encode_for_storage(self._encoder, pixels)
+        if self.dtype == torch.float16:
+            # The one whose range features may leave; infinities would end a training.
+            largest = torch.finfo(self.dtype).max
+            items = items.clamp(-largest, largest)
         return items.to(self.dtype)[:, :, None, None]
 
 

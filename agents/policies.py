@@ -7,7 +7,7 @@ the losses and the parameters stay in float32.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from gymnasium import spaces
@@ -16,14 +16,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
-from torch import nn
 
-from agents.observing import FrozenFeatures, Pixels, Stored
+from agents.observing import FeatureType, FrozenFeatures, Pixels, Stored, feature_dtype
+from agents.transfer import hold_encoder, rebuild_optimizer, without_weights
 from envs.errors import UserError
 from envs.stacking import FrameStacking
-from rlcnn.encoders.base import check_positive
+from rlcnn.encoders.base import check_choice
 from rlcnn.encoders.sb3 import EncoderExtractor
-from rlcnn.encoders.stored import features_of_stored, pretrained_parts
+from rlcnn.encoders.stored import features_of_stored
 
 Precision = Literal["fp32", "bf16"]
 
@@ -48,42 +48,11 @@ def encode(
     return features.float()
 
 
-def rebuild_optimizer(
-    policy: ActorCriticPolicy | DQNPolicy, network: nn.Module, encoder_lr_factor: float
-) -> None:
-    """Gives a pretrained encoder a learning rate that is a factor of the rest's.
-
-    Args:
-        policy: whose optimiser is made anew.
-        network: what it learns, with a ``features_extractor``.
-        encoder_lr_factor: 1 leaves the optimiser as it is.
-
-    Raises:
-        UserError: the factor is not a positive number, or the encoder is frozen.
-    """
-    if encoder_lr_factor == 1:
-        return
-    extractor = network.features_extractor
-    assert isinstance(extractor, EncoderExtractor)
-    check_positive("encoder_lr_factor", encoder_lr_factor, whole=False)
-    if extractor.frozen:
-        raise UserError("encoder_lr_factor has no meaning for a frozen encoder")
-    pretrained = [p for part in pretrained_parts(extractor.encoder) for p in part.parameters()]
-    known = {id(parameter) for parameter in pretrained}
-    others = [p for p in network.parameters() if id(p) not in known]
-    rate = policy.optimizer.param_groups[0]["lr"]
-    policy.optimizer = policy.optimizer_class(
-        [
-            {"params": pretrained, "lr_factor": encoder_lr_factor, "lr": rate * encoder_lr_factor},
-            {"params": others, "lr_factor": 1.0},
-        ],
-        lr=rate,  # type: ignore[call-arg]
-        **policy.optimizer_kwargs,
-    )
-
-
 def what_to_store(
-    extractor: BaseFeaturesExtractor, stacking: FrameStacking, precision: Precision
+    extractor: BaseFeaturesExtractor,
+    stacking: FrameStacking,
+    precision: Precision,
+    features: FeatureType,
 ) -> Stored:
     """What the storage of an agent holds of frames.
 
@@ -91,13 +60,26 @@ def what_to_store(
         extractor: the agent's, whose encoder may be frozen.
         stacking: how its environment makes an observation of frames.
         precision: what the encoder computes in.
+        features: the type to store a frozen encoder's features in.
     """
     if isinstance(extractor, EncoderExtractor) and extractor.frozen:
-        device = next(extractor.parameters()).device
-        return FrozenFeatures(extractor.encoder, stacking, device, autocast=precision == "bf16")
+        return FrozenFeatures(
+            extractor.encoder,
+            stacking,
+            next(extractor.parameters()).device,
+            autocast=precision == "bf16",
+            dtype=feature_dtype(features, precision),
+        )
     shape = extractor._observation_space.shape
     assert shape is not None
     return Pixels(stacking, shape)
+
+
+def _constructor_parameters(
+    policy: PixelActorCriticPolicy | PixelDQNPolicy, inherited: dict[str, Any]
+) -> dict[str, Any]:
+    own = ("precision", "encoder_lr_factor", "unfreeze_at_step", "feature_dtype")
+    return {**without_weights(inherited), **{name: getattr(policy, name) for name in own}}
 
 
 def _check_precision(precision: str) -> None:
@@ -125,6 +107,10 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
             stable-baselines3.
         precision: ``"bf16"`` runs the encoder in bfloat16.
         encoder_lr_factor: the encoder's learning rate as a factor of the heads': 0.1 fine-tunes.
+        unfreeze_at_step: environment steps up to which the encoder's pretrained half stays as it
+            is: the first update made at this step or later is the first that changes it.
+        feature_dtype: what the features of a frozen encoder are stored in: ``"fp32"``, ``"bf16"``,
+            ``"fp16"`` or ``"auto"``, which is ``precision``.
         **kwargs: further arguments of stable-baselines3's policy.
     """
 
@@ -137,9 +123,12 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         features_extractor_class: type[BaseFeaturesExtractor] = EncoderExtractor,
         precision: Precision = "fp32",
         encoder_lr_factor: float = 1.0,
+        unfreeze_at_step: int = 0,
+        feature_dtype: FeatureType = "auto",
         **kwargs: Any,
     ) -> None:
         _check_precision(precision)
+        check_choice("feature_dtype", feature_dtype, get_args(FeatureType))
         if kwargs.get("use_sde"):
             raise UserError("use_sde is not supported: it explores continuous actions")
         if not kwargs.get("share_features_extractor", True):
@@ -149,6 +138,8 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
             kwargs["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
         self.precision: Precision = precision
         self.encoder_lr_factor = encoder_lr_factor
+        self.unfreeze_at_step = unfreeze_at_step
+        self.feature_dtype: FeatureType = feature_dtype
         super().__init__(
             observation_space,
             action_space,
@@ -159,10 +150,11 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         )
         _use_channels_last(self.features_extractor)
         rebuild_optimizer(self, self, encoder_lr_factor)
+        hold_encoder(self, unfreeze_at_step)
 
     def what_to_store(self, stacking: FrameStacking) -> Stored:
         """What rollouts hold of frames: pixels, or the features of an encoder that is frozen."""
-        return what_to_store(self.features_extractor, stacking, self.precision)
+        return what_to_store(self.features_extractor, stacking, self.precision, self.feature_dtype)
 
     def logits_and_values(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both heads at once.
@@ -224,14 +216,14 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         return encode(features_extractor or self.features_extractor, obs, self.precision)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"precision": self.precision, "encoder_lr_factor": self.encoder_lr_factor}
-        return {**super()._get_constructor_parameters(), **own}
+        return _constructor_parameters(self, super()._get_constructor_parameters())
 
 
 class PixelQNetwork(QNetwork):
     """Q values float32 (batch, actions) of uint8 images (batch, channels, height, width)."""
 
     precision: Precision = "fp32"
+    feature_dtype: FeatureType = "auto"
 
     def extract_features(
         self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor
@@ -242,7 +234,7 @@ class PixelQNetwork(QNetwork):
 
     def what_to_store(self, stacking: FrameStacking) -> Stored:
         """What a replay holds of frames: pixels, or the features of an encoder that is frozen."""
-        return what_to_store(self.features_extractor, stacking, self.precision)
+        return what_to_store(self.features_extractor, stacking, self.precision, self.feature_dtype)
 
 
 class PixelDQNPolicy(DQNPolicy):
@@ -259,6 +251,10 @@ class PixelDQNPolicy(DQNPolicy):
         net_arch: hidden layers of the head; none by default.
         precision: ``"bf16"`` runs the encoders in bfloat16.
         encoder_lr_factor: the encoder's learning rate as a factor of the head's: 0.1 fine-tunes.
+        unfreeze_at_step: environment steps up to which the encoder's pretrained half stays as it
+            is: the first update made at this step or later is the first that changes it.
+        feature_dtype: what the features of a frozen encoder are stored in: ``"fp32"``, ``"bf16"``,
+            ``"fp16"`` or ``"auto"``, which is ``precision``.
         **kwargs: further arguments of stable-baselines3's policy.
     """
 
@@ -274,13 +270,18 @@ class PixelDQNPolicy(DQNPolicy):
         features_extractor_class: type[BaseFeaturesExtractor] = EncoderExtractor,
         precision: Precision = "fp32",
         encoder_lr_factor: float = 1.0,
+        unfreeze_at_step: int = 0,
+        feature_dtype: FeatureType = "auto",
         **kwargs: Any,
     ) -> None:
         _check_precision(precision)
+        check_choice("feature_dtype", feature_dtype, get_args(FeatureType))
         if kwargs.get("optimizer_kwargs") is None and "optimizer_class" not in kwargs:
             kwargs["optimizer_kwargs"] = {"fused": True}
         self.precision: Precision = precision
         self.encoder_lr_factor = encoder_lr_factor
+        self.unfreeze_at_step = unfreeze_at_step
+        self.feature_dtype: FeatureType = feature_dtype
         super().__init__(
             observation_space,
             action_space,
@@ -290,15 +291,15 @@ class PixelDQNPolicy(DQNPolicy):
             **kwargs,
         )
         rebuild_optimizer(self, self.q_net, encoder_lr_factor)
+        hold_encoder(self.q_net, unfreeze_at_step)
 
     def make_q_net(self) -> PixelQNetwork:
         """A Q network with an encoder of its own, on this policy's device."""
         net_args = self._update_features_extractor(self.net_args, features_extractor=None)
         network = PixelQNetwork(**net_args)
-        network.precision = self.precision
+        network.precision, network.feature_dtype = self.precision, self.feature_dtype
         _use_channels_last(network.features_extractor)
         return network.to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"precision": self.precision, "encoder_lr_factor": self.encoder_lr_factor}
-        return {**super()._get_constructor_parameters(), **own}
+        return _constructor_parameters(self, super()._get_constructor_parameters())

@@ -29,6 +29,7 @@ from agents.support import (
     check_images_and_discrete_actions,
     raise_if_not_finite,
 )
+from agents.transfer import frozen_state, unfreeze_when_due, without_weights
 from envs.errors import UserError
 from envs.stacking import FrameStacking, frame_stacking
 
@@ -164,6 +165,7 @@ class PPO(LearningRateFactors, SB3PPO):
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}
         super()._setup_model()
+        self.policy_kwargs = without_weights(self.policy_kwargs)
         self._actor = InferenceCopy(self.policy, apart=self.overlap)
         self._set_up_storage()
         self._background: Background[UpdateReport] | None = None
@@ -176,7 +178,7 @@ class PPO(LearningRateFactors, SB3PPO):
     def _excluded_save_params(self) -> list[str]:
         # Rebuilt when a saved model is loaded: neither compiled code nor a thread can be pickled.
         rebuilt = ["_minibatch_loss", "_actor", "_background", "_spare_rollout", "_follower"]
-        return [*super()._excluded_save_params(), *rebuilt]
+        return [*super()._excluded_save_params(), *rebuilt, "_seen_by"]
 
     def _stacking(self) -> FrameStacking:
         if self.env is not None:
@@ -199,6 +201,7 @@ class PPO(LearningRateFactors, SB3PPO):
         """Makes what holds rollouts: of pixels, or of a frozen encoder's features."""
         stacking = self._stacking()
         stored = self._actor.network.what_to_store(stacking)
+        self._seen_by = frozen_state(self.policy)
         self._follower = StackFollower(stored, self.device)
         rollouts = [
             FrameRollout(
@@ -276,8 +279,13 @@ class PPO(LearningRateFactors, SB3PPO):
 
         if not self._updating:
             # After the callback, which may have changed the policy or put another in its place.
-            if self._actor.source is not self.policy:
+            another = self._actor.source is not self.policy
+            if another:
                 self._actor = InferenceCopy(self.policy, apart=self.overlap)
+            if another or self._seen_by != frozen_state(self.policy):
+                # What a frozen encoder made of frames is worth nothing to another.
+                self._set_up_storage()
+                rollout_buffer = self.rollout_buffer
             self.policy.set_training_mode(False)
             self._actor.follow()
         acting = self._actor.network
@@ -349,6 +357,12 @@ class PPO(LearningRateFactors, SB3PPO):
         self.rollout_buffer, self._spare_rollout = self._spare_rollout, self.rollout_buffer
 
     @property
+    def rollout_bytes(self) -> int:
+        """What rollouts take in memory, of which there are two with ``overlap``."""
+        rollouts = {id(rollout): rollout for rollout in (self.rollout_buffer, self._spare_rollout)}
+        return sum(rollout.nbytes for rollout in rollouts.values())
+
+    @property
     def _updating(self) -> bool:
         return self._background is not None and self._background.busy
 
@@ -364,6 +378,7 @@ class PPO(LearningRateFactors, SB3PPO):
     def _prepare_update(self, rollout: FrameRollout) -> Callable[[], UpdateReport]:
         """Everything an update takes from outside, read before it begins."""
         self.policy.set_training_mode(True)
+        unfreeze_when_due(self.policy, self.policy.unfreeze_at_step, self.num_timesteps)
         self._update_learning_rate(self.policy.optimizer)
         clip_range = self._scheduled("clip_range", self.clip_range)
         clip_range_vf = None

@@ -61,6 +61,7 @@ class FrameReplay:
     Attributes:
         pos: transitions each environment has given so far, the time of the next one.
         first: int64 numpy (environments,), the time of each one's oldest transition still whole.
+        made_by: what tells which encoder made the features that are stored; empty for pixels.
 
     Args:
         buffer_size: transitions of all environments together.
@@ -104,6 +105,7 @@ class FrameReplay:
         self._host_numbers = (self.numbers if on_host else self.numbers.cpu()).numpy()
         self._envs = np.arange(n_envs)
         self.pos = 0
+        self.made_by = ""
         self.first = np.zeros(n_envs, dtype=np.int64)
         self._bounds = torch.zeros(1 + n_envs, dtype=torch.int64, device=self.device)
         self.sampler = UniformSampler(self.device, seed)
@@ -130,6 +132,23 @@ class FrameReplay:
     def __len__(self) -> int:
         """Transitions that can be sampled."""
         return int(self.n_envs * self.pos - self.first.sum())
+
+    def claim(self, made_by: str) -> None:
+        """Takes note of the frozen encoder that features are made by from now on.
+
+        Args:
+            made_by: what tells it from others, its weights included; empty for pixels.
+
+        Raises:
+            UserError: another one made those that are stored.
+        """
+        if self.pos and self.made_by != made_by:
+            raise UserError(
+                "the replay holds features of another encoder than the agent's, which is frozen:"
+                " its weights were changed, or the replay is another agent's; begin with an empty"
+                " one (replay_buffer = None)"
+            )
+        self.made_by = made_by
 
     def begin(self, observations: np.ndarray) -> None:
         """Starts with observations that do not follow from the last step, as after a reset.
@@ -227,7 +246,7 @@ class FrameReplay:
         tensors["first"] = torch.from_numpy(self.first)
         tensors["generator"] = self.sampler.generator.get_state()
         try:
-            save_file(tensors, temporary, metadata={**self._geometry(), "pos": str(self.pos)})
+            save_file(tensors, temporary, metadata=self._metadata())
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -248,7 +267,7 @@ class FrameReplay:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 self._check_geometry(metadata, path)
-                self.pos = int(metadata["pos"])
+                self.pos, self.made_by = int(metadata["pos"]), metadata.get("made_by", "")
                 for name, tensor in self._tensors().items():
                     source = file.get_slice(name)
                     for row in range(0, source.get_shape()[0], _COPIED_ROWS):
@@ -316,6 +335,9 @@ class FrameReplay:
             return min(self.ring.rows, int(self.ring.pushed.max()))
         return min(self.capacity, self.pos)
 
+    def _metadata(self) -> dict[str, str]:
+        return {**self._geometry(), "pos": str(self.pos), "made_by": self.made_by}
+
     def _geometry(self) -> dict[str, str]:
         tensors = {name: list(tensor.shape) for name, tensor in self._tensors().items()}
         return {
@@ -369,9 +391,10 @@ def _layout(buffer_size: int, action_space: spaces.Discrete, n_envs: int, stored
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     if device.type == "cpu":
-        # numpy's zeros come from untouched pages: memory is used as the replay fills.
-        kind = torch.empty(0, dtype=dtype).numpy().dtype
-        return torch.from_numpy(np.zeros(shape, dtype=kind))
+        # numpy's zeros come from untouched pages: memory is used as the replay fills. As bytes,
+        # since it has no bfloat16.
+        zeros = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+        return torch.from_numpy(zeros).view(dtype).view(shape)
     return torch.zeros(shape, dtype=dtype, device=device)
 
 

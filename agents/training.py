@@ -37,6 +37,7 @@ from agents.config import TrainConfig, read_config
 from agents.dqn import DQN
 from agents.evaluation import Evaluation, evaluate_agent, film_agent
 from agents.heap import keep_freed_memory
+from agents.transfer_options import notes_on_transfer
 from envs.errors import UserError
 from rlcnn.files import write_json_atomic
 from rlcnn.runs import RunDirectory, provenance
@@ -97,7 +98,9 @@ def train(
             run.begin_attempt(made_by)
             if report := load_report(model):
                 write_json_atomic(run.path / "weights.json", report.to_json())
-                console.print(str(report), highlight=False, markup=False, soft_wrap=True)
+                _tell(console, str(report))
+            for line in notes_on_transfer(config):
+                _tell(console, line)
             _run(Training(run, config, model, console), purge_step=None)
     return run_dir
 
@@ -167,6 +170,11 @@ def resume(
             run.update_config({"config": config.to_json()})
         _run(training, purge_step=step + 1 if checkpoint else 0)
     return run_dir
+
+
+def _tell(console: Console, line: str) -> None:
+    """Prints a line as it is, paths and all."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _made_by(command: list[str] | None) -> dict[str, Any]:
@@ -354,6 +362,7 @@ class Training:
                 directory,
                 replay=self.config.save_replay,
                 extra={"wall_seconds": self.wall_seconds, "owed": self._owed},
+                about={"env": self.config.env, "mode": self.config.mode},
             )
         self._saved_at = step
         run.drop_from_older("replay.safetensors")

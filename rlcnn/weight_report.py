@@ -13,6 +13,7 @@ from envs.errors import UserError
 from rlcnn.encoders.architectures import current_name, find_architecture, published_sizes
 from rlcnn.encoders.base import Encoder
 from rlcnn.encoders.registry import create_encoder, list_encoders
+from rlcnn.origin import Origin
 
 # So many tensors of each kind are named in a line, which must stay one.
 _NAMED = 3
@@ -30,7 +31,8 @@ class LoadReport:
         adapted: tensors taken from the file with a change -> what the change was.
         new: tensors the file does not hold, left as they were initialised.
         unused: tensors of the file that have no place in the encoder, by the file's names.
-        source: where the weights came from.
+        source: what to call in messages where the weights came from.
+        origin: where they came from, in full; None where only tensors were given.
     """
 
     loaded: tuple[str, ...]
@@ -38,6 +40,7 @@ class LoadReport:
     new: tuple[str, ...]
     unused: tuple[str, ...] = ()
     source: str = ""
+    origin: Origin | None = None
 
     def __str__(self) -> str:
         """One line for people."""
@@ -51,8 +54,8 @@ class LoadReport:
         return f"tensors{where}: {counts}" + (f" ({'; '.join(notes)})" if notes else "")
 
     def to_json(self) -> dict[str, Any]:
-        """Every tensor by name, as plain JSON."""
-        return asdict(self)
+        """Every tensor by name, and the origin, as plain JSON."""
+        return {**asdict(self), "origin": self.origin.to_json() if self.origin else None}
 
 
 def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> LoadReport:

@@ -22,6 +22,7 @@ from envs.errors import UserError, nearest
 from rlcnn.encoders.base import SPEC_VERSION, Encoder, EncoderSpec
 from rlcnn.encoders.registry import create_encoder
 from rlcnn.files import plain, write_atomic
+from rlcnn.origin import Origin
 from rlcnn.runs import RunDirectory
 from rlcnn.weight_report import LoadReport, fill
 
@@ -176,6 +177,9 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
             The trunk of a published network loads whatever the options of the encoder it comes
             from; what comes after the trunk only from the same encoder.
 
+    Returns:
+        What became of every tensor, and where the weights came from.
+
     Raises:
         UserError: a missing, truncated or foreign file; one that holds more than tensors; weights
             of another encoder or other options (named); tensors that are missing, left over or of
@@ -183,7 +187,9 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
     """
     if weights == "imagenet":
         tensors = dict(encoder.imagenet_weights())
-        return fill(encoder, tensors, f'the ImageNet weights of "{encoder.name}"')
+        report = fill(encoder, tensors, f'the ImageNet weights of "{encoder.name}"')
+        origin = Origin("imagenet", encoder.imagenet_source(), about={"data": "ImageNet"})
+        return replace(report, origin=origin)
     path = _weights_file(Path(weights))
     source = f'"{path}"'
     file = read_tensors(path)
@@ -200,7 +206,8 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
                 f"{source} holds weights of {_described(spec)}, not of {_described(own)}."
             )
     report = fill(encoder, tensors, source)
-    return replace(report, unused=(*report.unused, *others))
+    origin = Origin.of_file(str(weights), path, file.metadata)
+    return replace(report, unused=(*report.unused, *others), origin=origin)
 
 
 def read_about(path: str | PathLike[str]) -> dict[str, Any]:

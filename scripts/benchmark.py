@@ -36,7 +36,8 @@ class Options(TrainConfig):
     dqn_num_envs: int = 1
     """Environments of DQN played side by side; --num-envs are those of PPO."""
     peers: tuple[str, ...] = ("sb3",)
-    """Other libraries to measure beside ours; none, if none is named."""
+    """What to measure beside ours: sb3; uncached, which runs a frozen encoder for every minibatch;
+    none, if none is named."""
     rounds: int = 5
     """Samples of each figure; all figures are measured once in each round, in turn."""
     seconds: float = 5.0

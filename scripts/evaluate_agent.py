@@ -101,6 +101,8 @@ def with_json_file(arguments: Sequence[str]) -> list[str]:
 def told(assessment: Assessment) -> list[str]:
     """The result in lines to read."""
     lines = [f"run:         {assessment.run}, step {assessment.step:,}"]
+    if assessment.origin:
+        lines.append(f"encoder:     began with {assessment.origin}")
     if assessment.evaluation:
         result = assessment.evaluation
         protocol = result.protocol["name"]

@@ -20,8 +20,8 @@ from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
 
-from agents.benchmark.learners import Learner, ModelLearner
-from agents.config import TrainConfig
+from agents.benchmark.learners import Learner, ModelLearner, our_agent
+from agents.config import LARGEST, TrainConfig
 from agents.memory import available_memory
 from envs.errors import UserError, nearest
 from envs.protocol import get_protocol
@@ -102,6 +102,28 @@ def stable_baselines3(config: TrainConfig) -> Variants:
         f"{kind.__name__}{note}": partial(_sb3_agent, config, kind)
         for kind in (DummyVecEnv, SubprocVecEnv)
     }
+
+
+@register_peer("uncached")
+def uncached(config: TrainConfig) -> Variants:
+    """Our own agent on the same frozen encoder, run anew for every minibatch.
+
+    It stores frames, as one whose encoder is unfrozen later does, and that later never comes.
+
+    Raises:
+        UserError: the encoder is not frozen, so that nothing is cached that could be left out.
+    """
+    if config.mode != "frozen":
+        raise UserError(
+            f"--peers uncached is what --mode frozen is measured beside, not --mode {config.mode}"
+        )
+    never = dataclasses.replace(
+        config,
+        mode="finetune",
+        unfreeze_at_step=LARGEST["total_steps"],
+        feature_dtype="auto",
+    )
+    return {f"{config.precision}, frames stored": partial(our_agent, never)}
 
 
 def _sb3_agent(config: TrainConfig, kind: type[DummyVecEnv] | type[SubprocVecEnv]) -> Learner:

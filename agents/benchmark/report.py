@@ -49,7 +49,8 @@ def _algorithm_table(result: AlgorithmResult) -> Table:
 def title(result: AlgorithmResult) -> str:
     """What was trained, in one line."""
     config = result.config
-    what = f"{config.algo.upper()}, {config.env}, {config.encoder}, {config.num_envs} environments"
+    encoder = config.encoder if config.mode == "train" else f"{config.encoder} {config.mode}"
+    what = f"{config.algo.upper()}, {config.env}, {encoder}, {config.num_envs} environments"
     if config.algo == "ppo":
         batches = f"{config.ppo.n_steps} steps, {config.ppo.n_epochs} epochs of minibatches"
         return f"{what} x {batches} of {config.ppo.batch_size}, {config.device}"

@@ -55,7 +55,8 @@ class BackboneEncoder(FrameEncoder):
     loaded or not. Observations are RGB frames, or grey ones repeated over the three channels.
     """
 
-    prefix = "trunk.network."
+    nodes_of = "trunk.network"
+    prefix = f"{nodes_of}."
 
     def __init__(
         self,
@@ -154,6 +155,19 @@ class BackboneEncoder(FrameEncoder):
         """The library's default ImageNet weights, classifier included."""
         return _architecture(split_name(self.name)[0]).download()
 
+    def imagenet_source(self) -> str:
+        """The library's address of them."""
+        return _architecture(split_name(self.name)[0]).import_hint
+
+    def nodes(self) -> list[str]:
+        """The network's own nodes, up to the one where it is cut."""
+        name, node = split_name(self.name)
+        architecture = _architecture(name)
+        whole = architecture.build()
+        nodes, end = architecture.nodes(whole), _own_node(architecture, whole, node)
+        within = [n for n, own in enumerate(nodes) if own == end or own.startswith(f"{end}.")]
+        return nodes[: within[-1] + 1]
+
     def _inflate_first_convolution(self, network: nn.Module) -> str:
         """Puts a convolution over the whole stack in the place of the first; its weight's name."""
         convolutions = ((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
@@ -182,10 +196,7 @@ def _architecture(name: str) -> Architecture:
 
 
 def _cut(architecture: Architecture, network: nn.Module, node: str) -> nn.Module:
-    if node == LOGITS:
-        node = architecture.nodes(network)[-1]
-    elif node == PENULTIMATE:
-        node = _penultimate(architecture.nodes(network), network)
+    node = _own_node(architecture, network, node)
     # The libraries take a node's name for a regular expression.
     known = re.fullmatch(r"\w+(\.\w+)*", node) is not None
     if known:
@@ -198,6 +209,15 @@ def _cut(architecture: Architecture, network: nn.Module, node: str) -> nn.Module
     modules = {name.rsplit(".", depth)[0] for name in nodes for depth in range(name.count(".") + 1)}
     choices = [*sorted(modules), LOGITS, PENULTIMATE]
     raise UserError(f'network "{architecture.name}" has no node "{node}".{nearest(node, choices)}')
+
+
+def _own_node(architecture: Architecture, network: nn.Module, node: str) -> str:
+    """The network's own name for a node that every network has."""
+    if node == LOGITS:
+        return architecture.nodes(network)[-1]
+    if node == PENULTIMATE:
+        return _penultimate(architecture.nodes(network), network)
+    return node
 
 
 def _in_one_graph(network: Any) -> nn.Module:

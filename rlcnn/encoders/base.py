@@ -160,6 +160,9 @@ class Encoder(nn.Module):
     least_size: ClassVar[int] = 1
     """Smallest height and width for which the trunk leaves at least one position."""
 
+    nodes_of: ClassVar[str] = ""
+    """The module whose nodes ``nodes`` names; the encoder itself where it is empty."""
+
     preprocessing: Preprocessing
     trunk: nn.Module
     pool: nn.Module
@@ -244,6 +247,20 @@ class Encoder(nn.Module):
             f'there are no ImageNet weights for encoder "{self.name}": those of torchvision and '
             "timm have some, such as resnet18."
         )
+
+    def imagenet_source(self) -> str:
+        """Where ``imagenet_weights`` come from."""
+        return ""
+
+    def nodes(self) -> list[str]:
+        """What it computes, in order, named as ``torchvision.models.feature_extraction`` does.
+
+        The names are those of modules and operations in ``nodes_of``: a convolution ``trunk.4``.
+        """
+        from torchvision.models.feature_extraction import get_graph_node_names
+
+        tracing = {"leaf_modules": [Preprocessing]}
+        return get_graph_node_names(self, tracing, suppress_diff_warning=True)[1]
 
     def num_parameters(self) -> int:
         """Number of parameters, trainable or frozen."""

@@ -18,8 +18,9 @@ from torch import nn
 
 from envs.errors import UserError
 from rlcnn.encoders.base import Encoder
+from rlcnn.encoders.freezing import Layers, layers_before, pretrained_layers
 from rlcnn.encoders.registry import create_encoder
-from rlcnn.encoders.stored import pretrained_parts
+from rlcnn.origin import Origin
 from rlcnn.weight_report import LoadReport
 from rlcnn.weights import load_into
 
@@ -42,6 +43,12 @@ class EncoderExtractor(BaseFeaturesExtractor):
 
     Unlike other extractors it keeps its weights, loaded or freshly initialised, when PPO and A2C
     initialise their networks orthogonally (``ortho_init``, on by default).
+
+    Attributes:
+        encoder: the encoder.
+        frozen: whether it stays as it is for good.
+        load_report: what became of every tensor of ``weights``; None without any.
+        origin: where its weights came from; None where they were initialised afresh.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         weights: str | Path | None = None,
         normalized_image: bool = False,
         frozen: bool = False,
+        unfreeze_from: str | None = None,
     ) -> None:
         """Builds or copies the encoder.
 
@@ -62,16 +70,18 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 DQN makes two extractors of the same arguments, and they must not share weights.
             encoder_options: options of an encoder given by name.
             weights: what to load into it, as ``rlcnn.weights.load_into`` takes it: a file, a run's
-                directory or "imagenet". ``load_report`` then tells what became of every tensor.
+                directory or "imagenet".
             normalized_image: must be True where the policy has ``normalize_images=False``, as for
                 stable-baselines3's own ``NatureCNN``: uint8 observations then arrive as floats
                 of 0..255.
             frozen: whether the encoder stays as it is. Where it looks at each frame alone, what
                 stands behind its trunk is learned all the same.
+            unfreeze_from: the node from which on the encoder is learned; all that comes before it
+                stays as it is. See :func:`rlcnn.encoders.freezing.layers_before`.
 
         Raises:
-            UserError: no image space, an unknown encoder or option, an encoder built for another
-                observation shape, or weights that do not fit.
+            UserError: no image space, an unknown encoder, option or node, an encoder built for
+                another observation shape, or weights that do not fit.
         """
         shape, high = _image_space(observation_space)
         if isinstance(encoder, Encoder):
@@ -88,13 +98,20 @@ class EncoderExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, encoder.features_dim)
         self.encoder = encoder
         self.load_report: LoadReport | None = None
+        self.origin: Origin | None = None
         if weights is not None:
             self.load_report = load_into(self.encoder, weights)
+            self.origin = self.load_report.origin
             logger.info("%s", self.load_report)
+        if frozen and unfreeze_from is not None:
+            raise UserError(f'a frozen encoder is not unfrozen from a node, "{unfreeze_from}".')
         self.frozen = frozen
-        if frozen:
-            for part in pretrained_parts(self.encoder):
-                part.requires_grad_(False)
+        self._pretrained = pretrained_layers(self.encoder)
+        self._front = Layers([], [])
+        if unfreeze_from is not None:
+            self._front = layers_before(self.encoder, unfreeze_from)
+        self._held = Layers([], [])
+        self.let_learn(not frozen)
         # Only uint8 spaces are scaled by stable-baselines3; others arrive as they are.
         scaled = high == 1 or (observation_space.dtype == np.uint8 and not normalized_image)
         self._levels = 255 if scaled else 1
@@ -119,12 +136,27 @@ class EncoderExtractor(BaseFeaturesExtractor):
             observations = (observations * self._levels).round().to(torch.uint8)
         return self.encoder(observations)
 
+    def let_learn(self, learns: bool) -> None:
+        """Whether updates change the encoder from now on, which may be said over and over.
+
+        Args:
+            learns: all of it, or what comes after ``unfreeze_from``. Otherwise its pretrained half
+                stays as it is, running statistics of BatchNorm included.
+        """
+        wanted = self._front if learns else self._pretrained
+        if wanted is self._held:
+            return
+        self._held = wanted
+        held = set(map(id, self._held.parameters))
+        for parameter in self._pretrained.parameters:
+            parameter.requires_grad_(id(parameter) not in held)
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> Self:
-        """As of any module; but what is frozen stays in evaluation mode, running means included."""
+        """As of any module; but what is held stays in evaluation mode, running means included."""
         super().train(mode)
-        if self.frozen:
-            for part in pretrained_parts(self.encoder):
-                part.eval()
+        for module in self._held.modules:
+            module.eval()
         return self
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from contextlib import closing
@@ -16,11 +17,12 @@ from torchvision import models
 
 from agents import DQN, load_agent
 from agents.builder import build_agent, load_report, make_train_env
-from agents.checkpoint import Agent
+from agents.checkpoint import Agent, encoder_origin
 from agents.config import PPOConfig, TrainConfig
 from agents.training import default_run_dir, resume, train
 from envs.errors import UserError
 from rlcnn.encoders import Encoder, FrameEncoder, create_encoder
+from rlcnn.origin import Origin
 from rlcnn.weights import save_encoder
 
 CONFIG = TrainConfig(
@@ -121,6 +123,52 @@ def test_a_run_keeps_the_report_and_needs_the_file_no_more(
     learned, own = encoders(load_agent(run))[0], encoders(other)[0]
     trunk = [name for name in own.state_dict() if name.startswith("trunk.")]
     assert all(torch.equal(own.state_dict()[n], learned.state_dict()[n]) for n in trunk)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def test_an_agent_says_where_its_encoder_came_from_through_resumes_and_from_agent_to_agent(
+    algo: Literal["ppo", "dqn"], saved: tuple[Encoder, Path], tmp_path: Path
+) -> None:
+    encoder, path = saved
+    about = {"data": "mnist", "recipe": "lenet5-1998", "accuracy": 0.99, "run": "runs/lenet"}
+    save_encoder(encoder, path, about)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    config = replace(CONFIG, algo=algo, weights=str(path), mode="finetune", unfreeze_at_step=20)
+    config = replace(config, dqn=replace(config.dqn, buffer_size=40, learning_starts=8))
+    quiet = Console(quiet=True)
+    first = train(config, tmp_path / "first", console=quiet)
+    path.unlink()
+
+    def origin_of(run: Path) -> Origin:
+        origin = encoder_origin(load_agent(run))
+        assert origin is not None
+        return origin
+
+    began = origin_of(first)
+    assert (began.weights, began.sha256, began.about) == (str(path), digest, about)
+    assert json.loads((first / "weights.json").read_text())["origin"] == began.to_json()
+    resume(first, {"total_steps": 48}, console=quiet)
+    assert origin_of(first) == began
+    frozen = replace(config, weights=str(first), mode="frozen", unfreeze_at_step=0)
+    second = train(frozen, tmp_path / "second", console=quiet)
+    chain = origin_of(second)
+    policy = first / "checkpoints" / f"{48:012d}" / "policy.safetensors"
+    assert (chain.weights, chain.file) == (str(first), str(policy))
+    assert chain.sha256 == hashlib.sha256(policy.read_bytes()).hexdigest()
+    told = {"algorithm": algo, "step": 48, "env": CONFIG.env, "mode": "finetune"}
+    assert chain.about == told
+    assert chain.origin == began
+
+
+def test_a_frozen_random_encoder_is_told_of(tmp_path: Path) -> None:
+    told = io.StringIO()
+    config = replace(CONFIG, mode="frozen", precision="bf16")
+    run = train(config, tmp_path / "run", console=Console(file=told, width=60))
+    assert "the frozen encoder is a random one" in told.getvalue()
+    assert "features of the frozen encoder (bfloat16)" in " ".join(told.getvalue().split())
+    assert encoder_origin(load_agent(run)) is None
+    written = json.loads((run / "config.json").read_text())["config"]
+    assert written["feature_dtype"] == "bf16"
 
 
 @pytest.mark.parametrize(

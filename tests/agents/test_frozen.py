@@ -22,6 +22,8 @@ PER_FRAME = {
     "encoder_options": {"pooling": "mean", "features_dim": 16},
 }
 WHOLE = {"encoder": "lenet", "encoder_options": {"features_dim": 16}}
+# Whose running statistics must not move either.
+BATCH_NORM = {"encoder": "cifar_resnet", "encoder_options": {"depth": 8}}
 ENCODERS = pytest.mark.parametrize("encoder", [PER_FRAME, WHOLE], ids=["per frame", "whole stacks"])
 N_ENVS, DEPTH = 4, 4
 
@@ -91,7 +93,9 @@ def test_what_is_stored_gives_what_the_whole_encoder_gives(
     witness.close()
 
 
-@ENCODERS
+@pytest.mark.parametrize(
+    "encoder", [PER_FRAME, WHOLE, BATCH_NORM], ids=["per frame", "whole stacks", "BatchNorm"]
+)
 @pytest.mark.parametrize("algorithm", [PPO, DQN])
 def test_nothing_frozen_moves_and_the_rest_learns(
     algorithm: type[PPO] | type[DQN], encoder: dict[str, Any]

@@ -67,7 +67,8 @@ def test_an_encoder_comes_back_as_it_was(name: str, tmp_path: Path) -> None:
     assert read_about(path) == {"accuracy": 0.5}
     other = create_encoder(name, shape, **options)
     report = load_into(other, path)
-    assert report == LoadReport(tuple(encoder.state_dict()), {}, (), (), f'"{path}"')
+    everything = tuple(encoder.state_dict())
+    assert report == LoadReport(everything, {}, (), (), f'"{path}"', report.origin)
     assert equal(other, encoder)
 
 

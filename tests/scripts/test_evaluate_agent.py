@@ -43,6 +43,28 @@ def test_the_figures_are_those_of_the_runs_own_evaluation(finished: tuple[Path, 
     assert told["videos"] == []
 
 
+def test_where_the_encoder_came_from_is_told(
+    train_agent: Script,
+    evaluate_agent: Script,
+    evaluate: Callable[..., dict[str, Any]],
+    finished: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    options = ("--weights", finished[0], "--mode", "frozen", "--eval-episodes", 0)
+    train_agent(*TINY, *options, "--total-steps", ROLLOUT, "--run-dir", run)
+    capsys.readouterr()
+    evaluate_agent(run, "--episodes", 1)
+    told = capsys.readouterr().out
+    began = f'encoder:     began with "{finished[0]}" (SHA-256 '
+    assert began in told
+    assert f"algorithm ppo, step {3 * ROLLOUT}, env ALE/Breakout-v5, mode train)" in told
+    origin = evaluate(run, "--episodes", 1)["encoder_origin"]
+    assert origin["weights"] == str(finished[0])
+    assert evaluate(finished[0])["encoder_origin"] is None
+
+
 def test_a_run_in_progress_is_read_and_left_as_it_is(
     evaluate: Callable[..., dict[str, Any]], finished: tuple[Path, str], finished_copy: Path
 ) -> None:

@@ -11,16 +11,19 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+import torch
 from stable_baselines3 import DQN, PPO
 from tiny_trainings import Watched, tiny
 
 from agents.benchmark import peers
+from agents.benchmark.learners import our_agent
 from agents.benchmark.peers import (
     list_peers,
     peer_variants,
     register_peer,
     sb3_hyperparameters,
 )
+from agents.checkpoint import encoder_extractor
 from agents.config import TrainConfig, preset_config
 from envs.errors import UserError
 from envs.make import make_vec_env
@@ -39,7 +42,7 @@ def another(tmp_path: Path) -> Iterator[str]:
 
 
 def test_another_library_can_be_registered(another: str) -> None:
-    assert list_peers() == [another, "sb3"]
+    assert list_peers() == [another, "sb3", "uncached"]
     (make,) = peer_variants(another, tiny("ppo", num_envs=5)).values()
     assert make().least_steps == 5
     with pytest.raises(ValueError, match='"another" is already registered'):
@@ -49,7 +52,9 @@ def test_another_library_can_be_registered(another: str) -> None:
 
 
 def test_an_unknown_one_is_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match=r'unknown peer "sb2" \(known: sb3\). Did you mean "sb3"'):
+    with pytest.raises(
+        UserError, match=r'unknown peer "sb2" \(known: sb3, uncached\). Did you mean "sb3"'
+    ):
         peer_variants("sb2", tiny("ppo"))
 
 
@@ -139,3 +144,38 @@ def test_what_does_not_fit_into_memory_is_made_smaller(monkeypatch: pytest.Monke
 def test_colour_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="make grey observations: use --obs grey"):
         peer_variants("sb3", tiny("ppo", obs="rgb"))
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def test_a_frozen_encoder_is_measured_beside_itself_uncached(algo: Any) -> None:
+    options = {"pooling": "mean", "features_dim": 8}
+    config = tiny(
+        algo, mode="frozen", encoder="squeezenet1_1:features.3", encoder_options=options
+    ).resolve()
+    learners = [our_agent(config)]
+    learners += [
+        pickle.loads(pickle.dumps(make))() for make in peer_variants("uncached", config).values()
+    ]
+    seen: list[int] = []
+    for learner in learners:
+        model: Any = learner._model  # type: ignore[attr-defined]
+        extractor = encoder_extractor(model)
+        assert extractor is not None
+        trunk = extractor.encoder.trunk
+        before = [parameter.clone() for parameter in trunk.parameters()]
+        seen.append(0)
+
+        def count(_: Any, inputs: tuple[torch.Tensor]) -> None:
+            seen[-1] += len(inputs[0])
+
+        trunk.register_forward_pre_hook(count)
+        learner.learn(learner.warm_up_steps + learner.least_steps)
+        assert all(map(torch.equal, before, trunk.parameters()))
+        learner.close()
+    # For every minibatch again, not once for every frame.
+    assert seen[1] > 3 * seen[0] > 0
+
+
+def test_without_a_frozen_encoder_there_is_nothing_uncached() -> None:
+    with pytest.raises(UserError, match="is what --mode frozen is measured beside, not --mode tra"):
+        peer_variants("uncached", tiny("ppo"))

@@ -1,0 +1,60 @@
+"""What a training is told of a pretrained encoder: which options go together, and what is odd."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from envs.errors import UserError
+
+if TYPE_CHECKING:
+    from agents.config import TrainConfig
+
+
+def check_transfer(config: TrainConfig) -> None:
+    """Refuses options of transfer that contradict each other.
+
+    Raises:
+        UserError: they do; the line names them.
+    """
+    if not (math.isfinite(config.finetune_factor) and config.finetune_factor > 0):
+        raise UserError(f"--finetune-factor {config.finetune_factor} must be a positive number")
+    for option, value in (
+        ("--unfreeze-from", config.unfreeze_from),
+        ("--unfreeze-at-step", config.unfreeze_at_step),
+    ):
+        if value and config.mode != "finetune":
+            learns = "all of the encoder" if config.mode == "train" else "nothing of the encoder"
+            raise UserError(
+                f"{option} {value} is for --mode finetune: --mode {config.mode} learns {learns},"
+                " from the start to the end"
+            )
+    if config.unfreeze_at_step < 0:
+        raise UserError(f"--unfreeze-at-step {config.unfreeze_at_step} must be at least 0")
+    if config.unfreeze_at_step and config.unfreeze_at_step >= config.total_steps:
+        raise UserError(
+            f"--unfreeze-at-step {config.unfreeze_at_step} is not reached before the end at"
+            f" --total-steps {config.total_steps}: expected less, or --mode frozen"
+        )
+    if config.feature_dtype != "auto" and config.mode != "frozen":
+        raise UserError(
+            f"--feature-dtype {config.feature_dtype} is for the features that --mode frozen stores:"
+            f" --mode {config.mode} stores frames; expected auto"
+        )
+
+
+def notes_on_transfer(config: TrainConfig) -> list[str]:
+    """What is allowed, and worth a line since it may not be meant."""
+    notes = []
+    if config.weights == "none" and config.mode == "frozen":
+        notes.append("the frozen encoder is a random one: --weights says what else to start from")
+    if config.weights == "none" and config.mode == "finetune":
+        notes.append(
+            "the encoder to be fine-tuned is a random one: --weights says what else to start from"
+        )
+    if config.unfreeze_at_step:
+        notes.append(
+            f"the encoder stays as it is up to step {config.unfreeze_at_step:,}; frames are stored,"
+            " not features"
+        )
+    return notes
