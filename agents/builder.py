@@ -220,6 +220,7 @@ def _build_ppo(config: TrainConfig, common: dict[str, Any]) -> PPO:
         target_kl=options.target_kl,
         compile_update=config.compile == "on",
         overlap=config.overlap == "on",
+        cuda_graphs=config.compile != "off",
     )
 
 
