@@ -243,6 +243,7 @@ def _build_dqn(config: TrainConfig, common: dict[str, Any]) -> DQN:
         exploration_final_eps=options.exploration_final_eps,
         max_grad_norm=options.max_grad_norm,
         overlap=config.overlap == "on",
+        cuda_graphs=config.compile != "off",
     )
 
 
