@@ -1,14 +1,19 @@
-"""A network's copy for inference, its weights kept in the precision that it computes in."""
+"""Acting: a network's copy for inference, and PPO's play by it, step by step."""
 
 from __future__ import annotations
 
 import copy
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
+from agents.graphs import Graphed, Recorder, held_by, make_recorder
+from agents.observing import StackFollower, Stored
 from agents.policies import PixelActorCriticPolicy, PixelQNetwork
+from agents.stacking import push_frames
+from agents.staging import Readback, pinned
 
 Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
 
@@ -50,3 +55,171 @@ class InferenceCopy(Generic[Network]):
             learned = [*self.source.parameters(), *self.source.buffers()]
             with torch.no_grad():
                 torch._foreach_copy_(own, learned)
+
+
+class Player:
+    """Plays environments in lockstep by a policy: :meth:`act`, and :meth:`look` at what came of it.
+
+    Attributes:
+        observations: what the environments stand at, on the device, as ``stored`` has it.
+        actions, values, log_probs: what :meth:`act` made of it, on the device: int64, float32 and
+            float32 (environments,), values perhaps (environments, 1). To be used before the next
+            :meth:`look`.
+
+    Args:
+        policy: in evaluation mode.
+        stored: what it sees of frames.
+        device: of the policy.
+    """
+
+    observations: torch.Tensor
+    actions: torch.Tensor
+    values: torch.Tensor
+    log_probs: torch.Tensor
+
+    def __init__(
+        self, policy: PixelActorCriticPolicy, stored: Stored, device: torch.device
+    ) -> None:
+        self.policy = policy
+        self._follower = StackFollower(stored, device)
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is left to be captured as a graph."""
+        return True
+
+    def begin(self, observations: np.ndarray) -> None:
+        """Stands where it is not known how the environments came there.
+
+        To be called, too, when the policy has learned.
+
+        Args:
+            observations: uint8 (environments, depth * channels, height, width). The very array
+                that was looked at last is not brought to the device again.
+        """
+        self.observations = self._follower.begin(observations)
+
+    @torch.no_grad()
+    def act(self) -> np.ndarray:
+        """Actions int64 (environments,), drawn from the policy."""
+        self.actions, self.values, self.log_probs = self.policy(self.observations)
+        return self.actions.cpu().numpy()
+
+    def look(self, observations: np.ndarray, fresh: np.ndarray) -> None:
+        """Stands one step further.
+
+        Args:
+            observations: as for :meth:`begin`.
+            fresh: bool (environments,), whose stack began anew with this step.
+        """
+        self.observations = self._follower.follow(observations, fresh)
+
+    @torch.no_grad()
+    def values_here(self) -> torch.Tensor:
+        """Values of what the environments stand at, float32 (environments,) or (.., 1)."""
+        return self.policy.predict_values(self.observations)
+
+    @torch.no_grad()
+    def values_of_last(self, observations: np.ndarray, envs: np.ndarray) -> np.ndarray:
+        """Values, float32 (some environments,), of observations that were cut off.
+
+        Args:
+            observations: uint8 (some environments, depth * channels, height, width), one step on
+                from where they stand: to be asked before :meth:`look`.
+            envs: int64 (some environments,), which they are.
+        """
+        stacks = self._follower.last_of(observations, envs)
+        return self.policy.predict_values(stacks).flatten().cpu().numpy()
+
+
+class StagedPlayer(Player):
+    """A player for a GPU, which waits for it but once a step, and as late as possible.
+
+    Of observations only what is new goes there, through pinned memory; the stacks are kept where
+    they are used. A look sets the policy going at once, all of it as one graph: what the host does
+    before it asks for the actions takes no time.
+
+    Actions are drawn from a generator of its own, seeded by torch's for the host at every
+    :meth:`begin`: any graph's replay, as of an update in another thread, moves the places that
+    graphs read of torch's generator for the device.
+
+    Args:
+        recorder: captures a look; None runs it as it stands.
+    """
+
+    def __init__(
+        self,
+        policy: PixelActorCriticPolicy,
+        stored: Stored,
+        device: torch.device,
+        recorder: Recorder | None,
+    ) -> None:
+        super().__init__(policy, stored, device)
+        self._stored, self._device = stored, device
+        self._generator = torch.Generator(device)
+        self._readback = Readback(device)
+        self.observations = torch.empty(0, device=device)
+        self._held = held_by(policy)
+        self._step = Graphed(
+            self._push_and_decide,
+            "policy",
+            recorder,
+            reads=lambda: (self.observations, *self._held),
+            generators=[self._generator],
+        )
+        self._last_inputs: tuple[torch.Tensor, ...] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is left to be captured as a graph."""
+        return self._last_inputs is not None and self._step.ready(*self._last_inputs)
+
+    def begin(self, observations: np.ndarray) -> None:
+        """As :meth:`Player.begin`; sets the policy going."""
+        self._generator.manual_seed(int(torch.randint(2**62, ())))
+        stacks = self._follower.begin(observations)
+        if self.observations.shape != stacks.shape or self.observations.dtype != stacks.dtype:
+            self.observations = torch.empty_like(stacks, memory_format=torch.contiguous_format)
+        self.observations.copy_(stacks)
+        self._follower.stand_at(observations, self.observations)
+        # Once a rollout, and so not worth a graph of its own.
+        self._note(self._decide())
+
+    def act(self) -> np.ndarray:
+        """Actions int64 (environments,), drawn from the policy."""
+        return self._readback.wait()
+
+    def look(self, observations: np.ndarray, fresh: np.ndarray) -> None:
+        """As :meth:`Player.look`; sets the policy going."""
+        newest = pinned(self._stored.newest(observations), self._device)
+        self._last_inputs = (newest, pinned(fresh, self._device))
+        self._note(self._step(*self._last_inputs))
+        self._follower.stand_at(observations, self.observations)
+
+    def values_here(self) -> torch.Tensor:
+        """Values of what the environments stand at, float32 (environments, 1)."""
+        return self.values
+
+    def _push_and_decide(
+        self, newest: torch.Tensor, fresh: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        stacking, blank = self._stored.stacking, self._stored.blank
+        self.observations.copy_(push_frames(self.observations, newest, fresh, stacking, blank))
+        return self._decide()
+
+    @torch.no_grad()
+    def _decide(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.policy(self.observations, generator=self._generator)
+
+    def _note(self, decided: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+        self.actions, self.values, self.log_probs = decided
+        self._readback.start(self.actions)
+
+
+def make_player(
+    policy: PixelActorCriticPolicy, stored: Stored, device: torch.device, graphs: bool
+) -> Player:
+    """The player for a device; ``graphs`` as of :class:`StagedPlayer`'s recorder."""
+    if device.type == "cuda":
+        return StagedPlayer(policy, stored, device, make_recorder(device) if graphs else None)
+    return Player(policy, stored, device)

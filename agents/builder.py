@@ -227,6 +227,7 @@ def _build_ppo(config: TrainConfig, common: dict[str, Any]) -> PPO:
         target_kl=options.target_kl,
         compile_update=config.compile == "on",
         overlap=config.overlap == "on",
+        cuda_graphs=config.compile != "off",
     )
 
 
@@ -249,6 +250,7 @@ def _build_dqn(config: TrainConfig, common: dict[str, Any]) -> DQN:
         exploration_final_eps=options.exploration_final_eps,
         max_grad_norm=options.max_grad_norm,
         overlap=config.overlap == "on",
+        cuda_graphs=config.compile != "off",
     )
 
 

@@ -66,7 +66,7 @@ def save_checkpoint(
         "about": about or {},
     }
     save_tensors(directory / POLICY, model.policy.state_dict(), described)
-    _save_torch(model.policy.optimizer.state_dict(), directory / OPTIMIZER)
+    _save_torch(_optimizer_state(model.policy.optimizer), directory / OPTIMIZER)
     _save_torch(_torch_rng(model.device), directory / RNG)
     write_json_atomic(directory / STATE, {**_state(model), "extra": extra or {}})
     if replay and isinstance(model, DQN):
@@ -239,6 +239,14 @@ def _restore_rng(
     torch.set_rng_state(torch_rng["cpu"])
     if device.type == "cuda" and "cuda" in torch_rng:
         torch.cuda.set_rng_state(torch_rng["cuda"], device)
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        # A tensor where the step is captured as a graph, which is this machine's affair.
+        group["lr"] = float(group["lr"])
+    return state
 
 
 def _save_torch(value: Any, path: Path) -> None:

@@ -164,9 +164,10 @@ class TrainConfig:
     """auto (the GPU where there is one), cpu, cuda, cuda:1 ..."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the encoder; auto takes bf16 where the device is fast at it."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "on", "graph", "off"] = "auto"
     """Whether PPO's update is compiled; auto does so on a CPU, for runs long enough to gain by it,
-    where there is a C++ compiler."""
+    where there is a C++ compiler. On a GPU acting and updates are captured as CUDA graphs, too,
+    unless it is off; graph, which auto takes there, compiles nothing."""
     overlap: Literal["auto", "on", "off"] = "auto"
     """Whether the agent plays on while it learns from what came before, by a policy one update
     older; auto does not."""
@@ -222,7 +223,7 @@ class TrainConfig:
         _check_choice("protocol", self.protocol, sorted(PROTOCOLS))
         _check_choice("obs", self.obs, ("grey", "rgb"))
         _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
-        _check_choice("compile", self.compile, ("auto", "on", "off"))
+        _check_choice("compile", self.compile, ("auto", "on", "graph", "off"))
         _check_choice("overlap", self.overlap, ("auto", "on", "off"))
         _check_choice("track", self.track, ("disabled", "offline", "online"))
         _check_choice("mode", self.mode, ("train", "finetune", "frozen"))
@@ -258,11 +259,14 @@ class TrainConfig:
             num_threads=self.num_threads or usable_cores(),
         )
 
-    def _resolve_compile(self, device: str) -> Literal["on", "off"]:
-        if self.compile != "auto":
-            return self.compile
-        worth_it = self.algo == "ppo" and self.total_steps >= LEAST_STEPS_TO_COMPILE
-        return "on" if worth_it and device == "cpu" and can_compile() else "off"
+    def _resolve_compile(self, device: str) -> Literal["on", "graph", "off"]:
+        if device != "cpu":
+            return "graph" if self.compile == "auto" else self.compile
+        if self.compile == "auto":
+            worth_it = self.algo == "ppo" and self.total_steps >= LEAST_STEPS_TO_COMPILE
+            return "on" if worth_it and can_compile() else "off"
+        # A CPU has no graphs.
+        return "off" if self.compile == "graph" else self.compile
 
 
 # Sources: "zoo" is rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari"; "sb3" the

@@ -32,7 +32,8 @@ from agents.background import Background
 from agents.memory import choose_place
 from agents.observing import Pixels
 from agents.policies import PixelDQNPolicy
-from agents.q_learning import QBatch, bootstrap, q_update
+from agents.q_learning import QBatch
+from agents.q_steps import QSteps
 from agents.replay import FrameReplay
 from agents.sampling import NStepReturns, UniformSampler
 from agents.support import (
@@ -78,6 +79,9 @@ class DQN(LearningRateFactors, SB3DQN):
             network moved, where they are without. ``on_rollout_start`` then fires while updates
             are under way: a callback that looks at the policy calls :meth:`finish_update` first,
             as ``predict``, ``save`` and ``learn``'s end do. A log tells of what is finished.
+        cuda_graphs: whether, on a GPU that holds the replay, too, acting, sampling and a gradient
+            step are each captured as a graph and replayed (:class:`~agents.graphs.Graphed`). The
+            first updates, in which this happens, are not overlapped.
 
     Raises:
         UserError: For what is not supported: other spaces, other buffers, normalising wrappers,
@@ -120,6 +124,7 @@ class DQN(LearningRateFactors, SB3DQN):
         *,
         replay_device: str = "auto",
         overlap: bool = False,
+        cuda_graphs: bool = True,
     ) -> None:
         if replay_buffer_class is not None or replay_buffer_kwargs:
             raise UserError("replay_buffer_class is not supported: frames are stored by our own")
@@ -132,6 +137,7 @@ class DQN(LearningRateFactors, SB3DQN):
             vec_env = env if isinstance(env, VecEnv) else None
             check_images_and_discrete_actions(env.observation_space, env.action_space, vec_env)
         self.replay_device, self.overlap = replay_device, overlap
+        self.cuda_graphs = cuda_graphs
         super().__init__(
             policy,
             env,
@@ -210,6 +216,7 @@ class DQN(LearningRateFactors, SB3DQN):
         if self.replay_buffer is not None:
             device = self.replay_buffer.device
             self.replay_buffer.sampler = UniformSampler(device, self._sampler_seed)
+            self._set_up_steps()
 
     @property
     def exploration_state(self) -> dict[str, Any]:
@@ -245,12 +252,26 @@ class DQN(LearningRateFactors, SB3DQN):
             )
             self._returns = NStepReturns(self.n_steps, self.gamma, device)
             self._replay_follows = False
+            self._set_up_steps()
         elif self.replay_buffer.stacking != stacking:
             raise UserError(
                 f"the replay holds stacks of {self.replay_buffer.stacking},"
                 f" the environment now makes {stacking}"
             )
         return self.replay_buffer
+
+    def _set_up_steps(self) -> None:
+        assert self.replay_buffer is not None
+        self._steps = QSteps(
+            self.q_net,
+            self.policy.optimizer,
+            target=self._target.network,
+            actor=self._actor.network,
+            replay=self.replay_buffer,
+            returns=self._returns,
+            max_grad_norm=self.max_grad_norm,
+            graphs=self.cuda_graphs,
+        )
 
     def save_replay_buffer(self, path: str | Path) -> None:  # type: ignore[override]
         """Writes the replay as safetensors; nothing is pickled. See :meth:`FrameReplay.save`."""
@@ -420,16 +441,10 @@ class DQN(LearningRateFactors, SB3DQN):
         actions = rng.integers(self.action_space.n, size=n_envs)
         if coins.all():
             return actions
-        with torch.no_grad():
-            greedy = self._actor.network(self._observations(replay)).argmax(dim=1)
-        return np.where(coins, actions, greedy.cpu().numpy())
-
-    def _observations(self, replay: FrameReplay) -> torch.Tensor:
-        """What every environment stands at, as the network takes it."""
-        if self.device.type == "cpu" and isinstance(replay.stored, Pixels):
-            return torch.as_tensor(self._last_obs)
-        # The newest frames are already on the device, or as near as they will be.
-        return replay.newest_observations().to(self.device)
+        assert isinstance(self._last_obs, np.ndarray)
+        at_hand = self.device.type == "cpu" and isinstance(replay.stored, Pixels)
+        greedy = self._steps.choose(self._last_obs if at_hand else None)
+        return np.where(coins, actions, greedy)
 
     def _on_step(self) -> None:
         """Updates the target network where it is due, and the exploration rate."""
@@ -454,30 +469,27 @@ class DQN(LearningRateFactors, SB3DQN):
 
         With ``overlap`` it only begins to, once the updates before are finished.
         """
-        batches: Iterable[QBatch] = (self._sample(batch_size) for _ in range(gradient_steps))
+        steps = self._steps
+        batches: Iterable[QBatch] = (steps.draw(batch_size) for _ in range(gradient_steps))
         if self._background is not None:
             # Now, before more steps are stored, and beside the updates before.
-            batches = list(batches)
+            batches = steps.draw_all(batch_size, gradient_steps)
         self.finish_update()
         self.policy.set_training_mode(True)
         unfreeze_when_due(self.q_net, self.policy.unfreeze_at_step, self.num_timesteps)
+        steps.prepare()
         self._update_learning_rate(self.policy.optimizer)
         update = partial(self._update, batches)
-        if self._background is None:
+        if self._background is None or not steps.ready(batch_size, next(iter(batches))):
+            # While something is captured as a graph, nothing else may go on.
             self._note_losses(update())
             return
         self._actor.follow()
         self._background.start(update)
 
-    def _sample(self, batch_size: int) -> QBatch:
-        assert self.replay_buffer is not None
-        batch = self.replay_buffer.sample(batch_size, self._returns).to(self.device)
-        return bootstrap(self._target.network, batch)
-
     def _update(self, batches: Iterable[QBatch]) -> list[torch.Tensor]:
         """A gradient step on each batch; their losses."""
-        optimizer = self.policy.optimizer
-        return [q_update(self.q_net, optimizer, batch, self.max_grad_norm) for batch in batches]
+        return [self._steps.learn(batch) for batch in batches]
 
     @property
     def _updating(self) -> bool:
@@ -556,5 +568,5 @@ class DQN(LearningRateFactors, SB3DQN):
     def _excluded_save_params(self) -> list[str]:
         # Rebuilt when a saved model is loaded: a thread, for one, cannot be pickled.
         networks = ["_actor", "_target", "batch_norm_stats", "batch_norm_stats_target"]
-        others = ["_loss_sum", "_returns", "_background"]
+        others = ["_loss_sum", "_returns", "_steps", "_background"]
         return [*super()._excluded_save_params(), *others, *networks]

@@ -7,6 +7,7 @@ import torch
 
 from agents.observing import Stored
 from agents.stacking import stack_frames
+from agents.staging import upload
 
 
 class FrameRing:
@@ -84,10 +85,6 @@ class FrameRing:
             blank = blank.to(self.frames.device)
         return stack_frames(self.frames, self.ages, rows, envs, self.stacking, blank)
 
-    def newest(self) -> torch.Tensor:
-        """The newest observation of every environment, as ``stack`` returns them."""
-        return self.stack(self._upload(self.pushed - 1), self._upload(self._all_envs))
-
     def holds(self, numbers: np.ndarray) -> np.ndarray:
         """Whether observations can still be rebuilt; bool (environments,).
 
@@ -115,4 +112,4 @@ class FrameRing:
             assert not len(held) or held[-1] == self._newest_ages[env]
 
     def _upload(self, array: np.ndarray | torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(array, device=self.frames.device)
+        return upload(array, self.frames.device)

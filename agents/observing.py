@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from agents.stacking import push_frames
+from agents.staging import upload
 from envs.stacking import FrameStacking
 from rlcnn.encoders import Encoder
 from rlcnn.encoders.stored import encode_for_storage, storage_layout
@@ -116,7 +118,7 @@ class FrozenFeatures:
         return self._encode(frames).view(n, -1, 1, 1)
 
     def _encode(self, frames: np.ndarray) -> torch.Tensor:
-        pixels = torch.as_tensor(frames, device=self._device)
+        pixels = upload(frames, self._device)
         with (
             torch.no_grad(),
             torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast),
@@ -153,7 +155,7 @@ class StackFollower:
                 that was followed last is not looked at again.
         """
         if observations is not self._seen:
-            self._see(observations, self._stored.stacks(observations))
+            self.stand_at(observations, self._stored.stacks(observations))
         return self._stacks
 
     def follow(self, observations: np.ndarray, fresh: np.ndarray) -> torch.Tensor:
@@ -164,10 +166,10 @@ class StackFollower:
             fresh: bool (environments,), whose stack began anew with this step.
         """
         if isinstance(self._stored, Pixels):
-            self._see(observations, observations)
+            self.stand_at(observations, observations)
         else:
             newest = self._stored.newest(observations)
-            self._see(observations, self._pushed(self._stacks, newest, fresh))
+            self.stand_at(observations, self._pushed(self._stacks, newest, fresh))
         return self._stacks
 
     def last_of(self, observations: np.ndarray, envs: np.ndarray) -> torch.Tensor:
@@ -178,23 +180,22 @@ class StackFollower:
             envs: int64 (some environments,), which they are.
         """
         if isinstance(self._stored, Pixels):
-            return torch.as_tensor(observations, device=self._device)
-        stacks = self._stacks[torch.as_tensor(envs, device=self._device)]
+            return upload(observations, self._device)
+        stacks = self._stacks[upload(envs, self._device)]
         return self._pushed(stacks, self._stored.newest(observations), np.zeros(len(envs), bool))
 
-    def _see(self, observations: np.ndarray, stacks: np.ndarray | torch.Tensor) -> None:
+    def stand_at(self, observations: np.ndarray, stacks: np.ndarray | torch.Tensor) -> None:
+        """Takes note of where they stand.
+
+        Args:
+            observations: as for ``begin``.
+            stacks: what is stored of their frames.
+        """
         self._seen = observations
         self._stacks = torch.as_tensor(stacks, device=self._device)
 
     def _pushed(
         self, stacks: torch.Tensor, newest: torch.Tensor, fresh: np.ndarray
     ) -> torch.Tensor:
-        depth, blank = self._stored.stacking.depth, self._stored.blank
-        pushed = torch.cat((stacks[:, newest.shape[1] :], newest), dim=1)
-        began = np.flatnonzero(fresh)
-        if depth > 1 and len(began):
-            envs = torch.as_tensor(began, device=self._device)
-            first = newest[envs]
-            before = first if blank is None else blank.expand_as(first)
-            pushed[envs] = torch.cat((before.repeat(1, depth - 1, 1, 1), first), dim=1)
-        return pushed
+        began = upload(fresh, self._device)
+        return push_frames(stacks, newest, began, self._stored.stacking, self._stored.blank)

@@ -170,16 +170,22 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         return self.action_net(latent_pi), self.value_net(latent_vf).squeeze(-1)
 
     def forward(
-        self, obs: torch.Tensor, deterministic: bool = False
+        self,
+        obs: torch.Tensor,
+        deterministic: bool = False,
+        generator: torch.Generator | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Actions int64 (batch,), values float32 (batch, 1), their log probabilities (batch,)."""
+        """Actions int64 (batch,), values float32 (batch, 1), their log probabilities (batch,).
+
+        Actions are drawn from ``generator``, by default torch's own.
+        """
         logits, values = self.logits_and_values(obs)
         log_probs = logits.log_softmax(dim=1)
         if deterministic:
             actions = log_probs.argmax(dim=1)
         else:
             # The exponential race: argmax(p / e), e ~ Exp(1), is a draw from p without a host sync.
-            race = torch.empty_like(log_probs).exponential_()
+            race = torch.empty_like(log_probs).exponential_(generator=generator)
             actions = (log_probs - race.log()).argmax(dim=1)
         return actions, values[:, None], log_probs.gather(1, actions[:, None]).squeeze(1)
 

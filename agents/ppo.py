@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,14 +14,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
-from torch.nn import functional
 
-from agents.acting import InferenceCopy
+from agents.acting import InferenceCopy, Player, make_player
 from agents.background import Background
-from agents.compilation import Compiled
-from agents.observing import StackFollower
 from agents.policies import PixelActorCriticPolicy
-from agents.rollout import FrameRollout, RolloutBatch
+from agents.ppo_update import METRICS, Learner, Objective, UpdateReport, check_minibatches
+from agents.rollout import FrameRollout
 from agents.support import (
     LearningRateFactors,
     check_images_and_discrete_actions,
@@ -32,22 +28,6 @@ from agents.support import (
 from agents.transfer import frozen_state, unfreeze_when_due, without_weights
 from envs.errors import UserError
 from envs.stacking import FrameStacking, frame_stacking
-
-METRICS = (
-    "loss",
-    "policy_gradient_loss",
-    "value_loss",
-    "entropy_loss",
-    "approx_kl",
-    "clip_fraction",
-)
-
-
-class UpdateReport(NamedTuple):
-    """What an update tells of itself."""
-
-    figures: torch.Tensor  # means of METRICS over its minibatches, and the explained variance
-    epochs: int  # begun, whether or not ``target_kl`` ended them
 
 
 class PPO(LearningRateFactors, SB3PPO):
@@ -79,6 +59,10 @@ class PPO(LearningRateFactors, SB3PPO):
             are those it acted by). ``on_rollout_start`` then fires while the update is under way:
             a callback that looks at the policy calls :meth:`finish_update` first, as ``predict``,
             ``save`` and ``learn``'s end do. Two rollouts are held in memory.
+        cuda_graphs: whether, on a GPU, what is done over and over is captured as a graph and
+            replayed (:class:`~agents.graphs.Graphed`): acting, and a minibatch's update, though
+            not with ``target_kl``, which asks the device about each of them. The first updates, in
+            which this happens, are not overlapped.
 
     Raises:
         UserError: For what is not supported: generalised state-dependent exploration, other
@@ -120,6 +104,7 @@ class PPO(LearningRateFactors, SB3PPO):
         *,
         compile_update: bool = False,
         overlap: bool = False,
+        cuda_graphs: bool = True,
     ) -> None:
         if use_sde:
             raise UserError("use_sde is not supported: it explores continuous actions")
@@ -132,8 +117,9 @@ class PPO(LearningRateFactors, SB3PPO):
             check_images_and_discrete_actions(env.observation_space, env.action_space, vec_env)
             if _init_setup_model:
                 n_envs = vec_env.num_envs if vec_env else 1
-                _check_minibatches(n_envs, n_steps, batch_size, normalize_advantage)
+                check_minibatches(n_envs, n_steps, batch_size, normalize_advantage)
         self.compile_update, self.overlap = compile_update, overlap
+        self.cuda_graphs = cuda_graphs
         super().__init__(
             policy,
             env,
@@ -161,7 +147,7 @@ class PPO(LearningRateFactors, SB3PPO):
 
     def _setup_model(self) -> None:
         check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
-        _check_minibatches(self.n_envs, self.n_steps, self.batch_size, self.normalize_advantage)
+        check_minibatches(self.n_envs, self.n_steps, self.batch_size, self.normalize_advantage)
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}
         super()._setup_model()
@@ -171,14 +157,11 @@ class PPO(LearningRateFactors, SB3PPO):
         self._background: Background[UpdateReport] | None = None
         if self.overlap:
             self._background = Background(self.device, max(1, torch.get_num_threads() - 1))
-        self._minibatch_loss: Callable[..., tuple[torch.Tensor, torch.Tensor]] = (
-            Compiled(self._loss, "update") if self.compile_update else self._loss
-        )
 
     def _excluded_save_params(self) -> list[str]:
         # Rebuilt when a saved model is loaded: neither compiled code nor a thread can be pickled.
-        rebuilt = ["_minibatch_loss", "_actor", "_background", "_spare_rollout", "_follower"]
-        return [*super()._excluded_save_params(), *rebuilt, "_seen_by"]
+        rebuilt = ["_learner", "_actor", "_background", "_spare_rollout", "_player", "_seen_by"]
+        return [*super()._excluded_save_params(), *rebuilt]
 
     def _stacking(self) -> FrameStacking:
         if self.env is not None:
@@ -202,7 +185,6 @@ class PPO(LearningRateFactors, SB3PPO):
         stacking = self._stacking()
         stored = self._actor.network.what_to_store(stacking)
         self._seen_by = frozen_state(self.policy)
-        self._follower = StackFollower(stored, self.device)
         rollouts = [
             FrameRollout(
                 self.n_steps,
@@ -218,6 +200,8 @@ class PPO(LearningRateFactors, SB3PPO):
             for _ in range(2 if self.overlap else 1)
         ]
         self.rollout_buffer, self._spare_rollout = rollouts[0], rollouts[-1]
+        self._learner: Learner | None = None
+        self._player: Player | None = None
 
     def learn(
         self,
@@ -289,12 +273,27 @@ class PPO(LearningRateFactors, SB3PPO):
             self.policy.set_training_mode(False)
             self._actor.follow()
         acting = self._actor.network
+        if self._player is None or self._player.policy is not acting:
+            stored = rollout_buffer.stored
+            self._player = make_player(acting, stored, self.device, self.cuda_graphs)
+        player = self._player
         assert isinstance(self._last_obs, np.ndarray)
-        observations = self._follower.begin(self._last_obs)
-        for _ in range(n_rollout_steps):
-            with torch.no_grad():
-                actions, values, log_probs = acting(observations)
-            new_obs, rewards, dones, infos = env.step(actions.cpu().numpy())
+        player.begin(self._last_obs)
+        for step in range(n_rollout_steps):
+            actions = player.act()
+            env.step_async(actions)
+            # While the games are played.
+            rollout_buffer.store(
+                player.observations, stack_starts, player.actions, player.values, player.log_probs
+            )
+            # As callbacks find them: the player's own are those of the next step by then.
+            values, log_probs = rollout_buffer.values[step], rollout_buffer.log_probs[step]
+            new_obs, rewards, dones, infos = env.step_wait()
+            assert isinstance(new_obs, np.ndarray)
+            truncated, beyond = self._values_beyond(player, dones, infos)
+            stack_starts = _fresh_stacks(dones, infos)
+            # Before the rest, which the host does while a GPU is acting.
+            player.look(new_obs, stack_starts)
 
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
@@ -305,42 +304,28 @@ class PPO(LearningRateFactors, SB3PPO):
                 return False
 
             self._update_info_buffer(infos, dones)
-            self._bootstrap_truncated(rewards, dones, infos)
-            rollout_buffer.add(
-                observations,
-                stack_starts,
-                actions,
-                rewards,
-                self._last_episode_starts,  # type: ignore[arg-type]
-                values,
-                log_probs,
-            )
+            rewards[truncated] += self.gamma * beyond
+            rollout_buffer.add(rewards, self._last_episode_starts)  # type: ignore[arg-type]
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
-            stack_starts = _fresh_stacks(dones, infos)
-            assert isinstance(new_obs, np.ndarray)
-            observations = self._follower.follow(new_obs, stack_starts)
 
-        with torch.no_grad():
-            values = acting.predict_values(observations)
-        rollout_buffer.compute_returns_and_advantage(last_values=values, dones=dones)
+        rollout_buffer.compute_returns_and_advantage(last_values=player.values_here(), dones=dones)
 
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
-    def _bootstrap_truncated(
-        self, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
-    ) -> None:
-        """Adds the value of what a time limit cut off to the reward before it (Pardo 2018)."""
+    @staticmethod
+    def _values_beyond(
+        player: Player, dones: np.ndarray, infos: list[dict[str, Any]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which environments a time limit cut off, and the value of what it cut (Pardo 2018)."""
         truncated = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated")]
         if not truncated:
-            return
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
         last = np.stack([infos[i]["terminal_observation"] for i in truncated])
-        observations = self._follower.last_of(last, np.array(truncated))
-        with torch.no_grad():
-            values = self._actor.network.predict_values(observations)
-        rewards[truncated] += self.gamma * values.flatten().cpu().numpy()
+        envs = np.array(truncated)
+        return envs, player.values_of_last(last, envs)
 
     def train(self) -> None:
         """Learns ``n_epochs`` times from the rollout, in shuffled minibatches.
@@ -348,12 +333,19 @@ class PPO(LearningRateFactors, SB3PPO):
         With ``overlap`` it only begins to, once the update before is finished.
         """
         self.finish_update()
-        update = self._prepare_update(self.rollout_buffer)
-        if self._background is None:
+        rollout = self.rollout_buffer
+        learner = self._prepare_learner()
+        # Drawn here, so that nothing else ever draws from the generator in between.
+        transitions = rollout.buffer_size * rollout.n_envs
+        orders = [torch.randperm(transitions, device=self.device) for _ in range(self.n_epochs)]
+        update = partial(learner.update, rollout, orders, self.batch_size)
+        ready = learner.ready(rollout, self.batch_size) and self._player_ready
+        if self._background is None or not ready:
+            # While something is captured as a graph, nothing else may go on.
             self._record_training(update())
-            return
-        self._actor.follow()
-        self._background.start(update)
+        else:
+            self._actor.follow()
+            self._background.start(update)
         self.rollout_buffer, self._spare_rollout = self._spare_rollout, self.rollout_buffer
 
     @property
@@ -361,6 +353,10 @@ class PPO(LearningRateFactors, SB3PPO):
         """What rollouts take in memory, of which there are two with ``overlap``."""
         rollouts = {id(rollout): rollout for rollout in (self.rollout_buffer, self._spare_rollout)}
         return sum(rollout.nbytes for rollout in rollouts.values())
+
+    @property
+    def _player_ready(self) -> bool:
+        return self._player is None or self._player.ready
 
     @property
     def _updating(self) -> bool:
@@ -375,97 +371,40 @@ class PPO(LearningRateFactors, SB3PPO):
         if self._background is not None and self._background.busy:
             self._record_training(self._background.finish())
 
-    def _prepare_update(self, rollout: FrameRollout) -> Callable[[], UpdateReport]:
-        """Everything an update takes from outside, read before it begins."""
+    def _prepare_learner(self) -> Learner:
+        """What updates, with everything it takes from outside as it is now."""
         self.policy.set_training_mode(True)
         unfreeze_when_due(self.policy, self.policy.unfreeze_at_step, self.num_timesteps)
-        self._update_learning_rate(self.policy.optimizer)
-        clip_range = self._scheduled("clip_range", self.clip_range)
+        objective = Objective(
+            normalize_advantage=self.normalize_advantage,
+            clip_values=self.clip_range_vf is not None,
+            vf_coef=self.vf_coef,
+            max_grad_norm=self.max_grad_norm,
+            target_kl=self.target_kl,
+        )
+        if self._learner is None or (self.policy, objective) != (
+            self._learner.policy,
+            self._learner.objective,
+        ):
+            self._learner = Learner(
+                self.policy, objective, compiled=self.compile_update, graphs=self.cuda_graphs
+            )
         clip_range_vf = None
         if self.clip_range_vf is not None:
             clip_range_vf = self._scheduled("clip_range_vf", self.clip_range_vf)
-        ent_coef = self._scheduled("ent_coef", self.ent_coef)
-        transitions = rollout.buffer_size * rollout.n_envs
-        # Drawn here, so that nothing else ever draws from the generator in between.
-        orders = [torch.randperm(transitions, device=self.device) for _ in range(self.n_epochs)]
-        return partial(self._update, rollout, orders, clip_range, clip_range_vf, ent_coef)
+        self._learner.set_coefficients(
+            clip_range=self._scheduled("clip_range", self.clip_range),
+            clip_range_vf=clip_range_vf,
+            ent_coef=self._scheduled("ent_coef", self.ent_coef),
+        )
+        self._update_learning_rate(self.policy.optimizer)
+        return self._learner
 
-    def _update(
-        self,
-        rollout: FrameRollout,
-        orders: list[torch.Tensor],
-        clip_range: torch.Tensor,
-        clip_range_vf: torch.Tensor | None,
-        ent_coef: torch.Tensor,
-    ) -> UpdateReport:
-        """One epoch for each of ``orders``, int64 (transitions,), or fewer by ``target_kl``."""
-        metrics: list[torch.Tensor] = []
-        epochs, stopped = 0, False
-        for order in orders:
-            epoch_began = len(metrics)
-            for indices in order.split(self.batch_size):
-                loss, minibatch_metrics = self._minibatch_loss(
-                    rollout.batch(indices), clip_range, clip_range_vf, ent_coef
-                )
-                metrics.append(minibatch_metrics)
-                if self.target_kl is not None:
-                    approx_kl = minibatch_metrics[METRICS.index("approx_kl")]
-                    if stopped := bool(approx_kl > 1.5 * self.target_kl):
-                        break
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                self.policy.optimizer.step()
-            epochs += 1
-            if stopped:
-                break
-
-        means = torch.stack(metrics).mean(dim=0)
-        # Over the last epoch's minibatches only, as in stable-baselines3.
-        kl = METRICS.index("approx_kl")
-        means[kl] = torch.stack(metrics[epoch_began:])[:, kl].mean()
-        unexplained = (rollout.returns - rollout.values).var() / rollout.returns.var()
-        return UpdateReport(torch.cat([means, (1 - unexplained)[None]]), epochs)
-
-    def _scheduled(self, name: str, value: Any) -> torch.Tensor:
+    def _scheduled(self, name: str, value: Any) -> float:
         if callable(value):
             value = value(self._current_progress_remaining)
             self.logger.record(f"train/{name}", value)
-        # As a tensor: a float that changes would be compiled anew each time.
-        return torch.tensor(value, device=self.device)
-
-    def _loss(
-        self,
-        batch: RolloutBatch,
-        clip_range: torch.Tensor,
-        clip_range_vf: torch.Tensor | None,
-        ent_coef: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The clipped surrogate objective (Schulman et al. 2017, equation 9), and ``METRICS``."""
-        values, log_prob, entropy = self.policy.evaluate_actions(batch.observations, batch.actions)
-        values = values.flatten()
-        advantages = batch.advantages
-        if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
-        log_ratio = log_prob - batch.old_log_prob
-        ratio = log_ratio.exp()
-        clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
-        policy_loss = -torch.min(advantages * ratio, advantages * clipped_ratio).mean()
-
-        if clip_range_vf is not None:
-            change = (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-            values = batch.old_values + change
-        value_loss = functional.mse_loss(batch.returns, values)
-        entropy_loss = -entropy.mean()
-        loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
-
-        with torch.no_grad():
-            # The low-variance estimator of the divergence: (r - 1) - log r.
-            approx_kl = (ratio - 1 - log_ratio).mean()
-            clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
-            metrics = (loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction)
-            return loss, torch.stack(metrics)
+        return float(value)
 
     def _record_training(self, report: UpdateReport) -> None:
         self._n_updates += report.epochs
@@ -512,30 +451,3 @@ def _fresh_stacks(dones: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
     for i in np.flatnonzero(dones):
         starts[i] = not infos[i].get("life_loss", False)
     return starts
-
-
-def _check_minibatches(n_envs: int, n_steps: int, batch_size: int, normalize: bool) -> None:
-    for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
-    if normalize and batch_size == 1:
-        raise UserError(
-            "batch_size 1 has no spread to normalize advantages by: it must be at least 2,"
-            " or normalize_advantage off"
-        )
-    rollout = n_envs * n_steps
-    if rollout % batch_size:
-        raise UserError(
-            f"batch_size {batch_size} does not divide the rollout of {rollout} steps"
-            f" ({n_envs} environments x {n_steps} steps);"
-            f" the nearest that does is {_nearest_divisor(rollout, batch_size)}"
-        )
-
-
-def _nearest_divisor(number: int, wanted: int) -> int:
-    wanted = min(wanted, number)
-    for distance in itertools.count():
-        for divisor in (wanted - distance, wanted + distance):
-            if divisor > 0 and number % divisor == 0:
-                return divisor
-    raise AssertionError("1 divides every number")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from agents.graphs import steps_capturable
 from agents.replay import ReplayBatch
 
 
@@ -53,5 +54,6 @@ def q_update(
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(q_net.parameters(), max_grad_norm)
-    optimizer.step()
+    with steps_capturable(optimizer):
+        optimizer.step()
     return loss.detach()

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from agents.frames import FrameRing
 from agents.observing import Pixels, Stored
 from agents.sampling import NStepReturns, UniformSampler
+from agents.staging import upload
 from agents.support import check_stacking
 from envs.errors import UserError
 from envs.stacking import FrameStacking
@@ -191,7 +192,7 @@ class FrameReplay:
         values = (self._host_numbers[row], actions, rewards, terminated, truncated)
         columns = (self.numbers, self.actions, self.rewards, self.terminated, self.truncated)
         for column, value in zip(columns, values, strict=True):
-            column[row].copy_(torch.as_tensor(value))
+            column[row].copy_(upload(value, self.device))
 
         cut_off = np.flatnonzero(truncated)
         if len(cut_off):
@@ -201,9 +202,18 @@ class FrameReplay:
         self.pos += 1
         self._drop_overwritten()
 
-    def newest_observations(self) -> torch.Tensor:
-        """What every environment stands at, (environments, depth * channels, h, w), as stored."""
-        return self.ring.newest()
+    @property
+    def newest_numbers(self) -> np.ndarray:
+        """The number of the newest frame of every environment, int64 (environments,)."""
+        return self.ring.pushed - 1
+
+    def observations(self, numbers: torch.Tensor) -> torch.Tensor:
+        """An observation of every environment, (environments, depth * channels, h, w), as stored.
+
+        Args:
+            numbers: int64 (environments,), of their newest frames, on ``device``.
+        """
+        return self.ring.stack(numbers, torch.arange(self.n_envs, device=numbers.device))
 
     def sample(self, batch_size: int, returns: NStepReturns) -> ReplayBatch:
         """A batch drawn by ``sampler``, on ``device``.
@@ -232,6 +242,10 @@ class FrameReplay:
         observations, next_observations = self.ring.stack(both, envs.repeat(2)).chunk(2)
         actions = self.actions.view(-1)[start].long()
         return ReplayBatch(observations, actions, rewards, next_observations, discounts)
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that lies on ``device``; none of them is ever replaced by another."""
+        return [*self._tensors().values(), self._bounds]
 
     def save(self, path: str | Path) -> None:
         """Writes everything to a safetensors file, whole or not at all; only what is filled.
@@ -317,7 +331,7 @@ class FrameReplay:
         self._update_bounds()
 
     def _update_bounds(self) -> None:
-        self._bounds.copy_(torch.from_numpy(np.concatenate([[self.pos], self.first])))
+        self._bounds.copy_(upload(np.concatenate([[self.pos], self.first]), self.device))
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         return {

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from agents.observing import Pixels, Stored
 from agents.stacking import stack_frames
+from agents.staging import upload
 from agents.support import check_stacking
 from envs.stacking import FrameStacking
 
@@ -94,33 +95,31 @@ class FrameRollout:
     @property
     def nbytes(self) -> int:
         """Bytes held, frames and everything else."""
-        return sum(t.nbytes for t in vars(self).values() if isinstance(t, torch.Tensor))
+        return sum(tensor.nbytes for tensor in self.tensors())
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that lies on the device; none of them is ever replaced by another."""
+        return [held for held in vars(self).values() if isinstance(held, torch.Tensor)]
 
     def reset(self) -> None:
         """Forgets all steps; the next one added brings its whole stack along."""
         self.pos = 0
 
-    def add(
+    def store(
         self,
         observations: torch.Tensor,
         stack_starts: np.ndarray,
         actions: torch.Tensor,
-        rewards: np.ndarray,
-        episode_starts: np.ndarray,
         values: torch.Tensor,
         log_probs: torch.Tensor,
     ) -> None:
-        """Adds one step of every environment; after the last one all are on the device.
+        """Stores what every environment acted on and how, before it is known what came of it.
 
         Args:
             observations: (environments, depth * channels, height, width), what was acted on, as
                 ``stored`` has it.
             stack_starts: bool (environments,), whether that observation began a fresh stack.
             actions: int64 (environments,).
-            rewards: float32 (environments,).
-            episode_starts: bool (environments,), whether the step before was the last of an
-                episode, so that no value is carried back over it. A lost life sets this, but not
-                ``stack_starts``.
             values: float32 (environments,) or (environments, 1).
             log_probs: float32 (environments,).
         """
@@ -138,6 +137,16 @@ class FrameRollout:
         self.actions[self.pos] = actions
         self.values[self.pos] = values.flatten()
         self.log_probs[self.pos] = log_probs
+
+    def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
+        """Completes the step that was stored; after the last one all are on the device.
+
+        Args:
+            rewards: float32 (environments,).
+            episode_starts: bool (environments,), whether the step before was the last of an
+                episode, so that no value is carried back over it. A lost life sets this, but not
+                ``stack_starts``.
+        """
         self._told["rewards"].numpy()[self.pos] = rewards
         self._told["episode_starts"].numpy()[self.pos] = episode_starts
         self.pos += 1
@@ -160,7 +169,7 @@ class FrameRollout:
             dones: bool (environments,), whether the last step ended an episode.
         """
         next_values = last_values.flatten()
-        carry_on = 1.0 - torch.as_tensor(dones, dtype=torch.float32, device=self.device)
+        carry_on = 1.0 - upload(dones, self.device).float()
         advantage = torch.zeros_like(next_values)
         for step in reversed(range(self.buffer_size)):
             delta = self.rewards[step] + self.gamma * next_values * carry_on - self.values[step]

@@ -40,7 +40,7 @@ def stack_frames(
     stack = stack.view(len(rows), stacking.depth, *frames.shape[2:])
     if stacking.padding == "zeros":
         before = back > age
-        if stack.device.type == "cpu":
+        if may_look(stack):
             # Few frames are: to look for them first is cheaper than to go through all pixels.
             stack[before.nonzero(as_tuple=True)] = 0 if blank is None else blank
         elif blank is None:
@@ -48,3 +48,34 @@ def stack_frames(
         else:
             stack = torch.where(before[:, :, None, None, None], blank, stack)
     return stack.flatten(1, 2)
+
+
+def push_frames(
+    stacks: torch.Tensor,
+    newest: torch.Tensor,
+    fresh: torch.Tensor,
+    stacking: FrameStacking,
+    blank: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Observations one step later, bit-equal to the environment's own stack.
+
+    Args:
+        stacks: (batch, depth * channels, height, width), as :func:`stack_frames` returns them.
+        newest: (batch, channels, height, width), the frame that each of them gains.
+        fresh: bool (batch,), whose stack begins anew with it.
+        stacking: how the environment makes an observation of frames.
+        blank: (channels, height, width), what stands for a frame of zeros; None for zeros.
+    """
+    if stacking.depth == 1:
+        return newest
+    padding = newest
+    if stacking.padding == "zeros":
+        padding = torch.zeros_like(newest) if blank is None else blank.expand_as(newest)
+    padding = padding.repeat(1, stacking.depth - 1, 1, 1)
+    older = torch.where(fresh[:, None, None, None], padding, stacks[:, newest.shape[1] :])
+    return torch.cat((older, newest), dim=1)
+
+
+def may_look(tensor: torch.Tensor) -> bool:
+    """Whether Python may ask what is in a tensor; on a GPU that would be to wait for it."""
+    return tensor.device.type == "cpu"

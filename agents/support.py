@@ -59,7 +59,8 @@ def check_stacking(observation_space: spaces.Box, stacking: FrameStacking) -> No
 class LearningRateFactors(BaseAlgorithm):
     """Anneals every parameter group's learning rate, times its own ``lr_factor`` if it has one.
 
-    stable-baselines3's own would give a fine-tuned encoder the heads' rate.
+    stable-baselines3's own would give a fine-tuned encoder the heads' rate, and replace a rate that
+    is a tensor, which captured code reads, by a number.
     """
 
     def _update_learning_rate(
@@ -69,7 +70,11 @@ class LearningRateFactors(BaseAlgorithm):
         self.logger.record("train/learning_rate", rate)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
-                group["lr"] = rate * group.get("lr_factor", 1.0)
+                scaled = rate * group.get("lr_factor", 1.0)
+                if isinstance(group["lr"], torch.Tensor):
+                    group["lr"].fill_(scaled)
+                else:
+                    group["lr"] = scaled
 
 
 def raise_if_not_finite(loss: float, step: int) -> None:

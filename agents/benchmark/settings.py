@@ -52,7 +52,7 @@ class Settings:
         """Whether compiled variants of the ceilings are tried."""
         # On a GPU a variant that cannot be compiled is told of and left out.
         on_gpu = self.train.resolve().device != "cpu"
-        return self.train.compile != "off" and (on_gpu or can_compile())
+        return self.train.compile in ("auto", "on") and (on_gpu or can_compile())
 
     def agent_config(self, algo: Algorithm) -> TrainConfig:
         """The training to be measured, with every "auto" resolved, in its steady state.

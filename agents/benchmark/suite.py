@@ -246,8 +246,14 @@ def _measured_agent(rate: Spread, agent: Fastest[Worker]) -> Measured:
 
 
 def _our_variant(config: TrainConfig) -> str:
-    compiled = ", compiled" if config.compile == "on" else ""
-    return f"{config.precision}{compiled}, {threads_name(config.num_threads)}"
+    how = [config.precision]
+    if config.compile == "on":
+        how.append("compiled")
+    if config.compile != "off" and config.device != "cpu":
+        how.append("graph")
+    if config.overlap == "on":
+        how.append("overlap")
+    return ", ".join([*how, threads_name(config.num_threads)])
 
 
 def _measure_encoders(settings: Settings, tell: Tell) -> list[EncoderTimes]:

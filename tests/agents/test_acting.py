@@ -1,14 +1,19 @@
-"""The copy of a network that acts."""
+"""The copy of a network that acts, and playing by it."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from streams import EVENTS, Event, Stream
+from tape import TapeRecorder
 
-from agents.acting import InferenceCopy
+from agents.acting import InferenceCopy, Player, StagedPlayer, make_player
 from agents.policies import PixelActorCriticPolicy, Precision
+from envs.stacking import FrameStacking
 
 
 def make_policy(precision: Precision, encoder: str = "nature") -> PixelActorCriticPolicy:
@@ -59,3 +64,135 @@ def test_only_the_encoders_weights_are_kept_in_bfloat16() -> None:
     assert {p.dtype for p in policy.parameters()} == {torch.float32}
     assert copied.optimizer is None
     assert policy.optimizer is not None
+
+
+# -- playing ---------------------------------------------------------------------------------------
+
+N_ENVS = 3
+
+
+def play(
+    player: Player, stacking: FrameStacking, steps: int = 12
+) -> tuple[list[torch.Tensor], list[np.ndarray]]:
+    """Has a player play a stream of frames with all kinds of ends; its log probabilities, actions.
+
+    At every step it must stand at what the environments show, and act on it.
+    """
+    stream = Stream(N_ENVS, stacking, size=(36, 36))
+    rng = np.random.default_rng(0)
+    torch.manual_seed(5)
+    observations = stream.reset()
+    log_probs, actions = [], []
+    for step in range(steps):
+        # As between two rollouts; and once the environments were left and reset meanwhile.
+        if step == 8:
+            observations = stream.reset()
+        if step % 4 == 0:
+            player.begin(observations)
+        actions.append(player.act())
+        seen = torch.as_tensor(observations)
+        assert torch.equal(player.observations, seen)
+        with torch.no_grad():
+            values, told, _ = player.policy.evaluate_actions(seen, torch.as_tensor(actions[-1]))
+        assert torch.equal(player.values.flatten(), values.flatten())
+        assert torch.equal(player.log_probs, told)
+        log_probs.append(player.log_probs.clone())
+        events: list[Event] = [EVENTS[rng.integers(len(EVENTS))] for _ in range(N_ENVS)]
+        after = stream.step(events)
+        last = np.stack([info.get("terminal_observation", seen[0].numpy()) for info in after.infos])
+        cut_off = np.array([event == "cut off" for event in events])
+        if cut_off.any():
+            worth = player.values_of_last(last[cut_off], np.flatnonzero(cut_off))
+            told = player.policy.predict_values(torch.as_tensor(last[cut_off]))
+            assert np.array_equal(worth, told.detach().flatten().numpy())
+        fresh = np.array([event in ("ended", "cut off") for event in events])
+        player.look(after.observations, fresh)
+        observations = after.observations
+        assert torch.equal(
+            player.values_here().flatten(),
+            player.policy.predict_values(torch.as_tensor(observations)).detach().flatten(),
+        )
+    return log_probs, actions
+
+
+def tiny_policy(stacking: FrameStacking) -> PixelActorCriticPolicy:
+    torch.manual_seed(0)
+    return PixelActorCriticPolicy(
+        spaces.Box(0, 255, (stacking.depth * stacking.channels, 36, 36), np.uint8),
+        spaces.Discrete(5),
+        lambda _: 1e-3,
+        features_extractor_kwargs={"encoder": "lenet", "encoder_options": {"features_dim": 16}},
+    )
+
+
+@pytest.mark.parametrize("padding", ["zeros", "repeat"])
+@pytest.mark.parametrize(("depth", "channels"), [(3, 1), (2, 3), (1, 1)])
+def test_players_stand_where_the_environments_do_and_act_on_it(
+    padding: Literal["zeros", "repeat"], depth: int, channels: int
+) -> None:
+    stacking = FrameStacking(depth, channels, padding)
+    policy, cpu = tiny_policy(stacking), torch.device("cpu")
+    stored = policy.what_to_store(stacking)
+    play(Player(policy, stored, cpu), stacking)
+    tape = TapeRecorder()
+    captured = StagedPlayer(policy, stored, cpu, tape)
+    assert not captured.ready
+    told = [play(captured, stacking), play(StagedPlayer(policy, stored, cpu, None), stacking)]
+    assert captured.ready
+    assert (tape.warm_ups, tape.captures, tape.replays) == (3, 1, 9)
+    for mine, its in zip(*(log_probs for log_probs, _ in told), strict=True):
+        assert torch.equal(mine, its)
+    assert np.array_equal(*(np.array(actions) for _, actions in told))
+
+
+def test_a_staged_player_draws_from_the_policy() -> None:
+    stacking = FrameStacking(1, 1)
+    policy = tiny_policy(stacking)
+    with torch.no_grad():
+        policy.action_net.weight.zero_()
+        policy.action_net.bias.copy_(torch.tensor([0.5, 0.25, 0.125, 0.0625, 0.0625]).log())
+    player = StagedPlayer(policy, policy.what_to_store(stacking), torch.device("cpu"), None)
+    torch.manual_seed(0)
+    shown = np.zeros((1000, 1, 36, 36), np.uint8)
+    player.begin(shown)
+    first, counts = player.act(), np.zeros(5)
+    for _ in range(4):
+        player.look(shown.copy(), np.zeros(1000, dtype=bool))
+        actions = player.act()
+        assert not np.array_equal(actions, first)
+        counts += np.bincount(actions, minlength=5)
+    # 4,000 draws: a share of one half has a standard deviation of 0.008.
+    assert np.abs(counts / 4000 - [0.5, 0.25, 0.125, 0.0625, 0.0625]).max() < 0.03
+
+
+def test_only_a_gpu_is_played_for_in_stages() -> None:
+    stacking = FrameStacking(1, 1)
+    policy = tiny_policy(stacking)
+    player = make_player(policy, policy.what_to_store(stacking), torch.device("cpu"), graphs=True)
+    assert type(player) is Player
+    assert player.ready
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("graphs", [False, True])
+def test_on_a_gpu_a_step_waits_for_its_actions_only(graphs: bool) -> None:
+    stacking, device = FrameStacking(4, 1), torch.device("cuda")
+    policy = make_policy("bf16").to(device)
+    policy.set_training_mode(False)
+    player = make_player(policy, policy.what_to_store(stacking), device, graphs)
+    rng = np.random.default_rng(0)
+    stacks = rng.integers(256, size=(16, 4, 84, 84), dtype=np.uint8)
+    player.begin(stacks)
+    for step in range(10):
+        # The first looks take memory and are captured, which waits.
+        torch.cuda.set_sync_debug_mode("default" if step < 6 else "error")
+        try:
+            assert player.act().shape == (16,)
+            stacks = np.concatenate(
+                [stacks[:, 1:], rng.integers(256, size=(16, 1, 84, 84), dtype=np.uint8)], axis=1
+            )
+            player.look(stacks, np.zeros(16, dtype=bool))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert torch.equal(player.observations.cpu(), torch.as_tensor(stacks))
+    assert player.ready

@@ -82,15 +82,14 @@ def test_observations_are_the_environments_own(data: st.DataObject) -> None:
             events: list[Event] = [data.draw(st.sampled_from(EVENTS)) for _ in range(n_envs)]
             step = stream.step(events)
             seen.append((observations, step.actions))
-            rollout.add(
+            rollout.store(
                 torch.as_tensor(observations),
                 fresh,
                 torch.as_tensor(step.actions),
-                step.rewards,
-                np.zeros(n_envs, dtype=bool),
                 torch.zeros(n_envs),
                 torch.zeros(n_envs),
             )
+            rollout.add(step.rewards, np.zeros(n_envs, dtype=bool))
             observations = step.observations
             fresh = np.array([event in ("ended", "cut off") for event in events])
         assert rollout.full
@@ -138,15 +137,14 @@ def advantages(
         stacking=stacking,
     )
     for reward, value, start in zip(rewards, values, starts, strict=True):
-        rollout.add(
+        rollout.store(
             torch.zeros((1, 1, 2, 2), dtype=torch.uint8),
             np.array([start]),
             torch.zeros(1, dtype=torch.int64),
-            np.array([reward], dtype=np.float32),
-            np.array([start]),
             torch.tensor([value]),
             torch.zeros(1),
         )
+        rollout.add(np.array([reward], dtype=np.float32), np.array([start]))
     rollout.compute_returns_and_advantage(torch.tensor([last_value]), np.array([done]))
     return rollout.advantages.numpy()[:, 0], rollout.returns.numpy()[:, 0]
 
@@ -215,7 +213,8 @@ def test_they_equal_those_of_stable_baselines3(gae_lambda: float) -> None:
         actions, told = np.zeros(n_envs, dtype=np.int64), torch.as_tensor(values)
         theirs.add(observations, actions, rewards, starts, told, torch.zeros(n_envs))
         observation, action = torch.as_tensor(observations), torch.as_tensor(actions)
-        ours.add(observation, starts, action, rewards, starts, told, torch.zeros(n_envs))
+        ours.store(observation, starts, action, told, torch.zeros(n_envs))
+        ours.add(rewards, starts)
     last_values, dones = torch.as_tensor(rng.normal(size=n_envs)).float(), np.array([1, 0, 0]) > 0
     for buffer in (ours, theirs):
         buffer.compute_returns_and_advantage(last_values, dones)
