@@ -24,6 +24,7 @@ class Counter:
     def __init__(self) -> None:
         self.total, self.factor = torch.zeros(2), torch.ones(())
 
+    @torch.no_grad()
     def add(self, given: torch.Tensor) -> torch.Tensor:
         self.total += self.factor * given
         return self.total.clone()
@@ -57,7 +58,9 @@ def test_what_is_filled_in_place_is_read_anew_and_the_result_overwritten() -> No
     assert second.data_ptr() == first.data_ptr()
 
 
-@pytest.mark.parametrize("change", ["a tensor that it reads", "the shape of an argument"])
+@pytest.mark.parametrize(
+    "change", ["a tensor that it reads", "what learns", "the shape of an argument"]
+)
 def test_it_is_captured_anew_after_a_change_of(change: str) -> None:
     recorder, counter = TapeRecorder(), Counter()
     add = graphed(counter, recorder)
@@ -67,6 +70,8 @@ def test_it_is_captured_anew_after_a_change_of(change: str) -> None:
     given = torch.ones(2)
     if change == "a tensor that it reads":
         counter.factor = torch.tensor(10.0)
+    elif change == "what learns":
+        counter.factor.requires_grad_()
     else:
         given = torch.ones(1)
     assert not add.ready(given)
