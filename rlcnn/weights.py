@@ -26,6 +26,7 @@ from rlcnn.runs import RunDirectory
 from rlcnn.weight_report import LoadReport, fill
 
 __all__ = [
+    "HEAD",
     "LoadReport",
     "TensorFile",
     "load_encoder",
@@ -38,6 +39,12 @@ __all__ = [
 
 # safetensors metadata maps strings to strings, so ours is JSON under one key of its own.
 _KEY = "rlcnn"
+
+HEAD = "head."
+"""What the names of a classifier's own tensors begin with, beside those of its encoder."""
+
+# A training on labelled images keeps its best classifier there, in the run's directory.
+_BEST = "best.safetensors"
 
 # What torch.save writes is known by its name's ending alone.
 _TORCH_SUFFIXES = (".pth", ".pt")
@@ -138,7 +145,7 @@ def load_encoder(path: str | PathLike[str]) -> Encoder:
     """Builds the encoder a file describes and loads its weights, on the CPU.
 
     Args:
-        path: a file written by ``save_encoder``.
+        path: a file written by ``save_encoder``, or a classifier's.
 
     Raises:
         UserError: a missing, truncated or foreign file, an encoder not known here, or weights
@@ -155,7 +162,7 @@ def load_encoder(path: str | PathLike[str]) -> Encoder:
         encoder = create_encoder(spec["name"], spec["observation_shape"], **spec["options"])
     except (UserError, TypeError) as error:
         raise UserError(f'"{path}" describes an encoder that cannot be built: {error}') from error
-    fill(encoder, file.tensors, f'"{path}"')
+    fill(encoder, _encoder_tensors(file)[0], f'"{path}"')
     return encoder
 
 
@@ -189,7 +196,7 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
     file = read_tensors(path)
     spec = _spec(file, path)
     own = encoder.spec()
-    tensors, others = _encoder_tensors(file.tensors)
+    tensors, others = _encoder_tensors(file)
     if spec and spec != own:
         if encoder.shares_trunk(spec):
             after = [name for name in tensors if not name.startswith("trunk.")]
@@ -245,13 +252,16 @@ def _weights_file(path: Path) -> Path:
     return newest / "policy.safetensors"
 
 
-def _encoder_tensors(
-    tensors: Mapping[str, torch.Tensor],
-) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The tensors of an agent's encoder by the encoder's names, and the names of all others.
+def _encoder_tensors(file: TensorFile) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The tensors of an agent's or a classifier's encoder by the encoder's names, and the names of
+    all others.
 
-    The tensors of a file that is no agent's are an encoder's.
+    The tensors of a file that is neither's are an encoder's.
     """
+    tensors = file.tensors
+    if "tasks" in file.metadata:
+        heads = [name for name in tensors if name.startswith(HEAD)]
+        return {name: tensors[name] for name in tensors if name not in heads}, heads
     found = {name: match.end() for name in tensors if (match := _AGENTS_ENCODER.match(name))}
     if not found:
         return dict(tensors), []
