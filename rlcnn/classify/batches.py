@@ -60,9 +60,8 @@ class Batches:
         self._device = device
         self._workers = workers
         self._whole: torch.Tensor | None = None
-        if isinstance(images, StoredImages):
-            here = images.images.nbytes <= _HOLD_ON_DEVICE
-            self._whole = images.images.to(device) if here else images.images
+        if isinstance(images, StoredImages) and images.images.nbytes <= _HOLD_ON_DEVICE:
+            self._whole = images.images.to(device)
 
     @property
     def per_epoch(self) -> int:
@@ -75,9 +74,9 @@ class Batches:
         random = torch.Generator().manual_seed(_derive(self._seed, _ORDER, number))
         order = torch.randperm(len(self._images), generator=random)
         indices = order.split(self._batch_size)[start : self.per_epoch]
-        if self._whole is not None and self._augmentation.batched:
+        if self._images.image_shape and self._augmentation.batched:
             for place, index in enumerate(indices, start):
-                images = self._whole[index.to(self._whole.device)].to(self._device)
+                images = self._gather(index)
                 seed = _derive(self._seed, _AUGMENT, number, place)
                 yield Batch(self._augmentation.batch(images, seed), self._labels(index))
             return
@@ -87,12 +86,17 @@ class Batches:
     def held_out(self) -> Iterator[Batch]:
         """All images once, in their own order, as they are judged."""
         indices = torch.arange(len(self._images)).split(self._batch_size)
-        if self._whole is not None:
+        if self._images.image_shape:
             for index in indices:
-                whole = self._whole[int(index[0]) : int(index[-1]) + 1].to(self._device)
-                yield Batch(self._augmentation.held_out(whole), self._labels(index))
+                images = self._augmentation.held_out(self._gather(index))
+                yield Batch(images, self._labels(index))
             return
         yield from self._one_by_one(_Plain(self._images, self._augmentation), indices)
+
+    def _gather(self, index: torch.Tensor) -> torch.Tensor:
+        if self._whole is None:
+            return self._images.gather(index).to(self._device)
+        return self._whole[index.to(self._device)]
 
     def _labels(self, index: torch.Tensor) -> torch.Tensor:
         return self._images.labels[index].to(self._device)

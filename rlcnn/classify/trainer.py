@@ -153,7 +153,7 @@ class Trainer:
     # -- judging ---------------------------------------------------------------------------------
 
     def held_out_logits(self, classifier: Classifier) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Logits of the held-out images, for each task (images, classes), and labels; on the CPU."""
+        """Logits of the held-out images, each task (images, classes), and labels; on the CPU."""
         classifier.eval()
         logits: list[tuple[torch.Tensor, ...]] = []
         labels: list[torch.Tensor] = []
