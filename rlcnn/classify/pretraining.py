@@ -20,13 +20,14 @@ from rlcnn.classify.augment import Augmentation, bring_to_size
 from rlcnn.classify.batches import Batches
 from rlcnn.classify.classifier import Classifier, save_classifier
 from rlcnn.classify.config import PretrainConfig, read_pretrain_config
-from rlcnn.classify.data import load_data
+from rlcnn.classify.data import ATARI, load_data
 from rlcnn.classify.display import EpochDisplay
 from rlcnn.classify.images import LabelledImages, Split
+from rlcnn.classify.stacked import StackedFrames
 from rlcnn.classify.trainer import Trainer
 from rlcnn.devices import use_threads
 from rlcnn.encoders import Encoder, create_encoder
-from rlcnn.files import write_atomic, write_json_atomic
+from rlcnn.files import plain, write_atomic, write_json_atomic
 from rlcnn.progress import make_console
 from rlcnn.runs import RunDirectory
 from rlcnn.stopping import StopRequest, TrainingStopped, answering_signals
@@ -179,27 +180,36 @@ def default_run_dir(config: PretrainConfig) -> Path:
 
 def describe(split: Split) -> dict[str, Any]:
     """What images there are, as JSON; equal for equal labels in equal order."""
-    return {
+    facts: dict[str, Any] = {
         "tasks": [{"name": t.name, "classes": list(t.classes)} for t in split.train.tasks],
         **{
             name: {"images": len(part), "labels_crc32": zlib.crc32(part.labels.numpy().tobytes())}
             for name, part in split._asdict().items()
         },
     }
+    if isinstance(split.train, StackedFrames):
+        facts["games"] = plain(split.train.about)
+    return facts
 
 
 def _counted(data: Mapping[str, Any]) -> str:
     classes = sum(len(task["classes"]) for task in data["tasks"])
-    images = " and ".join(f"{data[part]['images']} to {part}" for part in ("train", "test"))
-    return f"{images}, of {classes} classes"
+    tasks = f"{len(data['tasks'])} tasks and " if len(data["tasks"]) > 1 else ""
+    images = " and ".join(f"{data[part]['images']:,} to {part}" for part in ("train", "test"))
+    return f"{images}, of {tasks}{classes} classes"
 
 
 def _load(config: PretrainConfig, console: Console) -> Split:
+    if config.data.startswith(ATARI):
+        console.print(
+            f"{config.data}: playing, unless kept in {config.data_dir} from an earlier run"
+        )
     split = load_data(
         config.data,
         Path(config.data_dir),
         seed=config.seed,
         channels=CHANNELS[config.colours],
+        frames=config.frames,
     )
     console.print(f"{config.data}: {_counted(describe(split))}")
     return split

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from script_runs import TINY, command, environment, metrics, policy, read, run_s
 
 from envs.errors import UserError
 from rlcnn.classify.config import RECIPE_NAMES, AugmentConfig, PretrainConfig
+from rlcnn.classify.frame_options import FrameOptions
 
 Script = Callable[..., None]
 
@@ -169,7 +171,7 @@ def test_help_explains_every_option(
         pretrain_encoder("--recipe", "resnet9-2018", "--help")
     assert end.value.code == 0
     told = capsys.readouterr().out
-    sections = {"augment": AugmentConfig}
+    sections: dict[str, Any] = {"augment": AugmentConfig, "frames": FrameOptions}
     names = [f.name for f in dataclasses.fields(PretrainConfig) if f.name not in sections]
     names += ["run_dir", "config", "resume"]
     for section, cls in sections.items():

@@ -157,7 +157,7 @@ def test_the_middle_is_judged() -> None:
     # Held-out images may be smaller than the crop: black around them.
     small = augmentation.held_out(images.images[:, :, :1, :2])
     assert small.shape == (3, 2, 3, 3)
-    assert torch.equal(small[:, :, 1, :2], images.images[:, :, 0, :2])
+    assert torch.equal(small[:, :, 1, 1:], images.images[:, :, 0, :2])
     assert int((small > 0).sum()) == 3 * 2 * 2
 
 

@@ -15,7 +15,7 @@ from rlcnn.classify.images import UNKNOWN
 from rlcnn.classify.optimization import classification_loss, learning_rate, make_optimizer
 from rlcnn.classify.recipes import recipe_config
 
-CONFIG = PretrainConfig(epochs=10, learning_rate=0.4, warmup_epochs=2.0)
+CONFIG = PretrainConfig(optimizer="sgd", epochs=10, learning_rate=0.4, warmup_epochs=2.0)
 
 
 def rates(config: PretrainConfig, steps_per_epoch: int = 5) -> list[float]:

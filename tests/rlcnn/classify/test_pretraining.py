@@ -37,6 +37,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
         encoder_options={"features_dim": 16},
         epochs=3,
         batch_size=10,
+        optimizer="sgd",
         learning_rate=0.05,
         schedule="cosine",
         dropout=0.2,
@@ -97,7 +98,7 @@ def test_the_weights_say_where_they_come_from(finished: Path, config: PretrainCo
     assert about["accuracy"]["top1"] == logged["test/top1"]
     assert about["accuracy"]["top5"] == logged["test/top5"]
     assert about["data"] == config.data
-    assert about["recipe"] == "resnet-cifar-2016"
+    assert about["recipe"] == config.recipe
     assert (about["epoch"], about["step"], about["run"]) == (3, 15, str(finished))
     assert read_about(finished / "best.safetensors")["accuracy"]["top1"] == max(
         row["test/top1"] for row in rows(finished)

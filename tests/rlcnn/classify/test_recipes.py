@@ -16,10 +16,11 @@ from rlcnn.classify.config import (
     PretrainConfig,
     read_pretrain_config,
 )
+from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.classify.recipes import RECIPES, recipe_config
 from rlcnn.files import write_json_atomic
 
-CONFIG = PretrainConfig(data="mnist", encoder="lenet")
+CONFIG = PretrainConfig(data="mnist", encoder="lenet", epochs=164)
 
 
 def test_the_residual_networks_recipe_is_he_et_als() -> None:
@@ -85,6 +86,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"augment": AugmentConfig(crop=-1)}, ["--augment.crop -1"]),
     ({"augment": AugmentConfig(scale_from=1.2)}, ["--augment.scale-to 1.0", "1.2"]),
     ({"augment": AugmentConfig(edge="mirror")}, ['--augment.edge "mirror"']),  # type: ignore[arg-type]
+    ({"frames": FrameOptions(obs_size=0)}, ["0"]),
     ({"device": "gpu"}, ['unknown device "gpu"']),
 ]
 

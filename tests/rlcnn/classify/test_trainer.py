@@ -24,6 +24,7 @@ CONFIG = PretrainConfig(
     encoder_options={"features_dim": 16},
     epochs=3,
     batch_size=10,
+    optimizer="sgd",
     learning_rate=0.05,
     schedule="cosine",
     dropout=0.3,
