@@ -63,6 +63,9 @@ class Batches:
         if isinstance(images, StoredImages) and images.images.nbytes <= _HOLD_ON_DEVICE:
             self._whole = images.images.to(device)
 
+    def __len__(self) -> int:
+        return len(self._images)
+
     @property
     def per_epoch(self) -> int:
         """Minibatches in an epoch."""
@@ -87,9 +90,7 @@ class Batches:
         """All images once, in their own order, as they are judged."""
         indices = torch.arange(len(self._images)).split(self._batch_size)
         if self._images.image_shape:
-            for index in indices:
-                images = self._augmentation.held_out(self._gather(index))
-                yield Batch(images, self._labels(index))
+            yield from map(self.at, indices)
             return
         yield from self._one_by_one(_Plain(self._images, self._augmentation), indices)
 
@@ -97,6 +98,13 @@ class Batches:
         if self._whole is None:
             return self._images.gather(index).to(self._device)
         return self._whole[index.to(self._device)]
+
+    def at(self, index: torch.Tensor) -> Batch:
+        """Any images as they are judged, by their numbers, int64 (batch,) on the CPU."""
+        if self._images.image_shape:
+            images = self._augmentation.held_out(self._gather(index))
+            return Batch(images, self._labels(index))
+        return next(self._one_by_one(_Plain(self._images, self._augmentation), (index,)))
 
     def _labels(self, index: torch.Tensor) -> torch.Tensor:
         return self._images.labels[index].to(self._device)
@@ -110,6 +118,9 @@ class Batches:
             num_workers=self._workers,
             collate_fn=list,
             worker_init_fn=_ignore_signals,
+            # A loader draws a seed as it starts; from torch's own generator, whose state dropout
+            # depends on, it would do so once more in a run that was resumed.
+            generator=torch.Generator(),
         )
         for index, images in zip(indices, loader, strict=True):
             for image in images:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from envs.cores import usable_cores
 from envs.errors import UserError
-from rlcnn.classify.data import ATARI, check_data_name
+from rlcnn.classify.data import ATARI, FOLDER, check_data_name
 from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.devices import resolve_device, resolve_precision
 from rlcnn.encoders import why_unknown
@@ -161,6 +161,8 @@ class PretrainConfig:
         if reason := why_unknown(self.encoder):
             raise UserError(f'--encoder "{self.encoder}" is unknown: {reason}')
         check_choice("colours", self.colours, ("auto", "grey", "rgb"))
+        if self.colours != "auto" and not self.data.startswith(FOLDER):
+            raise UserError(f'--colours {self.colours} is for folder: data, not "{self.data}"')
         check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         check_choice("schedule", self.schedule, ("constant", "linear", "cosine", "steps"))
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))

@@ -22,9 +22,9 @@ LENET5_1998 = PretrainConfig(
     # The paper's own: one image at a time, by the stochastic diagonal Levenberg-Marquardt method,
     # global rates falling from 5e-4 to 1e-5, and radial basis functions as outputs. In its place a
     # linear layer, cross-entropy and plain SGD on small batches; these four values are ours.
-    batch_size=16,
+    batch_size=32,
     optimizer="sgd",
-    learning_rate=0.01,
+    learning_rate=0.02,
     momentum=0.9,
     weight_decay=5e-4,
     decay_all=True,

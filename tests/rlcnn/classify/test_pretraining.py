@@ -13,9 +13,10 @@ import pytest
 import torch
 from picture_files import CLASSES, pictures, refused, write_folder
 
-from rlcnn.classify import pretraining
+from rlcnn.classify import setting
 from rlcnn.classify.classifier import load_classifier
 from rlcnn.classify.config import AugmentConfig, PretrainConfig
+from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.classify.pretraining import pretrain, resume_pretraining
 from rlcnn.classify.trainer import Trainer
 from rlcnn.runs import RunDirectory
@@ -87,7 +88,7 @@ def test_a_run_leaves_behind_all_that_was_promised(finished: Path, config: Pretr
     assert summary["baselines"] is None
     assert steps(finished) == [10, 15]
     document = json.loads((finished / "config.json").read_text())
-    assert PretrainConfig.from_json(document["pretraining"]) == config
+    assert PretrainConfig.from_json(document["pretraining"]) == config.resolve()
     assert {"command", "provenance", "data"} <= set(document)
     assert list((finished / "tb").iterdir())
 
@@ -141,13 +142,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(_StopAt, "at", at)
-        patch.setattr(pretraining, "Trainer", _StopAt)
+        patch.setattr(setting, "Trainer", _StopAt)
         with pytest.raises(TrainingStopped, match=f"after {at} updates; go on with --resume"):
             pretrain(config, run)
     assert steps(run)[-1] == at
     assert not (run / "summary.json").exists()
-    # In mid-epoch no accuracy is known of it.
-    assert ("top1" in read_about(run / "last.safetensors")["accuracy"]) == (at == 15)
+    # It stopped before that epoch was judged.
+    assert "top1" not in read_about(run / "last.safetensors")["accuracy"]
     resume_pretraining(run)
     assert rows(run) == rows(finished)
     for name in ("best", "last"):
@@ -155,6 +156,30 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
     summaries = [json.loads((path / "summary.json").read_text()) for path in (run, finished)]
     assert summaries[0]["test"] == summaries[1]["test"]
     assert RunDirectory.open(run).attempts == 2
+
+
+class _StopWhileJudging(Trainer):
+    """Presses Ctrl-C while the second epoch is judged."""
+
+    def evaluate(self) -> dict[str, float]:
+        if self.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+        return super().evaluate()
+
+
+def test_a_stop_while_it_is_judged_loses_nothing(
+    config: PretrainConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(setting, "Trainer", _StopWhileJudging)
+        with pytest.raises(TrainingStopped, match="after 10 updates"):
+            pretrain(replace(config, checkpoint_every=0), run)
+    assert rows(run) == rows(finished)[:2]
+    assert steps(run) == [10]
+    resume_pretraining(run)
+    assert rows(run) == rows(finished)
+    assert weights(run, "best") == weights(finished, "best")
 
 
 def test_updates_beyond_the_checkpoint_are_done_again_with_the_best_of_its_time(
@@ -247,3 +272,33 @@ def test_a_directory_in_use_is_refused_before_anything_is_written(
     with refused(str(finished), "not empty"):
         pretrain(config, finished)
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_an_encoder_learns_from_the_frames_of_a_game(
+    config: PretrainConfig, tmp_path: Path
+) -> None:
+    frames = FrameOptions(
+        train_frames=150,
+        test_frames=100,
+        labels=("action", "reward"),
+        obs_size=44,
+        min_entropy=0.01,
+    )
+    playing = replace(
+        config,
+        data="atari:Pong",
+        data_dir=str(tmp_path / "data"),
+        epochs=1,
+        batch_size=50,
+        frames=frames,
+        augment=AugmentConfig(),
+        baselines="auto",
+    )
+    run = pretrain(playing, tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    assert 0 <= summary["test"]["last"]["top1/Pong/action"] <= 1
+    assert set(summary["baselines"]) == {"majority class", "random encoder", "linear on pixels"}
+    assert load_classifier(run / "best.safetensors").encoder.observation_shape == (4, 44, 44)
+    # What was played is kept, and known again.
+    resume_pretraining(run, {"epochs": 2})
+    assert RunDirectory.open(run).config["data"]["games"]["options"]["train_frames"] == 150

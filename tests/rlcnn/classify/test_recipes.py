@@ -68,6 +68,7 @@ def test_another_encoder_leaves_the_recipes_options_of_its_own_behind() -> None:
 BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"recipe": "resnet"}, ['--recipe "resnet" is unknown', '"resnet9-2018"?']),
     ({"data": "mnits"}, ['--data "mnits" is unknown', '"mnist"?']),
+    ({"colours": "rgb"}, ["--colours rgb is for folder: data", '"mnist"']),
     ({"encoder": "lenett"}, ['--encoder "lenett" is unknown', '"lenet"?']),
     ({"epochs": 0}, ["--epochs 0 must be at least 1"]),
     ({"batch_size": 0}, ["--batch-size 0 must be at least 1"]),
