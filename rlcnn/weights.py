@@ -26,7 +26,9 @@ from rlcnn.runs import RunDirectory
 from rlcnn.weight_report import LoadReport, fill
 
 __all__ = [
+    "BEST",
     "HEAD",
+    "LAST",
     "LoadReport",
     "TensorFile",
     "load_encoder",
@@ -43,8 +45,8 @@ _KEY = "rlcnn"
 HEAD = "head."
 """What the names of a classifier's own tensors begin with, beside those of its encoder."""
 
-# A training on labelled images keeps its best classifier there, in the run's directory.
-_BEST = "best.safetensors"
+BEST, LAST = "best.safetensors", "last.safetensors"
+"""What a training on labelled images keeps in its run's directory; the best is taken first."""
 
 # What torch.save writes is known by its name's ending alone.
 _TORCH_SUFFIXES = (".pth", ".pt")
@@ -177,8 +179,8 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
               tensors, under this encoder's names or those of the published network. It may come
               from another observation size where the shapes agree nevertheless, as they do with
               mean pooling;
-            - the directory of a run, whose newest whole checkpoint is read, or the policy file of a
-              checkpoint.
+            - the directory of an agent's run, whose newest whole checkpoint is read, or the policy
+              file of a checkpoint; that of a run on labelled images, whose best weights are read.
 
             The trunk of a published network loads whatever the options of the encoder it comes
             from; what comes after the trunk only from the same encoder.
@@ -240,11 +242,14 @@ def _described(spec: EncoderSpec) -> str:
 
 
 def _weights_file(path: Path) -> Path:
-    """The file itself, or that of the policy in the newest whole checkpoint of a run."""
+    """The file itself, or a run's: its best classifier, or the policy in its newest whole checkpoint.
+    """
     if not path.is_dir():
         return path
     if not (path / "config.json").is_file():
         raise UserError(f'"{path}" is a directory, but no run: it has no config.json.')
+    if classifiers := [path / name for name in (BEST, LAST) if (path / name).is_file()]:
+        return classifiers[0]
     newest, broken = RunDirectory.open(path).latest_whole()
     if newest is None:
         found = f": {broken[0].path}: {broken[0].reason}" if broken else " yet"
