@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -243,7 +242,7 @@ def encode(
     images: LabelledImages,
     indices: Sequence[int],
     *,
-    look: Callable[[torch.Tensor], torch.Tensor] = lambda image: image,
+    look: Callable[[torch.Tensor], torch.Tensor] | None = None,
     device: str = "cpu",
     batch_size: int = 128,
     max_features: int | None = None,
@@ -255,7 +254,8 @@ def encode(
         encoder: is moved to ``device``.
         images: to encode.
         indices: of those to encode, in this order.
-        look: makes of an image what the encoder takes, uint8 (channels, height, width).
+        look: makes of an image what the encoder takes, uint8 (channels, height, width); by default
+            it takes images as they are.
         device: to compute on.
         batch_size: images at a time.
         max_features: longer vectors are projected to so many dimensions by a fixed random matrix,
@@ -275,7 +275,12 @@ def encode(
     parts: list[torch.Tensor] = []
     with torch.inference_mode():
         for start in range(0, len(indices), batch_size):
-            batch = torch.stack([look(images[i]) for i in indices[start : start + batch_size]])
+            some = indices[start : start + batch_size]
+            batch = (
+                torch.stack([look(images[index]) for index in some])
+                if look
+                else images.gather(torch.tensor(some))
+            )
             parts.append(projection(encoder(batch.to(device)).float()).cpu())
             on_images(len(batch))
     features: Features = torch.cat(parts).numpy()
@@ -346,9 +351,3 @@ def _fitted(
         warnings.simplefilter("always", ConvergenceWarning)
         classifier = make_pipeline(StandardScaler(), model).fit(features, labels)
     return classifier, not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-
-
-def weights_path(weights: str) -> str:
-    """``weights``; for the directory of a run that trained a classifier, its best one's file."""
-    best = Path(weights) / "best.safetensors"
-    return str(best) if best.is_file() else weights

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agents.callbacks import make_console
 from agents.cli import parse_options, run_script
-from agents.config import resolve_device
 from envs.errors import UserError
 from rlcnn.classify.assessment import Assessment, assess, check_channels
 from rlcnn.classify.data import load_data
@@ -19,7 +17,9 @@ from rlcnn.classify.images import ImageFiles, LabelledImages
 from rlcnn.classify.label_file import load_labelled_files
 from rlcnn.classify.networks import Network, load_network
 from rlcnn.classify.sheets import write_sheets
+from rlcnn.devices import resolve_device
 from rlcnn.files import write_json_atomic
+from rlcnn.progress import make_console
 from rlcnn.runs import provenance
 
 FOLDER = "folder:"
@@ -83,9 +83,10 @@ def main(arguments: list[str]) -> None:
     ]
     for network in networks:
         console.print(network.report)
-    if options.labels is None:
-        networks = [network.prepared_for(options.data) for network in networks]
     images = load_images(options, networks[0])
+    if options.labels is None:
+        data = options.data or networks[0].training.get("data")
+        networks = [network.prepared_for(data, images) for network in networks]
     columns = (TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         shown = bar.add_task("", total=len(images))

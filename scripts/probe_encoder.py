@@ -6,19 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agents.callbacks import make_console
 from agents.cli import parse_options, run_script
-from agents.config import EncoderName, resolve_device
 from envs.errors import UserError
 from rlcnn.classify.assessment import chosen_task
 from rlcnn.classify.crops import View
 from rlcnn.classify.data import load_data
+from rlcnn.devices import resolve_device
 from rlcnn.encoders import Encoder
 from rlcnn.files import write_json_atomic
+from rlcnn.options import EncoderName
 from rlcnn.probe import (
     METHODS,
     Comparison,
@@ -31,8 +30,8 @@ from rlcnn.probe import (
     encode,
     fit,
     random_like,
-    weights_path,
 )
+from rlcnn.progress import make_console
 from rlcnn.runs import provenance
 
 NAMES = {"svm": "linear SVM", "linear": "logistic regression"}
@@ -94,7 +93,7 @@ def main(arguments: list[str]) -> None:
     )
     shape = image_shape(images, options)
     encoder, report = build_encoder(
-        options.encoder, shape, options.encoder_options, weights_path(options.weights)
+        options.encoder, shape, options.encoder_options, options.weights
     )
     if report is not None:
         console.print(str(report))
@@ -184,10 +183,7 @@ def fits(
         TimeRemainingColumn(),
     )
     count = len(images.train_indices) + len(images.test_indices)
-
-    def look(image: torch.Tensor) -> torch.Tensor:
-        return image if view is None else view.centre(image)[0]
-
+    look = (lambda image: view.centre(image)[0]) if view else None
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         shown = bar.add_task(f"{name}: encoding", total=count)
         for part in ("train", "test"):

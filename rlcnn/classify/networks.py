@@ -12,15 +12,12 @@ from torch import nn
 from envs.errors import UserError, nearest
 from rlcnn.classify.classifier import Classifier, load_classifier
 from rlcnn.classify.crops import View
-from rlcnn.classify.images import Task
+from rlcnn.classify.images import LabelledImages, StoredImages, Task
 from rlcnn.encoders import create_encoder, list_encoders, why_unknown
 from rlcnn.encoders.architectures import find_architecture
 from rlcnn.encoders.backbones import LOGITS, split_name
 from rlcnn.runs import RunDirectory
-from rlcnn.weights import load_into, read_tensors
-
-# Where a run of pretrain_encoder.py keeps the classifier that was best on its held-out images.
-_BEST = "best.safetensors"
+from rlcnn.weights import BEST, LAST, load_into, read_tensors
 
 # What its run's configuration lies under, in config.json.
 _PRETRAINING = "pretraining"
@@ -69,18 +66,19 @@ class Network:
             logits: torch.Tensor = self.module(images)[task]
             return logits.float().softmax(dim=1)
 
-    def prepared_for(self, data: str | None) -> Network:
+    def prepared_for(self, data: str | None, images: LabelledImages) -> Network:
         """The network with the view its own held-out images had, where those are to be judged.
 
         Args:
-            data: the name of the images; None for those it was trained on.
+            data: the name of the images.
+            images: they themselves.
         """
         augment = self.training.get("augment")
-        if not augment or data not in (None, self.training.get("data")):
+        if not augment or data != self.training.get("data"):
             return self
-        # Without a resize images of one size stay as they are; of files that differ in size the
-        # view makes 8/7 of the crop, as the training does.
-        resize = augment.get("resize") or (0 if _of_one_size(self.training) else None)
+        # As the training does: images of one size stay as they are unless a resize is configured;
+        # of files that differ in size the view makes 8/7 of the crop.
+        resize = augment.get("resize") or (0 if isinstance(images, StoredImages) else None)
         return replace(self, view=replace(self.view, resize=resize, pad=augment.get("pad", 0)))
 
 
@@ -140,11 +138,12 @@ def _weights_file(path: Path) -> Path:
         return path
     if not (path / "config.json").is_file():
         raise UserError(f'"{path}" is a directory, but no run: it has no config.json.')
-    if not (path / _BEST).is_file():
+    kept = [path / name for name in (BEST, LAST) if (path / name).is_file()]
+    if not kept:
         pretrains = _PRETRAINING in RunDirectory.open(path).config
-        why = "has judged no epoch yet" if pretrains else "is no run of pretrain_encoder.py"
-        raise UserError(f'"{path}" {why}: it has no {_BEST}')
-    return path / _BEST
+        why = "has no weights yet" if pretrains else "is no run of pretrain_encoder.py"
+        raise UserError(f'"{path}" {why}: it has neither {BEST} nor {LAST}')
+    return kept[0]
 
 
 def _own(
@@ -224,8 +223,3 @@ def _training(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
             return config
     about = metadata.get("about")
     return dict(about) if isinstance(about, dict) else {}
-
-
-def _of_one_size(training: dict[str, Any]) -> bool:
-    # What is no folder is of one size; of a folder nothing is known before it is read.
-    return not str(training.get("data", "")).startswith("folder:")
