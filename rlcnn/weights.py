@@ -296,3 +296,16 @@ def _read_torch(path: Path) -> TensorFile:
     if not isinstance(value, dict) or not value or not all(map(torch.is_tensor, value.values())):
         raise UserError(f'"{path}" holds no state_dict, a dictionary of tensors by name.')
     return TensorFile({str(name): tensor for name, tensor in value.items()}, {})
+
+
+def read_spec(weights: str | PathLike[str]) -> EncoderSpec | None:
+    """What a weights file, or the newest one of a run, says of the encoder it belongs to.
+
+    Returns:
+        None for a file that does not say it, as those of others.
+
+    Raises:
+        UserError: it is missing, truncated or of another format.
+    """
+    path = _weights_file(Path(weights))
+    return _spec(read_tensors(path), path)
