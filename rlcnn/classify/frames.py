@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
+import ale_py
+import cv2
 import numpy as np
 import torch
 
@@ -65,8 +66,8 @@ def play_frames(
     """Plays games and labels what an agent would see of them.
 
     Training and test observations are of different games, played with other seeds, and no
-    observation is in both or in one of them twice. The same arguments give the same split to the
-    bit, whatever the number of workers.
+    observation of a game is in both or in one of them twice. The same arguments give the same
+    split to the bit, whatever the number of workers.
 
     All tasks but "game" are one game's own, named like "Pong/ball_x", and not known for
     observations of other games. The observation that a game opens with has no action and no
@@ -115,9 +116,11 @@ def play_frames(
             its_stacks, its_labellings = _label(name, rom, seen, options, seed)
             labellings.append(its_labellings)
             # One at a time, so that no more than one game's frames are in memory twice.
-            frames = frames or FrameBuffer(seen.frames.shape[1:])
+            if frames is None:
+                frames = FrameBuffer(seen.frames.shape[1:])
             offset = len(frames) - 1
             frames.append(seen.frames[1:])
+            del seen
             for part in PARTS:
                 stacks[part].append(np.where(its_stacks[part] > 0, its_stacks[part] + offset, 0))
     assert frames is not None
@@ -177,7 +180,7 @@ def _seen(
         "frame_stack": options.frame_stack,
         "seed": seed,
         "policy": None if player is None else [player.name, player.exploration],
-        "versions": {package: metadata.version(package) for package in ("ale-py", "opencv-python")},
+        "versions": {"ale-py": ale_py.__version__, "opencv": cv2.__version__},
         "format": 1,
     }
     path = None
