@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import signal
 import subprocess
@@ -216,13 +215,10 @@ def test_weights_of_another_network_are_refused(
 
 
 @pytest.mark.slow
-def test_lenet_learns_real_digits(tmp_path: Path) -> None:
-    data = os.environ.get("RLCNN_DATA")
-    if not data or not (Path(data) / "mnist").is_dir():
-        pytest.skip("RLCNN_DATA does not name a folder with mnist/")
+def test_lenet_learns_real_digits(real_data: Path, tmp_path: Path) -> None:
     done = run_script(
         "pretrain_encoder",
-        *("--recipe", "lenet5-1998", "--data-dir", Path(data) / "mnist", "--epochs", 2),
+        *("--recipe", "lenet5-1998", "--data-dir", real_data / "mnist", "--epochs", 2),
         *("--track", "disabled", "--run-dir", tmp_path / "run"),
     )
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import urllib.request
 from pathlib import Path
 
@@ -109,11 +108,8 @@ def test_unknown_data_are_refused(name: str, said: str) -> None:
     refused(name, Path("data"), f'--data "{name}" is unknown', said)
 
 
-def test_the_real_mnist_is_whole() -> None:
-    folder = os.environ.get("RLCNN_DATA")
-    if not folder or not (Path(folder) / "mnist").is_dir():
-        pytest.skip("RLCNN_DATA does not name a folder with mnist/")
-    train, test = load_data("mnist", Path(folder) / "mnist", seed=0)
+def test_the_real_mnist_is_whole(real_data: Path) -> None:
+    train, test = load_data("mnist", real_data / "mnist", seed=0)
     assert (len(train), len(test)) == (60_000, 10_000)
     # How often each digit occurs (LeCun's page, and any account of the set).
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
