@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.builder import load_agent
-from agents.callbacks import make_console
 from agents.checkpoint import Agent, encoder_origin
 from agents.config import TrainConfig, read_config
 from agents.evaluation import Evaluation, evaluate_agent, film_agent
-from agents.training import use_threads
 from envs.camera import FilmResult
 from envs.errors import UserError
+from rlcnn.devices import use_threads
 from rlcnn.origin import Origin
+from rlcnn.progress import make_console
 from rlcnn.runs import RunDirectory
 
 

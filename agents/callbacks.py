@@ -6,11 +6,8 @@ the counters equal what was learned.
 
 from __future__ import annotations
 
-import math
-import sys
 import time
 from collections.abc import Callable
-from types import FrameType
 
 import numpy as np
 from rich.console import Console
@@ -24,9 +21,8 @@ from rich.progress import (
 )
 from stable_baselines3.common.callbacks import BaseCallback
 
-
-class TrainingStopped(Exception):  # noqa: N818
-    """Training was asked to stop, and did so between two updates."""
+from rlcnn import stopping
+from rlcnn.progress import StepRate
 
 
 class Every(BaseCallback):
@@ -92,64 +88,19 @@ class UpdateLog(BaseCallback):
             self.logger.dump(self.model.num_timesteps)
 
 
-class StopRequest(BaseCallback):
-    """Stops training between two updates once it was asked to, as by Ctrl-C.
-
-    Use its :meth:`handle` as a signal handler. A second signal is not waited for: it raises
-    ``KeyboardInterrupt`` at once. What else takes long between two updates asks by :meth:`check`.
-    """
+class StopRequest(stopping.StopRequest, BaseCallback):
+    """A request to stop, answered between two updates; what takes long there asks by ``check``."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
-        super().__init__()
-        self._tell = tell
-        self.requested = False
-
-    def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Ask for the stop."""
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        self._tell(
-            "stopping with a checkpoint when the update under way is done;"
-            " Ctrl-C again stops at once, without one"
-        )
-
-    def check(self) -> None:
-        """Raises TrainingStopped where the stop was asked for."""
-        if self.requested:
-            raise TrainingStopped
+        """``tell``: what to say, and how, when it is asked for."""
+        BaseCallback.__init__(self)
+        stopping.StopRequest.__init__(self, tell)
 
     def _on_rollout_start(self) -> None:
         self.check()
 
     def _on_step(self) -> bool:
         return True
-
-
-class StepRate:
-    """Steps per second, as they were of late: every second counts exponentially less with its age.
-
-    What is averaged are seconds, not the intervals they come in: otherwise a burst of fast steps
-    would count as much as the long update after it.
-
-    Args:
-        time_constant: seconds after which a second counts for 1/e of what it did.
-    """
-
-    def __init__(self, time_constant: float = 30.0) -> None:
-        self._time_constant = time_constant
-        self._steps = self._seconds = 0.0
-
-    def add(self, steps: int, seconds: float) -> None:
-        """Counts ``steps`` taken, evenly, in the ``seconds`` just past."""
-        kept = math.exp(-seconds / self._time_constant)
-        self._steps = kept * self._steps + (1 - kept) * steps / seconds
-        self._seconds = kept * self._seconds + (1 - kept)
-
-    @property
-    def value(self) -> float:
-        """Steps per second; 0 before anything was counted."""
-        return self._steps / self._seconds if self._seconds else 0.0
 
 
 class ProgressDisplay(BaseCallback):
@@ -229,9 +180,3 @@ class ProgressDisplay(BaseCallback):
             f"{self.num_timesteps:,}/{self._total:,} steps, {rate:,.0f} steps/s,"
             f" {left / 60:.1f} min left, return {self._mean_return()}"
         )
-
-
-def make_console() -> Console:
-    """Where progress and results are told: standard error, so that output stays clean."""
-    # No markup and no emoji: what is told names files, which may hold brackets and colons.
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-import warnings
 from collections import deque
 from numbers import Real
 from pathlib import Path
@@ -22,8 +21,9 @@ from agents.dqn import DQN
 from agents.ppo import PPO
 from envs.errors import UserError
 from rlcnn.encoders.sb3 import EncoderExtractor
-from rlcnn.files import disk_errors, plain, read_json, write_json_atomic
+from rlcnn.files import plain, read_json, write_json_atomic
 from rlcnn.origin import Origin
+from rlcnn.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
 from rlcnn.weights import read_tensors, save_tensors
 
 POLICY, OPTIMIZER, RNG, STATE = "policy.safetensors", "optimizer.pt", "rng.pt", "state.json"
@@ -66,8 +66,8 @@ def save_checkpoint(
         "about": about or {},
     }
     save_tensors(directory / POLICY, model.policy.state_dict(), described)
-    _save_torch(_optimizer_state(model.policy.optimizer), directory / OPTIMIZER)
-    _save_torch(_torch_rng(model.device), directory / RNG)
+    save_torch(_optimizer_state(model.policy.optimizer), directory / OPTIMIZER)
+    save_torch(torch_rng(model.device), directory / RNG)
     write_json_atomic(directory / STATE, {**_state(model), "extra": extra or {}})
     if replay and isinstance(model, DQN):
         model.save_replay_buffer(directory / REPLAY)
@@ -119,7 +119,7 @@ def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
             f" not {algorithm(model)!r}"
         )
     load_policy(model, directory)
-    optimizer_state, rng = _load_torch(directory / OPTIMIZER), _load_torch(directory / RNG)
+    optimizer_state, rng = load_torch(directory / OPTIMIZER), load_torch(directory / RNG)
     try:
         model.policy.optimizer.load_state_dict(optimizer_state)
         _restore_state(model, state)
@@ -212,13 +212,6 @@ def _pending(model: Agent) -> dict[str, tuple[float, tuple[str, ...]]]:
     }
 
 
-def _torch_rng(device: torch.device) -> dict[str, torch.Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
 def _python_rng() -> list[Any]:
     version, internal, gauss = random.getstate()
     return [version, list(internal), gauss]
@@ -230,15 +223,13 @@ def _numpy_rng() -> list[Any]:
 
 
 def _restore_rng(
-    device: torch.device, torch_rng: dict[str, torch.Tensor], state: dict[str, Any]
+    device: torch.device, of_torch: dict[str, torch.Tensor], state: dict[str, Any]
 ) -> None:
     version, internal, gauss = state["python_rng"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = state["numpy_rng"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(torch_rng["cpu"])
-    if device.type == "cuda" and "cuda" in torch_rng:
-        torch.cuda.set_rng_state(torch_rng["cuda"], device)
+    restore_torch_rng(device, of_torch)
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -247,27 +238,6 @@ def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         # A tensor where the step is captured as a graph, which is this machine's affair.
         group["lr"] = float(group["lr"])
     return state
-
-
-def _save_torch(value: Any, path: Path) -> None:
-    with disk_errors(path), open(path, "wb") as file:
-        torch.save(value, file)
-
-
-def _load_torch(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # Of a strange protocol, where it is about to be refused anyway.
-            warnings.simplefilter("ignore")
-            # On the host: where it was trained need not exist here.
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f'"{path}" does not exist') from error
-    except Exception as error:
-        # Torch would go on to advise to load it with pickle: never that.
-        raise UserError(
-            f'"{path}" is damaged, or holds other things than tensors and numbers'
-        ) from error
 
 
 def _first_line(error: Exception) -> str:

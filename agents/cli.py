@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import torch
 import tyro
 
-from agents.callbacks import TrainingStopped
 from envs.errors import UserError, nearest
+from rlcnn.stopping import TrainingStopped
 
 Options = TypeVar("Options")
 

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
-
-import torch
-import tyro
+from typing import Any, Literal, get_args
 
 from agents.compilation import can_compile
 from agents.observing import FeatureType
 from agents.transfer_options import check_transfer
 from envs.cores import usable_cores
-from envs.errors import UserError, nearest
+from envs.errors import UserError
 from envs.protocol import PROTOCOLS
-from rlcnn.encoders import list_encoders, why_unknown
+from rlcnn.devices import resolve_device, resolve_precision
+from rlcnn.encoders import why_unknown
 from rlcnn.files import read_json
+from rlcnn.options import EncoderName, check_choice, check_range, dataclass_of, option_name
 from rlcnn.runs import RunDirectory
 
 Algorithm = Literal["ppo", "dqn"]
 Preset = Literal["fast", "zoo"]
 Schedule = Literal["constant", "linear"]
-# Not known before encoders are registered; --help shows them as it does those of a Literal.
-_ENCODER_NAMES = ",".join([*list_encoders(), "NETWORK[:NODE]"])
-EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{_ENCODER_NAMES}}}")]
 MAX_SEED = 2**31 - 1
 MAX_THREADS = 1024
 MAX_COUNT = 2**31 - 1
@@ -207,8 +202,8 @@ class TrainConfig:
         """
         values = dict(values)
         for name, section in (("ppo", PPOConfig), ("dqn", DQNConfig)):
-            values[name] = _dataclass_of(section, values.get(name, {}), f"{name}.")
-        return _dataclass_of(cls, values, "")
+            values[name] = dataclass_of(section, values.get(name, {}), f"{name}.")
+        return dataclass_of(cls, values, "")
 
     def validate(self) -> None:
         """Checks every value that can be judged without making an environment.
@@ -216,25 +211,25 @@ class TrainConfig:
         Raises:
             UserError: A value is not valid; the line names it and what was expected.
         """
-        _check_choice("algo", self.algo, ("ppo", "dqn"))
-        _check_choice("preset", self.preset, ("fast", "zoo"))
+        check_choice("algo", self.algo, ("ppo", "dqn"))
+        check_choice("preset", self.preset, ("fast", "zoo"))
         if reason := why_unknown(self.encoder):
             raise UserError(f'--encoder "{self.encoder}" is unknown: {reason}')
-        _check_choice("protocol", self.protocol, sorted(PROTOCOLS))
-        _check_choice("obs", self.obs, ("grey", "rgb"))
-        _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
-        _check_choice("compile", self.compile, ("auto", "on", "graph", "off"))
-        _check_choice("overlap", self.overlap, ("auto", "on", "off"))
-        _check_choice("track", self.track, ("disabled", "offline", "online"))
-        _check_choice("mode", self.mode, ("train", "finetune", "frozen"))
-        _check_choice("feature_dtype", self.feature_dtype, get_args(FeatureType))
+        check_choice("protocol", self.protocol, sorted(PROTOCOLS))
+        check_choice("obs", self.obs, ("grey", "rgb"))
+        check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        check_choice("compile", self.compile, ("auto", "on", "graph", "off"))
+        check_choice("overlap", self.overlap, ("auto", "on", "off"))
+        check_choice("track", self.track, ("disabled", "offline", "online"))
+        check_choice("mode", self.mode, ("train", "finetune", "frozen"))
+        check_choice("feature_dtype", self.feature_dtype, get_args(FeatureType))
         for name, most in LARGEST.items():
-            _check_range(name, getattr(self, name), least=1, most=most)
+            check_range(name, getattr(self, name), least=1, most=most)
         check_transfer(self)
         for name in ("eval_every", "eval_episodes", "video_every", "checkpoint_every"):
-            _check_range(name, getattr(self, name), least=0, most=LARGEST["total_steps"])
-        _check_range("num_threads", self.num_threads, least=0, most=MAX_THREADS)
-        _check_range("seed", self.seed, least=0, most=MAX_SEED)
+            check_range(name, getattr(self, name), least=0, most=LARGEST["total_steps"])
+        check_range("num_threads", self.num_threads, least=0, most=MAX_THREADS)
+        check_range("seed", self.seed, least=0, most=MAX_SEED)
         section: PPOConfig | DQNConfig = self.ppo if self.algo == "ppo" else self.dqn
         _check_hyperparameters(self.algo, dataclasses.asdict(section))
 
@@ -339,8 +334,8 @@ def preset_config(preset: Preset, algo: Algorithm) -> TrainConfig:
     Raises:
         UserError: There is no such preset.
     """
-    _check_choice("preset", preset, ("fast", "zoo"))
-    _check_choice("algo", algo, ("ppo", "dqn"))
+    check_choice("preset", preset, ("fast", "zoo"))
+    check_choice("algo", algo, ("ppo", "dqn"))
     config = replace({"zoo": ZOO, "fast": FAST}[preset], algo=algo)
     if algo == "dqn":
         # Single-environment DQN is the literature's; several in lockstep keep the cores busy.
@@ -372,104 +367,6 @@ def read_config(source: RunDirectory | Path) -> TrainConfig:
     return config
 
 
-def resolve_device(device: str) -> str:
-    """The device that ``device`` names, such as "cpu" or "cuda".
-
-    Raises:
-        UserError: It is no device of this machine.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        wanted = torch.device(device)
-    except RuntimeError:
-        wanted = None
-    if wanted is None or wanted.type not in ("cpu", "cuda"):
-        choices = ("auto", "cpu", "cuda", "cuda:0")
-        raise UserError(
-            f'unknown device "{device}": expected auto, cpu, cuda or cuda:N.'
-            f"{nearest(device, choices)}"
-        )
-    if wanted.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (wanted.index or 0) >= count:
-            found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
-            raise UserError(f'device "{device}" is not there: torch finds {found}; try "cpu"')
-    return device
-
-
-def resolve_precision(device: str) -> Literal["fp32", "bf16"]:
-    """bf16 where ``device`` has instructions for it, else fp32 (elsewhere bf16 is emulated)."""
-    if torch.device(device).type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    fast = cpu_features() & {"avx512_bf16", "amx_bf16"}
-    return "bf16" if fast else "fp32"
-
-
-def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """Names of the processor's instruction sets, such as ``amx_bf16``; empty where nothing tells.
-
-    Args:
-        cpuinfo: the kernel's account of the processors, for versions of torch that do not tell.
-    """
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities:
-        return {name for name, there in capabilities.items() if there is True}
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return set()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return set(flags.partition(":")[2].split())
-
-
-def _dataclass_of(cls: type[Any], values: Any, prefix: str) -> Any:
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    if not isinstance(values, dict):
-        raise UserError(f"the configuration's {prefix.rstrip('.')} must be an object of options")
-    for name, value in values.items():
-        if name not in known:
-            raise UserError(
-                f'unknown option "{prefix}{name}" in the configuration.{nearest(name, known)}'
-            )
-        default = getattr(cls(), name)
-        if dataclasses.is_dataclass(default):
-            continue
-        # What may be None is a number otherwise.
-        kinds = {
-            type(default),
-            *((int,) if isinstance(default, float) else ()),
-            *((int, float) if default is None else ()),
-        }
-        if type(value) not in kinds:
-            expected = "a number or null" if default is None else type(default).__name__
-            raise UserError(
-                f"option {prefix}{name} in the configuration must be {expected}, not {value!r}"
-            )
-    return cls(**values)
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    if value not in choices:
-        raise UserError(
-            f'{_option(name)} "{value}" is unknown: expected one of'
-            f" {', '.join(choices)}.{nearest(str(value), choices)}"
-        )
-
-
-def _check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
-    # Whole numbers are finite, also those too large to be asked.
-    infinite = isinstance(value, float) and math.isinf(value)
-    if infinite or not least <= value <= most:
-        upper = "" if most == math.inf else f" and at most {most}"
-        finite = "finite and " if infinite else ""
-        raise UserError(f"{_option(name)} {value} must be {finite}at least {least}{upper}")
-
-
 _POSITIVE = {
     "n_steps",
     "batch_size",
@@ -493,16 +390,16 @@ def _check_hyperparameters(algo: str, values: dict[str, Any]) -> None:
     for name, value in values.items():
         option = f"{algo}.{name}"
         if name.endswith("_schedule"):
-            _check_choice(option, value, ("constant", "linear"))
+            check_choice(option, value, ("constant", "linear"))
         elif name == "gradient_steps" and value == -1:
             continue
         elif name in _POSITIVE:
-            _check_range(option, value, least=1, most=MAX_COUNT)
+            check_range(option, value, least=1, most=MAX_COUNT)
         elif name in _FRACTIONS:
-            _check_range(option, value, least=0, most=1)
+            check_range(option, value, least=0, most=1)
             if name == "exploration_fraction" and value == 0:
-                raise UserError(f"{_option(option)} 0 is no time to explore in: expected more")
+                raise UserError(f"{option_name(option)} 0 is no time to explore in: expected more")
         elif name == "clip_range_vf" and value == 0:
-            raise UserError(f"{_option(option)} 0 lets no value change: expected more, or None")
+            raise UserError(f"{option_name(option)} 0 lets no value change: expected more, or None")
         elif value is not None and not isinstance(value, bool):
-            _check_range(option, value, least=0)
+            check_range(option, value, least=0)

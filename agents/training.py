@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
@@ -28,9 +24,7 @@ from agents.callbacks import (
     Every,
     ProgressDisplay,
     StopRequest,
-    TrainingStopped,
     UpdateLog,
-    make_console,
 )
 from agents.checkpoint import Agent, load_checkpoint, save_checkpoint
 from agents.config import TrainConfig, read_config
@@ -39,8 +33,12 @@ from agents.evaluation import Evaluation, evaluate_agent, film_agent
 from agents.heap import keep_freed_memory
 from agents.transfer_options import notes_on_transfer
 from envs.errors import UserError
+from rlcnn.attempts import changed, made_by, newest_checkpoint
+from rlcnn.devices import use_threads
 from rlcnn.files import write_json_atomic
-from rlcnn.runs import RunDirectory, provenance
+from rlcnn.progress import make_console
+from rlcnn.runs import RunDirectory
+from rlcnn.stopping import TrainingStopped, answering_signals
 from rlcnn.tracking import Tracker, TrackerWriter, make_tracker
 
 RESUMABLE = frozenset(
@@ -93,9 +91,9 @@ def train(
     with use_threads(config.num_threads), closing(make_train_env(config)) as venv:
         model = build_agent(config, venv)
         check_resources(model, config, run_dir)
-        made_by = _made_by(command)
-        with RunDirectory.create(run_dir, {"config": config.to_json(), **made_by}) as run:
-            run.begin_attempt(made_by)
+        about = made_by(command)
+        with RunDirectory.create(run_dir, {"config": config.to_json(), **about}) as run:
+            run.begin_attempt(about)
             if report := load_report(model):
                 write_json_atomic(run.path / "weights.json", report.to_json())
                 _tell(console, str(report))
@@ -145,7 +143,7 @@ def resume(
                 f" Extend it with --total-steps {2 * before.total_steps}"
             )
         run.recover()
-        checkpoint = newest_checkpoint(run, console)
+        checkpoint = newest_checkpoint(run, console.print)
         step = int(checkpoint.name) if checkpoint else 0
         if config.total_steps < min(step, before.total_steps):
             raise UserError(
@@ -165,7 +163,7 @@ def resume(
             console.print("there is no checkpoint yet: beginning again")
         # The run on disk changes only now, when nothing of it can be refused any more.
         run.truncate_metrics(step if checkpoint else -1)
-        run.begin_attempt(_made_by(command))
+        run.begin_attempt(made_by(command))
         if config != before:
             run.update_config({"config": config.to_json()})
         _run(training, purge_step=step + 1 if checkpoint else 0)
@@ -177,52 +175,13 @@ def _tell(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _made_by(command: list[str] | None) -> dict[str, Any]:
-    """What an attempt at a run is made by."""
-    return {"command": command or sys.argv, "provenance": provenance()}
-
-
 def change_config(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     """The configuration with a resume's changes.
 
     Raises:
         UserError: an option cannot change within a run.
     """
-    for name, value in changes.items():
-        if name not in RESUMABLE:
-            option, old, new = _first_difference(name, getattr(config, name), value)
-            raise UserError(
-                f"--{option.replace('_', '-')} cannot change on a resume: the run has {old!r},"
-                f" not {new!r}; begin a new run from its config.json with --config"
-            )
-    return dataclasses.replace(config, **changes)
-
-
-def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
-    """The option that differs, and its values, where ``name`` may be a section of options."""
-    if dataclasses.is_dataclass(old):
-        for field in dataclasses.fields(old):
-            pair = getattr(old, field.name), getattr(new, field.name)
-            if pair[0] != pair[1]:
-                return f"{name}.{field.name}", *pair
-    return name, old, new
-
-
-def newest_checkpoint(run: RunDirectory, console: Console) -> Path | None:
-    """The last whole checkpoint, or None for a run that was killed before its first.
-
-    Raises:
-        UserError: there are checkpoints, but none is whole.
-    """
-    checkpoint, broken = run.latest_whole()
-    for flawed in broken:
-        console.print(f"checkpoint {flawed.path} is passed over: {flawed.reason}")
-    if checkpoint is None and broken:
-        raise UserError(
-            f"no checkpoint of run {run.path} is whole; begin anew with"
-            f" --config {run.path / 'config.json'}"
-        )
-    return checkpoint
+    return changed(config, changes, RESUMABLE)
 
 
 def default_run_dir(config: TrainConfig) -> Path:
@@ -231,17 +190,6 @@ def default_run_dir(config: TrainConfig) -> Path:
     encoder = re.sub(r"[:/]", "-", config.encoder)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{game}-{config.algo}-{encoder}-seed{config.seed}-{stamp}"
-
-
-@contextmanager
-def use_threads(count: int) -> Iterator[None]:
-    """Lets torch compute with ``count`` CPU threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Training:
@@ -303,7 +251,7 @@ class Training:
         )
         with ExitStack() as stack:
             stack.callback(display.close)
-            stack.enter_context(_signals(stop.handle))
+            stack.enter_context(answering_signals(stop.handle))
             try:
                 model.learn(
                     config.total_steps - model.num_timesteps,
@@ -446,20 +394,3 @@ def _run(training: Training, purge_step: int | None) -> None:
         except KeyboardInterrupt:
             console.print(f"go on from the last checkpoint with --resume {run.path}")
             raise
-
-
-@contextmanager
-def _signals(handler: Callable[..., None]) -> Iterator[None]:
-    """Lets ``handler`` answer Ctrl-C and a polite kill inside the block."""
-    caught = (signal.SIGINT, signal.SIGTERM)
-    try:
-        before = {number: signal.signal(number, handler) for number in caught}
-    except ValueError:
-        # Signals belong to the main thread; elsewhere, whoever started the thread stops it.
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)

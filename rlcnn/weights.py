@@ -27,6 +27,9 @@ from rlcnn.runs import RunDirectory
 from rlcnn.weight_report import LoadReport, fill
 
 __all__ = [
+    "BEST",
+    "HEAD",
+    "LAST",
     "LoadReport",
     "TensorFile",
     "load_encoder",
@@ -39,6 +42,12 @@ __all__ = [
 
 # safetensors metadata maps strings to strings, so ours is JSON under one key of its own.
 _KEY = "rlcnn"
+
+HEAD = "head."
+"""What the names of a classifier's own tensors begin with, beside those of its encoder."""
+
+BEST, LAST = "best.safetensors", "last.safetensors"
+"""What a training on labelled images keeps in its run's directory; the best is taken first."""
 
 # What torch.save writes is known by its name's ending alone.
 _TORCH_SUFFIXES = (".pth", ".pt")
@@ -139,7 +148,7 @@ def load_encoder(path: str | PathLike[str]) -> Encoder:
     """Builds the encoder a file describes and loads its weights, on the CPU.
 
     Args:
-        path: a file written by ``save_encoder``.
+        path: a file written by ``save_encoder``, or a classifier's.
 
     Raises:
         UserError: a missing, truncated or foreign file, an encoder not known here, or weights
@@ -156,7 +165,7 @@ def load_encoder(path: str | PathLike[str]) -> Encoder:
         encoder = create_encoder(spec["name"], spec["observation_shape"], **spec["options"])
     except (UserError, TypeError) as error:
         raise UserError(f'"{path}" describes an encoder that cannot be built: {error}') from error
-    fill(encoder, file.tensors, f'"{path}"')
+    fill(encoder, _encoder_tensors(file)[0], f'"{path}"')
     return encoder
 
 
@@ -171,8 +180,8 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
               tensors, under this encoder's names or those of the published network. It may come
               from another observation size where the shapes agree nevertheless, as they do with
               mean pooling;
-            - the directory of a run, whose newest whole checkpoint is read, or the policy file of a
-              checkpoint.
+            - the directory of an agent's run, whose newest whole checkpoint is read, or the policy
+              file of a checkpoint; that of a run on labelled images, whose best weights are read.
 
             The trunk of a published network loads whatever the options of the encoder it comes
             from; what comes after the trunk only from the same encoder.
@@ -195,7 +204,7 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
     file = read_tensors(path)
     spec = _spec(file, path)
     own = encoder.spec()
-    tensors, others = _encoder_tensors(file.tensors)
+    tensors, others = _encoder_tensors(file)
     if spec and spec != own:
         if encoder.shares_trunk(spec):
             after = [name for name in tensors if not name.startswith("trunk.")]
@@ -240,11 +249,13 @@ def _described(spec: EncoderSpec) -> str:
 
 
 def _weights_file(path: Path) -> Path:
-    """The file itself, or that of the policy in the newest whole checkpoint of a run."""
+    """The file itself, or a run's: a best classifier, or the policy of the newest checkpoint."""
     if not path.is_dir():
         return path
     if not (path / "config.json").is_file():
         raise UserError(f'"{path}" is a directory, but no run: it has no config.json.')
+    if classifiers := [path / name for name in (BEST, LAST) if (path / name).is_file()]:
+        return classifiers[0]
     newest, broken = RunDirectory.open(path).latest_whole()
     if newest is None:
         found = f": {broken[0].path}: {broken[0].reason}" if broken else " yet"
@@ -252,13 +263,16 @@ def _weights_file(path: Path) -> Path:
     return newest / "policy.safetensors"
 
 
-def _encoder_tensors(
-    tensors: Mapping[str, torch.Tensor],
-) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The tensors of an agent's encoder by the encoder's names, and the names of all others.
+def _encoder_tensors(file: TensorFile) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The tensors of an agent's or a classifier's encoder by the encoder's names, and the names of
+    all others.
 
-    The tensors of a file that is no agent's are an encoder's.
+    The tensors of a file that is neither's are an encoder's.
     """
+    tensors = file.tensors
+    if "tasks" in file.metadata:
+        heads = [name for name in tensors if name.startswith(HEAD)]
+        return {name: tensors[name] for name in tensors if name not in heads}, heads
     found = {name: match.end() for name in tensors if (match := _AGENTS_ENCODER.match(name))}
     if not found:
         return dict(tensors), []
@@ -289,3 +303,16 @@ def _read_torch(path: Path) -> TensorFile:
     if not isinstance(value, dict) or not value or not all(map(torch.is_tensor, value.values())):
         raise UserError(f'"{path}" holds no state_dict, a dictionary of tensors by name.')
     return TensorFile({str(name): tensor for name, tensor in value.items()}, {})
+
+
+def read_spec(weights: str | PathLike[str]) -> EncoderSpec | None:
+    """What a weights file, or the newest one of a run, says of the encoder it belongs to.
+
+    Returns:
+        None for a file that does not say it, as those of others.
+
+    Raises:
+        UserError: it is missing, truncated or of another format.
+    """
+    path = _weights_file(Path(weights))
+    return _spec(read_tensors(path), path)

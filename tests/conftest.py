@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 
 def _keep_to_own_cores() -> None:
@@ -37,3 +38,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data that RLCNN_DATA names; it is no part of the project."""
+    folder = Path(os.environ.get("RLCNN_DATA", ""))
+    if "RLCNN_DATA" not in os.environ or not folder.is_dir():
+        pytest.skip("RLCNN_DATA names no folder of real data")
+    return folder

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from agents.benchmark.timing import Spread, Tell, round_by_round, synchronize
-from agents.training import use_threads
+from rlcnn.devices import use_threads
 from rlcnn.encoders import create_encoder, list_encoders
 
 Precision = Literal["fp32", "bf16"]

@@ -11,8 +11,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
-from agents.training import use_threads
 from envs.errors import UserError
+from rlcnn.devices import use_threads
 
 Name = TypeVar("Name", bound=Hashable)
 Tell = Callable[[str], None]

@@ -5,6 +5,7 @@ Both libraries are imported when a network of theirs is asked for, not before.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -72,6 +73,10 @@ class Architecture:
         default_node: where to cut ``build()``'s network for control.
         imagenet: downloads its ImageNet weights, or takes them from the library's cache, checked.
         import_hint: where to get those weights by hand.
+        crop: side in pixels of the square that its weights were judged on.
+        resize: shorter side that photographs were brought to before that square was cut out.
+        interpolation: how they were: "bilinear", "bicubic" ...
+        classes: names of the classes that its ImageNet weights tell apart, by index.
     """
 
     name: str
@@ -83,6 +88,10 @@ class Architecture:
     default_node: Callable[[nn.Module], str]
     imagenet: Callable[[], Mapping[str, torch.Tensor]]
     import_hint: str
+    crop: int
+    resize: int
+    interpolation: str
+    classes: tuple[str, ...]
 
     def download(self) -> Mapping[str, torch.Tensor]:
         """ImageNet weights, by the network's own names of tensors.
@@ -163,6 +172,10 @@ def _of_torchvision(name: str) -> Architecture:
         default_node=lambda _: default,
         imagenet=lambda: weights.get_state_dict(progress=True, check_hash=True),
         import_hint=weights.url,
+        crop=transforms.crop_size[0],
+        resize=transforms.resize_size[0],
+        interpolation=transforms.interpolation.value,
+        classes=tuple(weights.meta["categories"]),
     )
 
 
@@ -185,7 +198,19 @@ def _of_timm(name: str) -> Architecture:
         default_node=_stride_8,
         imagenet=lambda: timm.create_model(own_name, pretrained=True).state_dict(),
         import_hint=config.url or f"its model.safetensors ({config.hf_hub_id})",
+        crop=config.input_size[-1],
+        resize=math.floor(config.input_size[-1] / config.crop_pct),
+        interpolation=config.interpolation,
+        classes=_imagenet_classes(config.num_classes),
     )
+
+
+def _imagenet_classes(count: int) -> tuple[str, ...]:
+    """ImageNet's classes, where there are as many; of other sets timm's models tell no names."""
+    from torchvision import models
+
+    names = tuple(models.ResNet18_Weights.DEFAULT.meta["categories"])
+    return names if count == len(names) else tuple(f"class {index}" for index in range(count))
 
 
 def _import_timm(name: str) -> ModuleType:

@@ -16,16 +16,10 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from worlds import Columns, WorldVecEnv
 
 from agents import callbacks
-from agents.callbacks import (
-    Every,
-    ProgressDisplay,
-    StepRate,
-    StopRequest,
-    TrainingStopped,
-    UpdateLog,
-)
+from agents.callbacks import Every, ProgressDisplay, StopRequest, UpdateLog
 from agents.dqn import DQN
 from agents.ppo import PPO
+from rlcnn.stopping import TrainingStopped
 
 TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 8}}}
 
@@ -178,32 +172,6 @@ def test_a_stop_is_answered_between_two_updates(ppo: PPO) -> None:
     assert ppo.num_timesteps == 32
     assert ppo._n_updates == 2
     assert len(told) == 1
-
-
-def test_a_second_signal_is_not_waited_for() -> None:
-    stop = StopRequest(lambda line: None)
-    stop.handle(signal.SIGINT, None)
-    with pytest.raises(KeyboardInterrupt):
-        stop.handle(signal.SIGTERM, None)
-
-
-def test_the_rate_counts_updates_for_as_long_as_they_take() -> None:
-    rate = StepRate()
-    assert rate.value == 0
-    # A second at 1,000 steps/s, then 9 seconds of learning in which 10 are taken: 101 steps/s.
-    for _ in range(30):
-        rate.add(1000, 1.0)
-        after_the_burst = rate.value
-        rate.add(10, 9.0)
-    assert 80 < rate.value < 101 < after_the_burst < 120
-
-
-def test_the_rate_follows_a_change() -> None:
-    rate = StepRate(time_constant=30)
-    for speed in (100, 500):
-        for _ in range(150):
-            rate.add(speed, 1.0)
-        assert rate.value == pytest.approx(speed, rel=0.01)
 
 
 def test_the_bar_shows_the_rate(ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Image classification: labelled images, classifiers on an encoder, and training them."""

@@ -1,0 +1,83 @@
+"""Labels of image files in a CSV beside them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import torch
+
+from envs.errors import UserError, nearest
+from rlcnn.classify.images import ImageFiles, Task
+
+FILE, INDEX = "file", "class_index"
+
+
+def load_labelled_files(
+    labels: Path, directory: Path, task: Task, *, channels: int = 3
+) -> ImageFiles:
+    """The images that a CSV names, with the classes that it gives them.
+
+    Args:
+        labels: a CSV with a header and the columns ``file``, a path below ``directory``, and
+            ``class_index``; others are passed over. A name that is not found as it is is looked
+            for in ``directory``.
+        directory: of the images.
+        task: whose classes the indices are.
+        channels: 3 decodes to RGB, 1 to grey.
+
+    Raises:
+        UserError: the CSV or an image is missing, a column is, it is no CSV, has no rows, or an
+            index is none of the classes; the line is named.
+    """
+    if not directory.is_dir():
+        raise UserError(f'image folder "{directory}" does not exist')
+    if not labels.is_file() and (directory / labels).is_file():
+        labels = directory / labels
+    paths: list[Path] = []
+    indices: list[int] = []
+    for line, row in _rows(labels):
+        indices.append(_index(row[INDEX], task, f'"{labels}", line {line}'))
+        path = directory / (row[FILE] or "")
+        if not path.is_file():
+            known = [other.name for other in directory.iterdir()]
+            raise UserError(
+                f'"{labels}", line {line}: there is no file "{row[FILE]}" in "{directory}".'
+                f"{nearest(row[FILE] or '', known)}"
+            )
+        paths.append(path)
+    return ImageFiles(paths, torch.tensor(indices), [task], channels=channels)
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows with their line numbers."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or ())
+            for name in (FILE, INDEX):
+                if name not in columns:
+                    raise UserError(
+                        f'"{path}" has no column "{name}": its columns are'
+                        f" {', '.join(columns) or 'none'}.{nearest(name, columns)}"
+                    )
+            rows = [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise UserError(f'cannot read "{path}": {error.strerror}') from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f'"{path}" is not a CSV file') from error
+    if not rows:
+        raise UserError(f'"{path}" names no image')
+    return rows
+
+
+def _index(value: str | None, task: Task, where: str) -> int:
+    count = len(task.classes)
+    text = (value or "").strip()
+    if not text.isdecimal():
+        raise UserError(f'{where}: {INDEX} "{text}" is not a whole number from 0 to {count - 1}')
+    if int(text) >= count:
+        raise UserError(
+            f"{where}: {INDEX} {text} lies beyond the {count} classes: 0 to {count - 1}"
+        )
+    return int(text)

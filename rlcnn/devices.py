@@ -1,0 +1,74 @@
+"""The device to compute on, the arithmetic it is fast at, and the CPU threads to use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from envs.errors import UserError, nearest
+
+
+def resolve_device(device: str) -> str:
+    """The device that ``device`` names, such as "cpu" or "cuda".
+
+    Raises:
+        UserError: It is no device of this machine.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        wanted = None
+    if wanted is None or wanted.type not in ("cpu", "cuda"):
+        choices = ("auto", "cpu", "cuda", "cuda:0")
+        raise UserError(
+            f'unknown device "{device}": expected auto, cpu, cuda or cuda:N.'
+            f"{nearest(device, choices)}"
+        )
+    if wanted.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (wanted.index or 0) >= count:
+            found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
+            raise UserError(f'device "{device}" is not there: torch finds {found}; try "cpu"')
+    return device
+
+
+def resolve_precision(device: str) -> Literal["fp32", "bf16"]:
+    """bf16 where ``device`` has instructions for it, else fp32 (elsewhere bf16 is emulated)."""
+    if torch.device(device).type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    fast = cpu_features() & {"avx512_bf16", "amx_bf16"}
+    return "bf16" if fast else "fp32"
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """Names of the processor's instruction sets, such as ``amx_bf16``; empty where nothing tells.
+
+    Args:
+        cpuinfo: the kernel's account of the processors, for versions of torch that do not tell.
+    """
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if capabilities:
+        return {name for name, there in capabilities.items() if there is True}
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return set()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return set(flags.partition(":")[2].split())
+
+
+@contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    """Lets torch compute with ``count`` CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,40 @@
+"""Where progress is told, and how fast it is."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from rich.console import Console
+
+
+class StepRate:
+    """Steps per second, as they were of late: every second counts exponentially less with its age.
+
+    What is averaged are seconds, not the intervals they come in: otherwise a burst of fast steps
+    would count as much as the long update after it.
+
+    Args:
+        time_constant: seconds after which a second counts for 1/e of what it did.
+    """
+
+    def __init__(self, time_constant: float = 30.0) -> None:
+        self._time_constant = time_constant
+        self._steps = self._seconds = 0.0
+
+    def add(self, steps: int, seconds: float) -> None:
+        """Counts ``steps`` taken, evenly, in the ``seconds`` just past."""
+        kept = math.exp(-seconds / self._time_constant)
+        self._steps = kept * self._steps + (1 - kept) * steps / seconds
+        self._seconds = kept * self._seconds + (1 - kept)
+
+    @property
+    def value(self) -> float:
+        """Steps per second; 0 before anything was counted."""
+        return self._steps / self._seconds if self._seconds else 0.0
+
+
+def make_console() -> Console:
+    """Where progress and results are told: standard error, so that output stays clean."""
+    # No markup and no emoji: what is told names files, which may hold brackets and colons.
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)

@@ -1,0 +1,70 @@
+"""Intervals of accuracies, against published figures and what they promise to cover."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rlcnn.intervals import paired_interval, wilson_interval
+
+
+@pytest.mark.parametrize(
+    "successes, trials, expected",
+    [
+        # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I,
+        # method 3.
+        (81, 263, (0.2553, 0.3662)),
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+    ],
+)
+def test_wilsons_interval_is_the_published_one(
+    successes: int, trials: int, expected: tuple[float, float]
+) -> None:
+    assert wilson_interval(successes, trials) == pytest.approx(expected, abs=5e-5)
+    mirrored = tuple(1 - end for end in reversed(expected))
+    assert wilson_interval(trials - successes, trials) == pytest.approx(mirrored, abs=5e-5)
+
+
+def test_the_paired_interval_is_bonetts_and_prices() -> None:
+    first, second, both, neither = 12, 5, 60, 23
+    differences = [1] * first + [-1] * second + [0] * (both + neither)
+    n = len(differences) + 2
+    p12, p21 = (first + 1) / n, (second + 1) / n
+    half = 1.959964 * np.sqrt((p12 + p21 - (p12 - p21) ** 2) / n)
+    expected = (p12 - p21 - half, p12 - p21 + half)
+    assert paired_interval(differences) == pytest.approx(expected, abs=1e-6)
+
+
+def test_intervals_cover_what_they_promise() -> None:
+    random = np.random.default_rng(0)
+    covered = {"one": 0, "pair": 0}
+    games, images = 2000, 150
+    for _ in range(games):
+        # Two classifiers that err on the same images more often than chance would have it.
+        hard = random.random(images) < 0.3
+        a = random.random(images) < np.where(hard, 0.4, 0.9)
+        b = random.random(images) < np.where(hard, 0.2, 0.85)
+        lower, upper = wilson_interval(int(a.sum()), images)
+        covered["one"] += lower <= 0.3 * 0.4 + 0.7 * 0.9 <= upper
+        lower, upper = paired_interval(a.astype(float) - b)
+        covered["pair"] += lower <= 0.3 * 0.2 + 0.7 * 0.05 <= upper
+    # Four standard errors of a coverage of 95% in so many games.
+    slack = 4 * np.sqrt(0.95 * 0.05 / games)
+    assert {name: abs(n / games - 0.95) < slack for name, n in covered.items()} == {
+        "one": True,
+        "pair": True,
+    }
+
+
+def test_two_that_never_differ_have_an_interval_with_a_width() -> None:
+    lower, upper = paired_interval(np.zeros(20))
+    assert lower < 0 < upper
+    assert paired_interval([1.0])[1] <= 1
+
+
+def test_a_higher_confidence_is_a_wider_interval() -> None:
+    lower, upper = wilson_interval(30, 100)
+    wide = wilson_interval(30, 100, confidence=0.99)
+    assert wide[0] < lower < upper < wide[1]

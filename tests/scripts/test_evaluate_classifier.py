@@ -1,0 +1,252 @@
+"""Judging classifiers from the command line, and everything a user can get wrong about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from script_runs import read, run_script
+from torchvision import models
+
+from envs.errors import UserError
+from rlcnn.classify.classifier import Classifier, save_classifier
+from rlcnn.classify.images import Task
+from rlcnn.encoders import create_encoder
+from rlcnn.files import write_json_atomic
+
+Script = Callable[..., None]
+
+NAME = "squeezenet1_1"
+COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
+
+
+def draw(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(seed).integers(-20, 20, (*size, 3))
+    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Coloured images, five of each class in test/ and train/."""
+    root = tmp_path_factory.mktemp("colours")
+    for part in ("train", "test"):
+        for name, colour in COLOURS.items():
+            (root / part / name).mkdir(parents=True)
+            for seed in range(5):
+                draw(root / part / name / f"{seed}.png", colour, seed, (32, 32))
+    return root
+
+
+def colour_classifier(path: Path, data: str, *, wrong: bool = False) -> Path:
+    """A run of pretraining whose classifier tells colours by the mean of each channel."""
+    path.mkdir()
+    classes = ("blue", "green", "red")
+    encoder = create_encoder("cifar_resnet", (3, 32, 32), depth=8)
+    classifier = Classifier(encoder, [Task("class", classes)])
+    for parameter in classifier.parameters():
+        torch.nn.init.zeros_(parameter)
+    # One filter for each channel passes through, since the residual branches are zero.
+    state = classifier.state_dict()
+    first = next(name for name, value in state.items() if value.ndim == 4)
+    for channel in range(3):
+        state[first][channel, channel, 1, 1] = 1.0
+        state["head.weight"][(channel + wrong) % 3, 2 - channel] = 10.0
+    for name, value in state.items():
+        # BatchNorm passes on what it gets, but for the last of a branch, which stays zero.
+        if name.endswith("weight") and value.ndim == 1:
+            value.fill_(1.0)
+    classifier.load_state_dict(state)
+    config = {"data": data, "seed": 0, "augment": {"resize": 0, "pad": 0}}
+    write_json_atomic(path / "config.json", {"pretraining": config})
+    save_classifier(classifier, path / "best.safetensors", {"data": data})
+    return path
+
+
+@pytest.fixture
+def run(folder: Path, tmp_path: Path) -> Path:
+    return colour_classifier(tmp_path / "run", f"folder:{folder}")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("published") / f"{NAME}.pth"
+    torch.manual_seed(1)
+    torch.save(models.get_model(NAME).state_dict(), path)
+    return path
+
+
+def test_a_run_is_judged_on_its_own_held_out_images(
+    run: Path, evaluate_classifier: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_classifier(run, "--json", tmp_path / "result.json", "--plots", tmp_path / "plots")
+    told = read(tmp_path / "result.json")
+    assert told["images"] == 15
+    assert told["top1"] == 1.0
+    assert told["part"] == "test"
+    assert told["confusion"]["classes"] == ["blue", "green", "red"]
+    assert told["confusion"]["counts"] == [[5, 0, 0], [0, 5, 0], [0, 0, 5]]
+    assert {p.name for p in (tmp_path / "plots").iterdir()} == {"confusion.png", "top5.png"}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "images: 15 (the middle of each)"
+    assert lines[1].startswith("top-1 100.00% (95% interval 79.61 to 100.00)")
+
+
+def test_a_part_and_ten_crops_can_be_chosen(
+    run: Path, folder: Path, evaluate_classifier: Script, tmp_path: Path
+) -> None:
+    data = ("--data", f"folder:{folder}")
+    for part, count in (("train", 15), ("all", 30)):
+        evaluate_classifier(
+            *(run, *data, "--part", part, "--crops", 10, "--json", tmp_path / "result.json")
+        )
+        told = read(tmp_path / "result.json")
+        assert (told["images"], told["crops"], told["top1"]) == (count, 10, 1.0)
+
+
+def test_several_are_an_ensemble_and_each_is_told(
+    run: Path,
+    folder: Path,
+    evaluate_classifier: Script,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wrong = colour_classifier(tmp_path / "wrong", f"folder:{folder}", wrong=True)
+    evaluate_classifier(run, wrong, run, "--json", tmp_path / "result.json")
+    told = read(tmp_path / "result.json")
+    assert [member["top1"] for member in told["members"]] == [1.0, 0.0, 1.0]
+    # Two of three are right, and as sure as the third.
+    assert told["top1"] == 1.0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith(f"{wrong}: top-1 0.00%")
+    assert lines[-1].startswith("together: top-1 100.00%")
+
+
+def test_a_published_network_takes_labels_from_a_csv(
+    published: Path, folder: Path, evaluate_classifier: Script, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text(
+        "file,class_index\n" + "".join(f"test/red/{n}.png,{n}\n" for n in range(5))
+    )
+    evaluate_classifier(
+        *(published, "--encoder", NAME, "--data", f"folder:{folder}", "--size", 64),
+        *("--labels", tmp_path / "labels.csv", "--json", tmp_path / "result.json"),
+        *("--plots", tmp_path / "plots"),
+    )
+    told = read(tmp_path / "result.json")
+    assert told["images"] == 5
+    assert told["networks"][0]["resize"] == 256
+    assert told["networks"][0]["height"] == 64
+    assert {"top1", "top5", "top5_interval"} <= told.keys()
+    assert (tmp_path / "plots" / "worst.png").is_file()
+
+
+def test_real_weights_classify_real_photographs(
+    real_data: Path, evaluate_classifier: Script, tmp_path: Path
+) -> None:
+    weights = real_data / "squeezenet1_0-imagenet.safetensors"
+    if not weights.is_file():
+        pytest.skip("there are no weights of squeezenet1_0 in RLCNN_DATA")
+    for crops in (1, 10):
+        evaluate_classifier(
+            *(weights, "--encoder", "squeezenet1_0", "--crops", crops),
+            *("--data", f"folder:{real_data / 'imagenet-samples'}", "--labels", "labels.csv"),
+            *("--json", tmp_path / "result.json"),
+        )
+        told = read(tmp_path / "result.json")
+        assert told["images"] == 40
+        # 83.7% of many more.
+        assert told["top5"] >= 0.75
+
+
+# What a user can get wrong.
+
+
+def refused(script: Script, *arguments: object) -> str:
+    with pytest.raises(UserError) as error:
+        script(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ("", "WEIGHTS_OR_RUN is missing"),
+        ("{run} --crops 5", "--crops"),
+        ("{run} --size 0", "--size 0 must be at least 1"),
+        ("{run} --size 64", "--size 64 does not apply"),
+        ("{run} --batch-size 0", "--batch-size 0 must be at least 1"),
+        ("{run} --resize 20", "hold no crop of 32"),
+        ("{run} --data flder:x", 'Did you mean "folder:'),
+        ("{run} --data folder:{folder}/none", 'none" does not exist'),
+        ("{run} --encoder nature", 'a classifier of encoder "cifar_resnet", not of "nature"'),
+        ("{run} --labels l.csv", "--labels is for the images of a folder"),
+        ("{run} --data folder:{folder} --labels none.csv", 'cannot read "none.csv"'),
+        ("{run} --data folder:{folder} --labels l.csv --part all", "--part does not apply"),
+        ("{run} --json {folder}", "that is a directory"),
+        ("{run} --json {folder}/no/file.json", "no such directory"),
+        ("{run} --device gpu", 'unknown device "gpu"'),
+        ("{run} --crop 1", 'Did you mean "--crops"'),
+        ("{run} --task lives", '"lives"'),
+        ("{folder}", "but no run: it has no config.json"),
+        ("{published} --data folder:{folder}", "give --encoder NAME"),
+        ("{published} --encoder squeezenet1_1", "does not say what it was trained on"),
+        ("{published} --encoder squeezenet1_1 --data folder:{folder}", 'knows no class "blue"'),
+        ("{published} --encoder squeezenet1_0 --data folder:{folder}", "It fits encoder"),
+        ("{published} {run} --encoder squeezenet1_1 --data folder:{folder}", "squeezenet1_1"),
+    ],
+)
+def test_bad_options_are_one_line(
+    options: str, said: str, run: Path, folder: Path, published: Path, evaluate_classifier: Script
+) -> None:
+    filled = options.format(run=run, folder=folder, published=published).split()
+    assert said in refused(evaluate_classifier, *filled)
+
+
+def test_bad_images_are_one_line_that_names_the_file(
+    run: Path, evaluate_classifier: Script, tmp_path: Path
+) -> None:
+    image, rest = tmp_path / "images" / "red" / "0.png", tmp_path / "images" / "blue"
+    for directory in (image.parent, rest):
+        directory.mkdir(parents=True)
+        for seed in range(5):
+            draw(directory / f"{seed}.png", COLOURS[directory.name], seed, (32, 32))
+    whole = image.read_bytes()
+
+    def judged() -> str:
+        return refused(evaluate_classifier, run, "--data", f"folder:{image.parents[1]}")
+
+    for damaged in (whole[: len(whole) // 2], b"no image at all", b""):
+        image.write_bytes(damaged)
+        assert str(image) in judged()
+    image.write_bytes(whole)
+    for file in rest.iterdir():
+        file.unlink()
+    assert 'class "blue" is empty' in judged()
+    rest.rmdir()
+    assert "one class only" in judged()
+
+
+def test_grey_images_before_a_network_for_colours_are_one_line(
+    run: Path, evaluate_classifier: Script, tmp_path: Path
+) -> None:
+    for name in COLOURS:
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for seed in range(2):
+            Image.new("L", (32, 32), 100 + seed).save(tmp_path / "images" / name / f"{seed}.png")
+    data = ("--data", f"folder:{tmp_path / 'images'}")
+    told = refused(evaluate_classifier, run, *data)
+    assert "the images have 1 channel (grey), but" in told
+    assert told.endswith("takes 3 channels (RGB): --channels 3 converts them")
+    evaluate_classifier(run, *data, "--channels", 3)
+
+
+def test_the_script_prints_one_line_and_fails(tmp_path: Path) -> None:
+    done = run_script("evaluate_classifier", "none.safetensors", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == ['error: "none.safetensors" does not exist.']

@@ -1,0 +1,116 @@
+"""Probing frozen features from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from script_runs import read
+
+from envs.errors import UserError
+from rlcnn.encoders import create_encoder
+from rlcnn.weights import save_encoder
+
+Script = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stripes that run across or down: 24 images of each class to train on, 12 to test on."""
+    root = tmp_path_factory.mktemp("stripes")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 24), ("test", 12)):
+        for name, axis in (("across", 0), ("down", 1)):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                wave = 80 * np.sin(np.arange(32) + random.uniform(0, 6))
+                stripes = 128 + np.expand_dims(wave, 1 - axis) + random.normal(0, 10, (32, 32))
+                pixels = Image.fromarray(stripes.clip(0, 255).astype(np.uint8))
+                pixels.save(root / part / name / f"{number}.png")
+    return root
+
+
+def test_features_are_judged_beside_random_ones(
+    folder: Path, probe_encoder: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "encoder.safetensors"
+    save_encoder(create_encoder("lenet", (1, 32, 32)), weights)
+    probe_encoder(
+        *("--encoder", "lenet", "--data", f"folder:{folder}", "--weights", weights),
+        *("--random-seeds", 0, 1, "--json", tmp_path / "result.json", "--train-size", 40),
+    )
+    told = read(tmp_path / "result.json")
+    assert (told["train"], told["test"], told["majority"]) == (40, 24, 0.5)
+    assert told["features"] == 84
+    for method in ("svm", "linear"):
+        found = told["methods"][method]
+        # A random convolution tells stripes across from stripes down.
+        assert found["own"]["accuracy"] > 0.9
+        assert [one["seed"] for one in found["random"]] == [0, 1]
+        lower, upper = found["gain_interval"]
+        assert lower < found["gain"] < upper
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "lenet, 84 features; 40 images to fit on, 24 to test on"
+    assert lines[1] == "majority class: 50.00%"
+    assert any(line.startswith("linear SVM, over random: ") for line in lines)
+
+
+def test_a_backbone_sees_images_at_a_size_of_its_own(
+    folder: Path, probe_encoder: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe_encoder(
+        *("--encoder", "squeezenet1_1:features.4", "--data", f"folder:{folder}", "--size", 48),
+        *("--channels", 3, "--methods", "linear", "--max-features", 64),
+        *("--json", tmp_path / "result.json"),
+    )
+    told = read(tmp_path / "result.json")
+    assert told["encoder"]["observation_shape"] == [3, 48, 48]
+    assert told["features"] == 64
+    # Without weights it is itself a random one.
+    assert told["methods"]["linear"]["own"] is None
+    assert "are brought to 64 by a random projection" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ("", "--encoder"),
+        ("--encoder lenet", "--data"),
+        ("--encoder lnet --data folder:{folder}", 'Did you mean "lenet"'),
+        ("--encoder lenet --data folder:{folder}/none", "does not exist"),
+        ("--encoder lenet --data folder:{folder} --weights none.pth", '"none.pth" does not exist'),
+        ("--encoder lenet --data folder:{folder} --weights imagenet", "no ImageNet weights"),
+        ("--encoder lenet --data folder:{folder} --methods sv", "sv"),
+        ("--encoder lenet --data folder:{folder} --train-size 49", "at most 48"),
+        ("--encoder lenet --data folder:{folder} --random-seeds -1", "--random-seeds -1 must be"),
+        ("--encoder lenet --data folder:{folder} --random-seeds", "--random-seeds"),
+        ("--encoder lenet --data folder:{folder} --size 0", "--size 0 must be at least 1"),
+        ("--encoder lenet --data folder:{folder} --json {folder}", "that is a directory"),
+        ("--encoder zfnet --data folder:{folder}", "too small"),
+        ("--encoder lenet --data folder:{folder} --encoder-options widht 2", "widht"),
+    ],
+)
+def test_bad_options_are_one_line(
+    options: str, said: str, folder: Path, probe_encoder: Script
+) -> None:
+    with pytest.raises(UserError) as error:
+        probe_encoder(*options.format(folder=folder).split())
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_images_that_differ_in_size_need_one(
+    folder: Path, probe_encoder: Script, tmp_path: Path
+) -> None:
+    for name in ("across", "down"):
+        (tmp_path / name).mkdir()
+        for side in range(20, 30):
+            Image.new("L", (side, 20), side).save(tmp_path / name / f"{side}.png")
+    with pytest.raises(UserError, match="differ in size: --size N"):
+        probe_encoder("--encoder", "lenet", "--data", f"folder:{tmp_path}")
+    probe_encoder(
+        *("--encoder", "lenet", "--data", f"folder:{tmp_path}", "--size", 28, "--methods", "linear")
+    )
