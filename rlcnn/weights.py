@@ -34,6 +34,7 @@ __all__ = [
     "read_tensors",
     "save_encoder",
     "save_tensors",
+    "weights_file",
 ]
 
 # safetensors metadata maps strings to strings, so ours is JSON under one key of its own.
@@ -184,7 +185,7 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
     if weights == "imagenet":
         tensors = dict(encoder.imagenet_weights())
         return fill(encoder, tensors, f'the ImageNet weights of "{encoder.name}"')
-    path = _weights_file(Path(weights))
+    path = weights_file(Path(weights))
     source = f'"{path}"'
     file = read_tensors(path)
     spec = _spec(file, path)
@@ -232,8 +233,15 @@ def _described(spec: EncoderSpec) -> str:
     return f'encoder "{spec["name"]}"' + (f" ({options})" if options else "")
 
 
-def _weights_file(path: Path) -> Path:
-    """The file itself, or that of the policy in the newest whole checkpoint of a run."""
+def weights_file(path: Path) -> Path:
+    """The file that weights are read from: itself, or the policy of a run's newest checkpoint.
+
+    Args:
+        path: a file, which need not exist, or the directory of a run.
+
+    Raises:
+        UserError: a directory that is no run, or that of one without a whole checkpoint.
+    """
     if not path.is_dir():
         return path
     if not (path / "config.json").is_file():
