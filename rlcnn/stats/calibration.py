@@ -1,0 +1,87 @@
+"""What the intervals of a difference really cover, as measured by :mod:`rlcnn.stats.simulation`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+OURS = "larger variance, t"
+"""The table's name of :func:`rlcnn.stats.intervals.difference_interval`."""
+
+WELCH = "Welch, t"
+"""The table's name of Welch's interval, stratified by game."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of study, drawn many times.
+
+    Attributes:
+        scenario: how the runs' scores are distributed.
+        games: how many.
+        runs: of each arm in each game.
+        coverage: method -> share of studies whose nominal 95% interval held the true difference.
+        width: method -> median width of its intervals, as a multiple of Welch's.
+        ceiling: what no method covers more of, if it judges the spread by the runs it sees.
+    """
+
+    scenario: str
+    games: int
+    runs: int
+    coverage: Mapping[str, float]
+    width: Mapping[str, float]
+    ceiling: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The whole table.
+
+    Attributes:
+        confidence: nominal coverage of all intervals.
+        studies: drawn for each cell, of the t intervals.
+        resampled_studies: drawn for each cell, of the intervals that resample.
+        cells: all of them.
+    """
+
+    confidence: float
+    studies: int
+    resampled_studies: int
+    cells: tuple[Cell, ...]
+
+
+@cache
+def load_calibration() -> Calibration:
+    """The table that comes with the package."""
+    text = resources.files("rlcnn.stats").joinpath("calibration.json").read_text()
+    table = json.loads(text)
+    return Calibration(
+        table["confidence"],
+        table["studies"],
+        table["resampled_studies"],
+        tuple(Cell(**cell) for cell in table["cells"]),
+    )
+
+
+def coverage_range(runs: int, games: int, method: str = OURS) -> tuple[float, float] | None:
+    """The least and the greatest coverage of a method over all scenarios of about that size.
+
+    Of the sizes simulated it takes the largest that is no larger than the study.
+
+    Args:
+        runs: of the arm that has fewer.
+        games: how many.
+        method: as the table names it.
+
+    Returns:
+        Least and greatest; None where the study is smaller than any that was simulated.
+    """
+    cells = [cell for cell in load_calibration().cells if cell.runs <= runs and cell.games <= games]
+    if not cells:
+        return None
+    largest = max((cell.games, cell.runs) for cell in cells)
+    covered = [cell.coverage[method] for cell in cells if (cell.games, cell.runs) == largest]
+    return min(covered), max(covered)

@@ -1,0 +1,174 @@
+"""The interval of the difference between two arms, on which verdicts rest.
+
+Why this one of several is told by :mod:`rlcnn.stats.calibration`, which measures them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from rlcnn.stats.checks import FloatArray, check_arm, check_confidence, check_scores
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An interval of the difference, treatment less control, of mean scores.
+
+    Attributes:
+        point: difference of the means over runs and games.
+        low: lower end; minus infinity where no run differs from any other of its arm.
+        high: upper end; infinity likewise.
+        confidence: nominal coverage, such as 0.95.
+        error: standard error.
+        freedom: degrees of freedom of Student's t; 0 where no run differs from another.
+    """
+
+    point: float
+    low: float
+    high: float
+    confidence: float
+    error: float
+    freedom: float
+
+    @property
+    def side(self) -> int:
+        """1 where the whole interval lies above zero, -1 where below, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    def smallest_detectable(self, power: float = 0.8) -> float:
+        """The true difference that an interval of this width would find with that probability.
+
+        By the noncentral t distribution (Cohen 1988, section 2.5) with the spread seen; infinite
+        where no spread was seen.
+
+        Args:
+            power: the probability that the interval excludes zero on the right side.
+        """
+        check_confidence(power)
+        if self.freedom == 0:
+            return math.inf
+        critical = special.stdtrit(self.freedom, 0.5 + self.confidence / 2)
+        return float(special.nctdtrinc(self.freedom, 1 - power, critical) * self.error)
+
+
+class Ratio(NamedTuple):
+    """A ratio of two means, and the ends of its interval."""
+
+    point: float
+    low: float
+    high: float
+
+
+def difference_interval(
+    treatment: ArrayLike, control: ArrayLike, confidence: float = 0.95
+) -> Difference:
+    """The difference of two arms' mean scores, stratified by game, with a cautious t interval.
+
+    The mean over games of the differences of means over runs. Its variance is the sum over games
+    of ``s^2 / n_treatment + s^2 / n_control``, divided by the games squared, where ``s^2`` is the
+    *larger* of the two arms' sample variances in that game; degrees of freedom are Welch's (1947)
+    and Satterthwaite's (1946). Taking the larger variance is what sets it apart from Welch's
+    interval: of scores that are skewed, or of which some runs never take off, the arm that shows
+    little spread is often the one whose rare outcome has not been seen yet.
+
+    Args:
+        treatment: (runs, games), at least 2 runs.
+        control: (runs, games), of the same games; the number of runs may differ.
+        confidence: nominal coverage.
+
+    Raises:
+        UserError: scores that cannot be compared, or a confidence that is no share.
+    """
+    check_confidence(confidence)
+    pair = check_scores(
+        {"treatment": check_arm("treatment", treatment), "control": check_arm("control", control)},
+        least_runs=2,
+    )
+    point, error, freedom = t_parts(pair["treatment"], pair["control"])
+    reach = t_reach(error, freedom, confidence)
+    return Difference(
+        point=float(point),
+        low=float(point - reach),
+        high=float(point + reach),
+        confidence=confidence,
+        error=float(error),
+        freedom=float(freedom),
+    )
+
+
+def t_parts(
+    treatment: FloatArray, control: FloatArray, larger_variance: bool = True
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Difference, standard error and degrees of freedom of scores (..., runs, games).
+
+    Args:
+        treatment: any number of studies at once along the leading axes.
+        control: likewise.
+        larger_variance: as :func:`difference_interval` does; without it, Welch's interval.
+    """
+    counts = treatment.shape[-2], control.shape[-2]
+    games = treatment.shape[-1]
+    # Scores that are all the same differ from their own mean by rounding.
+    variances = [
+        np.where(np.ptp(scores, axis=-2) == 0, 0.0, scores.var(axis=-2, ddof=1))
+        for scores in (treatment, control)
+    ]
+    if larger_variance:
+        variances = [np.maximum(*variances)] * 2
+    parts = [variance / count / games**2 for variance, count in zip(variances, counts, strict=True)]
+    squared_error = (parts[0] + parts[1]).sum(axis=-1)
+    spread = (parts[0] ** 2 / (counts[0] - 1) + parts[1] ** 2 / (counts[1] - 1)).sum(axis=-1)
+    freedom = np.divide(
+        squared_error**2, spread, out=np.zeros_like(squared_error), where=spread > 0
+    )
+    point = (treatment.mean(axis=-2) - control.mean(axis=-2)).mean(axis=-1)
+    return point, np.sqrt(squared_error), freedom
+
+
+def t_reach(error: FloatArray, freedom: FloatArray, confidence: float) -> FloatArray:
+    """Half the width of t intervals; infinite where nothing is known of the spread."""
+    known = freedom > 0
+    quantile = special.stdtrit(np.where(known, freedom, 1.0), 0.5 + confidence / 2)
+    return np.where(known, quantile * error, np.inf)
+
+
+def ratio_interval(
+    treatment: ArrayLike, control: ArrayLike, confidence: float = 0.95
+) -> Ratio | None:
+    """The ratio of two arms' mean scores with Fieller's interval (1954).
+
+    Args:
+        treatment: (runs, games), at least 2 runs.
+        control: (runs, games).
+        confidence: nominal coverage.
+
+    Returns:
+        None where the control's mean is not clearly other than zero,
+        so that no finite interval of a ratio exists.
+
+    Raises:
+        UserError: as :func:`difference_interval`.
+    """
+    difference = difference_interval(treatment, control, confidence)
+    top, bottom = (check_arm("", scores) for scores in (treatment, control))
+    if difference.freedom == 0:
+        return None
+    quantile = float(special.stdtrit(difference.freedom, 0.5 + confidence / 2))
+    # The variance that both arms share is split as their numbers of runs have it.
+    share = len(bottom) / (len(top) + len(bottom))
+    top_variance, bottom_variance = (part * difference.error**2 for part in (share, 1 - share))
+    top_mean, bottom_mean = float(top.mean()), float(bottom.mean())
+    a = bottom_mean**2 - quantile**2 * bottom_variance
+    if a <= 0:
+        return None
+    b = top_mean * bottom_mean
+    c = top_mean**2 - quantile**2 * top_variance
+    # Real wherever ``a`` is positive (Fieller 1954).
+    root = math.sqrt(max(b**2 - a * c, 0.0))
+    return Ratio(top_mean / bottom_mean, (b - root) / a, (b + root) / a)

@@ -1,0 +1,292 @@
+"""Studies drawn at random whose true difference is known: what intervals really cover.
+
+    python -m rlcnn.stats.simulation PATH
+
+draws them all again and writes the table that :mod:`rlcnn.stats.calibration` reads (minutes).
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from envs.errors import UserError
+from rlcnn.files import write_json_atomic
+from rlcnn.stats.aggregate import aggregate_iqm, aggregate_mean
+from rlcnn.stats.calibration import OURS, WELCH
+from rlcnn.stats.checks import FloatArray
+from rlcnn.stats.intervals import t_parts, t_reach
+
+RUNS = (3, 5, 10)
+GAMES = (1, 3)
+CONFIDENCE = 0.95
+
+_SEED = 20_261_121
+_BATCH = 25
+_REPS = 400
+_TAKEN_OFF, _NOT_TAKEN_OFF = (1.0, 0.1), (0.0, 0.05)
+_SLACK = 1e-12
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], FloatArray]
+Bounds = tuple[FloatArray, FloatArray]
+
+
+class Scenario(NamedTuple):
+    """How the runs of two arms are distributed in one game, before its place and scale.
+
+    Attributes:
+        treatment: draws scores of a shape.
+        control: likewise.
+        difference: of the two means.
+        takes_off: for bimodal scores, the probabilities that a run of each arm takes off.
+    """
+
+    treatment: Draw
+    control: Draw
+    difference: float = 0.0
+    takes_off: tuple[float, float] | None = None
+
+
+def _normal(deviation: float = 1.0) -> Draw:
+    return lambda rng, size: rng.normal(scale=deviation, size=size)
+
+
+def _lognormal(scale: float = 1.0) -> Draw:
+    return lambda rng, size: scale * rng.lognormal(size=size)
+
+
+def _bimodal(share: float) -> Draw:
+    def draw(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
+        off = rng.random(size) >= share
+        return np.where(off, rng.normal(*_NOT_TAKEN_OFF, size), rng.normal(*_TAKEN_OFF, size))
+
+    return draw
+
+
+SCENARIOS = {
+    "normal": Scenario(_normal(), _normal()),
+    "unequal variance (4:1 in deviation)": Scenario(_normal(), _normal(0.25)),
+    "lognormal": Scenario(_lognormal(), _lognormal()),
+    "lognormal, one arm twice the other": Scenario(
+        _lognormal(2.0), _lognormal(), difference=float(np.exp(0.5))
+    ),
+    "bimodal, 70% and 70% take off": Scenario(_bimodal(0.7), _bimodal(0.7), 0.0, (0.7, 0.7)),
+    "bimodal, 90% and 50% take off": Scenario(_bimodal(0.9), _bimodal(0.5), 0.4, (0.9, 0.5)),
+}
+"""Skewed by a logarithm's deviation of 1; a run that never takes off stays at 0 instead of 1."""
+
+
+def draw_studies(
+    scenario: Scenario, studies: int, runs: int, games: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Scores of both arms, (studies, runs, games) each; games differ in place and scale."""
+    size = (studies, runs, games)
+    places = np.linspace(0.0, 1.0, games) if games > 1 else np.zeros(1)
+    arms = (scenario.treatment(rng, size), scenario.control(rng, size))
+    treatment, control = (places + _scales(games) * arm for arm in arms)
+    return treatment, control
+
+
+def true_difference(scenario: Scenario, games: int) -> float:
+    """Of the means over runs and games."""
+    return scenario.difference * float(_scales(games).mean())
+
+
+def ceiling(scenario: Scenario, runs: int, games: int) -> float:
+    """What no method covers more of, if it judges the spread by the runs it sees.
+
+    In some studies of bimodal scores all runs of each arm in each game happen to take off, or none
+    does, in a pattern whose difference is not the true one. Nothing in these runs tells.
+    """
+    if scenario.takes_off is None:
+        return 1.0
+    outcomes = []
+    for first, second in itertools.product((0, 1), repeat=2):
+        shares = zip((first, second), scenario.takes_off, strict=True)
+        chance = np.prod([(share if up else 1 - share) ** runs for up, share in shares])
+        outcomes.append((first - second, chance))
+    truth = true_difference(scenario, games)
+    missed = 0.0
+    for pattern in itertools.product(outcomes, repeat=games):
+        steps, chances = zip(*pattern, strict=True)
+        if not np.isclose(np.mean(np.array(steps) * _scales(games)), truth):
+            missed += float(np.prod(chances))
+    return 1 - missed
+
+
+def _scales(games: int) -> FloatArray:
+    return np.geomspace(1.0, 0.25, games)
+
+
+# -- methods: bounds of scores (studies, runs, games) ----------------------------------------------
+
+
+def _t_bounds(treatment: FloatArray, control: FloatArray, larger_variance: bool) -> Bounds:
+    point, error, freedom = t_parts(treatment, control, larger_variance)
+    reach = t_reach(error, freedom, CONFIDENCE)
+    return point - reach, point + reach
+
+
+def _bootstrap_bounds(
+    treatment: FloatArray, control: FloatArray, rng: np.random.Generator
+) -> dict[str, Bounds]:
+    """Percentile bootstraps and the bootstrap-t (Efron and Tibshirani 1993, section 12.5)."""
+    first, second = (_resampled(scores, rng) for scores in (treatment, control))
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    bounds = {}
+    for name, aggregate in (("IQM", aggregate_iqm), ("mean", aggregate_mean)):
+        differences = aggregate(first) - aggregate(second)
+        low, high = np.quantile(differences, tails, axis=1)
+        bounds[f"percentile bootstrap, {name}"] = low, high
+    point, error, _ = t_parts(treatment, control, larger_variance=False)
+    points, errors, _ = t_parts(first, second, larger_variance=False)
+    low, high = np.quantile(_ratio(points - point[:, None], errors), tails, axis=1)
+    bounds["bootstrap-t"] = point - high * error, point - low * error
+    return bounds
+
+
+def _resampled(scores: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Bootstrap samples (studies, reps, runs, games), the same rows of all studies of a batch."""
+    _, runs, games = scores.shape
+    return scores[:, rng.integers(runs, size=(_REPS, runs, games)), np.arange(games)]
+
+
+def _permutation_covers(
+    treatment: FloatArray, control: FloatArray, truth: float, rng: np.random.Generator
+) -> FloatArray:
+    """Whether the studentised permutation test, inverted, would keep the true difference."""
+    _, runs, games = treatment.shape
+    pooled = np.concatenate([treatment - truth, control], axis=1)
+    order = rng.random((_REPS, 2 * runs, games)).argsort(axis=1)
+    values = _studentised(pooled[:, order, np.arange(games)], runs)
+    seen = _studentised(pooled, runs)[:, None]
+    tails = [(values >= seen - _SLACK).sum(axis=1), (values <= seen + _SLACK).sum(axis=1)]
+    return 2 * (np.minimum(*tails) + 1) / (_REPS + 1) > 1 - CONFIDENCE
+
+
+def _studentised(pooled: FloatArray, runs: int) -> FloatArray:
+    point, error, _ = t_parts(pooled[..., :runs, :], pooled[..., runs:, :], larger_variance=False)
+    return _ratio(point, error)
+
+
+def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
+    # A resample without spread says nothing of where zero is, or everything.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(top / bottom, nan=0.0, posinf=1e9, neginf=-1e9)
+
+
+# -- cells -----------------------------------------------------------------------------------------
+
+
+def t_cell(name: str, runs: int, games: int, studies: int, seed: int = _SEED) -> dict[str, Any]:
+    """Coverage of the two t intervals, and the ratio of their median widths."""
+    scenario = SCENARIOS[name]
+    rng = np.random.default_rng([seed, runs, games])
+    treatment, control = draw_studies(scenario, studies, runs, games, rng)
+    truth = true_difference(scenario, games)
+    bounds = {
+        WELCH: _t_bounds(treatment, control, larger_variance=False),
+        OURS: _t_bounds(treatment, control, larger_variance=True),
+    }
+    return _coverages(bounds, dict.fromkeys(bounds, truth), bounds[WELCH])
+
+
+def resampling_cell(
+    name: str, runs: int, games: int, studies: int, seed: int = _SEED
+) -> dict[str, Any]:
+    """Coverage of the intervals that resample, and their median widths beside Welch's."""
+    scenario = SCENARIOS[name]
+    rng = np.random.default_rng([seed, runs, games])
+    truth = true_difference(scenario, games)
+    batches: list[dict[str, Bounds]] = []
+    kept = []
+    # A batch shares its resamples; batches are small, so that this makes no noise of its own.
+    for _ in range(0, studies, _BATCH):
+        treatment, control = draw_studies(scenario, _BATCH, runs, games, rng)
+        welch = _t_bounds(treatment, control, larger_variance=False)
+        batches.append({WELCH: welch, **_bootstrap_bounds(treatment, control, rng)})
+        kept.append(_permutation_covers(treatment, control, truth, rng))
+    bounds = {
+        method: (
+            np.concatenate([batch[method][0] for batch in batches]),
+            np.concatenate([batch[method][1] for batch in batches]),
+        )
+        for method in batches[0]
+    }
+    welch = bounds.pop(WELCH)
+    truths = dict.fromkeys(bounds, truth)
+    truths["percentile bootstrap, IQM"] = _true_iqm_difference(scenario, games)
+    cell = _coverages(bounds, truths, welch)
+    cell["coverage"]["permutation, inverted"] = float(np.mean(np.concatenate(kept)))
+    return cell
+
+
+def _coverages(
+    bounds: dict[str, Bounds], truths: dict[str, float], welch: Bounds
+) -> dict[str, Any]:
+    usual = np.median(welch[1] - welch[0])
+    return {
+        "coverage": {
+            method: float(np.mean((low <= truths[method]) & (truths[method] <= high)))
+            for method, (low, high) in bounds.items()
+        },
+        "width": {
+            method: float(np.median(high - low) / usual) for method, (low, high) in bounds.items()
+        },
+    }
+
+
+def _true_iqm_difference(scenario: Scenario, games: int) -> float:
+    """Of two populations, by so many runs that the rest does not matter."""
+    rng = np.random.default_rng(_SEED)
+    treatment, control = draw_studies(scenario, 1, 400_000, games, rng)
+    return float(aggregate_iqm(treatment)[0] - aggregate_iqm(control)[0])
+
+
+def simulate(studies: int = 20_000, resampled_studies: int = 1_000) -> dict[str, Any]:
+    """The whole table, as it is checked in."""
+    cells = []
+    for name, games, runs in itertools.product(SCENARIOS, GAMES, RUNS):
+        quick = t_cell(name, runs, games, studies)
+        slow = resampling_cell(name, runs, games, resampled_studies)
+        cells.append(
+            {
+                "scenario": name,
+                "games": games,
+                "runs": runs,
+                "ceiling": round(ceiling(SCENARIOS[name], runs, games), 4),
+                **{
+                    key: {m: round(v, 4) for m, v in {**quick[key], **slow[key]}.items()}
+                    for key in ("coverage", "width")
+                },
+            }
+        )
+    return {
+        "confidence": CONFIDENCE,
+        "studies": studies,
+        "resampled_studies": resampled_studies,
+        "resamples": _REPS,
+        "seed": _SEED,
+        "cells": cells,
+    }
+
+
+def main() -> None:
+    """Writes the table to the path given."""
+    if len(sys.argv) != 2:
+        print("error: expected one argument, the path to write to", file=sys.stderr)
+        sys.exit(2)
+    try:
+        write_json_atomic(Path(sys.argv[1]), simulate())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Results run by run -> scores arm by arm; nothing is dropped on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from envs.errors import UserError
+from rlcnn.stats.checks import FloatArray
+
+
+class Result(NamedTuple):
+    """What one run ended with.
+
+    Attributes:
+        arm: it belongs to.
+        game: it was trained on.
+        seed: of the run.
+        score: at its end; None, NaN or infinite where it failed or diverged.
+    """
+
+    arm: str
+    game: str
+    seed: int
+    score: float | None
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores as all of :mod:`rlcnn.stats` takes them.
+
+    Attributes:
+        games: names of the columns.
+        seeds: of each arm's rows.
+        scores: arm -> (runs, games).
+        notes: one line for each thing a reader must know of how they came about.
+    """
+
+    games: tuple[str, ...]
+    seeds: Mapping[str, tuple[int, ...]]
+    scores: Mapping[str, FloatArray]
+    notes: tuple[str, ...]
+
+
+def tabulate(results: Iterable[Result], failed_as: Mapping[str, float] | None = None) -> ScoreTable:
+    """Arranges results by arm, seed and game.
+
+    Args:
+        results: one for each run, also for those that failed.
+        failed_as: the score that a failed run counts with in each game, such as the random
+            agent's; each is noted. Without it a failed run is refused.
+
+    Raises:
+        UserError: no results, a run twice, a missing game or seed of an arm, or a run without a
+            finite score.
+    """
+    rows: dict[str, dict[tuple[str, int], float]] = {}
+    games: dict[str, None] = {}
+    notes = []
+    for arm, game, seed, score in results:
+        games[game] = None
+        runs = rows.setdefault(arm, {})
+        if (game, seed) in runs:
+            raise UserError(f'arm "{arm}" has two scores of seed {seed} in "{game}": expected one')
+        if score is None or not math.isfinite(score):
+            told = "no score" if score is None else f"the score {score}"
+            if failed_as is None or game not in failed_as:
+                raise UserError(
+                    f'arm "{arm}" has {told} of seed {seed} in "{game}": run it again, or say what'
+                    " a failed run counts as"
+                )
+            score = failed_as[game]
+            notes.append(
+                f'arm "{arm}", seed {seed} in "{game}" failed and counts with a score of {score:g}'
+            )
+        runs[game, seed] = float(score)
+    if not rows:
+        raise UserError("there are no results: expected at least one run")
+    seeds = {}
+    for arm, runs in rows.items():
+        present = {game for game, _ in runs}
+        if absent := [game for game in games if game not in present]:
+            raise UserError(
+                f'arm "{arm}" has no run in "{absent[0]}", where others have: expected runs in all'
+                f" of {', '.join(games)}"
+            )
+        seeds[arm] = tuple(sorted({seed for _, seed in runs}))
+        for game in games:
+            for seed in seeds[arm]:
+                if (game, seed) not in runs:
+                    raise UserError(
+                        f'arm "{arm}" has no run of seed {seed} in "{game}", but in other games:'
+                        " expected the same seeds in all"
+                    )
+    counts = {arm: len(runs) for arm, runs in seeds.items()}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{arm} {count}" for arm, count in counts.items())
+        notes.append(f"arms have different numbers of runs: {told}")
+    return ScoreTable(
+        games=tuple(games),
+        seeds=seeds,
+        scores={
+            arm: np.array([[runs[game, seed] for game in games] for seed in seeds[arm]])
+            for arm, runs in rows.items()
+        },
+        notes=tuple(notes),
+    )

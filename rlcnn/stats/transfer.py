@@ -1,0 +1,273 @@
+"""What transfer gained, from learning curves (Taylor and Stone 2009, section 2.2 and figure 3).
+
+All figures are of normalised scores, where acting at random is 0, and each comes with the interval
+of its difference between two arms. They may be asked twice: by what was spent on the game itself,
+and with what pretraining had cost before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from envs.errors import UserError, nearest
+from rlcnn.stats.checks import FloatArray, check_arm
+from rlcnn.stats.intervals import Difference, Ratio, difference_interval, ratio_interval
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves of one arm in one game.
+
+    Attributes:
+        spent: steps, frames or seconds at each evaluation since training on the game began,
+            increasing, (runs, points).
+        scores: normalised, (runs, points).
+    """
+
+    spent: FloatArray
+    scores: FloatArray
+
+    @classmethod
+    def of(cls, spent: ArrayLike, scores: ArrayLike, name: str = "the curves") -> Curves:
+        """Checks curves and gives them their shapes.
+
+        Args:
+            spent: (points,) where all runs were evaluated at the same, else (runs, points).
+            scores: (runs, points).
+            name: what to call them in messages.
+
+        Raises:
+            UserError: ragged, NaN or infinite values, fewer than 2 points, shapes that do not
+                agree, or ``spent`` that does not increase from 0 or more.
+        """
+        values = check_arm(name, scores)
+        try:
+            places = np.broadcast_to(np.asarray(spent, dtype=float), values.shape)
+        except ValueError:
+            raise UserError(
+                f'"{name}" has scores of shape {values.shape} at steps of shape {np.shape(spent)}:'
+                " expected as many points"
+            ) from None
+        if values.shape[1] < 2:
+            raise UserError(f'"{name}" has {values.shape[1]} point: expected at least 2')
+        increasing = (np.diff(places, axis=1) > 0).all() and (places[:, 0] >= 0).all()
+        if not (increasing and np.isfinite(places).all()):
+            raise UserError(f'"{name}" must be given at steps that increase, from 0 or more')
+        return cls(places, values)
+
+    def initial(self) -> FloatArray:
+        """Scores at the first evaluation, (runs,)."""
+        return self.scores[:, 0]
+
+    def at(self, budget: float, before: float = 0.0) -> FloatArray:
+        """Scores when ``budget`` is spent, (runs,), between evaluations along a straight line.
+
+        Args:
+            budget: at which to look.
+            before: what was spent before training began; until then there is nothing but acting at
+                random, which scores 0.
+        """
+        if budget < before:
+            return np.zeros(len(self.scores))
+        return np.array(
+            [
+                np.interp(budget - before, spent, scores)
+                for spent, scores in zip(self.spent, self.scores, strict=True)
+            ]
+        )
+
+    def mean_until(self, budget: float, before: float = 0.0) -> FloatArray:
+        """Area under each curve from 0 to ``budget``, divided by it, (runs,).
+
+        By trapezoids; the first evaluation holds also for the time before it.
+        """
+        if budget <= before:
+            return np.zeros(len(self.scores))
+        ends = self.at(budget, before)
+        means = []
+        for spent, scores, end in zip(self.spent, self.scores, ends, strict=True):
+            inside = spent < budget - before
+            places = np.concatenate([[0.0], spent[inside], [budget - before]])
+            heights = np.concatenate([scores[:1], scores[inside], [end]])
+            means.append(((heights[1:] + heights[:-1]) / 2 * np.diff(places)).sum() / budget)
+        return np.array(means)
+
+    def time_to(self, threshold: float, before: float = 0.0) -> FloatArray:
+        """What is spent when each curve first reaches ``threshold``, (runs,); infinite if never."""
+        times = []
+        for spent, scores in zip(self.spent, self.scores, strict=True):
+            reached = np.flatnonzero(scores >= threshold)
+            if len(reached) == 0:
+                times.append(math.inf)
+                continue
+            end = reached[0]
+            if end == 0:
+                times.append(before + spent[0])
+                continue
+            share = (threshold - scores[end - 1]) / (scores[end] - scores[end - 1])
+            times.append(before + spent[end - 1] + share * (spent[end] - spent[end - 1]))
+        return np.array(times)
+
+
+@dataclass(frozen=True)
+class TimeToThreshold:
+    """When runs reached a score, those that never did counted as censored.
+
+    Attributes:
+        threshold: the normalised score.
+        reached: share of runs of treatment and control that reached it within the budget.
+        restricted_means: of treatment and control, the mean of the time to the threshold or the
+            budget, whichever comes first.
+        saved: the control's restricted mean less the treatment's; more is better.
+    """
+
+    threshold: float
+    reached: tuple[float, float]
+    restricted_means: tuple[float, float]
+    saved: Difference
+
+
+@dataclass(frozen=True)
+class TransferMetrics:
+    """What a treatment gained over a control.
+
+    Attributes:
+        pretraining: what was spent on the treatment before, in the curves' units, and counted.
+        budgets: of each game, up to where both arms are compared.
+        jumpstart: gain in the score at the first evaluation; None with pretraining counted, since
+            the two arms are not there at the same time.
+        asymptotic: gain in the score when the budget is spent.
+        area: gain in the mean score over the budget.
+        transfer_ratio: that gain as a multiple of the control's mean score; None where that is not
+            clearly above zero, so that there is nothing to compare with.
+        time: to the threshold.
+    """
+
+    pretraining: float
+    budgets: Mapping[str, float]
+    jumpstart: Difference | None
+    asymptotic: Difference
+    area: Difference
+    transfer_ratio: Ratio | None
+    time: TimeToThreshold
+
+
+def transfer_metrics(
+    treatment: Mapping[str, Curves],
+    control: Mapping[str, Curves],
+    threshold: float,
+    *,
+    pretraining: float = 0.0,
+    confidence: float = 0.95,
+) -> TransferMetrics:
+    """Compares learning curves of two arms, over games with equal weight.
+
+    Both arms are compared up to the budget that all their runs have spent. The time to a threshold
+    is compared by its restricted mean (Royston and Parmar 2013): every run is watched until the
+    budget, so that it is a plain mean of the lesser of time and budget, and exists however few runs
+    reach the threshold, where a median exists only if half of them do. It depends on the budget and
+    treats a run that never gets there as one that gets there at its end: read the share that
+    reached it beside it.
+
+    Args:
+        treatment: game -> curves of the arm with transfer, at least 2 runs.
+        control: game -> curves of the arm without.
+        threshold: normalised score, in all games.
+        pretraining: what the treatment had cost before, in the curves' units. With it the
+            treatment's curves begin so much later.
+        confidence: nominal coverage of the intervals.
+
+    Raises:
+        UserError: a game that only one arm has, different numbers of runs in an arm's games, or
+            values that are not valid.
+    """
+    games = _common_games(treatment, control)
+    for name, value in (("threshold", threshold), ("pretraining", pretraining)):
+        if not math.isfinite(value):
+            raise UserError(f"{name} {value} must be a finite number")
+    if pretraining < 0:
+        raise UserError(f"pretraining {pretraining} must be at least 0")
+    arms = ((treatment, pretraining), (control, 0.0))
+    budgets = {
+        game: float(min((curves[game].spent[:, -1] + before).min() for curves, before in arms))
+        for game in games
+    }
+    finals, areas, times, reached = [], [], [], []
+    for curves, before in arms:
+        finals.append(_stack(curves[game].at(budgets[game], before) for game in games))
+        areas.append(_stack(curves[game].mean_until(budgets[game], before) for game in games))
+        taken = _stack(curves[game].time_to(threshold, before) for game in games)
+        limits = np.array([budgets[game] for game in games])
+        reached.append(float((taken <= limits).mean()))
+        times.append(np.minimum(taken, limits))
+    jumpstart = None
+    if pretraining == 0:
+        first, second = (_stack(curves[game].initial() for game in games) for curves, _ in arms)
+        jumpstart = difference_interval(first, second, confidence)
+    return TransferMetrics(
+        pretraining=pretraining,
+        budgets=budgets,
+        jumpstart=jumpstart,
+        asymptotic=difference_interval(finals[0], finals[1], confidence),
+        area=difference_interval(areas[0], areas[1], confidence),
+        transfer_ratio=_transfer_ratio(areas[0], areas[1], confidence),
+        time=TimeToThreshold(
+            threshold,
+            (reached[0], reached[1]),
+            (float(times[0].mean()), float(times[1].mean())),
+            difference_interval(times[1], times[0], confidence),
+        ),
+    )
+
+
+def both_budgets(
+    treatment: Mapping[str, Curves],
+    control: Mapping[str, Curves],
+    threshold: float,
+    pretraining: float,
+    confidence: float = 0.95,
+) -> tuple[TransferMetrics, TransferMetrics]:
+    """:func:`transfer_metrics` by the target game's budget alone, and with pretraining added.
+
+    Raises:
+        UserError: as :func:`transfer_metrics`.
+    """
+    target, whole = (
+        transfer_metrics(treatment, control, threshold, pretraining=cost, confidence=confidence)
+        for cost in (0.0, pretraining)
+    )
+    return target, whole
+
+
+def _transfer_ratio(treatment: FloatArray, control: FloatArray, confidence: float) -> Ratio | None:
+    ratio = ratio_interval(treatment, control, confidence)
+    if ratio is None or control.mean() <= 0:
+        return None
+    return Ratio(*(value - 1 for value in ratio))
+
+
+def _common_games(treatment: Mapping[str, Curves], control: Mapping[str, Curves]) -> list[str]:
+    for one, other in ((treatment, control), (control, treatment)):
+        for game in one:
+            if game not in other:
+                raise UserError(
+                    f'only one of the two arms has curves of "{game}": expected both to have them.'
+                    f"{nearest(game, other)}"
+                )
+    if not treatment:
+        raise UserError("there are no learning curves: expected those of at least one game")
+    for curves in (treatment, control):
+        counts = {game: len(curves[game].scores) for game in curves}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{count} in {game}" for game, count in counts.items())
+            raise UserError(f"an arm has {told} runs: expected as many in every game")
+    return list(treatment)
+
+
+def _stack(columns: Iterable[FloatArray]) -> FloatArray:
+    return np.stack(list(columns), axis=1)
