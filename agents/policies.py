@@ -7,6 +7,8 @@ the losses and the parameters stay in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -82,6 +84,34 @@ def _constructor_parameters(
     return {**without_weights(inherited), **{name: getattr(policy, name) for name in own}}
 
 
+class InitialSeeds:
+    """Where a policy's first values come from: encoder and heads from random numbers of their own.
+
+    So heads of one shape start equal whatever the encoder before them, and what is drawn after a
+    policy was made, the actions first, does not depend on how many numbers its encoder took.
+
+    Making one draws twice from torch's global generator, and so follows ``torch.manual_seed``.
+
+    Attributes:
+        encoder: seed of the encoder's first values.
+        heads: seed of the heads'.
+    """
+
+    def __init__(self) -> None:
+        self.encoder, self.heads = torch.randint(2**62, (2,)).tolist()
+
+
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Seeds torch's generator of the CPU inside the block; after it, it is where it was before."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
 def _check_precision(precision: str) -> None:
     if precision not in ("fp32", "bf16"):
         raise UserError(f'precision must be "fp32" or "bf16", not {precision!r}')
@@ -140,17 +170,24 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         self.encoder_lr_factor = encoder_lr_factor
         self.unfreeze_at_step = unfreeze_at_step
         self.feature_dtype: FeatureType = feature_dtype
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            net_arch=[] if net_arch is None else net_arch,
-            features_extractor_class=features_extractor_class,
-            **kwargs,
-        )
+        self._initial_seeds = InitialSeeds()
+        with drawing_from(self._initial_seeds.encoder):
+            super().__init__(
+                observation_space,
+                action_space,
+                lr_schedule,
+                net_arch=[] if net_arch is None else net_arch,
+                features_extractor_class=features_extractor_class,
+                **kwargs,
+            )
         _use_channels_last(self.features_extractor)
         rebuild_optimizer(self, self, encoder_lr_factor)
         hold_encoder(self, unfreeze_at_step)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        # Called when the encoder is there: all that is made now are heads and the optimiser.
+        with drawing_from(self._initial_seeds.heads):
+            super()._build(lr_schedule)
 
     def what_to_store(self, stacking: FrameStacking) -> Stored:
         """What rollouts hold of frames: pixels, or the features of an encoder that is frozen."""
@@ -288,6 +325,7 @@ class PixelDQNPolicy(DQNPolicy):
         self.encoder_lr_factor = encoder_lr_factor
         self.unfreeze_at_step = unfreeze_at_step
         self.feature_dtype: FeatureType = feature_dtype
+        self._initial_seeds = InitialSeeds()
         super().__init__(
             observation_space,
             action_space,
@@ -301,8 +339,10 @@ class PixelDQNPolicy(DQNPolicy):
 
     def make_q_net(self) -> PixelQNetwork:
         """A Q network with an encoder of its own, on this policy's device."""
-        net_args = self._update_features_extractor(self.net_args, features_extractor=None)
-        network = PixelQNetwork(**net_args)
+        with drawing_from(self._initial_seeds.encoder):
+            net_args = self._update_features_extractor(self.net_args, features_extractor=None)
+        with drawing_from(self._initial_seeds.heads):
+            network = PixelQNetwork(**net_args)
         network.precision, network.feature_dtype = self.precision, self.feature_dtype
         _use_channels_last(network.features_extractor)
         return network.to(self.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def train(
     *,
     console: Console | None = None,
     command: list[str] | None = None,
+    labels: Mapping[str, Any] | None = None,
 ) -> Path:
     """Trains an agent in a new run directory.
 
@@ -76,6 +78,8 @@ def train(
         console: where progress is told; by default standard error.
         command: the command line to note in ``config.json`` and ``attempts.json``; by default this
             process's.
+        labels: what shows the run beside others in Weights & Biases, a "group" and "tags"; noted in
+            ``config.json``, so that they hold for every attempt.
 
     Returns:
         The run directory.
@@ -92,7 +96,10 @@ def train(
         model = build_agent(config, venv)
         check_resources(model, config, run_dir)
         about = made_by(command)
-        with RunDirectory.create(run_dir, {"config": config.to_json(), **about}) as run:
+        document = {"config": config.to_json(), **about}
+        if labels:
+            document["labels"] = dict(labels)
+        with RunDirectory.create(run_dir, document) as run:
             run.begin_attempt(about)
             if report := load_report(model):
                 write_json_atomic(run.path / "weights.json", report.to_json())

@@ -45,6 +45,8 @@ from rlcnn.provenance import provenance
 __all__ = [
     "BrokenCheckpoint",
     "RunDirectory",
+    "RunInUseError",
+    "acquire",
     "provenance",
     "write_atomic",
     "write_json_atomic",
@@ -59,6 +61,10 @@ class BrokenCheckpoint(NamedTuple):
 
     path: Path
     reason: str
+
+
+class RunInUseError(UserError):
+    """Another process holds the run for writing."""
 
 
 class RunDirectory:
@@ -91,7 +97,7 @@ class RunDirectory:
         _require_vacant(path)
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            lock = _acquire(path)
+            lock = acquire(path)
         run = cls(path, plain(config), lock)
         try:
             # Another process may have begun here between the look and the lock.
@@ -127,7 +133,7 @@ class RunDirectory:
         if not write:
             return cls(path, config, lock=None)
         with disk_errors(path):
-            lock = _acquire(path)
+            lock = acquire(path)
         try:
             # Again: whoever held the lock until now may have changed it.
             run = cls(path, read_json(path / "config.json"), lock)
@@ -452,14 +458,18 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _acquire(path: Path) -> IO[bytes]:
-    """Lock a run for this process; the returned file holds the lock until it is closed."""
+def acquire(path: Path, what: str = "run directory") -> IO[bytes]:
+    """Lock a directory for this process; the returned file holds the lock until it is closed.
+
+    Raises:
+        RunInUseError: Another process holds it.
+    """
     lock = (path / _LOCK).open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise UserError(f"run directory {path} is in use by another process") from None
+        raise RunInUseError(f"{what} {path} is in use by another process") from None
     except OSError as error:
         # Some network file systems have no locks; a run there is worth more than the guard.
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):

@@ -68,7 +68,8 @@ def make_tracker(
         mode: Whether W&B is off, records into ``wandb/`` of the run directory, or also uploads.
         project: W&B project.
         name: W&B display name; by default the run directory's name.
-        config: What W&B shows as the run's configuration; by default the run's own.
+        config: What W&B shows as the run's configuration; by default the run's own. Its "labels",
+            a "group" and "tags", put the run beside others there.
         purge_step: On a resume, the first step to be done again: what TensorBoard holds from
             there on is hidden. ``metrics.jsonl`` is cut by :meth:`RunDirectory.truncate_metrics`.
 
@@ -189,6 +190,7 @@ class WandbTracker(Tracker):
         # It takes our package `agents` for a library of language models, and advertises Weave.
         os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
         identity = _identity(run)
+        labels = config.get("labels") or {}
         self._began = float(identity["began"])
         with _not_interactive():
             try:
@@ -198,6 +200,8 @@ class WandbTracker(Tracker):
                     name=name,
                     id=identity["id"],
                     config={**config, "attempt": run.attempts},
+                    group=labels.get("group"),
+                    tags=labels.get("tags"),
                     dir=str(run.path),
                     resume="allow",
                     reinit="create_new",

@@ -38,6 +38,7 @@ __all__ = [
     "read_tensors",
     "save_encoder",
     "save_tensors",
+    "weights_file",
 ]
 
 # safetensors metadata maps strings to strings, so ours is JSON under one key of its own.
@@ -199,7 +200,7 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
         report = fill(encoder, tensors, f'the ImageNet weights of "{encoder.name}"')
         origin = Origin("imagenet", encoder.imagenet_source(), about={"data": "ImageNet"})
         return replace(report, origin=origin)
-    path = _weights_file(Path(weights))
+    path = weights_file(Path(weights))
     source = f'"{path}"'
     file = read_tensors(path)
     spec = _spec(file, path)
@@ -248,8 +249,17 @@ def _described(spec: EncoderSpec) -> str:
     return f'encoder "{spec["name"]}"' + (f" ({options})" if options else "")
 
 
-def _weights_file(path: Path) -> Path:
-    """The file itself, or a run's: a best classifier, or the policy of the newest checkpoint."""
+def weights_file(path: Path) -> Path:
+    """The file that weights are read from: itself, or what a run has to offer.
+
+    A pretraining's is its best classifier, an agent's the policy of its newest checkpoint.
+
+    Args:
+        path: a file, which need not exist, or the directory of a run.
+
+    Raises:
+        UserError: a directory that is no run, or that of one without a whole checkpoint.
+    """
     if not path.is_dir():
         return path
     if not (path / "config.json").is_file():
@@ -314,5 +324,5 @@ def read_spec(weights: str | PathLike[str]) -> EncoderSpec | None:
     Raises:
         UserError: it is missing, truncated or of another format.
     """
-    path = _weights_file(Path(weights))
+    path = weights_file(Path(weights))
     return _spec(read_tensors(path), path)

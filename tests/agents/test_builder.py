@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -190,3 +191,20 @@ def test_weights_that_cannot_be_had_stop_a_run_before_it_begins(
 def test_the_default_directory_has_no_colons_and_slashes() -> None:
     name = default_run_dir(replace(CONFIG, encoder="timm:hf/resnet18:layer2")).name
     assert name.startswith("Signals-v0-ppo-timm-hf-resnet18-layer2-seed0-")
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def test_the_games_and_the_draws_of_a_run_do_not_hang_on_its_encoder(
+    algo: Literal["ppo", "dqn"],
+) -> None:
+    seen = []
+    for encoder in ("lenet", "impala"):
+        config = replace(CONFIG, algo=algo, encoder=encoder, encoder_options={})
+        with closing(make_train_env(config)) as venv:
+            build_agent(config, venv)
+            frames = [venv.reset(), venv.step(np.array([0, 1]))[0]]
+        seen.append((frames, np.random.random(3), torch.rand(3)))
+    (frames, from_numpy, from_torch), (others, *draws) = seen
+    assert np.array_equal(frames, others)
+    assert np.array_equal(from_numpy, draws[0])
+    assert from_torch.equal(draws[1])

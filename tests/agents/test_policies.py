@@ -169,3 +169,53 @@ def test_a_policy_is_saved_and_loaded_by_stable_baselines3(kind: Any, tmp_path: 
     assert again.precision == "bf16"
     for mine, loaded in zip(outputs(policy, images(3)), outputs(again, images(3)), strict=True):
         torch.testing.assert_close(mine, loaded, rtol=0, atol=0)
+
+
+# Encoders that draw different numbers of values, and give as many features.
+OF_256 = (
+    {"encoder": "lenet", "encoder_options": {"features_dim": 256}},
+    {"encoder": "impala"},
+)
+
+
+def head_of(policy: Any) -> dict[str, torch.Tensor]:
+    tensors = policy.state_dict()
+    return {name: tensors[name] for name in tensors if "features_extractor" not in name}
+
+
+@pytest.mark.parametrize("kind", [PixelActorCriticPolicy, PixelDQNPolicy])
+@pytest.mark.parametrize("net_arch", [[], [16]])
+def test_heads_of_one_shape_start_equal_behind_any_encoder(kind: Any, net_arch: list[int]) -> None:
+    policies = [
+        make_policy(kind, net_arch=net_arch, features_extractor_kwargs=encoder)
+        for encoder in OF_256
+    ]
+    first, second = map(head_of, policies)
+    assert first
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert tensor.equal(second[name]), name
+
+
+@pytest.mark.parametrize("kind", [PixelActorCriticPolicy, PixelDQNPolicy])
+def test_what_is_drawn_after_a_policy_was_made_does_not_hang_on_its_encoder(kind: Any) -> None:
+    drawn = []
+    for encoder in OF_256:
+        make_policy(kind, features_extractor_kwargs=encoder)
+        drawn.append(torch.randn(5))
+    assert drawn[0].equal(drawn[1])
+
+
+@pytest.mark.parametrize("kind", [PixelActorCriticPolicy, PixelDQNPolicy])
+def test_a_policys_first_values_follow_torchs_seed(kind: Any) -> None:
+    same = [make_policy(kind).state_dict() for _ in range(2)]
+    torch.manual_seed(1)
+    space = spaces.Box(0, 255, (4, 36, 36), np.uint8)
+    other = kind(space, spaces.Discrete(4), lambda _: 1e-3, features_extractor_kwargs=LENET)
+    for name, tensor in same[0].items():
+        assert tensor.equal(same[1][name])
+    changed = {
+        name for name, tensor in other.state_dict().items() if not tensor.equal(same[0][name])
+    }
+    assert any("features_extractor" in name for name in changed)
+    assert any("features_extractor" not in name for name in changed)

@@ -28,7 +28,8 @@ from rlcnn.tracking import (
 )
 
 ROOT = Path(__file__).parents[2]
-CONFIG = {"seed": 7, "ppo": {"gamma": 0.99}}
+LABELS = {"group": "a study", "tags": ["scratch", "Pong"]}
+CONFIG = {"seed": 7, "ppo": {"gamma": 0.99}, "labels": LABELS}
 
 
 @pytest.fixture
@@ -155,6 +156,8 @@ def test_every_attempt_is_one_offline_directory_of_the_same_wandb_run(
         assert attempt["run_id"] == json.loads((run.path / "wandb.json").read_text())["id"]
         assert attempt["project"] == "pixels"
         assert attempt["display_name"] == "pong"
+        assert attempt["run_group"] == "a study"
+        assert attempt["tags"] == ["scratch", "Pong"]
         assert attempt["resume"] is True
         assert config.items() >= CONFIG.items()
 

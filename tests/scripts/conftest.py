@@ -67,6 +67,13 @@ def benchmark() -> Callable[..., None]:
     return lambda *arguments: script.main([str(argument) for argument in arguments])
 
 
+@pytest.fixture(scope="session")
+def compare_encoders() -> Callable[..., None]:
+    """``compare_encoders.py`` within this process."""
+    script = _load("compare_encoders")
+    return lambda *arguments: script.main([str(argument) for argument in arguments])
+
+
 @pytest.fixture(autouse=True)
 def _same_threads() -> Iterator[None]:
     threads = torch.get_num_threads()

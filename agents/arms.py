@@ -1,0 +1,163 @@
+"""The arms of a study: what is compared, each named by one word on the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from agents.config import TrainConfig
+from envs.errors import UserError, nearest
+from rlcnn.encoders import why_unknown
+
+OptionValue = int | float | bool | str
+
+# Kind of arm -> what becomes of its encoder.
+_MODES: dict[str, Literal["train", "frozen", "finetune"]] = {
+    "scratch": "train",
+    "frozen-random": "frozen",
+    "frozen": "frozen",
+    "finetune": "finetune",
+}
+_PRETRAINED = ("frozen", "finetune")
+GRAMMAR = (
+    "scratch[:NET], frozen-random[:NET], frozen:WEIGHTS, finetune:WEIGHTS, frozen:NET@WEIGHTS"
+    " or finetune:NET@WEIGHTS"
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to come by an agent.
+
+    Attributes:
+        kind: "scratch" (initial values, learned), "frozen-random" (initial values, left as they
+            are), "frozen" (loaded, left as they are) or "finetune" (loaded, learned slowly).
+        encoder: name of the encoder; empty for the study's own.
+        encoder_options: those the arm names.
+        weights: "none", "imagenet" or an absolute path.
+    """
+
+    kind: str
+    encoder: str = ""
+    encoder_options: dict[str, OptionValue] = field(default_factory=dict)
+    weights: str = "none"
+
+    @property
+    def text(self) -> str:
+        """The arm as :func:`parse_arm` reads it, from any working directory."""
+        weights = "" if self.weights == "none" else self.weights
+        return _joined(self.kind, self._net, weights)
+
+    @property
+    def name(self) -> str:
+        """The arm for people: of a path only the last part, without its ending."""
+        weights = "" if self.weights == "none" else Path(self.weights).stem
+        return _joined(self.kind, self._net, weights)
+
+    @property
+    def _net(self) -> str:
+        options = (f",{name}={_written(value)}" for name, value in self.encoder_options.items())
+        return self.encoder + "".join(options)
+
+    def configure(self, base: TrainConfig) -> TrainConfig:
+        """The training of this arm.
+
+        The encoder options of ``base`` belong to the encoder of ``base``: an arm that names
+        another has only those that it names itself.
+        """
+        own = self.encoder in ("", base.encoder)
+        return replace(
+            base,
+            encoder=self.encoder or base.encoder,
+            encoder_options={**(base.encoder_options if own else {}), **self.encoder_options},
+            weights=self.weights,
+            mode=_MODES[self.kind],
+        )
+
+
+def parse_arm(text: str) -> Arm:
+    """Reads an arm.
+
+    ::
+
+        ARM     = scratch[:NET] | frozen-random[:NET] | (frozen | finetune):[NET@]WEIGHTS
+        NET     = ENCODER[,OPTION=VALUE]...
+        ENCODER = as --encoder takes it: impala, resnet18:layer2, timm:resnet18
+        WEIGHTS = as --weights takes it: imagenet, a file, or the directory of a run
+
+    What stands before the first "@" is NET, unless it holds a "/" or the whole is a path that
+    exists. Whether the weights are there and fit is found out when the encoder is built.
+
+    Raises:
+        UserError: the text is no arm; the line names what was expected, and the nearest.
+    """
+    kind, colon, rest = text.partition(":")
+    if kind not in _MODES:
+        near = nearest(kind, _MODES).replace('"?', f'{colon}{rest}"?')
+        raise UserError(f'--arms "{text}" is unknown: expected {GRAMMAR}.{near}')
+    if colon and not rest:
+        raise UserError(f'--arms "{text}" ends where more was expected: {GRAMMAR}')
+    if kind not in _PRETRAINED:
+        if "@" in rest:
+            near = "frozen" if kind == "frozen-random" else "finetune"
+            raise UserError(
+                f'--arms "{text}": {kind} starts from initial values and takes no weights.'
+                f' Did you mean "{near}:{rest}"?'
+            )
+        return Arm(kind, *_parse_net(text, rest)) if rest else Arm(kind)
+    if not rest:
+        hint = "scratch" if kind == "finetune" else "frozen-random"
+        raise UserError(
+            f'--arms "{text}" names no weights: expected {kind}:WEIGHTS or {kind}:NET@WEIGHTS;'
+            f' without weights, "{hint}"'
+        )
+    net, at, weights = rest.partition("@")
+    if not at or "/" in net or Path(rest).exists():
+        net, weights = "", rest
+        if not Path(rest).exists() and rest != "imagenet" and not why_unknown(rest.split(",")[0]):
+            raise UserError(
+                f'--arms "{text}" names an encoder but no weights: expected {text}@WEIGHTS, such as'
+                f' "{text}@imagenet"'
+            )
+    if not weights:
+        raise UserError(f'--arms "{text}" names no weights after the "@"')
+    where = weights if weights == "imagenet" else str(Path(weights).absolute())
+    return Arm(kind, *(_parse_net(text, net) if at and net else ("", {})), where)
+
+
+def directory_name(name: str) -> str:
+    """``name`` with nothing in it that file systems or shells take amiss."""
+    return re.sub(r"[^\w.=-]+", "-", name, flags=re.ASCII).strip("-.")
+
+
+def _parse_net(text: str, net: str) -> tuple[str, dict[str, OptionValue]]:
+    encoder, *pairs = net.split(",")
+    if reason := why_unknown(encoder):
+        raise UserError(f'--arms "{text}": encoder "{encoder}" is unknown: {reason}')
+    options: dict[str, OptionValue] = {}
+    for pair in pairs:
+        option, equals, value = pair.partition("=")
+        if not (option and equals and value):
+            raise UserError(f'--arms "{text}": "{pair}" is no option: expected OPTION=VALUE')
+        options[option] = _value(value)
+    return encoder, options
+
+
+def _value(text: str) -> OptionValue:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float | bool) else text
+
+
+def _written(value: OptionValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _joined(kind: str, net: str, weights: str) -> str:
+    rest = f"{net}@{weights}" if net and weights else net or weights
+    return f"{kind}:{rest}" if rest else kind

@@ -1,0 +1,95 @@
+"""What a study will cost, told before it is spent: a short measurement of each kind of training."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from agents.config import TrainConfig
+from agents.launchers import Job, Launcher
+from agents.study_job import measure_rate
+from agents.study_plan import StudyRun
+from envs.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is still to be done.
+
+    Attributes:
+        runs: how many.
+        steps: agent steps of all of them.
+        hours: until the last is done, of training alone: evaluations and films come on top.
+        workers: runs at once.
+    """
+
+    runs: int
+    steps: int
+    hours: float
+    workers: int
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.runs} run{'s' * (self.runs != 1)}, {self.steps:,} agent steps,"
+            f" {self.workers} at once: about {_duration(self.hours)} of training,"
+            " evaluations and films not counted"
+        )
+
+
+def kind(config: TrainConfig) -> str:
+    """What the speed of a training hangs on, where all else is the study's."""
+    return json.dumps([config.encoder, config.encoder_options, config.mode], sort_keys=True)
+
+
+def measure_rates(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, float]:
+    """Agent steps per second of each kind of training among ``runs``, as its workers run it.
+
+    As many are measured at once as will be at work, some of them twice: they share the machine.
+
+    Raises:
+        UserError: a kind cannot be trained; the line says why.
+    """
+    kinds = {kind(run.config): run for run in reversed(runs)}
+    names = sorted(kinds) * -(-launcher.workers // len(kinds))
+    chosen = names[: max(len(kinds), launcher.workers)]
+    rates: dict[str, list[float]] = {name: [] for name in kinds}
+    jobs = [
+        Job(
+            f"{number} {name}",
+            partial(measure_rate, replace(kinds[name].config, num_threads=launcher.threads)),
+            Path(os.devnull),
+        )
+        for number, name in enumerate(chosen)
+    ]
+    with closing(launcher.run(jobs, lambda _: None)) as outcomes:
+        for outcome in outcomes:
+            name = outcome.name.partition(" ")[2]
+            if outcome.state != "done":
+                raise UserError(f'--arms "{kinds[name].arm}" cannot be trained: {outcome.reason}')
+            rates[name].append(float(outcome.value))
+    return {name: statistics.mean(values) for name, values in rates.items()}
+
+
+def estimate(
+    runs: Sequence[StudyRun],
+    steps_left: Sequence[int],
+    rates: Mapping[str, float],
+    workers: int,
+) -> Cost:
+    """What ``runs`` cost, each begun in its turn by the first worker that is free."""
+    free = [0.0] * workers
+    for run, steps in zip(runs, steps_left, strict=True):
+        heapq.heapreplace(free, free[0] + steps / rates[kind(run.config)])
+    return Cost(len(runs), sum(steps_left), max(free) / 3600, workers)
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"

@@ -1,0 +1,107 @@
+"""What a study has done in processes of its own: one training, or the measurement of its speed."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agents.benchmark.learners import iteration_steps, our_agent
+from agents.config import TrainConfig
+from agents.study_plan import WHERE_AND_HOW
+from agents.training import resume, train
+from rlcnn.devices import use_threads
+from rlcnn.progress import make_console
+from rlcnn.runs import RunDirectory, RunInUseError
+
+# A process that lost the one which started it stops by itself, when an update and a checkpoint are
+# done; until then it holds its run.
+_SECONDS_IN_USE = 120.0
+
+# So long is measured, but never more than a tenth of the training.
+CALIBRATION_STEPS = 4_096
+CALIBRATION_SECONDS = 20.0
+
+
+def train_or_resume(
+    config: TrainConfig, run_dir: Path, labels: Mapping[str, Any], command: list[str]
+) -> None:
+    """Trains a run of a study to its end, from wherever it stands.
+
+    Args:
+        config: the training.
+        run_dir: where it lies, or shall.
+        labels: see :func:`agents.training.train`.
+        command: the command line that started the study.
+
+    Raises:
+        UserError: whatever a user can mend.
+        TrainingStopped: it was asked to stop; a checkpoint was cut.
+    """
+    if not (run_dir / "config.json").is_file():
+        # Killed before it was a run: there is nothing in it.
+        shutil.rmtree(run_dir, ignore_errors=True)
+        train(config, run_dir, console=make_console(), command=command, labels=labels)
+        return
+    _wait_until_free(run_dir)
+    if not finished(run_dir, config):
+        changes = {name: getattr(config, name) for name in WHERE_AND_HOW}
+        resume(run_dir, changes, console=make_console(), command=command)
+
+
+def finished(run_dir: Path, config: TrainConfig) -> bool:
+    """Whether a run took all its steps and was judged.
+
+    Raises:
+        UserError: its files are damaged.
+    """
+    if not (run_dir / "config.json").is_file():
+        return False
+    summary = RunDirectory.open(run_dir).summary()
+    return summary is not None and int(summary.get("steps", 0)) >= config.total_steps
+
+
+def measure_rate(config: TrainConfig) -> float:
+    """Agent steps per second of a training, a few thousand steps long, without what is beside it.
+
+    The first iteration, in which code may be compiled, is not counted.
+
+    Raises:
+        UserError: it cannot be built with these options.
+    """
+    config = config.resolve()
+    if config.algo == "dqn":
+        # Neither filling the replay nor its memory is to be measured.
+        first = iteration_steps(config)
+        least = max(first, config.dqn.batch_size + config.dqn.n_steps)
+        room = min(config.dqn.buffer_size, 20_000)
+        config = replace(
+            config, dqn=replace(config.dqn, learning_starts=least, buffer_size=max(room, 2 * least))
+        )
+    with use_threads(config.num_threads), closing(our_agent(config)) as learner:
+        if learner.warm_up_steps:
+            learner.learn(learner.warm_up_steps)
+        learner.learn(learner.least_steps)
+        enough = min(CALIBRATION_STEPS, config.total_steps // 10)
+        steps, began = 0, time.monotonic()
+        while True:
+            steps += learner.learn(learner.least_steps)
+            seconds = time.monotonic() - began
+            if steps >= enough or seconds >= CALIBRATION_SECONDS:
+                return steps / seconds
+
+
+def _wait_until_free(run_dir: Path) -> None:
+    deadline = time.monotonic() + _SECONDS_IN_USE
+    while True:
+        try:
+            RunDirectory.open(run_dir, write=True).close()
+            return
+        except RunInUseError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)

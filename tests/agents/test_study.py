@@ -1,0 +1,265 @@
+"""Whole studies of tiny trainings: what they leave, what they do not do again, what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inline import InlineLauncher
+from rich.console import Console
+
+from agents.arms import parse_arm
+from agents.callbacks import TrainingStopped
+from agents.config import PPOConfig, TrainConfig
+from agents.launchers import Launcher
+from agents.study import StudyResults, default_study_dir, read_plan, run_study
+from agents.study_cost import kind
+from agents.study_plan import StudyPlan
+from envs.errors import UserError
+from rlcnn.encoders import create_encoder
+from rlcnn.weights import save_encoder
+
+BASE = TrainConfig(
+    encoder="lenet",
+    encoder_options={"features_dim": 16},
+    obs_size=36,
+    frame_stack=2,
+    num_envs=2,
+    num_threads=1,
+    device="cpu",
+    precision="fp32",
+    compile="off",
+    track="disabled",
+    total_steps=32,
+    eval_every=0,
+    eval_episodes=2,
+    video_every=0,
+    checkpoint_every=16,
+    ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1),
+)
+
+
+def make_plan(*arms: str, **changes: Any) -> StudyPlan:
+    texts = arms or ("scratch", "frozen-random")
+    given: dict[str, Any] = {"games": ("games:Signals-v0",), "seeds": (0, 1), "base": BASE}
+    return StudyPlan(arms=tuple(parse_arm(text) for text in texts), **{**given, **changes})
+
+
+class Study:
+    """A study and what it said."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.said = io.StringIO()
+        self.launchers: list[InlineLauncher] = []
+
+    def __call__(
+        self, plan: StudyPlan, interrupt_after: int | None = None, **options: Any
+    ) -> StudyResults | None:
+        def make_launcher(jobs: int) -> Launcher:
+            self.launchers.append(InlineLauncher(interrupt_after))
+            return self.launchers[-1]
+
+        console = Console(file=self.said, width=200)
+        return run_study(plan, self.path, make_launcher, console=console, **options)
+
+    def rows(self) -> list[dict[str, str]]:
+        return list(csv.DictReader((self.path / "results.csv").read_text().splitlines()))
+
+    def trained(self) -> list[str]:
+        """Names of the runs that the last launcher was given, without measurements of speed."""
+        return [name for name in self.launchers[-1].done if "seed" in name]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(tmp_path / "a study")
+
+
+def test_a_study_leaves_a_run_and_a_row_for_each_game_arm_and_seed(study: Study) -> None:
+    results = study(make_plan())
+    assert results is not None
+    assert results.whole
+    rows = study.rows()
+    assert len(rows) == 4
+    for row in rows:
+        run = study.path / row["directory"]
+        summary = json.loads((run / "summary.json").read_text())
+        assert row["state"] == "done"
+        assert float(row["score"]) == summary["eval"]["mean_return"]
+        assert int(row["steps"]) == 32
+        config = json.loads((run / "config.json").read_text())
+        assert config["labels"] == {
+            "group": "a study",
+            "tags": [row["arm"], "games:Signals-v0"],
+        }
+    # Each seed's games are the same for both arms, and no two seeds' are.
+    protocols = [
+        json.loads((study.path / row["directory"] / "summary.json").read_text())["eval"]["protocol"]
+        for row in rows
+    ]
+    assert protocols[0] == protocols[1] != protocols[2] == protocols[3]
+    assert all(len(v) >= 30 for v in results.random_returns.values())
+
+
+def test_what_is_done_is_not_done_again(study: Study) -> None:
+    study(make_plan())
+    before = {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()}
+    count = len(study.launchers)
+    results = study(make_plan())
+    assert results is not None
+    assert results.whole
+    assert len(study.launchers) == count
+    assert {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_stopped_study_goes_on_where_it_was(study: Study) -> None:
+    # The speeds of two kinds of training are measured first.
+    with pytest.raises(TrainingStopped, match="--resume"):
+        study(make_plan(), interrupt_after=3)
+    assert len(study.trained()) == 1
+    states = [row["state"] for row in study.rows()]
+    assert states == ["done", "waiting", "waiting", "waiting"]
+    results = study(make_plan())
+    assert results is not None
+    assert results.whole
+    assert len(study.trained()) == 3
+
+
+def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> None:
+    plan = make_plan()
+    spoilt = study.path / plan.runs[1].directory
+    with pytest.raises(TrainingStopped):
+        study(plan, interrupt_after=2)
+    # A file where the run's directory belongs: nothing can be trained there.
+    spoilt.touch()
+    results = study(plan)
+    assert results is not None
+    assert not results.whole
+    row = study.rows()[1]
+    assert row["state"] == "failed"
+    assert row["reason"] == f"run directory {spoilt} is a file"
+    assert [r["state"] for r in study.rows()].count("done") == 3
+    assert f"failed: {plan.runs[1].name}" in study.said.getvalue()
+
+    spoilt.unlink()
+    again = study(plan)
+    assert again is not None
+    assert not again.whole
+    assert study.rows()[1]["reason"] == row["reason"]
+
+    retried = study(plan, retry=True)
+    assert retried is not None
+    assert retried.whole
+    assert study.trained() == [plan.runs[1].name]
+    assert study.rows()[1]["reason"] == ""
+
+
+def test_a_failed_run_counts_in_the_verdict_and_is_told_of(study: Study) -> None:
+    plan = make_plan()
+    with pytest.raises(TrainingStopped):
+        study(plan, interrupt_after=2)
+    (study.path / plan.runs[1].directory).touch()
+    study(plan)
+    said = study.said.getvalue()
+    assert 'arm "frozen-random", seed 0 in "games:Signals-v0" failed and counts with' in said
+
+
+# Nothing is a finite number after the first update.
+DIVERGING = replace(BASE, ppo=replace(BASE.ppo, learning_rate=1e38, max_grad_norm=1e38))
+
+
+def test_a_training_that_diverges_at_once_is_refused_when_its_speed_is_measured(
+    study: Study,
+) -> None:
+    with pytest.raises(UserError, match=r"cannot be trained: .*finite"):
+        study(make_plan(base=DIVERGING))
+    assert not study.path.exists()
+
+
+def test_a_run_that_diverges_is_a_failed_run(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if it diverged later than in the few steps that are measured.
+    monkeypatch.setattr(
+        "agents.study.measure_rates", lambda runs, _: {kind(run.config): 1.0 for run in runs}
+    )
+    results = study(make_plan(base=DIVERGING))
+    assert results is not None
+    assert {run.state for run in results.runs} == {"failed"}
+    assert all("finite" in run.reason for run in results.runs)
+
+
+def test_another_plan_in_the_same_directory_is_refused(study: Study) -> None:
+    study(make_plan())
+    with pytest.raises(UserError, match="another plan: --total-steps 32 there, 64 here"):
+        study(make_plan(base=replace(BASE, total_steps=64)))
+    with pytest.raises(UserError, match="another plan: --seeds"):
+        study(make_plan(seeds=(0, 1, 2)))
+
+
+def test_a_directory_of_something_else_is_refused(study: Study) -> None:
+    study.path.mkdir()
+    (study.path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="is not empty and no study"):
+        study(make_plan())
+    assert [path.name for path in study.path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(study: Study) -> None:
+    assert study(make_plan(), dry_run=True) is None
+    assert not study.path.exists()
+    said = study.said.getvalue()
+    assert "1 games x 2 arms x 2 seeds = 4 runs, 128 agent steps" in said
+    assert "to do: 4 runs, 128 agent steps, 1 at once: about" in said
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
+    study: Study, tmp_path: Path
+) -> None:
+    weights = tmp_path / "small.safetensors"
+    save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=8), weights)
+    with pytest.raises(UserError, match=r'--arms "frozen:small".*features_dim'):
+        study(make_plan("scratch", f"frozen:{weights}"))
+    assert not study.path.exists()
+    assert not study.launchers
+
+
+def test_options_of_which_no_agent_can_be_made_are_refused_likewise(study: Study) -> None:
+    # 16 transitions in a rollout: no minibatch of 12 divides them.
+    with pytest.raises(UserError, match=r'--arms "scratch": .*12'):
+        study(make_plan(base=replace(BASE, ppo=replace(BASE.ppo, batch_size=12))))
+    assert not study.path.exists()
+
+
+def test_a_study_is_found_again_by_its_plan() -> None:
+    assert default_study_dir(make_plan()) == default_study_dir(make_plan())
+    others = [make_plan(seeds=(0, 1, 2)), make_plan("scratch", "scratch:impala")]
+    assert len({default_study_dir(plan) for plan in [make_plan(), *others]}) == 3
+
+
+def test_a_plan_is_read_from_the_study_itself(study: Study, tmp_path: Path) -> None:
+    study(make_plan())
+    assert read_plan(study.path).runs == make_plan().runs
+    with pytest.raises(UserError, match=r"holds no study\.json"):
+        read_plan(tmp_path)
+    (study.path / "study.json").write_text("{}")
+    with pytest.raises(UserError, match='"plan" is missing'):
+        read_plan(study.path)
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p.write_text("{"), lambda p: p.write_text("{}")])
+def test_a_run_whose_result_is_damaged_is_told_of(
+    study: Study, spoil: Callable[[Path], Any]
+) -> None:
+    plan = make_plan()
+    study(plan)
+    spoil(study.path / plan.runs[2].directory / "summary.json")
+    results = study(plan)
+    assert results is not None
+    assert [run.state for run in results.runs] == ["done", "done", "failed", "done"]
+    assert "summary.json" in results.runs[2].reason

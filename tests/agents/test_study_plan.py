@@ -1,0 +1,147 @@
+"""A study as data: its runs, and which plans are refused before anything is spent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.arms import parse_arm
+from agents.config import PPOConfig, TrainConfig
+from agents.study_plan import StudyPlan, differences, parse_games
+from envs.errors import UserError
+from rlcnn.encoders import create_encoder
+from rlcnn.weights import save_encoder
+
+BASE = TrainConfig(
+    encoder="lenet",
+    encoder_options={"features_dim": 16},
+    obs_size=36,
+    frame_stack=2,
+    num_envs=2,
+    device="cpu",
+    precision="fp32",
+    compile="off",
+    total_steps=32,
+    eval_episodes=2,
+    ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1),
+)
+GAMES = ("games:Signals-v0", "ALE/Pong-v5")
+
+
+def plan(*arms: str, **changes: Any) -> StudyPlan:
+    given: dict[str, Any] = {
+        "games": GAMES,
+        "arms": tuple(parse_arm(text) for text in arms or ("scratch", "frozen-random")),
+        "seeds": (3, 4, 5),
+        "base": BASE,
+        **changes,
+    }
+    return StudyPlan(**given)
+
+
+def test_every_arm_plays_every_game_once_with_every_seed() -> None:
+    runs = plan().runs
+    assert len({(run.game, run.arm, run.seed) for run in runs}) == len(runs) == 2 * 2 * 3
+    assert len({run.directory for run in runs}) == len(runs)
+    assert [run.config.seed for run in runs] == [run.seed for run in runs]
+    # Whenever it is stopped, what is done compares all arms.
+    assert [run.arm for run in runs[:2]] == ["scratch", "frozen-random"]
+    assert [run.seed for run in runs[:4]] == [3] * 4
+
+
+def test_arms_differ_in_nothing_but_what_they_say() -> None:
+    scratch, frozen = plan().runs[:2]
+    assert replace(frozen.config, mode=scratch.config.mode) == scratch.config
+
+
+def test_arms_of_one_name_are_told_apart_by_their_whole_paths() -> None:
+    found = plan("frozen:/a/best.safetensors", "frozen:/b/best.safetensors")
+    assert found.arm_names == ["frozen:/a/best.safetensors", "frozen:/b/best.safetensors"]
+    assert len({run.directory for run in found.runs}) == len(found.runs)
+
+
+def test_a_plan_is_read_back_as_it_was_written() -> None:
+    before = plan("scratch", "scratch:impala,width=2", "frozen:resnet18@imagenet")
+    after = StudyPlan.from_json(json.loads(json.dumps(before.to_json())))
+    assert [run.config for run in after.runs] == [run.config for run in before.runs]
+    assert differences(before.to_json(), after.to_json()) == []
+
+
+def test_a_plan_tells_what_differs_from_another() -> None:
+    before = plan().to_json()
+    assert differences(before, plan(seeds=(3, 4)).to_json()) == ["--seeds 3, 4, 5 there, 3, 4 here"]
+    longer = replace(BASE, total_steps=64, ppo=replace(BASE.ppo, gamma=0.5))
+    told = differences(before, plan(base=longer).to_json())
+    assert told == ["--total-steps 32 there, 64 here", "--ppo.gamma 0.99 there, 0.5 here"]
+    told = differences(before, plan("scratch", "scratch:impala").to_json())
+    assert told == ["--arms scratch, frozen-random there, scratch, scratch:impala here"]
+
+
+def test_where_and_how_a_study_runs_is_no_part_of_its_plan() -> None:
+    elsewhere = replace(BASE, num_threads=7, device="cuda", track="disabled", video_every=5)
+    assert differences(plan().to_json(), plan(base=elsewhere).to_json()) == []
+
+
+def test_weights_that_changed_make_another_plan_and_weights_that_are_gone_do_not(
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "small.safetensors"
+    save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
+    with_weights = plan("scratch", f"frozen:{weights}")
+    before = with_weights.to_json()
+    assert differences(before, with_weights.to_json()) == []
+    save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
+    (told,) = differences(before, with_weights.to_json())
+    assert "have changed" in told
+    weights.unlink()
+    assert differences(before, with_weights.to_json()) == []
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"arms": (parse_arm("scratch"),)}, "--arms scratch leaves nothing to compare"),
+        ({"arms": ()}, "expected at least 2 arms"),
+        ({"seeds": (0,)}, "--seeds 1 says nothing of chance: expected at least 2"),
+        ({"games": ()}, "--games names no game"),
+        ({"games": ("ALE/Pong-v5",) * 2}, '--games names "ALE/Pong-v5" 2 times'),
+        ({"arms": (parse_arm("scratch"),) * 2}, '--arms names "scratch" 2 times'),
+        (
+            {"arms": (parse_arm("scratch"), parse_arm("scratch:lenet"))},
+            '"scratch" and "scratch:lenet" are the same training',
+        ),
+        ({"base": replace(BASE, eval_episodes=0)}, "--eval-episodes 0 leaves nothing to compare"),
+        ({"base": replace(BASE, total_steps=0)}, "--total-steps 0"),
+        ({"seeds": (2**31 - 1, 2**31)}, "leaves no room"),
+    ],
+)
+def test_a_plan_that_could_show_nothing_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        plan(**changes).validate()
+
+
+def test_games_are_named_short_or_in_full() -> None:
+    assert parse_games("Pong, ALE/Breakout-v5,games:Signals-v0") == (
+        "ALE/Pong-v5",
+        "ALE/Breakout-v5",
+        "games:Signals-v0",
+    )
+    with pytest.raises(UserError, match=r'--games: .*"Pnog".*Did you mean "ALE/Pong-v5"'):
+        parse_games("Breakout,Pnog")
+
+
+def test_weights_are_tried_on_the_encoder_of_every_arm(tmp_path: Path) -> None:
+    weights = tmp_path / "small.safetensors"
+    save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
+    fitting = plan("scratch", f"frozen:{weights}", games=GAMES[:1])
+    fitting.check_builds(fitting.runs)
+    wrong = plan("scratch", f"finetune:nature@{weights}", games=GAMES[:1])
+    with pytest.raises(UserError, match=r'--arms "finetune:nature@small": .*holds weights of'):
+        wrong.check_builds(wrong.runs)
+    missing = plan("scratch", f"finetune:{tmp_path}/smal.safetensors", games=GAMES[:1])
+    with pytest.raises(UserError, match=r'does not exist\. Did you mean "small.safetensors"'):
+        missing.check_builds(missing.runs)

@@ -1,0 +1,148 @@
+"""``compare_encoders.py`` as a user runs it: refusals, cost, and a study killed in the middle."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from script_runs import ROLLOUT, ROOT, TINY, command, environment, read, run_script
+
+from envs.errors import UserError
+from rlcnn.encoders import create_encoder
+from rlcnn.weights import save_encoder
+
+Script = Callable[..., None]
+
+# TINY but for its game, which a study names otherwise.
+OPTIONS = [*TINY[2:], "--total-steps", str(2 * ROLLOUT), "--encoder", "lenet"]
+GAME = ["--games", "Breakout"]
+ARMS = ["--arms", "scratch", "frozen-random"]
+
+
+def refused(script: Script, *arguments: object) -> str:
+    with pytest.raises(UserError) as error:
+        script(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        ([*ARMS], "--games names no game"),
+        (["--games", "Breakot", *ARMS], 'Did you mean "ALE/Breakout-v5"?'),
+        ([*GAME], "expected at least 2 arms"),
+        ([*GAME, "--arms", "scratch"], "--arms scratch leaves nothing to compare"),
+        ([*GAME, "--arms", "scratch", "frozn:imagenet"], 'Did you mean "frozen:imagenet"?'),
+        ([*GAME, "--arms", "scratch", "scratch:natur"], 'Did you mean "nature"?'),
+        ([*GAME, *ARMS, "--seeds", "1"], "--seeds 1 says nothing of chance"),
+        ([*GAME, *ARMS, "--seeds", "0"], "--seeds 0"),
+        ([*GAME, *ARMS, "--seeds", "-3"], "--seeds -3 must be at least 2"),
+        ([*GAME, *ARMS, "--workers", "-1"], "--workers -1 must be at least 0"),
+        ([*GAME, *ARMS, "--launcher", "slurm"], "expected one of local, ray"),
+        ([*GAME, *ARMS, "--mode", "frozen"], 'unknown option "--mode"'),
+        ([*GAME, *ARMS, "--env", "ALE/Pong-v5"], 'unknown option "--env"'),
+        ([*GAME, *ARMS, "--sedes", "5"], 'Did you mean "--seeds"?'),
+        ([*GAME, *ARMS, "--resume", "nowhere"], "holds no study.json"),
+        ([*GAME, *ARMS, "--ppo.gamma", "2"], "--ppo.gamma 2"),
+    ],
+)
+def test_bad_options_are_one_line(
+    compare_encoders: Script,
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert told in refused(compare_encoders, *OPTIONS, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_trained(
+    compare_encoders: Script, tmp_path: Path
+) -> None:
+    weights = tmp_path / "impala.safetensors"
+    save_encoder(create_encoder("impala", (4, 44, 44)), weights)
+    study = tmp_path / "study"
+    arms = ["--arms", "scratch", f"frozen:{weights}"]
+    told = refused(compare_encoders, *OPTIONS, *GAME, *arms, "--study-dir", study)
+    assert '--arms "frozen:impala"' in told
+    assert 'encoder "impala"' in told
+    assert not study.exists()
+
+
+def test_ray_that_is_not_installed_is_one_line(compare_encoders: Script, tmp_path: Path) -> None:
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        place = ["--launcher", "ray", "--study-dir", tmp_path / "study"]
+        assert 'pip install "rlcnn[ray]"' in refused(
+            compare_encoders, *OPTIONS, *GAME, *ARMS, *place
+        )
+    else:
+        pytest.skip("Ray is installed")
+
+
+def test_a_dry_run_measures_tells_the_cost_and_leaves_nothing(
+    compare_encoders: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study"
+    compare_encoders(*OPTIONS, *GAME, *ARMS, "--study-dir", study, "--dry-run")
+    said = capsys.readouterr().err
+    assert "1 games x 2 arms x 5 seeds = 10 runs, 2,560 agent steps" in said
+    assert "scratch: " in said
+    assert "to do: 10 runs, 2,560 agent steps" in said
+    assert not study.exists()
+
+
+# games.py lies there, and scripts find what lies in their working directory.
+GAMES = ROOT / "tests" / "agents"
+LONG = [
+    *("--games", "games:Signals-v0", *ARMS, "--encoder", "lenet", "--seeds", "2"),
+    *("--total-steps", "6000", "--checkpoint-every", "200", "--num-envs", "2"),
+    *("--obs-size", "36", "--frame-stack", "2", "--precision", "fp32", "--compile", "off"),
+    *("--ppo.n-steps", "8", "--ppo.batch-size", "8", "--ppo.n-epochs", "1"),
+    *("--eval-every", "0", "--eval-episodes", "2", "--video-every", "0", "--track", "disabled"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_study_that_was_killed_or_stopped_goes_on_where_it_was(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    arguments = [*LONG, "--study-dir", study, "--workers", "2"]
+    process = subprocess.Popen(
+        command("compare_encoders", *arguments),
+        env=environment(),
+        cwd=GAMES,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (begun := list(study.glob("runs/*/checkpoints/[0-9]*"))):
+        assert process.poll() is None, process.stderr
+        time.sleep(0.1)
+    run = begun[0].parents[1]
+    os.kill(process.pid, number)
+    said = process.communicate(timeout=120)[1]
+    if number == signal.SIGINT:
+        assert process.returncode == 130, said
+        assert "--resume" in said
+
+    again = run_script("compare_encoders", *arguments, cwd=GAMES)
+    assert again.returncode == 0, again.stderr
+    with open(study / "results.csv") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["done"] * 4
+    assert len(read(run / "attempts.json")["attempts"]) == 2
+    log = (study / "logs" / f"{run.name}.log").read_text()
+    # The process whose parent had gone had stopped with a checkpoint.
+    assert "stopped at step" in log
+    assert "resuming from step" in log
