@@ -58,9 +58,12 @@ class AtariGame:
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale_py.ALEInterface()
         self._ale.setFloat("repeat_action_probability", protocol.repeat_action_probability)
-        self._ale.setInt("random_seed", seed)
         self._ale.setInt("max_num_frames_per_episode", 0)
-        self._ale.loadROM(_rom_path(rom))
+        self._rom = _rom_path(rom)
+        # Without sticky actions nothing in the emulator is random, and one seed will do.
+        self._sticky = protocol.repeat_action_probability > 0
+        self._ale.setInt("random_seed", seed if self._sticky else 0)
+        self._ale.loadROM(self._rom)
         minimal = self._ale.getMinimalActionSet()
         self._actions = self._ale.getLegalActionSet() if protocol.full_action_space else minimal
         self.actions = tuple(action.name for action in self._actions)
@@ -73,6 +76,17 @@ class AtariGame:
         shape = (2, height, width) if grey else (2, height, width, 3)
         self._screens = np.zeros(shape, dtype=np.uint8)
         self._size = (obs_size, obs_size)
+
+    def reseed(self, seed: int) -> None:
+        """Makes the game what it would be if made anew with this seed.
+
+        That spares loading the ROM, which takes as long as 300 steps, where nothing in the
+        emulator is random.
+        """
+        self._openings = np.random.default_rng(seed)
+        if self._sticky:
+            self._ale.setInt("random_seed", seed)
+            self._ale.loadROM(self._rom)
 
     def reset(self) -> np.ndarray:
         """Starts a new game; its first frame, uint8 (channels, obs_size, obs_size)."""

@@ -57,9 +57,8 @@ def write_cache(path: Path, collected: GameFrames, settings: Mapping[str, Any]) 
     """
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            scratch.mkdir()
+            scratch.mkdir(parents=True)
             np.save(scratch / _FRAMES, collected.frames)
             tensors = {
                 f"{part}/{name}": values

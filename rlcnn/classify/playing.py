@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import multiprocessing
@@ -76,10 +77,9 @@ class Playthrough(NamedTuple):
 class _Recorder:
     """A game under way, and what was seen of it."""
 
-    def __init__(self, match: Match) -> None:
-        self.game = AtariGame(
-            match.rom, match.protocol, obs=match.obs, obs_size=match.obs_size, seed=match.seed
-        )
+    def __init__(self, match: Match, game: AtariGame) -> None:
+        game.reseed(match.seed)
+        self.game = game
         # Not the emulator's own generator, whose openings must not hang on what was played.
         self.rng = np.random.default_rng([match.seed, 1])
         self.match = match
@@ -134,10 +134,15 @@ def digest(frame: np.ndarray) -> bytes:
 
 def play_at_random(match: Match) -> Playthrough:
     """Plays a game by random actions; a function of the match alone, wherever it is called."""
-    recorder = _Recorder(match)
+    recorder = _Recorder(match, _at_hand(match.rom, match.protocol, match.obs, match.obs_size))
     while recorder.step(recorder.random_action()) is not None:
         pass
     return recorder.playthrough()
+
+
+@functools.lru_cache(maxsize=1)
+def _at_hand(rom: str, protocol: AtariProtocol, obs: ObservationColour, obs_size: int) -> AtariGame:
+    return AtariGame(rom, protocol, obs=obs, obs_size=obs_size)
 
 
 def play_by_policy(
@@ -161,7 +166,8 @@ def play_by_policy(
     finished: dict[int, Playthrough] = {}
     due = 0
     for number, match in itertools.islice(upcoming, LANES):
-        lanes.append((number, _Recorder(match)))
+        game = AtariGame(match.rom, match.protocol, obs=match.obs, obs_size=match.obs_size)
+        lanes.append((number, _Recorder(match, game)))
         stacks.append(_fresh_stack(lanes[-1][1].newest, frame_stack))
     while lanes:
         actions = _checked(policy(np.stack(stacks)), len(lanes), lanes[0][1].game)
@@ -180,7 +186,7 @@ def play_by_policy(
             if following is None:
                 del lanes[lane], stacks[lane]
                 continue
-            lanes[lane] = (following[0], _Recorder(following[1]))
+            lanes[lane] = (following[0], _Recorder(following[1], recorder.game))
             stacks[lane] = _fresh_stack(lanes[lane][1].newest, frame_stack)
         while due in finished:
             yield finished.pop(due)

@@ -57,6 +57,17 @@ def test_rows_belong_together():
     assert len(played.actions) == len(played.rewards) == 61
 
 
+@pytest.mark.parametrize("protocol", ["classic", "sticky"])
+def test_what_was_played_before_does_not_matter(protocol):
+    """Emulators are used again, and each process has its own."""
+    first, other = match(7, protocol=protocol), match(8, protocol=protocol)
+    played = play_at_random(first)
+    between = play_at_random(other)
+    again = play_at_random(first)
+    assert played.digests == again.digests != between.digests
+    np.testing.assert_array_equal(played.ram, again.ram)
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.8])
 def test_how_often_the_last_action_is_asked_for_again(probability):
     limits = {"rom": "freeway", "max_steps": 1500, "obs_size": 8}
