@@ -251,17 +251,21 @@ class Pretraining:
         over = trainer.epoch == config.epochs
         figures = trainer.epoch_figures()
         if over or trainer.epoch % config.eval_every == 0:
-            judged = trainer.evaluate()
-            figures |= judged
-            self._last = {"epoch": trainer.epoch, **judged}
-            if self._best is None or judged["test/top1"] > self._best["test/top1"]:
-                self._best = self._last
-                self.save_weights(BEST, self._best)
+            figures |= self._judge()
         row = {"epoch": trainer.epoch, **figures, "time/images_per_second": images_per_second}
         self.tracker.log(trainer.step, row)
         if over or (config.checkpoint_every and trainer.epoch % config.checkpoint_every == 0):
             self.checkpoint()
         display.epoch_done(trainer.epoch, summarised(figures))
+
+    def _judge(self) -> dict[str, float]:
+        """The figures on the held-out images; weights that are better than before are kept."""
+        figures = self.trainer.evaluate()
+        self._last = {"epoch": self.trainer.epoch, **figures}
+        if self._best is None or figures["test/top1"] > self._best["test/top1"]:
+            self._best = self._last
+            self.save_weights(BEST, self._best)
+        return figures
 
     def save_weights(self, name: str, figures: Mapping[str, Any] | None) -> None:
         """Writes the classifier as it is judged, and where it comes from, into the run."""
@@ -297,6 +301,9 @@ class Pretraining:
     def finish(self) -> None:
         """Sets the accuracy beside its baselines and writes the summary."""
         run, trainer = self.run, self.trainer
+        if self._last is None or self._last["epoch"] != trainer.epoch:
+            # Its last epoch was not one to be judged, before a resume made it the last.
+            self._judge()
         assert self._last is not None
         assert self._best is not None
         beside = self._baselines() if self.config.baselines == "on" else None

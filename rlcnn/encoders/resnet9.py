@@ -65,14 +65,15 @@ class ResNet9Encoder(Encoder):
     1/8; here it is the features that are scaled, which in front of such a layer is the same.
     """
 
-    # Three halvings leave one position of 8 pixels a side.
-    least_size: ClassVar[int] = 8
+    # Three halvings: below 16 pixels a side one position is left, and of a single image's no
+    # statistics can be taken.
+    least_size: ClassVar[int] = 16
 
     def __init__(self, observation_shape: Sequence[int], *, width: float = 1) -> None:
         """Builds the network.
 
         Args:
-            observation_shape: (channels, height, width), at least 8x8.
+            observation_shape: (channels, height, width), at least 16x16.
             width: factor on the number of channels everywhere.
         """
         check_positive("width", width, whole=False)

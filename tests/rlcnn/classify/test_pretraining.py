@@ -13,6 +13,7 @@ import pytest
 import torch
 from picture_files import CLASSES, pictures, refused, write_folder
 
+from rlcnn import manifest
 from rlcnn.classify import setting
 from rlcnn.classify.classifier import load_classifier
 from rlcnn.classify.config import AugmentConfig, PretrainConfig
@@ -180,6 +181,27 @@ def test_a_stop_while_it_is_judged_loses_nothing(
     resume_pretraining(run)
     assert rows(run) == rows(finished)
     assert weights(run, "best") == weights(finished, "best")
+
+
+def test_a_run_may_end_where_it_stopped(config: PretrainConfig, tmp_path: Path) -> None:
+    run = pretrain(replace(config, epochs=2), tmp_path / "run")
+    # As one of more epochs that was stopped here, before any was judged.
+    (run / "summary.json").unlink()
+    document = json.loads((run / "config.json").read_text())
+    document["pretraining"] |= {"epochs": 9, "eval_every": 9}
+    (run / "config.json").write_text(json.dumps(document))
+    checkpoint = run / "checkpoints" / f"{10:012d}"
+    state = json.loads((checkpoint / "state.json").read_text())
+    judged = state["extra"]["last"]
+    state["extra"] |= {"best": None, "last": None}
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    for name in ("best.safetensors", manifest.NAME):
+        (checkpoint / name).unlink()
+    manifest.seal(checkpoint)
+    resume_pretraining(run, {"epochs": 2})
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["test"]["last"]["top1"] == judged["test/top1"]
+    assert read_about(run / "best.safetensors")["epoch"] == 2
 
 
 def test_updates_beyond_the_checkpoint_are_done_again_with_the_best_of_its_time(
