@@ -25,7 +25,7 @@ class Cell:
         runs: of each arm in each game.
         coverage: method -> share of studies whose nominal 95% interval held the true difference.
         width: method -> median width of its intervals, as a multiple of Welch's.
-        ceiling: what no method covers more of, if it judges the spread by the runs it sees.
+        ceiling: what no interval covers more of that is about as wide as the spread of the runs.
     """
 
     scenario: str

@@ -98,7 +98,7 @@ def true_difference(scenario: Scenario, games: int) -> float:
 
 
 def ceiling(scenario: Scenario, runs: int, games: int) -> float:
-    """What no method covers more of, if it judges the spread by the runs it sees.
+    """What no interval covers more of, if it is about as wide as the spread of the runs seen.
 
     In some studies of bimodal scores all runs of each arm in each game happen to take off, or none
     does, in a pattern whose difference is not the true one. Nothing in these runs tells.
