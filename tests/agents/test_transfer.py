@@ -226,9 +226,9 @@ def test_with_overlap_the_step_counts_as_without(tmp_path: Path) -> None:
 )
 @BOTH
 def test_a_bad_option_is_one_line(algorithm: Algorithm, policy: dict[str, Any], said: str) -> None:
-    extractor = {**LENET, "frozen": policy.pop("frozen")} if "frozen" in policy else LENET
+    of_policy = {name: value for name, value in policy.items() if name != "frozen"}
     with pytest.raises(UserError, match=said):
-        make(algorithm, extractor, **policy)
+        make(algorithm, {**LENET, "frozen": "frozen" in policy}, **of_policy)
 
 
 # -- what features are stored in -------------------------------------------------------------------
