@@ -205,8 +205,9 @@ def test_rliable_gives_the_same_chances_and_profiles() -> None:
     )
     levels = np.linspace(-1, 5, 13)
     np.testing.assert_allclose(
-        performance_profile(levels)(a), library.run_score_deviation(a, levels)
+        performance_profile(levels)(a), [library.run_score_deviation(a, tau) for tau in levels]
     )
     np.testing.assert_allclose(
-        performance_profile(levels, of_means=True)(a), library.mean_score_deviation(a, levels)
+        performance_profile(levels, of_means=True)(a),
+        [library.mean_score_deviation(a, tau) for tau in levels],
     )
