@@ -242,8 +242,7 @@ def _described(spec: EncoderSpec) -> str:
 
 
 def _weights_file(path: Path) -> Path:
-    """The file itself, or a run's: its best classifier, or the policy in its newest whole checkpoint.
-    """
+    """The file itself, or a run's: a best classifier, or the policy of the newest checkpoint."""
     if not path.is_dir():
         return path
     if not (path / "config.json").is_file():

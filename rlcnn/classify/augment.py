@@ -37,8 +37,13 @@ def bring_to_size(images: LabelledImages, config: AugmentConfig) -> LabelledImag
         return ImageFiles(
             images.paths, images.labels, images.tasks, channels=images.channels, resize=resize
         )
-    if not isinstance(images, StoredImages) or not (config.resize or config.pad):
+    if not (config.resize or config.pad):
         return images
+    if not isinstance(images, StoredImages):
+        raise UserError(
+            "--augment.resize and --augment.pad are for images: the size of a game's frames is"
+            " --frames.obs-size"
+        )
     pixels = images.images
     if config.resize:
         height, width = pixels.shape[2:]
@@ -212,13 +217,9 @@ def _size(images: LabelledImages) -> tuple[int, int]:
 
 
 def _mean_colour(images: LabelledImages) -> torch.Tensor:
-    """The mean of each channel over a few thousand images, uint8 (channels, 1, 1)."""
-    if isinstance(images, StoredImages):
-        few = images.images[:: max(1, len(images) // _MEAN_OF)]
-        mean = few.double().mean(dim=(0, 2, 3))
-    else:
-        # Decoded for this alone: a few hundred are soon read.
-        step = max(1, 10 * len(images) // _MEAN_OF)
-        means = [images[i].double().mean(dim=(1, 2)) for i in range(0, len(images), step)]
-        mean = torch.stack(means).mean(dim=0)
-    return mean.round().to(torch.uint8)[:, None, None]
+    """The mean of each channel over some of the images, uint8 (channels, 1, 1)."""
+    # Files are decoded for this alone: fewer of them.
+    some = _MEAN_OF if images.image_shape else _MEAN_OF // 10
+    step = max(1, len(images) // some)
+    means = [images[i].double().mean(dim=(1, 2)) for i in range(0, len(images), step)]
+    return torch.stack(means).mean(dim=0).round().to(torch.uint8)[:, None, None]

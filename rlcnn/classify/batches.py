@@ -60,9 +60,11 @@ class Batches:
         self._device = device
         self._workers = workers
         self._whole: torch.Tensor | None = None
-        if isinstance(images, StoredImages):
-            here = images.images.nbytes <= _HOLD_ON_DEVICE
-            self._whole = images.images.to(device) if here else images.images
+        if isinstance(images, StoredImages) and images.images.nbytes <= _HOLD_ON_DEVICE:
+            self._whole = images.images.to(device)
+
+    def __len__(self) -> int:
+        return len(self._images)
 
     @property
     def per_epoch(self) -> int:
@@ -75,9 +77,9 @@ class Batches:
         random = torch.Generator().manual_seed(_derive(self._seed, _ORDER, number))
         order = torch.randperm(len(self._images), generator=random)
         indices = order.split(self._batch_size)[start : self.per_epoch]
-        if self._whole is not None and self._augmentation.batched:
+        if self._images.image_shape and self._augmentation.batched:
             for place, index in enumerate(indices, start):
-                images = self._whole[index.to(self._whole.device)].to(self._device)
+                images = self._gather(index)
                 seed = _derive(self._seed, _AUGMENT, number, place)
                 yield Batch(self._augmentation.batch(images, seed), self._labels(index))
             return
@@ -87,12 +89,22 @@ class Batches:
     def held_out(self) -> Iterator[Batch]:
         """All images once, in their own order, as they are judged."""
         indices = torch.arange(len(self._images)).split(self._batch_size)
-        if self._whole is not None:
-            for index in indices:
-                whole = self._whole[int(index[0]) : int(index[-1]) + 1].to(self._device)
-                yield Batch(self._augmentation.held_out(whole), self._labels(index))
+        if self._images.image_shape:
+            yield from map(self.at, indices)
             return
         yield from self._one_by_one(_Plain(self._images, self._augmentation), indices)
+
+    def _gather(self, index: torch.Tensor) -> torch.Tensor:
+        if self._whole is None:
+            return self._images.gather(index).to(self._device)
+        return self._whole[index.to(self._device)]
+
+    def at(self, index: torch.Tensor) -> Batch:
+        """Any images as they are judged, by their numbers, int64 (batch,) on the CPU."""
+        if self._images.image_shape:
+            images = self._augmentation.held_out(self._gather(index))
+            return Batch(images, self._labels(index))
+        return next(self._one_by_one(_Plain(self._images, self._augmentation), (index,)))
 
     def _labels(self, index: torch.Tensor) -> torch.Tensor:
         return self._images.labels[index].to(self._device)
@@ -106,6 +118,9 @@ class Batches:
             num_workers=self._workers,
             collate_fn=list,
             worker_init_fn=_ignore_signals,
+            # A loader draws a seed as it starts; from torch's own generator, whose state dropout
+            # depends on, it would do so once more in a run that was resumed.
+            generator=torch.Generator(),
         )
         for index, images in zip(indices, loader, strict=True):
             for image in images:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from envs.cores import usable_cores
 from envs.errors import UserError
-from rlcnn.classify.data import ATARI, check_data_name
+from rlcnn.classify.data import ATARI, FOLDER, check_data_name
+from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.devices import resolve_device, resolve_precision
 from rlcnn.encoders import why_unknown
 from rlcnn.files import read_json
 from rlcnn.options import EncoderName, check_choice, check_range, dataclass_of
 from rlcnn.runs import RunDirectory
 
-RecipeName = Literal["lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018"]
-RECIPE_NAMES = ("lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018")
+RecipeName = Literal["frames", "lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018"]
+RECIPE_NAMES = get_args(RecipeName)
 
 MAX_SEED = 2**31 - 1
 
@@ -56,13 +57,14 @@ class AugmentConfig:
 class PretrainConfig:
     """A training of an encoder, with a linear head, on labelled images."""
 
-    recipe: RecipeName = "resnet-cifar-2016"
-    """Where the defaults of all other options come from, by the source that published them."""
-    data: str = "cifar10"
+    recipe: RecipeName = "frames"
+    """Where the defaults of all other options come from: the source that published them, or frames,
+    for those of games."""
+    data: str = "atari:Pong"
     """Labelled images: mnist, fashion_mnist, cifar10, folder:DIR, or atari:GAME[,GAME...]."""
     data_dir: str = "data"
     """Directory of the published sets, which are downloaded to it where they are missing."""
-    encoder: EncoderName = "cifar_resnet"
+    encoder: EncoderName = "nature"
     """Convolutional encoder, as train_agent.py takes them."""
     encoder_options: dict[str, int | float | bool | str] = field(default_factory=dict)
     """Options of the encoder, as NAME VALUE pairs: depth 56."""
@@ -70,23 +72,23 @@ class PretrainConfig:
     """What the encoder starts from: none, imagenet, a weights file, or the directory of a run."""
     colours: Literal["auto", "grey", "rgb"] = "auto"
     """Colours of a folder's images; auto leaves them as they are."""
-    epochs: int = 164
+    epochs: int = 10
     """Passes over the images."""
-    batch_size: int = 128
+    batch_size: int = 256
     """Images in a minibatch."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] = "adamw"
     """SGD with momentum, or AdamW (Loshchilov & Hutter 2019)."""
-    learning_rate: float = 0.1
+    learning_rate: float = 1e-3
     """Greatest learning rate."""
     momentum: float = 0.9
     """SGD's momentum, or AdamW's first beta."""
     nesterov: bool = False
     """Whether SGD's momentum is Nesterov's."""
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.01
     """Weight decay: the L2 penalty's gradient in SGD, decoupled in AdamW."""
-    decay_all: bool = True
+    decay_all: bool = False
     """Whether biases and normalisation layers decay as well as weights."""
-    schedule: Literal["constant", "linear", "cosine", "steps"] = "steps"
+    schedule: Literal["constant", "linear", "cosine", "steps"] = "cosine"
     """What becomes of the learning rate after the warm-up."""
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises linearly from 0."""
@@ -102,6 +104,8 @@ class PretrainConfig:
     """Decay of a moving average of the weights, which then is judged and saved; 0 for none."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How images are brought to size and changed."""
+    frames: FrameOptions = field(default_factory=FrameOptions)
+    """How games are played for atari: data, and what is asked of their frames."""
     seed: int = 0
     """Seed of everything random, 0 to 2147483647."""
     device: str = "auto"
@@ -157,6 +161,8 @@ class PretrainConfig:
         if reason := why_unknown(self.encoder):
             raise UserError(f'--encoder "{self.encoder}" is unknown: {reason}')
         check_choice("colours", self.colours, ("auto", "grey", "rgb"))
+        if self.colours != "auto" and not self.data.startswith(FOLDER):
+            raise UserError(f'--colours {self.colours} is for folder: data, not "{self.data}"')
         check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         check_choice("schedule", self.schedule, ("constant", "linear", "cosine", "steps"))
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
@@ -181,6 +187,7 @@ class PretrainConfig:
         for share in self.milestones:
             check_range("milestones", share, least=0, most=1)
         self._check_augmentation()
+        self.frames.check()
 
     def _check_augmentation(self) -> None:
         augment = self.augment
@@ -206,7 +213,7 @@ class PretrainConfig:
         )
 
 
-SECTIONS: dict[str, type[Any]] = {"augment": AugmentConfig}
+SECTIONS: dict[str, type[Any]] = {"augment": AugmentConfig, "frames": FrameOptions}
 """Fields that hold a dataclass of their own."""
 
 

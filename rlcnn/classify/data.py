@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from envs.errors import UserError, nearest
 from rlcnn.classify.folders import load_folder
+from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.classify.images import (
     UNKNOWN,
     ImageFiles,
@@ -38,7 +38,7 @@ def load_data(
     *,
     seed: int,
     channels: int | None = None,
-    frames: Any = None,
+    frames: FrameOptions | None = None,
 ) -> Split:
     """Images to learn from and images held out.
 
@@ -46,20 +46,25 @@ def load_data(
         name: "mnist", "fashion_mnist" or "cifar10"; "folder:DIR", see
             :func:`rlcnn.classify.folders.load_folder`; or "atari:GAME[,GAME...]", whose frames the
             emulator makes.
-        data_dir: where published sets lie, or are downloaded to.
+        data_dir: where published sets lie, or are downloaded to, and what was seen of games is
+            kept.
         seed: of what is drawn: which images of a folder are held out, which games are played.
         channels: of a folder's images; None as they are.
-        frames: options of :func:`rlcnn.classify.frames.play_frames`.
+        frames: how games are played and labelled; None takes the defaults.
 
     Raises:
         UserError: the name is unknown; the data are missing, damaged, or cannot be downloaded; a
-            class is empty or the only one.
+            class is empty or the only one; games cannot be played with these options.
     """
     check_data_name(name)
     if name.startswith(FOLDER):
         return load_folder(Path(name.removeprefix(FOLDER)), seed=seed, channels=channels)
     if name.startswith(ATARI):
-        raise UserError("not yet")
+        # The emulator is needed for these alone.
+        from rlcnn.classify.frames import play_frames
+
+        games = [game.strip() for game in name.removeprefix(ATARI).split(",")]
+        return play_frames(games, frames, seed=seed, data_dir=data_dir)
     if name == "cifar10":
         return load_cifar10(data_dir, seed=seed)
     return load_idx(name, data_dir)

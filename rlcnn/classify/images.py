@@ -84,6 +84,21 @@ class LabelledImages(ABC):
             UserError: its file cannot be read as an image.
         """
 
+    def gather(self, indices: torch.Tensor) -> torch.Tensor:
+        """Images of one size at once; what is held in memory does this without a Python loop.
+
+        Args:
+            indices: int64 (batch,), on the CPU.
+
+        Returns:
+            uint8 (batch, channels, height, width), on the CPU.
+
+        Raises:
+            UserError: a file cannot be read as an image.
+            RuntimeError: the images differ in size.
+        """
+        return torch.stack([self[index] for index in indices.tolist()])
+
 
 def check_labels(labels: torch.Tensor, task: Task) -> None:
     """Refuses labels that are none of a task's classes, and a task that asks nothing.
@@ -146,6 +161,10 @@ class StoredImages(LabelledImages):
     def __getitem__(self, index: int) -> torch.Tensor:
         """One image, uint8 (channels, height, width)."""
         return self.images[index]
+
+    def gather(self, indices: torch.Tensor) -> torch.Tensor:
+        """Images at once, uint8 (batch, channels, height, width)."""
+        return self.images[indices]
 
 
 class ImageFiles(LabelledImages):

@@ -58,7 +58,7 @@ def learning_rate(config: PretrainConfig, step: int, steps_per_epoch: int) -> fl
         case "cosine":
             factor = (1 + math.cos(math.pi * progress)) / 2
         case "steps":
-            passed = sum(step >= round(share * total) for share in config.milestones)
+            passed = sum(step >= share * total for share in config.milestones)
             factor = config.step_factor**passed
     return config.learning_rate * factor
 

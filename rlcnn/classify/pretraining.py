@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import re
 import time
-import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from envs.errors import UserError
 from rlcnn.attempts import changed, made_by, newest_checkpoint
 from rlcnn.classify import baselines
-from rlcnn.classify.augment import Augmentation, bring_to_size
-from rlcnn.classify.batches import Batches
-from rlcnn.classify.classifier import Classifier, save_classifier
+from rlcnn.classify.classifier import save_classifier
 from rlcnn.classify.config import PretrainConfig, read_pretrain_config
-from rlcnn.classify.data import load_data
 from rlcnn.classify.display import EpochDisplay
-from rlcnn.classify.images import LabelledImages, Split
+from rlcnn.classify.setting import Setting, counted, describe, load_images
 from rlcnn.classify.trainer import Trainer
 from rlcnn.devices import use_threads
-from rlcnn.encoders import Encoder, create_encoder
 from rlcnn.files import write_atomic, write_json_atomic
 from rlcnn.progress import make_console
 from rlcnn.runs import RunDirectory
@@ -49,8 +43,6 @@ RESUMABLE = frozenset(
     }
 )
 """Options that may change when a run goes on: how long, where, and what is told of it."""
-
-CHANNELS = {"auto": None, "grey": 1, "rgb": 3}
 
 
 def pretrain(
@@ -81,8 +73,8 @@ def pretrain(
     console = console or make_console()
     run_dir = run_dir or default_run_dir(config)
     with use_threads(config.num_threads):
-        split = _load(config, console)
-        setting = _Setting(config, split)
+        split = load_images(config, console.print)
+        setting = Setting(config, split)
         encoder = setting.make_encoder(config.seed)
         report = load_into(encoder, config.weights) if config.weights != "none" else None
         trainer = setting.make_trainer(encoder)
@@ -137,13 +129,13 @@ def resume_pretraining(
         run.recover()
         checkpoint = newest_checkpoint(run, console.print)
         stack.enter_context(use_threads(config.num_threads))
-        split = _load(config, console)
+        split = load_images(config, console.print)
         if (now := describe(split)) != run.config["data"]:
             raise UserError(
                 f"the images of {config.data} are not those that run {run_dir} learns from: it has"
-                f" {_counted(run.config['data'])}, these are {_counted(now)}"
+                f" {counted(run.config['data'])}, these are {counted(now)}"
             )
-        setting = _Setting(config, split)
+        setting = Setting(config, split)
         # A checkpoint holds all weights: those that the run began from may be gone by now.
         encoder = setting.make_encoder(config.seed)
         if checkpoint is None and config.weights != "none":
@@ -177,68 +169,6 @@ def default_run_dir(config: PretrainConfig) -> Path:
     return Path("runs") / f"pretrain-{data}-{encoder}-seed{config.seed}-{stamp}"
 
 
-def describe(split: Split) -> dict[str, Any]:
-    """What images there are, as JSON; equal for equal labels in equal order."""
-    return {
-        "tasks": [{"name": t.name, "classes": list(t.classes)} for t in split.train.tasks],
-        **{
-            name: {"images": len(part), "labels_crc32": zlib.crc32(part.labels.numpy().tobytes())}
-            for name, part in split._asdict().items()
-        },
-    }
-
-
-def _counted(data: Mapping[str, Any]) -> str:
-    classes = sum(len(task["classes"]) for task in data["tasks"])
-    images = " and ".join(f"{data[part]['images']} to {part}" for part in ("train", "test"))
-    return f"{images}, of {classes} classes"
-
-
-def _load(config: PretrainConfig, console: Console) -> Split:
-    split = load_data(
-        config.data,
-        Path(config.data_dir),
-        seed=config.seed,
-        channels=CHANNELS[config.colours],
-    )
-    console.print(f"{config.data}: {_counted(describe(split))}")
-    return split
-
-
-class _Setting:
-    """What a configuration and its images come to: batches, and encoders for them."""
-
-    def __init__(self, config: PretrainConfig, split: Split) -> None:
-        self.config = config
-        self.tasks = split.train.tasks
-        train, test = (bring_to_size(part, config.augment) for part in split)
-        self.train_labels, self.test_labels = train.labels, test.labels
-        self._augmentation = Augmentation(config.augment, train)
-        self.train, self.test = self._batches(train), self._batches(test)
-
-    def make_encoder(self, seed: int) -> Encoder:
-        """A fresh encoder, the same for the same seed; torch's generators go on from there."""
-        torch.manual_seed(seed)
-        config, shape = self.config, self._augmentation.output_shape
-        return create_encoder(config.encoder, shape, **config.encoder_options)
-
-    def make_trainer(self, encoder: Encoder) -> Trainer:
-        """A fresh head on the encoder, and all that makes them learn."""
-        classifier = Classifier(encoder, self.tasks, dropout=self.config.dropout)
-        return Trainer(self.config, classifier, self.train, self.test)
-
-    def _batches(self, images: LabelledImages) -> Batches:
-        config = self.config
-        return Batches(
-            images,
-            self._augmentation,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            device=torch.device(config.device),
-            workers=config.num_workers,
-        )
-
-
 def _bring_back_best(run: RunDirectory, checkpoint: Path | None) -> None:
     """The best weights as they were at the checkpoint, not those of updates that are done again."""
     kept = checkpoint / BEST if checkpoint else None
@@ -255,7 +185,7 @@ class Pretraining:
         self,
         run: RunDirectory,
         config: PretrainConfig,
-        setting: _Setting,
+        setting: Setting,
         trainer: Trainer,
         console: Console,
     ) -> None:
@@ -321,17 +251,21 @@ class Pretraining:
         over = trainer.epoch == config.epochs
         figures = trainer.epoch_figures()
         if over or trainer.epoch % config.eval_every == 0:
-            judged = trainer.evaluate()
-            figures |= judged
-            self._last = {"epoch": trainer.epoch, **judged}
-            if self._best is None or judged["test/top1"] > self._best["test/top1"]:
-                self._best = self._last
-                self.save_weights(BEST, self._best)
+            figures |= self._judge()
         row = {"epoch": trainer.epoch, **figures, "time/images_per_second": images_per_second}
         self.tracker.log(trainer.step, row)
         if over or (config.checkpoint_every and trainer.epoch % config.checkpoint_every == 0):
             self.checkpoint()
         display.epoch_done(trainer.epoch, summarised(figures))
+
+    def _judge(self) -> dict[str, float]:
+        """The figures on the held-out images; weights that are better than before are kept."""
+        figures = self.trainer.evaluate()
+        self._last = {"epoch": self.trainer.epoch, **figures}
+        if self._best is None or figures["test/top1"] > self._best["test/top1"]:
+            self._best = self._last
+            self.save_weights(BEST, self._best)
+        return figures
 
     def save_weights(self, name: str, figures: Mapping[str, Any] | None) -> None:
         """Writes the classifier as it is judged, and where it comes from, into the run."""
@@ -367,6 +301,9 @@ class Pretraining:
     def finish(self) -> None:
         """Sets the accuracy beside its baselines and writes the summary."""
         run, trainer = self.run, self.trainer
+        if self._last is None or self._last["epoch"] != trainer.epoch:
+            # Its last epoch was not one to be judged, before a resume made it the last.
+            self._judge()
         assert self._last is not None
         assert self._best is not None
         beside = self._baselines() if self.config.baselines == "on" else None

@@ -46,7 +46,8 @@ def load_idx(name: str, data_dir: Path) -> Split:
             " the directory that holds them as --data-dir DIR",
         )
         place = places[0]
-    task = Task("class", tuple(published.classes))
+    # torchvision calls digits "0 - zero" and so on.
+    task = Task("class", tuple(name.split(" - ")[0] for name in published.classes))
     parts = []
     for prefix in _IDX_FILES.values():
         images = _read_idx(place, f"{prefix}-images-idx3-ubyte", 3)

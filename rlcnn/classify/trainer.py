@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Trainer:
         module: Any = self._average.module
         return module
 
-    def learn_epoch(self) -> Iterator[int]:
+    def learn_epoch(self) -> Generator[int, None, None]:
         """Does the rest of an epoch, yielding the number of images after each update.
 
         It may be left between two updates; what is called next goes on there. At its end the next
@@ -153,7 +153,7 @@ class Trainer:
     # -- judging ---------------------------------------------------------------------------------
 
     def held_out_logits(self, classifier: Classifier) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Logits of the held-out images, for each task (images, classes), and labels; on the CPU."""
+        """Logits of the held-out images, each task (images, classes), and labels; on the CPU."""
         classifier.eval()
         logits: list[tuple[torch.Tensor, ...]] = []
         labels: list[torch.Tensor] = []

@@ -16,6 +16,7 @@ from rlcnn.encoders.registry import (
     register_encoder,
     why_unknown,
 )
+from rlcnn.encoders.resnet9 import ResNet9Encoder
 from rlcnn.encoders.zfnet import ZFNetEncoder
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "LeNetEncoder",
     "NatureEncoder",
     "Preprocessing",
+    "ResNet9Encoder",
     "ZFNetEncoder",
     "create_encoder",
     "encoder_options",

@@ -34,6 +34,7 @@ VARIANTS = [
     ("impala", {"width": 0.5, "pooling": "mean"}),
     ("cifar_resnet", {"depth": 8}),
     ("cifar_resnet", {"depth": 8, "shortcut": "exclusive_gate", "pooling": "2x2"}),
+    ("resnet9", {"width": 0.25}),
     # Dropout would make every pass another one.
     ("alexnet_2012", {"features_dim": 64, "dropout": 0}),
     ("zfnet", {"features_dim": 64, "dropout": 0}),

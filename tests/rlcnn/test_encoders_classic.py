@@ -48,6 +48,14 @@ def test_cifar_resnets_have_the_published_size(depth: int, parameters: int) -> N
     assert node_shapes(encoder, stages) == [(16, 32, 32), (16, 32, 32), (32, 16, 16), (64, 8, 8)]
 
 
+def test_resnet9_has_the_published_size() -> None:
+    encoder = built("resnet9", CIFAR)
+    # The source's classifier has no bias.
+    assert with_classes(encoder, 10) - 10 == 6_573_120
+    layers = ["trunk.prep", "trunk.residual1", "trunk.pool2", "trunk.residual3"]
+    assert node_shapes(encoder, layers) == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+
+
 def test_option_a_keeps_every_second_pixel_and_adds_zeros() -> None:
     image = torch.randn(2, 16, 6, 6)
     output = PaddedIdentity(16, 32, stride=2)(image)

@@ -40,6 +40,13 @@ def evaluate_agent() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
+def pretrain_encoder() -> Callable[..., None]:
+    """``pretrain_encoder.py`` within this process."""
+    script = _load("pretrain_encoder")
+    return lambda *arguments: script.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="session")
 def evaluate_classifier() -> Callable[..., None]:
     """``evaluate_classifier.py`` within this process."""
     script = _load("evaluate_classifier")

@@ -1,0 +1,123 @@
+"""From a configuration to images, minibatches and the network that learns from them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from envs.errors import UserError
+from rlcnn.classify.augment import Augmentation, bring_to_size
+from rlcnn.classify.batches import Batches
+from rlcnn.classify.classifier import Classifier
+from rlcnn.classify.config import PretrainConfig
+from rlcnn.classify.data import ATARI, load_data
+from rlcnn.classify.images import UNKNOWN, LabelledImages, Split
+from rlcnn.classify.stacked import StackedFrames
+from rlcnn.classify.trainer import Trainer
+from rlcnn.encoders import Encoder, create_encoder
+from rlcnn.files import plain
+
+CHANNELS = {"auto": None, "grey": 1, "rgb": 3}
+
+
+def load_images(config: PretrainConfig, tell: Callable[[str], None]) -> Split:
+    """The images of a configuration, as they are.
+
+    Args:
+        config: the run.
+        tell: told what there is, and of what takes long.
+
+    Raises:
+        UserError: as :func:`rlcnn.classify.data.load_data`.
+    """
+    if config.data.startswith(ATARI):
+        tell(f"{config.data}: playing, unless kept in {config.data_dir} from an earlier run")
+    split = load_data(
+        config.data,
+        Path(config.data_dir),
+        seed=config.seed,
+        channels=CHANNELS[config.colours],
+        frames=config.frames,
+    )
+    tell(f"{config.data}: {counted(describe(split))}")
+    return split
+
+
+def describe(split: Split) -> dict[str, Any]:
+    """What images there are, as JSON; equal for equal labels in equal order."""
+    facts: dict[str, Any] = {
+        "tasks": [{"name": t.name, "classes": list(t.classes)} for t in split.train.tasks],
+        **{
+            name: {"images": len(part), "labels_crc32": zlib.crc32(part.labels.numpy().tobytes())}
+            for name, part in split._asdict().items()
+        },
+    }
+    if isinstance(split.train, StackedFrames):
+        facts["games"] = plain(split.train.about)
+    return facts
+
+
+def counted(data: Mapping[str, Any]) -> str:
+    """What :func:`describe` found, in a few words."""
+    classes = sum(len(task["classes"]) for task in data["tasks"])
+    tasks = f"{len(data['tasks'])} tasks and " if len(data["tasks"]) > 1 else ""
+    images = " and ".join(f"{data[part]['images']:,} to {part}" for part in ("train", "test"))
+    return f"{images}, of {tasks}{classes} classes"
+
+
+class Setting:
+    """What a configuration and its images come to: batches, and encoders for them.
+
+    Attributes:
+        config: the run.
+        tasks: of its images.
+        train: minibatches to learn from.
+        test: those held out.
+        train_labels: int64 (images, tasks).
+        test_labels: likewise.
+    """
+
+    def __init__(self, config: PretrainConfig, split: Split) -> None:
+        """Brings the images to size.
+
+        Args:
+            config: the run, with every "auto" resolved.
+            split: its images.
+
+        Raises:
+            UserError: they cannot be brought to the size that is asked for.
+        """
+        self.config = config
+        self.tasks = split.train.tasks
+        train, test = (bring_to_size(part, config.augment) for part in split)
+        if (test.labels == UNKNOWN).all():
+            raise UserError("of no held-out image a class is known: there is nothing to judge by")
+        self.train_labels, self.test_labels = train.labels, test.labels
+        self._augmentation = Augmentation(config.augment, train)
+        self.train, self.test = self._batches(train), self._batches(test)
+
+    def make_encoder(self, seed: int) -> Encoder:
+        """A fresh encoder, the same for the same seed; torch's generators go on from there."""
+        torch.manual_seed(seed)
+        config, shape = self.config, self._augmentation.output_shape
+        return create_encoder(config.encoder, shape, **config.encoder_options)
+
+    def make_trainer(self, encoder: Encoder) -> Trainer:
+        """A fresh head on the encoder, and all that makes them learn."""
+        classifier = Classifier(encoder, self.tasks, dropout=self.config.dropout)
+        return Trainer(self.config, classifier, self.train, self.test)
+
+    def _batches(self, images: LabelledImages) -> Batches:
+        config = self.config
+        return Batches(
+            images,
+            self._augmentation,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=torch.device(config.device),
+            workers=config.num_workers,
+        )

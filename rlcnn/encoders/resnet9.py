@@ -1,0 +1,97 @@
+"""The residual network that learns CIFAR-10 in a minute."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from rlcnn.encoders.base import Encoder, check_positive
+from rlcnn.encoders.registry import register_encoder
+
+# What the logits are multiplied by: lower ones at the start are less sure of themselves.
+LOGIT_SCALE = 0.125
+
+
+class ConvUnit(nn.Sequential):
+    """A 3x3 convolution, batch normalisation and ReLU."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(
+            OrderedDict(
+                conv=nn.Conv2d(in_channels, channels, kernel_size=3, padding=1, bias=False),
+                bn=nn.BatchNorm2d(channels),
+                relu=nn.ReLU(),
+            )
+        )
+
+
+class Residual(nn.Module):
+    """``x + unit(unit(x))``: the ReLU is inside the branch, not after the sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.unit1 = ConvUnit(channels, channels)
+        self.unit2 = ConvUnit(channels, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, channels, height, width) -> the same shape."""
+        return x + self.unit2(self.unit1(x))
+
+
+class Scale(nn.Module):
+    """Features times a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any shape -> the same shape."""
+        return x * self.factor
+
+
+@register_encoder("resnet9")
+class ResNet9Encoder(Encoder):
+    """The network of Page 2018, "How to train your ResNet" (myrtle.ai, part 4), whose training won
+    DAWNBench on CIFAR-10; up to its global max pooling.
+
+    Convolutions to 64, 128, 256 and 512 channels, the later three followed by 2x2 max pooling, the
+    second and the last also by a residual branch of two more. With the source's linear layer to 10
+    classes, which has no bias, at 32x32x3: 6,573,120 parameters. The source scales the logits by
+    1/8; here it is the features that are scaled, which in front of such a layer is the same.
+    """
+
+    # Three halvings: below 16 pixels a side one position is left, and of a single image's no
+    # statistics can be taken.
+    least_size: ClassVar[int] = 16
+
+    def __init__(self, observation_shape: Sequence[int], *, width: float = 1) -> None:
+        """Builds the network.
+
+        Args:
+            observation_shape: (channels, height, width), at least 16x16.
+            width: factor on the number of channels everywhere.
+        """
+        check_positive("width", width, whole=False)
+        super().__init__(observation_shape, {"width": width})
+        first, second, third, last = (max(1, round(c * width)) for c in (64, 128, 256, 512))
+        self.trunk = nn.Sequential(
+            OrderedDict(
+                prep=ConvUnit(self.preprocessing.output_shape[0], first),
+                layer1=ConvUnit(first, second),
+                pool1=nn.MaxPool2d(2),
+                residual1=Residual(second),
+                layer2=ConvUnit(second, third),
+                pool2=nn.MaxPool2d(2),
+                layer3=ConvUnit(third, last),
+                pool3=nn.MaxPool2d(2),
+                residual3=Residual(last),
+            )
+        )
+        self.pool = nn.Sequential(OrderedDict(max=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten()))
+        self.projection = Scale(LOGIT_SCALE)
+        self.features_dim = last

@@ -1,0 +1,131 @@
+"""Image folders: how they are read and split, and what of them is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from picture_files import CLASSES, pictures, write_folder
+from PIL import Image
+
+from envs.errors import UserError
+from rlcnn.classify import folders
+from rlcnn.classify.folders import load_folder
+from rlcnn.classify.images import ImageFiles, StoredImages
+
+
+def refused(directory: Path, *said: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_folder(directory, seed=0)
+    assert "\n" not in str(error.value)
+    for part in said:
+        assert part in str(error.value)
+
+
+@pytest.fixture
+def parted(tmp_path: Path) -> Path:
+    """A folder with train/ and test/."""
+    write_folder(tmp_path / "train", pictures(4))
+    write_folder(tmp_path / "test", pictures(2, seed=1))
+    return tmp_path
+
+
+def test_train_and_test_are_read_as_they_are(parted: Path) -> None:
+    train, test = load_folder(parted, seed=0)
+    assert train.tasks == test.tasks
+    assert train.tasks[0].classes == tuple(sorted(CLASSES))
+    assert isinstance(train, StoredImages)
+    assert (len(train), len(test)) == (24, 12)
+    # Files come class by class, so that only the order differs.
+    own = {(str(image.tolist()), CLASSES[label]) for image, label in _pairs(pictures(4))}
+    names = sorted(CLASSES)
+    assert {(str(image.tolist()), names[label]) for image, label in _pairs(train)} == own
+
+
+def _pairs(images: StoredImages) -> list[tuple[torch.Tensor, int]]:
+    return [(image, int(label)) for image, label in zip(images.images, images.labels, strict=True)]
+
+
+def test_one_folder_is_split_by_the_seed(tmp_path: Path) -> None:
+    write_folder(tmp_path, pictures(10))
+    splits = [load_folder(tmp_path, seed=seed) for seed in (0, 0, 1)]
+    for split in splits:
+        assert (len(split.train), len(split.test)) == (48, 12)
+        # A fifth of each class.
+        assert torch.bincount(split.test.labels[:, 0]).tolist() == [2] * 6
+    train, again, other = (part.train.images.tolist() for part in splits)
+    assert train == again != other
+    held_out = splits[0].test.images.tolist()
+    assert not any(image in train for image in held_out)
+
+
+def test_grey_images_stay_grey_unless_colour_is_asked_for(tmp_path: Path) -> None:
+    write_folder(tmp_path, pictures(4, channels=1))
+    assert load_folder(tmp_path, seed=0).train.image_shape == (1, 16, 16)
+    assert load_folder(tmp_path, seed=0, channels=3).train.image_shape == (3, 16, 16)
+
+
+def test_images_that_differ_in_size_stay_files(parted: Path) -> None:
+    Image.new("RGB", (20, 30)).save(parted / "train" / "dark" / "large.png")
+    train, test = load_folder(parted, seed=0)
+    assert isinstance(train, ImageFiles)
+    assert isinstance(test, ImageFiles)
+
+
+def test_images_too_many_for_memory_stay_files(
+    parted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = load_folder(parted, seed=0)
+    monkeypatch.setattr(folders, "_HOLD_IN_MEMORY", 36 * 3 * 16 * 16 - 1)
+    files = load_folder(parted, seed=0)
+    assert isinstance(files.train, ImageFiles)
+    every = torch.arange(24)
+    assert torch.equal(files.train.gather(every), stored.train.gather(every))
+
+
+def test_hidden_files_are_passed_over(parted: Path) -> None:
+    (parted / "train" / ".DS_Store").touch()
+    (parted / "train" / "dark" / ".hidden").touch()
+    assert len(load_folder(parted, seed=0).train) == 24
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "none", "none", "does not exist")
+    refused(tmp_path, "holds no images", "<class>/<image>")
+    Image.new("L", (4, 4)).save(tmp_path / "image.png")
+    refused(tmp_path, "no folder for each class")
+
+
+def test_an_empty_class_and_a_single_one_are_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, pictures(3, classes=2))
+    (tmp_path / "nothing").mkdir()
+    refused(tmp_path, 'class "nothing" is empty', str(tmp_path / "nothing"))
+    (tmp_path / "nothing").rmdir()
+    shutil.rmtree(tmp_path / "dark")
+    refused(tmp_path, "one class only", '"bright"')
+
+
+def test_a_class_of_one_image_cannot_be_split(tmp_path: Path) -> None:
+    write_folder(tmp_path, pictures(1, classes=2))
+    refused(tmp_path, "has one image", "none is left to hold out")
+
+
+def test_train_and_test_must_fit_each_other(parted: Path) -> None:
+    shutil.rmtree(parted / "test" / "left")
+    refused(parted, 'class "left" is in train/, but not in test/')
+    shutil.rmtree(parted / "test")
+    refused(parted, "has train/, but no test/")
+
+
+def test_a_file_that_is_no_image_is_named(parted: Path) -> None:
+    note = parted / "train" / "dark" / "notes.txt"
+    note.write_text("read me")
+    refused(parted, f'"{note}" is not an image')
+
+
+def test_a_truncated_image_is_named(parted: Path) -> None:
+    path = parted / "test" / "top" / "0004.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    refused(parted, str(path), "truncated or damaged")
