@@ -176,8 +176,8 @@ def choose_images(
             raise UserError(f'no image to {name} with has a known label for "{task}"')
         drawn = known if size is None else np.sort(random.permutation(known)[:size])
         chosen.append(drawn.tolist())
-    taken = ProbeImages(train, test, chosen[0], chosen[1], task)
-    counts = np.unique(taken.labels("train"), return_counts=True)[1]
+    drawn_images = ProbeImages(train, test, chosen[0], chosen[1], task)
+    counts = np.unique(drawn_images.labels("train"), return_counts=True)[1]
     if len(counts) < 2:
         raise UserError(
             f"all {len(chosen[0])} images to train with are of one class: there is nothing to tell"
@@ -188,7 +188,7 @@ def choose_images(
             "a class has one image only to train with, and none to choose the regularisation by:"
             " a greater --train-size has more"
         )
-    return taken
+    return drawn_images
 
 
 def build_encoder(

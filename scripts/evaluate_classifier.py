@@ -13,12 +13,15 @@ from agents.cli import parse_options, run_script
 from envs.errors import UserError
 from rlcnn.classify.assessment import Assessment, assess, check_channels
 from rlcnn.classify.data import load_data
+from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.classify.images import ImageFiles, LabelledImages
 from rlcnn.classify.label_file import load_labelled_files
 from rlcnn.classify.networks import Network, load_network
+from rlcnn.classify.setting import CHANNELS
 from rlcnn.classify.sheets import write_sheets
 from rlcnn.devices import resolve_device
 from rlcnn.files import write_json_atomic
+from rlcnn.options import dataclass_of
 from rlcnn.progress import make_console
 from rlcnn.runs import provenance
 
@@ -37,8 +40,8 @@ class Options:
     encoder: str | None = None
     """Network that the weights are of, where they do not say it themselves: resnet18, timm:NAME."""
     data: str | None = None
-    """Labelled images: folder:DIR, mnist, fashion_mnist, cifar10; by default those that the run was
-    trained on."""
+    """Labelled images: folder:DIR, mnist, fashion_mnist, cifar10, atari:GAME[,GAME...]; by default
+    those that the run was trained on."""
     labels: Path | None = None
     """CSV with columns file,class_index for a folder's images, there or here; without it a class is
     a folder."""
@@ -149,12 +152,14 @@ def load_images(options: Options, network: Network) -> LabelledImages:
         )
     # Another seed would hold out other images, some of which it has learned from.
     seed = options.seed if options.seed is not None else trained.get("seed", 0)
-    colours = {"grey": 1, "rgb": 3}.get(trained.get("colours", ""))
+    colours = CHANNELS.get(trained.get("colours", "auto"))
     split = load_data(
         data,
         options.data_dir or Path(trained.get("data_dir", "data")),
         seed=seed,
         channels=options.channels or (colours if data == trained.get("data") else None),
+        # Observations as the network knows them, also of games that it has not seen.
+        frames=dataclass_of(FrameOptions, trained.get("frames", {}), "frames."),
     )
     if options.part == "all":
         for images in split:

@@ -14,6 +14,7 @@ from envs.errors import UserError
 from rlcnn.classify.assessment import chosen_task
 from rlcnn.classify.crops import View
 from rlcnn.classify.data import load_data
+from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.devices import resolve_device
 from rlcnn.encoders import Encoder
 from rlcnn.files import write_json_atomic
@@ -59,6 +60,8 @@ class Options:
     """Side of the square that images are brought to; needed where they differ in size."""
     channels: Literal[1, 3] | None = None
     """Decode a folder's images to grey (1) or RGB (3); by default grey where all are, else RGB."""
+    frames: FrameOptions = field(default_factory=FrameOptions)
+    """How games are played for atari: data, and what is asked of their frames."""
     task: str | None = None
     """What to ask, of images that have several labels."""
     methods: tuple[Method, ...] = METHODS
@@ -83,7 +86,13 @@ def main(arguments: list[str]) -> None:
     check(options)
     console = make_console()
     device = resolve_device(options.device)
-    split = load_data(options.data, options.data_dir, seed=options.seed, channels=options.channels)
+    split = load_data(
+        options.data,
+        options.data_dir,
+        seed=options.seed,
+        channels=options.channels,
+        frames=options.frames,
+    )
     images = choose_images(
         *split,
         chosen_task(split.train, options.task).name,
@@ -144,6 +153,7 @@ def check(options: Options) -> None:
         for seed in seeds:
             if not 0 <= seed < 2**31:
                 raise UserError(f"--{name} {seed} must be at least 0 and at most {2**31 - 1}")
+    options.frames.check()
     if not options.methods:
         raise UserError(f"--methods takes at least one of {', '.join(METHODS)}")
     if options.weights == "none" and not options.random_seeds:

@@ -12,7 +12,7 @@ from torch import nn
 from envs.errors import UserError, nearest
 from rlcnn.classify.classifier import Classifier, load_classifier
 from rlcnn.classify.crops import View
-from rlcnn.classify.images import LabelledImages, StoredImages, Task
+from rlcnn.classify.images import ImageFiles, LabelledImages, Task
 from rlcnn.encoders import create_encoder, list_encoders, why_unknown
 from rlcnn.encoders.architectures import find_architecture
 from rlcnn.encoders.backbones import LOGITS, split_name
@@ -33,8 +33,9 @@ class Network:
         tasks: what it tells, and between which classes.
         channels: of its images.
         view: how it looks at an image.
-        training: what it was trained on: ``data``, ``data_dir``, ``seed``, ``colours``, ``augment``
-            as ``pretrain_encoder.py`` was told; empty where the weights do not say.
+        training: what it was trained on: ``data``, ``data_dir``, ``seed``, ``colours``,
+            ``augment`` and ``frames`` as ``pretrain_encoder.py`` was told; empty where the weights
+            do not say.
         report: a line about the weights.
     """
 
@@ -78,7 +79,7 @@ class Network:
             return self
         # As the training does: images of one size stay as they are unless a resize is configured;
         # of files that differ in size the view makes 8/7 of the crop.
-        resize = augment.get("resize") or (0 if isinstance(images, StoredImages) else None)
+        resize = augment.get("resize") or (None if isinstance(images, ImageFiles) else 0)
         return replace(self, view=replace(self.view, resize=resize, pad=augment.get("pad", 0)))
 
 

@@ -42,24 +42,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def colour_classifier(path: Path, data: str, *, wrong: bool = False) -> Path:
-    """A run of pretraining whose classifier tells colours by the mean of each channel."""
+    """A run of pretraining whose classifier takes images for the nearest colour's, or the next."""
     path.mkdir()
     classes = ("blue", "green", "red")
+    torch.manual_seed(0)
     encoder = create_encoder("cifar_resnet", (3, 32, 32), depth=8)
-    classifier = Classifier(encoder, [Task("class", classes)])
-    for parameter in classifier.parameters():
-        torch.nn.init.zeros_(parameter)
-    # One filter for each channel passes through, since the residual branches are zero.
-    state = classifier.state_dict()
-    first = next(name for name, value in state.items() if value.ndim == 4)
-    for channel in range(3):
-        state[first][channel, channel, 1, 1] = 1.0
-        state["head.weight"][(channel + wrong) % 3, 2 - channel] = 10.0
-    for name, value in state.items():
-        # BatchNorm passes on what it gets, but for the last of a branch, which stays zero.
-        if name.endswith("weight") and value.ndim == 1:
-            value.fill_(1.0)
-    classifier.load_state_dict(state)
+    classifier = Classifier(encoder, [Task("class", classes)]).eval()
+    plain = torch.tensor([COLOURS[name] for name in classes], dtype=torch.uint8)
+    with torch.no_grad():
+        features = encoder(plain[:, :, None, None].expand(-1, -1, 32, 32))
+        # Squared distances, on a scale on which colours are told apart with certainty.
+        scale = 100 / torch.pdist(features).square().min()
+        order = torch.tensor([1, 2, 0] if wrong else [0, 1, 2])
+        classifier.head.weight.copy_(scale * features[order])
+        classifier.head.bias.copy_(-scale * features[order].square().sum(dim=1) / 2)
     config = {"data": data, "seed": 0, "augment": {"resize": 0, "pad": 0}}
     write_json_atomic(path / "config.json", {"pretraining": config})
     save_classifier(classifier, path / "best.safetensors", {"data": data})

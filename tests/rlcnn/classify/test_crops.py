@@ -33,11 +33,12 @@ def test_the_middle_is_what_the_weights_were_published_with(name: str) -> None:
 def test_ten_crops_are_corners_and_centre_and_their_mirror_images() -> None:
     image = noise(256, 256)
     crops = View(224, 224, 256).ten(image)
-    corners = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
-    for number, (top, left) in enumerate(corners):
+    # Left and right change places in the mirror.
+    places = {(0, 0): (0, 6), (0, 32): (1, 5), (32, 0): (2, 8), (32, 32): (3, 7), (16, 16): (4, 9)}
+    for (top, left), (number, mirrored) in places.items():
         expected = image[:, top : top + 224, left : left + 224]
         assert torch.equal(crops[number], expected)
-        assert torch.equal(crops[number + 5], expected.flip(-1))
+        assert torch.equal(crops[mirrored], expected.flip(-1))
 
 
 def test_ten_crops_come_out_of_the_middle_square() -> None:
