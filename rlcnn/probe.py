@@ -165,8 +165,8 @@ def choose_images(
     column = [one.name for one in train.tasks].index(task)
     random = np.random.default_rng(seed)
     chosen: list[list[int]] = []
-    for name, images, size in (("train", train, train_size), ("test", test, test_size)):
-        known = np.flatnonzero(images.labels[:, column].numpy() != UNKNOWN)
+    for name, part, size in (("train", train, train_size), ("test", test, test_size)):
+        known = np.flatnonzero(part.labels[:, column].numpy() != UNKNOWN)
         if size is not None and not 1 <= size <= len(known):
             raise UserError(
                 f"--{name}-size {size} must be at least 1 and at most {len(known)}, the images"

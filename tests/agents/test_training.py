@@ -27,14 +27,16 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 from agents import builder, load_agent, training
 from agents import config as configuration
 from agents.assessment import assess_run
-from agents.callbacks import ProgressDisplay, TrainingStopped
+from agents.callbacks import ProgressDisplay
 from agents.config import DQNConfig, PPOConfig, TrainConfig, read_config
 from agents.evaluation import Player, evaluate_agent
 from agents.seeding import derive_seed
 from agents.training import Training, change_config, default_run_dir, resume, train
 from envs.errors import UserError
 from envs.protocol import PROTOCOLS
+from rlcnn import attempts
 from rlcnn.runs import RunDirectory
+from rlcnn.stopping import TrainingStopped
 
 PPO = TrainConfig(
     env="games:Signals-v0",
@@ -365,7 +367,7 @@ def test_every_attempt_tells_what_it_was_made_by(
     run_dir = copied(stopped["ppo"], tmp_path / "run")
     document = (run_dir / "config.json").read_bytes()
     there = {"versions": {"torch": "9.9"}, "git_commit": "c0ffee"}
-    monkeypatch.setattr(training, "provenance", lambda: there)
+    monkeypatch.setattr(attempts, "provenance", lambda: there)
     resume(run_dir, console=quiet(), command=["train", "--resume"])
     first, second = json.loads((run_dir / "attempts.json").read_text())["attempts"]
     assert first == {**first, **{key: json.loads(document)[key] for key in MADE_BY}}

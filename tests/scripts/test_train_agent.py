@@ -29,12 +29,12 @@ from script_runs import (
 )
 
 from agents import load_agent, training
-from agents.callbacks import TrainingStopped
 from agents.compilation import can_compile
 from agents.config import DQNConfig, PPOConfig, TrainConfig
 from envs.errors import UserError
 from rlcnn.encoders import list_encoders
 from rlcnn.runs import RunDirectory
+from rlcnn.stopping import TrainingStopped
 
 Script = Callable[..., None]
 
