@@ -261,7 +261,7 @@ class DQN(LearningRateFactors, SB3DQN):
     def _set_up_steps(self) -> None:
         assert self.replay_buffer is not None
         self._steps = QSteps(
-            self.q_net,
+            self.policy.q_net,
             self.policy.optimizer,
             target=self._target.network,
             actor=self._actor.network,

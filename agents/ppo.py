@@ -292,13 +292,13 @@ class PPO(LearningRateFactors, SB3PPO):
             if not callback.on_step():
                 self.num_timesteps = steps_learned
                 # The games have moved on, and a later learning goes on from where they stand.
-                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+                self._last_obs, self._last_episode_starts = new_obs, dones
                 return False
 
             self._update_info_buffer(infos, dones)
             rewards[truncated] += self.gamma * beyond
             rollout_buffer.add(rewards, self._last_episode_starts)  # type: ignore[arg-type]
-            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_obs = new_obs
             self._last_episode_starts = dones
 
         rollout_buffer.compute_returns_and_advantage(last_values=player.values_here(), dones=dones)

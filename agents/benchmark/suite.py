@@ -246,7 +246,7 @@ def _measured_agent(rate: Spread, agent: Fastest[Worker]) -> Measured:
 
 
 def _our_variant(config: TrainConfig) -> str:
-    how = [config.precision]
+    how: list[str] = [config.precision]
     if config.compile == "on":
         how.append("compiled")
     if config.compile != "off" and config.device != "cpu":
