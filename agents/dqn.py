@@ -77,7 +77,7 @@ class DQN(LearningRateFactors, SB3DQN):
             from, and towards which values, stays the same: batches are drawn, and the target
             network moved, where they are without. ``on_rollout_start`` then fires while updates
             are under way: a callback that looks at the policy calls :meth:`finish_update` first,
-            as ``predict``, ``save`` and ``learn``'s end do.
+            as ``predict``, ``save`` and ``learn``'s end do. A log tells of what is finished.
         cuda_graphs: whether, on a GPU that holds the replay, too, acting, sampling and a gradient
             step are each captured as a graph and replayed (:class:`~agents.graphs.Graphed`). The
             first updates, in which this happens, are not overlapped.
