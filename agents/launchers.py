@@ -11,7 +11,7 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -70,7 +70,7 @@ class Launcher(ABC):
     threads: int
 
     @abstractmethod
-    def run(self, jobs: Sequence[Job], tick: Tick) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
         """Runs jobs in their order and yields how each ended, as it ends.
 
         Closed before its end, or at Ctrl-C, it starts no more, asks those that are running to stop
@@ -106,7 +106,7 @@ class LocalLauncher(Launcher):
         self.threads = threads or max(1, cores // self.workers)
         self._cores = _pinnable_cores(cores, self.workers)
 
-    def run(self, jobs: Sequence[Job], tick: Tick) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
         """See :class:`Launcher`."""
         waiting = deque(jobs)
         free = list(reversed(range(self.workers)))

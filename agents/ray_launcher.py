@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from agents.launchers import TICK_SECONDS, Job, Launcher, Outcome, State, Tick, perform
@@ -67,7 +67,7 @@ class RayLauncher(Launcher):
             ray.remote(_serve).options(num_cpus=cpus, num_gpus=gpus, max_retries=0).remote
         )
 
-    def run(self, jobs: Sequence[Job], tick: Tick) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
         """See :class:`~agents.launchers.Launcher`."""
         ray = self._ray
         losses: Counter[str] = Counter()
