@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from agents.launchers import Job, Launcher, Outcome, Tick, perform
 
@@ -20,7 +20,7 @@ class InlineLauncher(Launcher):
         self.done: list[str] = []
         self._interrupt_after = interrupt_after
 
-    def run(self, jobs: Sequence[Job], tick: Tick) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
         for job in jobs:
             if len(self.done) == self._interrupt_after:
                 raise KeyboardInterrupt

@@ -44,7 +44,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     here = Path(__file__).parent
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here.parents[1]), str(here)]))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -52,13 +54,14 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_checkpoint(
     cluster: Any, tmp_path: Path
 ) -> None:
     node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     # Long enough for the node to die in the middle.
-    plan = make_plan(base=replace(BASE, total_steps=16_000, checkpoint_every=160))
+    plan = make_plan(base=replace(BASE, total_steps=8_000, checkpoint_every=160))
     first = tmp_path / plan.runs[0].directory
 
     def lose_node() -> None:
@@ -88,6 +91,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_checkpoint(
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_that_no_node_has_room_for_is_refused(cluster: Any) -> None:
     cluster.add_node(num_cpus=1)
     with pytest.raises(UserError, match="no node of the Ray cluster has 64 CPUs"):

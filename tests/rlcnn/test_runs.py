@@ -210,7 +210,7 @@ def test_opening_touches_nothing(run: RunDirectory, write: bool) -> None:
 def test_a_writer_reads_the_configuration_when_nobody_else_may_change_it(
     run: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    acquire = runs._acquire
+    acquire = runs.acquire
 
     def late(path: Path) -> IO[bytes]:
         # Just before the lock is had, its last holder writes.
@@ -218,7 +218,7 @@ def test_a_writer_reads_the_configuration_when_nobody_else_may_change_it(
         run.close()
         return acquire(path)
 
-    monkeypatch.setattr(runs, "_acquire", late)
+    monkeypatch.setattr(runs, "acquire", late)
     with RunDirectory.open(run.path, write=True) as again:
         assert again.config["seed"] == 8
 

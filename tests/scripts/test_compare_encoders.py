@@ -114,6 +114,7 @@ LONG = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_study_that_was_killed_or_stopped_goes_on_where_it_was(
     number: signal.Signals, tmp_path: Path
@@ -132,7 +133,7 @@ def test_a_study_that_was_killed_or_stopped_goes_on_where_it_was(
         time.sleep(0.1)
     run = begun[0].parents[1]
     os.kill(process.pid, number)
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=600)[1]
     if number == signal.SIGINT:
         assert process.returncode == 130, said
         assert "--resume" in said
