@@ -161,8 +161,8 @@ class TrainConfig:
     """Arithmetic of the encoder; auto takes bf16 where the device is fast at it."""
     compile: Literal["auto", "on", "graph", "off"] = "auto"
     """Whether PPO's update is compiled; auto does so on a CPU, for runs long enough to gain by it,
-    where there is a C++ compiler. On a GPU acting and updates are captured as CUDA graphs, too,
-    unless it is off; graph, which auto takes there, compiles nothing."""
+    where there is a C++ compiler. On a GPU, on and graph capture acting and updates as CUDA graphs;
+    graph compiles nothing."""
     overlap: Literal["auto", "on", "off"] = "auto"
     """Whether the agent plays on while it learns from what came before, by a policy one update
     older; auto does not."""
@@ -255,11 +255,12 @@ class TrainConfig:
         )
 
     def _resolve_compile(self, device: str) -> Literal["on", "graph", "off"]:
-        if device != "cpu":
-            return "graph" if self.compile == "auto" else self.compile
         if self.compile == "auto":
+            # What a GPU gains, by graphs or compiled code, has not been measured.
             worth_it = self.algo == "ppo" and self.total_steps >= LEAST_STEPS_TO_COMPILE
-            return "on" if worth_it and can_compile() else "off"
+            return "on" if device == "cpu" and worth_it and can_compile() else "off"
+        if device != "cpu":
+            return self.compile
         # A CPU has no graphs.
         return "off" if self.compile == "graph" else self.compile
 

@@ -93,7 +93,8 @@ def why_unknown(name: str) -> str | None:
             return None
     except UserError as error:
         return str(error)
-    near = nearest(network, [*list_architectures(), *list_encoders()])
+    # Only they are cut at a node.
+    near = nearest(network, [*list_architectures(), *([] if node else list_encoders())])
     if node:
         near = near.replace('"?', f':{node}"?')
     return (

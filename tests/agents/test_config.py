@@ -271,10 +271,12 @@ def test_only_runs_that_gain_by_it_are_compiled(monkeypatch: pytest.MonkeyPatch)
     assert long.resolve().compile == "off"
 
 
-def test_a_gpu_captures_graphs_and_a_cpu_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_captures_graphs_where_asked_and_a_cpu_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(configuration, "resolve_device", lambda device: device)
     on_gpu = TrainConfig(device="cuda", precision="fp32")
-    assert on_gpu.resolve().compile == "graph"
+    assert on_gpu.resolve().compile == "off"
     for chosen in ("on", "graph", "off"):
         assert replace(on_gpu, compile=chosen).resolve().compile == chosen
     assert replace(on_gpu, compile="graph", device="cpu").resolve().compile == "off"

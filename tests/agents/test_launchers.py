@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.callbacks import TrainingStopped
+from rlcnn.stopping import TrainingStopped
 from agents.launchers import Job, LocalLauncher, divide, perform
 from envs.errors import UserError
 

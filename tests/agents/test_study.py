@@ -15,7 +15,7 @@ from inline import InlineLauncher
 from rich.console import Console
 
 from agents.arms import parse_arm
-from agents.callbacks import TrainingStopped
+from rlcnn.stopping import TrainingStopped
 from agents.config import PPOConfig, TrainConfig
 from agents.launchers import Launcher
 from agents.study import StudyResults, default_study_dir, read_plan, run_study
