@@ -124,7 +124,7 @@ class DQN(LearningRateFactors, SB3DQN):
         *,
         replay_device: str = "auto",
         overlap: bool = False,
-        cuda_graphs: bool = True,
+        cuda_graphs: bool = False,
     ) -> None:
         if replay_buffer_class is not None or replay_buffer_kwargs:
             raise UserError("replay_buffer_class is not supported: frames are stored by our own")

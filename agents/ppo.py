@@ -104,7 +104,7 @@ class PPO(LearningRateFactors, SB3PPO):
         *,
         compile_update: bool = False,
         overlap: bool = False,
-        cuda_graphs: bool = True,
+        cuda_graphs: bool = False,
     ) -> None:
         if use_sde:
             raise UserError("use_sde is not supported: it explores continuous actions")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rlcnn.stopping import TrainingStopped
 from agents.launchers import Job, LocalLauncher, divide, perform
 from envs.errors import UserError
+from rlcnn.stopping import TrainingStopped
 
 
 def cores() -> set[int]:

@@ -36,6 +36,7 @@ def make_ppo(**options: Any) -> PPO:
         # Rates that are the same numbers in single precision, in which a graph reads them.
         "learning_rate": 2**-8,
         "clip_range_vf": 0.5,
+        "cuda_graphs": True,
         "policy_kwargs": TINY,
         "seed": 0,
         "device": "cpu",

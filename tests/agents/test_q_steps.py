@@ -30,6 +30,7 @@ def make_dqn(precision: Precision = "fp32", frozen: bool = False, **options: Any
         "target_update_interval": 64,
         "exploration_fraction": 1e-9,
         "n_steps": 2,
+        "cuda_graphs": True,
         "seed": 0,
         "device": "cpu",
         **options,

@@ -15,13 +15,13 @@ from inline import InlineLauncher
 from rich.console import Console
 
 from agents.arms import parse_arm
-from rlcnn.stopping import TrainingStopped
 from agents.config import PPOConfig, TrainConfig
 from agents.launchers import Launcher
 from agents.study import StudyResults, default_study_dir, read_plan, run_study
 from agents.study_plan import StudyPlan
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
+from rlcnn.stopping import TrainingStopped
 from rlcnn.weights import save_encoder
 
 BASE = TrainConfig(
