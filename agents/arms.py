@@ -66,15 +66,26 @@ class Arm:
         """The training of this arm.
 
         The encoder options of ``base`` belong to the encoder of ``base``: an arm that names
-        another has only those that it names itself.
+        another has only those that it names itself. What ``base`` says of frozen features is for
+        frozen arms, and what it says of unfreezing for fine-tuned ones.
         """
         own = self.encoder in ("", base.encoder)
+        defaults = TrainConfig()
+        mode = _MODES[self.kind]
+        if mode != "frozen":
+            base = replace(base, feature_dtype=defaults.feature_dtype)
+        if mode != "finetune":
+            base = replace(
+                base,
+                unfreeze_from=defaults.unfreeze_from,
+                unfreeze_at_step=defaults.unfreeze_at_step,
+            )
         return replace(
             base,
             encoder=self.encoder or base.encoder,
             encoder_options={**(base.encoder_options if own else {}), **self.encoder_options},
             weights=self.weights,
-            mode=_MODES[self.kind],
+            mode=mode,
         )
 
 

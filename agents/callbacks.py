@@ -72,6 +72,7 @@ class UpdateLog(BaseCallback):
     """Logs what an update of PPO tells under the step that it learned up to, once it is done.
 
     stable-baselines3 logs it with the rollout that follows, one update late: the last one's never.
+    Where updates overlap with rollouts, PPO itself logs each one so.
     """
 
     def _on_rollout_start(self) -> None:

@@ -126,6 +126,8 @@ def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
         replay = directory / REPLAY
         if isinstance(model, DQN) and replay.exists():
             model.load_replay_buffer(replay)
+            # Now, while a refusal leaves the run as it is.
+            model.claim_replay()
         extra = dict(state["extra"])
         # Last, since what came before may have drawn from the generators.
         _restore_rng(model.device, rng, state)

@@ -165,7 +165,7 @@ class TrainConfig:
     graph compiles nothing."""
     overlap: Literal["auto", "on", "off"] = "auto"
     """Whether the agent plays on while it learns from what came before, by a policy one update
-    older; auto does not."""
+    older (but for what follows a checkpoint or a film); auto does not."""
     track: Literal["disabled", "offline", "online"] = "offline"
     """Weights & Biases; offline needs no account, and is uploaded by `wandb sync` later."""
     project: str = "rlcnn"

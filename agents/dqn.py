@@ -66,7 +66,9 @@ class DQN(LearningRateFactors, SB3DQN):
       of training come from a generator that nothing else draws from.
     - Each frame is stored once (:class:`~agents.replay.FrameReplay`), in memory that is taken when
       learning starts; ``optimize_memory_usage`` is not needed.
-    - When a callback stops training, the step it saw is stored and learned from all the same.
+    - A step is stored before callbacks see it: what they change of its rewards is not learned
+      from. When one stops training, the step it saw is learned from all the same.
+    - A policy that a callback puts in the place of this one is not followed.
 
     With precision "fp32" one update equals stable-baselines3's own to rounding on the same batch.
 
@@ -287,6 +289,14 @@ class DQN(LearningRateFactors, SB3DQN):
         self.setup_replay().load(path)
         self._replay_follows = False
 
+    def claim_replay(self) -> None:
+        """Goes on with the replay, if what it holds was made by this agent's frozen encoder.
+
+        Raises:
+            UserError: it was made by another one.
+        """
+        self.setup_replay().claim(frozen_digest(self.q_net))
+
     def _setup_learn(
         self,
         total_timesteps: int,
@@ -300,7 +310,7 @@ class DQN(LearningRateFactors, SB3DQN):
         # They may have been loaded, or put there by hand.
         self._actor.follow()
         self._target.follow()
-        replay.claim(frozen_digest(self.q_net))
+        self.claim_replay()
         starts_anew = reset_num_timesteps or self._last_obs is None
         total_timesteps, callback = super()._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar

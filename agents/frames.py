@@ -17,7 +17,8 @@ class FrameRing:
     gives its environment one frame more than the others.
 
     Attributes:
-        frames: uint8 (rows, environments, channels, height, width).
+        frames: (rows, environments, channels, height, width): uint8 pixels, or what a frozen
+            encoder made of them.
         ages: uint8 (rows, environments), how many frames the stack already held when this frame
             came, at most ``depth - 1``.
         pushed: int64 numpy (environments,), how many frames each environment has given so far; the
@@ -72,7 +73,7 @@ class FrameRing:
             self.push(frames, fresh=back == 0)
 
     def stack(self, numbers: torch.Tensor, envs: torch.Tensor) -> torch.Tensor:
-        """Observations uint8 (batch, depth * channels, height, width).
+        """Observations (batch, depth * channels, height, width), in the frames' dtype.
 
         Args:
             numbers: int64 (batch,), the number of each observation's newest frame.

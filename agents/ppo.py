@@ -47,9 +47,14 @@ class PPO(LearningRateFactors, SB3PPO):
       precision "bf16".
     - When a callback stops training inside a rollout, its steps, never learned from, are not
       counted: ``num_timesteps`` returns to its value at the last update.
+    - Callbacks find no ``obs_tensor``, ``clipped_actions`` or ``iteration`` among their locals.
 
     With precision "fp32", uncompiled, one update equals stable-baselines3's own to rounding on the
     same batch.
+
+    With ``overlap``, a callback that waits for the update under way (for a checkpoint or a film)
+    has the rollout that follows played by its outcome, and so changes what is learned; and with an
+    encoder that draws random numbers in training, such as by dropout, two runs of one seed differ.
 
     Args:
         compile_update: whether the loss of a minibatch is compiled; see
@@ -160,7 +165,15 @@ class PPO(LearningRateFactors, SB3PPO):
 
     def _excluded_save_params(self) -> list[str]:
         # Rebuilt when a saved model is loaded: neither compiled code nor a thread can be pickled.
-        rebuilt = ["_learner", "_actor", "_background", "_spare_rollout", "_player", "_seen_by"]
+        rebuilt = [
+            "_learner",
+            "_actor",
+            "_background",
+            "_spare_rollout",
+            "_player",
+            "_seen_by",
+            "_begun",
+        ]
         return [*super()._excluded_save_params(), *rebuilt]
 
     def _stacking(self) -> FrameStacking:
@@ -279,7 +292,7 @@ class PPO(LearningRateFactors, SB3PPO):
         player = self._player
         assert isinstance(self._last_obs, np.ndarray)
         player.begin(self._last_obs)
-        for step in range(n_rollout_steps):
+        for n_steps in range(n_rollout_steps):
             actions = player.act()
             env.step_async(actions)
             # While the games are played.
@@ -287,7 +300,8 @@ class PPO(LearningRateFactors, SB3PPO):
                 player.observations, stack_starts, player.actions, player.values, player.log_probs
             )
             # As callbacks find them: the player's own are those of the next step by then.
-            values, log_probs = rollout_buffer.values[step], rollout_buffer.log_probs[step]
+            values = rollout_buffer.values[n_steps][:, None]
+            log_probs = rollout_buffer.log_probs[n_steps]
             new_obs, rewards, dones, infos = env.step_wait()
             assert isinstance(new_obs, np.ndarray)
             truncated, beyond = self._values_beyond(player, dones, infos)
@@ -345,6 +359,7 @@ class PPO(LearningRateFactors, SB3PPO):
             self._record_training(update())
         else:
             self._actor.follow()
+            self._begun = self.num_timesteps, self._take_told()
             self._background.start(update)
         self.rollout_buffer, self._spare_rollout = self._spare_rollout, self.rollout_buffer
 
@@ -362,14 +377,24 @@ class PPO(LearningRateFactors, SB3PPO):
     def _updating(self) -> bool:
         return self._background is not None and self._background.busy
 
+    def _take_told(self) -> dict[str, Any]:
+        """What was recorded of an update that is about to begin, taken out of the log."""
+        told = self.logger.name_to_value
+        return {name: told.pop(name) for name in list(told) if name.startswith("train/")}
+
     def finish_update(self) -> None:
-        """Waits for the update under way, if there is one, and takes note of what it tells.
+        """Waits for the update under way, if there is one, and logs it under its own step.
 
         Raises:
             UserError: the loss or a parameter is no longer a finite number.
         """
         if self._background is not None and self._background.busy:
-            self._record_training(self._background.finish())
+            step, told = self._begun
+            report = self._background.finish()
+            for name, value in told.items():
+                self.logger.record(name, value)
+            self._record_training(report)
+            self.logger.dump(step)
 
     def _prepare_learner(self) -> Learner:
         """What updates, with everything it takes from outside as it is now."""

@@ -62,7 +62,8 @@ class FrameReplay:
     Attributes:
         pos: transitions each environment has given so far, the time of the next one.
         first: int64 numpy (environments,), the time of each one's oldest transition still whole.
-        made_by: what tells which encoder made the features that are stored; empty for pixels.
+        made_by: what tells which encoder made the features that are stored; empty for pixels, None
+            where a snapshot did not say.
 
     Args:
         buffer_size: transitions of all environments together.
@@ -106,7 +107,7 @@ class FrameReplay:
         self._host_numbers = (self.numbers if on_host else self.numbers.cpu()).numpy()
         self._envs = np.arange(n_envs)
         self.pos = 0
-        self.made_by = ""
+        self.made_by: str | None = ""
         self.first = np.zeros(n_envs, dtype=np.int64)
         self._bounds = torch.zeros(1 + n_envs, dtype=torch.int64, device=self.device)
         self.sampler = UniformSampler(self.device, seed)
@@ -143,7 +144,7 @@ class FrameReplay:
         Raises:
             UserError: another one made those that are stored.
         """
-        if self.pos and self.made_by != made_by:
+        if self.pos and self.made_by not in (None, made_by):
             raise UserError(
                 "the replay holds features of another encoder than the agent's, which is frozen:"
                 " its weights were changed, or the replay is another agent's; begin with an empty"
@@ -281,7 +282,7 @@ class FrameReplay:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 self._check_geometry(metadata, path)
-                self.pos, self.made_by = int(metadata["pos"]), metadata.get("made_by", "")
+                self.pos, self.made_by = int(metadata["pos"]), metadata.get("made_by")
                 for name, tensor in self._tensors().items():
                     source = file.get_slice(name)
                     for row in range(0, source.get_shape()[0], _COPIED_ROWS):
@@ -350,7 +351,7 @@ class FrameReplay:
         return min(self.capacity, self.pos)
 
     def _metadata(self) -> dict[str, str]:
-        return {**self._geometry(), "pos": str(self.pos), "made_by": self.made_by}
+        return {**self._geometry(), "pos": str(self.pos), "made_by": self.made_by or ""}
 
     def _geometry(self) -> dict[str, str]:
         tensors = {name: list(tensor.shape) for name, tensor in self._tensors().items()}

@@ -225,8 +225,9 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             for arm, digest in now["weights"].items()
             if digest not in (None, then.get(arm))
         ]
-    options = before.get("options") or {}
-    told += _differing(options, now["options"], "")
+    # What an older plan does not say was its default.
+    options = TrainConfig.from_json(before.get("options") or {}).to_json()
+    told += _differing({name: options[name] for name in now["options"]}, now["options"], "")
     return told
 
 

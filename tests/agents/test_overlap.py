@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
 from worlds import Columns, WorldVecEnv, mean_return
 
 from agents.background import Background
+from agents.callbacks import UpdateLog
 from agents.ppo import PPO
 from envs.errors import UserError
 
@@ -39,6 +41,21 @@ def parameters(model: Any) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()]).clone()
 
 
+def learn_and_log(model: PPO, steps: int) -> list[tuple[int, dict[str, Any]]]:
+    """What is logged of updates, and under which steps."""
+    rows: list[tuple[int, dict[str, Any]]] = []
+
+    class Rows(KVWriter):
+        def write(self, values: dict[str, Any], excluded: Any, step: int = 0) -> None:
+            told = {name: value for name, value in values.items() if name.startswith("train/")}
+            if told:
+                rows.append((step, told))
+
+    model.set_logger(Logger(None, [Rows()]))
+    model.learn(steps, callback=UpdateLog())
+    return rows
+
+
 class Watch(BaseCallback):
     """Notes, at every rollout's first step, what is acted by, and at its start what was learned."""
 
@@ -61,10 +78,14 @@ class Watch(BaseCallback):
 
 def test_the_first_update_is_that_of_a_training_without_overlap() -> None:
     # One after the other, for each begins by seeding torch.
-    plain, overlapped = (make_ppo(overlap).learn(ROLLOUT) for overlap in (False, True))
-    assert torch.equal(parameters(plain.policy), parameters(overlapped.policy))
-    assert plain._n_updates == overlapped._n_updates == 2
-    assert overlapped.logger.name_to_value == plain.logger.name_to_value
+    trained = []
+    for overlap in (False, True):
+        model = make_ppo(overlap)
+        trained.append((learn_and_log(model, ROLLOUT), model._n_updates, parameters(model.policy)))
+    (logged, n_updates, plain), (logged_too, n_updates_too, overlapped) = trained
+    assert torch.equal(plain, overlapped)
+    assert n_updates == n_updates_too == 2
+    assert logged == logged_too
 
 
 def test_actions_come_from_a_policy_one_update_older() -> None:
@@ -122,6 +143,18 @@ def test_the_update_is_waited_for_by_what_looks_at_the_policy(ask: str, tmp_path
     model.learn(2 * ROLLOUT, callback=Ask())
     if ask == "save":
         assert PPO.load(tmp_path / "model.zip", device="cpu")._n_updates == 2
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_each_update_is_logged_once_under_the_step_it_learned_up_to(overlap: bool) -> None:
+    model = make_ppo(overlap, learning_rate=lambda left: 1e-3 * left)
+    told = learn_and_log(model, 4 * ROLLOUT)
+    assert [(step, row["train/n_updates"]) for step, row in told] == [
+        (n * ROLLOUT, 2 * n) for n in range(1, 5)
+    ]
+    # The rate that this very update learned at.
+    for n, (_, row) in enumerate(told, start=1):
+        assert row["train/learning_rate"] == pytest.approx(1e-3 * (1 - n / 4), abs=1e-12)
 
 
 def test_what_an_update_raises_reaches_the_training() -> None:

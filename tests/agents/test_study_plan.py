@@ -81,6 +81,30 @@ def test_a_plan_tells_what_differs_from_another() -> None:
     assert told == ["--arms scratch, frozen-random there, scratch, scratch:impala here"]
 
 
+def test_a_plan_from_before_an_option_was_there_took_its_default() -> None:
+    older = plan().to_json()
+    del older["options"]["feature_dtype"]
+    del older["options"]["ppo"]["clip_range_schedule"]
+    assert differences(older, plan().to_json()) == []
+    changed = plan(base=replace(BASE, ppo=replace(BASE.ppo, clip_range_schedule="constant")))
+    assert differences(older, changed.to_json()) == [
+        "--ppo.clip-range-schedule linear there, constant here"
+    ]
+
+
+def test_options_of_transfer_are_those_of_the_arms_they_are_for() -> None:
+    base = replace(BASE, feature_dtype="bf16", unfreeze_at_step=8)
+    arms = ("scratch", "frozen-random", "finetune:imagenet")
+    configs = {parse_arm(arm).configure(base).mode: parse_arm(arm).configure(base) for arm in arms}
+    for config in configs.values():
+        config.validate()
+    assert {mode: (c.feature_dtype, c.unfreeze_at_step) for mode, c in configs.items()} == {
+        "train": ("auto", 0),
+        "frozen": ("bf16", 0),
+        "finetune": ("auto", 8),
+    }
+
+
 def test_where_and_how_a_study_runs_is_no_part_of_its_plan() -> None:
     elsewhere = replace(BASE, num_threads=7, device="cuda", track="disabled", video_every=5)
     assert differences(plan().to_json(), plan(base=elsewhere).to_json()) == []
