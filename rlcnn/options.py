@@ -47,6 +47,7 @@ def dataclass_of(cls: type[Any], values: Any, prefix: str = "") -> Any:
             *((int, float) if default is None else ()),
         }
         if isinstance(default, tuple) and isinstance(value, list):
+            _check_elements(prefix + name, value, default)
             values = {**values, name: tuple(value)}
         elif type(value) not in kinds:
             expected = "a number or null" if default is None else type(default).__name__
@@ -54,6 +55,20 @@ def dataclass_of(cls: type[Any], values: Any, prefix: str = "") -> Any:
                 f"option {prefix}{name} in the configuration must be {expected}, not {value!r}"
             )
     return cls(**values)
+
+
+def _check_elements(option: str, values: list[Any], default: tuple[Any, ...]) -> None:
+    """Refuses a list with an element of another type than those of the default."""
+    # One that is empty by default takes names.
+    kind = type(default[0]) if default else str
+    kinds = {kind, int} if kind is float else {kind}
+    for value in values:
+        if type(value) not in kinds:
+            expected = kind.__name__
+            raise UserError(
+                f"option {option} in the configuration must be a list of {expected}, not with"
+                f" {value!r}"
+            )
 
 
 def option_name(name: str) -> str:

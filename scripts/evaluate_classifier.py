@@ -10,9 +10,11 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agents.cli import parse_options, run_script
+from agents.players import load_players
 from envs.errors import UserError
 from rlcnn.classify.assessment import Assessment, assess, check_channels
-from rlcnn.classify.data import load_data
+from rlcnn.classify.config import MAX_SEED
+from rlcnn.classify.data import check_held_out, load_data
 from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.classify.images import ImageFiles, LabelledImages
 from rlcnn.classify.label_file import load_labelled_files
@@ -21,9 +23,9 @@ from rlcnn.classify.setting import CHANNELS
 from rlcnn.classify.sheets import write_sheets
 from rlcnn.devices import resolve_device
 from rlcnn.files import write_json_atomic
-from rlcnn.options import dataclass_of
+from rlcnn.options import check_range, dataclass_of
 from rlcnn.progress import make_console
-from rlcnn.runs import provenance
+from rlcnn.provenance import provenance
 
 FOLDER = "folder:"
 
@@ -86,7 +88,7 @@ def main(arguments: list[str]) -> None:
     ]
     for network in networks:
         console.print(network.report)
-    images = load_images(options, networks[0])
+    images = load_images(options, networks)
     if options.labels is None:
         data = options.data or networks[0].training.get("data")
         networks = [network.prepared_for(data, images) for network in networks]
@@ -123,6 +125,8 @@ def check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
+    if options.seed is not None:
+        check_range("seed", options.seed, least=0, most=MAX_SEED)
     if options.labels is not None:
         if not (options.data or "").startswith(FOLDER):
             raise UserError(f"--labels is for the images of a folder: give --data {FOLDER}DIR")
@@ -137,8 +141,9 @@ def check(options: Options) -> None:
         raise UserError(f"cannot write into {options.plots}: that is a file")
 
 
-def load_images(options: Options, network: Network) -> LabelledImages:
+def load_images(options: Options, networks: list[Network]) -> LabelledImages:
     """The images to judge on."""
+    network = networks[0]
     trained = network.training
     if options.labels is not None and options.data is not None:
         directory = Path(options.data.removeprefix(FOLDER))
@@ -152,14 +157,21 @@ def load_images(options: Options, network: Network) -> LabelledImages:
         )
     # Another seed would hold out other images, some of which it has learned from.
     seed = options.seed if options.seed is not None else trained.get("seed", 0)
+    if options.part in (None, "test"):
+        for member in networks:
+            check_held_out(data, seed, member.training, member.source)
     colours = CHANNELS.get(trained.get("colours", "auto"))
+    # Observations as the network knows them, also of games that it has not seen.
+    frames = dataclass_of(FrameOptions, trained.get("frames", {}), "frames.")
+    # By the same players, too, of the games that they played.
+    players = trained.get("players", ()) if data == trained.get("data") else ()
     split = load_data(
         data,
         options.data_dir or Path(trained.get("data_dir", "data")),
         seed=seed,
         channels=options.channels or (colours if data == trained.get("data") else None),
-        # Observations as the network knows them, also of games that it has not seen.
-        frames=dataclass_of(FrameOptions, trained.get("frames", {}), "frames."),
+        frames=frames,
+        policies=load_players(players, frames, seed=seed, device=options.device),
     )
     if options.part == "all":
         for images in split:

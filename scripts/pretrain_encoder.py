@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from agents.cli import given_value, parse_options, run_script
+from agents.players import load_players
 from envs.errors import UserError
 from rlcnn.classify.config import PretrainConfig, read_pretrain_config
+from rlcnn.classify.frames import PolicyPlay
 from rlcnn.classify.pretraining import pretrain, resume_pretraining
 from rlcnn.classify.recipes import DEFAULT_RECIPE, recipe_config
 from rlcnn.runs import RunDirectory
@@ -33,13 +35,19 @@ def main(arguments: list[str]) -> None:
     options = parse_options(Options, arguments, defaults)
     config = PretrainConfig(**_fields(options))
     if options.resume is None:
-        pretrain(config, options.run_dir)
+        config.validate()
+        pretrain(config, options.run_dir, policies=players(config))
         return
     if options.config is not None or options.run_dir is not None:
         raise UserError("--resume goes on with a run as it is: --config and --run-dir do not apply")
     before = _fields(defaults)
     changes = {name: new for name, new in _fields(config).items() if new != before[name]}
-    resume_pretraining(options.resume, changes)
+    resume_pretraining(options.resume, changes, policies=players(config))
+
+
+def players(config: PretrainConfig) -> dict[str, PolicyPlay]:
+    """The agents that play in place of chance, by their games."""
+    return load_players(config.players, config.frames, seed=config.seed, device=config.device)
 
 
 def default_options(arguments: list[str]) -> Options:

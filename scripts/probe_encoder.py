@@ -13,7 +13,7 @@ from agents.cli import parse_options, run_script
 from envs.errors import UserError
 from rlcnn.classify.assessment import chosen_task
 from rlcnn.classify.crops import View
-from rlcnn.classify.data import load_data
+from rlcnn.classify.data import check_held_out, load_data
 from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.devices import resolve_device
 from rlcnn.encoders import Encoder
@@ -33,7 +33,8 @@ from rlcnn.probe import (
     random_like,
 )
 from rlcnn.progress import make_console
-from rlcnn.runs import provenance
+from rlcnn.provenance import provenance
+from rlcnn.weights import read_about, weights_file
 
 NAMES = {"svm": "linear SVM", "linear": "logistic regression"}
 
@@ -86,6 +87,9 @@ def main(arguments: list[str]) -> None:
     check(options)
     console = make_console()
     device = resolve_device(options.device)
+    if options.weights not in ("none", "imagenet"):
+        about = read_about(weights_file(Path(options.weights)))
+        check_held_out(options.data, options.seed, about, options.weights)
     split = load_data(
         options.data,
         options.data_dir,

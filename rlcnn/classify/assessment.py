@@ -139,8 +139,9 @@ def check_channels(channels: int, network: Network) -> None:
 def class_indices(task: Task, classes: Sequence[str], source: str) -> list[int]:
     """Where the classes of images stand among those of a network.
 
-    They go by their names. Folders may also be named by the index of the class, or, where they are
-    as many as the classes, by ImageNet's WordNet numbers, in whose order its classes are.
+    They go by their names. Folders may also be named by the index of the class, unless classes of
+    the network have numbers for names themselves; or, where they are as many as the classes, by
+    ImageNet's WordNet numbers, in whose order its classes are.
 
     Args:
         task: of the images.
@@ -153,7 +154,10 @@ def class_indices(task: Task, classes: Sequence[str], source: str) -> list[int]:
     places = {name: index for index, name in enumerate(classes)}
     if all(name in places for name in task.classes):
         return [places[name] for name in task.classes]
-    if all(name.isdecimal() and int(name) < len(classes) for name in task.classes):
+    # Where classes are numbers themselves, such as values of RAM, one that the network does not
+    # know is no index of another.
+    numbered = any(name.isdecimal() for name in classes)
+    if not numbered and all(name.isdecimal() and int(name) < len(classes) for name in task.classes):
         return [int(name) for name in task.classes]
     if len(task.classes) == len(classes) and all(map(_WORDNET.fullmatch, task.classes)):
         return list(range(len(classes)))

@@ -78,7 +78,6 @@ class Augmentation:
                 f"--augment.trivial is for images of 1 or 3 channels, not {train.channels}"
             )
         height, width = _size(train)
-        self._side = config.crop
         least = min(height, width) + 2 * config.crop_padding
         if config.crop > least:
             raise UserError(

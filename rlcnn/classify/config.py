@@ -106,6 +106,9 @@ class PretrainConfig:
     """How images are brought to size and changed."""
     frames: FrameOptions = field(default_factory=FrameOptions)
     """How games are played for atari: data, and what is asked of their frames."""
+    players: tuple[str, ...] = ()
+    """Run directories of agents that play the games they were trained on, of atari: data; the other
+    games are played at random."""
     seed: int = 0
     """Seed of everything random, 0 to 2147483647."""
     device: str = "auto"
@@ -187,6 +190,8 @@ class PretrainConfig:
         for share in self.milestones:
             check_range("milestones", share, least=0, most=1)
         self._check_augmentation()
+        if self.players and not self.data.startswith(ATARI):
+            raise UserError(f'--players is for atari: data, not "{self.data}"')
         self.frames.check()
 
     def _check_augmentation(self) -> None:

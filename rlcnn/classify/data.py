@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from envs.errors import UserError, nearest
-from rlcnn.classify.folders import load_folder
+from rlcnn.classify.folders import has_parts, load_folder
 from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.classify.images import (
     UNKNOWN,
@@ -16,6 +18,9 @@ from rlcnn.classify.images import (
     Task,
 )
 from rlcnn.classify.published import load_cifar10, load_idx
+
+if TYPE_CHECKING:
+    from rlcnn.classify.frames import PolicyPlay
 
 __all__ = [
     "UNKNOWN",
@@ -39,6 +44,7 @@ def load_data(
     seed: int,
     channels: int | None = None,
     frames: FrameOptions | None = None,
+    policies: Mapping[str, PolicyPlay] | None = None,
 ) -> Split:
     """Images to learn from and images held out.
 
@@ -51,6 +57,7 @@ def load_data(
         seed: of what is drawn: which images of a folder are held out, which games are played.
         channels: of a folder's images; None as they are.
         frames: how games are played and labelled; None takes the defaults.
+        policies: for games that are not to be played at random.
 
     Raises:
         UserError: the name is unknown; the data are missing, damaged, or cannot be downloaded; a
@@ -64,10 +71,36 @@ def load_data(
         from rlcnn.classify.frames import play_frames
 
         games = [game.strip() for game in name.removeprefix(ATARI).split(",")]
-        return play_frames(games, frames, seed=seed, data_dir=data_dir)
+        return play_frames(games, frames, seed=seed, data_dir=data_dir, policies=policies)
     if name == "cifar10":
         return load_cifar10(data_dir, seed=seed)
     return load_idx(name, data_dir)
+
+
+def check_held_out(name: str, seed: int, trained: Mapping[str, Any], weights: str) -> None:
+    """Refuses to judge weights by images that they learned from.
+
+    Which images of a folder are held out is drawn by a seed, unless the folder itself says it:
+    with another seed than that of the training, most of those held out were learned from.
+
+    Args:
+        name: the data to judge by.
+        seed: that chooses the images held out.
+        trained: ``data`` and ``seed`` of the training, empty where they are not known.
+        weights: what to call the weights.
+
+    Raises:
+        UserError: the seeds differ and the images are the same.
+    """
+    data, own = trained.get("data"), trained.get("seed")
+    if own in (None, seed) or not (name.startswith(FOLDER) and str(data).startswith(FOLDER)):
+        return
+    folder, other = (Path(each.removeprefix(FOLDER)) for each in (name, str(data)))
+    if folder.resolve() == other.resolve() and not has_parts(folder):
+        raise UserError(
+            f'"{weights}" learned from images that --seed {seed} holds out of "{folder}": its own'
+            f" seed is {own}. A folder with train/ and test/ is the same for all"
+        )
 
 
 def check_data_name(name: str) -> None:

@@ -10,12 +10,12 @@ import torch
 
 from envs.errors import UserError
 from rlcnn.classify.images import (
-    COLOURS,
     ImageFiles,
     LabelledImages,
     Split,
     StoredImages,
     Task,
+    is_grey,
     read_image,
     unreadable,
 )
@@ -69,6 +69,11 @@ def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> S
             where, lacks = ("train", "test") if odd in classes else ("test", "train")
             raise UserError(f'"{directory}": class "{odd}" is in {where}/, but not in {lacks}/')
     return _split(train, train_labels, test, test_labels, classes, channels)
+
+
+def has_parts(directory: Path) -> bool:
+    """Whether a folder says itself which images are held out, by ``train`` and ``test``."""
+    return all((directory / part).is_dir() for part in ("train", "test"))
 
 
 def _scan(directory: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
@@ -143,7 +148,7 @@ def _inspect(paths: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
         try:
             with Image.open(path) as image:
                 sizes.add(image.size)
-                grey = grey and image.mode in ("1", COLOURS[1])
+                grey = grey and is_grey(image.mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise unreadable(path, error) from error
     return sizes, grey

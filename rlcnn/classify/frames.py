@@ -96,7 +96,7 @@ def play_frames(
     options.check()
     seed = check_seed(seed)
     roms = _roms(games, options.labels)
-    players = {_short_name(game): policy for game, policy in (policies or {}).items()}
+    players = {short_name(game): policy for game, policy in (policies or {}).items()}
     for name in players:
         check_one_of("game of a policy", name, roms)
     if not check_count("workers", workers, 0):
@@ -287,7 +287,8 @@ def _informative(
     return kept, left_out
 
 
-def _short_name(game: str) -> str:
+def short_name(game: str) -> str:
+    """A game's name without the namespace and the version: "ALE/Pong-v5" -> "Pong"."""
     return game.removeprefix("ALE/").removesuffix("-v5")
 
 
@@ -295,7 +296,7 @@ def _roms(games: Sequence[str], labels: Sequence[LabelKind]) -> dict[str, str]:
     """The ROM of each game, by the game's short name, in the order given."""
     roms: dict[str, str] = {}
     for game in games:
-        name = _short_name(game)
+        name = short_name(game)
         rom = atari_rom(f"ALE/{name}-v5")
         if name in roms:
             raise UserError(f'the game "{name}" is given twice')

@@ -5,17 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from envs.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 UNKNOWN = -1
 """The label of an image whose class in a task is not known: left out of loss and accuracy."""
 
 COLOURS = {1: "L", 3: "RGB"}
 """Channels of an image file -> the mode that Pillow converts it to."""
+
+# How Pillow names grey images of 16 bits, whatever the order of their bytes.
+_SIXTEEN_BITS = "I;16"
 
 
 class Task(NamedTuple):
@@ -241,16 +247,37 @@ def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:
 
     try:
         with Image.open(path) as image:
-            pixels = image.convert(COLOURS[channels])
+            if image.mode in ("I", "F"):
+                raise UserError(
+                    f'"{path}" has pixels of 32 bits, whose range nothing tells: expected 8 or 16'
+                )
+            pixels = _in_bytes(image).convert(COLOURS[channels])
             if resize:
                 factor = resize / min(pixels.size)
                 width, height = (max(resize, round(side * factor)) for side in pixels.size)
                 pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+    except UserError:
+        raise
     # What a damaged file makes Pillow's many decoders raise is not one kind of error.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise unreadable(path, error) from error
     array = np.array(pixels)
     return torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())
+
+
+def is_grey(mode: str) -> bool:
+    """Whether images of a mode of Pillow's are grey, without transparency."""
+    return mode in ("1", COLOURS[1]) or mode.startswith(_SIXTEEN_BITS)
+
+
+def _in_bytes(image: PillowImage) -> PillowImage:
+    """An image of 8 bits a channel: of 16 bits the upper ones, where Pillow would clip."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode.startswith(_SIXTEEN_BITS):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
 
 
 def unreadable(path: Path, error: Exception) -> UserError:

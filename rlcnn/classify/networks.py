@@ -77,6 +77,9 @@ class Network:
         augment = self.training.get("augment")
         if not augment or data != self.training.get("data"):
             return self
+        if self.view.resize is not None:
+            # What is said on the command line comes first.
+            return self
         # As the training does: images of one size stay as they are unless a resize is configured;
         # of files that differ in size the view makes 8/7 of the crop.
         resize = augment.get("resize") or (None if isinstance(images, ImageFiles) else 0)
@@ -171,7 +174,7 @@ def _own(
         tasks=classifier.tasks,
         channels=channels,
         view=View(height, width, resize),
-        training={} if resize is not None else _training(path, metadata),
+        training=_training(path, metadata),
         report=f'classifier of encoder "{name}" from "{path}"',
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -26,6 +27,9 @@ from rlcnn.runs import RunDirectory
 from rlcnn.stopping import StopRequest, TrainingStopped, answering_signals
 from rlcnn.tracking import Tracker, make_tracker
 from rlcnn.weights import BEST, LAST, load_into
+
+if TYPE_CHECKING:
+    from rlcnn.classify.frames import PolicyPlay
 
 RESUMABLE = frozenset(
     {
@@ -49,6 +53,7 @@ def pretrain(
     config: PretrainConfig,
     run_dir: Path | None = None,
     *,
+    policies: Mapping[str, PolicyPlay] | None = None,
     console: Console | None = None,
     command: list[str] | None = None,
 ) -> Path:
@@ -57,6 +62,7 @@ def pretrain(
     Args:
         config: the run; every "auto" in it is resolved and the result written to ``config.json``.
         run_dir: where to; by default ``runs/`` with a name made of the configuration.
+        policies: of the configuration's ``players``, by their games.
         console: where progress is told; by default standard error.
         command: the command line to note in ``config.json`` and ``attempts.json``; by default this
             process's.
@@ -73,7 +79,7 @@ def pretrain(
     console = console or make_console()
     run_dir = run_dir or default_run_dir(config)
     with use_threads(config.num_threads):
-        split = load_images(config, console.print)
+        split = load_images(config, console.print, policies)
         setting = Setting(config, split)
         encoder = setting.make_encoder(config.seed)
         report = load_into(encoder, config.weights) if config.weights != "none" else None
@@ -93,6 +99,7 @@ def resume_pretraining(
     run_dir: Path,
     changes: Mapping[str, Any] | None = None,
     *,
+    policies: Mapping[str, PolicyPlay] | None = None,
     console: Console | None = None,
     command: list[str] | None = None,
 ) -> Path:
@@ -102,6 +109,7 @@ def resume_pretraining(
         run_dir: the run.
         changes: options that differ from the run's, of :data:`RESUMABLE`; more ``epochs`` extend a
             run, finished or not, over whose new length the schedule then reaches.
+        policies: of the configuration's ``players``, by their games.
         console: where progress is told; by default standard error.
         command: the command line to note in ``attempts.json``; by default this process's.
 
@@ -129,7 +137,7 @@ def resume_pretraining(
         run.recover()
         checkpoint = newest_checkpoint(run, console.print)
         stack.enter_context(use_threads(config.num_threads))
-        split = load_images(config, console.print)
+        split = load_images(config, console.print, policies)
         if (now := describe(split)) != run.config["data"]:
             raise UserError(
                 f"the images of {config.data} are not those that run {run_dir} learns from: it has"
@@ -272,6 +280,11 @@ class Pretraining:
         about = {
             "data": self.config.data,
             "recipe": self.config.recipe,
+            # What its images were made to look like, for who judges the file away from its run.
+            "colours": self.config.colours,
+            "augment": dataclasses.asdict(self.config.augment),
+            "frames": dataclasses.asdict(self.config.frames),
+            "players": self.config.players,
             "run": str(self.run.path.resolve()),
             "seed": self.config.seed,
             "epoch": self.trainer.epoch,

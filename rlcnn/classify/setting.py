@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,19 +21,32 @@ from rlcnn.classify.trainer import Trainer
 from rlcnn.encoders import Encoder, create_encoder
 from rlcnn.files import plain
 
+if TYPE_CHECKING:
+    from rlcnn.classify.frames import PolicyPlay
+
 CHANNELS = {"auto": None, "grey": 1, "rgb": 3}
 
 
-def load_images(config: PretrainConfig, tell: Callable[[str], None]) -> Split:
+def load_images(
+    config: PretrainConfig,
+    tell: Callable[[str], None],
+    policies: Mapping[str, PolicyPlay] | None = None,
+) -> Split:
     """The images of a configuration, as they are.
 
     Args:
         config: the run.
         tell: told what there is, and of what takes long.
+        policies: those of the configuration's ``players``.
 
     Raises:
         UserError: as :func:`rlcnn.classify.data.load_data`.
     """
+    if len(config.players) != len(policies or {}):
+        raise UserError(
+            f"the configuration names {len(config.players)} players, but {len(policies or {})}"
+            " policies are given: agents.players.load_players makes them"
+        )
     if config.data.startswith(ATARI):
         tell(f"{config.data}: playing, unless kept in {config.data_dir} from an earlier run")
     split = load_data(
@@ -42,6 +55,7 @@ def load_images(config: PretrainConfig, tell: Callable[[str], None]) -> Split:
         seed=config.seed,
         channels=CHANNELS[config.colours],
         frames=config.frames,
+        policies=policies,
     )
     tell(f"{config.data}: {counted(describe(split))}")
     return split

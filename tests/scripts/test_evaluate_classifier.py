@@ -175,6 +175,7 @@ def refused(script: Script, *arguments: object) -> str:
         ("{run} --crops 5", "--crops"),
         ("{run} --size 0", "--size 0 must be at least 1"),
         ("{run} --size 64", "--size 64 does not apply"),
+        ("{run} --seed -1", "--seed -1 must be at least 0"),
         ("{run} --batch-size 0", "--batch-size 0 must be at least 1"),
         ("{run} --resize 20", "hold no crop of 32"),
         ("{run} --data flder:x", 'Did you mean "folder:'),
@@ -246,3 +247,31 @@ def test_the_script_prints_one_line_and_fails(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines() == ['error: "none.safetensors" does not exist.']
+
+
+def test_images_that_one_of_the_networks_learned_from_are_refused(
+    evaluate_classifier: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder without test/ is split by the seed, and so otherwise for each."""
+    images = tmp_path / "images"
+    for name, colour in COLOURS.items():
+        (images / name).mkdir(parents=True)
+        for number in range(5):
+            draw(images / name / f"{number}.png", colour, number, (32, 32))
+    runs = [colour_classifier(tmp_path / f"run{seed}", f"folder:{images}") for seed in (0, 1)]
+    document = read(runs[1] / "config.json")
+    document["pretraining"]["seed"] = 1
+    write_json_atomic(runs[1] / "config.json", document)
+
+    for run in runs:
+        evaluate_classifier(run)
+    told = refused(evaluate_classifier, *runs)
+    assert told.startswith(f'"{runs[1]}" learned from images that --seed 0 holds out of')
+    monkeypatch.chdir(tmp_path)
+    told = refused(evaluate_classifier, runs[0], "--seed", 1, "--data", "folder:images")
+    assert told.startswith(f'"{runs[0]}" learned from')
+    # Of all of them no one says that they were not learned from.
+    evaluate_classifier(*runs, "--part", "all")
+    # As many of each are held out under another seed, too, but others.
+    evaluate_classifier(runs[1], "--resize", 32, "--json", "result.json")
+    assert read(tmp_path / "result.json")["images"] == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -227,3 +228,48 @@ def test_lenet_learns_real_digits(real_data: Path, tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     # The published error after all 20 passes is 0.95%.
     assert summary["test"]["last"]["top1"] > 0.97
+
+
+def test_a_trained_agent_plays_in_place_of_chance(
+    finished: tuple[Path, str],
+    pretrain_encoder: Script,
+    evaluate_classifier: Script,
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    options = [
+        *(*OPTIONS, "--data", "atari:Breakout", "--data-dir", tmp_path, "--frames.obs-size", 44),
+        *("--frames.train-frames", 300, "--frames.test-frames", 100, "--baselines", "off"),
+        *("--frames.max-episode-steps", 60, "--frames.min-entropy", 0.01),
+    ]
+    pretrain_encoder(*options, "--epochs", 1, "--players", finished[0], "--run-dir", run)
+    fingerprint = read(run / "config.json")["data"]["games"]["policies"]["Breakout"]
+    assert len(fingerprint) == 64
+    # The same games are played once more, since those that were kept are gone.
+    kept = list((tmp_path / "atari-frames").iterdir())
+    shutil.rmtree(tmp_path / "atari-frames")
+    pretrain_encoder("--resume", run, "--epochs", 2)
+    assert list((tmp_path / "atari-frames").iterdir()) == kept
+    # And it is judged by what it learned from.
+    evaluate_classifier(run, "--task", "Breakout/player_x", "--json", tmp_path / "result.json")
+    assert list((tmp_path / "atari-frames").iterdir()) == kept
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ("--data atari:Breakout", "--obs-size 44, which --frames.obs-size 84 does not show"),
+        ("--data atari:Pong --frames.obs-size 44", 'unknown game of a policy "Breakout"'),
+        ("--data atari:Breakout --frames.obs-size 44 --frames.protocol sticky", "has the actions"),
+        ("--data mnist", "--players is for atari: data"),
+    ],
+)
+def test_agents_that_cannot_play_are_refused(
+    options: str, said: str, finished: tuple[Path, str], pretrain_encoder: Script, tmp_path: Path
+) -> None:
+    told = refused(
+        *(pretrain_encoder, *OPTIONS, *options.split(), "--players", finished[0]),
+        *("--run-dir", tmp_path / "run"),
+    )
+    assert said in told
+    assert not (tmp_path / "run").exists()

@@ -114,3 +114,17 @@ def test_images_that_differ_in_size_need_one(
     probe_encoder(
         *("--encoder", "lenet", "--data", f"folder:{tmp_path}", "--size", 28, "--methods", "linear")
     )
+
+
+def test_images_that_the_weights_learned_from_are_refused(
+    folder: Path, probe_encoder: Script, tmp_path: Path
+) -> None:
+    weights = tmp_path / "encoder.safetensors"
+    images = folder / "train"
+    about = {"data": f"folder:{images}", "seed": 3}
+    save_encoder(create_encoder("lenet", (1, 32, 32)), weights, about)
+    options = ["--encoder", "lenet", "--data", f"folder:{images}", "--weights", weights]
+    with pytest.raises(UserError, match="learned from images that --seed 0 holds out") as error:
+        probe_encoder(*options)
+    assert "its own seed is 3" in str(error.value)
+    probe_encoder(*options, "--seed", 3, "--methods", "linear")

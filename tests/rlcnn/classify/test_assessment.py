@@ -134,3 +134,11 @@ def test_folders_may_be_named_by_index_or_by_wordnet_number() -> None:
     for names in (("3", "0"), ("n00000003", "n00000007")):
         with pytest.raises(UserError, match="knows no class"):
             class_indices(Task("class", names), CLASSES, "it")
+
+
+def test_numbers_are_no_indices_of_classes_that_are_numbers() -> None:
+    """As of a variable in RAM, of which other games show other values."""
+    values = ("0", "4", "7")
+    assert class_indices(Task("lives", ("4", "7")), values, "it") == [1, 2]
+    with pytest.raises(UserError, match='knows no class "2"'):
+        class_indices(Task("lives", ("0", "2")), values, "it")

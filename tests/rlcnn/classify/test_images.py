@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from picture_files import pictures, refused, write_folder
 from PIL import Image
 
+from envs.errors import UserError
 from rlcnn.classify.images import UNKNOWN, ImageFiles, StoredImages, Task, read_image
 
 TASK = Task("class", ("a", "b", "c"))
@@ -86,3 +88,20 @@ def test_what_is_no_whole_image_is_named(tmp_path: Path) -> None:
         read_image(tmp_path / "empty.png")
     with refused("cannot read", "gone.png", "No such file"):
         read_image(tmp_path / "gone.png")
+
+
+def test_grey_images_of_16_bits_keep_their_upper_ones(tmp_path: Path) -> None:
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    path = tmp_path / "deep.png"
+    Image.fromarray(256 * levels + 77).save(path)
+    for channels in (1, 3):
+        pixels = read_image(path, channels)
+        assert pixels.shape == (channels, 16, 16)
+        assert all(np.array_equal(channel, levels) for channel in pixels)
+
+
+def test_images_of_32_bits_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "wide.tif"
+    Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)).save(path)
+    with pytest.raises(UserError, match=r'wide.tif" has pixels of 32 bits'):
+        read_image(path)

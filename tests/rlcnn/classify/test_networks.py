@@ -150,3 +150,8 @@ def test_a_pickle_bomb_is_refused_and_does_not_explode(
     for name in ("bomb.pth", "bare.pth"):
         refused("holds more than tensors, which is not loaded", name, NAME)
     assert not Path("exploded").exists()
+
+
+def test_a_size_of_ones_own_leaves_the_training_known(run: Path) -> None:
+    """Its seed among it, by which held-out images are told from others."""
+    assert load_network(str(run), resize=40).training["seed"] == 3

@@ -18,6 +18,7 @@ from rlcnn.classify import setting
 from rlcnn.classify.classifier import load_classifier
 from rlcnn.classify.config import AugmentConfig, PretrainConfig
 from rlcnn.classify.frame_options import FrameOptions
+from rlcnn.classify.networks import load_network
 from rlcnn.classify.pretraining import pretrain, resume_pretraining
 from rlcnn.classify.trainer import Trainer
 from rlcnn.runs import RunDirectory
@@ -105,6 +106,16 @@ def test_the_weights_say_where_they_come_from(finished: Path, config: PretrainCo
     assert read_about(finished / "best.safetensors")["accuracy"]["top1"] == max(
         row["test/top1"] for row in rows(finished)
     )
+
+
+def test_a_file_of_weights_is_judged_away_from_its_run_as_in_it(
+    finished: Path, config: PretrainConfig, tmp_path: Path
+) -> None:
+    alone = Path(shutil.copy(finished / "best.safetensors", tmp_path))
+    inside, outside = (load_network(str(path)).training for path in (finished, alone))
+    for name in ("data", "seed", "colours", "augment", "frames"):
+        assert outside[name] == inside[name]
+    assert outside["augment"]["flip"] is True
 
 
 def test_the_weights_are_what_was_judged(finished: Path) -> None:
@@ -324,3 +335,11 @@ def test_an_encoder_learns_from_the_frames_of_a_game(
     # What was played is kept, and known again.
     resume_pretraining(run, {"epochs": 2})
     assert RunDirectory.open(run).config["data"]["games"]["options"]["train_frames"] == 150
+
+
+def test_a_list_of_other_things_in_a_configuration_is_refused() -> None:
+    with refused("option milestones", "must be a list of float, not with 'half'"):
+        PretrainConfig.from_json({"milestones": ["half"]})
+    with refused("option players", "must be a list of str, not with 3"):
+        PretrainConfig.from_json({"players": [3]})
+    assert PretrainConfig.from_json({"milestones": [0, 0.5]}).milestones == (0, 0.5)
