@@ -124,8 +124,9 @@ class Preprocessing(nn.Module):
                 f"not {tuple(observations.shape)}"
             )
         device = observations.device.type
-        # Asked first, since a device without autocast (meta) raises when asked the second.
-        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        # Where shapes alone are computed, asking for autocast raises; torch 2.11 cannot compile
+        # the question whether a device has any.
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else self.scale.dtype
         if self.resize is None and self.shift is None:
             # Reordered last: on CPU faster than casting into the new order in one step.
