@@ -8,6 +8,8 @@ Layout of its directory::
     logs/          what each run printed
     random.json    returns of an agent that acts at random, under the study's protocol
     results.csv    one row for each run, whatever became of it
+    report.html    all of it on one page
+    figures/       its figures, as SVG and PNG
     .lock          held by the one process that goes on with the study
 """
 
@@ -30,10 +32,11 @@ from rich.console import Console
 from agents.arms import directory_name
 from agents.launchers import Job, Launcher, Outcome
 from agents.random_play import random_returns
-from agents.study_cost import Cost, estimate, kind, measure_rates
+from agents.study_cost import known_rates, tell_cost
 from agents.study_display import StudyDisplay
 from agents.study_job import train_or_resume
 from agents.study_plan import WHERE_AND_HOW, StudyPlan, StudyRun, differences, game_name
+from agents.study_report import study_report
 from agents.study_results import (
     FAILURES,
     RESULTS,
@@ -44,10 +47,11 @@ from agents.study_results import (
     results_table,
     write_results,
 )
-from agents.study_verdict import verdicts
 from envs.errors import UserError
 from rlcnn.files import disk_errors, read_json, write_json_atomic
 from rlcnn.progress import make_console
+from rlcnn.report import Films, Report, write_report
+from rlcnn.report.tracked import track_report
 from rlcnn.runs import acquire, provenance
 from rlcnn.stats.scores import RandomAgent
 from rlcnn.stopping import TrainingStopped
@@ -102,6 +106,8 @@ def run_study(
     *,
     retry: bool = False,
     dry_run: bool = False,
+    report_only: bool = False,
+    films: Films = "linked",
     console: Console | None = None,
     command: list[str] | None = None,
 ) -> StudyResults | None:
@@ -113,6 +119,8 @@ def run_study(
         make_launcher: where the runs are done; called once, if there is something to do.
         retry: whether runs that failed are gone on with.
         dry_run: whether to stop when it is told what the study will cost; nothing is written then.
+        report_only: whether to report what there is and do no run.
+        films: how films are in the report.
         console: where progress is told; by default standard error.
         command: the command line to note; by default this process's.
 
@@ -139,12 +147,16 @@ def run_study(
         f" {len(plan.runs)} runs, {plan.total_steps:,} agent steps"
     )
     _tell_what_is_there(results, retry, console)
+    if report_only:
+        if not document:
+            raise UserError(f"{path} holds no study to report on")
+        return report(path, plan, console, films)
     if to_do:
         # What goes on from a checkpoint needs its first weights no more.
         plan.check_builds([run for run, result in to_do if result.steps == 0])
         launcher = make_launcher(len(to_do))
-        rates = _rates(document, [run for run, _ in to_do], launcher, console)
-        _tell_cost(to_do, rates, launcher, console)
+        rates = known_rates(document, [run for run, _ in to_do], launcher, console)
+        tell_cost(to_do, rates, launcher, console)
         if dry_run:
             return None
         with _locked(path):
@@ -153,13 +165,20 @@ def run_study(
     elif dry_run:
         console.print("nothing is left to do")
         return None
-    return report(path, plan, console)
+    return report(path, plan, console, films)
 
 
-def report(path: Path, plan: StudyPlan, console: Console) -> StudyResults:
-    """Tells what a study has shown and writes its table.
+def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked") -> StudyResults:
+    """Tells what a study has shown, finished or not, and writes its table and its page.
 
-    Everything that is to be made of a study's results is made from here.
+    Everything that is to be made of a study's results is made from here. The same results give the
+    same files.
+
+    Args:
+        path: the study's directory.
+        plan: what it compares.
+        console: where it is told.
+        films: how films are in the page.
 
     Raises:
         UserError: a file cannot be read or written.
@@ -172,24 +191,33 @@ def report(path: Path, plan: StudyPlan, console: Console) -> StudyResults:
             _random_returns(path, plan, console),
         )
         table = write_results(path, results.runs)
+        shown = study_report(path, plan, results.runs, results.random_agent, read_json(path / PLAN))
+        page, drawings = write_report(shown, path, films)
     games = [game_name(game) for game in plan.games]
     for line in [
         *results_table(results.runs, games, plan.arm_names),
         *problems(results.runs),
-        *_verdict_lines(results),
+        *_verdict_lines(shown),
     ]:
         console.print(line)
-    console.print(f"table: {table}")
+    console.print(f"table:  {table}")
+    console.print(f"report: {page}")
+    track_report(
+        shown,
+        page,
+        drawings,
+        plan.base.track,
+        project=plan.base.project,
+        group=path.resolve().name,
+    )
     return results
 
 
-def _verdict_lines(results: StudyResults) -> list[str]:
-    try:
-        told, notes = verdicts(results.plan, results.runs, results.random_agent)
-    except UserError as error:
-        return [f"no verdict: {error}"]
-    lines = [line for verdict in told for line in (verdict.sentence, *verdict.notes)]
-    return list(dict.fromkeys([*lines, *notes]))
+def _verdict_lines(shown: Report) -> list[str]:
+    if not shown.verdicts:
+        return [f"no verdict: {shown.no_verdict}"]
+    lines = [line for verdict in shown.verdicts for line in (verdict.sentence, *verdict.notes)]
+    return list(dict.fromkeys([*lines, *shown.notes]))
 
 
 def read_plan(path: Path) -> StudyPlan:
@@ -252,37 +280,6 @@ def _locked(path: Path) -> Any:
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         return acquire(path, "study")
-
-
-def _rates(
-    document: dict[str, Any], runs: Sequence[StudyRun], launcher: Launcher, console: Console
-) -> dict[str, float]:
-    """Of each kind of training its speed, measured now where it was not when the study began."""
-    threads = str(launcher.threads)
-    known: dict[str, float] = dict((document.get("rates") or {}).get(threads, {}))
-    unknown = [run for run in runs if kind(run.config) not in known]
-    if unknown:
-        kinds = len({kind(run.config) for run in unknown})
-        console.print(f"measuring the speed of {kinds} kind{'s' * (kinds != 1)} of training")
-        known |= measure_rates(unknown, launcher)
-    return known
-
-
-def _tell_cost(
-    to_do: Sequence[tuple[StudyRun, RunResult]],
-    rates: dict[str, float],
-    launcher: Launcher,
-    console: Console,
-) -> Cost:
-    told: dict[str, str] = {}
-    for run, _ in to_do:
-        told.setdefault(run.arm, f"{rates[kind(run.config)]:,.0f} steps/s")
-    for arm, rate in told.items():
-        console.print(f"  {arm}: {rate}")
-    left = [max(0, run.config.total_steps - result.steps) for run, result in to_do]
-    cost = estimate([run for run, _ in to_do], left, rates, launcher.workers)
-    console.print(f"to do: {cost}")
-    return cost
 
 
 def _tell_what_is_there(results: Sequence[RunResult], retry: bool, console: Console) -> None:

@@ -11,11 +11,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
 
 from agents.config import TrainConfig
 from agents.launchers import Job, Launcher
 from agents.study_job import measure_rate
 from agents.study_plan import StudyRun
+from agents.study_results import RunResult
 from envs.errors import UserError
 
 
@@ -89,6 +93,48 @@ def estimate(
     for run, steps in zip(runs, steps_left, strict=True):
         heapq.heapreplace(free, free[0] + steps / rates[kind(run.config)])
     return Cost(len(runs), sum(steps_left), max(free) / 3600, workers)
+
+
+def known_rates(
+    document: dict[str, Any], runs: Sequence[StudyRun], launcher: Launcher, console: Console
+) -> dict[str, float]:
+    """Of each kind of training its speed, measured now where it was not when the study began.
+
+    Args:
+        document: what ``study.json`` says, or nothing.
+        runs: what is to be done.
+        launcher: where.
+        console: is told that speeds are measured.
+
+    Raises:
+        UserError: as :func:`measure_rates`.
+    """
+    threads = str(launcher.threads)
+    known: dict[str, float] = dict((document.get("rates") or {}).get(threads, {}))
+    unknown = [run for run in runs if kind(run.config) not in known]
+    if unknown:
+        kinds = len({kind(run.config) for run in unknown})
+        console.print(f"measuring the speed of {kinds} kind{'s' * (kinds != 1)} of training")
+        known |= measure_rates(unknown, launcher)
+    return known
+
+
+def tell_cost(
+    to_do: Sequence[tuple[StudyRun, RunResult]],
+    rates: dict[str, float],
+    launcher: Launcher,
+    console: Console,
+) -> Cost:
+    """Tells, and returns, what the runs still cost, by the speed of each kind of training."""
+    told: dict[str, str] = {}
+    for run, _ in to_do:
+        told.setdefault(run.arm, f"{rates[kind(run.config)]:,.0f} steps/s")
+    for arm, rate in told.items():
+        console.print(f"  {arm}: {rate}")
+    left = [max(0, run.config.total_steps - result.steps) for run, result in to_do]
+    cost = estimate([run for run, _ in to_do], left, rates, launcher.workers)
+    console.print(f"to do: {cost}")
+    return cost
 
 
 def _duration(hours: float) -> str:

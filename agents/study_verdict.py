@@ -2,17 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from agents.study_plan import StudyPlan
 from agents.study_results import RunResult
 from envs.errors import UserError
+from rlcnn.stats.checks import FloatArray
 from rlcnn.stats.scores import RandomAgent, find_game, human_normalise, random_normalise
 from rlcnn.stats.table import Result, tabulate
 from rlcnn.stats.verdict import Verdict, judge
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How returns are normalised: acting at random is 0.
+
+    Attributes:
+        games: by the names that runs give them.
+        human: whether 1 is the human's score; else deviations of the random agent are counted.
+        random_agent: measured in all games.
+    """
+
+    games: tuple[str, ...]
+    human: bool
+    random_agent: RandomAgent
+
+    @classmethod
+    def of(cls, games: Sequence[str], random_agent: RandomAgent) -> Scale:
+        """The human's scale where all games have a human score."""
+        human = False
+        with suppress(UserError):
+            human = all(find_game(game) for game in games)
+        return cls(tuple(games), human, random_agent)
+
+    @property
+    def unit(self) -> str:
+        """What a normalised score is called."""
+        return "human-normalised score" if self.human else "deviations of random play"
+
+    def normalise(self, returns: ArrayLike, games: Sequence[str] | None = None) -> FloatArray:
+        """Normalises returns (..., games).
+
+        Args:
+            returns: mean returns.
+            games: of the last axis; by default all.
+
+        Raises:
+            UserError: they cannot be normalised.
+        """
+        named = self.games if games is None else games
+        if self.human:
+            return human_normalise(returns, named, self.random_agent)
+        return random_normalise(returns, named, self.random_agent)
+
+
+@dataclass(frozen=True)
+class StudyScores:
+    """The normalised scores of a study whose runs have all ended.
+
+    Attributes:
+        scale: they are normalised by.
+        scores: arm -> (runs, games).
+        notes: a line for each thing to know of them.
+    """
+
+    scale: Scale
+    scores: Mapping[str, FloatArray]
+    notes: tuple[str, ...]
 
 
 def control_arm(plan: StudyPlan) -> str:
@@ -21,21 +82,12 @@ def control_arm(plan: StudyPlan) -> str:
     return plan.arm_names[kinds.index("scratch") if "scratch" in kinds else 0]
 
 
-def verdicts(
-    plan: StudyPlan, runs: Sequence[RunResult], random_agent: RandomAgent
-) -> tuple[list[Verdict], list[str]]:
-    """Judges every arm by :func:`control_arm`.
-
-    A run that failed counts with the random agent's mean return. Scores are human-normalised where
-    all games have a human score, else counted in deviations of the random agent's games.
+def study_scores(runs: Sequence[RunResult], random_agent: RandomAgent) -> StudyScores:
+    """Normalises the scores of all runs; one that failed counts with the random agent's mean.
 
     Args:
-        plan: of the study.
         runs: all of them, done or failed.
         random_agent: measured in all games, by the names that ``runs`` give them.
-
-    Returns:
-        The verdicts, and a line for each thing to know of the scores they rest on.
 
     Raises:
         UserError: a run is neither done nor failed, or scores cannot be normalised.
@@ -49,30 +101,34 @@ def verdicts(
         (Result(run.arm, run.game, run.seed, run.score) for run in runs),
         failed_as=random_agent.means,
     )
-    games = table.games
-    human = False
-    with suppress(UserError):
-        human = all(find_game(game) for game in games)
-    unit = "human-normalised score" if human else "deviations of random play"
+    scale = Scale.of(table.games, random_agent)
+    scores = {arm: scale.normalise(array) for arm, array in table.scores.items()}
+    return StudyScores(scale, scores, table.notes)
 
-    def normalise(scores: np.ndarray) -> np.ndarray:
-        if human:
-            return human_normalise(scores, games, random_agent)
-        return random_normalise(scores, games, random_agent)
 
-    scores = {arm: normalise(array) for arm, array in table.scores.items()}
-    limits = [random_agent.limit(game, plan.base.eval_episodes) for game in games]
+def verdicts(plan: StudyPlan, study: StudyScores) -> list[Verdict]:
+    """Judges every arm by :func:`control_arm`.
+
+    Args:
+        plan: of the study.
+        study: its scores.
+
+    Raises:
+        UserError: they cannot be compared.
+    """
+    scale = study.scale
+    episodes = plan.base.eval_episodes
+    limits = [scale.random_agent.limit(game, episodes) for game in scale.games]
     control = control_arm(plan)
     others = [arm for arm in plan.arm_names if arm != control]
-    told = [
+    return [
         judge(
-            scores,
+            study.scores,
             arm,
             control,
-            learned_above=normalise(np.array(limits)),
+            learned_above=scale.normalise(np.array(limits)),
             comparisons=len(others),
-            unit=unit,
+            unit=scale.unit,
         )
         for arm in others
     ]
-    return told, list(table.notes)

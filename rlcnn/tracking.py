@@ -9,11 +9,11 @@ import secrets
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from stable_baselines3.common.logger import KVWriter
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -25,6 +25,7 @@ from rlcnn.files import disk_errors, read_json, write_json_atomic
 from rlcnn.runs import RunDirectory
 
 TrackMode = Literal["disabled", "offline", "online"]
+T = TypeVar("T")
 
 _MODES = ("disabled", "offline", "online")
 _log = logging.getLogger(__name__)
@@ -82,23 +83,103 @@ def make_tracker(
             f"{nearest(mode, _MODES)}"
         )
     trackers: list[Tracker] = [MetricsTracker(run), TensorBoardTracker(run.tb_dir, purge_step)]
+
+    def start(attempt: TrackMode) -> WandbTracker:
+        return WandbTracker(
+            run,
+            attempt,
+            project=project,
+            name=name or run.path.resolve().name,
+            config=run.config if config is None else config,
+        )
+
+    if (tracker := start_or_warn(mode, start)) is not None:
+        trackers.append(tracker)
+    return _TrackerGroup(trackers)
+
+
+def start_or_warn(mode: TrackMode, start: Callable[[TrackMode], T]) -> T | None:
+    """Starts W&B, offline where online cannot be had; what it cannot do is one line of warning.
+
+    Args:
+        mode: what is wanted; nothing is started with "disabled".
+        start: starts it in the mode that it is given, or raises.
+
+    Returns:
+        What ``start`` returned, or None.
+    """
     # Also where online is asked for: what could not be sent is then at least recorded.
     attempts: dict[TrackMode, None] = {} if mode == "disabled" else {mode: None, "offline": None}
     for attempt in attempts:
         try:
-            trackers.append(
-                WandbTracker(
-                    run,
-                    attempt,
-                    project=project,
-                    name=name or run.path.resolve().name,
-                    config=run.config if config is None else config,
-                )
-            )
-            break
+            return start(attempt)
         except Exception as error:
-            _log.warning("Weights & Biases cannot start %s: %s", attempt, _first_line(error))
-    return _TrackerGroup(trackers)
+            _log.warning("Weights & Biases cannot start %s: %s", attempt, first_line(error))
+    return None
+
+
+def start_wandb(
+    directory: Path,
+    mode: TrackMode,
+    *,
+    project: str,
+    name: str,
+    identity: str,
+    config: Mapping[str, Any],
+    labels: Mapping[str, Any],
+    job_type: str | None = None,
+) -> Any:
+    """Starts a W&B run that records into ``wandb/`` of a directory.
+
+    Args:
+        directory: where to.
+        mode: "offline" or "online".
+        project: W&B project.
+        name: display name.
+        identity: the run's id there.
+        config: what is shown as its configuration.
+        labels: a "group" and "tags", or neither.
+        job_type: what kind of run it is, within its group.
+
+    Returns:
+        The run, as ``wandb.init`` gives it.
+
+    Raises:
+        Exception: W&B's own errors, when it cannot start.
+    """
+    import wandb
+
+    # It takes our package `agents` for a library of language models, and advertises Weave.
+    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
+    with _not_interactive():
+        try:
+            return wandb.init(
+                mode=mode,
+                project=project,
+                name=name,
+                id=identity,
+                config=dict(config),
+                group=labels.get("group"),
+                tags=labels.get("tags"),
+                job_type=job_type,
+                dir=str(directory),
+                resume="allow",
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_TIMEOUT_S),
+            )
+        except Exception:
+            # W&B counts a run that did not start as active, and would refuse its id offline.
+            if wandb.run is None:
+                wandb.teardown()
+            raise
+
+
+def wandb_identity(directory: Path) -> dict[str, Any]:
+    """A W&B id and the time it was made at: kept in ``wandb.json`` from the first attempt on."""
+    path = directory / "wandb.json"
+    if not path.exists():
+        write_json_atomic(path, {"id": secrets.token_hex(4), "began": time.time()})
+    return read_json(path)
 
 
 class MetricsTracker(Tracker):
@@ -187,33 +268,17 @@ class WandbTracker(Tracker):
         import wandb
 
         self._wandb = wandb
-        # It takes our package `agents` for a library of language models, and advertises Weave.
-        os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
-        identity = _identity(run)
-        labels = config.get("labels") or {}
+        identity = wandb_identity(run.path)
         self._began = float(identity["began"])
-        with _not_interactive():
-            try:
-                self._run = wandb.init(
-                    mode=mode,
-                    project=project,
-                    name=name,
-                    id=identity["id"],
-                    config={**config, "attempt": run.attempts},
-                    group=labels.get("group"),
-                    tags=labels.get("tags"),
-                    dir=str(run.path),
-                    resume="allow",
-                    reinit="create_new",
-                    settings=wandb.Settings(
-                        silent=True, console="off", init_timeout=_INIT_TIMEOUT_S
-                    ),
-                )
-            except Exception:
-                # W&B counts a run that did not start as active, and would refuse its id offline.
-                if wandb.run is None:
-                    wandb.teardown()
-                raise
+        self._run = start_wandb(
+            run.path,
+            mode,
+            project=project,
+            name=name,
+            identity=identity["id"],
+            config={**config, "attempt": run.attempts},
+            labels=config.get("labels") or {},
+        )
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
         self._row = 0
@@ -247,7 +312,7 @@ class WandbTracker(Tracker):
             yield
         except Exception as error:
             if not self._warned:
-                _log.warning("Weights & Biases misses something: %s", _first_line(error))
+                _log.warning("Weights & Biases misses something: %s", first_line(error))
             self._warned = True
 
 
@@ -302,14 +367,6 @@ class TrackerWriter(KVWriter):
         """Leave the tracker open: who made it closes it."""
 
 
-def _identity(run: RunDirectory) -> dict[str, Any]:
-    """The run's W&B id and the time it began: set by the first attempt, kept in ``wandb.json``."""
-    path = run.path / "wandb.json"
-    if not path.exists():
-        write_json_atomic(path, {"id": secrets.token_hex(4), "began": time.time()})
-    return read_json(path)
-
-
 @contextmanager
 def _not_interactive() -> Iterator[None]:
     """Keep W&B from asking for a key on a terminal that nobody may be watching."""
@@ -322,5 +379,6 @@ def _not_interactive() -> Iterator[None]:
             sys.stdin = terminal
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]

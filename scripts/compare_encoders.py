@@ -19,6 +19,7 @@ from agents.study_plan import StudyPlan, options_of, parse_games
 from envs.errors import UserError
 from rlcnn.devices import resolve_device, resolve_precision
 from rlcnn.progress import make_console
+from rlcnn.report import Films
 
 # Games, arms and seeds say these for each training of a study.
 SaidOtherwise = tyro.conf.Suppress, tyro.conf.Fixed
@@ -47,6 +48,11 @@ class Options(TrainConfig):
     """Go on with runs that failed."""
     dry_run: bool = False
     """Check everything, tell what the study will cost, and stop there."""
+    report_only: bool = False
+    """Make the report anew of what there is, and train nothing."""
+    report_films: Films = "linked"
+    """Films in the report: linked, strips of pictures with a link to each film; embedded, with
+    those of at most 3 MB in the page itself; strips alone, for a page that is to be moved."""
     launcher: Literal["local", "ray"] = "local"
     """Where runs are done: processes of this machine, or a Ray cluster."""
     workers: int = 0
@@ -80,6 +86,8 @@ def main(arguments: list[str]) -> None:
         lambda jobs: make_launcher(options, jobs, console.print),
         retry=options.retry,
         dry_run=options.dry_run,
+        report_only=options.report_only,
+        films=options.report_films,
         console=console,
     )
     if results is not None and not results.whole:

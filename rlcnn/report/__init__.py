@@ -1,0 +1,29 @@
+"""The report of a study: figures, a page that holds them all, and both in Weights & Biases."""
+
+from rlcnn.report.comparison import Comparison, compare
+from rlcnn.report.content import ArmFacts, Film, Levels, Report, RunRow, Transfer
+from rlcnn.report.curves import MeanCurve, RunCurve, mean_curve
+from rlcnn.report.html import Films, render
+from rlcnn.report.plots import draw, file_names
+from rlcnn.report.style import Drawing
+from rlcnn.report.writing import write_report
+
+__all__ = [
+    "ArmFacts",
+    "Comparison",
+    "Drawing",
+    "Film",
+    "Films",
+    "Levels",
+    "MeanCurve",
+    "Report",
+    "RunCurve",
+    "RunRow",
+    "Transfer",
+    "compare",
+    "draw",
+    "file_names",
+    "mean_curve",
+    "render",
+    "write_report",
+]

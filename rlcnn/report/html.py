@@ -1,0 +1,343 @@
+"""The page of a study: one file that holds all it shows, without scripts and without a network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from importlib import resources
+from typing import Literal
+
+from rlcnn.report.content import Film, Report
+from rlcnn.report.markup import (
+    Markup,
+    bullets,
+    data_uri,
+    element,
+    escape,
+    image,
+    join,
+    paragraph,
+)
+from rlcnn.report.plots import file_names
+from rlcnn.report.style import Drawing, Look, looks
+from rlcnn.report.tables import (
+    aggregates_table,
+    arms_table,
+    calibration_cells,
+    calibration_table,
+    facts_table,
+    runs_table,
+    transfer_table,
+    verdicts_table,
+)
+from rlcnn.report.words import number, percent
+from rlcnn.stats import Verdict, coverage_range, load_calibration
+
+Films = Literal["linked", "embedded", "strips"]
+"""How films are in the page: as strips of pictures with a link to each film, with the films
+themselves where they are small enough, or as strips alone."""
+
+LARGEST_FILM = 3_000_000
+"""Bytes of a film that is still embedded."""
+
+_SIDES = {
+    "better": "better",
+    "suggestively better": "better",
+    "worse": "worse",
+    "suggestively worse": "worse",
+}
+
+
+def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "linked") -> str:
+    """The page.
+
+    Args:
+        report: what to show.
+        drawings: the figures, by name, as :func:`rlcnn.report.plots.draw` makes them.
+        films: how films are shown.
+
+    Returns:
+        A whole HTML document. The same arguments give the same text.
+    """
+    look = looks(report.arm_names, report.control)
+    sections = {
+        "curves": ("Learning curves", _curves(report, drawings)),
+        "scores": ("Scores", _scores(report, drawings)),
+        "comparison": ("Comparison", _comparison(report, drawings, look)),
+        "transfer": ("Transfer", _transfer(report, look)),
+        "films": ("Films", _films(report, films)),
+        "arms": ("Arms", arms_table(report, look)),
+        "runs": ("Runs", _runs(report, look)),
+        "intervals": ("How far the intervals can be trusted", _calibration(report)),
+        "repeat": ("To repeat it", _repeat(report)),
+    }
+    shown = {name: parts for name, parts in sections.items() if parts[1]}
+    links = join(element("a", escape(title), href=f"#{name}") for name, (title, _) in shown.items())
+    body = join(
+        [
+            element("header", _head(report)),
+            element("nav", links, aria_label="sections"),
+            *(
+                element("section", join([element("h2", escape(title)), content]), id=name)
+                for name, (title, content) in shown.items()
+            ),
+        ]
+    )
+    style = resources.files("rlcnn.report").joinpath("page.css").read_text()
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # A browser asks the server for an icon where a page has none.
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{escape(report.title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+# -- what stands at the top ------------------------------------------------------------------------
+
+
+def _head(report: Report) -> Markup:
+    states = Counter(run.state for run in report.runs)
+    unfinished = states["begun"] + states["waiting"]
+    told = [f"{states['done']} of {len(report.runs)} runs done"]
+    told += [f"{states['failed']} failed"] * bool(states["failed"])
+    told += [f"{unfinished} not finished"] * bool(unfinished)
+    parts = [element("h1", escape(report.title)), paragraph(", ".join(told), "faint")]
+    if not report.verdicts:
+        missing = [
+            f"{run.game}, {run.arm}, seed {run.seed}: "
+            + ("not begun" if run.state == "waiting" else f"{run.steps:,} steps taken")
+            for run in report.runs
+            if run.state in ("begun", "waiting")
+        ]
+        finding = element("p", escape("No verdict yet"), class_="finding")
+        if not missing:
+            finding = element("p", escape("No verdict"), class_="finding")
+        told_why = paragraph(_sentence(report.no_verdict)) if report.no_verdict else Markup("")
+        parts.append(element("div", join([finding, told_why, bullets(missing)]), class_="verdict"))
+        return join(parts)
+    # What is said of all arms alike is said once.
+    counts = Counter(note for verdict in report.verdicts for note in set(verdict.notes))
+    alike = len(report.verdicts) > 1
+    common = [note for note, count in counts.items() if alike and count == len(report.verdicts)]
+    ordered = [note for note in report.verdicts[0].notes if note in common]
+    parts += [_verdict(verdict, common) for verdict in report.verdicts]
+    notes = [_sentence(note) for note in dict.fromkeys([*report.notes, *ordered])]
+    return join([*parts, bullets(notes)])
+
+
+def _verdict(verdict: Verdict, common: list[str]) -> Markup:
+    finding = f"{verdict.treatment}: {verdict.finding}"
+    own = [_sentence(note) for note in verdict.notes if note not in common]
+    inner = [
+        element("p", escape(finding), class_="finding"),
+        paragraph(verdict.sentence),
+        bullets(own),
+    ]
+    side = _SIDES.get(verdict.finding, "")
+    return element("div", join(inner), class_=f"verdict {side}".rstrip())
+
+
+def _sentence(text: str) -> str:
+    """A note as a sentence; names at its beginning keep their case."""
+    first = text[:1].upper() if text[1:2].isspace() or text[1:2].islower() else text[:1]
+    return f"{first}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+# -- figures ---------------------------------------------------------------------------------------
+
+
+def _figure(drawing: Drawing, caption: str = "") -> Markup:
+    inner = [image(drawing.svg, "image/svg+xml", drawing.alt)]
+    inner += [element("figcaption", escape(caption))] if caption else []
+    return element("figure", join(inner))
+
+
+def _figures(drawings: Mapping[str, Drawing], wanted: str) -> Markup:
+    found = [drawing for name, drawing in drawings.items() if name.startswith(wanted)]
+    if not found:
+        return Markup("")
+    return element("div", join(_figure(drawing) for drawing in found), class_="figures")
+
+
+def _curves(report: Report, drawings: Mapping[str, Drawing]) -> Markup:
+    figures = _figures(drawings, "curve-")
+    if not figures:
+        return Markup("")
+    failed = any(run.state == "failed" for run in report.runs)
+    told = (
+        f"Thick lines: mean over the runs that have ended of {report.curves_of}, with the 95% t"
+        " interval at each step alone. Thin lines: single runs."
+    )
+    if failed:
+        told += " A cross: here a run failed; from there on it counts as acting at random."
+    return join([paragraph(told, "faint"), figures])
+
+
+def _scores(report: Report, drawings: Mapping[str, Drawing]) -> Markup:
+    figures = _figures(drawings, "scores-")
+    if not figures:
+        return Markup("")
+    told = "Each dot is a run: the mean return of its last agent. The bar marks their mean."
+    if any(run.state == "failed" for run in report.runs):
+        told += " A cross: a run that failed, at the random agent's return, which it counts with."
+    return join([paragraph(told, "faint"), figures])
+
+
+def _comparison(
+    report: Report, drawings: Mapping[str, Drawing], look: Mapping[str, Look]
+) -> Markup:
+    if not report.verdicts:
+        return Markup("")
+    confidence = report.verdicts[0].difference.confidence
+    parts = [
+        element("h3", escape(f"Difference to {report.control}")),
+        paragraph(
+            f"In {report.unit}, with the {100 * confidence:.4g}% interval that the verdict follows"
+            " from.",
+            "faint",
+        ),
+        _figures(drawings, "difference"),
+        verdicts_table(report, look),
+    ]
+    if report.comparison is not None:
+        one = len(report.games) == 1
+        parts += [
+            element("h3", escape("Aggregates")),
+            paragraph(
+                "Stratified percentile bootstrap intervals (95%), as rliable draws them. They"
+                " describe, and are too narrow to judge by."
+                + (" Of one game, median and mean are the same." if one else ""),
+                "faint",
+            ),
+            _figures(drawings, "aggregate-"),
+            aggregates_table(report, look),
+            element("h3", escape("Run against run")),
+            element(
+                "div",
+                join(
+                    _figure(drawings[name])
+                    for name in ("improvement", "profile")
+                    if name in drawings
+                ),
+                class_="figures",
+            ),
+        ]
+    return join(parts)
+
+
+def _transfer(report: Report, look: Mapping[str, Look]) -> Markup:
+    if not report.transfer:
+        return Markup("")
+    threshold = "" if report.threshold is None else f" The threshold is {number(report.threshold)}."
+    told = (
+        f"Taylor and Stone's metrics (2009) against {report.control}, in {report.unit}, with 95%"
+        f" intervals of the difference, each alone.{threshold} Runs that do not reach it within the"
+        " budget are censored there: the time saved is that of the restricted means, and the share"
+        " that reached it stands beside it."
+    )
+    return join(
+        [
+            paragraph(told, "faint"),
+            transfer_table(report, look),
+            bullets([_sentence(note) for note in report.transfer_notes]),
+        ]
+    )
+
+
+def _films(report: Report, films: Films) -> Markup:
+    return join(_film(film, films) for film in report.films)
+
+
+def _film(film: Film, films: Films) -> Markup:
+    name = f"{film.game}, {film.arm}"
+    parts = [element("figcaption", join([element("strong", escape(name)), escape(film.caption)]))]
+    if film.strip:
+        alt = f"Pictures of a game of {film.game} as {film.arm} plays it, left to right"
+        strip = element(
+            "div",
+            image(film.strip, "image/png", alt),
+            class_="scroll",
+            tabindex="0",
+            role="region",
+            aria_label=f"film strip of {name}",
+        )
+        parts.append(strip)
+    if film.path is not None and films == "embedded" and film.path.stat().st_size <= LARGEST_FILM:
+        address = data_uri(film.path.read_bytes(), "video/mp4")
+        video = (
+            f'<video controls preload="none" playsinline aria-label="{escape(name)}"'
+            f' src="{address}"></video>'
+        )
+        parts.append(Markup(video))
+    elif film.address and films != "strips":
+        link = element("a", escape("the whole game"), href=film.address)
+        parts.append(element("p", link, class_="faint"))
+    return element("figure", join(parts), class_="film")
+
+
+# -- runs, intervals, command ----------------------------------------------------------------------
+
+
+def _runs(report: Report, look: Mapping[str, Look]) -> Markup:
+    return runs_table(report, look)
+
+
+def _calibration(report: Report) -> Markup:
+    counts = [len(report.runs_of(game, arm)) for game in report.games for arm in report.arm_names]
+    runs, games = min(counts, default=0), len(report.games)
+    covered = coverage_range(runs, games)
+    calibration = load_calibration()
+    parts = [
+        paragraph(
+            "Verdicts follow from a t interval of the difference of the mean scores, stratified by"
+            " game, in which both arms are given the larger of their two variances. What such"
+            f" {100 * calibration.confidence:g}% intervals really cover was measured on"
+            f" {calibration.studies:,} simulated studies of each kind."
+        )
+    ]
+    if covered is None:
+        parts.append(paragraph("No study as small as this one was simulated."))
+        return join(parts)
+    cells = calibration_cells(runs, games)
+    size = f"{cells[0].runs} runs an arm and {cells[0].games} game{'s' * (cells[0].games != 1)}"
+    least, greatest = (percent(share) for share in covered)
+    parts += [
+        paragraph(
+            f"With {size}, the largest size simulated that is no larger than this study, they held"
+            f" the true difference in {least} to {greatest} of the studies, by how scores are"
+            " distributed:"
+        ),
+        calibration_table(cells),
+    ]
+    if any(min(cell.ceiling, 1.0) < calibration.confidence for cell in cells):
+        parts.append(
+            paragraph(
+                "Where runs either stay at nothing or take off, few of them may all happen to end"
+                " alike: no interval about as wide as the spread seen can then cover what it"
+                " promises.",
+                "faint",
+            )
+        )
+    if len(report.verdicts) > 1:
+        parts.append(
+            paragraph(
+                f"This study gives {len(report.verdicts)} verdicts, whose intervals are widened so"
+                " that all hold at once (Bonferroni); what is measured here are single intervals.",
+                "faint",
+            )
+        )
+    return join(parts)
+
+
+def _repeat(report: Report) -> Markup:
+    parts = []
+    if report.command:
+        parts.append(element("pre", element("code", escape(report.command))))
+    if report.facts:
+        parts.append(facts_table(report.facts))
+    return join(parts)
+
+
+__all__ = ["LARGEST_FILM", "Films", "file_names", "render"]

@@ -1,0 +1,130 @@
+"""How the figures of a report look: one colour for an arm everywhere, legible on a phone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito 2008, "Color universal design", without the yellow, which white paper swallows.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
+_CONTROL = "#333333"
+_LINES = ("-", "--", ":", "-.")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+INK, FAINT = "#1a1a1a", "#6b6b6b"
+
+# Inches; a figure as wide as a phone's screen is shown a little larger than it is.
+WIDTH = 4.4
+
+_SETTINGS = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    # Drawn twice, a figure is the same to the bit; shown without its fonts, it looks the same.
+    "svg.hashsalt": "rlcnn",
+    "svg.fonttype": "path",
+}
+
+
+class Look(NamedTuple):
+    """What an arm is drawn with; no two arms share all three."""
+
+    colour: str
+    line: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A finished figure.
+
+    Attributes:
+        name: of its files, without ending.
+        title: in a few words.
+        alt: what it shows, for who cannot see it: the figures in it.
+        svg: the drawing.
+        png: the same in pixels.
+    """
+
+    name: str
+    title: str
+    alt: str
+    svg: bytes
+    png: bytes
+
+
+def looks(arms: Sequence[str], control: str) -> dict[str, Look]:
+    """What each arm is drawn with: the control in dark grey, the others in colours.
+
+    Colours are told apart without red-green vision; where there are more arms than colours, lines
+    and markers differ.
+    """
+    others = [arm for arm in arms if arm != control]
+    given = {control: Look(_CONTROL, "-", "o")}
+    for number, arm in enumerate(others):
+        lap, place = divmod(number, len(_COLOURS))
+        marker = _MARKERS[(number + 1) % len(_MARKERS)]
+        given[arm] = Look(_COLOURS[place], _LINES[lap % len(_LINES)], marker)
+    return {arm: given[arm] for arm in arms}
+
+
+def elided(name: str, most: int) -> str:
+    """``name``, its middle left out where it is longer than ``most`` characters."""
+    if len(name) <= most:
+        return name
+    head = (most - 1) * 2 // 3
+    return f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within it figures are drawn and saved as reports have them."""
+    # Slow to import, and wanted by reports only.
+    import matplotlib
+
+    with matplotlib.rc_context(_SETTINGS):
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure as wide as all, ``height`` inches high."""
+    # Not pyplot, which keeps every figure and may want a display.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def finish(figure: Figure, name: str, title: str, alt: str) -> Drawing:
+    """The figure as SVG and PNG; the same figure gives the same bytes."""
+    files = []
+    for kind in ("svg", "png"):
+        content = io.BytesIO()
+        # A date would make every report another one.
+        metadata = {"Date": None} if kind == "svg" else None
+        figure.savefig(content, format=kind, dpi=200, facecolor="white", metadata=metadata)
+        files.append(content.getvalue())
+    return Drawing(name, title, alt, *files)

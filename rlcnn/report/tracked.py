@@ -1,0 +1,120 @@
+"""A report in Weights & Biases: one run more in its study's group."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rlcnn.files import write_json_atomic
+from rlcnn.report.content import Report, RunRow
+from rlcnn.report.style import Drawing
+from rlcnn.tracking import (
+    TrackMode,
+    first_line,
+    start_or_warn,
+    start_wandb,
+    wandb_identity,
+)
+
+JOB_TYPE = "report"
+_log = logging.getLogger(__name__)
+
+
+def track_report(
+    report: Report,
+    page: Path,
+    drawings: Mapping[str, Drawing],
+    mode: TrackMode,
+    *,
+    project: str,
+    group: str,
+) -> None:
+    """Logs the figures as images, the runs as a table, the films and the page itself.
+
+    The run's id is kept in ``wandb.json`` beside the page, so that reports of one study are one run
+    there. A page that was logged already is not logged again. Whatever W&B cannot do costs one line
+    of warning.
+
+    Args:
+        report: what the page shows.
+        page: ``report.html``, its figures beside it.
+        drawings: the figures.
+        mode: "disabled" does nothing.
+        project: W&B project.
+        group: in which the study's trainings are.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    if mode == "disabled":
+        return
+    directory = page.parent
+    identity = wandb_identity(directory)
+    # A mode may change from offline to online, which is then wanted although nothing else is new.
+    logged = hashlib.sha256(page.read_bytes()).hexdigest() + f" {mode}"
+    if identity.get("logged") == logged:
+        return
+    run = start_or_warn(
+        mode,
+        lambda attempt: start_wandb(
+            directory,
+            attempt,
+            project=project,
+            name=f"report of {group}",
+            identity=identity["id"],
+            config={
+                "games": list(report.games),
+                "arms": report.arm_names,
+                "control": report.control,
+                "command": report.command,
+                **report.facts,
+            },
+            labels={"group": group, "tags": [JOB_TYPE]},
+            job_type=JOB_TYPE,
+        ),
+    )
+    if run is None:
+        return
+    try:
+        # W&B wants a row number that grows, also over the reports of one study.
+        row = int(1000 * (time.time() - float(identity["began"])))
+        run.log(_shown(report, page, drawings), step=row, commit=True)
+        run.summary.update(_summary(report))
+        run.finish()
+    except Exception as error:
+        _log.warning("Weights & Biases misses the report: %s", first_line(error))
+        return
+    write_json_atomic(directory / "wandb.json", {**identity, "logged": logged})
+
+
+def _shown(report: Report, page: Path, drawings: Mapping[str, Drawing]) -> dict[str, Any]:
+    import wandb
+
+    columns = [field.name for field in fields(RunRow)]
+    rows = [[getattr(run, name) for name in columns] for run in report.runs]
+    shown: dict[str, Any] = {
+        f"report/{name}": wandb.Image(str(page.parent / "figures" / f"{name}.png"), caption=d.title)
+        for name, d in drawings.items()
+    }
+    shown["report/runs"] = wandb.Table(columns=columns, data=rows)
+    shown["report/page"] = wandb.Html(page.read_text(), inject=False)
+    for film in report.films:
+        if film.path is not None:
+            shown[f"video/{film.game}/{film.arm}"] = wandb.Video(
+                str(film.path), caption=film.caption, format="mp4"
+            )
+    return shown
+
+
+def _summary(report: Report) -> dict[str, Any]:
+    states = [run.state for run in report.runs]
+    told: dict[str, Any] = {f"runs/{state}": states.count(state) for state in sorted(set(states))}
+    for verdict in report.verdicts:
+        told[f"verdict/{verdict.treatment}"] = verdict.sentence
+        told[f"difference/{verdict.treatment}"] = verdict.difference.point
+    return told

@@ -1,0 +1,56 @@
+"""A report on disk: the page, and its figures beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rlcnn.files import disk_errors, write_atomic
+from rlcnn.report.content import Report
+from rlcnn.report.html import Films, render
+from rlcnn.report.plots import draw, file_names
+from rlcnn.report.style import Drawing
+
+PAGE = "report.html"
+FIGURES = "figures"
+
+
+def write_report(
+    report: Report, directory: Path, films: Films = "linked"
+) -> tuple[Path, dict[str, Drawing]]:
+    """Draws a report's figures and writes them as SVG and PNG, film strips too, and then the page.
+
+    Each file is replaced whole; figures of an earlier report that this one lacks are removed.
+
+    Args:
+        report: what to show.
+        directory: gets ``report.html`` and ``figures/``.
+        films: how films are in the page.
+
+    Returns:
+        The page and the figures.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    drawings = draw(report)
+    files: dict[str, bytes] = {}
+    for name, drawing in drawings.items():
+        files |= {f"{name}.svg": drawing.svg, f"{name}.png": drawing.png}
+    strips = {f"{film.game} {film.arm}": film.strip for film in report.films if film.strip}
+    for name, file in file_names(list(strips)).items():
+        files[f"film-{file}.png"] = strips[name]
+    _replace(directory / FIGURES, files)
+    page = directory / PAGE
+    write_atomic(page, render(report, drawings, films))
+    return page, drawings
+
+
+def _replace(directory: Path, files: Mapping[str, bytes]) -> None:
+    with disk_errors(directory):
+        directory.mkdir(exist_ok=True)
+        for name, content in files.items():
+            write_atomic(directory / name, content)
+        for path in directory.iterdir():
+            if path.suffix in (".svg", ".png") and path.name not in files:
+                path.unlink()

@@ -1,0 +1,311 @@
+"""What the page of a study says, of studies written by hand: whole, unfinished, with failures."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from study_files import COMMAND, RANDOM_RETURNS, STEPS, Ends, make_plan, write_study
+
+from agents.launchers import Launcher
+from agents.study import run_study
+from agents.study_plan import StudyPlan, StudyRun
+from envs.errors import UserError
+from rlcnn.files import write_json_atomic
+from rlcnn.report import Films
+from rlcnn.runs import RunDirectory
+
+RANDOM, HUMAN = float(np.mean(RANDOM_RETURNS)), 14.6
+
+
+def well(run: StudyRun) -> float:
+    """Scratch learns, the other arm half as well; seeds differ."""
+    return (15.0 if run.arm == "scratch" else -5.0) + run.seed
+
+
+def spoilt(run: StudyRun) -> float | str:
+    return "failed" if (run.arm, run.seed) == ("frozen-random", 1) else well(run)
+
+
+def unfinished(run: StudyRun) -> float | str:
+    return {3: "begun", 4: "waiting"}.get(run.seed, well(run))
+
+
+def no_launcher(jobs: int) -> Launcher:
+    raise AssertionError(f"{jobs} runs would be done")
+
+
+def reported(path: Path, plan: StudyPlan, films: Films = "linked", **options: Any) -> str:
+    """Makes the report; the page."""
+    console = Console(file=io.StringIO(), width=200)
+    run_study(plan, path, no_launcher, console=console, films=films, **options)
+    return (path / "report.html").read_text()
+
+
+def text_of(page: str) -> str:
+    """What the page says, without markup and entities of it."""
+    import html
+
+    body = re.sub(r"data:[^\"]*", "", page.partition("<body>")[2])
+    return html.unescape(re.sub(r"<[^>]+>", " ", body))
+
+
+def study(path: Path, ends: Ends, *arms: str, **options: Any) -> tuple[Path, StudyPlan]:
+    plan = make_plan(*arms)
+    return write_study(path / "study", plan, ends, **options), plan
+
+
+def test_a_finished_study_is_reported_anew_without_training(tmp_path: Path) -> None:
+    path, plan = study(tmp_path, well)
+    page = reported(path, plan)
+    figures = {file.name: file.read_bytes() for file in (path / "figures").iterdir()}
+    assert {"curve-Pong.svg", "curve-Pong.png", "difference.svg", "profile.png"} <= set(figures)
+    shutil.rmtree(path / "figures")
+    (path / "report.html").unlink()
+    assert reported(path, plan) == page
+    assert {file.name: file.read_bytes() for file in (path / "figures").iterdir()} == figures
+
+
+def test_the_page_tells_verdict_runs_and_command(tmp_path: Path) -> None:
+    text = text_of(reported(*study(tmp_path, well)))
+    assert "frozen-random: worse" in text
+    # Both arms spread alike, and 20 returns of difference.
+    assert f"difference {-20 / (HUMAN - RANDOM):+.3g} in human-normalised score" in text
+    for seed in range(5):
+        assert re.search(rf"Pong\s+scratch\s+{seed}\s+done\s+{15 + seed}\.0 \(1\.50\)\s+30", text)
+    assert "1,000,000" in text
+    assert "526" in text
+    assert "scripts/compare_encoders.py --games Pong --arms scratch 'a b'" in text
+    assert COMMAND[-1] == "a b"
+    assert "rlcnn 0.1.0, torch 2.15" in text
+    # The table of calibration for five runs of one game: ours, Welch's, the percentile bootstrap.
+    assert re.search(r"lognormal, one arm twice the other\s+94\.\d%\s+92\.\d%\s+8\d", text)
+
+
+def test_transfer_is_told_of_normalised_curves(tmp_path: Path) -> None:
+    text = text_of(reported(*study(tmp_path, well)))
+    scale = HUMAN - RANDOM
+    # At the end as the scores; the difference of two arms whose seeds are 0 to 4 apart.
+    gain = -20 / scale
+    row = re.search(r"frozen-random\s+agent steps\s+(\S+ \S+ \S+)\s+(\S+) ", text)
+    assert row
+    assert row[2] == f"{gain:+.2f}".replace("-", "\N{MINUS SIGN}")
+    # Scratch ends above half of the human's score; the other arm does not get there.
+    assert re.search(r"frozen-random\s+agent steps.*?\s0%, 100%\s", text, re.DOTALL)
+    assert "with pretraining" not in text
+
+
+def test_an_unfinished_study_says_what_is_missing_and_gives_no_verdict(tmp_path: Path) -> None:
+    path, plan = study(tmp_path, unfinished)
+    page = reported(path, plan, report_only=True)
+    text = text_of(page)
+    assert "No verdict yet" in text
+    assert "Pong, scratch, seed 3: 500,000 steps taken" in text
+    assert "Pong, frozen-random, seed 4: not begun" in text
+    assert "6 of 10 runs done, 4 not finished" in text
+    assert "better" not in text
+    assert "worse" not in text
+    assert "Learning curves" in text
+    assert not list((path / "figures").glob("aggregate-*"))
+
+
+def test_only_a_report_of_a_study_that_is_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no study to report on"):
+        reported(tmp_path / "nowhere", make_plan(), report_only=True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_failed_run_is_on_the_page_and_in_the_figures_of_it(tmp_path: Path) -> None:
+    path, plan = study(tmp_path, spoilt)
+    page = reported(path, plan)
+    text = text_of(page)
+    assert "9 of 10 runs done, 1 failed" in text
+    assert re.search(r"Pong\s+frozen-random\s+1\s+failed", text)
+    assert "the loss became <NaN> & stayed so" in text
+    assert "<NaN>" not in page
+    assert f"failed and counts with a score of {RANDOM:g}" in text
+    scores = [well(run) if run.seed != 1 else RANDOM for run in plan.runs if run.arm != "scratch"]
+    mean = (np.mean(scores) - 17) / (HUMAN - RANDOM)
+    assert f"difference {mean:+.3g}" in text
+
+
+def test_a_study_in_which_all_failed_has_a_page(tmp_path: Path) -> None:
+    text = text_of(reported(*study(tmp_path, lambda run: "failed")))
+    assert "10 failed" in text
+    assert "No arm learned" in text
+
+
+@pytest.mark.parametrize("evaluations, source", [(10, "evaluations on the way"), (4, "last 100")])
+def test_curves_are_of_evaluations_where_there_are_enough(
+    tmp_path: Path, evaluations: int, source: str
+) -> None:
+    text = text_of(reported(*study(tmp_path, well, evaluations=evaluations)))
+    assert re.search(f"runs that have ended of the {source}", text)
+
+
+def test_two_arms_two_seeds_and_a_game_without_a_human(tmp_path: Path) -> None:
+    plan = make_plan(seeds=2, games=("games:Signals-v0",))
+    path = write_study(tmp_path / "study", plan, well)
+    text = text_of(reported(path, plan))
+    assert "frozen-random: suggestively worse" in text
+    assert "deviations of random play" in text
+    assert "optimality gap" not in text
+    assert "No study as small as this one was simulated" in text
+
+
+def test_films_are_strips_with_a_link_unless_the_page_is_to_be_moved(tmp_path: Path) -> None:
+    path, plan = study(tmp_path, well, film=True)
+    page = reported(path, plan)
+    # The middle one of five: its file's name has a blank nowhere.
+    film = f"runs/Pong--scratch--seed2/videos/{STEPS:012d}.mp4"
+    assert f'href="{film}"' in page
+    assert "the middle one of 5 runs by score (mean return 17.0 over 30 games)" in page
+    assert (path / "figures" / "film-Pong-scratch.png").read_bytes().startswith(b"\x89PNG")
+    assert "<video" not in page
+    moved = reported(path, plan, films="strips")
+    assert ".mp4" not in moved
+    assert moved.count('class="film"') == 2
+    assert reported(path, plan, films="embedded").count("<video") == 2
+
+
+def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:
+    path, plan = study(tmp_path, well, film=True)
+    (path / f"runs/Pong--scratch--seed2/videos/{STEPS:012d}.mp4").write_bytes(b"no film")
+    text = text_of(reported(path, plan))
+    assert "cannot be read" in text
+    assert "frozen-random: worse" in text
+
+
+# -- what weights had cost -------------------------------------------------------------------------
+
+
+def pretrained(path: Path, **about: Any) -> dict[str, Any]:
+    """A pretraining on 1,000 frames of which 100 came twice, and the origin of its weights."""
+    part = {"observations": 500, "games": 3, "duplicates": 50}
+    config = {
+        "pretraining": {"players": []},
+        "data": {"train": {"images": 500}, "games": {"games": {"Pong": {"a": part, "b": part}}}},
+    }
+    with RunDirectory.create(path, config) as run:
+        run.write_summary({"wall_seconds": 600.0})
+    return {
+        "weights": str(path),
+        "file": str(path / "best.safetensors"),
+        "sha256": "a1" * 32,
+        "about": {"data": "atari:Pong", "run": str(path), **about},
+        "origin": None,
+    }
+
+
+def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
+    weights = tmp_path / "<balls>.safetensors"
+    weights.touch()
+    arm = "frozen:<balls>"
+    origin = pretrained(tmp_path / "pretraining")
+    ends = {"scratch": 15.0, arm: 15.0}
+    path, plan = study(
+        tmp_path,
+        lambda run: ends[run.arm] + run.seed,
+        *("scratch", f"frozen:{weights}"),
+        origins={arm: origin},
+    )
+    text = text_of(reported(path, plan))
+    assert "1,100 agent steps, 10 min" in text
+    assert "data atari:Pong" in text
+    assert f"SHA-256 {'a1' * 6}" in text
+    # Alike but for what came before: 1,100 steps later, and 600 seconds.
+    saved = re.findall(rf"{arm}\s+(.*?with pretraining)(.*?)(?=<|frozen|Curves)", text, re.DOTALL)
+    assert len(saved) == 2
+    assert "\N{MINUS SIGN}1,100 [" in saved[0][1]
+    assert "\N{MINUS SIGN}10 min [" in saved[1][1]
+
+
+@pytest.mark.parametrize(
+    "origin, told",
+    [
+        ({"weights": "imagenet", "about": {"data": "ImageNet"}}, "what training on ImageNet took"),
+        ({"weights": "/x/w.pth", "file": "/x/w.pth"}, '"w.pth" does not say how it was made'),
+        (
+            {"weights": "/x/gone", "about": {"run": "/x/gone"}},
+            "the run gone is no longer there to be asked",
+        ),
+    ],
+)
+def test_a_cost_that_is_not_known_is_said_to_be(
+    tmp_path: Path, origin: dict[str, Any], told: str
+) -> None:
+    path, plan = study(
+        tmp_path, well, "scratch", "frozen:imagenet", origins={"frozen:imagenet": origin}
+    )
+    text = text_of(reported(path, plan))
+    assert told in text
+    assert re.search(r"frozen:imagenet\s+steps with pretraining\s+not known", text)
+
+
+def test_an_agents_weights_cost_its_steps_and_all_that_came_before(tmp_path: Path) -> None:
+    from agents.study_pretraining import pretraining_of
+
+    first = pretrained(tmp_path / "pretraining")
+    with RunDirectory.create(tmp_path / "agent", {}) as agent:
+        agent.write_summary({"steps": 2000, "wall_seconds": 50.0})
+    file = agent.checkpoints_dir / "000000001000" / "policy.safetensors"
+    origin = {
+        "weights": str(agent.path),
+        "file": str(file),
+        "about": {"algorithm": "PPO", "step": 1000},
+        "origin": first,
+    }
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        write_json_atomic(run.path / "weights.json", {"origin": origin})
+    before = pretraining_of(run.path)
+    assert before is not None
+    assert (before.steps, before.seconds) == (1000 + 1100, 25.0 + 600.0)
+    assert pretraining_of(agent.path) is None
+
+
+# -- Weights & Biases ------------------------------------------------------------------------------
+
+
+def records(directory: Path) -> list[dict[str, Any]]:
+    """What a W&B directory holds, as W&B's own tool reads it."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(directory)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in answer.splitlines()]
+
+
+def test_a_report_is_one_more_run_of_the_studys_group(tmp_path: Path) -> None:
+    plan = make_plan(track="offline", project="pixels")
+    path = write_study(tmp_path / "a study", plan, well, film=True)
+    reported(path, plan)
+    (directory,) = (path / "wandb").glob("offline-run-*")
+    found = records(directory)
+    run = next(record["run"] for record in found if record["type"] == "run")
+    assert run["run_group"] == "a study"
+    assert run["job_type"] == "report"
+    assert run["project"] == "pixels"
+    (row,) = [record["history"]["item"] for record in found if record["type"] == "history"]
+    for name in ("curve-Pong", "difference", "aggregate-IQM"):
+        assert row[f"report/{name}._type"] == "image-file"
+        kept = directory / "files" / row[f"report/{name}.path"]
+        assert kept.read_bytes() == (path / "figures" / f"{name}.png").read_bytes()
+    assert row["video/Pong/scratch._type"] == "video-file"
+    assert row["report/runs._type"] == "table-file"
+    table = json.loads((directory / "files" / row["report/runs.path"]).read_text())
+    assert len(table["data"]) == 10
+
+    # The same page is not logged twice; another one goes to the same run.
+    reported(path, plan)
+    assert len(list((path / "wandb").glob("offline-run-*"))) == 1
+    reported(path, plan, films="strips")
+    directories = list((path / "wandb").glob("offline-run-*"))
+    assert len(directories) == 2
+    assert len({name.name.rpartition("-")[2] for name in directories}) == 1

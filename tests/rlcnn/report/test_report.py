@@ -1,0 +1,239 @@
+"""A report of what is given by hand: figures, numbers and page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.errors import UserError
+from rlcnn.report import (
+    ArmFacts,
+    Drawing,
+    Film,
+    Levels,
+    Report,
+    RunCurve,
+    RunRow,
+    compare,
+    draw,
+    file_names,
+    render,
+    write_report,
+)
+from rlcnn.stats import AGGREGATES, interval_estimates, judge
+
+ARMS = ("scratch", "frozen:<b>balls</b>&more")
+GAMES = ("Pong", "Break out/2")
+RNG = np.random.default_rng(0)
+SCORES = {arm: place + RNG.normal(0, 0.1, (5, 2)) for place, arm in enumerate(ARMS)}
+
+
+def make_report() -> Report:
+    runs = tuple(
+        RunRow(game, arm, seed, "done", SCORES[arm][seed, place], 1.0, 30, 1000, 60.0, 17.0)
+        for seed in range(5)
+        for place, game in enumerate(GAMES)
+        for arm in ARMS
+    )
+    steps = np.array([250.0, 500.0, 750.0, 1000.0])
+    return Report(
+        title="Pong & more",
+        games=GAMES,
+        arms=tuple(ArmFacts(arm, "nature", "learned") for arm in ARMS),
+        control=ARMS[0],
+        runs=runs,
+        verdicts=(judge(SCORES, ARMS[1], ARMS[0]),),
+        unit="human-normalised score",
+        comparison=compare(SCORES, ARMS[0], human=True, reps=50),
+        curves={
+            game: {
+                arm: tuple(RunCurve(s, steps, SCORES[arm][s, 0] * steps / 1000) for s in range(5))
+                for arm in ARMS
+            }
+            for game in GAMES
+        },
+        curves_of="the evaluations on the way",
+        levels={"Pong": Levels(0.0, 1.0), "Break out/2": Levels(0.0, 1e6)},
+        facts={"began": "once <upon> a time"},
+        command="scripts/compare_encoders.py --arms 'a<b'",
+    )
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return make_report()
+
+
+@pytest.fixture(scope="module")
+def drawings(report: Report) -> Mapping[str, Drawing]:
+    return draw(report)
+
+
+class Page(HTMLParser):
+    """The elements of a page, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_every_figure_is_drawn_as_svg_and_png_with_a_text_for_it(
+    drawings: Mapping[str, Drawing],
+) -> None:
+    assert set(drawings) == {
+        *("curve-Pong", "curve-Break-out-2", "scores-Pong", "scores-Break-out-2"),
+        *("difference", "improvement", "profile", "aggregate-IQM", "aggregate-mean"),
+        *("aggregate-median", "aggregate-optimality-gap"),
+    }
+    for drawing in drawings.values():
+        assert drawing.svg.lstrip().startswith(b"<?xml")
+        assert drawing.png.startswith(b"\x89PNG")
+        assert all(arm in drawing.alt for arm in ARMS[1:])
+
+
+def test_the_same_report_is_the_same_to_the_byte(
+    report: Report, drawings: Mapping[str, Drawing]
+) -> None:
+    again = draw(make_report())
+    assert again == drawings
+    assert render(make_report(), again) == render(report, drawings)
+
+
+def test_aggregates_are_those_of_the_statistics(
+    report: Report, drawings: Mapping[str, Drawing]
+) -> None:
+    page = Page(render(report, drawings)).text
+    for name, aggregate in AGGREGATES.items():
+        for arm, estimate in interval_estimates(SCORES, aggregate, reps=50).items():
+            # Between 0 and 2 all of them, so that they are written with two decimals.
+            told = f"{estimate.point:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+            assert told.replace("-", "\N{MINUS SIGN}") in page, (name, arm)
+
+
+def test_the_optimality_gap_is_told_on_the_humans_scale_only() -> None:
+    assert "optimality gap" in compare(SCORES, ARMS[0], human=True, reps=2).aggregates
+    assert "optimality gap" not in compare(SCORES, ARMS[0], human=False, reps=2).aggregates
+
+
+def test_the_verdict_is_the_first_that_a_page_says(
+    report: Report, drawings: Mapping[str, Drawing]
+) -> None:
+    text = Page(render(report, drawings)).text
+    (verdict,) = report.verdicts
+    assert verdict.finding == "better"
+    place = text.index(verdict.sentence)
+    assert text.index("Pong & more") < place < text.index("Learning curves")
+    for note in verdict.notes:
+        assert note[1:] in text
+
+
+def test_a_page_is_whole_in_itself(report: Report, drawings: Mapping[str, Drawing]) -> None:
+    page = Page(render(report, drawings))
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "iframe", "object", "embed", "form"}
+    for tag, attributes in page.elements:
+        for name in ("src", "srcset", "href", "data", "action", "poster"):
+            value = attributes.get(name)
+            if value is not None:
+                assert value.startswith(("data:", "#")), (tag, name, value[:80])
+        assert not any(name.startswith("on") for name in attributes)
+    style = render(report, drawings).partition("<style>")[2].partition("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    images = page.all("img")
+    assert len(images) == len(drawings)
+    assert all(image["alt"] for image in images)
+    identifiers = [a["id"] for _, a in page.elements if "id" in a]
+    assert {f"#{name}" for name in identifiers} == {a["href"] for a in page.all("a")}
+
+
+def test_names_and_reasons_are_data(report: Report, drawings: Mapping[str, Drawing]) -> None:
+    first, *others = report.runs
+    failed = replace(first, state="failed", score=None, reason='<script>alert("1")</script>')
+    html = render(replace(report, runs=(failed, *others)), drawings)
+    page = Page(html)
+    assert not page.all("b")
+    assert not page.all("script")
+    assert failed.reason in page.text
+    assert ARMS[1] in page.text
+    assert "once <upon> a time" in page.text
+    assert report.command in page.text
+
+
+def test_an_empty_study_has_a_page(report: Report) -> None:
+    waiting = tuple(replace(run, state="waiting", score=None) for run in report.runs)
+    empty = Report(
+        title="Pong",
+        games=GAMES,
+        arms=report.arms,
+        control=ARMS[0],
+        runs=waiting,
+        no_verdict="there is no verdict before all is done",
+    )
+    assert draw(empty) == {}
+    page = Page(render(empty, {}))
+    assert "No verdict yet" in page.text
+    assert "There is no verdict before all is done." in page.text
+    assert "0 of 20 runs done, 20 not finished" in page.text
+
+
+def test_films_are_linked_or_embedded_or_left_out(report: Report, tmp_path: Path) -> None:
+    path = tmp_path / "1.mp4"
+    path.write_bytes(b"a film")
+    film = Film("Pong", "scratch", "seed 1", b"\x89PNG", path, "runs/x/videos/1 & 2.mp4")
+    filmed = replace(report, films=(film,))
+    linked, embedded, strips = (
+        Page(render(filmed, {}, films))
+        for films in ("linked", "embedded", "strips")  # type: ignore[arg-type]
+    )
+    addresses = [a["href"] for a in linked.all("a") if a["href"] and a["href"][0] != "#"]
+    assert addresses == ["runs/x/videos/1 & 2.mp4"]
+    assert not linked.all("video")
+    (video,) = embedded.all("video")
+    assert video["src"] == "data:video/mp4;base64,YSBmaWxt"
+    assert not strips.all("video")
+    assert all(a["href"] and a["href"][0] == "#" for a in strips.all("a"))
+    for page in (linked, embedded, strips):
+        assert len(page.all("img")) == 1
+
+
+def test_a_report_replaces_the_one_before(report: Report, tmp_path: Path) -> None:
+    page, _ = write_report(report, tmp_path)
+    assert page == tmp_path / "report.html"
+    (tmp_path / "figures" / "notes.txt").touch()
+    fewer = replace(report, comparison=None, films=(Film("Pong", "scratch", "", b"\x89PNG"),))
+    write_report(fewer, tmp_path)
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert "curve-Pong.svg" in names
+    assert "film-Pong-scratch.png" in names
+    assert "notes.txt" in names
+    assert not any(name.startswith(("aggregate-", "profile")) for name in names)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(report: Report, tmp_path: Path) -> None:
+    (tmp_path / "figures").touch()
+    with pytest.raises(UserError, match=r"^cannot write [^\n]+figures"):
+        write_report(replace(report, curves={}, comparison=None), tmp_path)
+
+
+def test_file_names_differ_where_names_do() -> None:
+    names = ["Pong", "pong", "a/b", "a:b", "é", "ALE/Pong-v5"]
+    files = file_names(names)
+    assert len({file.lower() for file in files.values()}) == len(names)
+    assert not any(set(file) & set("/:\\ ") for file in files.values())
