@@ -95,14 +95,14 @@ def _compared(
     others = [arm for arm in plan.arm_names if arm != control]
     rows = transfer_rows(curves.curves, runs, scale, others, control, threshold, pretraining)
     notes = [
-        f"Curves are those above, of {curves.told}",
+        f"Curves are those above, of {curves.told}.",
         "Wall time is taken to be spread evenly over a run's steps; it hangs on what else the"
-        " machine did",
+        " machine did.",
     ]
-    notes += ["A run that failed counts as acting at random from there on"] * any(
+    notes += ["A run that failed counts as acting at random from there on."] * any(
         run.state == "failed" for run in runs
     )
-    notes += [f"{arm}: {note}" for arm, each in pretraining.items() for note in each.notes]
+    notes += [f"{arm}: {note}." for arm, each in pretraining.items() for note in each.notes]
     return {
         "unit": scale.unit,
         "comparison": compare(scores.scores, control, human=scale.human, reps=reps),

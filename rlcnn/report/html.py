@@ -140,9 +140,8 @@ def _verdict(verdict: Verdict, common: list[str]) -> Markup:
 
 
 def _sentence(text: str) -> str:
-    """A note as a sentence; names at its beginning keep their case."""
-    first = text[:1].upper() if text[1:2].isspace() or text[1:2].islower() else text[:1]
-    return f"{first}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
+    """A note as a sentence."""
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 # -- figures ---------------------------------------------------------------------------------------
@@ -241,7 +240,7 @@ def _transfer(report: Report, look: Mapping[str, Look]) -> Markup:
         [
             paragraph(told, "faint"),
             transfer_table(report, look),
-            bullets([_sentence(note) for note in report.transfer_notes]),
+            bullets(report.transfer_notes),
         ]
     )
 

@@ -141,9 +141,14 @@ def _levels(axes: Axes, levels: Levels, reached: Sequence[float]) -> None:
         if level is None:
             continue
         if not low - reach <= level <= high + reach:
-            place = {"x": 0.0, "y": 1.0, "va": "bottom", "transform": axes.transAxes}
-            told = f"{name} {number(level)}, beyond this figure"
-            axes.text(s=told, fontsize=8, color=FAINT, **place)  # type: ignore[arg-type]
+            axes.annotate(
+                f"{name} {number(level)}: beyond this figure",
+                (0.02, 0.98),
+                xycoords="axes fraction",
+                va="top",
+                fontsize=8,
+                color=FAINT,
+            )
             continue
         axes.axhline(level, color=FAINT, linestyle=line, linewidth=1)
         axes.annotate(
