@@ -196,7 +196,7 @@ def _chosen(filmed: list[tuple[RunResult, list[Path]]]) -> tuple[RunResult, Path
 
 
 def _film(path: Path, run: RunResult, film: Path, runs: int) -> Film:
-    caption = f" Seed {run.seed} after {int(film.stem):,} steps"
+    caption = f"Seed {run.seed} after {int(film.stem):,} steps"
     if run.score is not None:
         caption += (
             f", the middle one of {runs} runs by score (mean return {number(run.score)} over"
@@ -208,7 +208,7 @@ def _film(path: Path, run: RunResult, film: Path, runs: int) -> Film:
         with tempfile.TemporaryDirectory() as scratch:
             strip = film_strip(film, Path(scratch) / "strip.png").read_bytes()
     except UserError as error:
-        caption = f" {error}"
+        caption = str(error)
     return Film(run.game, run.arm, caption, strip, film, film.relative_to(path).as_posix())
 
 
@@ -226,7 +226,8 @@ def _facts(plan: StudyPlan, document: Mapping[str, Any]) -> dict[str, str]:
         ),
         "source": commit and f"{commit}{' with changes' if made.get('git_dirty') else ''}",
         "machine": made.get("platform"),
-        "processor": made.get("cpu") and f"{made['cpu']}, {made.get('cores')} cores",
+        "processor": made.get("cpu"),
+        "cores": made.get("cores"),
         "GPUs": ", ".join(made.get("gpus") or ()),
     }
     return {name: str(value) for name, value in facts.items() if value}

@@ -25,6 +25,7 @@ _REASONS = {
     errno.ENOENT: "there is no such directory",
     errno.ENOTDIR: "a part of that path is a file, not a directory",
     errno.EISDIR: "that is a directory",
+    errno.EEXIST: "something of that name is in the way",
     errno.ENAMETOOLONG: "the name is too long",
 }
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
 from typing import Literal
 
 from rlcnn.report.content import Film, Report
+from rlcnn.report.head import head
 from rlcnn.report.markup import (
     Markup,
+    breakable,
     bullets,
     data_uri,
     element,
@@ -31,7 +32,7 @@ from rlcnn.report.tables import (
     verdicts_table,
 )
 from rlcnn.report.words import number, percent
-from rlcnn.stats import Verdict, coverage_range, load_calibration
+from rlcnn.stats import coverage_range, load_calibration
 
 Films = Literal["linked", "embedded", "strips"]
 """How films are in the page: as strips of pictures with a link to each film, with the films
@@ -39,13 +40,6 @@ themselves where they are small enough, or as strips alone."""
 
 LARGEST_FILM = 3_000_000
 """Bytes of a film that is still embedded."""
-
-_SIDES = {
-    "better": "better",
-    "suggestively better": "better",
-    "worse": "worse",
-    "suggestively worse": "worse",
-}
 
 
 def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "linked") -> str:
@@ -67,7 +61,7 @@ def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "link
         "transfer": ("Transfer", _transfer(report, look)),
         "films": ("Films", _films(report, films)),
         "arms": ("Arms", arms_table(report, look)),
-        "runs": ("Runs", _runs(report, look)),
+        "runs": ("Runs", runs_table(report, look)),
         "intervals": ("How far the intervals can be trusted", _calibration(report)),
         "repeat": ("To repeat it", _repeat(report)),
     }
@@ -75,7 +69,7 @@ def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "link
     links = join(element("a", escape(title), href=f"#{name}") for name, (title, _) in shown.items())
     body = join(
         [
-            element("header", _head(report)),
+            element("header", head(report)),
             element("nav", links, aria_label="sections"),
             *(
                 element("section", join([element("h2", escape(title)), content]), id=name)
@@ -92,56 +86,6 @@ def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "link
         f"<title>{escape(report.title)}</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
-
-
-# -- what stands at the top ------------------------------------------------------------------------
-
-
-def _head(report: Report) -> Markup:
-    states = Counter(run.state for run in report.runs)
-    unfinished = states["begun"] + states["waiting"]
-    told = [f"{states['done']} of {len(report.runs)} runs done"]
-    told += [f"{states['failed']} failed"] * bool(states["failed"])
-    told += [f"{unfinished} not finished"] * bool(unfinished)
-    parts = [element("h1", escape(report.title)), paragraph(", ".join(told), "faint")]
-    if not report.verdicts:
-        missing = [
-            f"{run.game}, {run.arm}, seed {run.seed}: "
-            + ("not begun" if run.state == "waiting" else f"{run.steps:,} steps taken")
-            for run in report.runs
-            if run.state in ("begun", "waiting")
-        ]
-        finding = element("p", escape("No verdict yet"), class_="finding")
-        if not missing:
-            finding = element("p", escape("No verdict"), class_="finding")
-        told_why = paragraph(_sentence(report.no_verdict)) if report.no_verdict else Markup("")
-        parts.append(element("div", join([finding, told_why, bullets(missing)]), class_="verdict"))
-        return join(parts)
-    # What is said of all arms alike is said once.
-    counts = Counter(note for verdict in report.verdicts for note in set(verdict.notes))
-    alike = len(report.verdicts) > 1
-    common = [note for note, count in counts.items() if alike and count == len(report.verdicts)]
-    ordered = [note for note in report.verdicts[0].notes if note in common]
-    parts += [_verdict(verdict, common) for verdict in report.verdicts]
-    notes = [_sentence(note) for note in dict.fromkeys([*report.notes, *ordered])]
-    return join([*parts, bullets(notes)])
-
-
-def _verdict(verdict: Verdict, common: list[str]) -> Markup:
-    finding = f"{verdict.treatment}: {verdict.finding}"
-    own = [_sentence(note) for note in verdict.notes if note not in common]
-    inner = [
-        element("p", escape(finding), class_="finding"),
-        paragraph(verdict.sentence),
-        bullets(own),
-    ]
-    side = _SIDES.get(verdict.finding, "")
-    return element("div", join(inner), class_=f"verdict {side}".rstrip())
-
-
-def _sentence(text: str) -> str:
-    """A note as a sentence."""
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 # -- figures ---------------------------------------------------------------------------------------
@@ -166,8 +110,8 @@ def _curves(report: Report, drawings: Mapping[str, Drawing]) -> Markup:
         return Markup("")
     failed = any(run.state == "failed" for run in report.runs)
     told = (
-        f"Thick lines: mean over the runs that have ended of {report.curves_of}, with the 95% t"
-        " interval at each step alone. Thin lines: single runs."
+        f"Returns in {report.curves_of}. Thick lines: the mean over the runs that have ended, with"
+        " its 95% t interval at each step alone. Thin lines: single runs."
     )
     if failed:
         told += " A cross: here a run failed; from there on it counts as acting at random."
@@ -178,7 +122,7 @@ def _scores(report: Report, drawings: Mapping[str, Drawing]) -> Markup:
     figures = _figures(drawings, "scores-")
     if not figures:
         return Markup("")
-    told = "Each dot is a run: the mean return of its last agent. The bar marks their mean."
+    told = "Each dot is a run: the mean return of its last agent. The bar marks the mean of these."
     if any(run.state == "failed" for run in report.runs):
         told += " A cross: a run that failed, at the random agent's return, which it counts with."
     return join([paragraph(told, "faint"), figures])
@@ -246,12 +190,15 @@ def _transfer(report: Report, look: Mapping[str, Look]) -> Markup:
 
 
 def _films(report: Report, films: Films) -> Markup:
-    return join(_film(film, films) for film in report.films)
+    shown = join(_film(film, films) for film in report.films)
+    return element("div", shown, class_="films") if shown else shown
 
 
 def _film(film: Film, films: Films) -> Markup:
     name = f"{film.game}, {film.arm}"
-    parts = [element("figcaption", join([element("strong", escape(name)), escape(film.caption)]))]
+    parts = [
+        element("figcaption", join([element("strong", breakable(name)), escape(film.caption)]))
+    ]
     if film.strip:
         alt = f"Pictures of a game of {film.game} as {film.arm} plays it, left to right"
         strip = element(
@@ -277,10 +224,6 @@ def _film(film: Film, films: Films) -> Markup:
 
 
 # -- runs, intervals, command ----------------------------------------------------------------------
-
-
-def _runs(report: Report, look: Mapping[str, Look]) -> Markup:
-    return runs_table(report, look)
 
 
 def _calibration(report: Report) -> Markup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NewType
@@ -29,6 +30,11 @@ class Column:
 def escape(text: object) -> Markup:
     """Data as it must stand in HTML, also within an attribute."""
     return Markup(html.escape(str(text), quote=True))
+
+
+def breakable(text: str) -> Markup:
+    """:func:`escape`, with places where long names of arms and files may be broken."""
+    return Markup(re.sub(r"([:@/,])(?=[^\s\d])", r"\1<wbr>", escape(text)))
 
 
 def join(parts: Iterable[Markup], between: str = "\n") -> Markup:

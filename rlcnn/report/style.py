@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ INK, FAINT = "#1a1a1a", "#6b6b6b"
 # Inches; a figure as wide as a phone's screen is shown a little larger than it is.
 WIDTH = 4.4
 
-_SETTINGS = {
+_SETTINGS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -120,6 +120,9 @@ def new_figure(height: float) -> Figure:
 
 def finish(figure: Figure, name: str, title: str, alt: str) -> Drawing:
     """The figure as SVG and PNG; the same figure gives the same bytes."""
+    # Laid out once for both: it takes as long as drawing, and so they are the same.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     files = []
     for kind in ("svg", "png"):
         content = io.BytesIO()

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rlcnn.report.content import Report, RunRow, Transfer
-from rlcnn.report.markup import Column, Markup, escape, table
+from rlcnn.report.markup import Column, Markup, breakable, escape, table
 from rlcnn.report.style import Look
-from rlcnn.report.words import counted, duration, interval, number, p_value, percent, signed
+from rlcnn.report.words import (
+    counted,
+    duration,
+    interval,
+    number,
+    p_value,
+    percent,
+    short_count,
+    signed,
+)
 from rlcnn.stats import Difference, TransferMetrics
 from rlcnn.stats.calibration import OURS, WELCH, Cell, load_calibration
 
@@ -21,7 +30,7 @@ _NOTHING = Markup("\N{EN DASH}")
 def arm_cell(name: str, look: Mapping[str, Look]) -> Markup:
     """An arm's name beside its colour."""
     swatch = f'<span class="swatch" style="--arm:{look[name].colour}" aria-hidden="true"></span>'
-    return Markup(f"{swatch}{escape(name)}")
+    return Markup(f"{swatch}{breakable(name)}")
 
 
 def arms_table(report: Report, look: Mapping[str, Look]) -> Markup:
@@ -39,7 +48,7 @@ def arms_table(report: Report, look: Mapping[str, Look]) -> Markup:
                 arm_cell(arm.name, look),
                 escape(arm.encoder),
                 escape(arm.fate),
-                escape(arm.origin) if arm.origin else escape("initial values"),
+                breakable(arm.origin or "initial values"),
                 escape(arm.cost) if arm.cost else _NOTHING,
             ],
             "",
@@ -89,10 +98,7 @@ def aggregates_table(report: Report, look: Mapping[str, Look]) -> Markup:
     for arm in report.comparison.scores:
         estimates = [each[arm] for each in aggregates.values()]
         estimates += [improvement[arm]] if arm in improvement else []
-        cells = [
-            escape(f"{number(float(e.point))} {interval(float(e.low), float(e.high))}")
-            for e in estimates
-        ]
+        cells = [_with_interval(float(e.point), float(e.low), float(e.high)) for e in estimates]
         cells += [_NOTHING] * (arm not in improvement)
         rows.append(([arm_cell(arm, look), *cells], ""))
     return table(columns, rows, "aggregates of each arm")
@@ -134,8 +140,7 @@ def _transfer_cells(row: Transfer) -> list[Markup]:
 def _ratio_cell(metrics: TransferMetrics) -> Markup:
     if metrics.transfer_ratio is None:
         return _NOTHING
-    point, low, high = metrics.transfer_ratio
-    return escape(f"{signed(point)} {interval(low, high, signed)}")
+    return _with_interval(*metrics.transfer_ratio, signed)
 
 
 def difference_cell(
@@ -147,12 +152,19 @@ def difference_cell(
         if not spent or not math.isfinite(value):
             return signed(value)
         sign = "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
-        return sign + (duration(abs(value)) if seconds else counted(abs(value)))
+        return sign + (duration(abs(value)) if seconds else short_count(abs(value)))
 
-    told = written(difference.point)
     if not difference.freedom:
-        return escape(f"{told} (no interval)")
-    return escape(f"{told} {interval(difference.low, difference.high, written)}")
+        return escape(f"{written(difference.point)} (no interval)")
+    return _with_interval(difference.point, difference.low, difference.high, written)
+
+
+def _with_interval(
+    point: float, low: float, high: float, written: Callable[[float], str] = number
+) -> Markup:
+    """A figure and its interval, between which alone a line may end."""
+    reach = f"<span>{escape(interval(low, high, written))}</span>"
+    return Markup(f'<span class="pair">{escape(written(point))} {reach}</span>')
 
 
 def runs_table(report: Report, look: Mapping[str, Look]) -> Markup:
@@ -176,7 +188,9 @@ def runs_table(report: Report, look: Mapping[str, Look]) -> Markup:
             [*_run_cells(run, look), *[escape(run.reason)] * reasons],
             "failed" if run.state == "failed" else "",
         )
-        for run in report.runs
+        for game in report.games
+        for arm in report.arm_names
+        for run in report.runs_of(game, arm)
     ]
     return table(columns, rows, "every run")
 

@@ -101,7 +101,7 @@ def _shown(report: Report, page: Path, drawings: Mapping[str, Drawing]) -> dict[
         f"report/{name}": wandb.Image(str(page.parent / "figures" / f"{name}.png"), caption=d.title)
         for name, d in drawings.items()
     }
-    shown["report/runs"] = wandb.Table(columns=columns, data=rows)
+    shown["report/runs"] = wandb.Table(columns=[*columns], data=rows)
     shown["report/page"] = wandb.Html(page.read_text(), inject=False)
     for film in report.films:
         if film.path is not None:

@@ -52,6 +52,13 @@ def counted(steps: float) -> str:
     return f"{steps:,.0f}"
 
 
+def short_count(steps: float) -> str:
+    """Steps by three digits that count: 1,100, 34.0k, 1.07M."""
+    if steps >= 1e6:
+        return f"{number(steps / 1e6)}M"
+    return f"{number(steps / 1e3)}k" if steps >= 1e4 else counted(steps)
+
+
 def p_value(value: float) -> str:
     """Two digits that count."""
     return f"{value:.2g}" if value >= 1e-4 else f"{value:.0e}"

@@ -76,6 +76,12 @@ class Study:
         return [name for name in self.launchers[-1].done if "seed" in name]
 
 
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take seconds, and other tests look at them."""
+    monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: {})
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     return Study(tmp_path / "a study")

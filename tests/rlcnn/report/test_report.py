@@ -25,6 +25,7 @@ from rlcnn.report import (
     render,
     write_report,
 )
+from rlcnn.report.head import lead
 from rlcnn.stats import AGGREGATES, interval_estimates, judge
 
 ARMS = ("scratch", "frozen:<b>balls</b>&more")
@@ -143,6 +144,24 @@ def test_the_verdict_is_the_first_that_a_page_says(
         assert note[1:] in text
 
 
+def test_several_verdicts_are_first_said_in_one_sentence(report: Report) -> None:
+    (verdict,) = report.verdicts
+    findings = ("worse", "inconclusive", "worse", "suggestively better")
+    arms = ("a", "b", "c", "d")
+    verdicts = tuple(
+        replace(verdict, treatment=arm, finding=finding)  # type: ignore[arg-type]
+        for arm, finding in zip(arms, findings, strict=True)
+    )
+    told = "Against scratch: d may be better; a and c are worse; of b it is not settled."
+    assert lead(verdicts) == told
+    arms_looks = tuple(ArmFacts(arm, "nature", "learned") for arm in ("scratch", *arms))
+    given = replace(report, verdicts=verdicts, arms=arms_looks, comparison=None)
+    text = Page(render(given, {})).text
+    assert text.index(told) < text.index(verdict.sentence)
+    nothing = replace(verdict, finding="no arm learned")
+    assert lead([nothing, *verdicts]).startswith("No arm learned")
+
+
 def test_a_page_is_whole_in_itself(report: Report, drawings: Mapping[str, Drawing]) -> None:
     page = Page(render(report, drawings))
     tags = {tag for tag, _ in page.elements}
@@ -214,22 +233,22 @@ def test_films_are_linked_or_embedded_or_left_out(report: Report, tmp_path: Path
 
 
 def test_a_report_replaces_the_one_before(report: Report, tmp_path: Path) -> None:
-    page, _ = write_report(report, tmp_path)
+    # Of all figures only the differences, and then none.
+    first = replace(report, curves={}, comparison=None, runs=())
+    page, _ = write_report(first, tmp_path)
     assert page == tmp_path / "report.html"
+    assert "difference.svg" in {path.name for path in (tmp_path / "figures").iterdir()}
     (tmp_path / "figures" / "notes.txt").touch()
-    fewer = replace(report, comparison=None, films=(Film("Pong", "scratch", "", b"\x89PNG"),))
-    write_report(fewer, tmp_path)
-    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert "curve-Pong.svg" in names
-    assert "film-Pong-scratch.png" in names
-    assert "notes.txt" in names
-    assert not any(name.startswith(("aggregate-", "profile")) for name in names)
+    film = Film("Pong", "scratch", "", b"\x89PNG")
+    write_report(replace(first, verdicts=(), films=(film,)), tmp_path)
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert names == {"notes.txt", "film-Pong-scratch.png"}
 
 
 def test_a_place_that_cannot_be_written_is_one_line(report: Report, tmp_path: Path) -> None:
     (tmp_path / "figures").touch()
     with pytest.raises(UserError, match=r"^cannot write [^\n]+figures"):
-        write_report(replace(report, curves={}, comparison=None), tmp_path)
+        write_report(replace(report, curves={}, comparison=None, verdicts=(), runs=()), tmp_path)
 
 
 def test_file_names_differ_where_names_do() -> None:

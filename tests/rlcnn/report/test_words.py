@@ -6,7 +6,15 @@ import math
 
 import pytest
 
-from rlcnn.report.words import duration, interval, number, p_value, percent, signed
+from rlcnn.report.words import (
+    duration,
+    interval,
+    number,
+    p_value,
+    percent,
+    short_count,
+    signed,
+)
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -46,5 +54,12 @@ def test_other_figures() -> None:
         "12 min",
         "3.4 h",
         "-42 s",
+    ]
+    assert [short_count(n) for n in (0, 1100, 34_046, 907_019, 1_067_155)] == [
+        "0",
+        "1,100",
+        "34.0k",
+        "907k",
+        "1.07M",
     ]
     assert [p_value(p) for p in (0.0079, 0.10, 2e-7)] == ["0.0079", "0.1", "2e-07"]

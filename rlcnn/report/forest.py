@@ -1,0 +1,97 @@
+"""Figures with a row for each arm: its name and figures above, a point or an interval below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from rlcnn.report.style import FAINT, Drawing, Look, elided, finish, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# What fits side by side above a row, name and figures together.
+_ROW_CHARACTERS = 52
+
+
+class Row(NamedTuple):
+    """An arm's figure.
+
+    Attributes:
+        arm: its name.
+        shown: its figures, in words.
+        point: where it lies.
+        low: end of its interval; not finite where there is none.
+        high: the other end, likewise.
+    """
+
+    arm: str
+    shown: str
+    point: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+
+def forest(
+    rows: Sequence[Row],
+    look: Mapping[str, Look],
+    *,
+    name: str,
+    title: str,
+    label: str,
+    what: str,
+    marked: float | None = None,
+) -> Drawing:
+    """A figure of estimates with their intervals.
+
+    Args:
+        rows: from top to bottom.
+        look: of each arm.
+        name: of the figure's files.
+        title: above it.
+        label: of the axis.
+        what: it shows, for who cannot see it.
+        marked: a value with a line through all rows.
+    """
+    figure, axes = row_figure(rows)
+    if marked is not None:
+        axes.axvline(marked, color=FAINT, linewidth=1.2)
+    for place, row in enumerate(rows):
+        if math.isfinite(row.low) and math.isfinite(row.high):
+            axes.plot([row.low, row.high], [place] * 2, color=look[row.arm].colour, linewidth=2.6)
+        axes.plot(row.point, place, look[row.arm].marker, color=look[row.arm].colour, markersize=8)
+    axes.margins(x=0.08)
+    axes.set_title(title)
+    axes.set_xlabel(label)
+    alt = f"{what}: {'; '.join(f'{row.arm} {row.shown}' for row in rows)}."
+    return finish(figure, name, title, alt)
+
+
+def row_figure(rows: Sequence[Row]) -> tuple[Figure, Axes]:
+    """An empty figure; row ``i`` is at height ``i``.
+
+    Names stand above their rows, where long ones take no room from the plot.
+    """
+    figure = new_figure(0.85 + 0.5 * len(rows))
+    axes = figure.subplots()
+    across = axes.get_yaxis_transform()
+    # On paper of their own, so that no line runs through them.
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    for place, row in enumerate(rows):
+        height = place - 0.26
+        name = elided(row.arm, max(12, _ROW_CHARACTERS - len(row.shown)))
+        axes.text(0, height, name, transform=across, fontsize=9, bbox=paper)
+        axes.text(
+            *(1, height, row.shown),
+            transform=across,
+            fontsize=9,
+            ha="right",
+            color=FAINT,
+            bbox=paper,
+        )
+    axes.set_yticks([])
+    axes.set_ylim(len(rows) - 0.6, -0.85)
+    axes.spines["left"].set_visible(False)
+    return figure, axes
