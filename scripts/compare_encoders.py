@@ -114,8 +114,9 @@ def default_options(arguments: list[str]) -> Options:
 def study_plan(options: Options) -> StudyPlan:
     """The study that the options describe."""
     base = TrainConfig(**{name: getattr(options, name) for name in options_of(TrainConfig())})
-    if base.precision == "auto" and options.launcher == "local":
-        # The same for every run of the study, wherever it is gone on with.
+    if base.precision == "auto" and options.launcher == "local" and options.resume is None:
+        # The same for every run of the study, wherever it is gone on with; one that a cluster began
+        # stays as it was planned, so that its report can be made anywhere.
         base = replace(base, precision=resolve_precision(resolve_device(base.device)))
     if not 0 <= options.seeds <= 1_000_000:
         raise UserError(f"--seeds {options.seeds} must be at least 2 and at most 1000000")
