@@ -19,7 +19,6 @@ from rlcnn.classify.images import UNKNOWN, Episodes, LabelledImages, StoredImage
 from rlcnn.encoders import Encoder, create_encoder, encoder_options
 from rlcnn.encoders.layers import RandomProjection
 from rlcnn.intervals import clustered_interval, paired_interval
-from rlcnn.linear_svm import fit_linear_svms
 from rlcnn.weight_report import LoadReport
 from rlcnn.weights import load_into, read_spec
 
@@ -27,7 +26,7 @@ Method = Literal["svm", "linear"]
 METHODS: tuple[Method, ...] = ("svm", "linear")
 
 # Regularisation is chosen among these.
-_CHOICES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_CHOICES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 # Share of the training images on which that is chosen.
 _HELD_OUT = 0.2
@@ -394,14 +393,17 @@ def _answers(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
 
     scaler = StandardScaler().fit(train)
     train, test = scaler.transform(train), scaler.transform(test)
+    model: Any
     if method == "svm":
-        return [(svm.predict(test), svm.converged) for svm in fit_linear_svms(train, labels, cs)]
+        model = LinearSVC(dual="auto", random_state=0)
+    else:
+        # Each fit starts from the one before, which had a stronger penalty.
+        model = LogisticRegression(max_iter=200, warm_start=True)
     answers: list[tuple[Labels, bool]] = []
-    # Each fit starts from the one before, which had a stronger penalty.
-    model = LogisticRegression(max_iter=200, warm_start=True)
     for c in cs:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
