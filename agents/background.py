@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from threading import Event
 from typing import Generic, TypeVar
 
 import torch
@@ -21,9 +22,16 @@ class Background(Generic[T]):
     Args:
         device: what the functions compute on.
         num_threads: CPU threads that torch may use there; it counts them for each thread apart.
+        awaited_threads: the same from when on nothing goes on outside but waiting for the
+            function; by default as before. What is computed then rounds by who was faster.
     """
 
-    def __init__(self, device: torch.device, num_threads: int) -> None:
+    def __init__(
+        self, device: torch.device, num_threads: int, awaited_threads: int | None = None
+    ) -> None:
+        self._num_threads = num_threads
+        self._awaited_threads = awaited_threads or num_threads
+        self._awaited = Event()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._executor = ThreadPoolExecutor(
             1, "update", initializer=torch.set_num_threads, initargs=(num_threads,)
@@ -44,6 +52,7 @@ class Background(Generic[T]):
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         # Kept until the stream is through with it, too, lest its tensors' memory be given away.
         self._function = function
+        self._awaited.clear()
         self._future = self._executor.submit(self._run, function)
 
     def finish(self) -> T:
@@ -51,11 +60,18 @@ class Background(Generic[T]):
         if self._future is None:
             raise RuntimeError("nothing was started")
         future, self._future = self._future, None
+        self._awaited.set()
         result = future.result()
         if self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
         self._function = None
         return result
+
+    def take_free_threads(self) -> None:
+        """To be called by the function between its parts: what waits for it needs no cores."""
+        wanted = self._awaited_threads if self._awaited.is_set() else self._num_threads
+        if torch.get_num_threads() != wanted:
+            torch.set_num_threads(wanted)
 
     def _run(self, function: Callable[[], T]) -> T:
         with torch.cuda.stream(self._stream) if self._stream is not None else nullcontext():

@@ -161,7 +161,10 @@ class PPO(LearningRateFactors, SB3PPO):
         self._set_up_storage()
         self._background: Background[UpdateReport] | None = None
         if self.overlap:
-            self._background = Background(self.device, max(1, torch.get_num_threads() - 1))
+            threads = torch.get_num_threads()
+            # What float32 learns must not depend on when the rollout beside it was over.
+            awaited = None if self.policy.precision == "fp32" else threads
+            self._background = Background(self.device, max(1, threads - 1), awaited)
 
     def _excluded_save_params(self) -> list[str]:
         # Rebuilt when a saved model is loaded: neither compiled code nor a thread can be pickled.
@@ -360,7 +363,7 @@ class PPO(LearningRateFactors, SB3PPO):
         else:
             self._actor.follow()
             self._begun = self.num_timesteps, self._take_told()
-            self._background.start(update)
+            self._background.start(partial(update, between=self._background.take_free_threads))
         self.rollout_buffer, self._spare_rollout = self._spare_rollout, self.rollout_buffer
 
     @property

@@ -114,15 +114,23 @@ class Learner:
         return self._minibatch_of(rollout).ready(indices)
 
     def update(
-        self, rollout: FrameRollout, orders: list[torch.Tensor], batch_size: int
+        self,
+        rollout: FrameRollout,
+        orders: list[torch.Tensor],
+        batch_size: int,
+        between: Callable[[], object] = lambda: None,
     ) -> UpdateReport:
-        """One epoch for each of ``orders``, int64 (transitions,), or fewer by ``target_kl``."""
+        """One epoch for each of ``orders``, int64 (transitions,), or fewer by ``target_kl``.
+
+        ``between`` is called before each minibatch.
+        """
         minibatch = self._minibatch_of(rollout)
         metrics: list[torch.Tensor] = []
         epochs, stopped = 0, False
         for order in orders:
             epoch_began = len(metrics)
             for indices in order.split(batch_size):
+                between()
                 # A copy: captured code writes to the same place every time.
                 metrics.append(minibatch(indices).clone())
                 if stopped := self._diverged(metrics[-1]):

@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -51,6 +52,60 @@ def paired_interval(differences: npt.ArrayLike, confidence: float = 0.95) -> tup
     half = _quantile(confidence) * math.sqrt(float(added.var()) / len(added))
     centre = float(added.mean())
     return max(-1.0, centre - half), min(1.0, centre + half)
+
+
+def clustered_interval(
+    values: npt.ArrayLike,
+    clusters: npt.ArrayLike,
+    strata: npt.ArrayLike,
+    confidence: float = 0.95,
+) -> tuple[float, float] | None:
+    """Interval of a mean over images that are not independent, as frames of one episode are not.
+
+    What is estimated is the mean over columns of each column's mean over its images. Its variance
+    is the stratified delete-one-cluster jackknife's: in each stratum ``(n - 1) / n`` times the
+    squared deviations of what remains when one of its ``n`` clusters is left out (Rust & Rao 1996,
+    "Variance estimation for complex surveys using replication techniques", section 2.3, with the
+    stratum's own mean). The interval is Student's, with Satterthwaite's (1946) degrees of freedom
+    over the strata.
+
+    Args:
+        values: (images, columns); NaN where there is none.
+        clusters: integers (images,): images of one cluster depend on each other.
+        strata: integers (images,), one for all images of a cluster: of each there are always as
+            many clusters, such as games of each kind.
+        confidence: 0 to 1, exclusive.
+
+    Returns:
+        Lower and upper end; None where a stratum or a column has a single cluster, which tells
+        nothing of how much others would differ.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(values)
+    values, known = values[:, known.any(axis=0)], known[:, known.any(axis=0)]
+    _, first, index = np.unique(clusters, return_index=True, return_inverse=True)
+    sums, counts = np.zeros((2, len(first), values.shape[1]))
+    np.add.at(sums, index, np.where(known, values, 0.0))
+    np.add.at(counts, index, known)
+    if not values.shape[1] or ((counts > 0).sum(axis=0) < 2).any():
+        return None
+    rest = ((sums.sum(axis=0) - sums) / (counts.sum(axis=0) - counts)).mean(axis=1)
+    variance = spread = 0.0
+    own = np.asarray(strata)[first]
+    for stratum in np.unique(own):
+        remaining = rest[own == stratum]
+        n = len(remaining)
+        if n < 2:
+            return None
+        part = (n - 1) / n * float(((remaining - remaining.mean()) ** 2).sum())
+        variance += part
+        spread += part**2 / (n - 1)
+    centre = float((sums.sum(axis=0) / counts.sum(axis=0)).mean())
+    if variance == 0:
+        return centre, centre
+    freedom = variance**2 / spread
+    half = float(special.stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(variance)
+    return centre - half, centre + half
 
 
 def _quantile(confidence: float) -> float:

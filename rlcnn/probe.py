@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,22 +14,25 @@ import numpy.typing as npt
 import torch
 
 from envs.errors import UserError
-from rlcnn.classify.images import UNKNOWN, LabelledImages
+from rlcnn.classify.evaluate import accuracy_interval
+from rlcnn.classify.images import UNKNOWN, Episodes, LabelledImages, StoredImages
 from rlcnn.encoders import Encoder, create_encoder, encoder_options
 from rlcnn.encoders.layers import RandomProjection
-from rlcnn.intervals import paired_interval, wilson_interval
+from rlcnn.intervals import clustered_interval, paired_interval
 from rlcnn.weight_report import LoadReport
 from rlcnn.weights import load_into, read_spec
 
 Method = Literal["svm", "linear"]
 METHODS: tuple[Method, ...] = ("svm", "linear")
 
-# Regularisation is chosen among these: for standardised features of a few hundred dimensions and
-# more, what is best lies well inside.
-_CHOICES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# Regularisation is chosen among these.
+_CHOICES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 # Share of the training images on which that is chosen.
 _HELD_OUT = 0.2
+
+# Up to so many bytes, images that several encoders see are held in memory.
+_HOLD_IN_MEMORY = 2 * 10**9
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -41,11 +46,13 @@ class Fit:
         correct: bool (test images,).
         c: the regularisation that was chosen (scikit-learn's C: less is more of it).
         converged: whether the final fit reached its tolerance.
+        episodes: which test images depend on each other; None where none do.
     """
 
     correct: npt.NDArray[np.bool_]
     c: float
     converged: bool
+    episodes: Episodes | None = None
 
     @property
     def accuracy(self) -> float:
@@ -54,8 +61,8 @@ class Fit:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its 95% interval (Wilson)."""
-        return wilson_interval(int(self.correct.sum()), len(self.correct))
+        """Its :func:`~rlcnn.classify.evaluate.accuracy_interval`."""
+        return accuracy_interval(torch.from_numpy(self.correct), self.episodes)
 
     def to_json(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -87,9 +94,18 @@ class Comparison:
 
     @property
     def gain_interval(self) -> tuple[float, float] | None:
-        """Its 95% interval over test images, paired; what other seeds would give is not in it."""
+        """Its 95% interval over test images, or the games played of which they are frames, paired.
+
+        What other seeds would give is not in it.
+        """
         differences = self._differences()
-        return None if differences is None else paired_interval(differences)
+        if differences is None or self.own is None:
+            return None
+        episodes = self.own.episodes
+        if episodes is None:
+            return paired_interval(differences)
+        found = clustered_interval(differences[:, None], episodes.matches, episodes.games)
+        return found or (-1.0, 1.0)
 
     def _differences(self) -> npt.NDArray[np.float64] | None:
         if self.own is None or not self.random:
@@ -127,6 +143,11 @@ class ProbeImages:
     def column(self) -> int:
         """The place of the task among those of the images."""
         return [task.name for task in self.train.tasks].index(self.task)
+
+    @property
+    def episodes(self) -> Episodes | None:
+        """Which test images depend on each other."""
+        return self.test.episodes and self.test.episodes.at(self.test_indices)
 
     def labels(self, part: Literal["train", "test"]) -> Labels:
         """int64 (images,)."""
@@ -189,6 +210,40 @@ def choose_images(
             " a greater --train-size has more"
         )
     return drawn_images
+
+
+def read_once(
+    images: ProbeImages, look: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> ProbeImages | None:
+    """The chosen images as every encoder is to see them, so that no file is decoded for each anew.
+
+    Args:
+        images: chosen of image files, or of what is held in memory.
+        look: as for :func:`encode`.
+
+    Returns:
+        Those alone, held in memory; None where they would take more than 2 GB of it.
+
+    Raises:
+        UserError: a file cannot be read as an image.
+    """
+    chosen = ((images.train, images.train_indices), (images.test, images.test_indices))
+    see = look or (lambda image: image)
+    shapes = [see(part[indices[0]]).shape for part, indices in chosen]
+    counts = [len(indices) for _, indices in chosen]
+    if sum(map(operator.mul, counts, map(math.prod, shapes))) > _HOLD_IN_MEMORY:
+        return None
+    parts = []
+    for (part, indices), shape in zip(chosen, shapes, strict=True):
+        pixels = torch.empty((len(indices), *shape), dtype=torch.uint8)
+        for place, index in enumerate(indices):
+            pixels[place] = see(part[index])
+        held = StoredImages(pixels, part.labels[indices], part.tasks)
+        held.episodes = part.episodes and part.episodes.at(indices)
+        parts.append(held)
+    train, test = parts
+    rows = [list(range(count)) for count in counts]
+    return ProbeImages(train, test, rows[0], rows[1], images.task)
 
 
 def build_encoder(
@@ -295,6 +350,7 @@ def fit(
     test_labels: Labels,
     *,
     seed: int = 0,
+    episodes: Episodes | None = None,
 ) -> Fit:
     """Fits a linear classifier on standardised features and tests it.
 
@@ -306,7 +362,8 @@ def fit(
         train_labels: (images,), each class at least twice.
         test: likewise.
         test_labels: likewise.
-        seed: of the choice of that fifth, and of the SVM's solver.
+        seed: of the choice of that fifth.
+        episodes: which test images depend on each other.
 
     Raises:
         UserError: the features are not finite.
@@ -318,36 +375,39 @@ def fit(
             raise UserError("the encoder's features are not all finite numbers: nothing fits them")
     counts = np.unique(train_labels, return_counts=True)[1]
     held_out = max(len(counts), round(_HELD_OUT * len(train)))
-    inner = train_test_split(
+    own, other = train_test_split(
         np.arange(len(train)), test_size=held_out, random_state=seed, stratify=train_labels
     )
-    accuracies = [
-        _fitted(method, c, train[inner[0]], train_labels[inner[0]], seed)[0].score(
-            train[inner[1]], train_labels[inner[1]]
-        )
-        for c in _CHOICES
-    ]
+    tried = _answers(method, _CHOICES, train[own], train_labels[own], train[other])
+    accuracies = [(predicted == train_labels[other]).mean() for predicted, _ in tried]
     # argmax takes the first of equal ones.
     best = _CHOICES[int(np.argmax(accuracies))]
-    classifier, converged = _fitted(method, best, train, train_labels, seed)
-    return Fit(classifier.predict(test) == test_labels, best, converged)
+    [(predicted, converged)] = _answers(method, (best,), train, train_labels, test)
+    return Fit(predicted == test_labels, best, converged, episodes)
 
 
-def _fitted(
-    method: Method, c: float, features: Features, labels: Labels, seed: int
-) -> tuple[Any, bool]:
+def _answers(
+    method: Method, cs: Sequence[float], train: Features, labels: Labels, test: Features
+) -> list[tuple[Labels, bool]]:
+    """For each C, the classes of the test images, and whether the fit reached its tolerance."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    model = (
-        LinearSVC(C=c, random_state=seed, dual="auto")
-        if method == "svm"
-        else LogisticRegression(C=c, max_iter=200)
-    )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        classifier = make_pipeline(StandardScaler(), model).fit(features, labels)
-    return classifier, not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+    scaler = StandardScaler().fit(train)
+    train, test = scaler.transform(train), scaler.transform(test)
+    model: Any
+    if method == "svm":
+        model = LinearSVC(dual="auto", random_state=0)
+    else:
+        # Each fit starts from the one before, which had a stronger penalty.
+        model = LogisticRegression(max_iter=200, warm_start=True)
+    answers: list[tuple[Labels, bool]] = []
+    for c in cs:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            model.set_params(C=c).fit(train, labels)
+        converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+        answers.append((model.predict(test), converged))
+    return answers

@@ -48,6 +48,7 @@ __all__ = [
     "RunInUseError",
     "acquire",
     "provenance",
+    "require_vacant",
     "write_atomic",
     "write_json_atomic",
 ]
@@ -94,14 +95,14 @@ class RunDirectory:
                 another process, or the disk is full.
         """
         path = Path(path)
-        _require_vacant(path)
+        require_vacant(path)
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = acquire(path)
         run = cls(path, plain(config), lock)
         try:
             # Another process may have begun here between the look and the lock.
-            _require_vacant(path)
+            require_vacant(path)
             write_json_atomic(path / "config.json", run._config)
             run._make_directories()
         except BaseException:
@@ -430,7 +431,12 @@ def _entries(path: Path) -> list[str]:
     return [name for name in os.listdir(path) if name != _LOCK]
 
 
-def _require_vacant(path: Path) -> None:
+def require_vacant(path: Path) -> None:
+    """Refuses a directory that no run can begin in.
+
+    Raises:
+        UserError: it is a file, or holds something.
+    """
     with disk_errors(path):
         if path.exists() and not path.is_dir():
             raise UserError(f"run directory {path} is a file")

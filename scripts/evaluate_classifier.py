@@ -16,7 +16,7 @@ from rlcnn.classify.assessment import Assessment, assess, check_channels
 from rlcnn.classify.config import MAX_SEED
 from rlcnn.classify.data import check_held_out, load_data
 from rlcnn.classify.frame_options import FrameOptions
-from rlcnn.classify.images import ImageFiles, LabelledImages
+from rlcnn.classify.images import ImageFiles, JoinedImages, LabelledImages
 from rlcnn.classify.label_file import load_labelled_files
 from rlcnn.classify.networks import Network, load_network
 from rlcnn.classify.setting import CHANNELS
@@ -148,6 +148,9 @@ def load_images(options: Options, networks: list[Network]) -> LabelledImages:
     if options.labels is not None and options.data is not None:
         directory = Path(options.data.removeprefix(FOLDER))
         channels = options.channels or (1 if network.channels == 1 else 3)
+        if options.task is None and len(network.tasks) > 1:
+            names = " or ".join(task.name for task in network.tasks)
+            raise UserError(f"the network answers several questions: give --task {names}")
         task = network.tasks[network.task(options.task or network.tasks[0].name)]
         return load_labelled_files(options.labels, directory, task, channels=channels)
     data = options.data or trained.get("data")
@@ -176,34 +179,8 @@ def load_images(options: Options, networks: list[Network]) -> LabelledImages:
     if options.part == "all":
         for images in split:
             check_channels(images.channels, network)
-        return Both(split.train, split.test)
+        return JoinedImages(split)
     return split.train if options.part == "train" else split.test
-
-
-class Both(LabelledImages):
-    """The images to learn from and, after them, those held out."""
-
-    def __init__(self, train: LabelledImages, test: LabelledImages) -> None:
-        import torch
-
-        super().__init__(torch.cat((train.labels, test.labels)), train.tasks)
-        self._train, self._test = train, test
-
-    @property
-    def image_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) of every image; None where they differ in size."""
-        shapes = {self._train.image_shape, self._test.image_shape}
-        return shapes.pop() if len(shapes) == 1 else None
-
-    @property
-    def channels(self) -> int:
-        """Channels of every image."""
-        return self._train.channels
-
-    def __getitem__(self, index: int) -> Any:
-        """One image, uint8 (channels, height, width)."""
-        count = len(self._train)
-        return self._train[index] if index < count else self._test[index - count]
 
 
 def told(assessment: Assessment, options: Options) -> list[str]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agents.cli import parse_options, run_script
+from agents.players import load_players
 from envs.errors import UserError
 from rlcnn.classify.assessment import chosen_task
 from rlcnn.classify.crops import View
-from rlcnn.classify.data import check_held_out, load_data
+from rlcnn.classify.data import ATARI, check_held_out, load_data
 from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.devices import resolve_device
 from rlcnn.encoders import Encoder
@@ -31,10 +34,14 @@ from rlcnn.probe import (
     encode,
     fit,
     random_like,
+    read_once,
 )
 from rlcnn.progress import make_console
 from rlcnn.provenance import provenance
 from rlcnn.weights import read_about, weights_file
+
+Look = Callable[[torch.Tensor], torch.Tensor]
+"""Makes of an image, uint8 (channels, height, width), what an encoder takes."""
 
 NAMES = {"svm": "linear SVM", "linear": "logistic regression"}
 
@@ -63,6 +70,9 @@ class Options:
     """Decode a folder's images to grey (1) or RGB (3); by default grey where all are, else RGB."""
     frames: FrameOptions = field(default_factory=FrameOptions)
     """How games are played for atari: data, and what is asked of their frames."""
+    players: tuple[str, ...] = ()
+    """Run directories of agents that play the games they were trained on, of atari: data; the other
+    games are played at random."""
     task: str | None = None
     """What to ask, of images that have several labels."""
     methods: tuple[Method, ...] = METHODS
@@ -96,6 +106,9 @@ def main(arguments: list[str]) -> None:
         seed=options.seed,
         channels=options.channels,
         frames=options.frames,
+        policies=load_players(
+            options.players, options.frames, seed=options.seed, device=options.device
+        ),
     )
     images = choose_images(
         *split,
@@ -115,11 +128,19 @@ def main(arguments: list[str]) -> None:
             f"{encoder.features_dim:,} features are brought to {options.max_features:,} by a random"
             " projection; --max-features takes more, and an encoder's pooling makes less"
         )
+    look = centre(options.size) if options.size is not None else None
+    if look is not None:
+        with console.status("reading the images"):
+            held = read_once(images, look)
+        if held is not None:
+            images, look = held, None
     own = None
     if options.weights != "none":
-        own = fits("the encoder", encoder, images, options, device, console)
+        own = fits("the encoder", encoder, images, look, options, device, console)
     random = {
-        seed: fits(f"random {seed}", random_like(encoder, seed), images, options, device, console)
+        seed: fits(
+            f"random {seed}", random_like(encoder, seed), images, look, options, device, console
+        )
         for seed in options.random_seeds
     }
     comparisons = {
@@ -158,6 +179,8 @@ def check(options: Options) -> None:
             if not 0 <= seed < 2**31:
                 raise UserError(f"--{name} {seed} must be at least 0 and at most {2**31 - 1}")
     options.frames.check()
+    if options.players and not options.data.startswith(ATARI):
+        raise UserError(f'--players is for atari: data, not "{options.data}"')
     if not options.methods:
         raise UserError(f"--methods takes at least one of {', '.join(METHODS)}")
     if options.weights == "none" and not options.random_seeds:
@@ -179,16 +202,22 @@ def image_shape(images: ProbeImages, options: Options) -> tuple[int, int, int]:
     return shape
 
 
+def centre(size: int) -> Look:
+    """The middle square of an image, brought to a size."""
+    view = View(size, size)
+    return lambda image: view.centre(image)[0]
+
+
 def fits(
     name: str,
     encoder: Encoder,
     images: ProbeImages,
+    look: Look | None,
     options: Options,
     device: str,
     console: Console,
 ) -> dict[Method, Fit]:
     """What each method makes of the features of one encoder."""
-    view = View(options.size, options.size) if options.size else None
     features: dict[str, Features] = {}
     columns = (
         TextColumn("{task.description}"),
@@ -197,7 +226,6 @@ def fits(
         TimeRemainingColumn(),
     )
     count = len(images.train_indices) + len(images.test_indices)
-    look = (lambda image: view.centre(image)[0]) if view else None
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         shown = bar.add_task(f"{name}: encoding", total=count)
         for part in ("train", "test"):
@@ -221,6 +249,7 @@ def fits(
                 features["test"],
                 images.labels("test"),
                 seed=options.seed,
+                episodes=images.episodes,
             )
         if not found[method].converged:
             console.print(f"{name}: {NAMES[method]} did not reach its tolerance")

@@ -10,6 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.builder import build_agent, make_train_env
 from agents.config import TrainConfig
+from agents.heap import keep_freed_memory
 
 # Of DQN, which could be stopped after any step, the fewest that are timed at once.
 _FEWEST_STEPS = 200
@@ -67,7 +68,8 @@ class ModelLearner:
 
 
 def our_agent(config: TrainConfig) -> Learner:
-    """Our agent, as a training of ``config`` would build it."""
+    """Our agent, as a training of ``config`` would build and run it."""
+    keep_freed_memory()
     venv = make_train_env(config)
     try:
         return ModelLearner(build_agent(config, venv), config)

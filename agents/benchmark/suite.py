@@ -34,6 +34,7 @@ from agents.benchmark.timing import (
 )
 from agents.benchmark.workers import Facts, Worker
 from agents.config import Algorithm, TrainConfig
+from agents.heap import keep_freed_memory
 from rlcnn.provenance import provenance
 
 OURS = "ours"
@@ -205,6 +206,7 @@ def _fastest_parts(
     settings: Settings, config: TrainConfig, stack: ExitStack, tell: Tell
 ) -> dict[str, Fastest[Loop]]:
     """The parts of training, each at its fastest, and our environments; open until ``stack`` is."""
+    keep_freed_memory()
     parts = {}
     for name, variants in ceiling_variants(config, settings.compile_ceilings).items():
         tell(f"{config.algo}: the fastest of {len(variants)} ways to run the {name} alone")

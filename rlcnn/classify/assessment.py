@@ -95,9 +95,11 @@ def assess(
             parts.append(answers.unflatten(0, (len(batch), crops)).mean(dim=1))
         on_images(len(batch))
     known = own[labels[indices]]
-    members = [Evaluation(classes, known, torch.cat(parts)) for parts in found]
-    together = mean_probabilities([member.probabilities for member in members])
-    return Assessment(Evaluation(classes, known, together), members, indices, asked.name, crops)
+    episodes = images.episodes and images.episodes.at(indices)
+    members = [Evaluation(classes, known, torch.cat(parts), episodes) for parts in found]
+    mean = mean_probabilities([member.probabilities for member in members])
+    together = Evaluation(classes, known, mean, episodes)
+    return Assessment(together, members, indices, asked.name, crops)
 
 
 def chosen_task(images: LabelledImages, name: str | None) -> Task:

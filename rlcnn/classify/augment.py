@@ -194,9 +194,10 @@ def _offsets(
 def _trivially_augmented(image: torch.Tensor, seed: int) -> torch.Tensor:
     from torchvision.transforms import v2
 
-    # torchvision draws from torch's global generator, which the network's dropout shares.
+    # torchvision draws from torch's generator of the CPU, which the network's dropout shares.
+    # torch.manual_seed would seed those of GPUs as well, which are not put back.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         changed: torch.Tensor = v2.TrivialAugmentWide()(image)
     return changed
 

@@ -13,37 +13,73 @@ import torch
 from torch import nn
 
 from rlcnn.classify.batches import Batches
+from rlcnn.classify.evaluate import held_out_figures, right_by_task
 from rlcnn.classify.images import UNKNOWN, Task
 from rlcnn.classify.optimization import classification_loss
-from rlcnn.classify.trainer import held_out_figures
 from rlcnn.encoders import Encoder
 
 # Adam's own rate; by then the loss on standardised features has settled.
 _RATE, _EPOCHS, _BATCH = 1e-3, 15, 256
 
+# Up to so many bytes, images read from files are held in memory for the epochs of one fit.
+_HOLD_IN_MEMORY = 2 * 10**9
 
-def majority(train: torch.Tensor, test: torch.Tensor, tasks: Sequence[Task]) -> dict[str, float]:
+
+@dataclass(frozen=True)
+class Baseline:
+    """What an accuracy is set beside.
+
+    Attributes:
+        figures: ``test/top1`` and so on, as :func:`rlcnn.classify.evaluate.held_out_figures` names
+            them.
+        right: bool (held-out images, tasks), as :func:`rlcnn.classify.evaluate.right_by_task`.
+    """
+
+    figures: dict[str, float]
+    right: torch.Tensor
+
+
+def fit_baselines(
+    encoder: Encoder,
+    train: Batches,
+    test: Batches,
+    tasks: Sequence[Task],
+    *,
+    seed: int,
+    most: int = 0,
+) -> dict[str, Baseline]:
+    """All of them, by their names; arguments as :func:`linear_on_features`."""
+    return {
+        "majority class": majority(train.labels, test.labels, tasks),
+        "random encoder": linear_on_features(encoder, train, test, tasks, seed, most),
+        "linear on pixels": linear_on_pixels(train, test, tasks, seed, most),
+    }
+
+
+def majority(train: torch.Tensor, test: torch.Tensor, tasks: Sequence[Task]) -> Baseline:
     """Always the most frequent classes of the training images.
 
     Args:
         train: labels int64 (images, tasks).
         test: likewise, of the held-out images.
         tasks: theirs.
-
-    Returns:
-        ``test/top1`` and so on, as :func:`rlcnn.classify.trainer.held_out_figures` names them.
     """
     logits = []
     for column, task in enumerate(tasks):
         known = train[train[:, column] != UNKNOWN, column]
         counts = torch.bincount(known, minlength=len(task.classes)).float()
         logits.append(counts.expand(len(test), -1))
-    return _accuracies(held_out_figures(logits, test, tasks))
+    return _judged(logits, test, tasks)
 
 
 def linear_on_features(
-    encoder: Encoder, train: Batches, test: Batches, tasks: Sequence[Task], seed: int
-) -> dict[str, float]:
+    encoder: Encoder,
+    train: Batches,
+    test: Batches,
+    tasks: Sequence[Task],
+    seed: int,
+    most: int = 0,
+) -> Baseline:
     """A linear classifier on the features of an encoder that stays as it is.
 
     Args:
@@ -51,18 +87,18 @@ def linear_on_features(
         train: to fit on; without augmentation.
         test: held out.
         tasks: their tasks.
-        seed: of the classifier's start and of the order of the images.
+        seed: of the images that are drawn and of their order.
+        most: images to fit on, of each game where there are several; 0 takes all.
     """
     encoder.eval()
-    inputs = (_embedded(encoder, train), _embedded(encoder, test))
-    return _linear(*inputs, tasks, seed)
+    return _linear(lambda *drawn: _embedded(encoder, *drawn), train, test, tasks, seed, most)
 
 
 def linear_on_pixels(
-    train: Batches, test: Batches, tasks: Sequence[Task], seed: int
-) -> dict[str, float]:
+    train: Batches, test: Batches, tasks: Sequence[Task], seed: int, most: int = 0
+) -> Baseline:
     """A linear classifier on the pixels themselves; arguments as :func:`linear_on_features`."""
-    return _linear(_pixels(train), _pixels(test), tasks, seed)
+    return _linear(_pixels, train, test, tasks, seed, most)
 
 
 @dataclass(frozen=True)
@@ -76,49 +112,115 @@ class _Inputs:
         yield from map(self.at, torch.arange(self.count).split(_BATCH))
 
 
-def _pixels(batches: Batches) -> _Inputs:
+def _pixels(batches: Batches, rows: torch.Tensor) -> _Inputs:
+    # As floats they would take four times the memory: never all at once.
+    if batches.from_files:
+        image = batches.at(rows[:1]).images
+        if len(rows) * image.nbytes <= _HOLD_IN_MEMORY:
+            parts = [batches.at(some) for some in rows.split(_BATCH)]
+            images = torch.cat([part.images for part in parts])
+            labels = torch.cat([part.labels for part in parts])
+            return _Inputs(len(rows), lambda i: (images[i].flatten(1).float(), labels[i]))
+
     def at(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = batches.at(index)
-        # As floats they would take four times the memory: never all at once.
+        images, labels = batches.at(rows[index])
         return images.flatten(1).float(), labels
 
-    return _Inputs(len(batches), at)
+    return _Inputs(len(rows), at)
 
 
-def _embedded(encoder: Encoder, batches: Batches) -> _Inputs:
+def _embedded(encoder: Encoder, batches: Batches, rows: torch.Tensor) -> _Inputs:
+    seen = (batches.at(some) for some in rows.split(_BATCH))
     with torch.inference_mode():
-        parts = [(encoder(images).float(), labels) for images, labels in batches.held_out()]
+        parts = [(encoder(images).float(), labels) for images, labels in seen]
         features = torch.cat([part for part, _ in parts])
     # Outside of inference mode, so that a classifier can be fitted to them.
     features, labels = features.clone(), torch.cat([labels for _, labels in parts])
     return _Inputs(len(features), lambda index: (features[index], labels[index]))
 
 
-def _linear(train: _Inputs, test: _Inputs, tasks: Sequence[Task], seed: int) -> dict[str, float]:
-    """Logistic regression by Adam on standardised inputs; its last state is judged."""
+def _linear(
+    inputs: Callable[[Batches, torch.Tensor], _Inputs],
+    train: Batches,
+    test: Batches,
+    tasks: Sequence[Task],
+    seed: int,
+    most: int,
+) -> Baseline:
+    """Fits tasks together that are asked of the same games, and judges all of them."""
+    logits = [torch.zeros(len(test), len(task.classes)) for task in tasks]
+    random = torch.Generator().manual_seed(seed)
+    for games, columns in _fits(train):
+        rows, judged = (_rows(batches, games) for batches in (train, test))
+        order = torch.randperm(len(rows), generator=random)
+        rows = rows[order[: most or None].sort().values]
+        asked = [tasks[column] for column in columns]
+        found = _fit(inputs(train, rows), inputs(test, judged), asked, columns, random)
+        for column, scores in zip(columns, found, strict=True):
+            logits[column][judged] = scores
+    return _judged(logits, test.labels, tasks)
+
+
+def _fits(batches: Batches) -> list[tuple[tuple[int, ...], list[int]]]:
+    """The games of which something is known, and the tasks of which it is, by column.
+
+    Most tasks are one game's own: in a fit over all games, their weights would be computed, and be
+    zero, for each frame of the others.
+    """
+    columns: dict[tuple[int, ...], list[int]] = {}
+    for column in range(batches.labels.shape[1]):
+        known = batches.labels[:, column] != UNKNOWN
+        games = () if batches.episodes is None else tuple(_numbers(batches.episodes.games[known]))
+        columns.setdefault(games, []).append(column)
+    return list(columns.items())
+
+
+def _numbers(games: torch.Tensor) -> list[int]:
+    return games.unique().tolist()
+
+
+def _rows(batches: Batches, games: tuple[int, ...]) -> torch.Tensor:
+    """The images of these games, in their order; all where there are no games."""
+    if batches.episodes is None:
+        return torch.arange(len(batches))
+    return torch.isin(batches.episodes.games, torch.tensor(games)).nonzero()[:, 0]
+
+
+def _fit(
+    train: _Inputs,
+    test: _Inputs,
+    tasks: Sequence[Task],
+    columns: list[int],
+    random: torch.Generator,
+) -> list[torch.Tensor]:
+    """Logistic regression by Adam on standardised inputs: its logits on the test images."""
     mean, scale = _standardisation(train)
+    # What never changes tells nothing, and of games that is much of the screen.
+    changing = scale.nonzero()[:, 0]
+    mean, scale = mean[changing], scale[changing]
     counts = [len(task.classes) for task in tasks]
-    head = nn.Linear(len(mean), sum(counts)).to(mean.device)
+    head = nn.Linear(len(changing), sum(counts)).to(mean.device)
     # At zero every class is as likely: nothing of the result hangs on a start.
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    optimizer = torch.optim.Adam(head.parameters(), lr=_RATE)
-    random = torch.Generator().manual_seed(seed)
+
+    def logits(inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scores: torch.Tensor = head((inputs[:, changing] - mean) * scale)
+        return scores.split(counts, dim=1)
+
+    optimizer = torch.optim.Adam(head.parameters(), lr=_RATE, fused=True)
     for epoch in range(_EPOCHS):
         for group in optimizer.param_groups:
             group["lr"] = _RATE * (1 - epoch / _EPOCHS)
         for index in torch.randperm(train.count, generator=random).split(_BATCH):
             inputs, labels = train.at(index)
-            logits = head((inputs - mean) * scale).split(counts, dim=1)
-            loss = classification_loss(logits, labels)
+            loss = classification_loss(logits(inputs), labels[:, columns])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     with torch.inference_mode():
-        judged = [(head((inputs - mean) * scale).cpu(), labels) for inputs, labels in test.parts()]
-    held_out = torch.cat([logits for logits, _ in judged]).split(counts, dim=1)
-    truth = torch.cat([labels for _, labels in judged]).cpu()
-    return _accuracies(held_out_figures(held_out, truth, tasks))
+        judged = [[scores.cpu() for scores in logits(inputs)] for inputs, _ in test.parts()]
+    return [torch.cat(parts) for parts in zip(*judged, strict=True)]
 
 
 def _standardisation(inputs: _Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,5 +237,10 @@ def _standardisation(inputs: _Inputs) -> tuple[torch.Tensor, torch.Tensor]:
     return mean.float(), scale.float()
 
 
-def _accuracies(figures: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if name != "test/loss"}
+def _judged(
+    logits: Sequence[torch.Tensor], labels: torch.Tensor, tasks: Sequence[Task]
+) -> Baseline:
+    figures = held_out_figures(logits, labels, tasks)
+    # A majority's logits are counts, whose loss says nothing.
+    del figures["test/loss"]
+    return Baseline(figures, right_by_task(logits, labels))

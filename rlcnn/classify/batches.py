@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from envs.errors import UserError
 from rlcnn.classify.augment import Augmentation
-from rlcnn.classify.images import LabelledImages, StoredImages
+from rlcnn.classify.images import Episodes, LabelledImages, StoredImages
 
 # What a seed is for, so that no two uses share their random numbers.
 _ORDER, _AUGMENT = range(2)
@@ -65,6 +65,21 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self._images)
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """int64 (images, tasks), on the CPU."""
+        return self._images.labels
+
+    @property
+    def episodes(self) -> Episodes | None:
+        """Which images depend on each other."""
+        return self._images.episodes
+
+    @property
+    def from_files(self) -> bool:
+        """Whether images are read each time they are asked for."""
+        return self._images.image_shape is None
 
     @property
     def per_epoch(self) -> int:

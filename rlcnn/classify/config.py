@@ -131,6 +131,9 @@ class PretrainConfig:
     baselines: Literal["auto", "on", "off"] = "auto"
     """Whether the accuracy is set beside the majority class, a linear classifier on the features of
     the encoder at random, and one on pixels; auto does so for atari: data."""
+    baseline_images: int = 20_000
+    """Training images that these linear classifiers are fitted on, drawn by the seed, of each game
+    where there are several; 0 takes all."""
     track: Literal["disabled", "offline", "online"] = "offline"
     """Weights & Biases; offline needs no account, and is uploaded by `wandb sync` later."""
     project: str = "rlcnn"
@@ -177,6 +180,7 @@ class PretrainConfig:
         for name in ("checkpoint_every", "num_workers", "num_threads"):
             check_range(name, getattr(self, name), least=0, most=1024)
         check_range("epochs", self.epochs, least=1, most=10**6)
+        check_range("baseline_images", self.baseline_images, least=0, most=10**9)
         check_range("warmup_epochs", self.warmup_epochs, least=0, most=self.epochs)
         check_range("seed", self.seed, least=0, most=MAX_SEED)
         for name in ("learning_rate", "weight_decay", "step_factor"):

@@ -9,29 +9,11 @@ from typing import TYPE_CHECKING, Any
 from envs.errors import UserError, nearest
 from rlcnn.classify.folders import has_parts, load_folder
 from rlcnn.classify.frame_options import FrameOptions
-from rlcnn.classify.images import (
-    UNKNOWN,
-    ImageFiles,
-    LabelledImages,
-    Split,
-    StoredImages,
-    Task,
-)
+from rlcnn.classify.images import Split
 from rlcnn.classify.published import load_cifar10, load_idx
 
 if TYPE_CHECKING:
     from rlcnn.classify.frames import PolicyPlay
-
-__all__ = [
-    "UNKNOWN",
-    "ImageFiles",
-    "LabelledImages",
-    "Split",
-    "StoredImages",
-    "Task",
-    "check_data_name",
-    "load_data",
-]
 
 FOLDER, ATARI = "folder:", "atari:"
 PUBLISHED = ("mnist", "fashion_mnist", "cifar10")

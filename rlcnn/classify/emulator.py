@@ -80,8 +80,7 @@ class AtariGame:
     def reseed(self, seed: int) -> None:
         """Makes the game what it would be if made anew with this seed.
 
-        That spares loading the ROM, which takes as long as 300 steps, where nothing in the
-        emulator is random.
+        That spares loading the ROM where nothing in the emulator is random.
         """
         self._openings = np.random.default_rng(seed)
         if self._sticky:

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from rlcnn.classify.images import UNKNOWN
-from rlcnn.intervals import wilson_interval
+from rlcnn.classify.images import UNKNOWN, Episodes, Task
+from rlcnn.classify.optimization import classification_loss
+from rlcnn.intervals import clustered_interval, wilson_interval
 
 
 def topk_correct(scores: torch.Tensor, labels: torch.Tensor, k: int = 1) -> torch.Tensor:
@@ -33,6 +34,20 @@ def topk_correct(scores: torch.Tensor, labels: torch.Tensor, k: int = 1) -> torc
     return known & (before.sum(dim=1) < k) & ~scores.isnan().any(dim=1)
 
 
+def right_by_task(logits: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """Whether the highest logit is the true class's.
+
+    Args:
+        logits: for each task (images, classes).
+        labels: int64 (images, tasks).
+
+    Returns:
+        bool (images, tasks); False also where a class is not known.
+    """
+    columns = [topk_correct(scores, labels[:, task]) for task, scores in enumerate(logits)]
+    return torch.stack(columns, dim=1)
+
+
 def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, k: int = 1) -> float:
     """Share of the images with a known label that :func:`topk_correct` finds right.
 
@@ -46,6 +61,57 @@ def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, k: int = 1) -> flo
     """
     known = int((labels != UNKNOWN).sum())
     return int(topk_correct(scores, labels, k).sum()) / known if known else float("nan")
+
+
+def held_out_figures(
+    logits: Sequence[torch.Tensor], labels: torch.Tensor, tasks: Sequence[Task]
+) -> dict[str, float]:
+    """Figures of logits on held-out images, as they are logged.
+
+    Args:
+        logits: for each task (images, classes).
+        labels: int64 (images, tasks).
+        tasks: theirs.
+
+    Returns:
+        ``test/loss``, ``test/top1``, ``test/top5`` (means over the tasks that have more than five
+        classes); with several tasks also ``test/top1/TASK``.
+    """
+    figures = {"test/loss": classification_loss(logits, labels).item()}
+    for k in (1, 5):
+        asked = {
+            task: topk_accuracy(logits[column], labels[:, column], k)
+            for column, task in enumerate(tasks)
+            if len(task.classes) > k and (labels[:, column] != UNKNOWN).any()
+        }
+        if asked:
+            figures[f"test/top{k}"] = sum(asked.values()) / len(asked)
+        if len(tasks) > 1:
+            named = {metric(f"test/top{k}", task, tasks): value for task, value in asked.items()}
+            figures.update(named)
+    return figures
+
+
+def metric(name: str, task: Task, tasks: Sequence[Task]) -> str:
+    """What a figure of one task is logged as: by the task's name where there are several."""
+    return f"{name}/{task.name}" if len(tasks) > 1 else name
+
+
+def accuracy_interval(right: torch.Tensor, episodes: Episodes | None = None) -> tuple[float, float]:
+    """The 95% interval of an accuracy: Wilson's, or over games played where images are frames.
+
+    Args:
+        right: bool (images,).
+        episodes: which of them depend on each other.
+
+    Returns:
+        Lower and upper end; 0 and 1 where a game was played once, which tells nothing.
+    """
+    if episodes is None:
+        return wilson_interval(int(right.sum()), len(right))
+    found = clustered_interval(right.double()[:, None], episodes.matches, episodes.games)
+    lower, upper = found or (0.0, 1.0)
+    return max(0.0, lower), min(1.0, upper)
 
 
 def confusion_matrix(predicted: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
@@ -77,11 +143,13 @@ class Evaluation:
         classes: their names, by index.
         labels: int64 (images,), each with a known class.
         probabilities: float32 (images, classes).
+        episodes: which images depend on each other; None where none do.
     """
 
     classes: tuple[str, ...]
     labels: torch.Tensor
     probabilities: torch.Tensor
+    episodes: Episodes | None = None
 
     @property
     def predicted(self) -> torch.Tensor:
@@ -114,12 +182,12 @@ class Evaluation:
         return matrix[occurring][:, occurring]
 
     def figures(self) -> dict[str, float | list[float]]:
-        """``top1`` and ``top5``, each with its 95% interval (Wilson), as JSON values."""
+        """``top1`` and ``top5``, each with its :func:`accuracy_interval`, as JSON values."""
         told: dict[str, float | list[float]] = {}
         for k in self.ks():
-            right = int(topk_correct(self.probabilities, self.labels, k).sum())
-            told[f"top{k}"] = right / len(self.labels)
-            told[f"top{k}_interval"] = list(wilson_interval(right, len(self.labels)))
+            right = topk_correct(self.probabilities, self.labels, k)
+            told[f"top{k}"] = int(right.sum()) / len(right)
+            told[f"top{k}_interval"] = list(accuracy_interval(right, self.episodes))
         return told
 
     def to_json(self) -> dict[str, Any]:

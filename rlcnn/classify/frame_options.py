@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from envs.checks import ObservationColour, check_count, check_observation
-from envs.errors import UserError, nearest
+from envs.checks import ObservationColour, check_observation
+from envs.errors import UserError
 from envs.protocol import get_protocol
+from rlcnn.options import check_choice, check_range, option_name
 
 LabelKind = Literal["ram", "action", "reward", "order", "game"]
 RandomPlay = Literal["random", "sticky-random"]
+
+_LEAST = {"train_frames": 100, "test_frames": 100, "max_episode_steps": 1, "max_classes": 2}
 
 
 @dataclass(frozen=True)
@@ -54,38 +56,24 @@ class FrameOptions:
         Raises:
             UserError: one of them is not; the line names it and what was expected.
         """
-        check_count("train_frames", self.train_frames, 100)
-        check_count("test_frames", self.test_frames, 100)
-        check_one_of("play", self.play, get_args(RandomPlay))
+        for name, least in _LEAST.items():
+            check_range(f"frames.{name}", getattr(self, name), least=least)
+        check_choice("frames.play", self.play, get_args(RandomPlay))
         for label in self.labels:
-            check_one_of("label", label, get_args(LabelKind))
+            check_choice("frames.labels", label, get_args(LabelKind))
         if not self.labels or len(set(self.labels)) < len(self.labels):
-            raise UserError(f"labels must be at least one, and each once, not {list(self.labels)}")
+            given = " ".join(self.labels) or "of none"
+            raise UserError(f"--frames.labels {given} must be at least one, and each once")
         get_protocol(self.protocol)
         check_observation(self.obs, self.obs_size, self.frame_stack)
-        check_count("max_episode_steps", self.max_episode_steps, 1)
-        check_count("max_classes", self.max_classes, 2)
         for name in ("repeat_probability", "min_entropy"):
             value = getattr(self, name)
             if not 0 <= value < 1:
-                raise UserError(f"{name} must be at least 0 and below 1, not {value!r}")
+                option = option_name(f"frames.{name}")
+                raise UserError(f"{option} {value!r} must be at least 0 and below 1")
         for label in ("action", "order"):
             if label in self.labels and self.frame_stack < 2:
                 raise UserError(
-                    f'the label "{label}" needs observations of at least 2 frames, and '
-                    "frame_stack is 1"
+                    f"--frames.labels {label} needs observations of at least 2 frames, and"
+                    f" --frames.frame-stack is {self.frame_stack}"
                 )
-
-
-def check_one_of(what: str, value: str, choices: Iterable[str]) -> None:
-    """Refuses a value that is none of the choices.
-
-    Raises:
-        UserError: it is none of them; the nearest is named.
-    """
-    choices = list(choices)
-    if value not in choices:
-        raise UserError(
-            f'unknown {what} "{value}": expected one of {", ".join(choices)}.'
-            f"{nearest(str(value), choices)}"
-        )

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import ale_py
 import cv2
@@ -21,14 +21,14 @@ from envs.registry import atari_rom
 from rlcnn.classify.collecting import PARTS, GameFrames, Part, collect
 from rlcnn.classify.emulator import minimal_actions
 from rlcnn.classify.frame_cache import cache_path, read_cache, write_cache
-from rlcnn.classify.frame_options import FrameOptions, LabelKind, check_one_of
-from rlcnn.classify.images import UNKNOWN, Split
+from rlcnn.classify.frame_options import FrameOptions, LabelKind
+from rlcnn.classify.images import UNKNOWN, Episodes, Split
 from rlcnn.classify.labels import Labelling, label_names, label_values, shuffle_half
 from rlcnn.classify.playing import Match, Play, Policy, play_by_policy, random_players
 from rlcnn.classify.ram import RAM_VARIABLES
 from rlcnn.classify.stacked import FrameBuffer, StackedFrames
 
-# Below it, starting processes takes longer than playing.
+# For fewer frames no processes are started, each of which first imports what it needs.
 _WORTH_WORKERS = 20_000
 
 REWARDS = ("negative", "zero", "positive")
@@ -98,59 +98,99 @@ def play_frames(
     roms = _roms(games, options.labels)
     players = {short_name(game): policy for game, policy in (policies or {}).items()}
     for name in players:
-        check_one_of("game of a policy", name, roms)
+        if name not in roms:
+            raise UserError(
+                f'a policy is given for "{name}", which is not played: expected one of'
+                f" {', '.join(roms)}.{nearest(name, roms)}"
+            )
     if not check_count("workers", workers, 0):
         few = (options.train_frames + options.test_frames) * len(roms) < _WORTH_WORKERS
         workers = 1 if few else usable_cores()
 
-    frames: FrameBuffer | None = None
-    stacks: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
-    labellings: list[list[Labelling]] = []
-    counts = {}
+    gathered = _Gathered()
     with random_players(workers) as at_random:
         for name, rom in roms.items():
             seen = _seen(
                 name, rom, options, seed, data_dir, at_random, players.get(name), on_progress
             )
-            counts[name] = seen.counts
-            its_stacks, its_labellings = _label(name, rom, seen, options, seed)
-            labellings.append(its_labellings)
+            gathered.add(name, seen, *_label(name, rom, seen, options, seed))
             # One at a time, so that no more than one game's frames are in memory twice.
-            if frames is None:
-                frames = FrameBuffer(seen.frames.shape[1:])
-            offset = len(frames) - 1
-            frames.append(seen.frames[1:])
             del seen
-            for part in PARTS:
-                stacks[part].append(np.where(its_stacks[part] > 0, its_stacks[part] + offset, 0))
-    assert frames is not None
-    sizes = {part: [len(each) for each in stacks[part]] for part in PARTS}
-    spread = [_spread(each, i, sizes) for i, group in enumerate(labellings) for each in group]
-    if "game" in options.labels and len(roms) > 1:
-        spread.append(_label_games(tuple(roms), sizes))
-    kept, left_out = _informative(spread, options.min_entropy)
+    kept, left_out = _informative(gathered.labellings(options.labels), options.min_entropy)
     about = {
-        "games": counts,
+        "games": gathered.counts,
         "seed": seed,
         "options": dataclasses.asdict(options),
         "policies": {name: player.name for name, player in players.items()},
         "tasks": [each.about() for each in kept],
         "left_out": [each.about() for each in left_out],
     }
-    pixels = torch.from_numpy(frames.finish())
-    tasks = [each.task for each in kept]
-    return Split(
-        *(
-            StackedFrames(
-                pixels,
-                torch.from_numpy(np.concatenate(stacks[part])),
-                torch.from_numpy(np.stack([getattr(each, part) for each in kept], axis=1)),
-                tasks,
-                about,
+    return gathered.split(kept, about)
+
+
+class _Gathered:
+    """What was seen of one game after the other, put together."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Mapping[Part, Mapping[str, int]]] = {}
+        self._frames: FrameBuffer | None = None
+        self._stacks: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
+        self._matches: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
+        self._labellings: list[list[Labelling]] = []
+
+    def add(
+        self,
+        name: str,
+        seen: GameFrames,
+        stacks: Mapping[Part, np.ndarray],
+        labellings: list[Labelling],
+    ) -> None:
+        self.counts[name] = seen.counts
+        self._labellings.append(labellings)
+        if self._frames is None:
+            self._frames = FrameBuffer(seen.frames.shape[1:])
+        offset = len(self._frames) - 1
+        self._frames.append(seen.frames[1:])
+        for part in PARTS:
+            self._stacks[part].append(np.where(stacks[part] > 0, stacks[part] + offset, 0))
+            played = sum(counts[part]["games"] for counts in self.counts.values())
+            before = played - seen.counts[part]["games"]
+            self._matches[part].append(seen.parts[part].matches + before)
+
+    def labellings(self, asked: Sequence[LabelKind]) -> list[Labelling]:
+        """All tasks, over the observations of all games."""
+        sizes = {part: [len(each) for each in self._stacks[part]] for part in PARTS}
+        spread = [
+            _spread(each, i, sizes) for i, group in enumerate(self._labellings) for each in group
+        ]
+        if "game" in asked and len(self.counts) > 1:
+            spread.append(_label_games(tuple(self.counts), sizes))
+        return spread
+
+    def split(self, labellings: list[Labelling], about: Mapping[str, Any]) -> Split:
+        """The observations with these labels; nothing can be added any more."""
+        assert self._frames is not None
+        pixels = torch.from_numpy(self._frames.finish())
+        tasks = [each.task for each in labellings]
+        parts = []
+        for part in PARTS:
+            stacks = self._stacks[part]
+            games = np.repeat(np.arange(len(stacks)), [len(each) for each in stacks])
+            labels = np.stack([getattr(each, part) for each in labellings], axis=1)
+            parts.append(
+                StackedFrames(
+                    pixels,
+                    torch.from_numpy(np.concatenate(stacks)),
+                    torch.from_numpy(labels),
+                    tasks,
+                    about,
+                    Episodes(
+                        torch.from_numpy(games),
+                        torch.from_numpy(np.concatenate(self._matches[part])),
+                    ),
+                )
             )
-            for part in PARTS
-        )
-    )
+        return Split(*parts)
 
 
 def _seen(

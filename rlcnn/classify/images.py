@@ -31,6 +31,23 @@ class Task(NamedTuple):
     classes: tuple[str, ...]
 
 
+class Episodes(NamedTuple):
+    """Which images come from one episode, and so depend on each other: frames of games.
+
+    Attributes:
+        games: int64 (images,): which of the games each shows.
+        matches: int64 (images,): in which of all the games played it was seen; none is of two
+            games.
+    """
+
+    games: torch.Tensor
+    matches: torch.Tensor
+
+    def at(self, indices: torch.Tensor | list[int]) -> Episodes:
+        """Those of some of the images."""
+        return Episodes(self.games[indices], self.matches[indices])
+
+
 class Split(NamedTuple):
     """Images to learn from, and images held out; both have the same tasks."""
 
@@ -46,7 +63,10 @@ class LabelledImages(ABC):
     Attributes:
         tasks: what is asked of each image.
         labels: int64 (images, tasks), on the CPU; ``UNKNOWN`` where a class is not known.
+        episodes: which of them depend on each other; None where none do.
     """
+
+    episodes: Episodes | None = None
 
     def __init__(self, labels: torch.Tensor, tasks: Sequence[Task]) -> None:
         """Checks the labels.
@@ -226,6 +246,37 @@ class ImageFiles(LabelledImages):
             UserError: the file is missing, truncated, damaged or no image.
         """
         return read_image(self.paths[index], self._channels, self.resize)
+
+
+class JoinedImages(LabelledImages):
+    """The images to learn from and, after them, those held out."""
+
+    def __init__(self, split: Split) -> None:
+        """Takes both parts as they are, without a copy."""
+        super().__init__(torch.cat([part.labels for part in split]), split.train.tasks)
+        self._split = split
+        first, second = (part.episodes for part in split)
+        if first is not None and second is not None:
+            later = second.matches + first.matches.max() + 1
+            self.episodes = Episodes(
+                torch.cat((first.games, second.games)), torch.cat((first.matches, later))
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) of every image; None where they differ in size."""
+        shapes = {part.image_shape for part in self._split}
+        return shapes.pop() if len(shapes) == 1 else None
+
+    @property
+    def channels(self) -> int:
+        """Channels of every image."""
+        return self._split.train.channels
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """One image, uint8 (channels, height, width)."""
+        train, test = self._split
+        return train[index] if index < len(train) else test[index - len(train)]
 
 
 def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:

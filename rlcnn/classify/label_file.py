@@ -12,6 +12,9 @@ from rlcnn.classify.images import ImageFiles, Task
 
 FILE, INDEX = "file", "class_index"
 
+# So much of a name is told in a line.
+_LONGEST = 100
+
 
 def load_labelled_files(
     labels: Path, directory: Path, task: Task, *, channels: int = 3
@@ -39,14 +42,27 @@ def load_labelled_files(
     for line, row in _rows(labels):
         indices.append(_index(row[INDEX], task, f'"{labels}", line {line}'))
         path = directory / (row[FILE] or "")
-        if not path.is_file():
+        if not _is_file(path):
             known = [other.name for other in directory.iterdir()]
             raise UserError(
-                f'"{labels}", line {line}: there is no file "{row[FILE]}" in "{directory}".'
+                f'"{labels}", line {line}: there is no file "{_short(row[FILE])}" in "{directory}".'
                 f"{nearest(row[FILE] or '', known)}"
             )
         paths.append(path)
     return ImageFiles(paths, torch.tensor(indices), [task], channels=channels)
+
+
+def _short(name: str | None) -> str:
+    name = name or ""
+    return name if len(name) <= _LONGEST else name[:_LONGEST] + "..."
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A name longer than any file's.
+        return False
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -14,16 +14,25 @@ from rich.console import Console
 
 from envs.errors import UserError
 from rlcnn.attempts import changed, made_by, newest_checkpoint
-from rlcnn.classify import baselines
+from rlcnn.classify.baselines import Baseline, fit_baselines
 from rlcnn.classify.classifier import save_classifier
 from rlcnn.classify.config import PretrainConfig, read_pretrain_config
 from rlcnn.classify.display import EpochDisplay
-from rlcnn.classify.setting import Setting, counted, describe, load_images
+from rlcnn.classify.evaluate import right_by_task
+from rlcnn.classify.gains import Gains, gains
+from rlcnn.classify.setting import (
+    Setting,
+    check_players,
+    check_start,
+    counted,
+    describe,
+    load_images,
+)
 from rlcnn.classify.trainer import Trainer
 from rlcnn.devices import use_threads
 from rlcnn.files import write_atomic, write_json_atomic
 from rlcnn.progress import make_console
-from rlcnn.runs import RunDirectory
+from rlcnn.runs import RunDirectory, require_vacant
 from rlcnn.stopping import StopRequest, TrainingStopped, answering_signals
 from rlcnn.tracking import Tracker, make_tracker
 from rlcnn.weights import BEST, LAST, load_into
@@ -42,6 +51,7 @@ RESUMABLE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "baselines",
+        "baseline_images",
         "track",
         "project",
     }
@@ -78,6 +88,9 @@ def pretrain(
     config = config.resolve()
     console = console or make_console()
     run_dir = run_dir or default_run_dir(config)
+    # Before games are played or files decoded, which takes minutes.
+    require_vacant(run_dir)
+    check_start(config)
     with use_threads(config.num_threads):
         split = load_images(config, console.print, policies)
         setting = Setting(config, split)
@@ -137,6 +150,7 @@ def resume_pretraining(
         run.recover()
         checkpoint = newest_checkpoint(run, console.print)
         stack.enter_context(use_threads(config.num_threads))
+        check_players(run.config["data"], policies, str(run_dir))
         split = load_images(config, console.print, policies)
         if (now := describe(split)) != run.config["data"]:
             raise UserError(
@@ -319,7 +333,8 @@ class Pretraining:
             self._judge()
         assert self._last is not None
         assert self._best is not None
-        beside = self._baselines() if self.config.baselines == "on" else None
+        beside = self._baselines() if self.config.baselines == "on" else {}
+        over = self._gains(beside) if beside else {}
         images = trainer.epoch * len(self._setting.train_labels)
         run.write_summary(
             {
@@ -329,30 +344,50 @@ class Pretraining:
                 "images_per_second": images / self.wall_seconds,
                 "parameters": sum(p.numel() for p in trainer.classifier.parameters()),
                 "test": {"last": _plain_names(self._last), "best": _plain_names(self._best)},
-                "baselines": beside and {k: _plain_names(v) for k, v in beside.items()},
+                "baselines": {k: _plain_names(v.figures) for k, v in beside.items()} or None,
+                "gains": {k: v.to_json() for k, v in over.items()} or None,
                 "weights": {"best": BEST, "last": LAST},
             }
         )
         tell = self.console.print
         tell(f"held out, last epoch:  {summarised(self._last)}")
         tell(f"held out, best epoch:  {summarised(self._best)} (epoch {self._best['epoch']})")
-        for name, figures in (beside or {}).items():
-            tell(f"{name + ':':22} {summarised(figures)}")
+        for name, baseline in beside.items():
+            tell(f"{name + ':':22} {summarised(baseline.figures)}")
+        for name, gain in over.items():
+            tell(f"{'over ' + name + ':':22} {gain.mean}")
+        if len(self._setting.tasks) > 1 and over:
+            tell("each label by itself: summary.json")
         tell(f"run:     {run.path}")
         tell(f"weights: {run.path / BEST}")
 
-    def _baselines(self) -> dict[str, dict[str, float]]:
-        self.console.print("fitting the baselines")
-        setting, seed = self._setting, self.config.seed
-        parts = (setting.train, setting.test, setting.tasks)
+    def _baselines(self) -> dict[str, Baseline]:
+        setting, config = self._setting, self.config
+        drawn = ""
+        if config.baseline_images:
+            each = " of each game" if setting.train.episodes else ""
+            drawn = f", on at most {config.baseline_images:,} training images{each}"
+        self.console.print(f"fitting the baselines{drawn}")
         # Another start than the trained one's, which is not to be judged by its own beginning.
-        untrained = setting.make_encoder(seed + 1).to(self.trainer.device)
+        untrained = setting.make_encoder(config.seed + 1).to(self.trainer.device)
+        return fit_baselines(
+            untrained,
+            setting.train,
+            setting.test,
+            setting.tasks,
+            seed=config.seed,
+            most=config.baseline_images,
+        )
+
+    def _gains(self, beside: Mapping[str, Baseline]) -> dict[str, Gains]:
+        """What the last epoch's accuracy has over each baseline's."""
+        setting = self._setting
+        logits, labels = self.trainer.held_out_logits(self.trainer.judged)
+        own = right_by_task(logits, labels)
+        episodes = setting.test.episodes
         return {
-            "majority class": baselines.majority(
-                setting.train_labels, setting.test_labels, setting.tasks
-            ),
-            "random encoder": baselines.linear_on_features(untrained, *parts, seed),
-            "linear on pixels": baselines.linear_on_pixels(*parts, seed),
+            name: gains(own, baseline.right, labels, setting.tasks, episodes)
+            for name, baseline in beside.items()
         }
 
 

@@ -8,7 +8,7 @@ from rlcnn.classify.config import RECIPE_NAMES, AugmentConfig, PretrainConfig, R
 from rlcnn.options import check_choice
 
 # What needs no download, and the fields' own defaults. Of no publication: AdamW at its usual rate,
-# annealed, for as long as a few hundred thousand frames take NatureCNN on a few cores in an hour.
+# annealed.
 FRAMES = PretrainConfig(recipe="frames")
 
 # LeCun, Bottou, Bengio & Haffner 1998, "Gradient-based learning applied to document recognition",

@@ -20,6 +20,7 @@ from rlcnn.classify.stacked import StackedFrames
 from rlcnn.classify.trainer import Trainer
 from rlcnn.encoders import Encoder, create_encoder
 from rlcnn.files import plain
+from rlcnn.weights import load_into, read_spec
 
 if TYPE_CHECKING:
     from rlcnn.classify.frames import PolicyPlay
@@ -59,6 +60,48 @@ def load_images(
     )
     tell(f"{config.data}: {counted(describe(split))}")
     return split
+
+
+def check_start(config: PretrainConfig) -> None:
+    """Refuses an encoder and weights that cannot be what a training begins with.
+
+    All that can be told without the images, which may take long to get: of games, whose
+    observations have a shape that is known, everything.
+
+    Raises:
+        UserError: as :func:`rlcnn.weights.load_into`; games' observations are too small.
+    """
+    if config.data.startswith(ATARI):
+        frames, crop = config.frames, config.augment.crop
+        channels = frames.frame_stack * (1 if frames.obs == "grey" else 3)
+        size = crop or frames.obs_size
+        encoder = create_encoder(config.encoder, (channels, size, size), **config.encoder_options)
+        if config.weights != "none":
+            load_into(encoder, config.weights)
+    elif config.weights not in ("none", "imagenet"):
+        read_spec(config.weights)
+
+
+def check_players(
+    data: Mapping[str, Any], policies: Mapping[str, PolicyPlay] | None, run: str
+) -> None:
+    """Refuses to have games played by other agents than those that a run's images are from.
+
+    Args:
+        data: what :func:`describe` told of them.
+        policies: who is to play, by game.
+        run: what to call the run.
+
+    Raises:
+        UserError: an agent is another; as a run's is that has learned on since.
+    """
+    before = data.get("games", {}).get("policies", {})
+    for game, policy in (policies or {}).items():
+        if game in before and before[game] != policy.name:
+            raise UserError(
+                f"the agent that plays {game} is not as it was when run {run} began: another"
+                " checkpoint is its newest now. Begin a new run from its config.json with --config"
+            )
 
 
 def describe(split: Split) -> dict[str, Any]:

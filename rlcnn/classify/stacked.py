@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlcnn.classify.images import LabelledImages, Task
+from rlcnn.classify.images import Episodes, LabelledImages, Task
 
 
 class StackedFrames(LabelledImages):
@@ -30,6 +30,7 @@ class StackedFrames(LabelledImages):
         labels: torch.Tensor,
         tasks: Sequence[Task],
         about: Mapping[str, Any],
+        episodes: Episodes | None = None,
     ) -> None:
         """Takes the frames as they are, without a copy: two splits may share them.
 
@@ -39,6 +40,7 @@ class StackedFrames(LabelledImages):
             labels: integers (observations, tasks).
             tasks: what the labels answer.
             about: how they were made, as JSON values.
+            episodes: in which games they were seen.
 
         Raises:
             UserError: as for :class:`LabelledImages`.
@@ -55,6 +57,7 @@ class StackedFrames(LabelledImages):
         self.frames = frames
         self.stacks = stacks
         self.about = dict(about)
+        self.episodes = episodes
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

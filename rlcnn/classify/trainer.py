@@ -14,8 +14,8 @@ from envs.errors import UserError
 from rlcnn.classify.batches import Batch, Batches
 from rlcnn.classify.classifier import Classifier
 from rlcnn.classify.config import PretrainConfig
-from rlcnn.classify.evaluate import topk_accuracy
-from rlcnn.classify.images import UNKNOWN, Task
+from rlcnn.classify.evaluate import held_out_figures, metric
+from rlcnn.classify.images import UNKNOWN
 from rlcnn.classify.optimization import classification_loss, learning_rate, make_optimizer
 from rlcnn.files import read_json, write_json_atomic
 from rlcnn.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
@@ -221,37 +221,3 @@ class Trainer:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"checkpoint {directory} is damaged: {reason}") from error
         return extra
-
-
-def held_out_figures(
-    logits: Sequence[torch.Tensor], labels: torch.Tensor, tasks: Sequence[Task]
-) -> dict[str, float]:
-    """Figures of logits on held-out images, as they are logged.
-
-    Args:
-        logits: for each task (images, classes).
-        labels: int64 (images, tasks).
-        tasks: theirs.
-
-    Returns:
-        ``test/loss``, ``test/top1``, ``test/top5`` (means over the tasks that have more than five
-        classes); with several tasks also ``test/top1/TASK``.
-    """
-    figures = {"test/loss": classification_loss(logits, labels).item()}
-    for k in (1, 5):
-        asked = {
-            task: topk_accuracy(logits[column], labels[:, column], k)
-            for column, task in enumerate(tasks)
-            if len(task.classes) > k and (labels[:, column] != UNKNOWN).any()
-        }
-        if asked:
-            figures[f"test/top{k}"] = sum(asked.values()) / len(asked)
-        if len(tasks) > 1:
-            named = {metric(f"test/top{k}", task, tasks): value for task, value in asked.items()}
-            figures.update(named)
-    return figures
-
-
-def metric(name: str, task: Task, tasks: Sequence[Task]) -> str:
-    """What a figure of one task is logged as: by the task's name where there are several."""
-    return f"{name}/{task.name}" if len(tasks) > 1 else name

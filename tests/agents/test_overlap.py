@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from worlds import Columns, WorldVecEnv, mean_return
 from agents.background import Background
 from agents.callbacks import UpdateLog
 from agents.ppo import PPO
+from agents.ppo_update import Learner
 from envs.errors import UserError
 
 # With overlap both sides take fewer threads, which round otherwise.
@@ -188,3 +190,32 @@ def test_one_piece_of_work_at_a_time() -> None:
         background.start(lambda: 4)
     assert background.finish() == 3
     assert not background.busy
+
+
+@pytest.mark.parametrize("precision, then", [("fp32", 1), ("bf16", 2)])
+def test_only_reduced_precision_may_round_by_who_was_faster(
+    precision: str, then: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(2)
+    model = make_ppo(True, policy_kwargs={**TINY, "precision": precision})
+    background = model._background
+    assert background is not None
+    threads: list[int] = []
+    learn = Learner.learn
+    begun = Event()
+
+    def note(self: Learner, *args: Any) -> torch.Tensor:
+        threads.append(torch.get_num_threads())
+        begun.set()
+        # The first of four minibatches takes until the rollout beside it is over.
+        assert len(threads) > 1 or background._awaited.wait(60)
+        return learn(self, *args)
+
+    class Patience(BaseCallback):
+        def _on_step(self) -> bool:
+            # The rollout, until the first minibatch has begun.
+            return self.num_timesteps <= ROLLOUT or begun.wait(60)
+
+    monkeypatch.setattr(Learner, "learn", note)
+    model.learn(2 * ROLLOUT, callback=Patience())
+    assert threads[:4] == [1, then, then, then]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from rlcnn.intervals import paired_interval, wilson_interval
+from rlcnn.intervals import clustered_interval, paired_interval, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,63 @@ def test_a_higher_confidence_is_a_wider_interval() -> None:
     lower, upper = wilson_interval(30, 100)
     wide = wilson_interval(30, 100, confidence=0.99)
     assert wide[0] < lower < upper < wide[1]
+
+
+def test_one_column_of_equal_clusters_has_students_interval_of_their_means() -> None:
+    random = np.random.default_rng(0)
+    means = random.normal(size=7)
+    values = np.repeat(means, 5) + np.tile([-2.0, -1, 0, 1, 2], 7)
+    clusters = np.repeat(np.arange(7), 5)
+    found = clustered_interval(values[:, None], clusters, np.zeros(35))
+    expected = stats.t.interval(0.95, 6, means.mean(), stats.sem(means))
+    assert found == pytest.approx(expected)
+
+
+def test_images_that_are_all_alike_in_their_cluster_count_once() -> None:
+    random = np.random.default_rng(0)
+    values = random.normal(size=(12, 3))
+    alone = np.arange(12)
+    repeated = np.repeat(values, 100, axis=0)
+    assert clustered_interval(repeated, np.repeat(alone, 100), np.zeros(1200)) == pytest.approx(
+        clustered_interval(values, alone, np.zeros(12))
+    )
+
+
+def test_clustered_intervals_cover_what_they_promise() -> None:
+    random = np.random.default_rng(0)
+    covered = naive = 0
+    studies = 1000
+    for _ in range(studies):
+        values, clusters, strata = [], [], []
+        for stratum, episodes in enumerate((8, 12)):
+            for _ in range(episodes):
+                # Frames of an episode go up and down together; episodes differ in length.
+                length = random.integers(5, 40)
+                column = np.full((length, 2), np.nan)
+                common = 0.2 * random.normal()
+                column[:, stratum] = 0.1 * stratum + common + 0.3 * random.normal(size=length)
+                clusters += [len(strata)] * length
+                strata += [stratum] * length
+                values.append(column)
+        both = np.concatenate(values)
+        interval = clustered_interval(both, clusters, strata)
+        assert interval is not None
+        covered += interval[0] <= 0.05 <= interval[1]
+        interval = clustered_interval(both, np.arange(len(both)), strata)
+        assert interval is not None
+        naive += interval[0] <= 0.05 <= interval[1]
+    # Four standard errors of a coverage of 95%.
+    assert abs(covered / studies - 0.95) < 4 * np.sqrt(0.95 * 0.05 / studies)
+    # Taking frames for independent would be far off.
+    assert naive / studies < 0.7
+
+
+def test_what_a_single_cluster_shows_has_no_interval() -> None:
+    values = np.ones((6, 2))
+    assert clustered_interval(values, [0] * 6, [0] * 6) is None
+    assert clustered_interval(values, [0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 1, 1]) is None
+    values[2:, 1] = np.nan
+    assert clustered_interval(values, [0, 0, 1, 1, 2, 2], [0] * 6) is None
+    # A column of which nothing is known takes no part.
+    values[:, 1] = np.nan
+    assert clustered_interval(values, [0, 0, 1, 1, 2, 2], [0] * 6) == (1, 1)

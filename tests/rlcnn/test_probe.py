@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs.errors import UserError
-from rlcnn.classify.images import UNKNOWN, StoredImages, Task
+from rlcnn.classify.images import UNKNOWN, Episodes, StoredImages, Task
 from rlcnn.encoders import create_encoder
 from rlcnn.probe import (
     METHODS,
@@ -21,6 +21,7 @@ from rlcnn.probe import (
     encode,
     fit,
     random_like,
+    read_once,
 )
 from rlcnn.weights import save_encoder
 
@@ -164,6 +165,42 @@ def test_images_are_drawn_by_the_seed_from_those_of_known_class() -> None:
     everything = choose_images(train, test, "class", train_size=None, test_size=None, seed=0)
     assert len(everything.train_indices) == 20
     assert everything.labels("test").tolist() == [i % 4 for i in range(20)]
+
+
+def test_images_that_are_read_once_are_those_that_were_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train, test = images(12), images(8, seed=1)
+    chosen = choose_images(train, test, "class", train_size=10, test_size=3, seed=0)
+
+    def look(image: torch.Tensor) -> torch.Tensor:
+        return image[:, ::2, ::2]
+
+    held = read_once(chosen, look)
+    assert held is not None
+    for part in ("train", "test"):
+        np.testing.assert_array_equal(held.labels(part), chosen.labels(part))
+        source, indices = getattr(chosen, part), getattr(chosen, f"{part}_indices")
+        seen = torch.stack([look(source[index]) for index in indices])
+        assert torch.equal(getattr(held, part).images, seen)
+    # What is too large is read again for each encoder.
+    monkeypatch.setattr("rlcnn.probe._HOLD_IN_MEMORY", 13 * 3 * 16 * 16 - 1)
+    assert read_once(chosen, look) is None
+
+
+def test_frames_of_few_games_tell_less_than_as_many_images() -> None:
+    correct = np.repeat([True, True, False, True], 25)
+    played = Episodes(torch.zeros(100, dtype=torch.int64), torch.arange(100) // 25)
+    alone, together = Fit(correct, 1.0, True), Fit(correct, 1.0, True, played)
+    widths = [upper - lower for lower, upper in (alone.interval, together.interval)]
+    assert widths[1] > 3 * widths[0]
+    wrong = Fit(~correct, 1.0, True)
+    gains = [Comparison(own, {0: wrong}).gain_interval for own in (alone, together)]
+    assert None not in gains
+    assert gains[1][1] - gains[1][0] > 3 * (gains[0][1] - gains[0][0])  # type: ignore[index]
+    once = Fit(correct, 1.0, True, Episodes(played.games, torch.zeros(100, dtype=torch.int64)))
+    assert once.interval == (0, 1)
+    assert Comparison(once, {0: wrong}).gain_interval == (-1, 1)
 
 
 def test_the_majority_class_is_that_of_the_training_images() -> None:

@@ -204,6 +204,22 @@ def test_bad_options_are_one_line(
     assert said in refused(evaluate_classifier, *filled)
 
 
+def test_labels_of_a_network_with_several_tasks_need_one(
+    folder: Path, evaluate_classifier: Script, tmp_path: Path
+) -> None:
+    classifier = Classifier(
+        create_encoder("lenet", (3, 32, 32)),
+        [Task("colour", ("blue", "green", "red")), Task("light", ("no", "yes"))],
+    )
+    save_classifier(classifier, tmp_path / "two.safetensors", {})
+    (tmp_path / "labels.csv").write_text("file,class_index\ntest/red/0.png,2\n")
+    arguments = [tmp_path / "two.safetensors", "--data", f"folder:{folder}"]
+    arguments += ["--labels", tmp_path / "labels.csv"]
+    told = refused(evaluate_classifier, *arguments)
+    assert told == "the network answers several questions: give --task colour or light"
+    evaluate_classifier(*arguments, "--task", "colour")
+
+
 def test_bad_images_are_one_line_that_names_the_file(
     run: Path, evaluate_classifier: Script, tmp_path: Path
 ) -> None:

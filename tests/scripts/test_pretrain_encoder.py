@@ -259,7 +259,7 @@ def test_a_trained_agent_plays_in_place_of_chance(
     "options, said",
     [
         ("--data atari:Breakout", "--obs-size 44, which --frames.obs-size 84 does not show"),
-        ("--data atari:Pong --frames.obs-size 44", 'unknown game of a policy "Breakout"'),
+        ("--data atari:Pong --frames.obs-size 44", 'a policy is given for "Breakout"'),
         ("--data atari:Breakout --frames.obs-size 44 --frames.protocol sticky", "has the actions"),
         ("--data mnist", "--players is for atari: data"),
     ],

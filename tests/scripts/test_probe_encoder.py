@@ -90,6 +90,8 @@ def test_a_backbone_sees_images_at_a_size_of_its_own(
         ("--encoder lenet --data folder:{folder} --size 0", "--size 0 must be at least 1"),
         ("--encoder lenet --data folder:{folder} --json {folder}", "that is a directory"),
         ("--encoder zfnet --data folder:{folder}", "too small"),
+        ("--encoder lenet --data folder:{folder} --players x", "--players is for atari: data"),
+        ("--encoder lenet --data atari:Pong --players {folder}", "run"),
         ("--encoder lenet --data folder:{folder} --encoder-options widht 2", "widht"),
     ],
 )

@@ -105,7 +105,13 @@ def test_scale_jitter_resizes_before_the_crop() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_trivial_augment_changes_images_and_leaves_the_global_generator(channels: int) -> None:
+def test_trivial_augment_changes_images_and_leaves_the_global_generators(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seeded(seed: int) -> None:
+        raise AssertionError("a GPU's generator was seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
     images = pictures(2, channels=channels)
     augmentation = Augmentation(AugmentConfig(trivial=True), images)
     before = torch.get_rng_state()

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from rlcnn.classify.evaluate import (
     Evaluation,
     confusion_matrix,
+    held_out_figures,
     mean_probabilities,
+    right_by_task,
     topk_accuracy,
     topk_correct,
 )
-from rlcnn.classify.images import UNKNOWN
+from rlcnn.classify.images import UNKNOWN, Task
 
 SCORES = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.3, 0.3, 0.4], [0.9, 0.1, 0.0]])
 LABELS = torch.tensor([1, 1, 0, 2])
@@ -94,3 +96,18 @@ def test_only_classes_that_occur_are_told(evaluation: Evaluation) -> None:
         "classes": ["class 7", "class 30", "class 900"],
         "counts": [[1, 0, 0], [1, 0, 0], [0, 0, 1]],
     }
+
+
+def test_several_tasks_are_judged_each_and_together() -> None:
+    tasks = (Task("six", tuple("abcdef")), Task("two", ("no", "yes")))
+    logits = [torch.eye(6)[[0, 1, 2, 3]], torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])]
+    labels = torch.tensor([[0, 0], [1, 1], [0, UNKNOWN], [UNKNOWN, 1]])
+    figures = held_out_figures(logits, labels, tasks)
+    assert figures["test/top1/six"] == pytest.approx(2 / 3)
+    assert figures["test/top1/two"] == pytest.approx(2 / 3)
+    assert figures["test/top1"] == pytest.approx(2 / 3)
+    # Of two classes, the true one is always among the first five.
+    assert figures["test/top5"] == figures["test/top5/six"] == 1
+    assert "test/top5/two" not in figures
+    right = right_by_task(logits, labels)
+    assert right.tolist() == [[True, True], [True, False], [False, False], [False, True]]

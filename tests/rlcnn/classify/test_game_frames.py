@@ -279,6 +279,18 @@ def test_by_name(tmp_path):
     assert len(list(tmp_path.glob("atari-frames/*-*/frames.npy"))) == 2
 
 
+def test_each_observation_knows_its_game_and_the_game_played(two_games):
+    for part, images in zip(("train", "test"), two_games, strict=True):
+        games, matches = images.episodes
+        assert torch.equal(games, column(images, "game"))
+        played = [each[part]["games"] for each in images.about["games"].values()]
+        assert matches.unique().tolist() == list(range(sum(played)))
+        assert matches[games == 0].unique().tolist() == list(range(played[0]))
+        # A game played has one opening, whose stack holds three frames of zeros.
+        openings = (images.stacks == 0).sum(dim=1) == 3
+        assert matches[openings].unique().numel() == int(openings.sum())
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("games", "changes", "line"),
@@ -288,16 +300,24 @@ class TestRefusals:
             (["Pong", "Pong"], {}, "given twice"),
             ([], {}, "no game is given"),
             (["Asterix"], {}, r'RAM table does not know "Asterix".*"asteroids".*without the label'),
-            (["Pong"], {"train_frames": 5}, "train_frames must be a whole number of at least 100"),
-            (["Pong"], {"test_frames": 0}, "test_frames must be"),
-            (["Pong"], {"labels": ("rom",)}, r'unknown label "rom".*Did you mean "ram"'),
+            (["Pong"], {"train_frames": 5}, "--frames.train-frames 5 must be at least 100"),
+            (["Pong"], {"test_frames": 0}, "--frames.test-frames 0 must be"),
+            (
+                ["Pong"],
+                {"labels": ("rom",)},
+                r'--frames.labels "rom" .*Did you mean "ram"',
+            ),
             (["Pong"], {"labels": ()}, "at least one"),
             (["Pong"], {"play": "sticky"}, r'Did you mean "sticky-random"'),
             (["Pong"], {"protocol": "clasic"}, 'Did you mean "classic"'),
             (["Pong"], {"obs": "gray"}, "unknown obs"),
-            (["Pong"], {"max_classes": 1}, "max_classes must be"),
-            (["Pong"], {"repeat_probability": 1.0}, "repeat_probability must be"),
-            (["Pong"], {"frame_stack": 1}, '"action" needs observations of at least 2 frames'),
+            (["Pong"], {"max_classes": 1}, "--frames.max-classes 1 must be"),
+            (["Pong"], {"repeat_probability": 1.0}, "--frames.repeat-probability 1.0 must be"),
+            (
+                ["Pong"],
+                {"frame_stack": 1},
+                "--frames.labels action needs observations",
+            ),
             (["Pong"], {"labels": ("game",)}, "no label is left to learn"),
             (["Pong"], {"labels": ("reward",), "min_entropy": 0.9}, r"Pong/reward 0\.\d+"),
         ],
@@ -325,5 +345,5 @@ class TestRefusals:
             )
 
     def test_a_policy_for_a_game_that_is_not_played(self):
-        with pytest.raises(UserError, match=r'unknown game of a policy "Pongo".*"Pong"'):
+        with pytest.raises(UserError, match=r'a policy is given for "Pongo".*"Pong"'):
             play_frames(["Pong"], options(), seed=0, policies={"Pongo": PolicyPlay(np.asarray)})

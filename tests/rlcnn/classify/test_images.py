@@ -11,7 +11,16 @@ from picture_files import pictures, refused, write_folder
 from PIL import Image
 
 from envs.errors import UserError
-from rlcnn.classify.images import UNKNOWN, ImageFiles, StoredImages, Task, read_image
+from rlcnn.classify.images import (
+    UNKNOWN,
+    Episodes,
+    ImageFiles,
+    JoinedImages,
+    Split,
+    StoredImages,
+    Task,
+    read_image,
+)
 
 TASK = Task("class", ("a", "b", "c"))
 
@@ -105,3 +114,20 @@ def test_images_of_32_bits_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)).save(path)
     with pytest.raises(UserError, match=r'wide.tif" has pixels of 32 bits'):
         read_image(path)
+
+
+def test_joined_images_are_those_learned_from_and_then_those_held_out() -> None:
+    train, test = pictures(2), pictures(1, seed=1)
+    joined = JoinedImages(Split(train, test))
+    assert len(joined) == len(train) + len(test)
+    assert torch.equal(joined.labels, torch.cat((train.labels, test.labels)))
+    assert torch.equal(joined[len(train) - 1], train[len(train) - 1])
+    assert torch.equal(joined[len(train)], test[0])
+    assert joined.image_shape == train.image_shape
+    assert joined.episodes is None
+    for part in (train, test):
+        part.episodes = Episodes(torch.zeros(len(part)), torch.arange(len(part)))
+    joined = JoinedImages(Split(train, test))
+    assert joined.episodes is not None
+    # No game that was learned from is one that is held out.
+    assert joined.episodes.matches.tolist() == list(range(len(joined)))

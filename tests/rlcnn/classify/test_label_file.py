@@ -64,6 +64,7 @@ def test_the_csv_is_looked_for_beside_the_images(
         ("file,class_index\n0.png,bee\n", 'line 2: class_index "bee" is not a whole number'),
         ("file,class_index\n0.png\n", 'line 2: class_index "" is not a whole number'),
         ("file,class_index\n4.png,1\n", 'line 2: there is no file "4.png" in .* Did you mean'),
+        (f"file,class_index\n{'x' * 5000},1\n", 'line 2: there is no file "xxx'),
         ("file,class_index\n,1\n", 'line 2: there is no file ""'),
     ],
 )

@@ -18,8 +18,10 @@ from rlcnn.classify import setting
 from rlcnn.classify.classifier import load_classifier
 from rlcnn.classify.config import AugmentConfig, PretrainConfig
 from rlcnn.classify.frame_options import FrameOptions
+from rlcnn.classify.frames import PolicyPlay
 from rlcnn.classify.networks import load_network
 from rlcnn.classify.pretraining import pretrain, resume_pretraining
+from rlcnn.classify.setting import check_players
 from rlcnn.classify.trainer import Trainer
 from rlcnn.runs import RunDirectory
 from rlcnn.stopping import TrainingStopped
@@ -298,6 +300,19 @@ def test_baselines_stand_beside_the_accuracy(config: PretrainConfig, tmp_path: P
     assert all(0 <= figures["top1"] <= 1 for figures in beside.values())
 
 
+def test_the_last_epochs_gain_over_each_baseline_is_told(
+    config: PretrainConfig, tmp_path: Path
+) -> None:
+    run = pretrain(replace(config, epochs=2, baselines="on"), tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    assert set(summary["gains"]) == set(summary["baselines"])
+    for name, told in summary["gains"].items():
+        own, other = summary["test"]["last"]["top1"], summary["baselines"][name]["top1"]
+        assert told["gain"] == pytest.approx(own - other)
+        lower, upper = told["interval"]
+        assert lower < told["gain"] < upper
+
+
 def test_a_directory_in_use_is_refused_before_anything_is_written(
     config: PretrainConfig, finished: Path
 ) -> None:
@@ -305,6 +320,41 @@ def test_a_directory_in_use_is_refused_before_anything_is_written(
     with refused(str(finished), "not empty"):
         pretrain(config, finished)
     assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"weights": "none.safetensors"}, "does not exist"),
+        ({"encoder": "zfnet", "encoder_options": {}}, "too small"),
+    ],
+)
+def test_what_a_run_cannot_begin_with_is_refused_before_games_are_played(
+    config: PretrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    said: str,
+) -> None:
+    def play(*_: Any) -> None:
+        raise AssertionError("games were played")
+
+    monkeypatch.setattr("rlcnn.classify.pretraining.load_images", play)
+    frames = FrameOptions(obs_size=44)
+    playing = replace(config, data="atari:Pong", frames=frames, augment=AugmentConfig(), **changes)
+    with refused(said):
+        pretrain(playing, tmp_path / "run")
+    with refused("not empty"):
+        pretrain(replace(playing, weights="none"), Path(config.data.removeprefix("folder:")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_player_is_refused_before_games_are_played() -> None:
+    data = {"games": {"policies": {"Pong": "abc"}}}
+    play = PolicyPlay(lambda images: images, name="abc")
+    check_players(data, {"Pong": play}, "run")
+    with refused("the agent that plays Pong is not as it was when run runs/one began"):
+        check_players(data, {"Pong": replace(play, name="abd")}, "runs/one")
 
 
 def test_an_encoder_learns_from_the_frames_of_a_game(
@@ -331,6 +381,10 @@ def test_an_encoder_learns_from_the_frames_of_a_game(
     summary = json.loads((run / "summary.json").read_text())
     assert 0 <= summary["test"]["last"]["top1/Pong/action"] <= 1
     assert set(summary["baselines"]) == {"majority class", "random encoder", "linear on pixels"}
+    for told in summary["gains"].values():
+        assert set(told["tasks"]) == {"Pong/action", "Pong/reward"}
+        each = [one["gain"] for one in told["tasks"].values()]
+        assert told["gain"] == pytest.approx(sum(each) / 2)
     assert load_classifier(run / "best.safetensors").encoder.observation_shape == (4, 44, 44)
     # What was played is kept, and known again.
     resume_pretraining(run, {"epochs": 2})

@@ -1,7 +1,6 @@
 """The RAM table against what the screen shows, to the pixel."""
 
 import csv
-import os
 from pathlib import Path
 
 import ale_py
@@ -116,12 +115,9 @@ def test_bytes_are_bytes_of_the_ram_and_roms_are_there():
         assert len(set(variables.values())) == len(variables)
 
 
-def test_the_table_is_the_published_one():
-    folder = os.environ.get("RLCNN_DATA")
-    if not folder:
-        pytest.skip("RLCNN_DATA does not name a folder with atari-ram-labels.csv")
+def test_the_table_is_the_published_one(real_data: Path):
     published: dict[str, dict[str, int]] = {}
-    with (Path(folder) / "atari-ram-labels.csv").open() as file:
+    with (real_data / "atari-ram-labels.csv").open() as file:
         for row in csv.DictReader(file):
             published.setdefault(row["game"], {})[row["variable"]] = int(row["ram_index"])
     for rom, variables in LEFT_OUT.items():

@@ -15,7 +15,7 @@ from rlcnn.classify.batches import Batches
 from rlcnn.classify.classifier import Classifier
 from rlcnn.classify.config import AugmentConfig, PretrainConfig
 from rlcnn.classify.images import UNKNOWN, Split, StoredImages, Task
-from rlcnn.classify.trainer import Trainer, held_out_figures
+from rlcnn.classify.trainer import Trainer
 from rlcnn.encoders import create_encoder
 
 # Everything on that has a state or draws: dropout, a moving average, momentum, augmentation.
@@ -168,19 +168,6 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     other = make_trainer(replace(CONFIG, encoder_options={"features_dim": 8}))
     with refused(f"checkpoint {tmp_path} is damaged"):
         other.restore(tmp_path)
-
-
-def test_several_tasks_are_judged_each_and_together() -> None:
-    tasks = (Task("six", tuple("abcdef")), Task("two", ("no", "yes")))
-    logits = [torch.eye(6)[[0, 1, 2, 3]], torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])]
-    labels = torch.tensor([[0, 0], [1, 1], [0, UNKNOWN], [UNKNOWN, 1]])
-    figures = held_out_figures(logits, labels, tasks)
-    assert figures["test/top1/six"] == pytest.approx(2 / 3)
-    assert figures["test/top1/two"] == pytest.approx(2 / 3)
-    assert figures["test/top1"] == pytest.approx(2 / 3)
-    # Of two classes, the true one is always among the first five.
-    assert figures["test/top5"] == figures["test/top5/six"] == 1
-    assert "test/top5/two" not in figures
 
 
 def test_one_classifier_learns_several_tasks_of_which_not_all_is_known() -> None:
