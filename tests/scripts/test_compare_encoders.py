@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,10 @@ from pathlib import Path
 import pytest
 from script_runs import ROLLOUT, ROOT, TINY, command, environment, read, run_script
 
+from agents.arms import parse_arm
+from agents.config import TrainConfig
+from agents.study import PLAN, RANDOM
+from agents.study_plan import StudyPlan
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
 from rlcnn.weights import save_encoder
@@ -100,6 +105,21 @@ def test_a_dry_run_measures_tells_the_cost_and_leaves_nothing(
     assert "scratch: " in said
     assert "to do: 10 runs, 2,560 agent steps" in said
     assert not study.exists()
+
+
+def test_a_report_is_made_anywhere_of_a_study_that_a_cluster_began(
+    compare_encoders: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A cluster leaves the precision to each run's device: "auto", which nothing may settle here.
+    base = TrainConfig(track="disabled", precision="auto")
+    arms = (parse_arm("scratch"), parse_arm("frozen-random"))
+    plan = StudyPlan(("ALE/Pong-v5",), arms, (0, 1), base)
+    (tmp_path / PLAN).write_text(json.dumps({"plan": plan.to_json(), "command": ["once"]}))
+    (tmp_path / RANDOM).write_text(json.dumps({"ALE/Pong-v5": [-21.0, -20.0]}))
+    with pytest.raises(SystemExit, match="1"):
+        compare_encoders("--resume", tmp_path, "--report-only")
+    assert "no verdict: there is no verdict before Pong, scratch, seed 0" in capsys.readouterr().err
+    assert "0 of 4 runs done, 4 not finished" in (tmp_path / "report.html").read_text()
 
 
 # games.py lies there, and scripts find what lies in their working directory.
