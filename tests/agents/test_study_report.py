@@ -26,7 +26,7 @@ from agents.study_report import study_report
 from agents.study_results import read_result
 from envs.errors import UserError
 from rlcnn.files import read_json, write_json_atomic
-from rlcnn.report import Films, Report, render
+from rlcnn.report import Films, Report, draw, render
 from rlcnn.runs import RunDirectory
 from rlcnn.stats import RandomAgent
 
@@ -296,9 +296,14 @@ def records(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.splitlines()]
 
 
-def test_a_report_is_one_more_run_of_the_studys_group(tmp_path: Path) -> None:
+def test_a_report_is_one_more_run_of_the_studys_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = make_plan(track="offline", project="pixels")
     path = write_study(tmp_path / "a study", plan, well, film=True)
+    # Drawn once for the three reports, which takes seconds each time.
+    drawings = draw(shown(path, plan))
+    monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: drawings)
     reported(path, plan)
     (directory,) = (path / "wandb").glob("offline-run-*")
     found = records(directory)
