@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from agents.graphs import Graphed, Recorder, held_by, make_recorder
-from agents.observing import StackFollower, Stored
+from agents.observing import Pixels, StackFollower, Stored
 from agents.policies import PixelActorCriticPolicy, PixelQNetwork
 from agents.stacking import push_frames
 from agents.staging import Readback, pinned
 
 Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
+
+# Additions and multiplications of one step's acting that are worth a CPU thread more.
+_WORK_OF_A_THREAD = 6e8
+
+
+def acting_threads(act: Callable[[], object]) -> int:
+    """How many CPU threads are worth computing ``act`` with, in turn with emulators.
+
+    Torch's threads wait for each other after every layer, and do so busily, while emulators want
+    the same cores: for little work fewer threads are faster. Its work is counted, not timed, so
+    that it is the same in every run.
+
+    Args:
+        act: looks at the observations of one step, as it will at every step.
+
+    Returns:
+        At most those that torch has now.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        act()
+    threads = math.ceil(counter.get_total_flops() / _WORK_OF_A_THREAD)
+    return max(1, min(torch.get_num_threads(), threads))
 
 
 class InferenceCopy(Generic[Network]):
@@ -81,12 +107,23 @@ class Player:
         self, policy: PixelActorCriticPolicy, stored: Stored, device: torch.device
     ) -> None:
         self.policy = policy
+        self._sees_pixels = isinstance(stored, Pixels)
         self._follower = StackFollower(stored, device)
 
     @property
     def ready(self) -> bool:
         """Whether nothing is left to be captured as a graph."""
         return True
+
+    @cached_property
+    def threads(self) -> int:
+        """CPU threads to play with, to be asked for after a :meth:`begin`.
+
+        All, where a frozen encoder looks at each frame; else see :func:`acting_threads`.
+        """
+        if not self._sees_pixels:
+            return torch.get_num_threads()
+        return acting_threads(lambda: self.policy.logits_and_values(self.observations))
 
     def begin(self, observations: np.ndarray) -> None:
         """Stands where it is not known how the environments came there.
@@ -173,6 +210,11 @@ class StagedPlayer(Player):
     def ready(self) -> bool:
         """Whether nothing is left to be captured as a graph."""
         return self._last_inputs is not None and self._step.ready(*self._last_inputs)
+
+    @cached_property
+    def threads(self) -> int:
+        """All that torch has: it is the GPU that computes."""
+        return torch.get_num_threads()
 
     def begin(self, observations: np.ndarray) -> None:
         """As :meth:`Player.begin`; sets the policy going."""

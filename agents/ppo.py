@@ -28,6 +28,7 @@ from agents.support import (
 from agents.transfer import frozen_state, unfreeze_when_due, without_weights
 from envs.errors import UserError
 from envs.stacking import FrameStacking, frame_stacking
+from rlcnn.devices import use_threads
 
 
 class PPO(LearningRateFactors, SB3PPO):
@@ -295,36 +296,41 @@ class PPO(LearningRateFactors, SB3PPO):
         player = self._player
         assert isinstance(self._last_obs, np.ndarray)
         player.begin(self._last_obs)
-        for n_steps in range(n_rollout_steps):
-            actions = player.act()
-            env.step_async(actions)
-            # While the games are played.
-            rollout_buffer.store(
-                player.observations, stack_starts, player.actions, player.values, player.log_probs
-            )
-            # As callbacks find them: the player's own are those of the next step by then.
-            values = rollout_buffer.values[n_steps][:, None]
-            log_probs = rollout_buffer.log_probs[n_steps]
-            new_obs, rewards, dones, infos = env.step_wait()
-            assert isinstance(new_obs, np.ndarray)
-            truncated, beyond = self._values_beyond(player, dones, infos)
-            stack_starts = _fresh_stacks(dones, infos)
-            # Before the rest, which the host does while a GPU is acting.
-            player.look(new_obs, stack_starts)
+        with use_threads(player.threads):
+            for n_steps in range(n_rollout_steps):
+                actions = player.act()
+                env.step_async(actions)
+                # While the games are played.
+                rollout_buffer.store(
+                    player.observations,
+                    stack_starts,
+                    player.actions,
+                    player.values,
+                    player.log_probs,
+                )
+                # As callbacks find them: the player's own are those of the next step by then.
+                values = rollout_buffer.values[n_steps][:, None]
+                log_probs = rollout_buffer.log_probs[n_steps]
+                new_obs, rewards, dones, infos = env.step_wait()
+                assert isinstance(new_obs, np.ndarray)
+                truncated, beyond = self._values_beyond(player, dones, infos)
+                stack_starts = _fresh_stacks(dones, infos)
+                # Before the rest, which the host does while a GPU is acting.
+                player.look(new_obs, stack_starts)
 
-            self.num_timesteps += env.num_envs
-            callback.update_locals(locals())
-            if not callback.on_step():
-                self.num_timesteps = steps_learned
-                # The games have moved on, and a later learning goes on from where they stand.
-                self._last_obs, self._last_episode_starts = new_obs, dones
-                return False
+                self.num_timesteps += env.num_envs
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    self.num_timesteps = steps_learned
+                    # The games have moved on, and a later learning goes on from where they stand.
+                    self._last_obs, self._last_episode_starts = new_obs, dones
+                    return False
 
-            self._update_info_buffer(infos, dones)
-            rewards[truncated] += self.gamma * beyond
-            rollout_buffer.add(rewards, self._last_episode_starts)  # type: ignore[arg-type]
-            self._last_obs = new_obs
-            self._last_episode_starts = dones
+                self._update_info_buffer(infos, dones)
+                rewards[truncated] += self.gamma * beyond
+                rollout_buffer.add(rewards, self._last_episode_starts)  # type: ignore[arg-type]
+                self._last_obs = new_obs
+                self._last_episode_starts = dones
 
         rollout_buffer.compute_returns_and_advantage(last_values=player.values_here(), dones=dones)
 

@@ -11,9 +11,10 @@ from gymnasium import spaces
 from streams import EVENTS, Event, Stream
 from tape import TapeRecorder
 
-from agents.acting import InferenceCopy, Player, StagedPlayer, make_player
+from agents.acting import InferenceCopy, Player, StagedPlayer, acting_threads, make_player
 from agents.policies import PixelActorCriticPolicy, Precision
 from envs.stacking import FrameStacking
+from rlcnn.devices import use_threads
 
 
 def make_policy(precision: Precision, encoder: str = "nature") -> PixelActorCriticPolicy:
@@ -196,3 +197,19 @@ def test_on_a_gpu_a_step_waits_for_its_actions_only(graphs: bool) -> None:
             torch.cuda.set_sync_debug_mode("default")
         assert torch.equal(player.observations.cpu(), torch.as_tensor(stacks))
     assert player.ready
+
+
+@pytest.mark.parametrize("encoder, n_envs, expected", [("nature", 8, 1), ("nature", 64, 2)])
+def test_little_work_is_done_by_fewer_threads(encoder: str, n_envs: int, expected: int) -> None:
+    space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    policy = PixelActorCriticPolicy(
+        space,
+        spaces.Discrete(6),
+        lambda _: 1e-3,
+        features_extractor_kwargs={"encoder": encoder},
+    )
+    observations = torch.zeros(n_envs, 4, 84, 84, dtype=torch.uint8)
+    for usable in (1, 4):
+        with use_threads(usable):
+            threads = acting_threads(lambda: policy.logits_and_values(observations))
+        assert threads == min(usable, expected)
