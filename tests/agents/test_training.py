@@ -498,6 +498,28 @@ def test_two_resumes_of_one_checkpoint_are_alike_to_the_bit(
     assert_equal(*map(rows_of, runs))
 
 
+@BOTH
+def test_with_overlap_a_run_is_resumed_to_the_bit_and_without_a_gap(
+    algo: str, tmp_path: Path
+) -> None:
+    config, stop = {"ppo": (PPO, 112), "dqn": (DQN, 100)}[algo]
+    config = replace(config, overlap="on")
+    whole = train(config, tmp_path / "whole", console=quiet())
+    with stopped_at(stop):
+        train(config, tmp_path / "stopped", console=quiet())
+    before = rows_of(tmp_path / "stopped")
+    assert before == [row for row in rows_of(whole) if row["step"] <= stop]
+    runs = [copied(tmp_path / "stopped", tmp_path / name) for name in ("one", "other")]
+    for run in runs:
+        resume(run, console=quiet())
+    assert_equal(*map(learned, runs))
+    assert_equal(*map(rows_of, runs))
+    assert rows_of(runs[0])[: len(before)] == before
+    assert_told_once(runs[0])
+    if algo == "ppo":
+        assert steps_of(runs[0], "train/loss") == list(range(16, 321, 16))
+
+
 def tensorboard_restarts(run_dir: Path) -> list[int]:
     """The steps from which TensorBoard is told that what it holds was done again."""
     return [
