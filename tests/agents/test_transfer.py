@@ -16,6 +16,7 @@ from worlds import Columns, WorldVecEnv
 
 from agents.builder import describe_storage
 from agents.checkpoint import encoder_extractor, load_checkpoint, save_checkpoint
+from agents.compilation import can_compile
 from agents.dqn import DQN
 from agents.observing import FrozenFeatures, Pixels
 from agents.ppo import PPO
@@ -192,7 +193,12 @@ def test_two_resumes_are_alike_to_the_bit_before_the_step_and_after(
         assert all(torch.equal(moments[name], other_moments[place][name]) for name in moments)
 
 
-def test_with_overlap_the_step_counts_as_without(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "compiled"]
+)
+def test_with_overlap_the_step_counts_as_without(compiled: bool) -> None:
+    if compiled and not can_compile():
+        pytest.skip("there is no C++ compiler")
     venv = WorldVecEnv(Columns(1), N_ENVS, depth=DEPTH)
     model = PPO(
         "CnnPolicy",
@@ -203,6 +209,7 @@ def test_with_overlap_the_step_counts_as_without(tmp_path: Path) -> None:
         policy_kwargs={"features_extractor_kwargs": LENET, "unfreeze_at_step": 3 * ROLLOUT},
         device="cpu",
         overlap=True,
+        compile_update=compiled,
     )
     before = tensors_of(model)
     changes = {}
