@@ -70,7 +70,8 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_checkpoint(
         cluster.remove_node(node, allow_graceful=False)
         cluster.add_node(num_cpus=1)
 
-    watcher = threading.Thread(target=lose_node)
+    # Where the study fails before its first checkpoint, nothing is waited for.
+    watcher = threading.Thread(target=lose_node, daemon=True)
     watcher.start()
     said = io.StringIO()
     console = Console(file=said, width=200)
