@@ -76,7 +76,10 @@ def read_result(study: Path, run: StudyRun) -> RunResult:
             told = f"{path / 'config.json'} holds no training configuration"
             return RunResult(**common, state="failed", reason=told)
         if otherwise := deviations(run.config, options):
-            told = f"it was trained otherwise than planned: {'; '.join(otherwise)}"
+            told = (
+                f"it was trained otherwise than planned: {'; '.join(otherwise)}; delete its"
+                " directory to begin it anew"
+            )
             return RunResult(**common, state="failed", reason=told)
         figures = read_figures(path, run.config.total_steps)
         if figures is None:

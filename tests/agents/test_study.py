@@ -274,7 +274,8 @@ def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(study: S
     assert results is not None
     assert [run.state for run in results.runs] == ["failed", "done", "done", "done"]
     assert results.runs[0].reason == (
-        "it was trained otherwise than planned: --total-steps 64 there, 32 here"
+        "it was trained otherwise than planned: --total-steps 64 there, 32 here; delete its"
+        " directory to begin it anew"
     )
 
 
