@@ -354,13 +354,20 @@ def _run_all(
 
 
 def _job(path: Path, run: StudyRun, launcher: Launcher, document: dict[str, Any]) -> Job:
-    tags = [tag[:LONGEST_TAG] for tag in (run.arm, run.game)]
-    labels = {"group": path.resolve().name, "tags": tags}
+    labels = {"group": path.resolve().name, "tags": [_tag(run.arm), _tag(run.game)]}
     config = replace(run.config, num_threads=launcher.threads)
     # Workers of a cluster need not share this process's working directory.
     run_dir = (path / run.directory).absolute()
     task = partial(train_or_resume, config, run_dir, labels, document["command"])
     return Job(run.name, task, (path / "logs" / f"{run_dir.name}.log").absolute())
+
+
+def _tag(name: str) -> str:
+    """``name``, marked where it had to be cut, so that it is no other's."""
+    if len(name) <= LONGEST_TAG:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_TAG - len(mark) - 1]}-{mark}"
 
 
 def _keep(path: Path, run: StudyRun, outcome: Outcome) -> str:

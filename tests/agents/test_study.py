@@ -109,6 +109,23 @@ def test_a_study_leaves_a_run_and_a_row_for_each_game_arm_and_seed(study: Study)
     assert all(len(v) >= 30 for v in results.random_returns.values())
 
 
+def test_arms_of_long_names_have_tags_of_their_own(study: Study, tmp_path: Path) -> None:
+    arms = []
+    for end in "ab":
+        weights = tmp_path / f"{'x' * 70}{end}.safetensors"
+        save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
+        arms.append(f"frozen:{weights}")
+    plan = make_plan(*arms)
+    study(plan)
+    tags = set()
+    for run in plan.runs:
+        config = json.loads((study.path / run.directory / "config.json").read_text())
+        tags.add(config["labels"]["tags"][0])
+    assert len(tags) == 2
+    # Weights & Biases refuses a longer one.
+    assert max(map(len, tags)) == 64
+
+
 def test_what_is_done_is_not_done_again(study: Study) -> None:
     study(make_plan())
     before = {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()}
