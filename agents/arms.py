@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +16,9 @@ from rlcnn.encoders import why_unknown
 
 OptionValue = int | float | bool | str
 
+# Names of files are made of an arm's, and file systems take 255 bytes.
+_LONGEST_PART = 100
+
 # Kind of arm -> what becomes of its encoder.
 _MODES: dict[str, Literal["train", "frozen", "finetune"]] = {
     "scratch": "train",
@@ -22,6 +27,7 @@ _MODES: dict[str, Literal["train", "frozen", "finetune"]] = {
     "finetune": "finetune",
 }
 _PRETRAINED = ("frozen", "finetune")
+_ENDINGS = (".safetensors", ".pth", ".pt")
 GRAMMAR = (
     "scratch[:NET], frozen-random[:NET], frozen:WEIGHTS, finetune:WEIGHTS, frozen:NET@WEIGHTS"
     " or finetune:NET@WEIGHTS"
@@ -53,8 +59,15 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """The arm for people: of a path only the last part, without its ending."""
-        weights = "" if self.weights == "none" else Path(self.weights).stem
+        """The arm for people: of a path only the last part, without a file's ending."""
+        return self.named(1)
+
+    def named(self, parts: int) -> str:
+        """The arm for people, with so many of a path's last parts, which tell it from others."""
+        path = Path(self.weights)
+        if path.suffix in _ENDINGS:
+            path = path.with_suffix("")
+        weights = "" if self.weights == "none" else str(Path(*path.parts[-parts:]))
         return _joined(self.kind, self._net, weights)
 
     @property
@@ -108,6 +121,8 @@ def parse_arm(text: str) -> Arm:
     kind, colon, rest = text.partition(":")
     if kind not in _MODES:
         near = nearest(kind, _MODES).replace('"?', f'{colon}{rest}"?')
+        if re.split(r"[,\s]", kind)[0] in _MODES:
+            near = " Arms are separated by spaces, each an argument of its own."
         raise UserError(f'--arms "{text}" is unknown: expected {GRAMMAR}.{near}')
     if colon and not rest:
         raise UserError(f'--arms "{text}" ends where more was expected: {GRAMMAR}')
@@ -126,9 +141,11 @@ def parse_arm(text: str) -> Arm:
             f' without weights, "{hint}"'
         )
     net, at, weights = rest.partition("@")
-    if not at or "/" in net or Path(rest).exists():
+    # os.path's finds nothing under a name that is too long, where pathlib's raises.
+    there = os.path.exists(rest)
+    if not at or "/" in net or there:
         net, weights = "", rest
-        if not Path(rest).exists() and rest != "imagenet" and not why_unknown(rest.split(",")[0]):
+        if not there and rest != "imagenet" and not why_unknown(rest.split(",")[0]):
             raise UserError(
                 f'--arms "{text}" names an encoder but no weights: expected {text}@WEIGHTS, such as'
                 f' "{text}@imagenet"'
@@ -140,8 +157,12 @@ def parse_arm(text: str) -> Arm:
 
 
 def directory_name(name: str) -> str:
-    """``name`` with nothing in it that file systems or shells take amiss."""
-    return re.sub(r"[^\w.=-]+", "-", name, flags=re.ASCII).strip("-.")
+    """``name`` with nothing in it that file systems or shells take amiss, and not too long."""
+    whole = re.sub(r"[^\w.=-]+", "-", name, flags=re.ASCII).strip("-.")
+    if len(whole) <= _LONGEST_PART:
+        return whole
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{whole[: _LONGEST_PART - 9]}-{mark}"
 
 
 def _parse_net(text: str, net: str) -> tuple[str, dict[str, OptionValue]]:
@@ -153,6 +174,8 @@ def _parse_net(text: str, net: str) -> tuple[str, dict[str, OptionValue]]:
         option, equals, value = pair.partition("=")
         if not (option and equals and value):
             raise UserError(f'--arms "{text}": "{pair}" is no option: expected OPTION=VALUE')
+        if option in options:
+            raise UserError(f'--arms "{text}" gives option "{option}" twice')
         options[option] = _value(value)
     return encoder, options
 

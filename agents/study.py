@@ -143,8 +143,9 @@ def run_study(
         if result.state in ("waiting", "begun") or (retry and result.state == "failed")
     ]
     console.print(
-        f"study {path}: {len(plan.games)} games x {len(plan.arms)} arms x {len(plan.seeds)} seeds ="
-        f" {len(plan.runs)} runs, {plan.total_steps:,} agent steps"
+        f"study {path}: {len(plan.games)} game{'s' * (len(plan.games) != 1)} x"
+        f" {len(plan.arms)} arms x {len(plan.seeds)} seeds = {len(plan.runs)} runs,"
+        f" {plan.total_steps:,} agent steps"
     )
     _tell_what_is_there(results, retry, console)
     if report_only:
@@ -152,6 +153,9 @@ def run_study(
             raise UserError(f"{path} holds no study to report on")
         return report(path, plan, console, films)
     if to_do:
+        if document and not dry_run:
+            # Held by another process: better found out before anything is built and measured.
+            _locked(path).close()
         # What goes on from a checkpoint needs its first weights no more.
         plan.check_builds([run for run, result in to_do if result.steps == 0])
         launcher = make_launcher(len(to_do))
@@ -161,6 +165,9 @@ def run_study(
             return None
         with _locked(path):
             document = _begin(path, plan, {str(launcher.threads): rates}, command)
+            # Asked for once, a second try goes on, too, when it was stopped in the middle.
+            for run, _ in to_do:
+                failure_path(path, run).unlink(missing_ok=True)
             _run_all(path, plan, [run for run, _ in to_do], launcher, document, console)
     elif dry_run:
         console.print("nothing is left to do")
@@ -264,7 +271,10 @@ def _open(path: Path, plan: StudyPlan) -> dict[str, Any]:
         raise UserError(f"study directory {path} is a file")
     if (path / PLAN).is_file():
         document = read_json(path / PLAN)
-        differing = differences(_plan_of(document), plan.to_json())
+        try:
+            differing = differences(_plan_of(document), plan.to_json())
+        except (UserError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path / PLAN} holds no plan of a study: {error}") from error
         if differing:
             raise UserError(
                 f"study {path} has another plan: {'; '.join(differing)}."
@@ -341,13 +351,20 @@ def _run_all(
 
 
 def _job(path: Path, run: StudyRun, launcher: Launcher, document: dict[str, Any]) -> Job:
-    tags = [tag[:LONGEST_TAG] for tag in (run.arm, run.game)]
-    labels = {"group": path.resolve().name, "tags": tags}
+    labels = {"group": path.resolve().name, "tags": [_tag(run.arm), _tag(run.game)]}
     config = replace(run.config, num_threads=launcher.threads)
     # Workers of a cluster need not share this process's working directory.
     run_dir = (path / run.directory).absolute()
     task = partial(train_or_resume, config, run_dir, labels, document["command"])
     return Job(run.name, task, (path / "logs" / f"{run_dir.name}.log").absolute())
+
+
+def _tag(name: str) -> str:
+    """``name``, marked where it had to be cut, so that it is no other's."""
+    if len(name) <= LONGEST_TAG:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_TAG - len(mark) - 1]}-{mark}"
 
 
 def _keep(path: Path, run: StudyRun, outcome: Outcome) -> str:
@@ -371,7 +388,8 @@ def _random_returns(path: Path, plan: StudyPlan, console: Console) -> dict[str, 
     for game in plan.games:
         if game not in returns:
             console.print(f"{game_name(game)}: playing at random, to compare with")
-            config = replace(plan.base, env=game, seed=plan.seeds[0]).resolve()
+            # By no network: the GPUs of a cluster need not be here.
+            config = replace(plan.base, env=game, seed=plan.seeds[0], device="cpu").resolve()
             episodes = max(LEAST_RANDOM_EPISODES, plan.base.eval_episodes)
             returns[game] = random_returns(config, episodes)
             write_json_atomic(file, returns)

@@ -65,12 +65,13 @@ def measure_rates(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, flo
     names = sorted(kinds) * -(-launcher.workers // len(kinds))
     chosen = names[: max(len(kinds), launcher.workers)]
     rates: dict[str, list[float]] = {name: [] for name in kinds}
+    # Of what goes on from a checkpoint the first weights may be gone; they make it no faster.
+    configs = {
+        name: replace(run.config, num_threads=launcher.threads, weights="none")
+        for name, run in kinds.items()
+    }
     jobs = [
-        Job(
-            f"{number} {name}",
-            partial(measure_rate, replace(kinds[name].config, num_threads=launcher.threads)),
-            Path(os.devnull),
-        )
+        Job(f"{number} {name}", partial(measure_rate, configs[name]), Path(os.devnull))
         for number, name in enumerate(chosen)
     ]
     with closing(launcher.run(jobs, lambda _: None)) as outcomes:

@@ -47,7 +47,8 @@ class StudyDisplay:
         self._study, self._runs, self._console = study, runs, console
         self._line_seconds = line_seconds
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            # No markup: names of files may hold brackets and colons.
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[told]}"),
@@ -58,16 +59,14 @@ class StudyDisplay:
         self._ended = others
         self._all = others + len(runs)
         self._tasks: dict[str, TaskID] = {}
-        self._whole = self._bar.add_task(
-            "[bold]study, runs", total=self._all, completed=others, told=""
-        )
+        self._whole = self._bar.add_task("study, runs", total=self._all, completed=others, told="")
         self._steps = {name: last_figures(study / run.directory)[0] for name, run in runs.items()}
         self._rate = StepRate()
         self._looked = self._shown = time.monotonic()
         self._bar.start()
 
     def tick(self, running: Collection[str]) -> None:
-        """Shows how the runs that are at work stand; called as often as one likes."""
+        """Shows how runs at work, or waiting for a place, stand; called as often as one likes."""
         now = time.monotonic()
         if now - self._looked < _LOOK_EVERY_S:
             return
@@ -80,6 +79,9 @@ class StudyDisplay:
             self._steps[name] = max(step, self._steps[name])
             told = "" if mean is None else f"return {mean:.1f}"
             if name not in self._tasks:
+                # A cluster is given all runs at once, whether it has room for them or not.
+                if not (self._study / run.directory).exists():
+                    continue
                 self._tasks[name] = self._bar.add_task(name, total=run.config.total_steps, told="")
             self._bar.update(self._tasks[name], completed=step, told=told)
         self._rate.add(taken, now - self._looked)

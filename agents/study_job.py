@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -13,7 +14,9 @@ from typing import Any
 from agents.benchmark.learners import iteration_steps, our_agent
 from agents.config import TrainConfig
 from agents.study_plan import WHERE_AND_HOW
+from agents.study_results import read_figures
 from agents.training import resume, train
+from envs.errors import UserError
 from rlcnn.devices import use_threads
 from rlcnn.progress import make_console
 from rlcnn.runs import RunDirectory, RunInUseError
@@ -48,21 +51,16 @@ def train_or_resume(
         train(config, run_dir, console=make_console(), command=command, labels=labels)
         return
     _wait_until_free(run_dir)
-    if not finished(run_dir, config):
-        changes = {name: getattr(config, name) for name in WHERE_AND_HOW}
-        resume(run_dir, changes, console=make_console(), command=command)
-
-
-def finished(run_dir: Path, config: TrainConfig) -> bool:
-    """Whether a run took all its steps and was judged.
-
-    Raises:
-        UserError: its files are damaged.
-    """
-    if not (run_dir / "config.json").is_file():
-        return False
-    summary = RunDirectory.open(run_dir).summary()
-    return summary is not None and int(summary.get("steps", 0)) >= config.total_steps
+    try:
+        if read_figures(run_dir, config.total_steps) is not None:
+            return
+    except UserError as error:
+        # The checkpoint holds all that the agent is: it is judged again.
+        print(f"put aside: {error}", file=sys.stderr)
+        summary = run_dir / "summary.json"
+        summary.replace(summary.with_name("summary.damaged.json"))
+    changes = {name: getattr(config, name) for name in WHERE_AND_HOW}
+    resume(run_dir, changes, console=make_console(), command=command)
 
 
 def measure_rate(config: TrainConfig) -> float:

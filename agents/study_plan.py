@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +79,31 @@ class StudyPlan:
     @cached_property
     def arm_names(self) -> list[str]:
         """A name for each arm, in their order; as short as it can be told from the others'."""
-        names = Counter(arm.name for arm in self.arms)
-        return [arm.name if names[arm.name] == 1 else arm.text for arm in self.arms]
+        names = [arm.name for arm in self.arms]
+        for parts in range(2, max((len(Path(arm.weights).parts) for arm in self.arms), default=0)):
+            counts = Counter(names)
+            names = [
+                name if counts[name] == 1 else arm.named(parts)
+                for name, arm in zip(names, self.arms, strict=True)
+            ]
+        counts = Counter(names)
+        return [
+            name if counts[name] == 1 else arm.text
+            for name, arm in zip(names, self.arms, strict=True)
+        ]
 
     @cached_property
     def runs(self) -> list[StudyRun]:
         """Every training: seed by seed, so that what is done at any time compares all arms."""
-        places = {name: directory_name(name) for name in self.arm_names}
-        counts = Counter(places.values())
-        for number, name in enumerate(self.arm_names, start=1):
-            if counts[places[name]] > 1:
-                places[name] += f"-arm{number}"
+        games = _places([game_name(game) for game in self.games], "game")
+        arms = _places(self.arm_names, "arm")
         return [
             StudyRun(
                 game=game_name(game),
                 arm=name,
                 seed=seed,
                 config=replace(arm.configure(self.base), env=game, seed=seed),
-                directory=f"runs/{directory_name(game_name(game))}--{places[name]}--seed{seed}",
+                directory=f"runs/{games[game_name(game)]}--{arms[name]}--seed{seed}",
             )
             for seed in self.seeds
             for game in self.games
@@ -125,15 +134,23 @@ class StudyPlan:
         if self.seeds[-1] > MAX_SEED:
             raise UserError(f"--seed {self.seeds[0]} leaves no room for {len(self.seeds)} seeds")
         if self.base.eval_episodes < 1:
-            raise UserError("--eval-episodes 0 leaves nothing to compare: expected at least 1")
+            raise UserError(
+                f"--eval-episodes {self.base.eval_episodes} leaves nothing to compare: expected at"
+                " least 1"
+            )
         for option, given in (("games", list(self.games)), ("arms", [a.text for a in self.arms])):
             for value, count in Counter(given).items():
                 if count > 1:
                     raise UserError(f'--{option} names "{value}" {count} times')
         for run in self.runs[: len(self.arms)]:
             run.config.validate()
-        for (a, first), (b, second) in _pairs(self.arm_names, self.runs):
-            if first.config == second.config:
+        # One file may be named in several ways.
+        trainings = [
+            replace(run.config, weights=_contents(run.config.weights))
+            for run in self.runs[: len(self.arms)]
+        ]
+        for (a, first), (b, second) in combinations(zip(self.arm_names, trainings, strict=True), 2):
+            if first == second:
                 raise UserError(f'--arms "{a}" and "{b}" are the same training')
 
     def check_builds(self, runs: list[StudyRun]) -> None:
@@ -210,6 +227,23 @@ def parse_games(text: str) -> tuple[str, ...]:
     return tuple(_env_id(name.strip()) for name in text.split(",") if name.strip())
 
 
+def deviations(planned: TrainConfig, options: dict[str, Any]) -> list[str]:
+    """What of a run's options is not as it was planned, one phrase for each.
+
+    Args:
+        planned: the training; what is "auto" there may be anything.
+        options: of the run on disk.
+
+    Raises:
+        UserError: an option is unknown or of the wrong type.
+    """
+    found = TrainConfig.from_json(options).to_json()
+    plan = {
+        name: found[name] if value == "auto" else value for name, value in planned.to_json().items()
+    }
+    return list(_differing(found, plan, ""))
+
+
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What of a plan (:meth:`StudyPlan.to_json`) differs, one phrase for each option."""
     told = [
@@ -260,7 +294,7 @@ def _env_id(name: str) -> str:
 def _digest(weights: str) -> str | None:
     if weights in ("none", "imagenet"):
         return None
-    if not Path(weights).exists():
+    if not os.path.exists(weights):
         return None
     path = weights_file(Path(weights))
     try:
@@ -270,17 +304,27 @@ def _digest(weights: str) -> str | None:
         raise UserError(f'cannot read "{path}": {error.strerror or error}') from error
 
 
+def _contents(weights: str) -> str:
+    """What tells weights apart; the name of those that cannot be read, which is told later."""
+    with suppress(UserError):
+        return _digest(weights) or weights
+    return weights
+
+
 def _to_be_built(config: TrainConfig) -> TrainConfig:
     """``config`` where only building is of interest, and not where and how fast it will train."""
     config = replace(config, device="cpu", num_threads=1, compile="off", overlap="off")
     return config.resolve()
 
 
-def _pairs(names: list[str], runs: list[StudyRun]) -> Iterator[Any]:
-    arms = list(zip(names, runs[: len(names)], strict=True))
-    for index, first in enumerate(arms):
-        for second in arms[index + 1 :]:
-            yield first, second
+def _places(names: Sequence[str], what: str) -> dict[str, str]:
+    """Of each name what stands for it in a path; equal ones are told apart by number."""
+    places = {name: directory_name(name) for name in names}
+    counts = Counter(places.values())
+    return {
+        name: place if counts[place] == 1 else f"{place}-{what}{number}"
+        for number, (name, place) in enumerate(places.items(), start=1)
+    }
 
 
 def options_of(config: TrainConfig) -> dict[str, Any]:

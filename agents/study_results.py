@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from agents.study_plan import StudyRun
+from agents.study_plan import StudyRun, deviations
 from envs.errors import UserError
 from rlcnn.files import read_json, write_atomic
 from rlcnn.runs import RunDirectory
@@ -71,27 +71,51 @@ def read_result(study: Path, run: StudyRun) -> RunResult:
         reason = str(read_json(failure).get("reason", "")) if failure.exists() else ""
         if not (path / "config.json").is_file():
             return RunResult(**common, state="failed" if reason else "waiting", reason=reason)
-        summary = RunDirectory.open(path).summary()
-        if summary is None or int(summary["steps"]) < run.config.total_steps:
+        options = RunDirectory.open(path).config.get("config")
+        if not isinstance(options, dict):
+            told = f"{path / 'config.json'} holds no training configuration"
+            return RunResult(**common, state="failed", reason=told)
+        if otherwise := deviations(run.config, options):
+            told = (
+                f"it was trained otherwise than planned: {'; '.join(otherwise)}; delete its"
+                " directory to begin it anew"
+            )
+            return RunResult(**common, state="failed", reason=told)
+        figures = read_figures(path, run.config.total_steps)
+        if figures is None:
             steps = last_figures(path)[0]
             state: State = "failed" if reason else "begun"
             return RunResult(**common, state=state, steps=steps, reason=reason)
-        judged = summary["eval"]
-        return RunResult(
-            **common,
-            state="done",
-            score=float(judged["mean_return"]),
-            std=float(judged["std"]),
-            episodes=int(judged["episodes"]),
-            steps=int(summary["steps"]),
-            wall_seconds=float(summary["wall_seconds"]),
-            steps_per_second=float(summary["steps_per_second"]),
-        )
+        return RunResult(**common, state="done", **figures)
     except UserError as error:
         return RunResult(**common, state="failed", reason=str(error))
+
+
+def read_figures(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
+    """What a run that took so many steps was worth, and what it took, as :class:`RunResult` has it.
+
+    Returns:
+        None while it has not taken them all and been judged.
+
+    Raises:
+        UserError: its ``summary.json`` is damaged.
+    """
+    summary = RunDirectory.open(run_dir).summary()
+    try:
+        if summary is None or int(summary["steps"]) < total_steps:
+            return None
+        judged = summary["eval"]
+        return {
+            "score": float(judged["mean_return"]),
+            "std": float(judged["std"]),
+            "episodes": int(judged["episodes"]),
+            "steps": int(summary["steps"]),
+            "wall_seconds": float(summary["wall_seconds"]),
+            "steps_per_second": float(summary["steps_per_second"]),
+        }
     except (KeyError, TypeError, ValueError) as error:
-        told = f"{path / 'summary.json'} is damaged: {type(error).__name__}: {error}"
-        return RunResult(**common, state="failed", reason=told)
+        told = f"{run_dir / 'summary.json'} is damaged: {type(error).__name__}: {error}"
+        raise UserError(told) from error
 
 
 def failure_path(study: Path, run: StudyRun) -> Path:

@@ -6,6 +6,7 @@ Nothing here unpickles what could run code: a file can hold wrong numbers, and n
 from __future__ import annotations
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -105,9 +106,10 @@ def read_tensors(path: str | PathLike[str]) -> TensorFile:
         UserError: the file is missing, truncated or of another format, or holds more than tensors.
     """
     path = Path(path)
-    if not path.is_file():
+    # os.path's finds nothing under a name that is too long, where pathlib's raises.
+    if not os.path.isfile(path):
         siblings = [p.name for p in path.parent.glob("*.safetensors")]
-        what = "is a directory, not a weights file" if path.is_dir() else "does not exist"
+        what = "is a directory, not a weights file" if os.path.isdir(path) else "does not exist"
         raise UserError(f'"{path}" {what}.{nearest(path.name, siblings)}')
     if path.suffix in _TORCH_SUFFIXES:
         return _read_torch(path)
@@ -260,7 +262,7 @@ def weights_file(path: Path) -> Path:
     Raises:
         UserError: a directory that is no run, or that of one without a whole checkpoint.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
     if not (path / "config.json").is_file():
         raise UserError(f'"{path}" is a directory, but no run: it has no config.json.')

@@ -39,7 +39,7 @@ class Verdict:
         runs: of treatment and control.
         games: how many.
         p_value: of the permutation test, two-sided.
-        smallest_p: what that test could have given at the least.
+        smallest_p: what any test that exchanges runs could have given at the least.
         smallest_detectable: the true difference that such a study finds four times in five, by the
             spread seen.
         learned: arms of the study that ended clearly above the random agent.

@@ -73,7 +73,13 @@ def test_an_arms_text_reads_as_the_same_arm_from_anywhere(
     assert parse_arm(arm.text) == arm
 
 
+def test_a_name_that_no_file_can_have_is_one_that_is_not_there() -> None:
+    assert parse_arm(f"frozen:{'x' * 300}").weights.endswith("x")
+
+
 def test_an_arm_is_called_by_the_end_of_its_path() -> None:
+    assert parse_arm("frozen:runs/pong.2m").name == "frozen:pong.2m"
+    assert parse_arm("frozen:runs/a/best.safetensors").named(2) == "frozen:a/best"
     assert parse_arm("frozen:/far/away/balls.safetensors").name == "frozen:balls"
     assert Arm("finetune", "impala", {}, "/far/pong1").name == "finetune:impala@pong1"
 
@@ -94,6 +100,9 @@ def test_an_arm_is_called_by_the_end_of_its_path() -> None:
         ("frozen:resnt18@imagenet", 'encoder "resnt18" is unknown.*Did you mean "resnet18"'),
         ("scratch:lenet,pooling", '"pooling" is no option'),
         ("scratch:lenet,=3", '"=3" is no option'),
+        ("scratch:lenet,pooling=mean,pooling=max", 'gives option "pooling" twice'),
+        ("scratch,frozen-random", "Arms are separated by spaces"),
+        ("scratch frozen-random", "Arms are separated by spaces"),
         ("", "is unknown: expected scratch"),
     ],
 )
@@ -107,3 +116,9 @@ def test_names_of_directories_hold_nothing_that_shells_read() -> None:
     assert directory_name("frozen:resnet18:layer2@imagenet") == "frozen-resnet18-layer2-imagenet"
     assert directory_name("games:Signals-v0") == "games-Signals-v0"
     assert directory_name("../a b") == "a-b"
+
+
+def test_names_of_directories_are_never_too_long_for_a_file_system() -> None:
+    names = ["frozen:" + "x" * 300 + end for end in "ab"]
+    assert len({directory_name(name) for name in names}) == 2
+    assert max(len(directory_name(name)) for name in names) <= 100

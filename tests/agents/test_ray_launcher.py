@@ -6,9 +6,7 @@ import importlib.util
 import io
 import json
 import os
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,12 @@ import pytest
 from rich.console import Console
 from test_study import BASE, make_plan
 
+from agents.launchers import Job, Outcome, Tick
 from agents.ray_launcher import RayLauncher
 from agents.study import run_study
+from agents.study_results import read_result
 from envs.errors import UserError
+from rlcnn.stopping import TrainingStopped
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason='Ray is not installed: pip install "rlcnn[ray]"')
@@ -64,29 +65,69 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_checkpoint(
     plan = make_plan(base=replace(BASE, total_steps=8_000, checkpoint_every=160))
     first = tmp_path / plan.runs[0].directory
 
-    def lose_node() -> None:
-        while not list(first.glob("checkpoints/[0-9]*")):
-            time.sleep(0.1)
-        cluster.remove_node(node, allow_graceful=False)
-        cluster.add_node(num_cpus=1)
+    lost = []
 
-    watcher = threading.Thread(target=lose_node)
-    watcher.start()
+    class Launcher(RayLauncher):
+        """One under which a node dies as soon as the first run has a checkpoint."""
+
+        def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
+            # Ray makes nodes in the main thread only.
+            def lose_node(running: Collection[str]) -> None:
+                if not lost and list(first.glob("checkpoints/[0-9]*")):
+                    lost.append(node)
+                    cluster.remove_node(node, allow_graceful=False)
+                    cluster.add_node(num_cpus=1)
+                tick(running)
+
+            return super().run(jobs, lose_node)
+
     said = io.StringIO()
     console = Console(file=said, width=200)
     results = run_study(
         plan,
         tmp_path,
-        lambda jobs: RayLauncher(cluster.address, 1, 0, jobs, tell=console.print),
+        lambda jobs: Launcher(cluster.address, 1, 0, jobs, tell=console.print),
         console=console,
     )
-    watcher.join()
+    assert lost
     assert results is not None
     assert results.whole, said.getvalue()
     assert f"{plan.runs[0].name}: lost with its worker" in said.getvalue()
     attempts = json.loads((first / "attempts.json").read_text())["attempts"]
     assert len(attempts) == 2
     assert "resuming from step" in (tmp_path / "logs" / f"{first.name}.log").read_text()
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ctrl_c_stops_runs_on_the_cluster_with_a_checkpoint(cluster: Any, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    # A checkpoint at no other time than at the stop.
+    plan = make_plan(base=replace(BASE, total_steps=100_000, checkpoint_every=0))
+    first = tmp_path / plan.runs[0].directory
+
+    class Launcher(RayLauncher):
+        """One at which Ctrl-C is pressed as soon as the first run learns."""
+
+        def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
+            def press(running: Collection[str]) -> None:
+                if (first / "metrics.jsonl").exists():
+                    raise KeyboardInterrupt
+
+            return super().run(jobs, press)
+
+    with pytest.raises(TrainingStopped, match="--resume"):
+        run_study(
+            plan,
+            tmp_path,
+            lambda jobs: Launcher(cluster.address, 1, 0, jobs),
+            console=Console(quiet=True),
+        )
+    assert list(first.glob("checkpoints/[0-9]*"))
+    assert "stopped at step" in (tmp_path / "logs" / f"{first.name}.log").read_text()
+    assert [read_result(tmp_path, run).state for run in plan.runs] == ["begun"] + 3 * ["waiting"]
 
 
 @needs_ray

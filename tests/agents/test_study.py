@@ -19,8 +19,10 @@ from agents.config import PPOConfig, TrainConfig
 from agents.launchers import Launcher
 from agents.study import StudyResults, default_study_dir, read_plan, run_study
 from agents.study_plan import StudyPlan
+from agents.training import resume
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
+from rlcnn.runs import acquire
 from rlcnn.stopping import TrainingStopped
 from rlcnn.weights import save_encoder
 
@@ -111,6 +113,23 @@ def test_a_study_leaves_a_run_and_a_row_for_each_game_arm_and_seed(study: Study)
     ]
     assert protocols[0] == protocols[1] != protocols[2] == protocols[3]
     assert all(len(v) >= 30 for v in results.random_returns.values())
+
+
+def test_arms_of_long_names_have_tags_of_their_own(study: Study, tmp_path: Path) -> None:
+    arms = []
+    for end in "ab":
+        weights = tmp_path / f"{'x' * 70}{end}.safetensors"
+        save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
+        arms.append(f"frozen:{weights}")
+    plan = make_plan(*arms)
+    study(plan)
+    tags = set()
+    for run in plan.runs:
+        config = json.loads((study.path / run.directory / "config.json").read_text())
+        tags.add(config["labels"]["tags"][0])
+    assert len(tags) == 2
+    # Weights & Biases refuses a longer one.
+    assert max(map(len, tags)) == 64
 
 
 def test_what_is_done_is_not_done_again(study: Study) -> None:
@@ -205,7 +224,7 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(study: Study) -> None:
     assert study(make_plan(), dry_run=True) is None
     assert not study.path.exists()
     said = study.said.getvalue()
-    assert "1 games x 2 arms x 2 seeds = 4 runs, 128 agent steps" in said
+    assert "1 game x 2 arms x 2 seeds = 4 runs, 128 agent steps" in said
     assert "to do: 4 runs, 128 agent steps, 1 at once: about" in said
 
 
@@ -243,14 +262,105 @@ def test_a_plan_is_read_from_the_study_itself(study: Study, tmp_path: Path) -> N
         read_plan(study.path)
 
 
-@pytest.mark.parametrize("spoil", [lambda p: p.write_text("{"), lambda p: p.write_text("{}")])
-def test_a_run_whose_result_is_damaged_is_told_of(
+SPOILT = [
+    lambda path: path.write_text("{"),
+    lambda path: path.write_text("{}"),
+    lambda path: path.write_text('{"steps": 32, "eval": null}'),
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_a_run_whose_result_is_damaged_is_told_of_and_judged_again_when_asked(
     study: Study, spoil: Callable[[Path], Any]
 ) -> None:
     plan = make_plan()
-    study(plan)
-    spoil(study.path / plan.runs[2].directory / "summary.json")
+    before = study(plan)
+    assert before is not None
+    run = study.path / plan.runs[2].directory
+    spoil(run / "summary.json")
+    spoilt = (run / "summary.json").read_bytes()
     results = study(plan)
     assert results is not None
     assert [run.state for run in results.runs] == ["done", "done", "failed", "done"]
     assert "summary.json" in results.runs[2].reason
+    again = study(plan, retry=True)
+    assert again is not None
+    assert [run.score for run in again.runs] == [run.score for run in before.runs]
+    assert (run / "summary.damaged.json").read_bytes() == spoilt
+
+
+def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(study: Study) -> None:
+    plan = make_plan()
+    study(plan)
+    resume(study.path / plan.runs[0].directory, {"total_steps": 64}, console=Console(quiet=True))
+    results = study(plan)
+    assert results is not None
+    assert [run.state for run in results.runs] == ["failed", "done", "done", "done"]
+    assert results.runs[0].reason == (
+        "it was trained otherwise than planned: --total-steps 64 there, 32 here; delete its"
+        " directory to begin it anew"
+    )
+
+
+def test_a_second_try_that_was_stopped_goes_on_without_being_asked_for_again(study: Study) -> None:
+    plan = make_plan()
+    with pytest.raises(TrainingStopped):
+        study(plan, interrupt_after=2)
+    spoilt = [study.path / run.directory for run in plan.runs[:2]]
+    for path in spoilt:
+        path.touch()
+    study(plan)
+    for path in spoilt:
+        path.unlink()
+    with pytest.raises(TrainingStopped):
+        study(plan, retry=True, interrupt_after=1)
+    results = study(plan)
+    assert results is not None
+    assert results.whole
+
+
+def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
+    study: Study, tmp_path: Path
+) -> None:
+    weights = tmp_path / "small.safetensors"
+    save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
+    plan = make_plan("scratch", f"frozen:{weights}")
+    study(plan)
+    weights.unlink()
+    for run in plan.runs:
+        (study.path / run.directory / "summary.json").unlink()
+    document = json.loads((study.path / "study.json").read_text())
+    # As though it had run on other numbers of threads.
+    (study.path / "study.json").write_text(json.dumps({**document, "rates": {}}))
+    results = study(plan)
+    assert results is not None
+    assert results.whole
+
+
+def test_random_play_needs_no_gpu(study: Study) -> None:
+    plan = make_plan()
+    study(plan)
+    (study.path / "random.json").unlink()
+    # As from a machine without GPUs, whose cluster has some.
+    results = study(replace(plan, base=replace(BASE, device="cuda:9")))
+    assert results is not None
+    assert results.random_returns
+
+
+def test_a_study_at_work_is_refused_before_anything_is_measured(study: Study) -> None:
+    with pytest.raises(TrainingStopped):
+        study(make_plan(), interrupt_after=3)
+    launchers = len(study.launchers)
+    with acquire(study.path), pytest.raises(UserError, match="in use by another process"):
+        study(make_plan())
+    assert len(study.launchers) == launchers
+
+
+@pytest.mark.parametrize("plan", [3, {}, {"options": 3}, {"options": {"nope": 1}}])
+def test_a_plan_that_is_none_is_one_line(study: Study, plan: Any) -> None:
+    study.path.mkdir()
+    (study.path / "study.json").write_text(json.dumps({"plan": plan}))
+    with pytest.raises(UserError) as error:
+        study(make_plan())
+    assert "\n" not in str(error.value)
+    assert str(study.path) in str(error.value)

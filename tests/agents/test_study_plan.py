@@ -11,7 +11,7 @@ import pytest
 
 from agents.arms import parse_arm
 from agents.config import PPOConfig, TrainConfig
-from agents.study_plan import StudyPlan, differences, parse_games
+from agents.study_plan import StudyPlan, deviations, differences, parse_games
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
 from rlcnn.weights import save_encoder
@@ -58,9 +58,17 @@ def test_arms_differ_in_nothing_but_what_they_say() -> None:
     assert replace(frozen.config, mode=scratch.config.mode) == scratch.config
 
 
-def test_arms_of_one_name_are_told_apart_by_their_whole_paths() -> None:
-    found = plan("frozen:/a/best.safetensors", "frozen:/b/best.safetensors")
-    assert found.arm_names == ["frozen:/a/best.safetensors", "frozen:/b/best.safetensors"]
+def test_arms_of_one_name_are_told_apart_by_as_much_of_their_paths_as_that_takes() -> None:
+    found = plan("scratch", "frozen:/z/a/best.pt", "frozen:/z/b/best.pt", "frozen:/y/b/best.pt")
+    assert found.arm_names == ["scratch", "frozen:a/best", "frozen:z/b/best", "frozen:y/b/best"]
+    assert len({run.directory for run in found.runs}) == len(found.runs)
+    # Even where all but the ending is the same.
+    same = plan("frozen:/a/best.safetensors", "frozen:/a/best.pth")
+    assert same.arm_names == ["frozen:/a/best.safetensors", "frozen:/a/best.pth"]
+
+
+def test_games_whose_names_are_alike_do_not_share_a_directory() -> None:
+    found = plan(games=("my:Env-v0", "my/Env-v0"))
     assert len({run.directory for run in found.runs}) == len(found.runs)
 
 
@@ -89,6 +97,17 @@ def test_a_plan_from_before_an_option_was_there_took_its_default() -> None:
     changed = plan(base=replace(BASE, ppo=replace(BASE.ppo, clip_range_schedule="constant")))
     assert differences(older, changed.to_json()) == [
         "--ppo.clip-range-schedule linear there, constant here"
+    ]
+
+
+def test_a_run_is_as_planned_wherever_and_however_it_ran_and_not_otherwise() -> None:
+    planned = replace(BASE, precision="auto")
+    elsewhere = replace(BASE, num_threads=7, precision="bf16", track="disabled")
+    assert deviations(planned, elsewhere.to_json()) == []
+    longer = replace(BASE, total_steps=64, ppo=replace(BASE.ppo, gamma=0.5))
+    assert deviations(BASE, longer.to_json()) == [
+        "--total-steps 64 there, 32 here",
+        "--ppo.gamma 0.5 there, 0.99 here",
     ]
 
 
@@ -139,6 +158,7 @@ def test_weights_that_changed_make_another_plan_and_weights_that_are_gone_do_not
             '"scratch" and "scratch:lenet" are the same training',
         ),
         ({"base": replace(BASE, eval_episodes=0)}, "--eval-episodes 0 leaves nothing to compare"),
+        ({"base": replace(BASE, eval_episodes=-3)}, "--eval-episodes -3 leaves nothing"),
         ({"base": replace(BASE, total_steps=0)}, "--total-steps 0"),
         ({"seeds": (2**31 - 1, 2**31)}, "leaves no room"),
     ],
@@ -146,6 +166,17 @@ def test_weights_that_changed_make_another_plan_and_weights_that_are_gone_do_not
 def test_a_plan_that_could_show_nothing_is_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         plan(**changes).validate()
+
+
+def test_one_file_under_two_names_is_one_training(tmp_path: Path) -> None:
+    weights = tmp_path / "small.safetensors"
+    save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
+    (tmp_path / "other.safetensors").symlink_to(weights)
+    (tmp_path / "deep").mkdir()
+    for name in ("other.safetensors", "deep/../small.safetensors"):
+        with pytest.raises(UserError, match="are the same training"):
+            plan(f"frozen:{weights}", f"frozen:{tmp_path / name}").validate()
+    plan(f"frozen:{weights}", f"finetune:{weights}").validate()
 
 
 def test_games_are_named_short_or_in_full() -> None:

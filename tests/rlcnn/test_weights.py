@@ -242,6 +242,8 @@ def test_missing_files_name_the_nearest(tmp_path: Path) -> None:
     save_encoder(create_encoder("lenet", SHAPE), tmp_path / "pong.safetensors")
     message = refusal(tmp_path / "ping.safetensors")
     assert message.endswith('does not exist. Did you mean "pong.safetensors"?')
+    # No file can have such a name.
+    assert refusal(tmp_path / ("x" * 300)).endswith("does not exist.")
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_a_dry_run_measures_tells_the_cost_and_leaves_nothing(
     study = tmp_path / "study"
     compare_encoders(*OPTIONS, *GAME, *ARMS, "--study-dir", study, "--dry-run")
     said = capsys.readouterr().err
-    assert "1 games x 2 arms x 5 seeds = 10 runs, 2,560 agent steps" in said
+    assert "1 game x 2 arms x 5 seeds = 10 runs, 2,560 agent steps" in said
     assert "scratch: " in said
     assert "to do: 10 runs, 2,560 agent steps" in said
     assert not study.exists()
