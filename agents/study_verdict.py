@@ -69,11 +69,13 @@ class StudyScores:
         scale: they are normalised by.
         scores: arm -> (runs, games).
         notes: a line for each thing to know of them.
+        failed: arm -> how many of its runs failed.
     """
 
     scale: Scale
     scores: Mapping[str, FloatArray]
     notes: tuple[str, ...]
+    failed: Mapping[str, int]
 
 
 def control_arm(plan: StudyPlan) -> str:
@@ -103,7 +105,7 @@ def study_scores(runs: Sequence[RunResult], random_agent: RandomAgent) -> StudyS
     )
     scale = Scale.of(table.games, random_agent)
     scores = {arm: scale.normalise(array) for arm, array in table.scores.items()}
-    return StudyScores(scale, scores, table.notes)
+    return StudyScores(scale, scores, table.notes, table.failed)
 
 
 def verdicts(plan: StudyPlan, study: StudyScores) -> list[Verdict]:
@@ -129,6 +131,7 @@ def verdicts(plan: StudyPlan, study: StudyScores) -> list[Verdict]:
             learned_above=scale.normalise(np.array(limits)),
             comparisons=len(others),
             unit=scale.unit,
+            failed=study.failed,
         )
         for arm in others
     ]

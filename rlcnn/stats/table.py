@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,12 +39,14 @@ class ScoreTable:
         seeds: of each arm's rows.
         scores: arm -> (runs, games).
         notes: one line for each thing a reader must know of how they came about.
+        failed: arm -> how many of its runs have no score of their own.
     """
 
     games: tuple[str, ...]
     seeds: Mapping[str, tuple[int, ...]]
     scores: Mapping[str, FloatArray]
     notes: tuple[str, ...]
+    failed: Mapping[str, int]
 
 
 def tabulate(results: Iterable[Result], failed_as: Mapping[str, float] | None = None) -> ScoreTable:
@@ -61,6 +64,7 @@ def tabulate(results: Iterable[Result], failed_as: Mapping[str, float] | None = 
     rows: dict[str, dict[tuple[str, int], float]] = {}
     games: dict[str, None] = {}
     notes = []
+    failed: Counter[str] = Counter()
     for arm, game, seed, score in results:
         games[game] = None
         runs = rows.setdefault(arm, {})
@@ -74,6 +78,7 @@ def tabulate(results: Iterable[Result], failed_as: Mapping[str, float] | None = 
                     " a failed run counts as"
                 )
             score = failed_as[game]
+            failed[arm] += 1
             notes.append(
                 f'arm "{arm}", seed {seed} in "{game}" failed and counts with a score of {score:g}'
             )
@@ -108,4 +113,5 @@ def tabulate(results: Iterable[Result], failed_as: Mapping[str, float] | None = 
             for arm, runs in rows.items()
         },
         notes=tuple(notes),
+        failed={arm: failed[arm] for arm in rows},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,6 +73,7 @@ def judge(
     comparisons: int = 1,
     confidence: float = 0.95,
     unit: str = "human-normalised score",
+    failed: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> Verdict:
     """Compares two arms of a study.
@@ -86,6 +88,8 @@ def judge(
             once with ``confidence`` (Bonferroni).
         confidence: nominal coverage of all intervals together.
         unit: what a score is called in the sentence.
+        failed: arm -> how many of its runs failed and count with a score that is not their own;
+            the sentence tells of them.
         seed: of the permutation test's draws.
 
     Raises:
@@ -107,7 +111,16 @@ def judge(
     return Verdict(
         finding=finding,
         sentence=_sentence(
-            finding, treatment, control, difference, runs, games, comparisons, confidence, unit
+            finding,
+            treatment,
+            control,
+            difference,
+            runs,
+            games,
+            comparisons,
+            confidence,
+            unit,
+            failed or {},
         ),
         treatment=treatment,
         control=control,
@@ -168,6 +181,7 @@ def _sentence(
     comparisons: int,
     confidence: float,
     unit: str,
+    failed: Mapping[str, int],
 ) -> str:
     percent = f"{100 * confidence:g}%"
     kind = f"{percent} interval" if comparisons == 1 else f"simultaneous {percent} interval"
@@ -178,6 +192,9 @@ def _sentence(
     )
     counts = f"{runs[0]}" if runs[0] == runs[1] else f"{runs[0]} and {runs[1]}"
     where = f"{games} game{'s' * (games != 1)}, {counts} runs an arm"
+    lost = [f"{failed[arm]} of {arm}" for arm in (treatment, control) if failed.get(arm)]
+    if lost:
+        where += f", of which failed: {' and '.join(lost)}"
     figures = f"difference {difference.point:+.3g} in {unit}, {reach}; {where}"
     return {
         "better": f"{treatment} is better than {control} ({figures}).",

@@ -148,3 +148,12 @@ def test_options_that_give_no_verdict_are_refused() -> None:
         judge(study(1, 0), "frozen", "scratch", comparisons=0)
     with pytest.raises(UserError, match="limits of what counts as learned"):
         judge(study(1, 0), "frozen", "scratch", learned_above=[0.1, 0.2, 0.3])
+
+
+def test_the_sentence_tells_of_runs_that_failed() -> None:
+    scores = study(1.0, 0.5)
+    told = judge(scores, "frozen", "scratch", failed={"frozen": 2, "scratch": 0, "other": 1})
+    assert "runs an arm, of which failed: 2 of frozen)" in told.sentence
+    both = judge(scores, "frozen", "scratch", failed={"frozen": 2, "scratch": 1})
+    assert "of which failed: 2 of frozen and 1 of scratch)" in both.sentence
+    assert "failed" not in judge(scores, "frozen", "scratch").sentence
