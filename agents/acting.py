@@ -36,12 +36,11 @@ def acting_threads(act: Callable[[], object]) -> int:
         act: looks at the observations of one step, as it will at every step.
 
     Returns:
-        At most those that torch has now.
+        At least 1, however many torch may use.
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         act()
-    threads = math.ceil(counter.get_total_flops() / _WORK_OF_A_THREAD)
-    return max(1, min(torch.get_num_threads(), threads))
+    return max(1, math.ceil(counter.get_total_flops() / _WORK_OF_A_THREAD))
 
 
 class InferenceCopy(Generic[Network]):
@@ -115,14 +114,17 @@ class Player:
         """Whether nothing is left to be captured as a graph."""
         return True
 
-    @cached_property
+    @property
     def threads(self) -> int:
-        """CPU threads to play with, to be asked for after a :meth:`begin`.
+        """CPU threads to play with, of those that torch has; to be asked for after a :meth:`begin`.
 
         All, where a frozen encoder looks at each frame; else see :func:`acting_threads`.
         """
-        if not self._sees_pixels:
-            return torch.get_num_threads()
+        usable = torch.get_num_threads()
+        return min(usable, self._worth) if self._sees_pixels else usable
+
+    @cached_property
+    def _worth(self) -> int:
         return acting_threads(lambda: self.policy.logits_and_values(self.observations))
 
     def begin(self, observations: np.ndarray) -> None:
@@ -211,7 +213,7 @@ class StagedPlayer(Player):
         """Whether nothing is left to be captured as a graph."""
         return self._last_inputs is not None and self._step.ready(*self._last_inputs)
 
-    @cached_property
+    @property
     def threads(self) -> int:
         """All that torch has: it is the GPU that computes."""
         return torch.get_num_threads()

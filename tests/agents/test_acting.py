@@ -11,7 +11,8 @@ from gymnasium import spaces
 from streams import EVENTS, Event, Stream
 from tape import TapeRecorder
 
-from agents.acting import InferenceCopy, Player, StagedPlayer, acting_threads, make_player
+from agents.acting import InferenceCopy, Player, StagedPlayer, make_player
+from agents.observing import Pixels
 from agents.policies import PixelActorCriticPolicy, Precision
 from envs.stacking import FrameStacking
 from rlcnn.devices import use_threads
@@ -208,8 +209,10 @@ def test_little_work_is_done_by_fewer_threads(encoder: str, n_envs: int, expecte
         lambda _: 1e-3,
         features_extractor_kwargs={"encoder": encoder},
     )
-    observations = torch.zeros(n_envs, 4, 84, 84, dtype=torch.uint8)
-    for usable in (1, 4):
+    observations = np.zeros((n_envs, 4, 84, 84), np.uint8)
+    player = Player(policy, Pixels(FrameStacking(4, 1), (4, 84, 84)), torch.device("cpu"))
+    player.begin(observations)
+    # More may be given, or taken away, between two rollouts.
+    for usable in (4, 1, 4):
         with use_threads(usable):
-            threads = acting_threads(lambda: policy.logits_and_values(observations))
-        assert threads == min(usable, expected)
+            assert player.threads == min(usable, expected)
