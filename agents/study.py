@@ -40,7 +40,6 @@ from agents.study_report import study_report
 from agents.study_results import (
     FAILURES,
     RESULTS,
-    RunResult,
     failure_path,
     problems,
     read_result,
@@ -50,7 +49,7 @@ from agents.study_results import (
 from envs.errors import UserError
 from rlcnn.files import disk_errors, read_json, write_json_atomic
 from rlcnn.progress import make_console
-from rlcnn.report import Films, Report, write_report
+from rlcnn.report import Films, Report, RunResult, write_report
 from rlcnn.report.tracked import track_report
 from rlcnn.runs import acquire, provenance
 from rlcnn.stats.scores import RandomAgent

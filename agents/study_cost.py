@@ -19,8 +19,8 @@ from agents.config import TrainConfig
 from agents.launchers import Job, Launcher
 from agents.study_job import measure_rate
 from agents.study_plan import StudyRun
-from agents.study_results import RunResult
 from envs.errors import UserError
+from rlcnn.report import RunResult
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from agents.study_pretraining import Pretraining
-from agents.study_results import RunResult
 from agents.study_verdict import Scale
 from agents.training import EVALUATION
 from envs.errors import UserError
-from rlcnn.report import RunCurve, Transfer
+from rlcnn.report import RunCurve, RunResult, Transfer
 from rlcnn.report.curves import common_steps
 from rlcnn.runs import RunDirectory
 from rlcnn.stats import Curves, transfer_metrics

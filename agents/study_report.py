@@ -6,7 +6,6 @@ import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from agents.config import TrainConfig
 from agents.study_curves import StudyCurves, study_curves, transfer_rows, transfer_threshold
 from agents.study_plan import StudyPlan, game_name
 from agents.study_pretraining import Pretraining, pretraining_of
-from agents.study_results import RunResult
 from agents.study_verdict import StudyScores, control_arm, study_scores, verdicts
 from envs.errors import UserError
 from envs.filmstrip import film_strip
-from rlcnn.report import ArmFacts, Film, Levels, Report, RunRow, compare
+from rlcnn.report import ArmFacts, Film, Levels, Report, RunResult, compare
 from rlcnn.report.words import number
 from rlcnn.stats import ATARI57, RandomAgent, Verdict, find_game
 
@@ -66,7 +64,7 @@ def study_report(
         games=games,
         arms=tuple(_arms(plan, pretraining)),
         control=control,
-        runs=tuple(RunRow(**asdict(run)) for run in runs),
+        runs=tuple(runs),
         verdicts=tuple(told),
         no_verdict=no_verdict,
         notes=scores.notes if scores else (),

@@ -6,55 +6,21 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agents.study_plan import StudyRun, deviations
 from envs.errors import UserError
 from rlcnn.files import read_json, write_atomic
+from rlcnn.report import RunResult, State
 from rlcnn.runs import RunDirectory
-
-State = Literal["done", "failed", "begun", "waiting"]
 
 RESULTS = "results.csv"
 FAILURES = "failures"
 
 # Of a file of metrics, whose last rows are wanted several times a second.
 _TAIL_BYTES = 1 << 14
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A run of a study as it stands on disk.
-
-    Attributes:
-        game: for people, "Pong".
-        arm: name of the arm.
-        seed: the training's.
-        state: "done" (took all its steps and was judged), "failed", "begun" or "waiting".
-        score: mean return of whole games, played by the agent of the last step; None before that.
-        std: standard deviation of these returns.
-        episodes: how many games these were.
-        steps: agent steps taken so far.
-        wall_seconds: time of the run's own, over all attempts; None before its end.
-        steps_per_second: of its training; None before its end.
-        reason: why it failed; else empty.
-        directory: of the run, within the study's.
-    """
-
-    game: str
-    arm: str
-    seed: int
-    state: State
-    score: float | None = None
-    std: float | None = None
-    episodes: int | None = None
-    steps: int = 0
-    wall_seconds: float | None = None
-    steps_per_second: float | None = None
-    reason: str = ""
-    directory: str = ""
 
 
 def read_result(study: Path, run: StudyRun) -> RunResult:

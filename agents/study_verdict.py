@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from agents.study_plan import StudyPlan
-from agents.study_results import RunResult
 from envs.errors import UserError
+from rlcnn.report import RunResult
 from rlcnn.stats.checks import FloatArray
 from rlcnn.stats.scores import RandomAgent, find_game, human_normalise, random_normalise
 from rlcnn.stats.table import Result, tabulate

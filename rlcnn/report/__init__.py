@@ -1,7 +1,7 @@
 """The report of a study: figures, a page that holds them all, and both in Weights & Biases."""
 
 from rlcnn.report.comparison import Comparison, compare
-from rlcnn.report.content import ArmFacts, Film, Levels, Report, RunRow, Transfer
+from rlcnn.report.content import ArmFacts, Film, Levels, Report, RunResult, State, Transfer
 from rlcnn.report.curves import MeanCurve, RunCurve, mean_curve
 from rlcnn.report.html import Films, render
 from rlcnn.report.plots import draw, file_names
@@ -18,7 +18,8 @@ __all__ = [
     "MeanCurve",
     "Report",
     "RunCurve",
-    "RunRow",
+    "RunResult",
+    "State",
     "Transfer",
     "compare",
     "draw",

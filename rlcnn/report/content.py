@@ -5,35 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from rlcnn.report.comparison import Comparison
 from rlcnn.report.curves import RunCurve
 from rlcnn.stats import TransferMetrics, Verdict
 
+State = Literal["done", "failed", "begun", "waiting"]
+
 
 @dataclass(frozen=True)
-class RunRow:
-    """One training.
+class RunResult:
+    """A run of a study as it stands.
 
     Attributes:
         game: for people, "Pong".
         arm: name of the arm.
         seed: the training's.
-        state: "done", "failed", "begun" or "waiting".
-        score: mean return of the games that judged it; None before that.
+        state: "done" (took all its steps and was judged), "failed", "begun" or "waiting".
+        score: mean return of whole games, played by the agent of the last step; None before that.
         std: standard deviation of these returns.
         episodes: how many games these were.
-        steps: agent steps taken.
-        wall_seconds: the whole run's time; None before its end.
+        steps: agent steps taken so far.
+        wall_seconds: time of the run's own, over all attempts; None before its end.
         steps_per_second: of its training; None before its end.
         reason: why it failed; else empty.
-        directory: where it lies, within the study.
+        directory: of the run, within the study's.
     """
 
     game: str
     arm: str
     seed: int
-    state: str
+    state: State
     score: float | None = None
     std: float | None = None
     episodes: int | None = None
@@ -141,7 +144,7 @@ class Report:
     games: tuple[str, ...]
     arms: tuple[ArmFacts, ...]
     control: str
-    runs: tuple[RunRow, ...]
+    runs: tuple[RunResult, ...]
     verdicts: tuple[Verdict, ...] = ()
     no_verdict: str = ""
     notes: tuple[str, ...] = ()
@@ -162,6 +165,6 @@ class Report:
         """Names of the arms, in order."""
         return [arm.name for arm in self.arms]
 
-    def runs_of(self, game: str, arm: str) -> list[RunRow]:
+    def runs_of(self, game: str, arm: str) -> list[RunResult]:
         """The runs of an arm in a game, seed by seed."""
         return [run for run in self.runs if (run.game, run.arm) == (game, arm)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from rlcnn.report.comparison import OPTIMALITY_GAP
-from rlcnn.report.content import Levels, Report, RunRow
+from rlcnn.report.content import Levels, Report, RunResult
 from rlcnn.report.curves import MeanCurve, RunCurve, mean_curve
 from rlcnn.report.forest import Row, forest, row_figure
 from rlcnn.report.style import FAINT, INK, Drawing, Look, elided, finish, looks, new_figure, styled
@@ -213,7 +213,7 @@ def _scores(report: Report, game: str, look: Mapping[str, Look], file: str) -> D
 
 
 def _dots(
-    axes: Axes, runs: Sequence[RunRow], place: int, colour: str, random: float | None
+    axes: Axes, runs: Sequence[RunResult], place: int, colour: str, random: float | None
 ) -> None:
     scores = _known_scores(runs)
     axes.plot(scores, [place] * len(scores), "o", color=colour, alpha=0.55, markersize=6)
@@ -224,11 +224,11 @@ def _dots(
         axes.plot([random] * failed, [place] * failed, "x", color=colour, markersize=7)
 
 
-def _known_scores(runs: Sequence[RunRow]) -> list[float]:
+def _known_scores(runs: Sequence[RunResult]) -> list[float]:
     return [run.score for run in runs if run.score is not None]
 
 
-def _states(runs: Sequence[RunRow]) -> str:
+def _states(runs: Sequence[RunResult]) -> str:
     counts = Counter(run.state for run in runs)
     open_runs = counts["begun"] + counts["waiting"]
     parts = [f"{counts['failed']} failed"] * bool(counts["failed"])

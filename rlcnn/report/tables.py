@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from rlcnn.report.content import Report, RunRow, Transfer
+from rlcnn.report.content import Report, RunResult, Transfer
 from rlcnn.report.markup import Column, Markup, breakable, escape, table
 from rlcnn.report.style import Look
 from rlcnn.report.words import (
@@ -195,7 +195,7 @@ def runs_table(report: Report, look: Mapping[str, Look]) -> Markup:
     return table(columns, rows, "every run")
 
 
-def _run_cells(run: RunRow, look: Mapping[str, Look]) -> list[Markup]:
+def _run_cells(run: RunResult, look: Mapping[str, Look]) -> list[Markup]:
     score = _NOTHING
     if run.score is not None:
         spread = "" if run.std is None else f" ({number(run.std)})"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlcnn.files import write_json_atomic
-from rlcnn.report.content import Report, RunRow
+from rlcnn.report.content import Report, RunResult
 from rlcnn.report.style import Drawing
 from rlcnn.tracking import (
     TrackMode,
@@ -95,7 +95,7 @@ def track_report(
 def _shown(report: Report, page: Path, drawings: Mapping[str, Drawing]) -> dict[str, Any]:
     import wandb
 
-    columns = [field.name for field in fields(RunRow)]
+    columns = [field.name for field in fields(RunResult)]
     rows = [[getattr(run, name) for name in columns] for run in report.runs]
     shown: dict[str, Any] = {
         f"report/{name}": wandb.Image(str(page.parent / "figures" / f"{name}.png"), caption=d.title)

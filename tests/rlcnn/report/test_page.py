@@ -18,7 +18,7 @@ from rlcnn.report import (
     Levels,
     Report,
     RunCurve,
-    RunRow,
+    RunResult,
     compare,
     draw,
     file_names,
@@ -36,7 +36,7 @@ SCORES = {arm: place + RNG.normal(0, 0.1, (5, 2)) for place, arm in enumerate(AR
 
 def make_report() -> Report:
     runs = tuple(
-        RunRow(game, arm, seed, "done", SCORES[arm][seed, place], 1.0, 30, 1000, 60.0, 17.0)
+        RunResult(game, arm, seed, "done", SCORES[arm][seed, place], 1.0, 30, 1000, 60.0, 17.0)
         for seed in range(5)
         for place, game in enumerate(GAMES)
         for arm in ARMS
