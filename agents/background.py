@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from threading import Event
 from typing import Generic, TypeVar
@@ -34,7 +34,7 @@ class Background(Generic[T]):
         self._awaited = Event()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._executor = ThreadPoolExecutor(
-            1, "update", initializer=torch.set_num_threads, initargs=(num_threads,)
+            1, "update", initializer=_keep_to_threads, initargs=(num_threads,)
         )
         self._future: Future[T] | None = None
         self._function: Callable[[], T] | None = None
@@ -56,16 +56,20 @@ class Background(Generic[T]):
         self._future = self._executor.submit(self._run, function)
 
     def finish(self) -> T:
-        """Waits for what was started, and hands on its result or what it raised."""
-        if self._future is None:
+        """Waits for what was started, and hands on its result or what it raised.
+
+        Where the waiting itself is interrupted, as by Ctrl-C, what was started goes on: it is still
+        to be finished.
+        """
+        future = self._future
+        if future is None:
             raise RuntimeError("nothing was started")
-        future, self._future = self._future, None
         self._awaited.set()
-        result = future.result()
+        wait([future])
         if self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
-        self._function = None
-        return result
+        self._future = self._function = None
+        return future.result()
 
     def take_free_threads(self) -> None:
         """To be called by the function between its parts: what waits for it needs no cores."""
@@ -76,3 +80,9 @@ class Background(Generic[T]):
     def _run(self, function: Callable[[], T]) -> T:
         with torch.cuda.stream(self._stream) if self._stream is not None else nullcontext():
             return function()
+
+
+def _keep_to_threads(count: int) -> None:
+    torch.set_num_threads(count)
+    # Asked for, it is settled: a thread that never asked takes what was last set in any other.
+    torch.get_num_threads()

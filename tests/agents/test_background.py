@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from agents.background import Background
+from rlcnn.devices import use_threads
 
 CPU = torch.device("cpu")
 
@@ -39,6 +40,23 @@ def test_work_takes_over_the_cores_of_what_waits_for_it() -> None:
 def test_work_keeps_its_threads_unless_told_otherwise() -> None:
     background: Background[tuple[int, int]] = Background(CPU, 1)
     assert threads_before_and_after_being_awaited(background) == [1, 1]
+
+
+def test_work_has_its_threads_whatever_is_set_elsewhere_before_it_computes() -> None:
+    background: Background[int] = Background(CPU, 3)
+    begun, go_on = Event(), Event()
+
+    def work() -> int:
+        begun.set()
+        assert go_on.wait(60)
+        return torch.get_num_threads()
+
+    with use_threads(2):
+        background.start(work)
+        assert begun.wait(60)
+        torch.set_num_threads(1)
+        go_on.set()
+        assert background.finish() == 3
 
 
 def test_what_the_work_raises_reaches_who_asks_for_its_result() -> None:

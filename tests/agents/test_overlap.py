@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -166,6 +168,36 @@ def test_what_an_update_raises_reaches_the_training() -> None:
     with pytest.raises(UserError, match="the loss became nan"):
         model.learn(3 * ROLLOUT)
     assert not model._updating
+
+
+def test_ctrl_c_while_an_update_is_awaited_leaves_no_update_half_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # In the foreground of a shell Python has this handler; in its background Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    model = make_ppo(True)
+    background = model._background
+    assert background is not None
+    pressed: list[int] = []
+    learn = Learner.learn
+
+    def press(self: Learner, *args: Any) -> torch.Tensor:
+        if not pressed:
+            # When the rollout beside it is over and nothing is left to do but wait.
+            assert background._awaited.wait(60)
+            pressed.append(model.num_timesteps)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return learn(self, *args)
+
+    monkeypatch.setattr(Learner, "learn", press)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.learn(4 * ROLLOUT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert pressed == [2 * ROLLOUT]
+    assert not model._updating
+    assert model._n_updates == 2
 
 
 def test_threads_are_given_back() -> None:
