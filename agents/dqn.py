@@ -508,7 +508,10 @@ class DQN(LearningRateFactors, SB3DQN):
     def finish_update(self) -> None:
         """Waits for the updates under way, if there are any, and takes note of their losses."""
         if self._background is not None and self._background.busy:
-            self._note_losses(self._background.finish())
+            losses = self._background.finish()
+            # As whoever waited for them finds the policy between two updates.
+            self.policy.set_training_mode(False)
+            self._note_losses(losses)
 
     def _note_losses(self, losses: list[torch.Tensor]) -> None:
         for loss in losses:

@@ -276,6 +276,8 @@ class PPO(LearningRateFactors, SB3PPO):
         steps_learned = self.num_timesteps
         # The first observation brings its whole stack along, fresh or not.
         stack_starts = np.ones(env.num_envs, dtype=bool)
+        if not self._updating:
+            self.policy.set_training_mode(False)
         callback.on_rollout_start()
 
         if not self._updating:
@@ -400,6 +402,8 @@ class PPO(LearningRateFactors, SB3PPO):
         if self._background is not None and self._background.busy:
             step, told = self._begun
             report = self._background.finish()
+            # As whoever waited for it finds the policy between two updates.
+            self.policy.set_training_mode(False)
             for name, value in told.items():
                 self.logger.record(name, value)
             self._record_training(report)

@@ -105,6 +105,7 @@ def test_who_waits_for_the_update_has_it_acted_by() -> None:
     class Wait(BaseCallback):
         def _on_rollout_start(self) -> None:
             model.finish_update()
+            assert not model.q_net.training
 
         def _on_step(self) -> bool:
             return True

@@ -72,6 +72,7 @@ class Watch(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self.wait:
             self.model.finish_update()  # type: ignore[attr-defined]
+            assert not self.model.policy.training
             self.learned.append(parameters(self.model.policy))
 
     def _on_step(self) -> bool:

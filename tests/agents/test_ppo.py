@@ -130,7 +130,7 @@ def make_ppo(world: World | None = None, n_envs: int = 8, depth: int = 1, **opti
 
 
 class Recorder(BaseCallback):
-    """Notes what happened, at which step and after how many updates."""
+    """Notes what happened, at which step, after how many updates and in which mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Recorder(BaseCallback):
     def note(self, event: str, *more: Any) -> None:
         told = self.logger.name_to_value
         counts = (self.model.num_timesteps, self.num_timesteps, self.model._n_updates)
-        self.events.append((event, *counts, sorted(told), *more))
+        self.events.append((event, *counts, self.model.policy.training, sorted(told), *more))
 
     def _on_training_start(self) -> None:
         self.note("training starts", self.locals["total_timesteps"])
