@@ -259,10 +259,10 @@ class TrainConfig:
             # What a GPU gains, by graphs or compiled code, has not been measured.
             worth_it = self.algo == "ppo" and self.total_steps >= LEAST_STEPS_TO_COMPILE
             return "on" if device == "cpu" and worth_it and can_compile() else "off"
-        if device != "cpu":
-            return self.compile
-        # A CPU has no graphs.
-        return "off" if self.compile == "graph" else self.compile
+        # Of DQN nothing is compiled, and a CPU has no graphs.
+        if self.compile == "on" and self.algo == "ppo":
+            return "on"
+        return "off" if device == "cpu" or self.compile == "off" else "graph"
 
 
 # Sources: "zoo" is rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari"; "sb3" the

@@ -280,3 +280,10 @@ def test_a_gpu_captures_graphs_where_asked_and_a_cpu_has_none(
     for chosen in ("on", "graph", "off"):
         assert replace(on_gpu, compile=chosen).resolve().compile == chosen
     assert replace(on_gpu, compile="graph", device="cpu").resolve().compile == "off"
+
+
+def test_it_is_told_that_nothing_of_dqn_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration, "resolve_device", lambda device: device)
+    dqn = TrainConfig(algo="dqn", device="cpu", precision="fp32", compile="on")
+    assert dqn.resolve().compile == "off"
+    assert replace(dqn, device="cuda").resolve().compile == "graph"
