@@ -61,15 +61,14 @@ class CudaRecorder:
         self, function: Callable[[], R], generators: Iterable[torch.Generator]
     ) -> tuple[Callable[[], object], R]:
         """A graph to be replayed on any stream, one replay at a time."""
-        graph = torch.cuda.CUDAGraph()
-        for generator in generators:
-            graph.register_generator_state(generator)
-        with (
-            torch.cuda.device(self.device),
+        with torch.cuda.device(self.device):
+            graph = torch.cuda.CUDAGraph()
+            for generator in generators:
+                # Takes memory for its place on the current device.
+                graph.register_generator_state(generator)
             # Trackers and other libraries may call CUDA in threads of their own meanwhile.
-            torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
-        ):
-            result = function()
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                result = function()
         return graph.replay, result
 
 
