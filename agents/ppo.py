@@ -1,37 +1,29 @@
-"""PPO behind stable-baselines3's face: its constructor and callbacks, our collection and update."""
+"""PPO behind stable-baselines3's face; :mod:`agents.ppo_loop` is its engine."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.acting import InferenceCopy, Player, make_player
+from agents.acting import InferenceCopy
 from agents.background import Background
 from agents.policies import PixelActorCriticPolicy
-from agents.ppo_update import METRICS, Learner, Objective, UpdateReport, check_minibatches
+from agents.ppo_loop import PPOLoop
+from agents.ppo_update import check_minibatches
 from agents.rollout import FrameRollout
-from agents.support import (
-    LearningRateFactors,
-    check_images_and_discrete_actions,
-    raise_if_not_finite,
-)
-from agents.transfer import frozen_state, unfreeze_when_due, without_weights
+from agents.support import check_images_and_discrete_actions
+from agents.transfer import without_weights
 from envs.errors import UserError
-from envs.stacking import FrameStacking, frame_stacking
-from rlcnn.devices import use_threads
 
 
-class PPO(LearningRateFactors, SB3PPO):
+class PPO(PPOLoop):
     """Proximal policy optimisation (Schulman et al. 2017) from pixels.
 
     Takes stable-baselines3's arguments in its order, and keeps its callbacks, ``predict``, ``save``
@@ -76,8 +68,6 @@ class PPO(LearningRateFactors, SB3PPO):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": PixelActorCriticPolicy}
-    policy: PixelActorCriticPolicy
-    rollout_buffer: FrameRollout  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -160,7 +150,7 @@ class PPO(LearningRateFactors, SB3PPO):
         self.policy_kwargs = without_weights(self.policy_kwargs)
         self._actor = InferenceCopy(self.policy, apart=self.overlap)
         self._set_up_storage()
-        self._background: Background[UpdateReport] | None = None
+        self._background = None
         if self.overlap:
             threads = torch.get_num_threads()
             # What float32 learns must not depend on when the rollout beside it was over.
@@ -180,12 +170,6 @@ class PPO(LearningRateFactors, SB3PPO):
         ]
         return [*super()._excluded_save_params(), *rebuilt]
 
-    def _stacking(self) -> FrameStacking:
-        if self.env is not None:
-            return frame_stacking(self.env)
-        # Loaded without an environment: right for any, until set_env() brings one that says more.
-        return FrameStacking(depth=1, channels=self.observation_space.shape[0])  # type: ignore[index]
-
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Goes on in another environment of the same spaces and number, however it stacks frames.
 
@@ -196,265 +180,6 @@ class PPO(LearningRateFactors, SB3PPO):
         if self._stacking() != self.rollout_buffer.stacking:
             self.finish_update()
             self._set_up_storage()
-
-    def _set_up_storage(self) -> None:
-        """Makes what holds rollouts: of pixels, or of a frozen encoder's features."""
-        stacking = self._stacking()
-        stored = self._actor.network.what_to_store(stacking)
-        self._seen_by = frozen_state(self.policy)
-        rollouts = [
-            FrameRollout(
-                self.n_steps,
-                self.observation_space,  # type: ignore[arg-type]
-                self.action_space,  # type: ignore[arg-type]
-                self.device,
-                self.gae_lambda,
-                self.gamma,
-                self.n_envs,
-                stacking=stacking,
-                stored=stored,
-            )
-            for _ in range(2 if self.overlap else 1)
-        ]
-        self.rollout_buffer, self._spare_rollout = rollouts[0], rollouts[-1]
-        self._learner: Learner | None = None
-        self._player: Player | None = None
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        log_interval: int = 1,
-        tb_log_name: str = "PPO",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> Self:
-        """Collects and learns in turn for ``total_timesteps`` steps, rounded up to whole rollouts.
-
-        Raises:
-            UserError: the loss or a parameter is no longer a finite number.
-        """
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-        )
-        assert self.env is not None
-        callback.on_training_start(locals(), globals())
-        iteration = 0
-        threads = torch.get_num_threads()
-        if self.overlap:
-            # The others are the update's.
-            torch.set_num_threads(1)
-        try:
-            while self.num_timesteps < total_timesteps:
-                if not self.collect_rollouts(self.env, callback, self.rollout_buffer, self.n_steps):
-                    break
-                iteration += 1
-                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-                if log_interval is not None and iteration % log_interval == 0:
-                    self.dump_logs(iteration)
-                self.train()
-        finally:
-            torch.set_num_threads(threads)
-            self.finish_update()
-        callback.on_training_end()
-        return self
-
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        rollout_buffer: FrameRollout,  # type: ignore[override]
-        n_rollout_steps: int,
-    ) -> bool:
-        """Steps every environment ``n_rollout_steps`` times with the current policy.
-
-        Returns:
-            False where a callback stopped it, else True.
-        """
-        assert self._last_obs is not None, "No previous observation was provided"
-        rollout_buffer.reset()
-        steps_learned = self.num_timesteps
-        # The first observation brings its whole stack along, fresh or not.
-        stack_starts = np.ones(env.num_envs, dtype=bool)
-        if not self._updating:
-            self.policy.set_training_mode(False)
-        callback.on_rollout_start()
-
-        if not self._updating:
-            # After the callback, which may have changed the policy or put another in its place.
-            another = self._actor.source is not self.policy
-            if another:
-                self._actor = InferenceCopy(self.policy, apart=self.overlap)
-            if another or self._seen_by != frozen_state(self.policy):
-                # What a frozen encoder made of frames is worth nothing to another.
-                self._set_up_storage()
-                rollout_buffer = self.rollout_buffer
-            self.policy.set_training_mode(False)
-            self._actor.follow()
-        acting = self._actor.network
-        if self._player is None or self._player.policy is not acting:
-            stored = rollout_buffer.stored
-            self._player = make_player(acting, stored, self.device, self.cuda_graphs)
-        player = self._player
-        assert isinstance(self._last_obs, np.ndarray)
-        player.begin(self._last_obs)
-        with use_threads(player.threads):
-            for n_steps in range(n_rollout_steps):
-                actions = player.act()
-                env.step_async(actions)
-                # While the games are played.
-                rollout_buffer.store(
-                    player.observations,
-                    stack_starts,
-                    player.actions,
-                    player.values,
-                    player.log_probs,
-                )
-                # As callbacks find them: the player's own are those of the next step by then.
-                values = rollout_buffer.values[n_steps][:, None]
-                log_probs = rollout_buffer.log_probs[n_steps]
-                new_obs, rewards, dones, infos = env.step_wait()
-                assert isinstance(new_obs, np.ndarray)
-                truncated, beyond = self._values_beyond(player, dones, infos)
-                stack_starts = _fresh_stacks(dones, infos)
-                # Before the rest, which the host does while a GPU is acting.
-                player.look(new_obs, stack_starts)
-
-                self.num_timesteps += env.num_envs
-                callback.update_locals(locals())
-                if not callback.on_step():
-                    self.num_timesteps = steps_learned
-                    # The games have moved on, and a later learning goes on from where they stand.
-                    self._last_obs, self._last_episode_starts = new_obs, dones
-                    return False
-
-                self._update_info_buffer(infos, dones)
-                rewards[truncated] += self.gamma * beyond
-                rollout_buffer.add(rewards, self._last_episode_starts)  # type: ignore[arg-type]
-                self._last_obs = new_obs
-                self._last_episode_starts = dones
-
-        rollout_buffer.compute_returns_and_advantage(last_values=player.values_here(), dones=dones)
-
-        callback.update_locals(locals())
-        callback.on_rollout_end()
-        return True
-
-    @staticmethod
-    def _values_beyond(
-        player: Player, dones: np.ndarray, infos: list[dict[str, Any]]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Which environments a time limit cut off, and the value of what it cut (Pardo 2018)."""
-        truncated = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated")]
-        if not truncated:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        last = np.stack([infos[i]["terminal_observation"] for i in truncated])
-        envs = np.array(truncated)
-        return envs, player.values_of_last(last, envs)
-
-    def train(self) -> None:
-        """Learns ``n_epochs`` times from the rollout, in shuffled minibatches.
-
-        With ``overlap`` it only begins to, once the update before is finished.
-        """
-        self.finish_update()
-        rollout = self.rollout_buffer
-        learner = self._prepare_learner()
-        # Drawn here, so that nothing else ever draws from the generator in between.
-        transitions = rollout.buffer_size * rollout.n_envs
-        orders = [torch.randperm(transitions, device=self.device) for _ in range(self.n_epochs)]
-        update = partial(learner.update, rollout, orders, self.batch_size)
-        ready = learner.ready(rollout, self.batch_size) and self._player_ready
-        if self._background is None or not ready:
-            # While something is captured as a graph, nothing else may go on.
-            self._record_training(update())
-        else:
-            self._actor.follow()
-            self._begun = self.num_timesteps, self._take_told()
-            self._background.start(partial(update, between=self._background.take_free_threads))
-        self.rollout_buffer, self._spare_rollout = self._spare_rollout, self.rollout_buffer
-
-    @property
-    def rollout_bytes(self) -> int:
-        """What rollouts take in memory, of which there are two with ``overlap``."""
-        rollouts = {id(rollout): rollout for rollout in (self.rollout_buffer, self._spare_rollout)}
-        return sum(rollout.nbytes for rollout in rollouts.values())
-
-    @property
-    def _player_ready(self) -> bool:
-        return self._player is None or self._player.ready
-
-    @property
-    def _updating(self) -> bool:
-        return self._background is not None and self._background.busy
-
-    def _take_told(self) -> dict[str, Any]:
-        """What was recorded of an update that is about to begin, taken out of the log."""
-        told = self.logger.name_to_value
-        return {name: told.pop(name) for name in list(told) if name.startswith("train/")}
-
-    def finish_update(self) -> None:
-        """Waits for the update under way, if there is one, and logs it under its own step.
-
-        Raises:
-            UserError: the loss or a parameter is no longer a finite number.
-        """
-        if self._background is not None and self._background.busy:
-            step, told = self._begun
-            report = self._background.finish()
-            # As whoever waited for it finds the policy between two updates.
-            self.policy.set_training_mode(False)
-            for name, value in told.items():
-                self.logger.record(name, value)
-            self._record_training(report)
-            self.logger.dump(step)
-
-    def _prepare_learner(self) -> Learner:
-        """What updates, with everything it takes from outside as it is now."""
-        self.policy.set_training_mode(True)
-        unfreeze_when_due(self.policy, self.policy.unfreeze_at_step, self.num_timesteps)
-        objective = Objective(
-            normalize_advantage=self.normalize_advantage,
-            clip_values=self.clip_range_vf is not None,
-            vf_coef=self.vf_coef,
-            max_grad_norm=self.max_grad_norm,
-            target_kl=self.target_kl,
-        )
-        if self._learner is None or (self.policy, objective) != (
-            self._learner.policy,
-            self._learner.objective,
-        ):
-            self._learner = Learner(
-                self.policy, objective, compiled=self.compile_update, graphs=self.cuda_graphs
-            )
-        clip_range_vf = None
-        if self.clip_range_vf is not None:
-            clip_range_vf = self._scheduled("clip_range_vf", self.clip_range_vf)
-        self._learner.set_coefficients(
-            clip_range=self._scheduled("clip_range", self.clip_range),
-            clip_range_vf=clip_range_vf,
-            ent_coef=self._scheduled("ent_coef", self.ent_coef),
-        )
-        self._update_learning_rate(self.policy.optimizer)
-        return self._learner
-
-    def _scheduled(self, name: str, value: Any) -> float:
-        if callable(value):
-            value = value(self._current_progress_remaining)
-            self.logger.record(f"train/{name}", value)
-        return float(value)
-
-    def _record_training(self, report: UpdateReport) -> None:
-        self._n_updates += report.epochs
-        # The first wait for the device in an update.
-        told = report.figures.tolist()
-        named = dict(zip((*METRICS, "explained_variance"), told, strict=True))
-        raise_if_not_finite(named["loss"], self.num_timesteps)
-        # The last step can spoil the parameters after losses that were all finite.
-        self.check_finite()
-        for name, value in named.items():
-            self.logger.record(f"train/{name}", value)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def predict(
         self,
@@ -471,21 +196,3 @@ class PPO(LearningRateFactors, SB3PPO):
         """Writes a zip, as stable-baselines3's, of the agent as it stands between two updates."""
         self.finish_update()
         super().save(path, exclude, include)
-
-    def check_finite(self) -> None:
-        """Looks at every parameter; to be called before anything of them is saved.
-
-        Raises:
-            UserError: one of them is NaN or infinite.
-        """
-        self.finish_update()
-        sums = [parameter.detach().sum() for parameter in self.policy.parameters()]
-        raise_if_not_finite(torch.stack(sums).sum().item(), self.num_timesteps)
-
-
-def _fresh_stacks(dones: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
-    """Which observations begin a fresh stack: those after a real end, not after a lost life."""
-    starts = dones.copy()
-    for i in np.flatnonzero(dones):
-        starts[i] = not infos[i].get("life_loss", False)
-    return starts
