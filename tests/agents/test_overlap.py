@@ -80,6 +80,15 @@ class Watch(BaseCallback):
             self.acted_by.append(parameters(self.locals["acting"]))
         return True
 
+    def _on_rollout_end(self) -> None:
+        # What is stored beside actions is of the very policy that took them.
+        acting = self.locals["acting"]
+        batch = self.model.rollout_buffer.batch(torch.arange(ROLLOUT))  # type: ignore[attr-defined]
+        with torch.no_grad():
+            values, log_probs, _ = acting.evaluate_actions(batch.observations, batch.actions)
+        torch.testing.assert_close(batch.old_values, values.flatten(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(batch.old_log_prob, log_probs, rtol=0, atol=1e-6)
+
 
 def test_the_first_update_is_that_of_a_training_without_overlap() -> None:
     # One after the other, for each begins by seeding torch.
