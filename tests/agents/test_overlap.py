@@ -15,7 +15,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from worlds import Columns, WorldVecEnv, mean_return
 
-from agents.background import Background
 from agents.callbacks import UpdateLog
 from agents.ppo import PPO
 from agents.ppo_update import Learner
@@ -221,17 +220,6 @@ def test_it_learns_what_is_seen_only_in_an_older_frame() -> None:
     model = make_ppo(True, depth=2, delay=1, ent_coef=0.01, **options).learn(6_144)
     world = Columns(delay=1)
     assert mean_return(model, world, depth=2) > 0.95 * world.best_return
-
-
-def test_one_piece_of_work_at_a_time() -> None:
-    background: Background[int] = Background(torch.device("cpu"), 1)
-    with pytest.raises(RuntimeError, match="nothing was started"):
-        background.finish()
-    background.start(lambda: 3)
-    with pytest.raises(RuntimeError, match="not finished"):
-        background.start(lambda: 4)
-    assert background.finish() == 3
-    assert not background.busy
 
 
 @pytest.mark.parametrize("precision, then", [("fp32", 1), ("bf16", 2)])
