@@ -18,11 +18,15 @@ from agents.observing import Pixels, StackFollower, Stored
 from agents.policies import PixelActorCriticPolicy, PixelQNetwork
 from agents.stacking import push_frames
 from agents.staging import Readback, pinned
+from rlcnn.encoders.blocks import BlockedConv2d
 
 Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
 
 # Additions and multiplications of one step's acting that are worth a CPU thread more.
 _WORK_OF_A_THREAD = 6e8
+
+# Layers whose weights autocast casts to bfloat16 just as they are.
+_CAST = (nn.Conv2d, nn.Linear, BlockedConv2d)
 
 
 def acting_threads(act: Callable[[], object]) -> int:
@@ -69,8 +73,8 @@ class InferenceCopy(Generic[Network]):
             self.network.set_training_mode(False)
         if source.precision == "bf16":
             for layer in self.network.features_extractor.modules():
-                # Those that autocast runs in bfloat16.
-                if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                # No kinds of these: some compute with their weights before autocast casts them.
+                if type(layer) in _CAST:
                     layer.to(torch.bfloat16)
 
     def follow(self) -> None:

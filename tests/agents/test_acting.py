@@ -10,6 +10,8 @@ import torch
 from gymnasium import spaces
 from streams import EVENTS, Event, Stream
 from tape import TapeRecorder
+from torch import nn
+from torch.nn import functional
 
 from agents.acting import InferenceCopy, Player, StagedPlayer, make_player
 from agents.observing import Pixels
@@ -66,6 +68,24 @@ def test_only_the_encoders_weights_are_kept_in_bfloat16() -> None:
     assert {p.dtype for p in policy.parameters()} == {torch.float32}
     assert copied.optimizer is None
     assert policy.optimizer is not None
+
+
+class Standardized(nn.Conv2d):
+    """A convolution by weights of mean 0 and deviation 1, as some published networks have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = (self.weight - self.weight.mean()) / self.weight.std()
+        return functional.conv2d(x, weight, self.bias, self.stride)
+
+
+def test_what_computes_with_its_weights_first_is_not_rounded_before() -> None:
+    policy, seen = make_policy("bf16"), observations(8)
+    trunk = policy.features_extractor.encoder.trunk
+    trunk.conv3 = Standardized(64, 64, kernel_size=3).to(memory_format=torch.channels_last)
+    actor = InferenceCopy(policy)
+    actor.follow()
+    for mine, its in zip(act(actor.network, seen), act(policy, seen), strict=True):
+        assert torch.equal(mine, its)
 
 
 # -- playing ---------------------------------------------------------------------------------------
