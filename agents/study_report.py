@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,18 @@ from agents.config import TrainConfig
 from agents.study_curves import StudyCurves, study_curves, transfer_rows, transfer_threshold
 from agents.study_plan import StudyPlan, game_name
 from agents.study_pretraining import Pretraining, pretraining_of
-from agents.study_verdict import StudyScores, control_arm, study_scores, verdicts
+from agents.study_verdict import (
+    StudyScores,
+    control_arm,
+    human_score,
+    study_scores,
+    verdicts,
+)
 from envs.errors import UserError
 from envs.filmstrip import film_strip
 from rlcnn.report import ArmFacts, Film, Levels, Report, RunResult, compare
 from rlcnn.report.words import number
-from rlcnn.stats import ATARI57, RandomAgent, Verdict, find_game
+from rlcnn.stats import RandomAgent, Verdict
 
 BOOTSTRAP_SAMPLES = 2_000
 
@@ -52,7 +57,7 @@ def study_report(
     scores: StudyScores | None = None
     no_verdict = ""
     try:
-        scores = study_scores(runs, random_agent)
+        scores = study_scores(plan, runs, random_agent)
         told = verdicts(plan, scores)
     except UserError as error:
         no_verdict = str(error)
@@ -70,7 +75,10 @@ def study_report(
         notes=scores.notes if scores else (),
         curves=curves.curves,
         curves_of=curves.told,
-        levels={game: _levels(game, random_agent) for game in games},
+        levels={
+            game: Levels(random_agent.means.get(game), human_score(env_id))
+            for env_id, game in zip(plan.games, games, strict=True)
+        },
         films=tuple(_films(path, runs, games, plan.arm_names)),
         facts=_facts(plan, document),
         command=shlex.join(document.get("command", ())),
@@ -115,13 +123,6 @@ def _title(plan: StudyPlan, games: Sequence[str]) -> str:
         f"{', '.join(games)}: {len(plan.arms)} arms, {len(plan.seeds)} seeds,"
         f" {plan.base.algo.upper()}, {plan.base.total_steps:,} agent steps"
     )
-
-
-def _levels(game: str, random_agent: RandomAgent) -> Levels:
-    human = None
-    with suppress(UserError):
-        human = ATARI57[find_game(game)].human
-    return Levels(random_agent.means.get(game), human)
 
 
 def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFacts]:

@@ -259,5 +259,8 @@ def _per_game(scores: ArrayLike, games: Sequence[str]) -> NDArray[Any]:
 
 
 def _key(name: str) -> str:
-    """What of a name tells games apart: ``mspacman`` of ``ALE/MsPacman-v5``."""
-    return re.sub(r"^ale/|-v\d+$|[^a-z0-9]", "", name.lower())
+    """What of a name tells games apart: ``mspacman`` of ``ALE/MsPacman-v5``.
+
+    Of any other id the version stays: ``Pong-v0`` need not be Atari's.
+    """
+    return re.sub(r"^ale/(.*)-v\d+$|[^a-z0-9]", r"\1", name.lower())
