@@ -67,9 +67,10 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
 def _curves(report: Report, game: str, look: Mapping[str, Look], file: str) -> Drawing | None:
     from matplotlib.ticker import EngFormatter
 
-    curves = {arm: runs for arm, runs in report.curves.get(game, {}).items() if _any_points(runs)}
-    if not curves:
+    of_game = report.curves.get(game, {})
+    if not any(len(curve.steps) for runs in of_game.values() for curve in runs):
         return None
+    curves = {arm: runs for arm, runs in of_game.items() if _says_something(runs)}
     figure, axes = _with_legend(3.3, [*curves, "human", "random"])
     told, reached = [], []
     end = max(curve.steps[-1] for runs in curves.values() for curve in runs if len(curve.steps))
@@ -97,8 +98,8 @@ def _curves(report: Report, game: str, look: Mapping[str, Look], file: str) -> D
     return finish(figure, f"curve-{file}", f"Learning curves, {game}", alt)
 
 
-def _any_points(runs: Sequence[RunCurve]) -> bool:
-    return any(len(curve.steps) for curve in runs)
+def _says_something(runs: Sequence[RunCurve]) -> bool:
+    return any(curve.first < math.inf for curve in runs)
 
 
 def _thin_lines(axes: Axes, runs: Sequence[RunCurve], look: Look) -> None:
@@ -134,9 +135,11 @@ def _end_of(mean: MeanCurve | None) -> str:
     if mean is None:
         return "has no run that has ended"
     told = number(mean.mean[-1])
-    if mean.runs > 1:
-        told += f" (95% interval {interval(mean.low[-1], mean.high[-1])}, {mean.runs} runs)"
-    return told
+    if mean.runs < 2:
+        return told
+    if mean.low[-1] == mean.high[-1]:
+        return f"{told} ({mean.runs} runs, all alike)"
+    return f"{told} (95% interval {interval(mean.low[-1], mean.high[-1])}, {mean.runs} runs)"
 
 
 class _Level(NamedTuple):

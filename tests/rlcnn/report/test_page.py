@@ -232,6 +232,17 @@ def test_films_are_linked_or_embedded_or_left_out(report: Report, tmp_path: Path
         assert len(page.all("img")) == 1
 
 
+def test_an_arm_that_failed_wholly_is_in_the_curves(report: Report) -> None:
+    steps = np.array([500.0, 1000.0])
+    curves = {
+        ARMS[0]: tuple(RunCurve(s, steps, steps) for s in range(2)),
+        ARMS[1]: tuple(RunCurve(s, steps[:0], steps[:0], failed_as=-7.0) for s in range(2)),
+    }
+    given = replace(report, curves={"Pong": curves}, comparison=None, verdicts=(), runs=())
+    (drawing,) = draw(given).values()
+    assert f"{ARMS[1]} \N{MINUS SIGN}7.00 (2 runs, all alike)" in drawing.alt
+
+
 def test_a_report_replaces_the_one_before(report: Report, tmp_path: Path) -> None:
     # Of all figures only the differences, and then none.
     first = replace(report, curves={}, comparison=None, runs=())
