@@ -175,7 +175,8 @@ def _films(
             filmed = [(run, _films_of(path / run.directory)) for run in mine]
             filmed = [(run, found) for run, found in filmed if found]
             if filmed:
-                films.append(_film(path, *_chosen(filmed), len(mine)))
+                judged = sum(run.score is not None for run, _ in filmed)
+                films.append(_film(path, *_chosen(filmed), judged))
     return films
 
 
@@ -194,13 +195,16 @@ def _chosen(filmed: list[tuple[RunResult, list[Path]]]) -> tuple[RunResult, Path
     return run, films[-1]
 
 
-def _film(path: Path, run: RunResult, film: Path, runs: int) -> Film:
+def _film(path: Path, run: RunResult, film: Path, judged: int) -> Film:
+    """``judged``: of how many runs it is the middle one."""
     caption = f"Seed {run.seed} after {int(film.stem):,} steps"
     if run.score is not None:
-        caption += (
-            f", the middle one of {runs} runs by score (mean return {number(run.score)} over"
-            f" {run.episodes} games)"
+        place = (
+            f"the middle one of {judged} finished runs by score"
+            if judged > 1
+            else "the only finished run"
         )
+        caption += f", {place} (mean return {number(run.score)} over {run.episodes} games)"
     caption += ". One whole game, left to right."
     strip = b""
     try:

@@ -122,9 +122,10 @@ def _scores(report: Report, drawings: Mapping[str, Drawing]) -> Markup:
     figures = _figures(drawings, "scores-")
     if not figures:
         return Markup("")
-    told = "Each dot is a run: the mean return of its last agent. The bar marks the mean of these."
+    told = "Each dot is a run: the mean return of its last agent. The bar marks the mean of these"
     if any(run.state == "failed" for run in report.runs):
-        told += " A cross: a run that failed, at the random agent's return, which it counts with."
+        told += " and of the crosses, runs that failed and count with the random agent's return"
+    told += "."
     return join([paragraph(told, "faint"), figures])
 
 

@@ -189,17 +189,18 @@ def _legend_columns(names: Sequence[str]) -> int:
 
 def _scores(report: Report, game: str, look: Mapping[str, Look], file: str) -> Drawing | None:
     rows, told, known = [], [], []
+    levels = report.levels.get(game, Levels())
     for arm in report.arm_names:
-        scores = _known_scores(report.runs_of(game, arm))
-        state = _states(report.runs_of(game, arm))
-        shown = f"mean {number(float(np.mean(scores)))}{state}" if scores else f"no score{state}"
+        runs = report.runs_of(game, arm)
+        scores, counted = _known_scores(runs), _counted_scores(runs, levels.random)
+        state = _states(runs)
+        shown = f"mean {number(float(np.mean(counted)))}{state}" if counted else f"no score{state}"
         rows.append(Row(arm, shown))
         told.append(f"{arm}: {shown} ({', '.join(map(number, scores)) or 'none'})")
         known += scores
     if not known:
         return None
     figure, axes = row_figure(rows)
-    levels = report.levels.get(game, Levels())
     lines = []
     for level in _levels(levels, known):
         told.append(str(level))
@@ -218,17 +219,22 @@ def _scores(report: Report, game: str, look: Mapping[str, Look], file: str) -> D
 def _dots(
     axes: Axes, runs: Sequence[RunResult], place: int, colour: str, random: float | None
 ) -> None:
-    scores = _known_scores(runs)
+    scores, counted = _known_scores(runs), _counted_scores(runs, random)
     axes.plot(scores, [place] * len(scores), "o", color=colour, alpha=0.55, markersize=6)
-    if scores:
-        axes.plot(np.mean(scores), place, "|", color=INK, markersize=15, markeredgewidth=2)
-    failed = sum(run.state == "failed" for run in runs)
-    if failed and random is not None:
-        axes.plot([random] * failed, [place] * failed, "x", color=colour, markersize=7)
+    if counted:
+        axes.plot(np.mean(counted), place, "|", color=INK, markersize=15, markeredgewidth=2)
+    failed = counted[len(scores) :]
+    axes.plot(failed, [place] * len(failed), "x", color=colour, markersize=7)
 
 
 def _known_scores(runs: Sequence[RunResult]) -> list[float]:
     return [run.score for run in runs if run.score is not None]
+
+
+def _counted_scores(runs: Sequence[RunResult], random: float | None) -> list[float]:
+    """The scores that are known, and then one of the random agent for each run that failed."""
+    failed = sum(run.state == "failed" for run in runs)
+    return _known_scores(runs) + ([] if random is None else [random] * failed)
 
 
 def _states(runs: Sequence[RunResult]) -> str:

@@ -266,6 +266,9 @@ SPOILT = [
     lambda path: path.write_text("{"),
     lambda path: path.write_text("{}"),
     lambda path: path.write_text('{"steps": 32, "eval": null}'),
+    lambda path: path.write_text(
+        path.read_text().replace('"mean_return": ', '"mean_return": NaN, "_": ')
+    ),
 ]
 
 

@@ -184,13 +184,27 @@ def test_films_are_strips_with_a_link_unless_the_page_is_to_be_moved(tmp_path: P
     # The middle one of five: its file's name has a blank nowhere.
     film = f"runs/Pong--scratch--seed2/videos/{STEPS:012d}.mp4"
     assert f'href="{film}"' in page
-    assert "the middle one of 5 runs by score (mean return 17.0 over 30 games)" in page
+    assert "the middle one of 5 finished runs by score (mean return 17.0 over 30 games)" in page
     assert page.count("data:image/png;base64,iVBORw0KGgo") == 2
     assert "<video" not in page
     moved = page_of(path, plan, films="strips")
     assert ".mp4" not in moved
     assert moved.count('class="film"') == 2
     assert page_of(path, plan, films="embedded").count("<video") == 2
+
+
+def test_a_film_is_of_the_middle_one_of_the_runs_that_have_a_score(tmp_path: Path) -> None:
+    plan = make_plan(seeds=4)
+    ends = {0: 15.0, 1: "failed", 2: "failed"}
+    path = write_study(
+        tmp_path / "study",
+        plan,
+        lambda run: ends.get(run.seed, 17.0) if run.arm == "scratch" else -5.0 + run.seed,
+        film=True,
+    )
+    captions = {film.arm: film.caption for film in shown(path, plan).films}
+    assert "Seed 0 after 1,000,000 steps, the middle one of 2 finished" in captions["scratch"]
+    assert "Seed 1 after 1,000,000 steps, the middle one of 4" in captions["frozen-random"]
 
 
 def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:

@@ -243,6 +243,36 @@ def test_an_arm_that_failed_wholly_is_in_the_curves(report: Report) -> None:
     assert f"{ARMS[1]} \N{MINUS SIGN}7.00 (2 runs, all alike)" in drawing.alt
 
 
+def test_a_failed_run_is_part_of_the_mean_that_a_figure_shows(report: Report) -> None:
+    first, *others = (run for run in report.runs_of("Pong", ARMS[0]))
+    failed = replace(first, state="failed", score=None)
+    given = replace(
+        report,
+        runs=(failed, *others),
+        levels={"Pong": Levels(random=-5.0)},
+        curves={},
+        comparison=None,
+        verdicts=(),
+    )
+    (drawing,) = draw(given).values()
+    scores = [run.score for run in others if run.score is not None]
+    mean = (sum(scores) - 5) / 5
+    told = f"{ARMS[0]}: mean {mean:.2f}, 1 failed (".replace("-", "\N{MINUS SIGN}")
+    assert told in drawing.alt
+    assert (
+        "and of the crosses, runs that failed" in Page(render(given, {"scores-Pong": drawing})).text
+    )
+
+
+def test_dollars_in_names_are_no_formula(report: Report) -> None:
+    arm = r"frozen:$\frac{$"
+    runs = tuple(replace(run, arm=arm, score=1.0) for run in report.runs_of("Pong", ARMS[0]))
+    arms = (ArmFacts(arm, "nature", "learned"),)
+    given = Report(title="$x_{$", games=("Pong",), arms=arms, control=arm, runs=runs)
+    (drawing,) = draw(given).values()
+    assert arm in drawing.alt
+
+
 def test_a_report_replaces_the_one_before(report: Report, tmp_path: Path) -> None:
     # Of all figures only the differences, and then none.
     first = replace(report, curves={}, comparison=None, runs=())
