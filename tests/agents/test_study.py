@@ -334,7 +334,7 @@ def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
         (study.path / run.directory / "summary.json").unlink()
     document = json.loads((study.path / "study.json").read_text())
     # As though it had run on other numbers of threads.
-    (study.path / "study.json").write_text(json.dumps({**document, "rates": {}}))
+    (study.path / "study.json").write_text(json.dumps({**document, "speeds": {}}))
     results = study(plan)
     assert results is not None
     assert results.whole
