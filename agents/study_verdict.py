@@ -17,6 +17,9 @@ from rlcnn.stats.scores import ATARI57, RandomAgent, human_normalise, random_nor
 from rlcnn.stats.table import Result, tabulate
 from rlcnn.stats.verdict import Verdict, judge
 
+FEWEST_ERRORS = 4
+"""Standard errors of random play's mean that a human must stand above it."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -36,22 +39,22 @@ class Scale:
 
     @classmethod
     def of(cls, env_ids: Sequence[str], random_agent: RandomAgent) -> Scale:
-        """The human's scale where all games have a human score that is far enough from random play.
+        """The human's scale where all games have a human score, far enough from random play.
 
-        The zero of that scale is a mean over a few random games. Where the human stands within one
-        standard deviation of such games, it is nearly as uncertain as the scale is long, and a
-        normalised score would be noise, blown up.
+        The zero of that scale is a mean over a few random games. Where the human stands no more than
+        four of its standard errors above it, the length of the scale is known to a quarter at best,
+        and a normalised score would be noise, blown up.
         """
         games = tuple(map(game_name, env_ids))
         humans = [human_score(env_id) for env_id in env_ids]
         human, notes = None not in humans, []
         for game, score in zip(games, humans, strict=True):
-            mean, deviation = random_agent.mean(game), random_agent.deviation(game)
-            if human and score is not None and score - mean <= deviation:
+            mean, error = random_agent.mean(game), random_agent.error(game)
+            if human and score is not None and score - mean <= FEWEST_ERRORS * error:
                 notes.append(
-                    f"a human's {score:g} in {game} is no more than a standard deviation"
-                    f" ({deviation:.3g}) above the {mean:.3g} of random play, so scores are counted"
-                    " in such deviations and not on the human's scale"
+                    f"a human's {score:g} in {game} is too near the {mean:.4g} of random play"
+                    f" (standard error {error:.2g}), so scores are counted in deviations of random"
+                    " play and not on the human's scale"
                 )
         if notes or not human:
             notes += [

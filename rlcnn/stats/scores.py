@@ -147,6 +147,15 @@ class RandomAgent:
         """
         return self.deviations[self._measured(game)]
 
+    def error(self, game: str) -> float:
+        """Standard error of the mean return.
+
+        Raises:
+            UserError: the game was not measured.
+        """
+        name = self._measured(game)
+        return self.deviations[name] / math.sqrt(self.episodes[name])
+
     def limit(self, game: str, episodes: int, z: float = 3.0) -> float:
         """A mean return over ``episodes`` games that acting at random hardly reaches.
 

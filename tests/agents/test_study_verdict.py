@@ -13,9 +13,16 @@ from rlcnn.report import RunResult
 from rlcnn.stats import RandomAgent
 from rlcnn.stats.verdict import Verdict
 
-# Returns as random play has them under our protocol: mean and standard deviation are right.
-DOUBLE_DUNK = -17.9 + 3.3 * np.array([-1.2, -0.4, 0.0, 0.4, 1.2])
-PONG = -20.2 + 1.2 * np.array([-1.2, -0.4, 0.0, 0.4, 1.2])
+
+def random_games(mean: float, deviation: float) -> np.ndarray:
+    """Returns of 30 games with that mean and standard deviation."""
+    ranks = np.arange(30) - 14.5
+    return mean + deviation * ranks / ranks.std(ddof=1)
+
+
+# As 30 games at random gave them, under the protocol "classic".
+DOUBLE_DUNK, PONG = random_games(-17.9, 3.3), random_games(-20.2, 1.2)
+KRULL, TIME_PILOT = random_games(1850, 649), random_games(3367, 2008)
 
 
 def judged(
@@ -68,7 +75,12 @@ def test_a_human_who_is_hardly_better_than_random_play_gives_no_scale(shift: flo
     assert "deviations of random play" in verdict.sentence
     expected = -10 * (1 / dunk.std(ddof=1) + 1 / PONG.std(ddof=1)) / 2
     assert verdict.difference.point == pytest.approx(expected)
-    assert "a human's -16.4 in DoubleDunk is no more than a standard deviation" in note
+    assert "a human's -16.4 in DoubleDunk is too near" in note
+
+
+def test_noisy_games_keep_the_humans_scale_where_the_human_is_clearly_above() -> None:
+    agent = RandomAgent.from_returns({"Krull": KRULL, "TimePilot": TIME_PILOT})
+    assert Scale.of(["ALE/Krull-v5", "ALE/TimePilot-v5"], agent).human
 
 
 def test_random_play_that_always_returns_the_same_costs_no_verdict() -> None:
