@@ -81,7 +81,7 @@ def study_report(
         },
         films=tuple(_films(path, runs, games, plan.arm_names)),
         facts=_facts(plan, document),
-        command=shlex.join(document.get("command", ())),
+        command=_command(document.get("command") or ()),
         **shown,
     )
 
@@ -116,6 +116,12 @@ def _compared(
         "threshold": threshold,
         "transfer_notes": tuple(notes),
     }
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """As a shell takes it: scripts are no programs of their own."""
+    script = bool(arguments) and arguments[0].endswith(".py")
+    return shlex.join(["python", *arguments] if script else arguments)
 
 
 def _title(plan: StudyPlan, games: Sequence[str]) -> str:

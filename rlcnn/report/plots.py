@@ -17,6 +17,7 @@ from rlcnn.report.forest import Row, forest, row_figure
 from rlcnn.report.style import FAINT, INK, Drawing, Look, elided, finish, looks, new_figure, styled
 from rlcnn.report.words import interval, number, signed
 from rlcnn.stats import Estimate
+from rlcnn.stats.checks import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,12 +31,15 @@ _LEVEL_REACH = 0.75
 
 _LEGEND_CHARACTERS = 46
 
+# Disks take 255 bytes, of which some are for what stands before and behind.
+_LONGEST_FILE_NAME = 200
+
 
 def draw(report: Report) -> dict[str, Drawing]:
     """Every figure that a study has the results for, by name.
 
-    Names are ``curve-GAME``, ``scores-GAME``, ``aggregate-NAME``, ``difference``, ``improvement``
-    and ``profile``.
+    Names are ``curve-GAME``, ``scores-GAME``, ``aggregate-NAME``, ``difference``, ``improvement``,
+    ``profile`` and ``profile-difference``.
     """
     look = looks(report.arm_names, report.control)
     names = file_names(report.games)
@@ -47,13 +51,15 @@ def draw(report: Report) -> dict[str, Drawing]:
             *_aggregates(report, look),
             _improvement(report, look),
             _profile(report, look),
+            _profile_difference(report, look),
         ]
     return {drawing.name: drawing for drawing in drawings if drawing is not None}
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:
-    """A file name for each name, no two alike, with nothing in it that disks take amiss."""
+    """A file name for each name, no two alike, not too long and with nothing that disks refuse."""
     plain = {name: re.sub(r"[^A-Za-z0-9.=]+", "-", name).strip("-.") or "game" for name in names}
+    plain = {name: file[:_LONGEST_FILE_NAME] for name, file in plain.items()}
     counts = Counter(file.lower() for file in plain.values())
     return {
         name: f"{file}-{place}" if counts[file.lower()] > 1 else file
@@ -311,28 +317,56 @@ def _profile(report: Report, look: Mapping[str, Look]) -> Drawing | None:
     comparison = report.comparison
     if comparison is None:
         return None
-    figure, axes = _with_legend(3.0, list(comparison.profiles))
+    figure, axes = _shares(comparison.thresholds, comparison.profiles, look)
+    told = [
+        f"{arm}: median of the runs {number(float(np.median(comparison.scores[arm])))}"
+        for arm in comparison.profiles
+    ]
+    axes.set_title("Performance profile")
+    axes.set_xlabel(report.unit)
+    axes.set_ylabel("share of runs above it")
+    axes.set_ylim(-0.03, 1.03)
+    alt = f"Share of runs whose {report.unit} is above each value. {'; '.join(told)}."
+    return finish(figure, "profile", "Performance profile", alt)
+
+
+def _profile_difference(report: Report, look: Mapping[str, Look]) -> Drawing | None:
+    comparison = report.comparison
+    if comparison is None or not comparison.profile_differences:
+        return None
+    figure, axes = _shares(comparison.thresholds, comparison.profile_differences, look)
+    axes.axhline(0.0, color=FAINT, linewidth=1.2)
     told = []
-    for arm, share in comparison.profiles.items():
+    for arm, share in comparison.profile_differences.items():
+        place = int(np.abs(share.point).argmax())
+        value = number(float(comparison.thresholds[place]))
+        told.append(f"{arm}: at most {signed(float(share.point[place]))}, at {value}")
+    axes.set_title(f"Profile less that of {elided(report.control, 26)}")
+    axes.set_xlabel(report.unit)
+    axes.set_ylabel("difference in share above it")
+    alt = (
+        f"Share of runs whose {report.unit} is above each value, less that of {report.control}."
+        f" {'; '.join(told)}."
+    )
+    return finish(figure, "profile-difference", "Difference of performance profiles", alt)
+
+
+def _shares(
+    thresholds: FloatArray, shares: Mapping[str, Estimate], look: Mapping[str, Look]
+) -> tuple[Figure, Axes]:
+    """A line for each arm over normalised scores, shaded between the ends of its intervals."""
+    figure, axes = _with_legend(3.0, list(shares))
+    for arm, share in shares.items():
         colour = look[arm].colour
         axes.plot(
-            comparison.thresholds,
+            thresholds,
             share.point,
             color=colour,
             linestyle=look[arm].line,
             linewidth=2,
             label=elided(arm, _LEGEND_CHARACTERS),
         )
-        axes.fill_between(
-            comparison.thresholds, share.low, share.high, color=colour, alpha=0.12, linewidth=0
-        )
-        median = float(np.median(comparison.scores[arm]))
-        told.append(f"{arm}: median of the runs {number(median)}")
-    axes.set_title("Performance profile")
-    axes.set_xlabel(report.unit)
-    axes.set_ylabel("share of runs above it")
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xlim(comparison.thresholds[0], comparison.thresholds[-1])
+        axes.fill_between(thresholds, share.low, share.high, color=colour, alpha=0.12, linewidth=0)
+    axes.set_xlim(thresholds[0], thresholds[-1])
     _add_legend(figure, axes)
-    alt = f"Share of runs whose {report.unit} is above each value. {'; '.join(told)}."
-    return finish(figure, "profile", "Performance profile", alt)
+    return figure, axes
