@@ -41,9 +41,9 @@ class Scale:
     def of(cls, env_ids: Sequence[str], random_agent: RandomAgent) -> Scale:
         """The human's scale where all games have a human score, far enough from random play.
 
-        The zero of that scale is a mean over a few random games. Where the human stands no more than
-        four of its standard errors above it, the length of the scale is known to a quarter at best,
-        and a normalised score would be noise, blown up.
+        The zero of that scale is a mean over a few random games. Where the human stands no more
+        than four of its standard errors above it, the length of the scale is known to a quarter at
+        best, and a normalised score would be noise, blown up.
         """
         games = tuple(map(game_name, env_ids))
         humans = [human_score(env_id) for env_id in env_ids]
