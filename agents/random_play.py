@@ -37,7 +37,7 @@ def random_returns(config: TrainConfig, episodes: int) -> list[float]:
     return [float(game["r"]) for game in games]
 
 
-def random_length(config: TrainConfig, most: int = 2_500, games: int = 4) -> float:
+def random_length(config: TrainConfig, most: int, games: int = 4) -> float:
     """Agent steps that a whole game lasts when every action is drawn uniformly, on average.
 
     Args:

@@ -19,7 +19,9 @@ from rlcnn.devices import use_threads
 CALIBRATION_STEPS = 4_096
 CALIBRATION_SECONDS = 20.0
 
+# So long games are watched, but never for more steps than the training has.
 JUDGING_SECONDS = 3.0
+LONGEST_GAME = 2_500
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def measure_speed(config: TrainConfig) -> Speed:
             if steps >= enough or seconds >= CALIBRATION_SECONDS:
                 break
         judging = _judging_rate(learner.model, config)
-    return Speed(steps / seconds, judging, random_length(config))
+    length = random_length(config, most=min(LONGEST_GAME, config.total_steps))
+    return Speed(steps / seconds, judging, length)
 
 
 class _Enough(Exception):  # noqa: N818
@@ -99,6 +102,7 @@ class _Enough(Exception):  # noqa: N818
 
 def _judging_rate(model: BaseAlgorithm, config: TrainConfig) -> float:
     """Agent steps per second of an evaluation's games, which are not played to their end."""
+    environments = game_environments(config.eval_episodes)
     choices, began = 0, time.monotonic()
 
     def count() -> None:
@@ -106,10 +110,13 @@ def _judging_rate(model: BaseAlgorithm, config: TrainConfig) -> float:
         if choices == 0:
             # Environments are made by now.
             began = time.monotonic()
-        elif time.monotonic() - began >= JUDGING_SECONDS:
+        elif (
+            time.monotonic() - began >= JUDGING_SECONDS
+            or choices * environments >= config.total_steps
+        ):
             raise _Enough
         choices += 1
 
     with suppress(_Enough):
         evaluate_agent(model, config, on_step=count)
-    return choices * game_environments(config.eval_episodes) / (time.monotonic() - began)
+    return choices * environments / (time.monotonic() - began)
