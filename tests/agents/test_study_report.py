@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -220,11 +221,11 @@ def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:
 # -- what weights had cost -------------------------------------------------------------------------
 
 
-def pretrained(path: Path, **about: Any) -> dict[str, Any]:
+def pretrained(path: Path, players: Sequence[str] = (), **about: Any) -> dict[str, Any]:
     """A pretraining on 1,000 frames of which 100 came twice, and the origin of its weights."""
     part = {"observations": 500, "games": 3, "duplicates": 50}
     config = {
-        "pretraining": {"players": []},
+        "pretraining": {"players": [*players]},
         "data": {"train": {"images": 500}, "games": {"games": {"Pong": {"a": part, "b": part}}}},
     }
     with RunDirectory.create(path, config) as run:
@@ -305,6 +306,19 @@ def test_an_agents_weights_cost_its_steps_and_all_that_came_before(tmp_path: Pat
     assert before is not None
     assert (before.steps, before.seconds) == (1000 + 1100, 25.0 + 600.0)
     assert pretraining_of(agent.path) is None
+
+
+def test_what_a_player_had_begun_with_is_part_of_what_it_cost(tmp_path: Path) -> None:
+    first = pretrained(tmp_path / "first")
+    with RunDirectory.create(tmp_path / "player", {}) as player:
+        player.write_summary({"steps": 2000, "wall_seconds": 50.0})
+        write_json_atomic(player.path / "weights.json", {"origin": first})
+    second = pretrained(tmp_path / "second", players=[str(player.path)])
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        write_json_atomic(run.path / "weights.json", {"origin": second})
+    before = pretraining_of(run.path)
+    assert before is not None
+    assert (before.steps, before.seconds) == (1100 + 2000 + 1100, 600.0 + 50.0 + 600.0)
 
 
 # -- Weights & Biases ------------------------------------------------------------------------------
