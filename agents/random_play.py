@@ -35,3 +35,27 @@ def random_returns(config: TrainConfig, episodes: int) -> list[float]:
             episodes // environments,
         )
     return [float(game["r"]) for game in games]
+
+
+def random_length(config: TrainConfig, most: int, games: int = 4) -> float:
+    """Agent steps that a whole game lasts when every action is drawn uniformly, on average.
+
+    Args:
+        config: says which game, as agents trained by it are judged in it.
+        most: agent steps after which a game counts as if it had ended.
+        games: how many are played, all at once.
+    """
+    seed = derive_seed(config.seed, "evaluate")
+    coins = np.random.default_rng(seed)
+    lengths: dict[int, int] = {}
+    with closing(make_play_env(config, games, play_protocol(config), seed)) as venv:
+        actions = int(venv.action_space.n)  # type: ignore[attr-defined]
+        venv.reset()
+        for _ in range(most):
+            _, _, dones, infos = venv.step(coins.integers(actions, size=games))
+            for i in np.flatnonzero(dones):
+                if "episode" in infos[i]:
+                    lengths.setdefault(int(i), int(infos[i]["episode"]["l"]))
+            if len(lengths) == games:
+                break
+    return (sum(lengths.values()) + most * (games - len(lengths))) / games

@@ -32,7 +32,7 @@ from rich.console import Console
 from agents.arms import directory_name
 from agents.launchers import Job, Launcher, Outcome
 from agents.random_play import random_returns
-from agents.study_cost import known_rates, tell_cost
+from agents.study_cost import known_speeds, tell_cost
 from agents.study_display import StudyDisplay
 from agents.study_job import train_or_resume
 from agents.study_plan import WHERE_AND_HOW, StudyPlan, StudyRun, differences, game_name
@@ -158,12 +158,13 @@ def run_study(
         # What goes on from a checkpoint needs its first weights no more.
         plan.check_builds([run for run, result in to_do if result.steps == 0])
         launcher = make_launcher(len(to_do))
-        rates = known_rates(document, [run for run, _ in to_do], launcher, console)
-        tell_cost(to_do, rates, launcher, console)
+        speeds = known_speeds(document, [run for run, _ in to_do], launcher, console)
+        tell_cost(to_do, speeds, launcher, console)
         if dry_run:
             return None
         with _locked(path):
-            document = _begin(path, plan, {str(launcher.threads): rates}, command)
+            measured = {name: speed.to_json() for name, speed in speeds.items()}
+            document = _begin(path, plan, {str(launcher.threads): measured}, command)
             # Asked for once, a second try goes on, too, when it was stopped in the middle.
             for run, _ in to_do:
                 failure_path(path, run).unlink(missing_ok=True)
@@ -303,7 +304,7 @@ def _tell_what_is_there(results: Sequence[RunResult], retry: bool, console: Cons
 
 
 def _begin(
-    path: Path, plan: StudyPlan, rates: dict[str, dict[str, float]], command: list[str]
+    path: Path, plan: StudyPlan, speeds: dict[str, dict[str, Any]], command: list[str]
 ) -> dict[str, Any]:
     """Writes ``study.json``, unless another process has begun another study here meanwhile."""
     before = _open(path, plan)
@@ -313,8 +314,8 @@ def _begin(
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "provenance": provenance(),
         **before,
-        # Agent steps per second, by CPU threads of a run and by kind of training.
-        "rates": {**before.get("rates", {}), **rates},
+        # By CPU threads of a run and by kind of training.
+        "speeds": {**before.get("speeds", {}), **speeds},
     }
     for directory in ("runs", "logs", FAILURES):
         with disk_errors(path):

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from agents.config import TrainConfig
 from agents.launchers import Job, Launcher
-from agents.study_job import measure_rate
 from agents.study_plan import StudyRun
+from agents.study_speed import Speed, measure_speed
 from envs.errors import UserError
 from rlcnn.report import RunResult
 
@@ -30,31 +30,36 @@ class Cost:
     Attributes:
         runs: how many.
         steps: agent steps of all of them.
-        hours: until the last is done, of training alone: evaluations and films come on top.
+        hours: until the last is done; films come on top.
+        judging: the share of that in which agents are judged, by games as long as random ones.
         workers: runs at once.
     """
 
     runs: int
     steps: int
     hours: float
+    judging: float
     workers: int
 
     def __str__(self) -> str:
         """One line for people."""
         return (
             f"{self.runs} run{'s' * (self.runs != 1)}, {self.steps:,} agent steps,"
-            f" {self.workers} at once: about {_duration(self.hours)} of training,"
-            " evaluations and films not counted"
+            f" {self.workers} at once: about {_duration(self.hours)}, of which"
+            f" {100 * self.judging:.0f}% evaluations if games last as long as at random; films not"
+            " counted"
         )
 
 
 def kind(config: TrainConfig) -> str:
     """What the speed of a training hangs on, where all else is the study's."""
-    return json.dumps([config.encoder, config.encoder_options, config.mode], sort_keys=True)
+    return json.dumps(
+        [config.env, config.encoder, config.encoder_options, config.mode], sort_keys=True
+    )
 
 
-def measure_rates(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, float]:
-    """Agent steps per second of each kind of training among ``runs``, as its workers run it.
+def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Speed]:
+    """The speed of each kind of training among ``runs``, as its workers run it.
 
     As many are measured at once as will be at work, some of them twice: they share the machine.
 
@@ -64,14 +69,14 @@ def measure_rates(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, flo
     kinds = {kind(run.config): run for run in reversed(runs)}
     names = sorted(kinds) * -(-launcher.workers // len(kinds))
     chosen = names[: max(len(kinds), launcher.workers)]
-    rates: dict[str, list[float]] = {name: [] for name in kinds}
+    speeds: dict[str, list[Speed]] = {name: [] for name in kinds}
     # Of what goes on from a checkpoint the first weights may be gone; they make it no faster.
     configs = {
         name: replace(run.config, num_threads=launcher.threads, weights="none")
         for name, run in kinds.items()
     }
     jobs = [
-        Job(f"{number} {name}", partial(measure_rate, configs[name]), Path(os.devnull))
+        Job(f"{number} {name}", partial(measure_speed, configs[name]), Path(os.devnull))
         for number, name in enumerate(chosen)
     ]
     with closing(launcher.run(jobs, lambda _: None)) as outcomes:
@@ -79,26 +84,40 @@ def measure_rates(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, flo
             name = outcome.name.partition(" ")[2]
             if outcome.state != "done":
                 raise UserError(f'--arms "{kinds[name].arm}" cannot be trained: {outcome.reason}')
-            rates[name].append(float(outcome.value))
-    return {name: statistics.mean(values) for name, values in rates.items()}
+            speeds[name].append(outcome.value)
+    return {name: _mean(values) for name, values in speeds.items()}
+
+
+def _mean(speeds: Sequence[Speed]) -> Speed:
+    return Speed(
+        statistics.mean(speed.training for speed in speeds),
+        statistics.mean(speed.judging for speed in speeds),
+        statistics.mean(speed.game for speed in speeds),
+    )
 
 
 def estimate(
     runs: Sequence[StudyRun],
-    steps_left: Sequence[int],
-    rates: Mapping[str, float],
+    steps_done: Sequence[int],
+    speeds: Mapping[str, Speed],
     workers: int,
 ) -> Cost:
     """What ``runs`` cost, each begun in its turn by the first worker that is free."""
     free = [0.0] * workers
-    for run, steps in zip(runs, steps_left, strict=True):
-        heapq.heapreplace(free, free[0] + steps / rates[kind(run.config)])
-    return Cost(len(runs), sum(steps_left), max(free) / 3600, workers)
+    seconds = judging = 0.0
+    for run, done in zip(runs, steps_done, strict=True):
+        parts = speeds[kind(run.config)].seconds(run.config, done)
+        heapq.heapreplace(free, free[0] + sum(parts))
+        seconds, judging = seconds + sum(parts), judging + parts[1]
+    steps = sum(
+        max(0, run.config.total_steps - done) for run, done in zip(runs, steps_done, strict=True)
+    )
+    return Cost(len(runs), steps, max(free) / 3600, judging / seconds if seconds else 0.0, workers)
 
 
-def known_rates(
+def known_speeds(
     document: dict[str, Any], runs: Sequence[StudyRun], launcher: Launcher, console: Console
-) -> dict[str, float]:
+) -> dict[str, Speed]:
     """Of each kind of training its speed, measured now where it was not when the study began.
 
     Args:
@@ -108,32 +127,35 @@ def known_rates(
         console: is told that speeds are measured.
 
     Raises:
-        UserError: as :func:`measure_rates`.
+        UserError: as :func:`measure_speeds`.
     """
-    threads = str(launcher.threads)
-    known: dict[str, float] = dict((document.get("rates") or {}).get(threads, {}))
+    kept = (document.get("speeds") or {}).get(str(launcher.threads), {})
+    read = {name: Speed.from_json(value) for name, value in kept.items()}
+    known = {name: speed for name, speed in read.items() if speed is not None}
     unknown = [run for run in runs if kind(run.config) not in known]
     if unknown:
         kinds = len({kind(run.config) for run in unknown})
         console.print(f"measuring the speed of {kinds} kind{'s' * (kinds != 1)} of training")
-        known |= measure_rates(unknown, launcher)
+        known |= measure_speeds(unknown, launcher)
     return known
 
 
 def tell_cost(
     to_do: Sequence[tuple[StudyRun, RunResult]],
-    rates: dict[str, float],
+    speeds: Mapping[str, Speed],
     launcher: Launcher,
     console: Console,
 ) -> Cost:
     """Tells, and returns, what the runs still cost, by the speed of each kind of training."""
-    told: dict[str, str] = {}
+    told: dict[str, list[float]] = {}
     for run, _ in to_do:
-        told.setdefault(run.arm, f"{rates[kind(run.config)]:,.0f} steps/s")
-    for arm, rate in told.items():
-        console.print(f"  {arm}: {rate}")
-    left = [max(0, run.config.total_steps - result.steps) for run, result in to_do]
-    cost = estimate([run for run, _ in to_do], left, rates, launcher.workers)
+        told.setdefault(run.arm, []).append(speeds[kind(run.config)].training)
+    for arm, rates in told.items():
+        # Of several games the slowest and the fastest.
+        ends = dict.fromkeys(f"{rate:,.0f}" for rate in (min(rates), max(rates)))
+        console.print(f"  {arm}: {' to '.join(ends)} steps/s")
+    runs, done = [run for run, _ in to_do], [result.steps for _, result in to_do]
+    cost = estimate(runs, done, speeds, launcher.workers)
     console.print(f"to do: {cost}")
     return cost
 

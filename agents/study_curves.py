@@ -18,6 +18,7 @@ from rlcnn.report import RunCurve, RunResult, Transfer
 from rlcnn.report.curves import common_steps
 from rlcnn.runs import RunDirectory
 from rlcnn.stats import Curves, transfer_metrics
+from rlcnn.stats.checks import FloatArray
 
 TRAINING_RETURN = "rollout/ep_rew_mean"
 
@@ -125,8 +126,14 @@ def transfer_rows(
                 told.append(Transfer(arm, spent, unit, None, "not known"))
                 continue
             try:
+                steps = {
+                    game: _shared_steps(of_game, arm, control) for game, of_game in curves.items()
+                }
                 treatment, other = (
-                    {game: _normalised(curves, runs, scale, game, each, unit) for game in curves}
+                    {
+                        game: _normalised(curves, runs, scale, game, each, unit, steps[game])
+                        for game in curves
+                    }
                     for each in (arm, control)
                 )
                 metrics = transfer_metrics(treatment, other, threshold, pretraining=cost)
@@ -137,19 +144,34 @@ def transfer_rows(
     return told
 
 
-def _normalised(
-    curves: GameCurves, runs: Sequence[RunResult], scale: Scale, game: str, arm: str, unit: str
-) -> Curves:
-    """The curves of an arm in a game over steps or seconds, all runs at the same steps."""
-    mine = [run for run in runs if (run.game, run.arm) == (game, arm)]
-    own = curves[game][arm]
-    steps = common_steps(own)
+def _shared_steps(
+    of_game: Mapping[str, tuple[RunCurve, ...]], arm: str, control: str
+) -> FloatArray:
+    """Steps at which all runs of both arms say something, so that both begin and end there.
+
+    Of an arm whose runs all failed the other's steps are those it is judged at.
+    """
+    for each in (arm, control):
+        if any(curve.first == math.inf for curve in of_game[each]):
+            raise UserError(f"{each} has a run without a learning curve")
+    steps = common_steps([*of_game[arm], *of_game[control]])
     if not len(steps):
-        if any(curve.failed_as is None for curve in own):
-            raise UserError(f"{arm} in {game} has a run without a learning curve")
-        # All runs failed before the first was judged.
-        steps = np.array([1.0, 2.0])
-    returns = np.stack([curve.at(steps) for curve in own])
+        raise UserError("there is no step at which all runs of both arms have been judged")
+    return steps
+
+
+def _normalised(
+    curves: GameCurves,
+    runs: Sequence[RunResult],
+    scale: Scale,
+    game: str,
+    arm: str,
+    unit: str,
+    steps: FloatArray,
+) -> Curves:
+    """The curves of an arm in a game at ``steps``, over steps or over the seconds they took."""
+    mine = [run for run in runs if (run.game, run.arm) == (game, arm)]
+    returns = np.stack([curve.at(steps) for curve in curves[game][arm]])
     scores = scale.normalise(returns[..., None], [game])[..., 0]
     spent = np.broadcast_to(steps, scores.shape)
     if unit == "seconds":

@@ -1,4 +1,4 @@
-"""What a study has done in processes of its own: one training, or the measurement of its speed."""
+"""What a study has done in processes of its own: one training."""
 
 from __future__ import annotations
 
@@ -6,28 +6,20 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agents.benchmark.learners import iteration_steps, our_agent
 from agents.config import TrainConfig
 from agents.study_plan import WHERE_AND_HOW
 from agents.study_results import read_figures
 from agents.training import resume, train
 from envs.errors import UserError
-from rlcnn.devices import use_threads
 from rlcnn.progress import make_console
 from rlcnn.runs import RunDirectory, RunInUseError
 
 # A process that lost the one which started it stops by itself, when an update and a checkpoint are
 # done; until then it holds its run.
 _SECONDS_IN_USE = 120.0
-
-# So long is measured, but never more than a tenth of the training.
-CALIBRATION_STEPS = 4_096
-CALIBRATION_SECONDS = 20.0
 
 
 def train_or_resume(
@@ -61,36 +53,6 @@ def train_or_resume(
         summary.replace(summary.with_name("summary.damaged.json"))
     changes = {name: getattr(config, name) for name in WHERE_AND_HOW}
     resume(run_dir, changes, console=make_console(), command=command)
-
-
-def measure_rate(config: TrainConfig) -> float:
-    """Agent steps per second of a training, a few thousand steps long, without what is beside it.
-
-    The first iteration, in which code may be compiled, is not counted.
-
-    Raises:
-        UserError: it cannot be built with these options.
-    """
-    config = config.resolve()
-    if config.algo == "dqn":
-        # Neither filling the replay nor its memory is to be measured.
-        first = iteration_steps(config)
-        least = max(first, config.dqn.batch_size + config.dqn.n_steps)
-        room = min(config.dqn.buffer_size, 20_000)
-        config = replace(
-            config, dqn=replace(config.dqn, learning_starts=least, buffer_size=max(room, 2 * least))
-        )
-    with use_threads(config.num_threads), closing(our_agent(config)) as learner:
-        if learner.warm_up_steps:
-            learner.learn(learner.warm_up_steps)
-        learner.learn(learner.least_steps)
-        enough = min(CALIBRATION_STEPS, config.total_steps // 10)
-        steps, began = 0, time.monotonic()
-        while True:
-            steps += learner.learn(learner.least_steps)
-            seconds = time.monotonic() - began
-            if steps >= enough or seconds >= CALIBRATION_SECONDS:
-                return steps / seconds
 
 
 def _wait_until_free(run_dir: Path) -> None:

@@ -92,7 +92,8 @@ def _costs(link: Origin) -> list[_Cost]:
     if "pretraining" not in run.config:
         return [_agent_cost(summary, link.about.get("step"))]
     players = run.config["pretraining"].get("players") or ()
-    return [_images_cost(run.config, summary), *map(_player_cost, players)]
+    played = [cost for player in players for cost in _player_costs(player)]
+    return [_images_cost(run.config, summary), *played]
 
 
 def _run_of(link: Origin) -> Path | None:
@@ -113,12 +114,18 @@ def _agent_cost(summary: dict[str, Any], step: Any) -> _Cost:
     return _Cost(float(steps), float(seconds) * float(steps) / float(whole))
 
 
-def _player_cost(run_dir: str) -> _Cost:
+def _player_costs(run_dir: str) -> list[_Cost]:
+    """What an agent that played for the images had cost, and the weights it had begun with."""
     try:
         summary = RunDirectory.open(run_dir).summary() or {}
     except UserError:
-        return _Cost(None, None, f"the player {Path(run_dir).name} is no longer there to be asked")
-    return _agent_cost(summary, None)
+        told = f"the player {Path(run_dir).name} is no longer there to be asked"
+        return [_Cost(None, None, told)]
+    before = pretraining_of(Path(run_dir))
+    began_with = [] if before is None else [_Cost(before.steps, before.seconds)]
+    notes = () if before is None else before.notes
+    own = _agent_cost(summary, None)
+    return [own, *began_with, *(_Cost(0.0, 0.0, note) for note in notes)]
 
 
 def _images_cost(config: dict[str, Any], summary: dict[str, Any]) -> _Cost:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,18 @@ from agents.config import TrainConfig
 from agents.study_curves import StudyCurves, study_curves, transfer_rows, transfer_threshold
 from agents.study_plan import StudyPlan, game_name
 from agents.study_pretraining import Pretraining, pretraining_of
-from agents.study_verdict import StudyScores, control_arm, study_scores, verdicts
+from agents.study_verdict import (
+    StudyScores,
+    control_arm,
+    human_score,
+    study_scores,
+    verdicts,
+)
 from envs.errors import UserError
 from envs.filmstrip import film_strip
 from rlcnn.report import ArmFacts, Film, Levels, Report, RunResult, compare
 from rlcnn.report.words import number
-from rlcnn.stats import ATARI57, RandomAgent, Verdict, find_game
+from rlcnn.stats import RandomAgent, Verdict
 
 BOOTSTRAP_SAMPLES = 2_000
 
@@ -52,7 +57,7 @@ def study_report(
     scores: StudyScores | None = None
     no_verdict = ""
     try:
-        scores = study_scores(runs, random_agent)
+        scores = study_scores(plan, runs, random_agent)
         told = verdicts(plan, scores)
     except UserError as error:
         no_verdict = str(error)
@@ -70,10 +75,13 @@ def study_report(
         notes=scores.notes if scores else (),
         curves=curves.curves,
         curves_of=curves.told,
-        levels={game: _levels(game, random_agent) for game in games},
+        levels={
+            game: Levels(random_agent.means.get(game), human_score(env_id))
+            for env_id, game in zip(plan.games, games, strict=True)
+        },
         films=tuple(_films(path, runs, games, plan.arm_names)),
         facts=_facts(plan, document),
-        command=shlex.join(document.get("command", ())),
+        command=_command(document.get("command") or ()),
         **shown,
     )
 
@@ -110,18 +118,17 @@ def _compared(
     }
 
 
+def _command(arguments: Sequence[str]) -> str:
+    """As a shell takes it: scripts are no programs of their own."""
+    script = bool(arguments) and arguments[0].endswith(".py")
+    return shlex.join(["python", *arguments] if script else arguments)
+
+
 def _title(plan: StudyPlan, games: Sequence[str]) -> str:
     return (
         f"{', '.join(games)}: {len(plan.arms)} arms, {len(plan.seeds)} seeds,"
         f" {plan.base.algo.upper()}, {plan.base.total_steps:,} agent steps"
     )
-
-
-def _levels(game: str, random_agent: RandomAgent) -> Levels:
-    human = None
-    with suppress(UserError):
-        human = ATARI57[find_game(game)].human
-    return Levels(random_agent.means.get(game), human)
 
 
 def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFacts]:
@@ -174,7 +181,8 @@ def _films(
             filmed = [(run, _films_of(path / run.directory)) for run in mine]
             filmed = [(run, found) for run, found in filmed if found]
             if filmed:
-                films.append(_film(path, *_chosen(filmed), len(mine)))
+                judged = sum(run.score is not None for run, _ in filmed)
+                films.append(_film(path, *_chosen(filmed), judged))
     return films
 
 
@@ -193,13 +201,16 @@ def _chosen(filmed: list[tuple[RunResult, list[Path]]]) -> tuple[RunResult, Path
     return run, films[-1]
 
 
-def _film(path: Path, run: RunResult, film: Path, runs: int) -> Film:
+def _film(path: Path, run: RunResult, film: Path, judged: int) -> Film:
+    """``judged``: of how many runs it is the middle one."""
     caption = f"Seed {run.seed} after {int(film.stem):,} steps"
     if run.score is not None:
-        caption += (
-            f", the middle one of {runs} runs by score (mean return {number(run.score)} over"
-            f" {run.episodes} games)"
+        place = (
+            f"the middle one of {judged} finished runs by score"
+            if judged > 1
+            else "the only finished run"
         )
+        caption += f", {place} (mean return {number(run.score)} over {run.episodes} games)"
     caption += ". One whole game, left to right."
     strip = b""
     try:

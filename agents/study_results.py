@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -71,8 +72,11 @@ def read_figures(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
         if summary is None or int(summary["steps"]) < total_steps:
             return None
         judged = summary["eval"]
+        score = float(judged["mean_return"])
+        if not math.isfinite(score):
+            raise ValueError(f"the mean return is {score}")
         return {
-            "score": float(judged["mean_return"]),
+            "score": score,
             "std": float(judged["std"]),
             "episodes": int(judged["episodes"]),
             "steps": int(summary["steps"]),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from agents.study_plan import StudyPlan
+from agents.study_plan import StudyPlan, game_name
 from envs.errors import UserError
+from envs.registry import atari_rom
 from rlcnn.report import RunResult
 from rlcnn.stats.checks import FloatArray
-from rlcnn.stats.scores import RandomAgent, find_game, human_normalise, random_normalise
+from rlcnn.stats.scores import ATARI57, RandomAgent, human_normalise, random_normalise
 from rlcnn.stats.table import Result, tabulate
 from rlcnn.stats.verdict import Verdict, judge
+
+FEWEST_ERRORS = 4
+"""Standard errors of random play's mean that a human must stand above it."""
 
 
 @dataclass(frozen=True)
@@ -26,24 +29,49 @@ class Scale:
         games: by the names that runs give them.
         human: whether 1 is the human's score; else deviations of the random agent are counted.
         random_agent: measured in all games.
+        notes: a line for each thing to know of it.
     """
 
     games: tuple[str, ...]
     human: bool
     random_agent: RandomAgent
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, games: Sequence[str], random_agent: RandomAgent) -> Scale:
-        """The human's scale where all games have a human score."""
-        human = False
-        with suppress(UserError):
-            human = all(find_game(game) for game in games)
-        return cls(tuple(games), human, random_agent)
+    def of(cls, env_ids: Sequence[str], random_agent: RandomAgent) -> Scale:
+        """The human's scale where all games have a human score, far enough from random play.
+
+        The zero of that scale is a mean over a few random games. Where the human stands no more
+        than four of its standard errors above it, the length of the scale is known to a quarter at
+        best, and a normalised score would be noise, blown up.
+        """
+        games = tuple(map(game_name, env_ids))
+        humans = [human_score(env_id) for env_id in env_ids]
+        human, notes = None not in humans, []
+        for game, score in zip(games, humans, strict=True):
+            mean, error = random_agent.mean(game), random_agent.error(game)
+            if human and score is not None and score - mean <= FEWEST_ERRORS * error:
+                notes.append(
+                    f"a human's {score:g} in {game} is too near the {mean:.4g} of random play"
+                    f" (standard error {error:.2g}), so scores are counted in deviations of random"
+                    " play and not on the human's scale"
+                )
+        if notes or not human:
+            notes += [
+                f"all random games of {game} returned {random_agent.mean(game):g}, so scores there"
+                " are points above that"
+                for game in games
+                if random_agent.deviation(game) == 0
+            ]
+        return cls(games, human and not notes, random_agent, tuple(notes))
 
     @property
     def unit(self) -> str:
         """What a normalised score is called."""
-        return "human-normalised score" if self.human else "deviations of random play"
+        if self.human:
+            return "human-normalised score"
+        spread = any(self.random_agent.deviation(game) for game in self.games)
+        return "deviations of random play" if spread else "points above random play"
 
     def normalise(self, returns: ArrayLike, games: Sequence[str] | None = None) -> FloatArray:
         """Normalises returns (..., games).
@@ -58,7 +86,17 @@ class Scale:
         named = self.games if games is None else games
         if self.human:
             return human_normalise(returns, named, self.random_agent)
-        return random_normalise(returns, named, self.random_agent)
+        deviations = {game: self.random_agent.deviation(game) or 1.0 for game in named}
+        return random_normalise(returns, named, replace(self.random_agent, deviations=deviations))
+
+
+def human_score(env_id: str) -> float | None:
+    """A human's score in one of ALE's games; None where none is known, and in all other worlds."""
+    try:
+        rom = atari_rom(env_id)
+    except UserError:
+        return None
+    return ATARI57[rom].human if rom in ATARI57 else None
 
 
 @dataclass(frozen=True)
@@ -84,10 +122,13 @@ def control_arm(plan: StudyPlan) -> str:
     return plan.arm_names[kinds.index("scratch") if "scratch" in kinds else 0]
 
 
-def study_scores(runs: Sequence[RunResult], random_agent: RandomAgent) -> StudyScores:
+def study_scores(
+    plan: StudyPlan, runs: Sequence[RunResult], random_agent: RandomAgent
+) -> StudyScores:
     """Normalises the scores of all runs; one that failed counts with the random agent's mean.
 
     Args:
+        plan: of the study.
         runs: all of them, done or failed.
         random_agent: measured in all games, by the names that ``runs`` give them.
 
@@ -103,9 +144,9 @@ def study_scores(runs: Sequence[RunResult], random_agent: RandomAgent) -> StudyS
         (Result(run.arm, run.game, run.seed, run.score) for run in runs),
         failed_as=random_agent.means,
     )
-    scale = Scale.of(table.games, random_agent)
-    scores = {arm: scale.normalise(array) for arm, array in table.scores.items()}
-    return StudyScores(scale, scores, table.notes, table.failed)
+    scale = Scale.of(plan.games, random_agent)
+    scores = {arm: scale.normalise(array, table.games) for arm, array in table.scores.items()}
+    return StudyScores(scale, scores, (*table.notes, *scale.notes), table.failed)
 
 
 def verdicts(plan: StudyPlan, study: StudyScores) -> list[Verdict]:

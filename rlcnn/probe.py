@@ -18,7 +18,7 @@ from rlcnn.classify.evaluate import accuracy_interval
 from rlcnn.classify.images import UNKNOWN, Episodes, LabelledImages, StoredImages
 from rlcnn.encoders import Encoder, create_encoder, encoder_options
 from rlcnn.encoders.layers import RandomProjection
-from rlcnn.intervals import clustered_interval, paired_interval
+from rlcnn.intervals import clustered_gain_interval, paired_interval
 from rlcnn.weight_report import LoadReport
 from rlcnn.weights import load_into, read_spec
 
@@ -104,7 +104,7 @@ class Comparison:
         episodes = self.own.episodes
         if episodes is None:
             return paired_interval(differences)
-        found = clustered_interval(differences[:, None], episodes.matches, episodes.games)
+        found = clustered_gain_interval(differences[:, None], episodes.matches, episodes.games)
         return found or (-1.0, 1.0)
 
     def _differences(self) -> npt.NDArray[np.float64] | None:

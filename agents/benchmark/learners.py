@@ -40,34 +40,38 @@ class Learner(Protocol):
 
 
 class ModelLearner:
-    """A :class:`Learner` made of a model with stable-baselines3's face, ours or its own."""
+    """A :class:`Learner` made of a model with stable-baselines3's face, ours or its own.
+
+    Attributes:
+        model: that learns.
+    """
 
     def __init__(self, model: BaseAlgorithm, config: TrainConfig) -> None:
-        self._model = model
+        self.model = model
         self.least_steps = iteration_steps(config)
         self.warm_up_steps = config.dqn.learning_starts if config.algo == "dqn" else 0
 
     @property
     def replay_bytes_per_transition(self) -> float | None:
         """Bytes, all arrays counted."""
-        replay = getattr(self._model, "replay_buffer", None)
+        replay = getattr(self.model, "replay_buffer", None)
         if replay is None:
             return None
-        return float(_held(replay) / self._model.buffer_size)  # type: ignore[attr-defined]
+        return float(_held(replay) / self.model.buffer_size)  # type: ignore[attr-defined]
 
     def learn(self, steps: int) -> int:
         """Collects ``steps`` more and learns from them; environment steps really taken."""
-        before = self._model.num_timesteps
-        self._model.learn(steps, reset_num_timesteps=False)
-        return self._model.num_timesteps - before
+        before = self.model.num_timesteps
+        self.model.learn(steps, reset_num_timesteps=False)
+        return self.model.num_timesteps - before
 
     def close(self) -> None:
         """Ends its environments."""
-        if self._model.env is not None:
-            self._model.env.close()
+        if self.model.env is not None:
+            self.model.env.close()
 
 
-def our_agent(config: TrainConfig) -> Learner:
+def our_agent(config: TrainConfig) -> ModelLearner:
     """Our agent, as a training of ``config`` would build and run it."""
     keep_freed_memory()
     venv = make_train_env(config)

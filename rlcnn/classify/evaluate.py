@@ -100,6 +100,8 @@ def metric(name: str, task: Task, tasks: Sequence[Task]) -> str:
 def accuracy_interval(right: torch.Tensor, episodes: Episodes | None = None) -> tuple[float, float]:
     """The 95% interval of an accuracy: Wilson's, or over games played where images are frames.
 
+    It has a width also where all games played show the same.
+
     Args:
         right: bool (images,).
         episodes: which of them depend on each other.
@@ -111,6 +113,10 @@ def accuracy_interval(right: torch.Tensor, episodes: Episodes | None = None) -> 
         return wilson_interval(int(right.sum()), len(right))
     found = clustered_interval(right.double()[:, None], episodes.matches, episodes.games)
     lower, upper = found or (0.0, 1.0)
+    if lower == upper:
+        # No game seen differs from another, as where all is right; each counts as one image.
+        games = len(episodes.matches.unique())
+        return wilson_interval(round(lower * games), games)
     return max(0.0, lower), min(1.0, upper)
 
 

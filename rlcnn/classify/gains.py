@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from rlcnn.classify.images import UNKNOWN, Episodes, Task
-from rlcnn.intervals import clustered_interval, paired_interval
+from rlcnn.intervals import clustered_gain_interval, paired_interval
 
 Interval = tuple[float, float]
 
@@ -78,7 +78,7 @@ def gains(
             one is known.
         tasks: what was asked.
         episodes: which images depend on each other; the intervals are then over games played
-            (:func:`rlcnn.intervals.clustered_interval`), and else over images.
+            (:func:`rlcnn.intervals.clustered_gain_interval`), and else over images.
     """
     differences = np.where(labels == UNKNOWN, np.nan, own.double() - other.double())
     asked = [column for column in range(len(tasks)) if (labels[:, column] != UNKNOWN).any()]
@@ -97,10 +97,10 @@ def _interval(
     differences: npt.NDArray[np.float64], episodes: Episodes | None, rows: npt.NDArray[np.intp]
 ) -> Interval | None:
     if episodes is not None:
-        return clustered_interval(
+        return clustered_gain_interval(
             differences, episodes.matches.numpy()[rows], episodes.games.numpy()[rows]
         )
     if differences.shape[1] == 1:
         return paired_interval(differences[:, 0])
     alone = np.arange(len(differences))
-    return clustered_interval(differences, alone, np.zeros_like(alone))
+    return clustered_gain_interval(differences, alone, np.zeros_like(alone))

@@ -10,11 +10,13 @@ import numpy as np
 from rlcnn.stats import (
     AGGREGATES,
     Estimate,
+    difference_estimate,
     interval_estimates,
     pair_estimate,
     performance_profile,
     probability_of_improvement,
 )
+from rlcnn.stats.aggregate import Aggregate
 from rlcnn.stats.checks import FloatArray, Scores, check_scores
 
 PROFILE_POINTS = 101
@@ -28,16 +30,20 @@ class Comparison:
     Attributes:
         scores: arm -> (runs, games).
         aggregates: name of the aggregate -> arm -> estimate.
+        differences: likewise of each arm but the control, of its aggregate less the control's.
         thresholds: of the profiles, (points,).
         profiles: arm -> share of runs above each threshold, (points,).
+        profile_differences: each arm but the control -> that share less the control's, (points,).
         improvement: each arm but the control -> how probably one of its runs beats one of the
             control's.
     """
 
     scores: Mapping[str, FloatArray]
     aggregates: Mapping[str, Mapping[str, Estimate]]
+    differences: Mapping[str, Mapping[str, Estimate]]
     thresholds: FloatArray
     profiles: Mapping[str, Estimate]
+    profile_differences: Mapping[str, Estimate]
     improvement: Mapping[str, Estimate]
 
 
@@ -61,20 +67,30 @@ def compare(
     everything = np.concatenate([array.ravel() for array in arrays.values()])
     low, high = min(0.0, everything.min()), max(1.0, everything.max())
     thresholds = np.linspace(low, high, PROFILE_POINTS)
+    profile = performance_profile(thresholds)
+    told = {name: each for name, each in AGGREGATES.items() if human or name != OPTIMALITY_GAP}
+    others = [arm for arm in arrays if arm != control]
+
+    def estimated(aggregate: Aggregate) -> dict[str, Estimate]:
+        return interval_estimates(arrays, aggregate, reps=reps, seed=seed)
+
+    def differing(aggregate: Aggregate) -> dict[str, Estimate]:
+        return {
+            arm: difference_estimate(arrays, arm, control, aggregate, reps=reps, seed=seed)
+            for arm in others
+        }
+
     return Comparison(
         scores=arrays,
-        aggregates={
-            name: interval_estimates(arrays, aggregate, reps=reps, seed=seed)
-            for name, aggregate in AGGREGATES.items()
-            if human or name != OPTIMALITY_GAP
-        },
+        aggregates={name: estimated(aggregate) for name, aggregate in told.items()},
+        differences={name: differing(aggregate) for name, aggregate in told.items()},
         thresholds=thresholds,
-        profiles=interval_estimates(arrays, performance_profile(thresholds), reps=reps, seed=seed),
+        profiles=estimated(profile),
+        profile_differences=differing(profile),
         improvement={
             arm: pair_estimate(
                 arrays, arm, control, probability_of_improvement, reps=reps, seed=seed
             )
-            for arm in arrays
-            if arm != control
+            for arm in others
         },
     )

@@ -86,12 +86,17 @@ def common_steps(
 ) -> FloatArray:
     """Steps at which all of some runs say something: where any of them was measured, or fewer.
 
+    Where all of them failed, what they count with goes on to ``until``, if that is finite.
+
     Args:
         curves: of runs that ended.
         most: points; more than these are thinned out evenly.
         until: no step beyond it.
     """
     measured = [curve.steps for curve in curves if len(curve.steps)]
+    if until < math.inf and all(curve.failed_as is not None for curve in curves):
+        beyond = max(steps[-1] for steps in measured) + 1 if measured else 0.0
+        measured.append(np.array([beyond, until]))
     if not measured:
         return np.zeros(0)
     start = max(curve.first for curve in curves)

@@ -26,6 +26,7 @@ from rlcnn.report.tables import (
     arms_table,
     calibration_cells,
     calibration_table,
+    differences_table,
     facts_table,
     runs_table,
     transfer_table,
@@ -91,10 +92,8 @@ def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "link
 # -- figures ---------------------------------------------------------------------------------------
 
 
-def _figure(drawing: Drawing, caption: str = "") -> Markup:
-    inner = [image(drawing.svg, "image/svg+xml", drawing.alt)]
-    inner += [element("figcaption", escape(caption))] if caption else []
-    return element("figure", join(inner))
+def _figure(drawing: Drawing) -> Markup:
+    return element("figure", image(drawing.svg, "image/svg+xml", drawing.alt))
 
 
 def _figures(drawings: Mapping[str, Drawing], wanted: str) -> Markup:
@@ -122,9 +121,10 @@ def _scores(report: Report, drawings: Mapping[str, Drawing]) -> Markup:
     figures = _figures(drawings, "scores-")
     if not figures:
         return Markup("")
-    told = "Each dot is a run: the mean return of its last agent. The bar marks the mean of these."
+    told = "Each dot is a run: the mean return of its last agent. The bar marks the mean of these"
     if any(run.state == "failed" for run in report.runs):
-        told += " A cross: a run that failed, at the random agent's return, which it counts with."
+        told += " and of the crosses, runs that failed and count with the random agent's return"
+    told += "."
     return join([paragraph(told, "faint"), figures])
 
 
@@ -156,12 +156,15 @@ def _comparison(
             ),
             _figures(drawings, "aggregate-"),
             aggregates_table(report, look),
+            paragraph(f"The same less {report.control}'s, by the same bootstrap:", "faint"),
+            differences_table(report, look),
             element("h3", escape("Run against run")),
+            paragraph("Bars and shades are such intervals, at each value alone.", "faint"),
             element(
                 "div",
                 join(
                     _figure(drawings[name])
-                    for name in ("improvement", "profile")
+                    for name in ("improvement", "profile", "profile-difference")
                     if name in drawings
                 ),
                 class_="figures",
@@ -178,7 +181,8 @@ def _transfer(report: Report, look: Mapping[str, Look]) -> Markup:
         f"Taylor and Stone's metrics (2009) against {report.control}, in {report.unit}, with 95%"
         f" intervals of the difference, each alone.{threshold} Runs that do not reach it within the"
         " budget are censored there: the time saved is that of the restricted means, and the share"
-        " that reached it stands beside it."
+        " that reached it stands beside it. There is no transfer ratio where the control's mean is"
+        " not clearly above acting at random."
     )
     return join(
         [

@@ -33,8 +33,12 @@ def escape(text: object) -> Markup:
 
 
 def breakable(text: str) -> Markup:
-    """:func:`escape`, with places where long names of arms and files may be broken."""
-    return Markup(re.sub(r"([:@/,])(?=[^\s\d])", r"\1<wbr>", escape(text)))
+    """:func:`escape`, with places where long names of arms and files may be broken.
+
+    Behind what divides their parts, and within a part that is longer than a phone's column.
+    """
+    places = r"([:@/,])(?=[^\s\d])|([^\s:@/,-]{20})(?=[^\s:@/,-])"
+    return Markup(escape(re.sub(places, "\\1\\2\0", text)).replace("\0", "<wbr>"))
 
 
 def join(parts: Iterable[Markup], between: str = "\n") -> Markup:
@@ -69,18 +73,23 @@ def table(
 
     Args:
         columns: of it.
-        rows: of each its cells and its class, which may be empty.
+        rows: of each its cells and its class, which may be empty. Where there are fewer cells than
+            columns, the last one takes the rest. A row of the class "group" has one cell, which is
+            the heading of the rows that follow.
         label: what the table is, for who cannot see it.
     """
     head = join(
         Markup(f'<th scope="col"{_class(column.kind)}>{escape(column.name)}</th>')
         for column in columns
     )
-    body = join(
-        element("tr", join(_cells(columns, cells)), **({"class_": kind} if kind else {}))
-        for cells, kind in rows
-    )
-    inner = f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+    parts: list[list[Markup]] = [[]]
+    for cells, kind in rows:
+        if kind == "group" and parts[-1]:
+            parts.append([])
+        row = join(_cells(columns, cells, "rowgroup" if kind == "group" else "row"))
+        parts[-1].append(element("tr", row, **({"class_": kind} if kind else {})))
+    bodies = join(element("tbody", join(part)) for part in parts)
+    inner = f"<table><thead><tr>{head}</tr></thead>\n{bodies}\n</table>"
     # Where it scrolls it must be within reach of a keyboard.
     return Markup(
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{inner}</div>'
@@ -97,12 +106,15 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _cells(columns: Sequence[Column], cells: Sequence[Markup]) -> Iterable[Markup]:
-    for place, (column, cell) in enumerate(zip(columns, cells, strict=True)):
+def _cells(columns: Sequence[Column], cells: Sequence[Markup], scope: str) -> Iterable[Markup]:
+    for place, cell in enumerate(cells):
+        rest = len(columns) - len(cells) + 1 if place == len(cells) - 1 else 1
+        kind = columns[place].kind if rest == 1 else ""
+        across = f' colspan="{rest}"' if rest > 1 else ""
         if place == 0:
-            yield Markup(f'<th scope="row"{_class(column.kind)}>{cell}</th>')
+            yield Markup(f'<th scope="{scope}"{across}{_class(kind)}>{cell}</th>')
         else:
-            yield Markup(f"<td{_class(column.kind)}>{cell}</td>")
+            yield Markup(f"<td{across}{_class(kind)}>{cell}</td>")
 
 
 def _class(kind: str) -> str:

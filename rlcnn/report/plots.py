@@ -17,6 +17,7 @@ from rlcnn.report.forest import Row, forest, row_figure
 from rlcnn.report.style import FAINT, INK, Drawing, Look, elided, finish, looks, new_figure, styled
 from rlcnn.report.words import interval, number, signed
 from rlcnn.stats import Estimate
+from rlcnn.stats.checks import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,12 +31,15 @@ _LEVEL_REACH = 0.75
 
 _LEGEND_CHARACTERS = 46
 
+# Disks take 255 bytes, of which some are for what stands before and behind.
+_LONGEST_FILE_NAME = 200
+
 
 def draw(report: Report) -> dict[str, Drawing]:
     """Every figure that a study has the results for, by name.
 
-    Names are ``curve-GAME``, ``scores-GAME``, ``aggregate-NAME``, ``difference``, ``improvement``
-    and ``profile``.
+    Names are ``curve-GAME``, ``scores-GAME``, ``aggregate-NAME``, ``difference``, ``improvement``,
+    ``profile`` and ``profile-difference``.
     """
     look = looks(report.arm_names, report.control)
     names = file_names(report.games)
@@ -47,13 +51,15 @@ def draw(report: Report) -> dict[str, Drawing]:
             *_aggregates(report, look),
             _improvement(report, look),
             _profile(report, look),
+            _profile_difference(report, look),
         ]
     return {drawing.name: drawing for drawing in drawings if drawing is not None}
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:
-    """A file name for each name, no two alike, with nothing in it that disks take amiss."""
+    """A file name for each name, no two alike, not too long and with nothing that disks refuse."""
     plain = {name: re.sub(r"[^A-Za-z0-9.=]+", "-", name).strip("-.") or "game" for name in names}
+    plain = {name: file[:_LONGEST_FILE_NAME] for name, file in plain.items()}
     counts = Counter(file.lower() for file in plain.values())
     return {
         name: f"{file}-{place}" if counts[file.lower()] > 1 else file
@@ -67,9 +73,10 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
 def _curves(report: Report, game: str, look: Mapping[str, Look], file: str) -> Drawing | None:
     from matplotlib.ticker import EngFormatter
 
-    curves = {arm: runs for arm, runs in report.curves.get(game, {}).items() if _any_points(runs)}
-    if not curves:
+    of_game = report.curves.get(game, {})
+    if not any(len(curve.steps) for runs in of_game.values() for curve in runs):
         return None
+    curves = {arm: runs for arm, runs in of_game.items() if _says_something(runs)}
     figure, axes = _with_legend(3.3, [*curves, "human", "random"])
     told, reached = [], []
     end = max(curve.steps[-1] for runs in curves.values() for curve in runs if len(curve.steps))
@@ -97,8 +104,8 @@ def _curves(report: Report, game: str, look: Mapping[str, Look], file: str) -> D
     return finish(figure, f"curve-{file}", f"Learning curves, {game}", alt)
 
 
-def _any_points(runs: Sequence[RunCurve]) -> bool:
-    return any(len(curve.steps) for curve in runs)
+def _says_something(runs: Sequence[RunCurve]) -> bool:
+    return any(curve.first < math.inf for curve in runs)
 
 
 def _thin_lines(axes: Axes, runs: Sequence[RunCurve], look: Look) -> None:
@@ -134,9 +141,11 @@ def _end_of(mean: MeanCurve | None) -> str:
     if mean is None:
         return "has no run that has ended"
     told = number(mean.mean[-1])
-    if mean.runs > 1:
-        told += f" (95% interval {interval(mean.low[-1], mean.high[-1])}, {mean.runs} runs)"
-    return told
+    if mean.runs < 2:
+        return told
+    if mean.low[-1] == mean.high[-1]:
+        return f"{told} ({mean.runs} runs, all alike)"
+    return f"{told} (95% interval {interval(mean.low[-1], mean.high[-1])}, {mean.runs} runs)"
 
 
 class _Level(NamedTuple):
@@ -186,17 +195,18 @@ def _legend_columns(names: Sequence[str]) -> int:
 
 def _scores(report: Report, game: str, look: Mapping[str, Look], file: str) -> Drawing | None:
     rows, told, known = [], [], []
+    levels = report.levels.get(game, Levels())
     for arm in report.arm_names:
-        scores = _known_scores(report.runs_of(game, arm))
-        state = _states(report.runs_of(game, arm))
-        shown = f"mean {number(float(np.mean(scores)))}{state}" if scores else f"no score{state}"
+        runs = report.runs_of(game, arm)
+        scores, counted = _known_scores(runs), _counted_scores(runs, levels.random)
+        state = _states(runs)
+        shown = f"mean {number(float(np.mean(counted)))}{state}" if counted else f"no score{state}"
         rows.append(Row(arm, shown))
         told.append(f"{arm}: {shown} ({', '.join(map(number, scores)) or 'none'})")
         known += scores
     if not known:
         return None
     figure, axes = row_figure(rows)
-    levels = report.levels.get(game, Levels())
     lines = []
     for level in _levels(levels, known):
         told.append(str(level))
@@ -215,17 +225,22 @@ def _scores(report: Report, game: str, look: Mapping[str, Look], file: str) -> D
 def _dots(
     axes: Axes, runs: Sequence[RunResult], place: int, colour: str, random: float | None
 ) -> None:
-    scores = _known_scores(runs)
+    scores, counted = _known_scores(runs), _counted_scores(runs, random)
     axes.plot(scores, [place] * len(scores), "o", color=colour, alpha=0.55, markersize=6)
-    if scores:
-        axes.plot(np.mean(scores), place, "|", color=INK, markersize=15, markeredgewidth=2)
-    failed = sum(run.state == "failed" for run in runs)
-    if failed and random is not None:
-        axes.plot([random] * failed, [place] * failed, "x", color=colour, markersize=7)
+    if counted:
+        axes.plot(np.mean(counted), place, "|", color=INK, markersize=15, markeredgewidth=2)
+    failed = counted[len(scores) :]
+    axes.plot(failed, [place] * len(failed), "x", color=colour, markersize=7)
 
 
 def _known_scores(runs: Sequence[RunResult]) -> list[float]:
     return [run.score for run in runs if run.score is not None]
+
+
+def _counted_scores(runs: Sequence[RunResult], random: float | None) -> list[float]:
+    """The scores that are known, and then one of the random agent for each run that failed."""
+    failed = sum(run.state == "failed" for run in runs)
+    return _known_scores(runs) + ([] if random is None else [random] * failed)
 
 
 def _states(runs: Sequence[RunResult]) -> str:
@@ -302,28 +317,56 @@ def _profile(report: Report, look: Mapping[str, Look]) -> Drawing | None:
     comparison = report.comparison
     if comparison is None:
         return None
-    figure, axes = _with_legend(3.0, list(comparison.profiles))
+    figure, axes = _shares(comparison.thresholds, comparison.profiles, look)
+    told = [
+        f"{arm}: median of the runs {number(float(np.median(comparison.scores[arm])))}"
+        for arm in comparison.profiles
+    ]
+    axes.set_title("Performance profile")
+    axes.set_xlabel(report.unit)
+    axes.set_ylabel("share of runs above it")
+    axes.set_ylim(-0.03, 1.03)
+    alt = f"Share of runs whose {report.unit} is above each value. {'; '.join(told)}."
+    return finish(figure, "profile", "Performance profile", alt)
+
+
+def _profile_difference(report: Report, look: Mapping[str, Look]) -> Drawing | None:
+    comparison = report.comparison
+    if comparison is None or not comparison.profile_differences:
+        return None
+    figure, axes = _shares(comparison.thresholds, comparison.profile_differences, look)
+    axes.axhline(0.0, color=FAINT, linewidth=1.2)
     told = []
-    for arm, share in comparison.profiles.items():
+    for arm, share in comparison.profile_differences.items():
+        place = int(np.abs(share.point).argmax())
+        value = number(float(comparison.thresholds[place]))
+        told.append(f"{arm}: at most {signed(float(share.point[place]))}, at {value}")
+    axes.set_title(f"Profile less that of {elided(report.control, 26)}")
+    axes.set_xlabel(report.unit)
+    axes.set_ylabel("difference in share above it")
+    alt = (
+        f"Share of runs whose {report.unit} is above each value, less that of {report.control}."
+        f" {'; '.join(told)}."
+    )
+    return finish(figure, "profile-difference", "Difference of performance profiles", alt)
+
+
+def _shares(
+    thresholds: FloatArray, shares: Mapping[str, Estimate], look: Mapping[str, Look]
+) -> tuple[Figure, Axes]:
+    """A line for each arm over normalised scores, shaded between the ends of its intervals."""
+    figure, axes = _with_legend(3.0, list(shares))
+    for arm, share in shares.items():
         colour = look[arm].colour
         axes.plot(
-            comparison.thresholds,
+            thresholds,
             share.point,
             color=colour,
             linestyle=look[arm].line,
             linewidth=2,
             label=elided(arm, _LEGEND_CHARACTERS),
         )
-        axes.fill_between(
-            comparison.thresholds, share.low, share.high, color=colour, alpha=0.12, linewidth=0
-        )
-        median = float(np.median(comparison.scores[arm]))
-        told.append(f"{arm}: median of the runs {number(median)}")
-    axes.set_title("Performance profile")
-    axes.set_xlabel(report.unit)
-    axes.set_ylabel("share of runs above it")
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xlim(comparison.thresholds[0], comparison.thresholds[-1])
+        axes.fill_between(thresholds, share.low, share.high, color=colour, alpha=0.12, linewidth=0)
+    axes.set_xlim(thresholds[0], thresholds[-1])
     _add_legend(figure, axes)
-    alt = f"Share of runs whose {report.unit} is above each value. {'; '.join(told)}."
-    return finish(figure, "profile", "Performance profile", alt)
+    return figure, axes

@@ -38,6 +38,8 @@ _SETTINGS: Any = {
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "text.color": INK,
+    # Names of arms and games are no formulas, whatever dollars are in them.
+    "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
     "axes.grid": True,

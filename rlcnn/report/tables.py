@@ -64,7 +64,7 @@ def verdicts_table(report: Report, look: Mapping[str, Look]) -> Markup:
         Column("arm"),
         Column("finding"),
         Column(f"difference to {report.control}", "n"),
-        Column("p", "n"),
+        Column("p, of this pair alone" if len(report.verdicts) > 1 else "p", "n"),
         Column("least possible p", "n"),
         Column("smallest difference found 4 times in 5", "n"),
     ]
@@ -104,10 +104,24 @@ def aggregates_table(report: Report, look: Mapping[str, Look]) -> Markup:
     return table(columns, rows, "aggregates of each arm")
 
 
+def differences_table(report: Report, look: Mapping[str, Look]) -> Markup:
+    """Each arm's aggregates less the control's, with their bootstrap intervals."""
+    assert report.comparison is not None
+    differences = report.comparison.differences
+    columns = [Column("arm"), *(Column(name, "n") for name in differences)]
+    rows = []
+    for arm in report.comparison.improvement:
+        estimates = [each[arm] for each in differences.values()]
+        cells = [
+            _with_interval(float(e.point), float(e.low), float(e.high), signed) for e in estimates
+        ]
+        rows.append(([arm_cell(arm, look), *cells], ""))
+    return table(columns, rows, f"aggregates of each arm less those of {report.control}")
+
+
 def transfer_table(report: Report, look: Mapping[str, Look]) -> Markup:
     """What each arm gained over the control, by every way of counting what was spent."""
     columns = [
-        Column("arm"),
         Column("spent"),
         Column("jumpstart", "n"),
         Column("asymptotic gain", "n"),
@@ -116,17 +130,21 @@ def transfer_table(report: Report, look: Mapping[str, Look]) -> Markup:
         Column("reached: arm, control", "n"),
         Column("time saved to threshold", "n"),
     ]
-    rows = [
-        ([arm_cell(row.arm, look), escape(row.spent), *_transfer_cells(row)], "")
-        for row in report.transfer
-    ]
+    rows: list[tuple[list[Markup], str]] = []
+    arm = ""
+    for row in report.transfer:
+        if row.arm != arm:
+            # A heading: beside each of its rows, a long name makes them several lines high.
+            arm = row.arm
+            rows.append(([Markup(f"<div>{arm_cell(arm, look)}</div>")], "group"))
+        rows.append(([escape(row.spent), *_transfer_cells(row)], ""))
     return table(columns, rows, "what was transferred")
 
 
 def _transfer_cells(row: Transfer) -> list[Markup]:
     metrics = row.metrics
     if metrics is None:
-        return [escape(row.missing), *[_NOTHING] * 5]
+        return [breakable(row.missing)]
     return [
         difference_cell(metrics.jumpstart) if metrics.jumpstart else _NOTHING,
         difference_cell(metrics.asymptotic),

@@ -147,6 +147,15 @@ class RandomAgent:
         """
         return self.deviations[self._measured(game)]
 
+    def error(self, game: str) -> float:
+        """Standard error of the mean return.
+
+        Raises:
+            UserError: the game was not measured.
+        """
+        name = self._measured(game)
+        return self.deviations[name] / math.sqrt(self.episodes[name])
+
     def limit(self, game: str, episodes: int, z: float = 3.0) -> float:
         """A mean return over ``episodes`` games that acting at random hardly reaches.
 
@@ -259,5 +268,8 @@ def _per_game(scores: ArrayLike, games: Sequence[str]) -> NDArray[Any]:
 
 
 def _key(name: str) -> str:
-    """What of a name tells games apart: ``mspacman`` of ``ALE/MsPacman-v5``."""
-    return re.sub(r"^ale/|-v\d+$|[^a-z0-9]", "", name.lower())
+    """What of a name tells games apart: ``mspacman`` of ``ALE/MsPacman-v5``.
+
+    Of any other id the version stays: ``Pong-v0`` need not be Atari's.
+    """
+    return re.sub(r"^ale/(.*)-v\d+$|[^a-z0-9]", r"\1", name.lower())

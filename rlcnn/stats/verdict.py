@@ -192,7 +192,12 @@ def _sentence(
     )
     counts = f"{runs[0]}" if runs[0] == runs[1] else f"{runs[0]} and {runs[1]}"
     where = f"{games} game{'s' * (games != 1)}, {counts} runs an arm"
-    lost = [f"{failed[arm]} of {arm}" for arm in (treatment, control) if failed.get(arm)]
+    where += " in each" * (games > 1)
+    lost = [
+        f"{failed[arm]} of {arm}" + f"'s {games * count}" * (games > 1)
+        for arm, count in zip((treatment, control), runs, strict=True)
+        if failed.get(arm)
+    ]
     if lost:
         where += f", of which failed: {' and '.join(lost)}"
     figures = f"difference {difference.point:+.3g} in {unit}, {reach}; {where}"

@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ from agents.study_report import study_report
 from agents.study_results import read_result
 from envs.errors import UserError
 from rlcnn.files import read_json, write_json_atomic
-from rlcnn.report import Films, Report, draw, render
+from rlcnn.report import Films, Report, render
+from rlcnn.report.style import finish, new_figure, styled
 from rlcnn.runs import RunDirectory
 from rlcnn.stats import RandomAgent
 
@@ -102,7 +105,7 @@ def test_the_page_tells_verdict_runs_and_command(tmp_path: Path) -> None:
         assert re.search(rf"Pong\s+scratch\s+{seed}\s+done\s+{15 + seed}\.0 \(1\.50\)\s+30", text)
     assert "1,000,000" in text
     assert "526" in text
-    assert "scripts/compare_encoders.py --games Pong --arms scratch 'a b'" in text
+    assert "python scripts/compare_encoders.py --games Pong --arms scratch 'a b'" in text
     assert COMMAND[-1] == "a b"
     assert "rlcnn 0.1.0, torch 2.15" in text
     # The table of calibration for five runs of one game: ours, Welch's, the percentile bootstrap.
@@ -184,13 +187,27 @@ def test_films_are_strips_with_a_link_unless_the_page_is_to_be_moved(tmp_path: P
     # The middle one of five: its file's name has a blank nowhere.
     film = f"runs/Pong--scratch--seed2/videos/{STEPS:012d}.mp4"
     assert f'href="{film}"' in page
-    assert "the middle one of 5 runs by score (mean return 17.0 over 30 games)" in page
+    assert "the middle one of 5 finished runs by score (mean return 17.0 over 30 games)" in page
     assert page.count("data:image/png;base64,iVBORw0KGgo") == 2
     assert "<video" not in page
     moved = page_of(path, plan, films="strips")
     assert ".mp4" not in moved
     assert moved.count('class="film"') == 2
     assert page_of(path, plan, films="embedded").count("<video") == 2
+
+
+def test_a_film_is_of_the_middle_one_of_the_runs_that_have_a_score(tmp_path: Path) -> None:
+    plan = make_plan(seeds=4)
+    ends = {0: 15.0, 1: "failed", 2: "failed"}
+    path = write_study(
+        tmp_path / "study",
+        plan,
+        lambda run: ends.get(run.seed, 17.0) if run.arm == "scratch" else -5.0 + run.seed,
+        film=True,
+    )
+    captions = {film.arm: film.caption for film in shown(path, plan).films}
+    assert "Seed 0 after 1,000,000 steps, the middle one of 2 finished" in captions["scratch"]
+    assert "Seed 1 after 1,000,000 steps, the middle one of 4" in captions["frozen-random"]
 
 
 def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:
@@ -204,11 +221,11 @@ def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:
 # -- what weights had cost -------------------------------------------------------------------------
 
 
-def pretrained(path: Path, **about: Any) -> dict[str, Any]:
+def pretrained(path: Path, players: Sequence[str] = (), **about: Any) -> dict[str, Any]:
     """A pretraining on 1,000 frames of which 100 came twice, and the origin of its weights."""
     part = {"observations": 500, "games": 3, "duplicates": 50}
     config = {
-        "pretraining": {"players": []},
+        "pretraining": {"players": [*players]},
         "data": {"train": {"images": 500}, "games": {"games": {"Pong": {"a": part, "b": part}}}},
     }
     with RunDirectory.create(path, config) as run:
@@ -239,10 +256,15 @@ def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
     assert "data atari:Pong" in text
     assert f"SHA-256 {'a1' * 6}" in text
     # Alike but for what came before: 1,100 steps later, and 600 seconds.
-    saved = re.findall(rf"{arm}\s+(.*?with pretraining)(.*?)(?=<|frozen|Curves)", text, re.DOTALL)
-    assert len(saved) == 2
-    assert "\N{MINUS SIGN}1,100 [" in saved[0][1]
-    assert "\N{MINUS SIGN}10 min [" in saved[1][1]
+    rows = re.search(
+        rf"{arm}\s+agent steps.*?steps with pretraining(.*?)wall time.*?wall time with"
+        r" pretraining(.*?)Curves",
+        text,
+        re.DOTALL,
+    )
+    assert rows
+    assert "\N{MINUS SIGN}1,100 [" in rows[1]
+    assert "\N{MINUS SIGN}10 min [" in rows[2]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +286,7 @@ def test_a_cost_that_is_not_known_is_said_to_be(
     )
     text = text_of(page_of(path, plan))
     assert told in text
-    assert re.search(r"frozen:imagenet\s+steps with pretraining\s+not known", text)
+    assert re.search(r"steps with pretraining\s+not known\s+wall time", text)
 
 
 def test_an_agents_weights_cost_its_steps_and_all_that_came_before(tmp_path: Path) -> None:
@@ -286,6 +308,19 @@ def test_an_agents_weights_cost_its_steps_and_all_that_came_before(tmp_path: Pat
     assert pretraining_of(agent.path) is None
 
 
+def test_what_a_player_had_begun_with_is_part_of_what_it_cost(tmp_path: Path) -> None:
+    first = pretrained(tmp_path / "first")
+    with RunDirectory.create(tmp_path / "player", {}) as player:
+        player.write_summary({"steps": 2000, "wall_seconds": 50.0})
+        write_json_atomic(player.path / "weights.json", {"origin": first})
+    second = pretrained(tmp_path / "second", players=[str(player.path)])
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        write_json_atomic(run.path / "weights.json", {"origin": second})
+    before = pretraining_of(run.path)
+    assert before is not None
+    assert (before.steps, before.seconds) == (1100 + 2000 + 1100, 600.0 + 50.0 + 600.0)
+
+
 # -- Weights & Biases ------------------------------------------------------------------------------
 
 
@@ -299,11 +334,14 @@ def records(directory: Path) -> list[dict[str, Any]]:
 def test_a_report_is_one_more_run_of_the_studys_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan(track="offline", project="pixels")
+    plan = make_plan(seeds=2, track="offline", project="pixels")
     path = write_study(tmp_path / "a study", plan, well, film=True)
-    # Drawn once for the three reports, which takes seconds each time.
-    drawings = draw(shown(path, plan))
+    # Real figures and 2,000 resamples take seconds each time, and other tests look at them.
+    with styled():
+        drawn = [finish(new_figure(1.0), name, name, "") for name in ("curve-Pong", "difference")]
+    drawings = {drawing.name: drawing for drawing in drawn}
     monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: drawings)
+    monkeypatch.setattr("agents.study.study_report", partial(study_report, reps=20))
     reported(path, plan)
     (directory,) = (path / "wandb").glob("offline-run-*")
     found = records(directory)
@@ -312,14 +350,14 @@ def test_a_report_is_one_more_run_of_the_studys_group(
     assert run["job_type"] == "report"
     assert run["project"] == "pixels"
     (row,) = [record["history"]["item"] for record in found if record["type"] == "history"]
-    for name in ("curve-Pong", "difference", "aggregate-IQM"):
+    for name in drawings:
         assert row[f"report/{name}._type"] == "image-file"
         kept = directory / "files" / row[f"report/{name}.path"]
         assert kept.read_bytes() == (path / "figures" / f"{name}.png").read_bytes()
     assert row["video/Pong/scratch._type"] == "video-file"
     assert row["report/runs._type"] == "table-file"
     table = json.loads((directory / "files" / row["report/runs.path"]).read_text())
-    assert len(table["data"]) == 10
+    assert len(table["data"]) == 4
 
     # The same page is not logged twice; another one goes to the same run.
     reported(path, plan)

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rlcnn.intervals import clustered_interval, paired_interval, wilson_interval
+from rlcnn.intervals import (
+    clustered_gain_interval,
+    clustered_interval,
+    paired_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +134,15 @@ def test_what_a_single_cluster_shows_has_no_interval() -> None:
     # A column of which nothing is known takes no part.
     values[:, 1] = np.nan
     assert clustered_interval(values, [0, 0, 1, 1, 2, 2], [0] * 6) == (1, 1)
+
+
+def test_a_gain_that_is_the_same_in_all_clusters_has_an_interval_with_a_width() -> None:
+    clusters, strata = np.repeat(np.arange(6), 50), np.zeros(300)
+    same = clustered_gain_interval(np.zeros((300, 1)), clusters, strata)
+    assert same == paired_interval(np.zeros(6))
+    ahead = clustered_gain_interval(np.ones((300, 2)), clusters, strata)
+    assert ahead == paired_interval(np.ones(6))
+    differing = np.repeat(np.arange(6) % 2, 50)[:, None]
+    expected = clustered_interval(differing, clusters, strata)
+    assert clustered_gain_interval(differing, clusters, strata) == expected
+    assert clustered_gain_interval(np.zeros((50, 1)), np.zeros(50), np.zeros(50)) is None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rlcnn.classify.evaluate import (
     Evaluation,
+    accuracy_interval,
     confusion_matrix,
     held_out_figures,
     mean_probabilities,
@@ -16,7 +17,8 @@ from rlcnn.classify.evaluate import (
     topk_accuracy,
     topk_correct,
 )
-from rlcnn.classify.images import UNKNOWN, Task
+from rlcnn.classify.images import UNKNOWN, Episodes, Task
+from rlcnn.intervals import wilson_interval
 
 SCORES = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.3, 0.3, 0.4], [0.9, 0.1, 0.0]])
 LABELS = torch.tensor([1, 1, 0, 2])
@@ -111,3 +113,11 @@ def test_several_tasks_are_judged_each_and_together() -> None:
     assert "test/top5/two" not in figures
     right = right_by_task(logits, labels)
     assert right.tolist() == [[True, True], [True, False], [False, False], [False, True]]
+
+
+def test_all_right_in_a_few_games_is_not_certain() -> None:
+    episodes = Episodes(torch.zeros(120), torch.arange(4).repeat_interleave(30))
+    right = torch.ones(120).bool()
+    # 120 frames, but only 4 games.
+    assert accuracy_interval(right, episodes) == wilson_interval(4, 4)
+    assert accuracy_interval(~right, episodes) == wilson_interval(0, 4)

@@ -69,3 +69,15 @@ def test_long_curves_are_thinned_and_keep_their_ends() -> None:
     assert len(kept) == 100
     assert (kept[0], kept[-1]) == (1, 5000)
     assert common_steps([RunCurve(0, steps, steps)], until=7.5)[-1] == pytest.approx(7)
+
+
+def test_what_runs_that_all_failed_count_with_goes_on_to_the_end() -> None:
+    failed = [curve([10, 20], [4, 4], failed_as=-4.0), curve([10], [2], failed_as=-4.0)]
+    mean = mean_curve(failed, until=40)
+    assert mean is not None
+    assert mean.steps.tolist() == [10, 20, 21, 40]
+    assert mean.mean.tolist() == [3, 0, -4, -4]
+    at_once = mean_curve([curve([], [], failed_as=-4.0)] * 2, until=40)
+    assert at_once is not None
+    assert at_once.steps.tolist() == [0, 40]
+    assert at_once.mean.tolist() == [-4, -4]

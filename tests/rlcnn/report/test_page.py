@@ -19,6 +19,7 @@ from rlcnn.report import (
     Report,
     RunCurve,
     RunResult,
+    Transfer,
     compare,
     draw,
     file_names,
@@ -26,7 +27,15 @@ from rlcnn.report import (
     write_report,
 )
 from rlcnn.report.head import lead
-from rlcnn.stats import AGGREGATES, interval_estimates, judge
+from rlcnn.report.markup import breakable
+from rlcnn.stats import (
+    AGGREGATES,
+    Curves,
+    difference_estimate,
+    interval_estimates,
+    judge,
+    transfer_metrics,
+)
 
 ARMS = ("scratch", "frozen:<b>balls</b>&more")
 GAMES = ("Pong", "Break out/2")
@@ -99,7 +108,8 @@ def test_every_figure_is_drawn_as_svg_and_png_with_a_text_for_it(
 ) -> None:
     assert set(drawings) == {
         *("curve-Pong", "curve-Break-out-2", "scores-Pong", "scores-Break-out-2"),
-        *("difference", "improvement", "profile", "aggregate-IQM", "aggregate-mean"),
+        *("difference", "improvement", "profile", "profile-difference"),
+        *("aggregate-IQM", "aggregate-mean"),
         *("aggregate-median", "aggregate-optimality-gap"),
     }
     for drawing in drawings.values():
@@ -125,6 +135,24 @@ def test_aggregates_are_those_of_the_statistics(
             # Between 0 and 2 all of them, so that they are written with two decimals.
             told = f"{estimate.point:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
             assert told.replace("-", "\N{MINUS SIGN}") in page, (name, arm)
+        # Between -1 and 1, and none of them nearly 0.
+        less = difference_estimate(SCORES, ARMS[1], ARMS[0], aggregate, reps=50)
+        told = f"{less.point:+.2f} [{less.low:+.2f}, {less.high:+.2f}]"
+        assert told.replace("-", "\N{MINUS SIGN}") in page, name
+
+
+def test_a_profile_is_told_as_a_difference_too(drawings: Mapping[str, Drawing]) -> None:
+    # All runs of the one arm lie above all of the other's.
+    assert f"{ARMS[1]}: at most +1.00, at " in drawings["profile-difference"].alt
+
+
+def test_p_values_are_said_to_be_of_one_pair_where_there_are_several(report: Report) -> None:
+    (verdict,) = report.verdicts
+    third = replace(verdict, treatment="third")
+    arms = (*report.arms, ArmFacts("third", "nature", "learned"))
+    several = replace(report, verdicts=(verdict, third), arms=arms, comparison=None)
+    assert "p, of this pair alone" in Page(render(several, {})).text
+    assert "of this pair alone" not in Page(render(report, {})).text
 
 
 def test_the_optimality_gap_is_told_on_the_humans_scale_only() -> None:
@@ -182,6 +210,27 @@ def test_a_page_is_whole_in_itself(report: Report, drawings: Mapping[str, Drawin
     assert {f"#{name}" for name in identifiers} == {a["href"] for a in page.all("a")}
 
 
+def test_an_arm_is_named_once_above_all_that_it_gained(report: Report) -> None:
+    curves = {arm: Curves.of([1, 2], SCORES[arm]) for arm in ARMS}
+    metrics = transfer_metrics({"Pong": curves[ARMS[1]]}, {"Pong": curves[ARMS[0]]}, 0.5)
+    rows = (
+        Transfer(ARMS[1], "agent steps", "steps", metrics),
+        Transfer(ARMS[1], "wall time", "seconds", None, "no run tells how <long>"),
+        Transfer("third", "agent steps", "steps", metrics),
+    )
+    arms = (*report.arms, ArmFacts("third", "nature", "learned"))
+    html = render(Report("t", GAMES, arms, ARMS[0], (), transfer=rows), {})
+    page = Page(html[html.index('<section id="transfer">') : html.index('<section id="arms">')])
+    assert page.text.count(ARMS[1]) == 1
+    assert page.text.count("third") == 1
+    headings = [th for th in page.all("th") if th.get("scope") == "rowgroup"]
+    assert [th["colspan"] for th in headings] == ["7", "7"]
+    assert len(page.all("tbody")) == 2
+    # What is missing takes the place of all figures, and is data.
+    assert [td["colspan"] for td in page.all("td") if "colspan" in td] == ["6"]
+    assert "no run tells how <long>" in page.text
+
+
 def test_names_and_reasons_are_data(report: Report, drawings: Mapping[str, Drawing]) -> None:
     first, *others = report.runs
     failed = replace(first, state="failed", score=None, reason='<script>alert("1")</script>')
@@ -232,6 +281,47 @@ def test_films_are_linked_or_embedded_or_left_out(report: Report, tmp_path: Path
         assert len(page.all("img")) == 1
 
 
+def test_an_arm_that_failed_wholly_is_in_the_curves(report: Report) -> None:
+    steps = np.array([500.0, 1000.0])
+    curves = {
+        ARMS[0]: tuple(RunCurve(s, steps, steps) for s in range(2)),
+        ARMS[1]: tuple(RunCurve(s, steps[:0], steps[:0], failed_as=-7.0) for s in range(2)),
+    }
+    given = replace(report, curves={"Pong": curves}, comparison=None, verdicts=(), runs=())
+    (drawing,) = draw(given).values()
+    assert f"{ARMS[1]} \N{MINUS SIGN}7.00 (2 runs, all alike)" in drawing.alt
+
+
+def test_a_failed_run_is_part_of_the_mean_that_a_figure_shows(report: Report) -> None:
+    first, *others = (run for run in report.runs_of("Pong", ARMS[0]))
+    failed = replace(first, state="failed", score=None)
+    given = replace(
+        report,
+        runs=(failed, *others),
+        levels={"Pong": Levels(random=-5.0)},
+        curves={},
+        comparison=None,
+        verdicts=(),
+    )
+    (drawing,) = draw(given).values()
+    scores = [run.score for run in others if run.score is not None]
+    mean = (sum(scores) - 5) / 5
+    told = f"{ARMS[0]}: mean {mean:.2f}, 1 failed (".replace("-", "\N{MINUS SIGN}")
+    assert told in drawing.alt
+    assert (
+        "and of the crosses, runs that failed" in Page(render(given, {"scores-Pong": drawing})).text
+    )
+
+
+def test_dollars_in_names_are_no_formula(report: Report) -> None:
+    arm = r"frozen:$\frac{$"
+    runs = tuple(replace(run, arm=arm, score=1.0) for run in report.runs_of("Pong", ARMS[0]))
+    arms = (ArmFacts(arm, "nature", "learned"),)
+    given = Report(title="$x_{$", games=("Pong",), arms=arms, control=arm, runs=runs)
+    (drawing,) = draw(given).values()
+    assert arm in drawing.alt
+
+
 def test_a_report_replaces_the_one_before(report: Report, tmp_path: Path) -> None:
     # Of all figures only the differences, and then none.
     first = replace(report, curves={}, comparison=None, runs=())
@@ -256,3 +346,16 @@ def test_file_names_differ_where_names_do() -> None:
     files = file_names(names)
     assert len({file.lower() for file in files.values()}) == len(names)
     assert not any(set(file) & set("/:\\ ") for file in files.values())
+    long = [f"{'x' * 300} {end}" for end in "ab"]
+    kept = file_names(long).values()
+    assert len(set(kept)) == 2
+    assert max(map(len, kept)) < 240
+
+
+def test_long_names_may_be_broken_and_stay_what_they_are() -> None:
+    name = f"frozen:<b>@{'weights' * 10}.of_a&b"
+    html = breakable(name)
+    assert Page(html).text == name
+    assert "<b>" not in html
+    assert max(len(part) for part in Page(html.replace("<wbr>", " ")).text.split()) <= 20
+    assert breakable("scratch, frozen-random") == "scratch, frozen-random"

@@ -43,6 +43,12 @@ def test_a_game_has_several_names(name: str) -> None:
     assert find_game(name) == "ms_pacman"
 
 
+@pytest.mark.parametrize("name", ["Pong-v0", "Breakout-v1", "my_games:Pong-v5"])
+def test_what_has_a_games_name_but_is_not_ales_has_no_human_score(name: str) -> None:
+    with pytest.raises(UserError, match="no human and random scores are known"):
+        find_game(name)
+
+
 @pytest.mark.parametrize(
     ("name", "hint"),
     [("ALE/Pongg-v5", 'Did you mean "pong"?'), ("breakot", 'Did you mean "breakout"?')],

@@ -157,3 +157,9 @@ def test_the_sentence_tells_of_runs_that_failed() -> None:
     both = judge(scores, "frozen", "scratch", failed={"frozen": 2, "scratch": 1})
     assert "of which failed: 2 of frozen and 1 of scratch)" in both.sentence
     assert "failed" not in judge(scores, "frozen", "scratch").sentence
+
+
+def test_failures_are_counted_among_the_runs_of_all_games() -> None:
+    scores = {arm: np.hstack([array] * 2) for arm, array in study(1.0, 0.5).items()}
+    told = judge(scores, "frozen", "scratch", failed={"frozen": 6}).sentence
+    assert "; 2 games, 5 runs an arm in each, of which failed: 6 of frozen's 10)" in told
