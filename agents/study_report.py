@@ -119,9 +119,11 @@ def _compared(
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """As a shell takes it: scripts are no programs of their own."""
-    script = bool(arguments) and arguments[0].endswith(".py")
-    return shlex.join(["python", *arguments] if script else arguments)
+    """As a shell takes it where the code lies; in which directory that was helps nobody."""
+    if arguments and arguments[0].endswith(".py"):
+        script = Path(*Path(arguments[0]).parts[-2:])
+        return shlex.join(["python", str(script), *arguments[1:]])
+    return shlex.join(arguments)
 
 
 def _title(plan: StudyPlan, games: Sequence[str]) -> str:

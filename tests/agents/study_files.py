@@ -18,7 +18,8 @@ from rlcnn.files import write_json_atomic
 from rlcnn.runs import RunDirectory
 
 STEPS = 1_000_000
-COMMAND = ["scripts/compare_encoders.py", "--games", "Pong", "--arms", "scratch", "a b"]
+SCRIPT = "/someone/rlcnn/scripts/compare_encoders.py"
+COMMAND = [SCRIPT, "--games", "Pong", "--arms", "scratch", "a b"]
 RANDOM_RETURNS = [-21.0, -20.0, -21.0, -20.5] * 8
 
 Ends = Callable[[StudyRun], float | str]

@@ -106,6 +106,7 @@ def test_the_page_tells_verdict_runs_and_command(tmp_path: Path) -> None:
     assert "1,000,000" in text
     assert "526" in text
     assert "python scripts/compare_encoders.py --games Pong --arms scratch 'a b'" in text
+    assert "/someone" not in text
     assert COMMAND[-1] == "a b"
     assert "rlcnn 0.1.0, torch 2.15" in text
     # The table of calibration for five runs of one game: ours, Welch's, the percentile bootstrap.
