@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from agents.compilation import can_compile
 from agents.observing import FeatureType
 from agents.transfer_options import check_transfer
 from envs.cores import usable_cores
@@ -33,7 +32,6 @@ LARGEST = {
     "frame_stack": 64,
     "keep_checkpoints": 10**6,
 }
-LEAST_STEPS_TO_COMPILE = 200_000
 
 
 @dataclass(frozen=True)
@@ -160,9 +158,8 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the encoder; auto takes bf16 where the device is fast at it."""
     compile: Literal["auto", "on", "graph", "off"] = "auto"
-    """Whether PPO's update is compiled; auto does so on a CPU, for runs long enough to gain by it,
-    where there is a C++ compiler. On a GPU, on and graph capture acting and updates as CUDA graphs;
-    graph compiles nothing."""
+    """Whether PPO's update is compiled; auto does not, for nothing was gained by it. On a GPU, on and
+    graph capture acting and updates as CUDA graphs; graph compiles nothing."""
     overlap: Literal["auto", "on", "off"] = "auto"
     """Whether the agent plays on while it learns from what came before, by a policy one update
     older (but for what follows a checkpoint or a film); auto does not."""
@@ -256,9 +253,8 @@ class TrainConfig:
 
     def _resolve_compile(self, device: str) -> Literal["on", "graph", "off"]:
         if self.compile == "auto":
-            # What a GPU gains, by graphs or compiled code, has not been measured.
-            worth_it = self.algo == "ppo" and self.total_steps >= LEAST_STEPS_TO_COMPILE
-            return "on" if device == "cpu" and worth_it and can_compile() else "off"
+            # On a CPU it gains nothing; what a GPU gains has not been measured.
+            return "off"
         # Of DQN nothing is compiled, and a CPU has no graphs.
         if self.compile == "on" and self.algo == "ppo":
             return "on"

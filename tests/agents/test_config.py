@@ -261,14 +261,10 @@ def test_what_was_chosen_is_kept() -> None:
     assert chosen.resolve() == chosen
 
 
-def test_only_runs_that_gain_by_it_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuration, "can_compile", lambda: True)
-    long = TrainConfig(device="cpu", total_steps=10**6)
-    assert long.resolve().compile == "on"
-    assert replace(long, total_steps=1000).resolve().compile == "off"
-    assert replace(long, algo="dqn").resolve().compile == "off"
-    monkeypatch.setattr(configuration, "can_compile", lambda: False)
-    assert long.resolve().compile == "off"
+@pytest.mark.parametrize("algo", get_args(Algorithm))
+def test_nothing_is_compiled_unless_asked_for(algo: Algorithm) -> None:
+    assert TrainConfig(algo=algo, device="cpu", total_steps=10**7).resolve().compile == "off"
+    assert TrainConfig(device="cpu", compile="on").resolve().compile == "on"
 
 
 def test_a_gpu_captures_graphs_where_asked_and_a_cpu_has_none(
