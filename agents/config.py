@@ -158,7 +158,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the encoder; auto takes bf16 where the device is fast at it."""
     compile: Literal["auto", "on", "graph", "off"] = "auto"
-    """Whether PPO's update is compiled; auto does not, for nothing was gained by it. On a GPU, on and
+    """Whether PPO's update is compiled; auto does not: nothing was gained by it. On a GPU, on and
     graph capture acting and updates as CUDA graphs; graph compiles nothing."""
     overlap: Literal["auto", "on", "off"] = "auto"
     """Whether the agent plays on while it learns from what came before, by a policy one update
