@@ -21,6 +21,13 @@ from rlcnn.stats import Curves, transfer_metrics
 from rlcnn.stats.checks import FloatArray
 
 TRAINING_RETURN = "rollout/ep_rew_mean"
+GAME_LENGTH = "rollout/ep_len_mean"
+
+WINDOW = 100
+"""Games played while learning whose mean is logged."""
+
+LAGGING = 0.2
+"""Share of a training that these may last before it is told that they speak of earlier agents."""
 
 LEAST_EVALUATIONS = 5
 """Evaluations of each run below which there is no curve of them."""
@@ -75,11 +82,12 @@ def study_curves(
         )
         of_game = curves.setdefault(run.game, {})
         of_game[run.arm] = (*of_game.get(run.arm, ()), curve)
-    told = (
-        "the evaluations on the way"
-        if by_evaluations
-        else "the last 100 games played while learning"
-    )
+    if by_evaluations:
+        return StudyCurves(curves, "the evaluations on the way")
+    told = f"the last {WINDOW} games played while learning"
+    share = max((_window_share(rows[directory]) for directory in done), default=0.0)
+    if share > LAGGING:
+        told += f" (up to {share:.0%} of a training, so that curves lag behind their agents)"
     return StudyCurves(curves, told)
 
 
@@ -206,3 +214,11 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np
     }
     steps = sorted(found)
     return np.array(steps, dtype=float), np.array([found[step] for step in steps], dtype=float)
+
+
+def _window_share(rows: Sequence[Mapping[str, Any]]) -> float:
+    """How much of a finished training the games last that its final return is the mean of."""
+    _, lengths = _points(rows, GAME_LENGTH)
+    if not len(lengths):
+        return 0.0
+    return float(min(1.0, WINDOW * lengths[-1] / max(row["step"] for row in rows)))

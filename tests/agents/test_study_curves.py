@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from agents.study_curves import transfer_rows
+from agents.study_curves import study_curves, transfer_rows
 from agents.study_verdict import Scale
 from rlcnn.report import RunCurve, RunResult
+from rlcnn.runs import RunDirectory
 from rlcnn.stats import RandomAgent, TransferMetrics
 
 # A deviation of 1 around 0: normalised scores are the returns themselves.
@@ -59,3 +62,17 @@ def test_a_run_without_a_curve_is_said_to_be_one() -> None:
     assert metrics(silent, learning(STEPS)) == "arm has a run without a learning curve"
     gone = [RunCurve(seed, np.zeros(0), np.zeros(0), failed_as=0.0) for seed in SEEDS]
     assert metrics(gone, gone) == "there is no step at which all runs of both arms have been judged"
+
+
+@pytest.mark.parametrize("length, told", [(15, False), (25, True), (500, True)])
+def test_it_is_told_where_the_last_games_are_much_of_a_training(
+    tmp_path: Path, length: float, told: bool
+) -> None:
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        run.append_metrics(10_000, {"rollout/ep_rew_mean": 1.0, "rollout/ep_len_mean": length})
+        run.append_metrics(10_000, {"train/loss": 0.5})
+    done = RunResult(GAME, "scratch", 0, "done", steps=10_000, directory="run")
+    said = study_curves(tmp_path, [done], {}).told
+    assert ("lag" in said) is told
+    if told:
+        assert f"up to {min(length, 100):.0f}% of a training" in said
