@@ -100,7 +100,7 @@ def test_stable_baselines_own_agent_plays_the_same_game(algo: Any, algorithm: ty
     variants = peer_variants("sb3", config)
     assert list(variants) == ["DummyVecEnv", "SubprocVecEnv"]
     learner = pickle.loads(pickle.dumps(variants["DummyVecEnv"]))()
-    model = learner._model
+    model = learner.model
     ours = make_vec_env(config.env, 2, obs_size=44)
     # Its own class and network, not those derived from them.
     assert type(model) is algorithm
@@ -116,7 +116,7 @@ def test_stable_baselines_own_agent_plays_the_same_game(algo: Any, algorithm: ty
 def test_its_game_is_the_one_without_frame_skip() -> None:
     config = tiny("ppo")
     learner = peer_variants("sb3", config)["DummyVecEnv"]()
-    game, _ = learner._model.env.get_attr("unwrapped")
+    game, _ = learner.model.env.get_attr("unwrapped")
     old: Any = gym.make("PongNoFrameskip-v4").unwrapped
     # All that the emulator is made with; nothing is rendered before it is asked for.
     assert game._ezpickle_kwargs == {**old._ezpickle_kwargs, "render_mode": "rgb_array"}
@@ -126,7 +126,7 @@ def test_its_game_is_the_one_without_frame_skip() -> None:
 def test_an_encoder_of_ours_looks_for_it_too() -> None:
     config = tiny("ppo", encoder="lenet")
     learner = peer_variants("sb3", config)["DummyVecEnv"]()
-    assert learner._model.policy.features_extractor.encoder.name == "lenet"
+    assert learner.model.policy.features_extractor.encoder.name == "lenet"
     learner.close()
 
 
@@ -137,7 +137,7 @@ def test_what_does_not_fit_into_memory_is_made_smaller(monkeypatch: pytest.Monke
     variants = peer_variants("sb3", config)
     assert next(iter(variants)) == "DummyVecEnv, a replay of 300"
     learner = variants["DummyVecEnv, a replay of 300"]()
-    assert learner._model.buffer_size == 300
+    assert learner.model.buffer_size == 300
     learner.close()
 
 
@@ -158,7 +158,7 @@ def test_a_frozen_encoder_is_measured_beside_itself_uncached(algo: Any) -> None:
     ]
     seen: list[int] = []
     for learner in learners:
-        model: Any = learner._model  # type: ignore[attr-defined]
+        model: Any = learner.model  # type: ignore[attr-defined]
         extractor = encoder_extractor(model)
         assert extractor is not None
         trunk = extractor.encoder.trunk
