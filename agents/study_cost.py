@@ -22,6 +22,9 @@ from agents.study_speed import Speed, measure_speed
 from envs.errors import UserError
 from rlcnn.report import RunResult
 
+MEASURED_GAMES = 3
+"""Games in which an arm is measured; in others it is taken to be as fast as in these."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -53,20 +56,28 @@ class Cost:
 
 def kind(config: TrainConfig) -> str:
     """What the speed of a training hangs on, where all else is the study's."""
-    return json.dumps(
-        [config.env, config.encoder, config.encoder_options, config.mode], sort_keys=True
-    )
+    return json.dumps([config.env, *_network(config)], sort_keys=True)
+
+
+def _network(config: TrainConfig) -> tuple[Any, ...]:
+    return config.encoder, config.encoder_options, config.mode
 
 
 def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Speed]:
     """The speed of each kind of training among ``runs``, as its workers run it.
 
-    As many are measured at once as will be at work, some of them twice: they share the machine.
+    As many are measured at once as will be at work, some of them twice: they share the machine. Of
+    many games a network is measured in the first few.
 
     Raises:
         UserError: a kind cannot be trained; the line says why.
     """
-    kinds = {kind(run.config): run for run in reversed(runs)}
+    networks: dict[str, dict[str, StudyRun]] = {}
+    for run in runs:
+        games = networks.setdefault(json.dumps(_network(run.config), sort_keys=True), {})
+        if len(games) < MEASURED_GAMES:
+            games.setdefault(run.config.env, run)
+    kinds = {kind(run.config): run for games in networks.values() for run in games.values()}
     names = sorted(kinds) * -(-launcher.workers // len(kinds))
     chosen = names[: max(len(kinds), launcher.workers)]
     speeds: dict[str, list[Speed]] = {name: [] for name in kinds}
@@ -85,7 +96,13 @@ def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Sp
             if outcome.state != "done":
                 raise UserError(f'--arms "{kinds[name].arm}" cannot be trained: {outcome.reason}')
             speeds[name].append(outcome.value)
-    return {name: _mean(values) for name, values in speeds.items()}
+    measured = {name: _mean(values) for name, values in speeds.items()}
+    for run in runs:
+        games = networks[json.dumps(_network(run.config), sort_keys=True)]
+        if kind(run.config) not in measured:
+            alike = [measured[kind(other.config)] for other in games.values()]
+            measured[kind(run.config)] = _mean(alike)
+    return measured
 
 
 def _mean(speeds: Sequence[Speed]) -> Speed:

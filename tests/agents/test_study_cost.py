@@ -12,7 +12,7 @@ from rich.console import Console
 from agents.arms import parse_arm
 from agents.config import PPOConfig, TrainConfig
 from agents.random_play import random_length
-from agents.study_cost import estimate, kind, known_speeds, tell_cost
+from agents.study_cost import estimate, kind, known_speeds, measure_speeds, tell_cost
 from agents.study_plan import StudyPlan
 from agents.study_results import RunResult
 from agents.study_speed import Speed, measure_speed
@@ -95,3 +95,20 @@ def test_speeds_are_measured_of_real_play_and_kept() -> None:
     document = {"speeds": {"1": {kind(run.config): 526.0}}}  # type: ignore[dict-item]
     assert set(known_speeds(document, [run], launcher, Console(quiet=True))) == {kind(run.config)}
     assert len(launcher.done) == 1
+
+
+def test_of_many_games_the_first_few_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"ALE/Pong-v5": 1.0, "ALE/Krull-v5": 2.0, "ALE/Boxing-v5": 6.0, "ALE/Alien-v5": 9.0}
+    monkeypatch.setattr(
+        "agents.study_cost.measure_speed",
+        lambda config: Speed(rates[config.env] * (1 + (config.mode == "frozen")), 1.0, 1.0),
+    )
+    plan, launcher = make_plan(*rates), InlineLauncher()
+    speeds = measure_speeds(plan.runs, launcher)
+    assert len(launcher.done) == 2 * 3
+    told = {
+        run.arm: [speeds[kind(replace(run.config, env=game))].training for game in rates]
+        for run in plan.runs
+    }
+    # The fourth is as fast as the three together.
+    assert told == {"scratch": [1.0, 2.0, 6.0, 3.0], "frozen-random": [2.0, 4.0, 12.0, 6.0]}
