@@ -56,11 +56,11 @@ class Cost:
 
 def kind(config: TrainConfig) -> str:
     """What the speed of a training hangs on, where all else is the study's."""
-    return json.dumps([config.env, *_network(config)], sort_keys=True)
+    return f"{config.env} {_network(config)}"
 
 
-def _network(config: TrainConfig) -> tuple[Any, ...]:
-    return config.encoder, config.encoder_options, config.mode
+def _network(config: TrainConfig) -> str:
+    return json.dumps([config.encoder, config.encoder_options, config.mode], sort_keys=True)
 
 
 def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Speed]:
@@ -74,7 +74,7 @@ def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Sp
     """
     networks: dict[str, dict[str, StudyRun]] = {}
     for run in runs:
-        games = networks.setdefault(json.dumps(_network(run.config), sort_keys=True), {})
+        games = networks.setdefault(_network(run.config), {})
         if len(games) < MEASURED_GAMES:
             games.setdefault(run.config.env, run)
     kinds = {kind(run.config): run for games in networks.values() for run in games.values()}
@@ -98,7 +98,7 @@ def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Sp
             speeds[name].append(outcome.value)
     measured = {name: _mean(values) for name, values in speeds.items()}
     for run in runs:
-        games = networks[json.dumps(_network(run.config), sort_keys=True)]
+        games = networks[_network(run.config)]
         if kind(run.config) not in measured:
             alike = [measured[kind(other.config)] for other in games.values()]
             measured[kind(run.config)] = _mean(alike)

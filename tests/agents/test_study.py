@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from inline import InlineLauncher
 from rich.console import Console
+from study_files import TINY
 
 from agents.arms import parse_arm
-from agents.config import PPOConfig, TrainConfig
 from agents.launchers import Launcher
 from agents.study import StudyResults, default_study_dir, read_plan, run_study
 from agents.study_plan import StudyPlan
@@ -26,29 +26,10 @@ from rlcnn.runs import acquire
 from rlcnn.stopping import TrainingStopped
 from rlcnn.weights import save_encoder
 
-BASE = TrainConfig(
-    encoder="lenet",
-    encoder_options={"features_dim": 16},
-    obs_size=36,
-    frame_stack=2,
-    num_envs=2,
-    num_threads=1,
-    device="cpu",
-    precision="fp32",
-    compile="off",
-    track="disabled",
-    total_steps=32,
-    eval_every=0,
-    eval_episodes=2,
-    video_every=0,
-    checkpoint_every=16,
-    ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1),
-)
-
 
 def make_plan(*arms: str, **changes: Any) -> StudyPlan:
     texts = arms or ("scratch", "frozen-random")
-    given: dict[str, Any] = {"games": ("games:Signals-v0",), "seeds": (0, 1), "base": BASE}
+    given: dict[str, Any] = {"games": ("games:Signals-v0",), "seeds": (0, 1), "base": TINY}
     return StudyPlan(arms=tuple(parse_arm(text) for text in texts), **{**given, **changes})
 
 
@@ -197,7 +178,7 @@ def test_a_failed_run_counts_in_the_verdict_and_is_told_of(study: Study) -> None
 
 def test_a_run_that_diverges_is_a_failed_run(study: Study) -> None:
     # Nothing is a finite number after the first update.
-    diverging = replace(BASE, ppo=replace(BASE.ppo, learning_rate=1e38, max_grad_norm=1e38))
+    diverging = replace(TINY, ppo=replace(TINY.ppo, learning_rate=1e38, max_grad_norm=1e38))
     results = study(make_plan(base=diverging))
     assert results is not None
     assert {run.state for run in results.runs} == {"failed"}
@@ -207,7 +188,7 @@ def test_a_run_that_diverges_is_a_failed_run(study: Study) -> None:
 def test_another_plan_in_the_same_directory_is_refused(study: Study) -> None:
     study(make_plan())
     with pytest.raises(UserError, match="another plan: --total-steps 32 there, 64 here"):
-        study(make_plan(base=replace(BASE, total_steps=64)))
+        study(make_plan(base=replace(TINY, total_steps=64)))
     with pytest.raises(UserError, match="another plan: --seeds"):
         study(make_plan(seeds=(0, 1, 2)))
 
@@ -242,7 +223,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
 def test_options_of_which_no_agent_can_be_made_are_refused_likewise(study: Study) -> None:
     # 16 transitions in a rollout: no minibatch of 12 divides them.
     with pytest.raises(UserError, match=r'--arms "scratch": .*12'):
-        study(make_plan(base=replace(BASE, ppo=replace(BASE.ppo, batch_size=12))))
+        study(make_plan(base=replace(TINY, ppo=replace(TINY.ppo, batch_size=12))))
     assert not study.path.exists()
 
 
@@ -345,7 +326,7 @@ def test_random_play_needs_no_gpu(study: Study) -> None:
     study(plan)
     (study.path / "random.json").unlink()
     # As from a machine without GPUs, whose cluster has some.
-    results = study(replace(plan, base=replace(BASE, device="cuda:9")))
+    results = study(replace(plan, base=replace(TINY, device="cuda:9")))
     assert results is not None
     assert results.random_returns
 

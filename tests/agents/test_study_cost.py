@@ -8,30 +8,16 @@ from dataclasses import replace
 import pytest
 from inline import InlineLauncher
 from rich.console import Console
+from study_files import TINY
 
 from agents.arms import parse_arm
-from agents.config import PPOConfig, TrainConfig
 from agents.random_play import random_length
 from agents.study_cost import estimate, kind, known_speeds, measure_speeds, tell_cost
 from agents.study_plan import StudyPlan
 from agents.study_results import RunResult
 from agents.study_speed import Speed, measure_speed
 
-BASE = TrainConfig(
-    encoder="lenet",
-    encoder_options={"features_dim": 16},
-    obs_size=36,
-    frame_stack=2,
-    num_envs=2,
-    num_threads=1,
-    device="cpu",
-    precision="fp32",
-    compile="off",
-    total_steps=32,
-    eval_every=10,
-    eval_episodes=4,
-    ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1),
-)
+BASE = replace(TINY, eval_every=10, eval_episodes=4)
 GAMES = ("games:Signals-v0", "games:Endless-v0")
 
 

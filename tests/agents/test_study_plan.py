@@ -8,27 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from study_files import TINY
 
 from agents.arms import parse_arm
-from agents.config import PPOConfig, TrainConfig
 from agents.study_plan import StudyPlan, deviations, differences, parse_games
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
 from rlcnn.weights import save_encoder
 
-BASE = TrainConfig(
-    encoder="lenet",
-    encoder_options={"features_dim": 16},
-    obs_size=36,
-    frame_stack=2,
-    num_envs=2,
-    device="cpu",
-    precision="fp32",
-    compile="off",
-    total_steps=32,
-    eval_episodes=2,
-    ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1),
-)
 GAMES = ("games:Signals-v0", "ALE/Pong-v5")
 
 
@@ -37,7 +24,7 @@ def plan(*arms: str, **changes: Any) -> StudyPlan:
         "games": GAMES,
         "arms": tuple(parse_arm(text) for text in arms or ("scratch", "frozen-random")),
         "seeds": (3, 4, 5),
-        "base": BASE,
+        "base": TINY,
         **changes,
     }
     return StudyPlan(**given)
@@ -82,7 +69,7 @@ def test_a_plan_is_read_back_as_it_was_written() -> None:
 def test_a_plan_tells_what_differs_from_another() -> None:
     before = plan().to_json()
     assert differences(before, plan(seeds=(3, 4)).to_json()) == ["--seeds 3, 4, 5 there, 3, 4 here"]
-    longer = replace(BASE, total_steps=64, ppo=replace(BASE.ppo, gamma=0.5))
+    longer = replace(TINY, total_steps=64, ppo=replace(TINY.ppo, gamma=0.5))
     told = differences(before, plan(base=longer).to_json())
     assert told == ["--total-steps 32 there, 64 here", "--ppo.gamma 0.99 there, 0.5 here"]
     told = differences(before, plan("scratch", "scratch:impala").to_json())
@@ -94,25 +81,25 @@ def test_a_plan_from_before_an_option_was_there_took_its_default() -> None:
     del older["options"]["feature_dtype"]
     del older["options"]["ppo"]["clip_range_schedule"]
     assert differences(older, plan().to_json()) == []
-    changed = plan(base=replace(BASE, ppo=replace(BASE.ppo, clip_range_schedule="constant")))
+    changed = plan(base=replace(TINY, ppo=replace(TINY.ppo, clip_range_schedule="constant")))
     assert differences(older, changed.to_json()) == [
         "--ppo.clip-range-schedule linear there, constant here"
     ]
 
 
 def test_a_run_is_as_planned_wherever_and_however_it_ran_and_not_otherwise() -> None:
-    planned = replace(BASE, precision="auto")
-    elsewhere = replace(BASE, num_threads=7, precision="bf16", track="disabled")
+    planned = replace(TINY, precision="auto")
+    elsewhere = replace(TINY, num_threads=7, precision="bf16", track="disabled")
     assert deviations(planned, elsewhere.to_json()) == []
-    longer = replace(BASE, total_steps=64, ppo=replace(BASE.ppo, gamma=0.5))
-    assert deviations(BASE, longer.to_json()) == [
+    longer = replace(TINY, total_steps=64, ppo=replace(TINY.ppo, gamma=0.5))
+    assert deviations(TINY, longer.to_json()) == [
         "--total-steps 64 there, 32 here",
         "--ppo.gamma 0.5 there, 0.99 here",
     ]
 
 
 def test_options_of_transfer_are_those_of_the_arms_they_are_for() -> None:
-    base = replace(BASE, feature_dtype="bf16", unfreeze_at_step=8)
+    base = replace(TINY, feature_dtype="bf16", unfreeze_at_step=8)
     arms = ("scratch", "frozen-random", "finetune:imagenet")
     configs = {parse_arm(arm).configure(base).mode: parse_arm(arm).configure(base) for arm in arms}
     for config in configs.values():
@@ -125,7 +112,7 @@ def test_options_of_transfer_are_those_of_the_arms_they_are_for() -> None:
 
 
 def test_where_and_how_a_study_runs_is_no_part_of_its_plan() -> None:
-    elsewhere = replace(BASE, num_threads=7, device="cuda", track="disabled", video_every=5)
+    elsewhere = replace(TINY, num_threads=7, device="cuda", track="disabled", video_every=5)
     assert differences(plan().to_json(), plan(base=elsewhere).to_json()) == []
 
 
@@ -157,9 +144,9 @@ def test_weights_that_changed_make_another_plan_and_weights_that_are_gone_do_not
             {"arms": (parse_arm("scratch"), parse_arm("scratch:lenet"))},
             '"scratch" and "scratch:lenet" are the same training',
         ),
-        ({"base": replace(BASE, eval_episodes=0)}, "--eval-episodes 0 leaves nothing to compare"),
-        ({"base": replace(BASE, eval_episodes=-3)}, "--eval-episodes -3 leaves nothing"),
-        ({"base": replace(BASE, total_steps=0)}, "--total-steps 0"),
+        ({"base": replace(TINY, eval_episodes=0)}, "--eval-episodes 0 leaves nothing to compare"),
+        ({"base": replace(TINY, eval_episodes=-3)}, "--eval-episodes -3 leaves nothing"),
+        ({"base": replace(TINY, total_steps=0)}, "--total-steps 0"),
         ({"seeds": (2**31 - 1, 2**31)}, "leaves no room"),
     ],
 )

@@ -336,10 +336,14 @@ class TestActions:
         np.testing.assert_array_equal(last[0], play(untouched, random_actions(env, 3))[-1][0])
 
     def test_any_integers_will_do(self):
-        env = AtariVecEnv(num_envs=2)
-        env.reset()
+        played = []
         for dtype in (np.int64, np.int32, np.uint8):
-            env.step(np.array([0, 5], dtype=dtype))
+            env = AtariVecEnv(num_envs=2, seed=0)
+            env.reset()
+            # Past the screen's beginning, so that the paddle has moved.
+            played.append([env.step(np.array([2, 5], dtype=dtype))[0] for _ in range(30)][-1])
+        np.testing.assert_array_equal(played[1], played[0])
+        np.testing.assert_array_equal(played[2], played[0])
 
 
 class TestOrderOfCalls:
