@@ -42,6 +42,14 @@ TINY = TrainConfig(
 )
 """A training of two updates."""
 
+
+def tiny_plan(*arms: str, **changes: Any) -> StudyPlan:
+    """A plan that is trained in seconds: a game of the tests' own, two seeds of each arm."""
+    texts = arms or ("scratch", "frozen-random")
+    given: dict[str, Any] = {"games": ("games:Signals-v0",), "seeds": (0, 1), "base": TINY}
+    return StudyPlan(arms=tuple(parse_arm(text) for text in texts), **{**given, **changes})
+
+
 Ends = Callable[[StudyRun], float | str]
 """What becomes of a run: its score, or "failed", "begun" or "waiting"."""
 

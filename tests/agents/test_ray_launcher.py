@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from test_study import BASE, make_plan
+from study_files import TINY, tiny_plan
 
 from agents.launchers import Job, Outcome, Tick
 from agents.ray_launcher import RayLauncher
@@ -62,7 +62,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_checkpoint(
     node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     # Long enough for the node to die in the middle.
-    plan = make_plan(base=replace(BASE, total_steps=8_000, checkpoint_every=160))
+    plan = tiny_plan(base=replace(TINY, total_steps=8_000, checkpoint_every=160))
     first = tmp_path / plan.runs[0].directory
 
     lost = []
@@ -105,7 +105,7 @@ def test_ctrl_c_stops_runs_on_the_cluster_with_a_checkpoint(cluster: Any, tmp_pa
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     # A checkpoint at no other time than at the stop.
-    plan = make_plan(base=replace(BASE, total_steps=100_000, checkpoint_every=0))
+    plan = tiny_plan(base=replace(TINY, total_steps=100_000, checkpoint_every=0))
     first = tmp_path / plan.runs[0].directory
 
     class Launcher(RayLauncher):

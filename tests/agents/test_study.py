@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from inline import InlineLauncher
 from rich.console import Console
-from study_files import TINY
+from study_files import TINY, tiny_plan
 
-from agents.arms import parse_arm
 from agents.launchers import Launcher
 from agents.study import StudyResults, default_study_dir, read_plan, run_study
 from agents.study_plan import StudyPlan
@@ -25,12 +24,6 @@ from rlcnn.encoders import create_encoder
 from rlcnn.runs import acquire
 from rlcnn.stopping import TrainingStopped
 from rlcnn.weights import save_encoder
-
-
-def make_plan(*arms: str, **changes: Any) -> StudyPlan:
-    texts = arms or ("scratch", "frozen-random")
-    given: dict[str, Any] = {"games": ("games:Signals-v0",), "seeds": (0, 1), "base": TINY}
-    return StudyPlan(arms=tuple(parse_arm(text) for text in texts), **{**given, **changes})
 
 
 class Study:
@@ -71,7 +64,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def test_a_study_leaves_a_run_and_a_row_for_each_game_arm_and_seed(study: Study) -> None:
-    results = study(make_plan())
+    results = study(tiny_plan())
     assert results is not None
     assert results.whole
     rows = study.rows()
@@ -102,7 +95,7 @@ def test_arms_of_long_names_have_tags_of_their_own(study: Study, tmp_path: Path)
         weights = tmp_path / f"{'x' * 70}{end}.safetensors"
         save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
         arms.append(f"frozen:{weights}")
-    plan = make_plan(*arms)
+    plan = tiny_plan(*arms)
     study(plan)
     tags = set()
     for run in plan.runs:
@@ -114,10 +107,10 @@ def test_arms_of_long_names_have_tags_of_their_own(study: Study, tmp_path: Path)
 
 
 def test_what_is_done_is_not_done_again(study: Study) -> None:
-    study(make_plan())
+    study(tiny_plan())
     before = {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()}
     count = len(study.launchers)
-    results = study(make_plan())
+    results = study(tiny_plan())
     assert results is not None
     assert results.whole
     assert len(study.launchers) == count
@@ -127,18 +120,18 @@ def test_what_is_done_is_not_done_again(study: Study) -> None:
 def test_a_stopped_study_goes_on_where_it_was(study: Study) -> None:
     # The speeds of two kinds of training are measured first.
     with pytest.raises(TrainingStopped, match="--resume"):
-        study(make_plan(), interrupt_after=3)
+        study(tiny_plan(), interrupt_after=3)
     assert len(study.trained()) == 1
     states = [row["state"] for row in study.rows()]
     assert states == ["done", "waiting", "waiting", "waiting"]
-    results = study(make_plan())
+    results = study(tiny_plan())
     assert results is not None
     assert results.whole
     assert len(study.trained()) == 3
 
 
 def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> None:
-    plan = make_plan()
+    plan = tiny_plan()
     spoilt = study.path / plan.runs[1].directory
     with pytest.raises(TrainingStopped):
         study(plan, interrupt_after=2)
@@ -167,7 +160,7 @@ def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> 
 
 
 def test_a_failed_run_counts_in_the_verdict_and_is_told_of(study: Study) -> None:
-    plan = make_plan()
+    plan = tiny_plan()
     with pytest.raises(TrainingStopped):
         study(plan, interrupt_after=2)
     (study.path / plan.runs[1].directory).touch()
@@ -179,30 +172,30 @@ def test_a_failed_run_counts_in_the_verdict_and_is_told_of(study: Study) -> None
 def test_a_run_that_diverges_is_a_failed_run(study: Study) -> None:
     # Nothing is a finite number after the first update.
     diverging = replace(TINY, ppo=replace(TINY.ppo, learning_rate=1e38, max_grad_norm=1e38))
-    results = study(make_plan(base=diverging))
+    results = study(tiny_plan(base=diverging))
     assert results is not None
     assert {run.state for run in results.runs} == {"failed"}
     assert all("the loss became" in run.reason for run in results.runs)
 
 
 def test_another_plan_in_the_same_directory_is_refused(study: Study) -> None:
-    study(make_plan())
+    study(tiny_plan())
     with pytest.raises(UserError, match="another plan: --total-steps 32 there, 64 here"):
-        study(make_plan(base=replace(TINY, total_steps=64)))
+        study(tiny_plan(base=replace(TINY, total_steps=64)))
     with pytest.raises(UserError, match="another plan: --seeds"):
-        study(make_plan(seeds=(0, 1, 2)))
+        study(tiny_plan(seeds=(0, 1, 2)))
 
 
 def test_a_directory_of_something_else_is_refused(study: Study) -> None:
     study.path.mkdir()
     (study.path / "thesis.tex").touch()
     with pytest.raises(UserError, match="is not empty and no study"):
-        study(make_plan())
+        study(tiny_plan())
     assert [path.name for path in study.path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_dry_run_tells_the_cost_and_writes_nothing(study: Study) -> None:
-    assert study(make_plan(), dry_run=True) is None
+    assert study(tiny_plan(), dry_run=True) is None
     assert not study.path.exists()
     said = study.said.getvalue()
     assert "1 game x 2 arms x 2 seeds = 4 runs, 128 agent steps" in said
@@ -215,7 +208,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
     weights = tmp_path / "small.safetensors"
     save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=8), weights)
     with pytest.raises(UserError, match=r'--arms "frozen:small".*features_dim'):
-        study(make_plan("scratch", f"frozen:{weights}"))
+        study(tiny_plan("scratch", f"frozen:{weights}"))
     assert not study.path.exists()
     assert not study.launchers
 
@@ -223,19 +216,19 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
 def test_options_of_which_no_agent_can_be_made_are_refused_likewise(study: Study) -> None:
     # 16 transitions in a rollout: no minibatch of 12 divides them.
     with pytest.raises(UserError, match=r'--arms "scratch": .*12'):
-        study(make_plan(base=replace(TINY, ppo=replace(TINY.ppo, batch_size=12))))
+        study(tiny_plan(base=replace(TINY, ppo=replace(TINY.ppo, batch_size=12))))
     assert not study.path.exists()
 
 
 def test_a_study_is_found_again_by_its_plan() -> None:
-    assert default_study_dir(make_plan()) == default_study_dir(make_plan())
-    others = [make_plan(seeds=(0, 1, 2)), make_plan("scratch", "scratch:impala")]
-    assert len({default_study_dir(plan) for plan in [make_plan(), *others]}) == 3
+    assert default_study_dir(tiny_plan()) == default_study_dir(tiny_plan())
+    others = [tiny_plan(seeds=(0, 1, 2)), tiny_plan("scratch", "scratch:impala")]
+    assert len({default_study_dir(plan) for plan in [tiny_plan(), *others]}) == 3
 
 
 def test_a_plan_is_read_from_the_study_itself(study: Study, tmp_path: Path) -> None:
-    study(make_plan())
-    assert read_plan(study.path).runs == make_plan().runs
+    study(tiny_plan())
+    assert read_plan(study.path).runs == tiny_plan().runs
     with pytest.raises(UserError, match=r"holds no study\.json"):
         read_plan(tmp_path)
     (study.path / "study.json").write_text("{}")
@@ -257,7 +250,7 @@ SPOILT = [
 def test_a_run_whose_result_is_damaged_is_told_of_and_judged_again_when_asked(
     study: Study, spoil: Callable[[Path], Any]
 ) -> None:
-    plan = make_plan()
+    plan = tiny_plan()
     before = study(plan)
     assert before is not None
     run = study.path / plan.runs[2].directory
@@ -274,7 +267,7 @@ def test_a_run_whose_result_is_damaged_is_told_of_and_judged_again_when_asked(
 
 
 def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(study: Study) -> None:
-    plan = make_plan()
+    plan = tiny_plan()
     study(plan)
     resume(study.path / plan.runs[0].directory, {"total_steps": 64}, console=Console(quiet=True))
     results = study(plan)
@@ -287,7 +280,7 @@ def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(study: S
 
 
 def test_a_second_try_that_was_stopped_goes_on_without_being_asked_for_again(study: Study) -> None:
-    plan = make_plan()
+    plan = tiny_plan()
     with pytest.raises(TrainingStopped):
         study(plan, interrupt_after=2)
     spoilt = [study.path / run.directory for run in plan.runs[:2]]
@@ -308,7 +301,7 @@ def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
 ) -> None:
     weights = tmp_path / "small.safetensors"
     save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
-    plan = make_plan("scratch", f"frozen:{weights}")
+    plan = tiny_plan("scratch", f"frozen:{weights}")
     study(plan)
     weights.unlink()
     for run in plan.runs:
@@ -322,7 +315,7 @@ def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
 
 
 def test_random_play_needs_no_gpu(study: Study) -> None:
-    plan = make_plan()
+    plan = tiny_plan()
     study(plan)
     (study.path / "random.json").unlink()
     # As from a machine without GPUs, whose cluster has some.
@@ -333,10 +326,10 @@ def test_random_play_needs_no_gpu(study: Study) -> None:
 
 def test_a_study_at_work_is_refused_before_anything_is_measured(study: Study) -> None:
     with pytest.raises(TrainingStopped):
-        study(make_plan(), interrupt_after=3)
+        study(tiny_plan(), interrupt_after=3)
     launchers = len(study.launchers)
     with acquire(study.path), pytest.raises(UserError, match="in use by another process"):
-        study(make_plan())
+        study(tiny_plan())
     assert len(study.launchers) == launchers
 
 
@@ -345,6 +338,6 @@ def test_a_plan_that_is_none_is_one_line(study: Study, plan: Any) -> None:
     study.path.mkdir()
     (study.path / "study.json").write_text(json.dumps({"plan": plan}))
     with pytest.raises(UserError) as error:
-        study(make_plan())
+        study(tiny_plan())
     assert "\n" not in str(error.value)
     assert str(study.path) in str(error.value)

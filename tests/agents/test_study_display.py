@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_study import make_plan
+from study_files import tiny_plan
 
 from agents import study_display
 from agents.study_display import StudyDisplay
@@ -19,7 +19,7 @@ def test_a_run_has_a_bar_once_it_has_begun_under_its_own_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_display, "_LOOK_EVERY_S", 0.0)
-    plan = make_plan("scratch", "frozen:/far/[red]:eyes:")
+    plan = tiny_plan("scratch", "frozen:/far/[red]:eyes:")
     waiting, begun = plan.runs[:2]
     (tmp_path / begun.directory).mkdir(parents=True)
     row = {"step": 16, "rollout/ep_rew_mean": 2.5}
