@@ -26,7 +26,7 @@ Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
 _WORK_OF_A_THREAD = 6e8
 
 # Layers whose weights autocast casts to bfloat16 just as they are.
-_CAST = (nn.Conv2d, nn.Linear, BlockedConv2d)
+_CAST = (nn.Conv2d, nn.Linear)
 
 
 def acting_threads(act: Callable[[], object]) -> int:
@@ -84,6 +84,9 @@ class InferenceCopy(Generic[Network]):
             learned = [*self.source.parameters(), *self.source.buffers()]
             with torch.no_grad():
                 torch._foreach_copy_(own, learned)
+            for layer in self.network.modules():
+                if isinstance(layer, BlockedConv2d):
+                    layer.hold(torch.bfloat16 if self.source.precision == "bf16" else torch.float32)
 
 
 class Player:

@@ -37,6 +37,9 @@ class Preprocessing(nn.Module):
     of pixels (:class:`~rlcnn.encoders.blocks.BlockedConv2d`), they are moved into the channels
     here, while they are single bytes.
 
+    With ``scaled=False`` pixels keep their values, of which the first convolution is to take the
+    1/255.
+
     Under autocast the uint8 values are cast straight to its dtype: bfloat16 and float16 both hold
     0..255 exactly, so nothing is lost before the scaling.
     """
@@ -53,6 +56,7 @@ class Preprocessing(nn.Module):
         resize: int | tuple[int, int] | None = None,
         block: int = 1,
         grey_to_rgb: bool = False,
+        scaled: bool = True,
     ) -> None:
         """Describes the input a trunk expects.
 
@@ -64,6 +68,8 @@ class Preprocessing(nn.Module):
             block: side of the blocks of pixels that become channels; 1 leaves pixels where they
                 are. Rows and columns that fill no block are cut off.
             grey_to_rgb: whether the one channel of a grey frame becomes as many as ``mean`` has.
+            scaled: whether pixels are scaled at all, as any but a first convolution that scales
+                them itself needs; for no ``mean`` and ``resize`` only.
 
         Raises:
             ValueError: mean and std do not come together, or do not fit the channels.
@@ -77,6 +83,7 @@ class Preprocessing(nn.Module):
                 raise ValueError("grey_to_rgb is for one channel, and needs a mean and std")
             channels = len(mean)
         self.block = block
+        self.scaled = scaled
         height, width = self.resize or (height, width)
         self.image_shape: ObservationShape = (channels, height, width)
         self.output_shape: ObservationShape = (
@@ -84,6 +91,8 @@ class Preprocessing(nn.Module):
             height // block,
             width // block,
         )
+        if not scaled and (mean is not None or resize is not None):
+            raise ValueError("scaled=False is for pixels just as they are")
         if (mean is None) != (std is None):
             raise ValueError("mean and std must be given together")
         # Not persistent: these come from the encoder's options, so a weights file has no say in
@@ -130,8 +139,10 @@ class Preprocessing(nn.Module):
         dtype = torch.get_autocast_dtype(device) if autocast else self.scale.dtype
         if self.resize is None and self.shift is None:
             # Reordered last: on CPU faster than casting into the new order in one step.
-            scaled = blocks_to_channels(observations, self.block).to(dtype).mul_(self.scale)
-            return scaled.contiguous(memory_format=torch.channels_last)
+            x = blocks_to_channels(observations, self.block).to(dtype)
+            if self.scaled:
+                x.mul_(self.scale)
+            return x.contiguous(memory_format=torch.channels_last)
         x = observations.to(self.scale.dtype, memory_format=torch.channels_last)
         if self.resize is not None:
             x = F.interpolate(x, self.resize, mode="bilinear", antialias=True)

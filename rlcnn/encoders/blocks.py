@@ -46,25 +46,56 @@ class BlockedConv2d(nn.Conv2d):
         out_channels: filters.
         kernel_size: side of a filter, in pixels, a multiple of ``stride``.
         stride: in pixels; the side of a block.
+        input_scale: what the input is multiplied by before the convolution. The filters are, which
+            are fewer numbers and come to the same.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        input_scale: float = 1.0,
+    ) -> None:
         if kernel_size % stride:
             raise ValueError(f"kernel_size {kernel_size} is no multiple of stride {stride}")
         super().__init__(in_channels, out_channels, kernel_size, stride=stride)
         self.block = stride
+        self.input_scale = input_scale
+        self._held: torch.Tensor | None = None
 
     def forward(self, blocks: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels * stride**2, rows, columns) -> (batch, out_channels, ...)."""
+        kernel = self.kernel() if self._held is None else self._held
+        return F.conv2d(blocks, kernel, self.bias)
+
+    def kernel(self) -> torch.Tensor:
+        """What blocks are convolved with: (out_channels, in_channels * stride**2, ...)."""
         block = self.block
         out_channels, channels, height, width = self.weight.shape
-        weight = self.weight.reshape(
+        weight = (self.weight * self.input_scale).reshape(
             out_channels, channels, height // block, block, width // block, block
-        ).permute(0, 1, 3, 5, 2, 4)
-        weight = weight.reshape(
-            out_channels, channels * block**2, height // block, width // block
-        ).contiguous(memory_format=torch.channels_last)
-        return F.conv2d(blocks, weight, self.bias)
+        )
+        return (
+            weight.permute(0, 1, 3, 5, 2, 4)
+            .reshape(out_channels, channels * block**2, height // block, width // block)
+            .contiguous(memory_format=torch.channels_last)
+        )
+
+    @torch.no_grad()
+    def hold(self, dtype: torch.dtype) -> None:
+        """Makes :meth:`kernel` now, in ``dtype``, for all calls until the next ``hold``.
+
+        For inference with few observations, of which making it takes a good part.
+        """
+        kernel = self.kernel()
+        if self._held is None:
+            self._held = kernel.to(dtype)
+        else:
+            # In place: captured graphs read it where it lies.
+            self._held.copy_(kernel)
 
 
 def _move_blocks(images: torch.Tensor, block: int) -> torch.Tensor:

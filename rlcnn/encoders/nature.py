@@ -44,13 +44,14 @@ class NatureEncoder(Encoder):
             features_dim: width of the last, linear layer.
         """
         check_positive("features_dim", features_dim)
-        preprocessing = Preprocessing(checked_shape(observation_shape), block=4)
+        # Scaling the first filters comes to the same as scaling all pixels, which are many more.
+        preprocessing = Preprocessing(checked_shape(observation_shape), block=4, scaled=False)
         super().__init__(observation_shape, {"features_dim": features_dim}, preprocessing)
         self.features_dim = features_dim
         channels = self.preprocessing.image_shape[0]
         self.trunk = nn.Sequential(
             OrderedDict(
-                conv1=BlockedConv2d(channels, 32, kernel_size=8, stride=4),
+                conv1=BlockedConv2d(channels, 32, kernel_size=8, stride=4, input_scale=1 / 255),
                 relu1=nn.ReLU(),
                 conv2=nn.Conv2d(32, 64, kernel_size=4, stride=2),
                 relu2=nn.ReLU(),

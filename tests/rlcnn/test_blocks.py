@@ -48,6 +48,46 @@ def test_it_computes_the_plain_convolution(kernel: int, stride: int, size: int) 
         torch.testing.assert_close(mine, its)
 
 
+def test_scaling_the_filters_is_scaling_the_pixels() -> None:
+    torch.manual_seed(0)
+    plain = BlockedConv2d(4, 8, 8, 4).double()
+    scaling = BlockedConv2d(4, 8, 8, 4, input_scale=1 / 255).double()
+    scaling.load_state_dict(plain.state_dict())
+    blocks = blocks_to_channels(images(torch.float64, 3, 4, 36, 36), 4)
+    expected, output = plain(blocks / 255), scaling(blocks)
+    torch.testing.assert_close(output, expected)
+    for mine, its in zip(
+        torch.autograd.grad(output.square().sum(), list(scaling.parameters())),
+        torch.autograd.grad(expected.square().sum(), list(plain.parameters())),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, its)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_held_kernel_stays_until_it_is_held_again(dtype: torch.dtype) -> None:
+    layer = BlockedConv2d(4, 8, 8, 4, input_scale=1 / 255)
+    blocks = blocks_to_channels(images(torch.uint8, 3, 4, 36, 36), 4).to(dtype)
+
+    def outputs() -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cpu", enabled=dtype == torch.bfloat16):
+            return layer(blocks)
+
+    before = outputs()
+    layer.hold(dtype)
+    place = layer._held.data_ptr()  # type: ignore[union-attr]
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    assert torch.equal(outputs(), before)
+    layer.hold(dtype)
+    held = outputs()
+    assert not torch.equal(held, before)
+    # Where a captured graph reads it.
+    assert layer._held.data_ptr() == place  # type: ignore[union-attr]
+    layer._held = None
+    assert torch.equal(outputs(), held)
+
+
 def test_a_kernel_of_no_whole_blocks_is_refused() -> None:
     with pytest.raises(ValueError, match="kernel_size 5 is no multiple of stride 2"):
         BlockedConv2d(1, 1, 5, 2)

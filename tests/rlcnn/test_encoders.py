@@ -279,6 +279,19 @@ def test_pixels_are_scaled_to_one_in_channels_last_order() -> None:
     torch.testing.assert_close(scaled, values / 255, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_unscaled_pixels_keep_their_values(precision: torch.dtype) -> None:
+    observations = images(2, 4, 16, 16)
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        kept = Preprocessing((4, 16, 16), scaled=False)(observations)
+    assert kept.dtype == precision
+    assert torch.equal(kept, observations.to(precision))
+    assert kept.is_contiguous(memory_format=torch.channels_last)
+    for options in ({"resize": 8}, {"mean": (0.5,), "std": (0.5,)}):
+        with pytest.raises(ValueError, match="just as they are"):
+            Preprocessing((4, 16, 16), scaled=False, **options)  # type: ignore[arg-type]
+
+
 def test_mean_and_std_repeat_over_stacked_frames() -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     observations = images(2, 6, 8, 8)
