@@ -21,6 +21,9 @@ from rlcnn.stopping import TrainingStopped
 
 Options = TypeVar("Options")
 
+# One thing's names in other libraries and in our own scripts.
+_SYNONYMS = (("env", "envs", "env-id", "game", "games"), ("learning-rate", "lr"))
+
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -104,7 +107,7 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
         for argument in arguments:
             name = argument.split("=")[0].replace("_", "-")
             if name.startswith("--") and name not in known:
-                raise UserError(f'unknown option "{argument}".{nearest(name, known)}') from error
+                raise UserError(f'unknown option "{argument}".{_hint(name, known)}') from error
         raise UserError(_plain(told.getvalue())) from error
 
 
@@ -117,6 +120,17 @@ def given_value(arguments: Sequence[str], option: str) -> str | None:
         elif argument.startswith(f"{option}="):
             value = argument.split("=", 1)[1]
     return value
+
+
+def _hint(name: str, known: set[str]) -> str:
+    """As :func:`nearest`, but finds an option by what it is called elsewhere, too."""
+    synonyms = next((names for names in _SYNONYMS if _last_part(name) in names), ())
+    meant = [f'"{option}"' for option in sorted(known) if _last_part(option) in synonyms]
+    return f" Did you mean {' or '.join(meant)}?" if meant else nearest(name, known)
+
+
+def _last_part(option: str) -> str:
+    return option.removeprefix("--").split(".")[-1]
 
 
 def _known_options(options: type[Any], chosen: dict[str, Any]) -> set[str]:

@@ -96,6 +96,8 @@ BAD_OPTIONS = [
     ("--track of", '--track "of" is unknown', "offline"),
     ("--precision fp16", '--precision "fp16" is unknown', "bf16"),
     ("--total-stpes 5", 'unknown option "--total-stpes"', 'Did you mean "--total-steps"?'),
+    ("--game Pong", 'unknown option "--game"', 'Did you mean "--env"?'),
+    ("--lr 0.1", 'Did you mean "--dqn.learning-rate" or "--ppo.learning-rate"?'),
     ("--ppo.n-step 5", 'Did you mean "--ppo.n-steps"?'),
     ("5", 'unexpected argument "5"'),
     ("--total-steps", "--total-steps takes a value"),

@@ -52,7 +52,7 @@ def refused(script: Script, *arguments: object) -> str:
         ([*GAME, *ARMS, "--workers", "-1"], "--workers -1 must be at least 0"),
         ([*GAME, *ARMS, "--launcher", "slurm"], "expected one of local, ray"),
         ([*GAME, *ARMS, "--mode", "frozen"], 'unknown option "--mode"'),
-        ([*GAME, *ARMS, "--env", "ALE/Pong-v5"], 'unknown option "--env"'),
+        ([*GAME, *ARMS, "--env", "ALE/Pong-v5"], 'unknown option "--env". Did you mean "--games"?'),
         ([*GAME, *ARMS, "--sedes", "5"], 'Did you mean "--seeds"?'),
         ([*GAME, *ARMS, "--resume", "nowhere"], "holds no study.json"),
         ([*GAME, *ARMS, "--ppo.gamma", "2"], "--ppo.gamma 2"),
