@@ -52,7 +52,8 @@ class InferenceCopy(Generic[Network]):
 
     Under autocast an encoder's weights are cast to bfloat16 each time it is called, which for the
     few observations of one step takes about as long as all that is done with them. The copy's were
-    cast once, when :meth:`follow` was called last.
+    cast once, when :meth:`follow` was called last, and what its first layer makes of its weights
+    before it uses them was made then, too.
 
     Attributes:
         network: what to call, in evaluation mode and without gradients.

@@ -124,13 +124,18 @@ def given_value(arguments: Sequence[str], option: str) -> str | None:
 
 def _hint(name: str, known: set[str]) -> str:
     """As :func:`nearest`, but finds an option by what it is called elsewhere, too."""
-    synonyms = next((names for names in _SYNONYMS if _last_part(name) in names), ())
-    meant = [f'"{option}"' for option in sorted(known) if _last_part(option) in synonyms]
-    return f" Did you mean {' or '.join(meant)}?" if meant else nearest(name, known)
+    section, last = _parts(name.lower())
+    synonyms = next((names for names in _SYNONYMS if last in names), ())
+    meant = [option for option in sorted(known) if _parts(option)[1] in synonyms]
+    meant = [option for option in meant if _parts(option)[0] == section] or meant
+    quoted = " or ".join(f'"{option}"' for option in meant)
+    return f" Did you mean {quoted}?" if meant else nearest(name, known)
 
 
-def _last_part(option: str) -> str:
-    return option.removeprefix("--").split(".")[-1]
+def _parts(option: str) -> tuple[str, str]:
+    """Of ``--ppo.gamma`` "ppo" and "gamma"; the first is empty where there is no section."""
+    section, _, last = option.removeprefix("--").rpartition(".")
+    return section, last
 
 
 def _known_options(options: type[Any], chosen: dict[str, Any]) -> set[str]:

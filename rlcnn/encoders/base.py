@@ -72,7 +72,8 @@ class Preprocessing(nn.Module):
                 them itself needs; for no ``mean`` and ``resize`` only.
 
         Raises:
-            ValueError: mean and std do not come together, or do not fit the channels.
+            ValueError: mean and std do not come together, or do not fit the channels; or there are
+                some, or a size, for pixels that are not to be scaled.
         """
         super().__init__()
         self.observation_shape = observation_shape
@@ -111,7 +112,7 @@ class Preprocessing(nn.Module):
             self.register_buffer("shift", -means / stds, persistent=False)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Scales observations.
+        """Makes of observations what the trunk takes.
 
         Args:
             observations: uint8 (batch, channels, height, width).
@@ -156,7 +157,7 @@ class Encoder(nn.Module):
     Subclasses build ``trunk`` (the convolutions), ``pool`` (feature maps -> one vector) and
     ``projection`` (-> ``features_dim`` features) and hand every constructor option to
     ``super().__init__``, so that ``spec()`` can rebuild them. All submodules are named and
-    ``Preprocessing`` holds the only Python branches, so
+    ``Preprocessing`` holds the only branches on what comes in, so
     ``torchvision.models.feature_extraction.create_feature_extractor`` can cut an encoder at any
     node, given ``tracer_kwargs={"leaf_modules": [Preprocessing]}``.
 

@@ -41,13 +41,13 @@ def act(policy: PixelActorCriticPolicy, seen: torch.Tensor) -> tuple[torch.Tenso
         return (*policy(seen), policy.predict_values(seen))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision, apart", [("fp32", False), ("fp32", True), ("bf16", False)])
 @pytest.mark.parametrize("encoder", ["nature", "lenet", "impala"])
 def test_it_acts_as_the_policy_to_the_bit_before_and_after_learning(
-    precision: Precision, encoder: str
+    precision: Precision, apart: bool, encoder: str
 ) -> None:
     policy, seen = make_policy(precision, encoder), observations(8)
-    actor = InferenceCopy(policy)
+    actor = InferenceCopy(policy, apart)
     told = []
     for _ in range(2):
         actor.follow()
@@ -169,6 +169,31 @@ def test_players_stand_where_the_environments_do_and_act_on_it(
     for mine, its in zip(*(log_probs for log_probs, _ in told), strict=True):
         assert torch.equal(mine, its)
     assert np.array_equal(*(np.array(actions) for _, actions in told))
+
+
+def test_a_captured_step_acts_by_what_was_learned_since() -> None:
+    policy, stacking, tape = make_policy("bf16"), FrameStacking(4, 1), TapeRecorder()
+    actor = InferenceCopy(policy)
+    stored = actor.network.what_to_store(stacking)
+    player = StagedPlayer(actor.network, stored, torch.device("cpu"), tape)
+    shown = observations(3).numpy()
+    told = []
+    for _ in range(2):
+        actor.follow()
+        player.begin(shown)
+        for _ in range(4):
+            # The same frame again and again.
+            shown = np.concatenate([shown[:, 1:], shown[:, -1:]], axis=1)
+            player.look(shown, np.zeros(3, dtype=bool))
+        values, log_probs, _ = policy.evaluate_actions(torch.as_tensor(shown), player.actions)
+        assert torch.equal(player.values, values)
+        assert torch.equal(player.log_probs, log_probs)
+        told.append(player.values.clone())
+        (values.sum() - log_probs.sum()).backward()
+        policy.optimizer.step()
+    assert tape.captures == 1
+    assert tape.replays >= 4
+    assert not torch.equal(*told)
 
 
 def test_a_staged_player_draws_from_the_policy() -> None:

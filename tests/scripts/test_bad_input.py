@@ -98,6 +98,7 @@ BAD_OPTIONS = [
     ("--total-stpes 5", 'unknown option "--total-stpes"', 'Did you mean "--total-steps"?'),
     ("--game Pong", 'unknown option "--game"', 'Did you mean "--env"?'),
     ("--lr 0.1", 'Did you mean "--dqn.learning-rate" or "--ppo.learning-rate"?'),
+    ("--PPO.LR 0.1", 'Did you mean "--ppo.learning-rate"?'),
     ("--ppo.n-step 5", 'Did you mean "--ppo.n-steps"?'),
     ("5", 'unexpected argument "5"'),
     ("--total-steps", "--total-steps takes a value"),
