@@ -165,8 +165,7 @@ class AtariVecEnv(VecEnv):
         """
         emulator = self._open_emulator()
         if self._stepping:
-            emulator.recv()
-            self._stepping = False
+            self._receive(emulator)
         seeds = np.array([-1 if seed is None else seed for seed in self._seeds], dtype=np.int64)
         observations, info = emulator.reset(seed=seeds)
         self._reset_seeds()
@@ -206,8 +205,8 @@ class AtariVecEnv(VecEnv):
         if not self._stepping:
             # Waiting for games that were never sent an action would last for ever.
             raise RuntimeError("step_wait() was called without step_async()")
-        observations, rewards, terminated, truncated, info = self._open_emulator().recv()
-        self._stepping = False
+        emulator = self._open_emulator()
+        observations, rewards, terminated, truncated, info = self._receive(emulator)
         observations = self._channels_first(observations)
         lives = info["lives"]
         infos: list[dict[str, Any]] = [{"lives": left} for left in lives.tolist()]
@@ -235,8 +234,7 @@ class AtariVecEnv(VecEnv):
     def close(self) -> None:
         """Stop the emulator's threads; closing twice does nothing."""
         if self._emulator is not None and self._stepping:
-            self._emulator.recv()
-            self._stepping = False
+            self._receive(self._emulator)
         self._emulator = None
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
@@ -279,6 +277,12 @@ class AtariVecEnv(VecEnv):
         if self._emulator is None:
             raise RuntimeError("this AtariVecEnv was closed")
         return self._emulator
+
+    def _receive(self, emulator: AtariVectorEnv) -> Any:
+        # Noted before the games are waited for: Ctrl-C meanwhile is raised when the wait is over,
+        # and to wait for them once more, as in close(), would last for ever.
+        self._stepping = False
+        return emulator.recv()
 
     def _channels_first(self, observations: np.ndarray) -> np.ndarray:
         """Colour (n, stack, height, width, 3) as (n, stack * 3, height, width); grey as it is."""

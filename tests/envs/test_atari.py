@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import signal
 from collections.abc import Iterator
 
 import ale_py
@@ -386,6 +387,26 @@ class TestOrderOfCalls:
         env.close()
         with pytest.raises(RuntimeError, match="closed"):
             env.reset()
+
+    @pytest.mark.timeout(60)
+    def test_a_wait_that_was_interrupted_is_not_waited_for_again(self):
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        # One thread is at work on as many games for far longer than 2 ms.
+        env = AtariVecEnv(num_envs=128, num_threads=1)
+        env.reset()
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            env.step_async(np.zeros(128, int))
+            signal.setitimer(signal.ITIMER_REAL, 0.002)
+            with pytest.raises(KeyboardInterrupt):
+                env.step_wait()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert len(env.step(np.zeros(128, int))[3]) == 128
+        env.step_async(np.zeros(128, int))
+        env.close()
 
 
 class TestAsVecEnv:
