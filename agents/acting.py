@@ -18,7 +18,7 @@ from agents.observing import Pixels, StackFollower, Stored
 from agents.policies import PixelActorCriticPolicy, PixelQNetwork
 from agents.stacking import push_frames
 from agents.staging import Readback, pinned
-from rlcnn.encoders.blocks import BlockedConv2d
+from rlcnn.encoders.blocks import hold_kernels
 
 Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
 
@@ -85,9 +85,8 @@ class InferenceCopy(Generic[Network]):
             learned = [*self.source.parameters(), *self.source.buffers()]
             with torch.no_grad():
                 torch._foreach_copy_(own, learned)
-            for layer in self.network.modules():
-                if isinstance(layer, BlockedConv2d):
-                    layer.hold(torch.bfloat16 if self.source.precision == "bf16" else torch.float32)
+            low = self.source.precision == "bf16"
+            hold_kernels(self.network, torch.bfloat16 if low else torch.float32)
 
 
 class Player:

@@ -21,7 +21,7 @@ from agents.config import TrainConfig
 from envs.protocol import get_protocol
 from envs.registry import atari_rom
 from rlcnn.encoders import create_encoder
-from rlcnn.encoders.blocks import BlockedConv2d
+from rlcnn.encoders.blocks import hold_kernels
 
 Step = Callable[[], object]
 Arithmetic = Literal["fp32", "bf16", "bf16 weights"]
@@ -205,11 +205,8 @@ def inference_stage(
         variant: how to compute.
     """
     network = _network(config, observation_shape, actions, variant)
-    dtype = torch.float32 if variant.arithmetic == "fp32" else torch.bfloat16
-    for layer in network.modules():
-        if isinstance(layer, BlockedConv2d):
-            # Made once, as where agents act.
-            layer.hold(dtype)
+    # Made once, as where agents act.
+    hold_kernels(network, torch.float32 if variant.arithmetic == "fp32" else torch.bfloat16)
     observations = _observations(config, observation_shape, config.num_envs)
     function: Callable[..., object] = act if config.algo == "ppo" else act_greedily
     if variant.compiled:

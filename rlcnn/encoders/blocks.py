@@ -98,6 +98,13 @@ class BlockedConv2d(nn.Conv2d):
             self._held.copy_(kernel)
 
 
+def hold_kernels(network: nn.Module, dtype: torch.dtype) -> None:
+    """:meth:`BlockedConv2d.hold` for every such layer of a network that only infers."""
+    for layer in network.modules():
+        if isinstance(layer, BlockedConv2d):
+            layer.hold(dtype)
+
+
 def _move_blocks(images: torch.Tensor, block: int) -> torch.Tensor:
     """Blocks as channels, (batch, rows, columns, channels * block**2), contiguous."""
     batch, channels, height, width = images.shape
