@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tiny import TINY
 
 from agents.arms import parse_arm
-from agents.config import PPOConfig, TrainConfig
+from agents.config import TrainConfig
 from agents.study import PLAN, RANDOM
 from agents.study_plan import StudyPlan, StudyRun
 from agents.study_results import FAILURES, failure_path
@@ -21,26 +22,6 @@ STEPS = 1_000_000
 SCRIPT = "/someone/rlcnn/scripts/compare_encoders.py"
 COMMAND = [SCRIPT, "--games", "Pong", "--arms", "scratch", "a b"]
 RANDOM_RETURNS = [-21.0, -20.0, -21.0, -20.5] * 8
-
-TINY = TrainConfig(
-    encoder="lenet",
-    encoder_options={"features_dim": 16},
-    obs_size=36,
-    frame_stack=2,
-    num_envs=2,
-    num_threads=1,
-    device="cpu",
-    precision="fp32",
-    compile="off",
-    track="disabled",
-    total_steps=32,
-    eval_every=0,
-    eval_episodes=2,
-    video_every=0,
-    checkpoint_every=16,
-    ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1),
-)
-"""A training of two updates."""
 
 
 def tiny_plan(*arms: str, **changes: Any) -> StudyPlan:

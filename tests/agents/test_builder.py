@@ -14,35 +14,21 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from tiny import TINY
 from torchvision import models
 
 from agents import DQN, load_agent
 from agents.builder import build_agent, load_report, make_train_env
 from agents.checkpoint import Agent, encoder_origin
-from agents.config import PPOConfig, TrainConfig
+from agents.config import TrainConfig
 from agents.training import default_run_dir, resume, train
 from envs.errors import UserError
 from rlcnn.encoders import Encoder, FrameEncoder, create_encoder
 from rlcnn.origin import Origin
 from rlcnn.weights import save_encoder
 
-CONFIG = TrainConfig(
-    env="games:Signals-v0",
-    encoder="lenet",
-    encoder_options={"features_dim": 16},
-    obs_size=36,
-    frame_stack=2,
-    num_envs=2,
-    num_threads=1,
-    device="cpu",
-    precision="fp32",
-    compile="off",
-    track="disabled",
-    total_steps=32,
-    eval_every=0,
-    eval_episodes=0,
-    checkpoint_every=16,
-    ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1),
+CONFIG = replace(
+    TINY, env="games:Signals-v0", eval_episodes=0, video_every=TrainConfig().video_every
 )
 BACKBONE = replace(
     CONFIG, encoder="squeezenet1_1:features.4", encoder_options={"features_dim": 8}, obs="rgb"

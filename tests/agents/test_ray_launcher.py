@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from study_files import TINY, tiny_plan
+from study_files import tiny_plan
+from tiny import TINY
 
 from agents.launchers import Job, Outcome, Tick
 from agents.ray_launcher import RayLauncher

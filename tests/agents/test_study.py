@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from inline import InlineLauncher
 from rich.console import Console
-from study_files import TINY, tiny_plan
+from study_files import tiny_plan
+from tiny import TINY
 
 from agents.launchers import Launcher
 from agents.study import StudyResults, default_study_dir, read_plan, run_study

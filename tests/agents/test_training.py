@@ -23,6 +23,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.event_pb2 import SessionLog
+from tiny import TINY
 
 from agents import builder, load_agent, training
 from agents import config as configuration
@@ -38,23 +39,13 @@ from rlcnn import attempts
 from rlcnn.runs import RunDirectory
 from rlcnn.stopping import TrainingStopped
 
-PPO = TrainConfig(
+PPO = replace(
+    TINY,
     env="games:Signals-v0",
-    encoder="lenet",
-    encoder_options={"features_dim": 16},
-    obs_size=36,
-    frame_stack=2,
-    num_envs=2,
-    num_threads=1,
-    device="cpu",
-    precision="fp32",
-    compile="off",
     overlap="off",
-    track="disabled",
     total_steps=320,
     eval_every=100,
     eval_episodes=3,
-    video_every=0,
     checkpoint_every=64,
     keep_checkpoints=2,
     seed=3,
