@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents.graphs import Graphed, Recorder, held_by, make_recorder
+from agents.graphs import Graphed, Recorder, make_recorder, parameters_and_buffers
 from agents.observing import Pixels, StackFollower, Stored
 from agents.policies import PixelActorCriticPolicy, PixelQNetwork
 from agents.stacking import push_frames
@@ -81,12 +81,23 @@ class InferenceCopy(Generic[Network]):
     def follow(self) -> None:
         """Takes over what the source has learned."""
         if self.network is not self.source:
-            own = [*self.network.parameters(), *self.network.buffers()]
-            learned = [*self.source.parameters(), *self.source.buffers()]
-            with torch.no_grad():
-                torch._foreach_copy_(own, learned)
+            _copy_all(parameters_and_buffers(self.network), parameters_and_buffers(self.source))
             low = self.source.precision == "bf16"
             hold_kernels(self.network, torch.bfloat16 if low else torch.float32)
+
+
+@torch.no_grad()
+def _copy_all(destinations: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+    """Copies each source to its destination, which may be of another dtype."""
+    alike: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
+    for destination, source in zip(destinations, sources, strict=True):
+        if destination.dtype == source.dtype:
+            alike[0].append(destination)
+            alike[1].append(source)
+        else:
+            # torch._foreach_copy_ is wrong for mixed dtypes on CUDA in some releases.
+            destination.copy_(source)
+    torch._foreach_copy_(*alike)
 
 
 class Player:
@@ -205,12 +216,13 @@ class StagedPlayer(Player):
         self._generator = torch.Generator(device)
         self._readback = Readback(device)
         self.observations = torch.empty(0, device=device)
-        self._held = held_by(policy)
+        network = parameters_and_buffers(policy)
         self._step = Graphed(
             self._push_and_decide,
             "policy",
+            device,
             recorder,
-            reads=lambda: (self.observations, *self._held),
+            reads=lambda: (self.observations, *network),
             generators=[self._generator],
         )
         self._last_inputs: tuple[torch.Tensor, ...] | None = None
@@ -233,6 +245,7 @@ class StagedPlayer(Player):
             self.observations = torch.empty_like(stacks, memory_format=torch.contiguous_format)
         self.observations.copy_(stacks)
         self._follower.stand_at(observations, self.observations)
+        self._step.refresh()
         # Once a rollout, and so not worth a graph of its own.
         self._note(self._decide())
 

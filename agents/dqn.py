@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.acting import InferenceCopy
 from agents.background import Background
 from agents.dqn_loop import DQNLoop
+from agents.graphs import make_recorder
 from agents.memory import choose_place
 from agents.policies import PixelDQNPolicy
 from agents.q_steps import QSteps
@@ -71,9 +72,9 @@ class DQN(DQNLoop):
             network moved, where they are without. ``on_rollout_start`` then fires while updates
             are under way: a callback that looks at the policy calls :meth:`finish_update` first,
             as ``predict``, ``save`` and ``learn``'s end do. A log tells of what is finished.
-        cuda_graphs: whether, on a GPU that holds the replay, too, acting, sampling and a gradient
-            step are each captured as a graph and replayed (:class:`~agents.graphs.Graphed`). The
-            first updates, in which this happens, are not overlapped.
+        cuda_graphs: whether, on a GPU, acting and a gradient step are each captured as a graph and
+            replayed (:class:`~agents.graphs.Graphed`); storing a step and sampling too, where the
+            replay lies on the GPU. The first updates, in which this happens, are not overlapped.
 
     Raises:
         UserError: For what is not supported: other spaces, other buffers, normalising wrappers,
@@ -238,6 +239,7 @@ class DQN(DQNLoop):
                 stacking=stacking,
                 stored=stored,
                 seed=self._sampler_seed,
+                recorder=make_recorder(device) if self.cuda_graphs else None,
             )
             self._returns = NStepReturns(self.n_steps, self.gamma, device)
             self._replay_follows = False

@@ -52,14 +52,33 @@ class FrameRing:
             fresh: bool (environments given,), or one for all: whether the stack starts anew.
             envs: int64 (environments given,), none twice; None for all of them.
         """
+        places, ages = self.allocate(fresh, envs)
+        self.write(self._upload(places), self._upload(ages), self._upload(frames))
+
+    def allocate(
+        self, fresh: np.ndarray | bool, envs: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Counts one more frame of each environment, to be written by :meth:`write`.
+
+        Args:
+            fresh: as for :meth:`push`.
+            envs: as for :meth:`push`.
+
+        Returns:
+            Where the frames go, int64 (environments given,), and their ages, uint8.
+        """
         envs = self._all_envs if envs is None else envs
         older = np.minimum(self._newest_ages[envs] + 1, self.stacking.depth - 1)
         ages = np.where(fresh, 0, older).astype(np.uint8)
-        places = self._upload(self.pushed[envs] % self.rows * self.n_envs + envs)
-        self.frames.view(-1, *self.frames.shape[2:]).index_copy_(0, places, self._upload(frames))
-        self.ages.view(-1).index_copy_(0, places, self._upload(ages))
+        places = self.pushed[envs] % self.rows * self.n_envs + envs
         self.pushed[envs] += 1
         self._newest_ages[envs] = ages
+        return places, ages
+
+    def write(self, places: torch.Tensor, ages: torch.Tensor, frames: torch.Tensor) -> None:
+        """Writes frames to allocated places; all tensors lie on the device of ``frames``."""
+        self.frames.view(-1, *self.frames.shape[2:]).index_copy_(0, places, frames)
+        self.ages.view(-1).index_copy_(0, places, ages)
 
     def push_stack(self, observations: np.ndarray | torch.Tensor) -> None:
         """Takes whole observations, (environments, depth * channels, height, width).

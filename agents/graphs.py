@@ -1,4 +1,4 @@
-"""A function of tensors captured as one CUDA graph and replayed, or run as it stands."""
+"""A function of tensors, captured as one CUDA graph and replayed, or run uncaptured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import nn
 
+from envs.errors import UserError
+
 R = TypeVar("R")
 
 WARM_UP_CALLS = 3
@@ -18,39 +20,50 @@ _log = logging.getLogger(__name__)
 
 
 class Recorder(Protocol):
-    """Captures functions that take nothing and compute in tensors that stay where they are."""
-
-    device: torch.device
+    """Captures functions that take no arguments and compute in tensors that stay in place."""
 
     def warm_up(self, function: Callable[[], R]) -> R:
-        """What the function returns, run as it will be captured."""
+        """Runs the function as a capture will run it, and returns its result."""
 
     def capture(
         self, function: Callable[[], R], generators: Iterable[torch.Generator]
     ) -> tuple[Callable[[], object], R]:
-        """What does all that the function does once more, and the tensors it leaves results in.
+        """Captures the function without computing anything.
 
-        Nothing is computed yet. Random numbers are drawn from ``generators``.
+        Args:
+            function: what to capture.
+            generators: the generators that it draws from beside torch's default one.
+
+        Returns:
+            A replay of the function, and the tensors that each replay writes its results to.
+
+        Raises:
+            CaptureInvalidated: the device is in no state to go on.
+            Exception: whatever the function raised; the device is fine.
         """
+
+
+class CaptureInvalidated(RuntimeError):
+    """CUDA refused an operation during a capture, and with it the whole capture."""
 
 
 class CudaRecorder:
     """A :class:`Recorder` of CUDA graphs (torch's notes on CUDA semantics, "CUDA Graphs").
 
     It captures on a stream of its own: cuBLAS keeps one workspace for each stream, which a graph
-    goes on using, and two graphs that run beside each other must not share it.
+    goes on using, and two graphs that run at the same time must not share it.
 
     Args:
         device: the GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self._device = device
         self._stream = torch.cuda.Stream(device)
 
     def warm_up(self, function: Callable[[], R]) -> R:
-        """Runs on the stream of the capture, in order with the caller's."""
-        current = torch.cuda.current_stream(self.device)
+        """Runs on the stream of the capture, in order with the caller's stream."""
+        current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             result = function()
@@ -60,80 +73,107 @@ class CudaRecorder:
     def capture(
         self, function: Callable[[], R], generators: Iterable[torch.Generator]
     ) -> tuple[Callable[[], object], R]:
-        """A graph to be replayed on any stream, one replay at a time."""
-        with torch.cuda.device(self.device):
+        """A graph that can be replayed on any stream, one replay at a time."""
+        failure: Exception | None = None
+        current = torch.cuda.current_stream(self._device)
+        # The outer stream context: an invalidated capture raises before torch leaves its own.
+        with torch.cuda.device(self._device), torch.cuda.stream(current):
             graph = torch.cuda.CUDAGraph()
             for generator in generators:
-                # Takes memory for its place on the current device.
                 graph.register_generator_state(generator)
-            # Trackers and other libraries may call CUDA in threads of their own meanwhile.
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                result = function()
+            try:
+                # Other threads, such as a tracker's, may call CUDA meanwhile.
+                with torch.cuda.graph(
+                    graph, stream=self._stream, capture_error_mode="thread_local"
+                ):
+                    try:
+                        result = function()
+                    except Exception as error:
+                        failure = error
+            except Exception as error:
+                raise CaptureInvalidated(_first_line(failure or error)) from (failure or error)
+        if failure is not None:
+            raise failure
         return graph.replay, result
 
 
 def make_recorder(device: torch.device) -> Recorder | None:
-    """A recorder for what is computed on a device; None where there are no graphs."""
+    """A recorder for a device; None where the device has no graphs."""
     return CudaRecorder(device) if device.type == "cuda" else None
 
 
 class Graphed(Generic[R]):
     """A function that is captured as a graph after a few calls, and replayed from then on.
 
-    The first calls run it as it stands, which warms up what a capture must find warm: kernels
-    chosen, optimiser state made. They count like any other. A capture itself computes nothing, so
-    a function that changes what it reads changes it once for each call.
+    The first calls run it uncaptured. They choose kernels and create optimiser state, which must
+    exist before a capture. A capture computes nothing, so every call takes effect exactly once.
 
-    Whatever is not a tensor is taken as it was at the capture. Where that cannot be captured, one
-    line says so and the function goes on running as it stands.
+    Arguments that are not tensors keep their value of the capture. If the function raises during
+    the capture, one line reports it and the function runs uncaptured from then on.
 
-    A call returns the tensors that the next call will write to. While a capture is under way, no
-    other thread may draw random numbers on the device: :meth:`ready` tells beforehand.
+    A call returns the tensors that the next call overwrites. While a capture is under way, no
+    other thread may draw random numbers on the device; :meth:`ready` tells beforehand whether a
+    call would capture.
 
     Args:
-        function: of tensors, whose shapes are those of the first call; it never waits for the
+        function: takes tensors whose shapes are those of its first call, and never waits for the
             device.
-        what: what to call it when telling of it.
-        recorder: None runs the function as it stands.
-        reads: the tensors that it uses beside its arguments. If another takes the place of one of
-            them, or one begins or ceases to require a gradient, it is captured anew.
+        name: what messages call it.
+        device: where it computes.
+        recorder: captures it; None runs it uncaptured.
+        reads: the tensors it uses beside its arguments that may be replaced by others, or may
+            begin or cease to require a gradient. See :meth:`refresh`.
         generators: what it draws from beside torch's default generator.
     """
 
     def __init__(
         self,
         function: Callable[..., R],
-        what: str,
+        name: str,
+        device: torch.device,
         recorder: Recorder | None,
         *,
         reads: Callable[[], Iterable[torch.Tensor]] = tuple,
         generators: Sequence[torch.Generator] = (),
     ) -> None:
-        self._function, self._what, self._recorder = function, what, recorder
+        self._function, self._name, self._device = function, name, device
+        self._recorder = recorder
         self._reads, self._generators = reads, generators
-        self._key: tuple[Any, ...] | None = None
         self._calls = 0
         self._inputs: list[torch.Tensor] = []
         self._replay: Callable[[], object] | None = None
+        self._captured_reads: list[tuple[int, bool]] = []
         self._outputs: R
 
+    @property
+    def captured(self) -> bool:
+        """Whether calls with the same shapes as before capture nothing any more."""
+        return self._recorder is None or self._replay is not None
+
     def ready(self, *inputs: torch.Tensor) -> bool:
-        """Whether a call with such inputs would capture nothing, nor come nearer to it."""
-        if self._recorder is None:
-            return True
-        return self._replay is not None and self._key == self._key_of(inputs)
+        """Whether a call with such inputs would capture nothing, nor warm up for a capture."""
+        self.refresh()
+        return self._recorder is None or (self._replay is not None and self._fits(inputs))
+
+    def refresh(self) -> None:
+        """Drops the graph if one of the tensors that it reads was replaced.
+
+        Call it once before a series of calls: looking at every tensor takes longer than a replay.
+        """
+        if self._replay is not None and self._captured_reads != self._state_of_reads():
+            self._replay, self._calls = None, 0
 
     def __call__(self, *inputs: torch.Tensor) -> R:
         """What the function returns.
 
         Args:
-            inputs: on the function's device, or in pinned memory of the host.
+            inputs: on the function's device, or on the host, best in pinned memory.
         """
         if self._recorder is None:
-            return self._function(*inputs)
-        key = self._key_of(inputs)
-        if key != self._key:
-            self._begin_anew(key, inputs, self._recorder.device)
+            return self._function(*(given.to(self._device, non_blocking=True) for given in inputs))
+        if not self._fits(inputs):
+            self._replay, self._calls = None, 0
+            self._inputs = [torch.empty_like(given, device=self._device) for given in inputs]
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given, non_blocking=True)
         if self._replay is None:
@@ -142,34 +182,41 @@ class Graphed(Generic[R]):
                 return self._recorder.warm_up(self._run)
             try:
                 self._replay, self._outputs = self._recorder.capture(self._run, self._generators)
+            except CaptureInvalidated as error:
+                raise UserError(
+                    f"CUDA refused to capture the {self._name} as a graph: {error}. Run again with"
+                    " --cuda-graphs off"
+                ) from error
             except Exception as error:
-                # Whatever it is, a call as it stands shows whether the function is to blame.
+                # An uncaptured call shows whether the function itself is to blame.
                 result = self._run()
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                _log.warning("the %s runs without a CUDA graph: %s", self._what, reason)
+                _log.warning("the %s runs without a CUDA graph: %s", self._name, _first_line(error))
                 self._recorder, self._inputs = None, []
                 return result
+            self._captured_reads = self._state_of_reads()
         self._replay()
         return self._outputs
 
     def _run(self) -> R:
         return self._function(*self._inputs)
 
-    def _key_of(self, inputs: Sequence[torch.Tensor]) -> tuple[Any, ...]:
-        shapes = tuple((given.shape, given.dtype) for given in inputs)
+    def _fits(self, inputs: Sequence[torch.Tensor]) -> bool:
+        return len(inputs) == len(self._inputs) and all(
+            given.shape == own.shape and given.dtype == own.dtype
+            for own, given in zip(self._inputs, inputs, strict=True)
+        )
+
+    def _state_of_reads(self) -> list[tuple[int, bool]]:
         # A gradient that begins to flow is other code, too.
-        reads = tuple((read.data_ptr(), read.requires_grad) for read in self._reads())
-        return shapes, reads
-
-    def _begin_anew(
-        self, key: tuple[Any, ...], inputs: Sequence[torch.Tensor], device: torch.device
-    ) -> None:
-        self._replay, self._calls, self._key = None, 0, key
-        self._inputs = [torch.empty_like(given, device=device) for given in inputs]
+        return [(read.data_ptr(), read.requires_grad) for read in self._reads()]
 
 
-def held_by(network: nn.Module) -> list[torch.Tensor]:
-    """Its parameters and buffers, looked up once: a network is asked often what it reads."""
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def parameters_and_buffers(network: nn.Module) -> list[torch.Tensor]:
+    """All tensors that a network computes with."""
     return [*network.parameters(), *network.buffers()]
 
 

@@ -15,9 +15,9 @@ from agents.compilation import Compiled
 from agents.graphs import (
     Graphed,
     can_capture_steps,
-    held_by,
     keep_rates_on_device,
     make_recorder,
+    parameters_and_buffers,
     steps_capturable,
     tensors_of,
 )
@@ -95,7 +95,7 @@ class Learner:
         capture = graphs and not waits and can_capture_steps(policy.optimizer)
         self._recorder = make_recorder(policy.device) if capture else None
         self._minibatches: dict[FrameRollout, Graphed[torch.Tensor]] = {}
-        self._held = held_by(policy)
+        self._network = parameters_and_buffers(policy)
 
     def set_coefficients(
         self, clip_range: float, clip_range_vf: float | None, ent_coef: float
@@ -125,6 +125,7 @@ class Learner:
         ``between`` is called before each minibatch.
         """
         minibatch = self._minibatch_of(rollout)
+        minibatch.refresh()
         metrics: list[torch.Tensor] = []
         epochs, stopped = 0, False
         for order in orders:
@@ -205,15 +206,15 @@ class Learner:
             self._minibatches[rollout] = Graphed(
                 partial(self.learn, rollout),
                 "update",
+                rollout.device,
                 self._recorder,
-                reads=partial(self._reads, rollout),
+                reads=self._reads,
             )
         return self._minibatches[rollout]
 
-    def _reads(self, rollout: FrameRollout) -> Iterator[torch.Tensor]:
+    def _reads(self) -> Iterator[torch.Tensor]:
         yield from tensors_of(self.policy.optimizer)
-        yield from self._held
-        yield from rollout.tensors()
+        yield from self._network
 
 
 def check_minibatches(n_envs: int, n_steps: int, batch_size: int, normalize: bool) -> None:

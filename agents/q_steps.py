@@ -1,4 +1,4 @@
-"""What DQN does over and over, captured as CUDA graphs where everything lies on one GPU."""
+"""DQN's inner loop: draw a batch, learn from it, choose actions; as CUDA graphs on a GPU."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from agents.graphs import (
     Graphed,
     Recorder,
     can_capture_steps,
-    held_by,
     keep_rates_on_device,
     make_recorder,
+    parameters_and_buffers,
     tensors_of,
 )
 from agents.policies import PixelQNetwork
@@ -27,7 +27,8 @@ class QSteps:
     """Draws batches, learns from them, and chooses actions.
 
     Attributes:
-        captures: whether graphs are made of these.
+        captures: whether gradient steps and actions are captured as graphs.
+        captures_sampling: whether sampling is captured, too: it needs the replay on the GPU.
 
     Args:
         q_net: what learns.
@@ -37,7 +38,7 @@ class QSteps:
         replay: where batches are drawn from.
         returns: sums up their rewards.
         max_grad_norm: largest gradient norm.
-        graphs: whether graphs are made where they can be: on a GPU that holds the replay, too.
+        graphs: whether to capture what can be captured, on a GPU.
     """
 
     def __init__(
@@ -55,23 +56,35 @@ class QSteps:
         self._q_net, self._optimizer, self._max_grad_norm = q_net, optimizer, max_grad_norm
         self._target, self._actor = target, actor
         self._replay, self._returns = replay, returns
-        together = replay.device.type == q_net.device.type
-        self.captures = graphs and together and can_capture_steps(optimizer)
+        self.captures = graphs and can_capture_steps(optimizer)
+        self._replay_on_device = replay.device.type == q_net.device.type
+        self.captures_sampling = self.captures and self._replay_on_device
         self._batches: dict[int, Graphed[QBatch]] = {}
-        learned, acted = held_by(q_net), [*replay.tensors(), *held_by(actor)]
+        learned, acted = parameters_and_buffers(q_net), parameters_and_buffers(actor)
         self._learn = Graphed(
             self._gradient_step,
             "update",
+            q_net.device,
             self._recorder(),
             reads=lambda: (*learned, *tensors_of(optimizer)),
         )
-        self._choose = Graphed(self._best, "policy", self._recorder(), reads=lambda: acted)
+        self._choose = Graphed(
+            self._best_now if self._replay_on_device else self._best,
+            "policy",
+            q_net.device,
+            self._recorder(),
+            reads=lambda: acted,
+        )
 
     def prepare(self) -> None:
-        """To be called before learning rates are set for the updates that follow."""
+        """To be called before a round of updates, and before their learning rates are set."""
         if self.captures:
             # Loading a checkpoint brings the optimiser other ones.
             keep_rates_on_device(self._optimizer)
+            self._learn.refresh()
+            self._choose.refresh()
+            for drawing in self._batches.values():
+                drawing.refresh()
 
     def draw(self, batch_size: int) -> QBatch:
         """Transitions and the values to learn, to be used before the next are drawn."""
@@ -81,7 +94,7 @@ class QSteps:
         """Several batches at once."""
         drawn = (self.draw(batch_size) for _ in range(count))
         # Copies of what a graph writes to the same place every time.
-        return [_copied(batch) if self.captures else batch for batch in drawn]
+        return [_copied(batch) if self.captures_sampling else batch for batch in drawn]
 
     def learn(self, batch: QBatch) -> torch.Tensor:
         """One gradient step; its loss, float32 scalar."""
@@ -91,32 +104,43 @@ class QSteps:
         """Greedy actions int64 (environments,).
 
         Args:
-            observations: uint8 (environments, depth * channels, height, width), what they stand at;
-                by default the newest that the replay holds.
+            observations: uint8 (environments, depth * channels, height, width); by default the
+                newest that the replay holds. Only for a CPU, where they need no copy.
         """
         if observations is not None:
-            greedy = self._best_of(torch.as_tensor(observations, device=self._actor.device))
+            greedy = self._best(torch.as_tensor(observations))
         else:
-            greedy = self._choose(self._newest())
+            greedy = self._choose(*self._newest_on_host())
         return greedy.cpu().numpy()
 
     def ready(self, batch_size: int, batch: QBatch) -> bool:
         """Whether nothing is left to be captured, beside which nothing else may go on."""
-        graphs = self._drawing(batch_size).ready(), self._choose.ready(self._newest())
-        return all(graphs) and self._learn.ready(*batch)
+        return (
+            self._drawing(batch_size).ready()
+            and self._choose.ready(*self._newest_on_host())
+            and self._replay.captured
+            and self._learn.ready(*batch)
+        )
 
     def _recorder(self) -> Recorder | None:
         # One for each graph: an update may run beside the others.
         return make_recorder(self._q_net.device) if self.captures else None
 
+    def _newest_on_host(self) -> list[torch.Tensor]:
+        """What acting takes from a replay on the host; nothing from one on the device."""
+        if self._replay_on_device:
+            return []
+        return [pinned(self._replay.newest_observations(), self._q_net.device)]
+
     def _drawing(self, batch_size: int) -> Graphed[QBatch]:
         if batch_size not in self._batches:
-            drawn = [*self._replay.tensors(), *held_by(self._target)]
+            network = parameters_and_buffers(self._target)
             self._batches[batch_size] = Graphed(
                 partial(self._sample, batch_size),
                 "sampling",
-                self._recorder(),
-                reads=lambda: drawn,
+                self._q_net.device,
+                self._recorder() if self.captures_sampling else None,
+                reads=lambda: network,
                 generators=[self._replay.sampler.generator],
             )
         return self._batches[batch_size]
@@ -128,16 +152,11 @@ class QSteps:
     def _gradient_step(self, *batch: torch.Tensor) -> torch.Tensor:
         return q_update(self._q_net, self._optimizer, QBatch(*batch), self._max_grad_norm)
 
-    def _newest(self) -> torch.Tensor:
-        """The numbers of the newest frames, int64 (environments,)."""
-        return pinned(self._replay.newest_numbers, self._replay.device)
-
-    def _best(self, newest: torch.Tensor) -> torch.Tensor:
-        # The newest frames are already on the device, or as near as they will be.
-        return self._best_of(self._replay.observations(newest).to(self._q_net.device))
+    def _best_now(self) -> torch.Tensor:
+        return self._best(self._replay.newest_observations())
 
     @torch.no_grad()
-    def _best_of(self, observations: torch.Tensor) -> torch.Tensor:
+    def _best(self, observations: torch.Tensor) -> torch.Tensor:
         return self._actor(observations).argmax(dim=1)
 
 

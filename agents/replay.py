@@ -20,9 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from agents.frames import FrameRing
+from agents.graphs import Graphed, Recorder
 from agents.observing import Pixels, Stored
 from agents.sampling import NStepReturns, UniformSampler
-from agents.staging import upload
+from agents.staging import PackedUpload, upload
 from agents.support import check_stacking
 from envs.errors import UserError
 from envs.stacking import FrameStacking
@@ -44,7 +45,7 @@ class ReplayBatch(NamedTuple):
 
     def to(self, device: torch.device) -> ReplayBatch:
         """The same batch on ``device``."""
-        return ReplayBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return ReplayBatch(*(upload(tensor, device) for tensor in self))
 
 
 class FrameReplay:
@@ -74,6 +75,7 @@ class FrameReplay:
         stacking: how the environment makes an observation of frames.
         stored: what is stored of them; by default their pixels.
         seed: of the sampler; None takes one from the operating system.
+        recorder: captures the writes of a step as one graph, where everything is stored on a GPU.
 
     Raises:
         UserError: ``buffer_size`` is below ``n_envs``, or ``stacking`` does not make such
@@ -91,6 +93,7 @@ class FrameReplay:
         stacking: FrameStacking,
         stored: Stored | None = None,
         seed: int | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.stored = stored or _pixels(observation_space, stacking)
         layout = _layout(buffer_size, action_space, n_envs, self.stored)
@@ -110,7 +113,27 @@ class FrameReplay:
         self.made_by: str | None = ""
         self.first = np.zeros(n_envs, dtype=np.int64)
         self._bounds = torch.zeros(1 + n_envs, dtype=torch.int64, device=self.device)
+        self._newest = torch.zeros(n_envs, dtype=torch.int64, device=self.device)
+        self._packed = PackedUpload(self._fields_of_step(layout), self.device)
+        self._write = Graphed(self._write_step, "replay", self.device, recorder)
         self.sampler = UniformSampler(self.device, seed)
+
+    def _fields_of_step(self, layout: Layout) -> Layout:
+        """What the host knows of a step, and what :meth:`_write_step` takes."""
+        columns = ("numbers", "actions", "rewards", "terminated", "truncated")
+        per_env: Layout = {name: ((1, self.n_envs), layout[name][1]) for name in columns}
+        fields: Layout = {
+            "row": ((1,), torch.int64),
+            "bounds": ((1 + self.n_envs,), torch.int64),
+            "newest": ((self.n_envs,), torch.int64),
+            "places": ((self.n_envs,), torch.int64),
+            "ages": ((self.n_envs,), torch.uint8),
+            **per_env,
+        }
+        if isinstance(self.stored, Pixels):
+            # A frozen encoder's features lie on its device already.
+            fields["frames"] = ((self.n_envs, *self.stored.shape), self.stored.dtype)
+        return fields
 
     @staticmethod
     def memory_needed(
@@ -165,6 +188,7 @@ class FrameReplay:
             torch.logical_not(self.terminated[newest], out=self.truncated[newest])
         self.ring.push_stack(self.stored.stacks(observations))
         self._drop_overwritten()
+        self._upload_bounds()
 
     def add(
         self,
@@ -189,32 +213,60 @@ class FrameReplay:
             raise RuntimeError("begin() must come before add(): no observations to act from yet")
         terminated, truncated, fresh = _read_ends(dones, infos)
         row = self.pos % self.capacity
-        self._host_numbers[row] = self.ring.pushed - 1
-        values = (self._host_numbers[row], actions, rewards, terminated, truncated)
-        columns = (self.numbers, self.actions, self.rewards, self.terminated, self.truncated)
-        for column, value in zip(columns, values, strict=True):
-            column[row].copy_(upload(value, self.device))
-
+        numbers = self.ring.pushed - 1
+        self._host_numbers[row] = numbers
         cut_off = np.flatnonzero(truncated)
         if len(cut_off):
             last = np.stack([infos[env]["terminal_observation"] for env in cut_off])
             self.ring.push(self.stored.newest(last), fresh=False, envs=cut_off)
-        self.ring.push(self.stored.newest(new_observations), fresh)
+        frames = self.stored.newest(new_observations)
+        places, ages = self.ring.allocate(fresh)
         self.pos += 1
         self._drop_overwritten()
+        step = {
+            "row": np.array([row]),
+            "bounds": self._host_bounds(),
+            "newest": self.ring.pushed - 1,
+            "places": places,
+            "ages": ages,
+            "numbers": numbers,
+            "actions": actions,
+            "rewards": rewards,
+            "terminated": terminated,
+            "truncated": truncated,
+        }
+        if isinstance(frames, torch.Tensor):
+            self._write(self._packed.pack(step), upload(frames, self.device))
+        else:
+            self._write(self._packed.pack({**step, "frames": frames}))
+
+    def _write_step(self, packed: torch.Tensor, features: torch.Tensor | None = None) -> None:
+        """Writes a step that lies on ``device``: the part of :meth:`add` that is captured."""
+        step = self._packed.unpack(packed)
+        row = step["row"]
+        self.numbers.index_copy_(0, row, step["numbers"])
+        self.actions.index_copy_(0, row, step["actions"])
+        self.rewards.index_copy_(0, row, step["rewards"])
+        self.terminated.index_copy_(0, row, step["terminated"])
+        self.truncated.index_copy_(0, row, step["truncated"])
+        self.ring.write(
+            step["places"], step["ages"], step["frames"] if features is None else features
+        )
+        self._bounds.copy_(step["bounds"])
+        self._newest.copy_(step["newest"])
 
     @property
-    def newest_numbers(self) -> np.ndarray:
-        """The number of the newest frame of every environment, int64 (environments,)."""
-        return self.ring.pushed - 1
+    def captured(self) -> bool:
+        """Whether :meth:`add` captures nothing any more."""
+        return self._write.captured
 
-    def observations(self, numbers: torch.Tensor) -> torch.Tensor:
-        """An observation of every environment, (environments, depth * channels, h, w), as stored.
+    def newest_observations(self) -> torch.Tensor:
+        """The newest observation of every environment, as stored, on ``device``.
 
-        Args:
-            numbers: int64 (environments,), of their newest frames, on ``device``.
+        Returns:
+            (environments, depth * channels, height, width).
         """
-        return self.ring.stack(numbers, torch.arange(self.n_envs, device=numbers.device))
+        return self.ring.stack(self._newest, torch.arange(self.n_envs, device=self.device))
 
     def sample(self, batch_size: int, returns: NStepReturns) -> ReplayBatch:
         """A batch drawn by ``sampler``, on ``device``.
@@ -243,10 +295,6 @@ class FrameReplay:
         observations, next_observations = self.ring.stack(both, envs.repeat(2)).chunk(2)
         actions = self.actions.view(-1)[start].long()
         return ReplayBatch(observations, actions, rewards, next_observations, discounts)
-
-    def tensors(self) -> list[torch.Tensor]:
-        """All that lies on ``device``; none of them is ever replaced by another."""
-        return [*self._tensors().values(), self._bounds]
 
     def save(self, path: str | Path) -> None:
         """Writes everything to a safetensors file, whole or not at all; only what is filled.
@@ -295,7 +343,7 @@ class FrameReplay:
             raise UserError(f"cannot read the replay snapshot {path}: {error}") from error
         if self.device.type != "cpu":
             self._host_numbers[:] = self.numbers.cpu().numpy()
-        self._update_bounds()
+        self._upload_bounds()
 
     def check_valid(self) -> None:
         """Raises AssertionError where the storage contradicts itself; for tests, slow."""
@@ -304,6 +352,7 @@ class FrameReplay:
         assert (oldest <= self.first).all()
         assert (self.first <= self.pos).all()
         assert self._bounds.tolist() == [self.pos, *self.first]
+        assert self._newest.tolist() == (self.ring.pushed - 1).tolist()
         numbers, terminated, truncated = (
             tensor.cpu().numpy() for tensor in (self.numbers, self.terminated, self.truncated)
         )
@@ -329,10 +378,13 @@ class FrameReplay:
             if not lost.any():
                 break
             self.first += lost
-        self._update_bounds()
 
-    def _update_bounds(self) -> None:
-        self._bounds.copy_(upload(np.concatenate([[self.pos], self.first]), self.device))
+    def _host_bounds(self) -> np.ndarray:
+        return np.concatenate([[self.pos], self.first])
+
+    def _upload_bounds(self) -> None:
+        self._bounds.copy_(upload(self._host_bounds(), self.device))
+        self._newest.copy_(upload(self.ring.pushed - 1, self.device))
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         return {

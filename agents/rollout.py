@@ -95,11 +95,8 @@ class FrameRollout:
     @property
     def nbytes(self) -> int:
         """Bytes held, frames and everything else."""
-        return sum(tensor.nbytes for tensor in self.tensors())
-
-    def tensors(self) -> list[torch.Tensor]:
-        """All that lies on the device; none of them is ever replaced by another."""
-        return [held for held in vars(self).values() if isinstance(held, torch.Tensor)]
+        held = (value for value in vars(self).values() if isinstance(value, torch.Tensor))
+        return sum(tensor.nbytes for tensor in held)
 
     def reset(self) -> None:
         """Forgets all steps; the next one added brings its whole stack along."""
@@ -168,15 +165,11 @@ class FrameRollout:
                 observations after the last step.
             dones: bool (environments,), whether the last step ended an episode.
         """
-        next_values = last_values.flatten()
-        carry_on = 1.0 - upload(dones, self.device).float()
-        advantage = torch.zeros_like(next_values)
-        for step in reversed(range(self.buffer_size)):
-            delta = self.rewards[step] + self.gamma * next_values * carry_on - self.values[step]
-            advantage = delta + self.gamma * self.gae_lambda * carry_on * advantage
-            self.advantages[step] = advantage
-            next_values = self.values[step]
-            carry_on = 1.0 - self.episode_starts[step]
+        ends = torch.cat([self.episode_starts[1:], upload(dones, self.device).float()[None]])
+        next_values = torch.cat([self.values[1:], last_values.flatten()[None]])
+        discounts = self.gamma * (1.0 - ends)
+        deltas = self.rewards + discounts * next_values - self.values
+        self.advantages.copy_(reverse_discounted_sums(deltas, self.gae_lambda * discounts))
         torch.add(self.advantages, self.values, out=self.returns)
 
     def observations(self, indices: torch.Tensor) -> torch.Tensor:
@@ -190,6 +183,28 @@ class FrameRollout:
         columns = (self.actions, self.values, self.log_probs, self.advantages, self.returns)
         taken = (column.flatten()[indices] for column in columns)
         return RolloutBatch(self.observations(indices), *taken)
+
+
+def reverse_discounted_sums(deltas: torch.Tensor, discounts: torch.Tensor) -> torch.Tensor:
+    """Sums ``s[t] = deltas[t] + discounts[t] * s[t + 1]``, where the last is its delta.
+
+    Doubles the length of the sums in each pass (Hillis & Steele 1986, "Data parallel algorithms"),
+    so that a GPU gets a few dozen kernels rather than some for every step.
+
+    Args:
+        deltas: float32 (steps, environments).
+        discounts: float32 (steps, environments); the last row is not used.
+
+    Returns:
+        float32 (steps, environments).
+    """
+    sums, products = deltas.clone(), discounts.clone()
+    length = 1
+    while length < len(deltas):
+        sums[:-length] += products[:-length] * sums[length:]
+        products[:-length] *= products[length:].clone()
+        length *= 2
+    return sums
 
 
 def _on_host(tensor: torch.Tensor) -> torch.Tensor:

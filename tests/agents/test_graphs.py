@@ -18,6 +18,9 @@ from agents.graphs import (
 )
 
 
+CPU = torch.device("cpu")
+
+
 class Counter:
     """Adds up what it is given, times a factor that lies in a tensor."""
 
@@ -34,7 +37,7 @@ class Counter:
 
 
 def graphed(counter: Counter, recorder: TapeRecorder | None) -> Graphed[torch.Tensor]:
-    return Graphed(counter.add, "sum", recorder, reads=counter.reads)
+    return Graphed(counter.add, "sum", CPU, recorder, reads=counter.reads)
 
 
 def test_every_call_counts_once_before_and_after_the_capture() -> None:
@@ -88,7 +91,7 @@ def test_what_waits_for_the_device_runs_uncaptured_and_one_line_says_so(
     def wait(given: torch.Tensor) -> torch.Tensor:
         return given * given.sum().item()
 
-    run = Graphed(wait, "update", TapeRecorder())
+    run = Graphed(wait, "update", CPU, TapeRecorder())
     with caplog.at_level(logging.WARNING):
         assert [run(torch.tensor([2.0])).item() for _ in range(6)] == [4.0] * 6
     assert caplog.messages == [
@@ -103,7 +106,7 @@ def test_what_the_function_itself_raises_is_raised() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Graphed(broken, "update", TapeRecorder())(torch.ones(1))
+        Graphed(broken, "update", CPU, TapeRecorder())(torch.ones(1))
 
 
 def test_random_numbers_go_on_from_replay_to_replay() -> None:
@@ -113,7 +116,7 @@ def test_random_numbers_go_on_from_replay_to_replay() -> None:
         def draw() -> torch.Tensor:
             return torch.empty(1).exponential_(generator=generator)
 
-        drawing = Graphed(draw, "draw", recorder, generators=[generator])
+        drawing = Graphed(draw, "draw", CPU, recorder, generators=[generator])
         return [drawing().item() for _ in range(8)]
 
     assert draws(TapeRecorder()) == draws(None)
@@ -164,7 +167,7 @@ def test_a_graph_of_the_gpu_counts_every_call_once_and_goes_on_drawing() -> None
             return total.clone()
 
         recorder = make_recorder(device) if captured else None
-        run = Graphed(add, "sum", recorder, generators=[generator])
+        run = Graphed(add, "sum", device, recorder, generators=[generator])
         return [run(torch.full((), float(i), device=device)).item() for i in range(8)]
 
     assert sums(captured=True) == sums(captured=False)

@@ -16,6 +16,7 @@ from tape import TapeRecorder
 from worlds import Columns, WorldVecEnv
 
 from agents.checkpoint import OPTIMIZER, save_checkpoint
+from agents.graphs import WARM_UP_CALLS
 from agents.policies import PixelActorCriticPolicy, Precision
 from agents.ppo import PPO
 from agents.ppo_update import Learner, Objective
@@ -78,8 +79,7 @@ def test_captured_updates_learn_the_same_to_the_bit_while_everything_is_annealed
     told = {name: v for name, v in plain.logger.name_to_value.items() if "time/" not in name}
     assert told.items() <= captured.logger.name_to_value.items()
     (tape,) = tapes
-    # The first step makes the optimiser's state, which begins the warm-up anew.
-    assert (tape.warm_ups, tape.captures) == (1 + 3, 1)
+    assert (tape.warm_ups, tape.captures) == (WARM_UP_CALLS, 1)
     assert tape.warm_ups + tape.replays == 4 * MINIBATCHES
 
 

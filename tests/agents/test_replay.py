@@ -104,7 +104,7 @@ def test_whatever_happens_every_transition_left_is_what_was_seen(data: st.DataOb
         else:
             replay.add(*stream.step(events))
         replay.check_valid()
-        newest = replay.observations(torch.as_tensor(replay.newest_numbers))
+        newest = replay.newest_observations()
         assert np.array_equal(newest.numpy(), stream.observations())
     for n_steps in (1, 3):
         check_against(replay, stream, n_steps)
