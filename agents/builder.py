@@ -106,6 +106,7 @@ def load_agent(
         device=configuration.resolve_device(device),
         num_envs=1,
         compile="off",
+        cuda_graphs="off",
         overlap="off",
         ppo=configuration.replace(config.ppo, n_steps=2, batch_size=2),
     )
@@ -227,7 +228,7 @@ def _build_ppo(config: TrainConfig, common: dict[str, Any]) -> PPO:
         target_kl=options.target_kl,
         compile_update=config.compile == "on",
         overlap=config.overlap == "on",
-        cuda_graphs=config.compile != "off",
+        cuda_graphs=config.cuda_graphs == "on",
     )
 
 
@@ -249,8 +250,9 @@ def _build_dqn(config: TrainConfig, common: dict[str, Any]) -> DQN:
         exploration_initial_eps=options.exploration_initial_eps,
         exploration_final_eps=options.exploration_final_eps,
         max_grad_norm=options.max_grad_norm,
+        replay_device=config.replay_device,
         overlap=config.overlap == "on",
-        cuda_graphs=config.compile != "off",
+        cuda_graphs=config.cuda_graphs == "on",
     )
 
 

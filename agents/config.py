@@ -12,7 +12,7 @@ from agents.transfer_options import check_transfer
 from envs.cores import usable_cores
 from envs.errors import UserError
 from envs.protocol import PROTOCOLS
-from rlcnn.devices import resolve_device, resolve_precision
+from rlcnn.devices import PRECISIONS, resolve_device, resolve_precision
 from rlcnn.encoders import why_unknown
 from rlcnn.files import read_json
 from rlcnn.options import EncoderName, check_choice, check_range, dataclass_of, option_name
@@ -155,11 +155,16 @@ class TrainConfig:
     """Frames in an observation."""
     device: str = "auto"
     """auto (the GPU where there is one), cpu, cuda, cuda:1 ..."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the encoder; auto takes bf16 where the device is fast at it."""
-    compile: Literal["auto", "on", "graph", "off"] = "auto"
-    """Whether PPO's update is compiled; auto does not: nothing was gained by it. On a GPU, on and
-    graph capture acting and updates as CUDA graphs; graph compiles nothing."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Arithmetic of the encoder; auto takes bf16 where the device is fast at it. tf32 is float32
+    whose products a GPU rounds to 10 bits of mantissa."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether torch compiles PPO's update; auto does not: nothing was gained by it."""
+    cuda_graphs: Literal["auto", "on", "off"] = "auto"
+    """Whether a GPU captures acting and updates as CUDA graphs and replays them; auto does."""
+    replay_device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where DQN stores its replay; auto takes the training device if it fits there, else the
+    host."""
     overlap: Literal["auto", "on", "off"] = "auto"
     """Whether the agent plays on while it learns from what came before, by a policy one update
     older (but for what follows a checkpoint or a film); auto does not."""
@@ -198,6 +203,9 @@ class TrainConfig:
             UserError: An option is unknown or of the wrong type.
         """
         values = dict(values)
+        if values.get("compile") == "graph":
+            # A run of version 0.1, whose one option stood for both.
+            values.update(compile="off", cuda_graphs="on")
         for name, section in (("ppo", PPOConfig), ("dqn", DQNConfig)):
             values[name] = dataclass_of(section, values.get(name, {}), f"{name}.")
         return dataclass_of(cls, values, "")
@@ -214,9 +222,10 @@ class TrainConfig:
             raise UserError(f'--encoder "{self.encoder}" is unknown: {reason}')
         check_choice("protocol", self.protocol, sorted(PROTOCOLS))
         check_choice("obs", self.obs, ("grey", "rgb"))
-        check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
-        check_choice("compile", self.compile, ("auto", "on", "graph", "off"))
-        check_choice("overlap", self.overlap, ("auto", "on", "off"))
+        check_choice("precision", self.precision, ("auto", *PRECISIONS))
+        for name in ("compile", "cuda_graphs", "overlap"):
+            check_choice(name, getattr(self, name), ("auto", "on", "off"))
+        check_choice("replay_device", self.replay_device, ("auto", "cpu", "cuda"))
         check_choice("track", self.track, ("disabled", "offline", "online"))
         check_choice("mode", self.mode, ("train", "finetune", "frozen"))
         check_choice("feature_dtype", self.feature_dtype, get_args(FeatureType))
@@ -240,25 +249,17 @@ class TrainConfig:
         precision = resolve_precision(device) if self.precision == "auto" else self.precision
         features = self.feature_dtype
         if features == "auto" and self.mode == "frozen":
-            features = precision
+            features = "bf16" if precision == "bf16" else "fp32"
         return replace(
             self,
             device=device,
             precision=precision,
             feature_dtype=features,
-            compile=self._resolve_compile(device),
+            compile="on" if self.compile == "on" and self.algo == "ppo" else "off",
+            cuda_graphs="off" if self.cuda_graphs == "off" or device == "cpu" else "on",
             overlap="off" if self.overlap == "auto" else self.overlap,
             num_threads=self.num_threads or usable_cores(),
         )
-
-    def _resolve_compile(self, device: str) -> Literal["on", "graph", "off"]:
-        if self.compile == "auto":
-            # On a CPU it gains nothing; what a GPU gains has not been measured.
-            return "off"
-        # Of DQN nothing is compiled, and a CPU has no graphs.
-        if self.compile == "on" and self.algo == "ppo":
-            return "on"
-        return "off" if device == "cpu" or self.compile == "off" else "graph"
 
 
 # Sources: "zoo" is rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari"; "sb3" the

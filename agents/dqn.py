@@ -35,6 +35,7 @@ from agents.support import check_images_and_discrete_actions
 from agents.transfer import frozen_digest, without_weights
 from envs.errors import UserError
 from envs.stacking import frame_stacking
+from rlcnn.devices import prepare_device
 
 
 class DQN(DQNLoop):
@@ -165,6 +166,7 @@ class DQN(DQNLoop):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         )
         self.policy = policy.to(self.device)  # type: ignore[assignment]
+        prepare_device(self.device, self.policy.precision)
         self.policy_kwargs = without_weights(self.policy_kwargs)
         self._create_aliases()
         self._actor = InferenceCopy(self.policy.q_net, apart=self.overlap)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -38,12 +38,12 @@ class Recorder(Protocol):
             A replay of the function, and the tensors that each replay writes its results to.
 
         Raises:
-            CaptureInvalidated: the device is in no state to go on.
+            CaptureInvalidatedError: the device is in no state to go on.
             Exception: whatever the function raised; the device is fine.
         """
 
 
-class CaptureInvalidated(RuntimeError):
+class CaptureInvalidatedError(RuntimeError):
     """CUDA refused an operation during a capture, and with it the whole capture."""
 
 
@@ -91,7 +91,7 @@ class CudaRecorder:
                     except Exception as error:
                         failure = error
             except Exception as error:
-                raise CaptureInvalidated(_first_line(failure or error)) from (failure or error)
+                raise CaptureInvalidatedError(_first_line(failure or error)) from (failure or error)
         if failure is not None:
             raise failure
         return graph.replay, result
@@ -182,7 +182,7 @@ class Graphed(Generic[R]):
                 return self._recorder.warm_up(self._run)
             try:
                 self._replay, self._outputs = self._recorder.capture(self._run, self._generators)
-            except CaptureInvalidated as error:
+            except CaptureInvalidatedError as error:
                 raise UserError(
                     f"CUDA refused to capture the {self._name} as a graph: {error}. Run again with"
                     " --cuda-graphs off"

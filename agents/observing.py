@@ -30,9 +30,11 @@ def feature_dtype(name: FeatureType, precision: str) -> torch.dtype:
     Args:
         name: of it; "auto" is the one that the encoder computes in, so that nearly nothing is
             lost.
-        precision: what that is, "fp32" or "bf16".
+        precision: what that is, "fp32", "tf32" or "bf16".
     """
-    return _DTYPES[precision if name == "auto" else name]
+    if name == "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    return _DTYPES[name]
 
 
 class Pixels:

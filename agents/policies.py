@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from gymnasium import spaces
@@ -23,11 +23,10 @@ from agents.observing import FeatureType, FrozenFeatures, Pixels, Stored, featur
 from agents.transfer import hold_encoder, rebuild_optimizer, without_weights
 from envs.errors import UserError
 from envs.stacking import FrameStacking
+from rlcnn.devices import PRECISIONS, Precision
 from rlcnn.encoders.base import check_choice
 from rlcnn.encoders.sb3 import EncoderExtractor
 from rlcnn.encoders.stored import features_of_stored
-
-Precision = Literal["fp32", "bf16"]
 
 
 def encode(
@@ -112,11 +111,6 @@ def drawing_from(seed: int) -> Iterator[None]:
         torch.set_rng_state(before)
 
 
-def _check_precision(precision: str) -> None:
-    if precision not in ("fp32", "bf16"):
-        raise UserError(f'precision must be "fp32" or "bf16", not {precision!r}')
-
-
 def _use_channels_last(extractor: BaseFeaturesExtractor) -> None:
     """Convolutions of uint8 images run fastest in this layout, on CPU and on GPU."""
     extractor.to(memory_format=torch.channels_last)
@@ -135,7 +129,8 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
             ``features_extractor_kwargs``.
         net_arch: hidden layers of the heads; none by default, as for NatureCNN in
             stable-baselines3.
-        precision: ``"bf16"`` runs the encoder in bfloat16.
+        precision: ``"bf16"`` runs the encoder in bfloat16; ``"tf32"`` lets a GPU round the inputs
+            of float32 convolutions and matrix products to TF32.
         encoder_lr_factor: the encoder's learning rate as a factor of the heads': 0.1 fine-tunes.
         unfreeze_at_step: environment steps up to which the encoder's pretrained half stays as it
             is: the first update made at this step or later is the first that changes it.
@@ -157,7 +152,7 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         feature_dtype: FeatureType = "auto",
         **kwargs: Any,
     ) -> None:
-        _check_precision(precision)
+        check_choice("precision", precision, PRECISIONS)
         check_choice("feature_dtype", feature_dtype, get_args(FeatureType))
         if kwargs.get("use_sde"):
             raise UserError("use_sde is not supported: it explores continuous actions")
@@ -292,7 +287,8 @@ class PixelDQNPolicy(DQNPolicy):
         features_extractor_class: :class:`EncoderExtractor`, whose ``encoder`` and options go into
             ``features_extractor_kwargs``.
         net_arch: hidden layers of the head; none by default.
-        precision: ``"bf16"`` runs the encoders in bfloat16.
+        precision: ``"bf16"`` runs the encoders in bfloat16; ``"tf32"`` lets a GPU round the inputs
+            of float32 convolutions and matrix products to TF32.
         encoder_lr_factor: the encoder's learning rate as a factor of the head's: 0.1 fine-tunes.
         unfreeze_at_step: environment steps up to which the encoder's pretrained half stays as it
             is: the first update made at this step or later is the first that changes it.
@@ -317,7 +313,7 @@ class PixelDQNPolicy(DQNPolicy):
         feature_dtype: FeatureType = "auto",
         **kwargs: Any,
     ) -> None:
-        _check_precision(precision)
+        check_choice("precision", precision, PRECISIONS)
         check_choice("feature_dtype", feature_dtype, get_args(FeatureType))
         if kwargs.get("optimizer_kwargs") is None and "optimizer_class" not in kwargs:
             kwargs["optimizer_kwargs"] = {"fused": True}

@@ -21,6 +21,7 @@ from agents.rollout import FrameRollout
 from agents.support import check_images_and_discrete_actions
 from agents.transfer import without_weights
 from envs.errors import UserError
+from rlcnn.devices import prepare_device
 
 
 class PPO(PPOLoop):
@@ -147,6 +148,7 @@ class PPO(PPOLoop):
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}
         super()._setup_model()
+        prepare_device(self.device, self.policy.precision)
         self.policy_kwargs = without_weights(self.policy_kwargs)
         self._actor = InferenceCopy(self.policy, apart=self.overlap)
         self._set_up_storage()
@@ -154,7 +156,7 @@ class PPO(PPOLoop):
         if self.overlap:
             threads = torch.get_num_threads()
             # What float32 learns must not depend on when the rollout beside it was over.
-            awaited = None if self.policy.precision == "fp32" else threads
+            awaited = threads if self.policy.precision == "bf16" else None
             self._background = Background(self.device, max(1, threads - 1), awaited)
 
     def _excluded_save_params(self) -> list[str]:

@@ -29,6 +29,7 @@ from agents.callbacks import (
 )
 from agents.checkpoint import Agent, load_checkpoint, save_checkpoint
 from agents.config import TrainConfig, read_config
+from agents.device_notes import describe_device_use, notes_on_device
 from agents.dqn import DQN
 from agents.evaluation import Evaluation, evaluate_agent, film_agent
 from agents.heap import keep_freed_memory
@@ -48,6 +49,8 @@ RESUMABLE = frozenset(
         "num_threads",
         "device",
         "compile",
+        "cuda_graphs",
+        "replay_device",
         "overlap",
         "track",
         "project",
@@ -89,7 +92,7 @@ def train(
         TrainingStopped: it was asked to stop, by Ctrl-C for example; a checkpoint was cut.
     """
     config.validate()
-    config = config.resolve()
+    asked, config = config, config.resolve()
     console = console or make_console()
     run_dir = run_dir or default_run_dir(config)
     with use_threads(config.num_threads), closing(make_train_env(config)) as venv:
@@ -104,7 +107,7 @@ def train(
             if report := load_report(model):
                 write_json_atomic(run.path / "weights.json", report.to_json())
                 _tell(console, str(report))
-            for line in notes_on_transfer(config):
+            for line in (*notes_on_transfer(config), *notes_on_device(asked, config, model)):
                 _tell(console, line)
             _run(Training(run, config, model, console), purge_step=None)
     return run_dir
@@ -142,7 +145,7 @@ def resume(
         before = read_config(run)
         config = change_config(before, changes or {})
         config.validate()
-        config = config.resolve()
+        asked, config = config, config.resolve()
         summary = run.summary()
         if summary is not None and summary.get("steps", 0) >= config.total_steps:
             raise UserError(
@@ -173,6 +176,8 @@ def resume(
         run.begin_attempt(made_by(command))
         if config != before:
             run.update_config({"config": config.to_json()})
+        for line in notes_on_device(asked, config, model):
+            _tell(console, line)
         _run(training, purge_step=step + 1 if checkpoint else 0)
     return run_dir
 
@@ -388,6 +393,7 @@ EVALUATION, VIDEO = "eval/mean_return", "video/game"
 
 def _run(training: Training, purge_step: int | None) -> None:
     run, config, console = training.run, training.config, training.console
+    _tell(console, describe_device_use(config))
     console.print(describe_storage(training.model))
     keep_freed_memory()
     with closing(

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from envs.errors import UserError, nearest
+
+Precision = Literal["fp32", "tf32", "bf16"]
+PRECISIONS = get_args(Precision)
+"""What an encoder computes in. Heads, losses and parameters are float32 throughout."""
 
 
 def resolve_device(device: str) -> str:
@@ -20,6 +24,11 @@ def resolve_device(device: str) -> str:
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "mps":
+        raise UserError(
+            'device "mps" is not supported: Apple GPUs lack kernels that training needs; use'
+            " --device cpu"
+        )
     try:
         wanted = torch.device(device)
     except RuntimeError:
@@ -61,6 +70,35 @@ def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
         return set()
     flags = next((line for line in lines if line.startswith("flags")), "")
     return set(flags.partition(":")[2].split())
+
+
+def describe_device(device: str) -> str:
+    """Such as ``cpu`` or ``cuda (NVIDIA H100 80GB HBM3)``."""
+    if torch.device(device).type != "cuda":
+        return device
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def prepare_device(device: torch.device | str, precision: Precision) -> None:
+    """Sets how torch computes on a GPU, for the whole process. On a CPU it changes nothing.
+
+    Float32 is float32 unless ``precision`` is "tf32": by default torch lets convolutions round
+    their inputs to TF32, whose mantissa has 10 bits. cuDNN times its kernels for each shape and
+    keeps the fastest, except where torch is asked for deterministic ones: another run may find
+    another kernel the fastest.
+
+    Args:
+        device: what is computed on.
+        precision: what the encoder computes in.
+    """
+    if torch.device(device).type != "cuda":
+        return
+    allow_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if allow_tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = allow_tf32
+    torch.backends.cudnn.benchmark = not (
+        torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic
+    )
 
 
 @contextmanager

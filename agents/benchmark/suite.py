@@ -251,7 +251,7 @@ def _our_variant(config: TrainConfig) -> str:
     how: list[str] = [config.precision]
     if config.compile == "on":
         how.append("compiled")
-    if config.compile != "off" and config.device != "cpu":
+    if config.cuda_graphs == "on":
         how.append("graph")
     if config.overlap == "on":
         how.append("overlap")

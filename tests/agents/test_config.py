@@ -252,12 +252,20 @@ def test_nothing_is_auto_after_resolving() -> None:
     assert config.device == ("cuda" if torch.cuda.is_available() else "cpu")
     assert config.precision in ("fp32", "bf16")
     assert config.compile in ("on", "off")
+    assert config.cuda_graphs in ("on", "off")
     assert config.num_threads == usable_cores()
     assert config.resolve() == config
 
 
 def test_what_was_chosen_is_kept() -> None:
-    chosen = TrainConfig(device="cpu", precision="fp32", compile="on", overlap="on", num_threads=3)
+    chosen = TrainConfig(
+        device="cpu",
+        precision="fp32",
+        compile="on",
+        cuda_graphs="off",
+        overlap="on",
+        num_threads=3,
+    )
     assert chosen.resolve() == chosen
 
 
@@ -267,19 +275,38 @@ def test_nothing_is_compiled_unless_asked_for(algo: Algorithm) -> None:
     assert TrainConfig(device="cpu", compile="on").resolve().compile == "on"
 
 
-def test_a_gpu_captures_graphs_where_asked_and_a_cpu_has_none(
+@pytest.mark.parametrize("compile", ["on", "off"])
+@pytest.mark.parametrize(
+    ("device", "cuda_graphs", "expected"),
+    [
+        ("cuda", "auto", "on"),
+        ("cuda", "on", "on"),
+        ("cuda", "off", "off"),
+        ("cuda:1", "auto", "on"),
+        ("cpu", "auto", "off"),
+        ("cpu", "on", "off"),
+    ],
+)
+def test_graphs_are_captured_on_a_gpu_unless_refused_whatever_is_compiled(
+    device: str,
+    cuda_graphs: Any,
+    expected: str,
+    compile: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(configuration, "resolve_device", lambda device: device)
-    on_gpu = TrainConfig(device="cuda", precision="fp32")
-    assert on_gpu.resolve().compile == "off"
-    for chosen in ("on", "graph", "off"):
-        assert replace(on_gpu, compile=chosen).resolve().compile == chosen
-    assert replace(on_gpu, compile="graph", device="cpu").resolve().compile == "off"
+    config = TrainConfig(
+        device=device, precision="fp32", cuda_graphs=cuda_graphs, compile=compile
+    ).resolve()
+    assert (config.cuda_graphs, config.compile) == (expected, compile)
 
 
-def test_it_is_told_that_nothing_of_dqn_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuration, "resolve_device", lambda device: device)
+def test_nothing_of_dqn_is_compiled() -> None:
     dqn = TrainConfig(algo="dqn", device="cpu", precision="fp32", compile="on")
     assert dqn.resolve().compile == "off"
-    assert replace(dqn, device="cuda").resolve().compile == "graph"
+
+
+def test_a_configuration_of_version_0_1_asks_for_graphs_by_compile() -> None:
+    config = TrainConfig.from_json({"compile": "graph"})
+    assert (config.compile, config.cuda_graphs) == ("off", "on")
+    config.validate()

@@ -17,7 +17,6 @@ from agents.graphs import (
     tensors_of,
 )
 
-
 CPU = torch.device("cpu")
 
 

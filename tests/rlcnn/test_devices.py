@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs.errors import UserError
-from rlcnn.devices import cpu_features, resolve_device, resolve_precision
+from rlcnn.devices import cpu_features, prepare_device, resolve_device, resolve_precision
 
 
 def refused(said: str) -> Any:
@@ -21,6 +21,34 @@ def refused(said: str) -> Any:
 def test_an_unknown_device_is_refused(device: str) -> None:
     with refused(f'unknown device "{device}": expected auto, cpu, cuda or cuda:N'):
         resolve_device(device)
+
+
+def test_apple_gpus_are_refused() -> None:
+    with refused('device "mps" is not supported: .* use --device cpu'):
+        resolve_device("mps")
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_only_tf32_lets_a_gpu_round_float32(
+    precision: Any, tf32: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    before = torch.get_float32_matmul_precision()
+    try:
+        prepare_device("cpu", precision)
+        assert torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cudnn.benchmark
+        prepare_device("cuda", precision)
+        assert torch.backends.cudnn.allow_tf32 == tf32
+        assert (torch.get_float32_matmul_precision() == "high") == tf32
+        assert torch.backends.cudnn.benchmark
+        torch.backends.cudnn.deterministic = True
+        prepare_device("cuda", precision)
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
