@@ -17,8 +17,8 @@ from agents.graphs import Graphed, Recorder, make_recorder, parameters_and_buffe
 from agents.observing import Pixels, StackFollower, Stored
 from agents.policies import PixelActorCriticPolicy, PixelQNetwork
 from agents.stacking import push_frames
-from agents.staging import Readback, pinned
 from rlcnn.encoders.blocks import hold_kernels
+from rlcnn.transfers import Readback, pinned
 
 Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
 

@@ -7,7 +7,7 @@ import torch
 
 from agents.observing import Stored
 from agents.stacking import stack_frames
-from agents.staging import upload
+from rlcnn.transfers import upload
 
 
 class FrameRing:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from agents.stacking import push_frames
-from agents.staging import upload
 from envs.stacking import FrameStacking
 from rlcnn.encoders import Encoder
 from rlcnn.encoders.stored import encode_for_storage, storage_layout
+from rlcnn.transfers import upload
 
 FrameShape = tuple[int, int, int]
 FeatureType = Literal["auto", "fp32", "bf16", "fp16"]

@@ -20,7 +20,7 @@ from agents.policies import PixelQNetwork
 from agents.q_learning import QBatch, bootstrap, q_update
 from agents.replay import FrameReplay
 from agents.sampling import NStepReturns
-from agents.staging import pinned
+from rlcnn.transfers import pinned
 
 
 class QSteps:

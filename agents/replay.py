@@ -23,10 +23,10 @@ from agents.frames import FrameRing
 from agents.graphs import Graphed, Recorder
 from agents.observing import Pixels, Stored
 from agents.sampling import NStepReturns, UniformSampler
-from agents.staging import PackedUpload, upload
 from agents.support import check_stacking
 from envs.errors import UserError
 from envs.stacking import FrameStacking
+from rlcnn.transfers import PackedUpload, upload
 
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 

@@ -10,9 +10,9 @@ from gymnasium import spaces
 
 from agents.observing import Pixels, Stored
 from agents.stacking import stack_frames
-from agents.staging import upload
 from agents.support import check_stacking
 from envs.stacking import FrameStacking
+from rlcnn.transfers import upload
 
 
 class RolloutBatch(NamedTuple):

@@ -157,7 +157,7 @@ def test_convolutions_lie_in_channels_last() -> None:
 
 @pytest.mark.parametrize("kind", [PixelActorCriticPolicy, PixelDQNPolicy])
 def test_an_unknown_precision_is_refused(kind: Any) -> None:
-    with pytest.raises(UserError, match="precision must be one of .*, not 'fp16'"):
+    with pytest.raises(UserError, match=r"precision must be one of .*, not 'fp16'"):
         make_policy(kind, precision="fp16")
 
 
