@@ -24,11 +24,33 @@ _keep_to_own_cores()
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
 
-# How long an example takes says more of the machine than of the code.
-settings.register_profile("rlcnn", deadline=None)
-settings.load_profile("rlcnn")
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Accepts the settings in pyproject.toml where the plugins that read them are not installed."""
+    if not pluginmanager.hasplugin("xdist"):
+        group = parser.getgroup("without pytest-xdist")
+        # The public addoption refuses lower-case letters, which plugins may not use.
+        group._addoption("-n", help="ignored: all tests run in this process")
+        group.addoption("--maxprocesses", help="ignored")
+        group.addoption("--dist", help="ignored")
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "ignored: no test is stopped")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Knows the marker of pytest-timeout where that is not installed."""
+    if not config.pluginmanager.hasplugin("timeout"):
+        config.addinivalue_line("markers", "timeout(seconds): ignored")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips tests marked ``gpu`` where torch finds no CUDA device."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture

@@ -224,7 +224,7 @@ def test_only_a_gpu_is_played_for_in_stages() -> None:
     assert player.ready
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("graphs", [False, True])
 def test_on_a_gpu_a_step_waits_for_its_actions_only(graphs: bool) -> None:
     stacking, device = FrameStacking(4, 1), torch.device("cuda")

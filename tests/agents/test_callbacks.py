@@ -8,8 +8,7 @@ import signal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, st
 from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
@@ -103,7 +102,6 @@ def test_what_was_not_done_to_its_end_is_owed(ppo: PPO) -> None:
     assert called == [48, 80, 128, 160]
 
 
-@settings(deadline=None)
 @given(
     every=st.integers(1, 50),
     rollout=st.integers(1, 30),

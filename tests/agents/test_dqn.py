@@ -483,7 +483,7 @@ def test_memory_is_taken_only_when_learning_starts() -> None:
     model.predict(np.zeros((1, 1, 36, 36), np.uint8))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("replay_device", ["auto", "cpu"])
 def test_tiny_worlds_are_solved_on_the_gpu(replay_device: str) -> None:
     model = make_dqn(device="cuda", replay_device=replay_device).learn(1600)

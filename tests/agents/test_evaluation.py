@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, st
 from worlds import Outcome, WorldVecEnv
 
 from agents import evaluation
@@ -154,7 +153,6 @@ def test_short_games_do_not_count_more_than_long_ones(n_envs: int, each: int) ->
     assert np.mean(returns) == pytest.approx(5, abs=0.5)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 500))
 def test_every_environment_plays_the_same_number_of_games(episodes: int) -> None:
     environments = game_environments(episodes)

@@ -153,7 +153,7 @@ def test_only_steps_that_count_on_the_device_can_be_captured() -> None:
     assert not can_capture_steps(torch.optim.SGD(weight, lr=0.1))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_a_graph_of_the_gpu_counts_every_call_once_and_goes_on_drawing() -> None:
     device = torch.device("cuda")
 

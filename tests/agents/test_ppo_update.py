@@ -26,7 +26,6 @@ from envs.stacking import FrameStacking
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 16}}}
 ROLLOUT, MINIBATCHES = 8 * 8, 2 * 2
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def make_ppo(**options: Any) -> PPO:
@@ -185,7 +184,7 @@ def learn(learner: Learner, rollout: FrameRollout) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in learner.policy.parameters()])
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_on_a_gpu_captured_updates_learn_the_same(
     precision: Precision, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -204,7 +203,7 @@ def test_on_a_gpu_captured_updates_learn_the_same(
     torch.testing.assert_close(captured, plain, rtol=1e-3, atol=atol)
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_on_a_gpu_an_update_waits_for_nothing() -> None:
     learner, rollout = random_learner(False, "bf16")
     learner.set_coefficients(0.1, None, 0.01)
@@ -217,7 +216,7 @@ def test_on_a_gpu_an_update_waits_for_nothing() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("overlap", [False, True])
 def test_on_a_gpu_a_tiny_world_is_solved(overlap: bool, caplog: pytest.LogCaptureFixture) -> None:
     options: dict[str, Any] = {"n_steps": 32, "batch_size": 64, "n_epochs": 4, "gamma": 0.5}

@@ -17,7 +17,6 @@ from agents.policies import Precision
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LENET = {"encoder": "lenet", "encoder_options": {"features_dim": 16}}
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def make_dqn(precision: Precision = "fp32", frozen: bool = False, **options: Any) -> DQN:
@@ -113,7 +112,7 @@ def test_what_cannot_or_shall_not_be_captured_is_not(
     assert not tapes
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_on_a_gpu_captured_it_learns_the_same(
     precision: Precision, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -132,7 +131,7 @@ def test_on_a_gpu_captured_it_learns_the_same(
     torch.testing.assert_close(parameters(captured), parameters(plain), rtol=1e-3, atol=atol)
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_on_a_gpu_neither_storing_nor_learning_waits() -> None:
     model = make_dqn("bf16", device="cuda").learn(200)
     replay, steps = model.replay_buffer, model._steps

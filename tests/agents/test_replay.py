@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from streams import EVENTS, Event, Seen, Step, Stream
 
@@ -81,7 +80,7 @@ def check_against(replay: FrameReplay, stream: Stream, n_steps: int) -> None:
     assert np.array_equal(batch.next_observations.numpy()[bootstrapped], last[bootstrapped])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_whatever_happens_every_transition_left_is_what_was_seen(data: st.DataObject) -> None:
     stacking = FrameStacking(
@@ -310,7 +309,7 @@ def test_the_order_of_calls_is_checked() -> None:
         replay.add(*step)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_sampling_on_the_gpu_never_waits_for_it_and_equals_the_host() -> None:
     stream, on_host = filled(50, 40)
     on_gpu = FrameReplay(

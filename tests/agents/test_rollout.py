@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecFrameStack
 from streams import EVENTS, Event, Stream
@@ -56,7 +55,7 @@ def test_observations_are_the_emulators_own_through_all_ends(obs: Literal["grey"
     witness.close()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_observations_are_the_environments_own(data: st.DataObject) -> None:
     padding: list[Literal["zeros", "repeat"]] = ["zeros", "repeat"]

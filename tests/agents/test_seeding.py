@@ -6,8 +6,7 @@ from itertools import combinations, product
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, st
 
 from agents.config import MAX_SEED
 from agents.seeding import Purpose, derive_seed
@@ -17,7 +16,6 @@ SEEDS = st.integers(0, MAX_SEED)
 STEPS = st.integers(0, 10**12)
 
 
-@settings(deadline=None)
 @given(seed=SEEDS, step=STEPS, purpose=st.sampled_from(PURPOSES))
 def test_a_derived_seed_is_one_that_environments_take_and_always_the_same(
     seed: int, step: int, purpose: Purpose
@@ -27,7 +25,6 @@ def test_a_derived_seed_is_one_that_environments_take_and_always_the_same(
     assert derive_seed(seed, purpose, step) == derived
 
 
-@settings(deadline=None)
 @given(one=st.tuples(SEEDS, STEPS), other=st.tuples(SEEDS, STEPS))
 def test_no_purpose_ever_takes_anothers_seed(one: tuple[int, int], other: tuple[int, int]) -> None:
     for first, second in combinations(PURPOSES, 2):

@@ -19,8 +19,7 @@ from typing import IO
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from property_tests import given, settings, st
 
 from envs.errors import UserError
 from rlcnn import runs
@@ -276,7 +275,7 @@ def test_metrics_come_back_as_written_and_stay_json(run: RunDirectory) -> None:
         json.loads(line, parse_constant=pytest.fail)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(steps=st.lists(st.integers(0, 50)), cut=st.integers(0, 50), half=st.binary(max_size=20))
 def test_a_resume_keeps_exactly_the_rows_up_to_its_step(
     steps: list[int], cut: int, half: bytes

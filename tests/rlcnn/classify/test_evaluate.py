@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from property_tests import given, st
 
 from rlcnn.classify.evaluate import (
     Evaluation,

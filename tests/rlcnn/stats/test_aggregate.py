@@ -7,9 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
+from property_tests import array_shapes, arrays, given, st
 
 from envs.errors import UserError
 from rlcnn.stats import (

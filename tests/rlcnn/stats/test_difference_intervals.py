@@ -7,9 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
+from property_tests import arrays, given, st
 from scipy import stats
 
 from envs.errors import UserError

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from property_tests import given, st
 
 from envs.errors import UserError
 from rlcnn.stats import judge, learned_arms
