@@ -29,18 +29,20 @@ from rlcnn.encoders.sb3 import EncoderExtractor
 SETTINGS: dict[str, Any] = {
     "n_steps": 16,
     "batch_size": 32,
-    "n_epochs": 2,
-    "learning_rate": 1e-3,
+    "n_epochs": 1,
+    "learning_rate": 0.02,
     "clip_range": 0.1,
     "ent_coef": 0.01,
     "seed": 3,
     "device": "cpu",
 }
+# Adam's first steps are as long as the learning rate, whatever the gradient: there one rounding may
+# turn a step around.
+SGD = {"optimizer_class": torch.optim.SGD}
 
 
 def sb3_twin(ours: PPO, venv: Any) -> SB3PPO:
     """stable-baselines3's PPO with the same settings, parameters and rollout as ours."""
-    settings = {**SETTINGS, "clip_range_vf": ours.clip_range_vf, "n_epochs": ours.n_epochs}
     theirs = SB3PPO(
         "CnnPolicy",
         venv,
@@ -48,8 +50,10 @@ def sb3_twin(ours: PPO, venv: Any) -> SB3PPO:
             "features_extractor_class": EncoderExtractor,
             "features_extractor_kwargs": {"encoder": "nature"},
             "net_arch": [],
+            **SGD,
         },
-        **settings,
+        clip_range_vf=ours.clip_range_vf,
+        **{**SETTINGS, "n_epochs": ours.n_epochs},
     )
     theirs.policy.load_state_dict(ours.policy.state_dict())
     mine, buffer = ours.rollout_buffer, theirs.rollout_buffer
@@ -82,7 +86,7 @@ def test_update_equals_stable_baselines3(
     monkeypatch: pytest.MonkeyPatch, clip_range_vf: float | None
 ) -> None:
     venv = AtariVecEnv("ALE/Breakout-v5", 4, seed=1, num_threads=1)
-    model = PPO("CnnPolicy", venv, clip_range_vf=clip_range_vf, **SETTINGS)
+    model = PPO("CnnPolicy", venv, clip_range_vf=clip_range_vf, policy_kwargs=SGD, **SETTINGS)
     model.set_logger(Logger(None, []))
     _, callback = model._setup_learn(64)
     assert model.collect_rollouts(venv, callback, model.rollout_buffer, model.n_steps)
@@ -90,6 +94,10 @@ def test_update_equals_stable_baselines3(
     rewards = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
     model.rollout_buffer.rewards.copy_(torch.as_tensor(rewards))
     model.rollout_buffer.compute_returns_and_advantage(torch.zeros(4), np.zeros(4, dtype=bool))
+    # As if other policies had acted: some ratios and values are clipped from the start.
+    generator = torch.Generator().manual_seed(0)
+    for column in (model.rollout_buffer.values, model.rollout_buffer.log_probs):
+        column += 0.15 * torch.randn(column.shape, generator=generator)
     theirs = sb3_twin(model, venv)
     theirs.set_logger(Logger(None, []))
     before = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
@@ -98,16 +106,24 @@ def test_update_equals_stable_baselines3(
     model.train()
     theirs.train()
 
-    for name, tensor in theirs.policy.state_dict().items():
-        mine = model.policy.state_dict()[name]
-        moved = (mine - before[name]).abs().max()
-        assert moved > 1e-4, f"{name} did not learn"
-        # Adam's steps are of about the learning rate (1e-3) each, whatever the gradient: where
-        # that is nearly zero, rounding decides on more than it would elsewhere.
-        torch.testing.assert_close(mine, tensor, rtol=1e-3, atol=2e-5)
-    for key in ("train/value_loss", "train/approx_kl", "train/clip_fraction"):
-        ours, expected = model.logger.name_to_value[key], theirs.logger.name_to_value[key]
-        assert ours == pytest.approx(expected, rel=1e-3, abs=1e-5), key
+    parameters = dict(model.policy.named_parameters())
+    for name, theirs_now in theirs.policy.named_parameters():
+        ours_now, start = parameters[name].detach(), before[name]
+        # The gradient of the last minibatch, clipped by its norm: the step before it is in it, too.
+        gradient = theirs_now.grad
+        assert gradient is not None
+        scale = gradient.abs().max().item()
+        assert scale > 1e-5, f"{name} did not learn"
+        torch.testing.assert_close(parameters[name].grad, gradient, rtol=0, atol=1e-3 * scale)
+        moved = theirs_now.detach() - start
+        reach = moved.abs().max().item()
+        torch.testing.assert_close(ours_now - start, moved, rtol=0, atol=1e-2 * reach)
+    ours, expected = model.logger.name_to_value, theirs.logger.name_to_value
+    assert 0.1 < expected["train/clip_fraction"] < 0.9
+    for key in ("value_loss", "policy_gradient_loss", "entropy_loss", "approx_kl", "clip_fraction"):
+        assert ours[f"train/{key}"] == pytest.approx(
+            expected[f"train/{key}"], rel=1e-3, abs=1e-6
+        ), key
     venv.close()
 
 
