@@ -16,9 +16,11 @@ import torch
 from envs.errors import UserError
 from rlcnn.classify.evaluate import accuracy_interval
 from rlcnn.classify.images import UNKNOWN, Episodes, LabelledImages, StoredImages
+from rlcnn.devices import prepare_device
 from rlcnn.encoders import Encoder, create_encoder, encoder_options
 from rlcnn.encoders.layers import RandomProjection
 from rlcnn.intervals import clustered_gain_interval, paired_interval
+from rlcnn.transfers import read_late, upload
 from rlcnn.weight_report import LoadReport
 from rlcnn.weights import load_into, read_spec
 
@@ -320,25 +322,32 @@ def encode(
     Returns:
         float32 (images, features).
     """
-    encoder.to(device).eval()
+    target = torch.device(device)
+    prepare_device(target, "fp32")
+    encoder.to(target).eval()
     capped = max_features is not None and encoder.features_dim > max_features
     projection = (
-        RandomProjection(encoder.features_dim, max_features or 0, seed=0).to(device)
+        RandomProjection(encoder.features_dim, max_features or 0, seed=0).to(target)
         if capped
         else torch.nn.Identity()
     )
-    parts: list[torch.Tensor] = []
+    parts = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+
+    def encoded(some: Sequence[int]) -> torch.Tensor:
+        batch = (
+            torch.stack([look(images[index]) for index in some])
+            if look
+            else images.gather(torch.tensor(some))
+        )
+        found: torch.Tensor = projection(encoder(upload(batch, target)).float())
+        return found
+
+    found: list[torch.Tensor] = []
     with torch.inference_mode():
-        for start in range(0, len(indices), batch_size):
-            some = indices[start : start + batch_size]
-            batch = (
-                torch.stack([look(images[index]) for index in some])
-                if look
-                else images.gather(torch.tensor(some))
-            )
-            parts.append(projection(encoder(batch.to(device)).float()).cpu())
-            on_images(len(batch))
-    features: Features = torch.cat(parts).numpy()
+        for some, part in zip(parts, read_late(map(encoded, parts), target), strict=True):
+            found.append(part)
+            on_images(len(some))
+    features: Features = torch.cat(found).numpy()
     return features
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+B = TypeVar("B", bound=tuple[Any, ...])
 
 
 def pinned(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -19,7 +22,7 @@ def pinned(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Ten
         device: where they will go.
     """
     tensor = torch.as_tensor(values)
-    if device.type != "cuda" or tensor.device.type != "cpu":
+    if device.type != "cuda" or tensor.device.type != "cpu" or tensor.is_pinned():
         return tensor
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
 
@@ -103,3 +106,63 @@ class Readback:
         if self._event is not None:
             self._event.synchronize()
         return self._host.numpy().copy()
+
+
+class Prefetcher:
+    """Copies batches to a device while the device computes with the batch before.
+
+    A consumer queues its work on a batch and asks for the next one. While a GPU does this work, the
+    host prepares the next batch, and a stream of its own copies it. No copy blocks the host. On a
+    CPU the batches are handed on as they are.
+
+    Args:
+        device: where batches are wanted.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        # One for all batches: torch keeps the memory of each stream apart.
+        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def prefetch(self, batches: Iterable[B]) -> Iterator[B]:
+        """The batches on the device, in order.
+
+        Args:
+            batches: named tuples of tensors of the host; an entry may be None.
+        """
+        if self._copying is None:
+            yield from batches
+            return
+        for batch in batches:
+            with torch.cuda.stream(self._copying):
+                moved = [None if t is None else upload(t, self._device) for t in batch]
+            computing = torch.cuda.current_stream(self._device)
+            computing.wait_stream(self._copying)
+            for tensor in moved:
+                if tensor is not None:
+                    # Keeps its memory from later copies until the work on it is done.
+                    tensor.record_stream(computing)
+            named_tuple: Any = type(batch)
+            yield named_tuple(*moved)
+
+
+def read_late(results: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+    """The results on the host, in order; each is read when the work on the next one is queued.
+
+    So the device always has work while the host reads a result and prepares what comes next.
+
+    Args:
+        results: tensors of ``device``, computed as they are asked for.
+        device: where they are computed.
+    """
+    if device.type != "cuda":
+        yield from results
+        return
+    readback, started = Readback(device), False
+    for result in results:
+        if started:
+            yield torch.from_numpy(readback.wait())
+        readback.start(result)
+        started = True
+    if started:
+        yield torch.from_numpy(readback.wait())

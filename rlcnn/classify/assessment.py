@@ -13,6 +13,8 @@ from envs.errors import UserError, nearest
 from rlcnn.classify.evaluate import Evaluation, mean_probabilities
 from rlcnn.classify.images import UNKNOWN, LabelledImages, Task
 from rlcnn.classify.networks import Network
+from rlcnn.devices import prepare_device
+from rlcnn.transfers import read_late, upload
 
 # The names of ImageNet's folders, which sort as its classes do.
 _WORDNET = re.compile(r"n\d{8}")
@@ -85,18 +87,28 @@ def assess(
     indices = (labels != UNKNOWN).nonzero()[:, 0].tolist()
     if not indices:
         raise UserError(f'no image has a known label for "{asked.name}"')
-    found: list[list[torch.Tensor]] = [[] for _ in networks]
+    target = torch.device(device)
+    prepare_device(target, "fp32")
     per_batch = max(1, batch_size // crops)
-    for start in range(0, len(indices), per_batch):
-        batch = [images[index] for index in indices[start : start + per_batch]]
-        for network, place, parts in zip(networks, places, found, strict=True):
-            seen = torch.cat([network.view.look(image, crops) for image in batch]).to(device)
-            answers = network.probabilities(seen, place).cpu()
-            parts.append(answers.unflatten(0, (len(batch), crops)).mean(dim=1))
-        on_images(len(batch))
+    parts = [indices[start : start + per_batch] for start in range(0, len(indices), per_batch)]
+
+    def answers(part: list[int]) -> torch.Tensor:
+        """Probabilities (networks, images, classes), on the device."""
+        batch = [images[index] for index in part]
+        found = []
+        for network, place in zip(networks, places, strict=True):
+            seen = torch.cat([network.view.look(image, crops) for image in batch])
+            every = network.probabilities(upload(seen, target), place)
+            found.append(every.unflatten(0, (len(batch), crops)).mean(dim=1))
+        return torch.stack(found)
+
+    found: list[torch.Tensor] = []
+    for part, answered in zip(parts, read_late(map(answers, parts), target), strict=True):
+        found.append(answered)
+        on_images(len(part))
     known = own[labels[indices]]
     episodes = images.episodes and images.episodes.at(indices)
-    members = [Evaluation(classes, known, torch.cat(parts), episodes) for parts in found]
+    members = [Evaluation(classes, known, each, episodes) for each in torch.cat(found, dim=1)]
     mean = mean_probabilities([member.probabilities for member in members])
     together = Evaluation(classes, known, mean, episodes)
     return Assessment(together, members, indices, asked.name, crops)

@@ -18,6 +18,9 @@ from rlcnn.classify.images import ImageFiles, LabelledImages, StoredImages
 # Of ImageNet's usual preparation: a crop of 224 out of images whose shorter side is 256.
 _RESIZE_BY_CROP = 8 / 7
 
+# The columns of what is drawn for each image.
+_DRAWN = _TOP, _LEFT, _MIRRORED, _HOLE_TOP, _HOLE_LEFT = range(5)
+
 # So many images tell the mean colour well enough.
 _MEAN_OF = 2000
 
@@ -88,19 +91,46 @@ class Augmentation:
         self.output_shape = (train.channels, *crop)
         self.batched = not config.trivial and config.scale_from == config.scale_to == 1
         self._mean = _mean_colour(train)
+        self._means: dict[torch.device, torch.Tensor] = {}
 
-    def batch(self, images: torch.Tensor, seed: int) -> torch.Tensor:
-        """Augments images as the seed says, where nothing is done one by one (``batched``).
+    def draw(self, count: int, size: tuple[int, int], random: torch.Generator) -> torch.Tensor:
+        """Draws what changes images at random, for :meth:`apply`.
+
+        Args:
+            count: number of images.
+            size: their height and width.
+            random: a generator of the CPU.
+
+        Returns:
+            int64 (count, 5) on the CPU: where each crop begins (row and column, negative outside
+            the image), whether it is mirrored, and where its hole begins (row and column).
+        """
+        drawn = torch.zeros(count, len(_DRAWN), dtype=torch.int64)
+        height, width = self.output_shape[1:]
+        if self._crops(size):
+            padding = self.config.crop_padding
+            drawn[:, _TOP] = _offsets(size[0], height, padding, count, random)
+            drawn[:, _LEFT] = _offsets(size[1], width, padding, count, random)
+            if self.config.flip:
+                drawn[:, _MIRRORED] = torch.rand(count, generator=random) < 0.5
+        if side := self.config.cutout:
+            # Its middle lies anywhere in the image, its edges perhaps beyond it.
+            for column, length in ((_HOLE_TOP, height), (_HOLE_LEFT, width)):
+                middle = torch.randint(length, (count,), generator=random)
+                drawn[:, column] = middle - side // 2
+        return drawn
+
+    def apply(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        """Crops, mirrors and cuts out, where nothing is done one by one (``batched``).
 
         Args:
             images: uint8 (batch, channels, height, width) on any device.
-            seed: of this batch.
+            drawn: what :meth:`draw` returned, on the same device.
 
         Returns:
             uint8 (batch, *output_shape) on the same device.
         """
-        random = torch.Generator().manual_seed(seed)
-        return self._cut_out(self._cropped(images, random), random)
+        return self._cut_out(self._cropped(images, drawn), drawn)
 
     def image(self, image: torch.Tensor, seed: int) -> torch.Tensor:
         """Augments one image, of any size, as the seed says.
@@ -119,10 +149,12 @@ class Augmentation:
             factor = config.scale_from + span * float(torch.rand((), generator=random))
             height, width = image.shape[1:]
             image = _resized(image, (max(1, round(height * factor)), max(1, round(width * factor))))
-        images = self._cropped(image[None], random)
+        height, width = image.shape[1:]
+        drawn = self.draw(1, (height, width), random)
+        images = self._cropped(image[None], drawn)
         if config.trivial:
             images = _trivially_augmented(images[0], seed)[None]
-        return self._cut_out(images, random)[0]
+        return self._cut_out(images, drawn)[0]
 
     def held_out(self, images: torch.Tensor) -> torch.Tensor:
         """The middle of images: uint8 (..., height, width) -> (..., height', width')."""
@@ -135,27 +167,30 @@ class Augmentation:
             return self.held_out(images[..., max(0, top) :, max(0, left) :])
         return images[..., top : top + height, left : left + width]
 
-    def _cropped(self, images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    def _crops(self, size: tuple[int, int]) -> bool:
+        """Whether images of that height and width are cropped or mirrored."""
+        moves = size != self.output_shape[1:] or self.config.crop_padding > 0
+        return moves or self.config.flip
+
+    def _cropped(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Crops of random place, half of them mirrored: one look-up of every pixel."""
         count, _, height, width = images.shape
-        out_height, out_width = self.output_shape[1:]
-        padding = self.config.crop_padding
-        moves = (height, width) != (out_height, out_width) or padding
-        if not (moves or self.config.flip):
+        if not self._crops((height, width)):
             return images
-        rows = _offsets(height, out_height, padding, count, random) + torch.arange(out_height)
-        columns = _offsets(width, out_width, padding, count, random) + torch.arange(out_width)
+        device = images.device
+        out_height, out_width = self.output_shape[1:]
+        rows = drawn[:, _TOP, None] + torch.arange(out_height, device=device)
+        columns = drawn[:, _LEFT, None] + torch.arange(out_width, device=device)
         if self.config.flip:
-            mirrored = torch.rand(count, 1, generator=random) < 0.5
+            mirrored = drawn[:, _MIRRORED, None] > 0
             columns = torch.where(mirrored, columns.flip(1), columns)
-        rows, columns = rows.to(images.device), columns.to(images.device)
         row, column = self._inside(rows, height), self._inside(columns, width)
-        index = torch.arange(count, device=images.device)[:, None, None]
+        index = torch.arange(count, device=device)[:, None, None]
         # The channels of a place come along, and so end last.
         crops = images[index, :, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
         if self.config.edge == "mean":
             outside = ((row != rows)[:, :, None] | (column != columns)[:, None, :])[:, None]
-            return torch.where(outside, self._mean.to(images.device), crops)
+            return torch.where(outside, self._mean_on(device), crops)
         return crops.contiguous()
 
     def _inside(self, places: torch.Tensor, length: int) -> torch.Tensor:
@@ -165,30 +200,34 @@ class Augmentation:
             return torch.minimum(around, 2 * (length - 1) - around)
         return places.clamp(0, length - 1)
 
-    def _cut_out(self, images: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    def _cut_out(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         side = self.config.cutout
         if not side:
             return images
-        count, _, height, width = images.shape
         inside = []
-        for length in (height, width):
-            # Its middle lies anywhere in the image, its edges perhaps beyond it.
-            first = torch.randint(length, (count, 1), generator=random) - side // 2
-            places = torch.arange(length)
-            inside.append(((places >= first) & (places < first + side)).to(images.device))
+        for column, length in zip((_HOLE_TOP, _HOLE_LEFT), images.shape[2:], strict=True):
+            first = drawn[:, column, None]
+            places = torch.arange(length, device=images.device)
+            inside.append((places >= first) & (places < first + side))
         hole = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
-        return torch.where(hole, self._mean.to(images.device), images)
+        return torch.where(hole, self._mean_on(images.device), images)
+
+    def _mean_on(self, device: torch.device) -> torch.Tensor:
+        """The mean colour on a device, copied there once."""
+        if device not in self._means:
+            self._means[device] = self._mean.to(device)
+        return self._means[device]
 
 
 def _offsets(
     length: int, out: int, padding: int, count: int, random: torch.Generator
 ) -> torch.Tensor:
-    """Where crops begin, int64 (count, 1); negative outside the image."""
+    """Where crops begin, int64 (count,); negative outside the image."""
     least, most = -padding, length - out + padding
     if most < least:
         # A jittered image may be smaller than the crop: then it lies anywhere within.
         least, most = most, least
-    return torch.randint(least, most + 1, (count, 1), generator=random)
+    return torch.randint(least, most + 1, (count,), generator=random)
 
 
 def _trivially_augmented(image: torch.Tensor, seed: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from rlcnn.classify.evaluate import held_out_figures, right_by_task
 from rlcnn.classify.images import UNKNOWN, Task
 from rlcnn.classify.optimization import classification_loss
 from rlcnn.encoders import Encoder
+from rlcnn.transfers import read_late, upload
 
 # Adam's own rate; by then the loss on standardised features has settled.
 _RATE, _EPOCHS, _BATCH = 1e-3, 15, 256
@@ -120,7 +121,12 @@ def _pixels(batches: Batches, rows: torch.Tensor) -> _Inputs:
             parts = [batches.at(some) for some in rows.split(_BATCH)]
             images = torch.cat([part.images for part in parts])
             labels = torch.cat([part.labels for part in parts])
-            return _Inputs(len(rows), lambda i: (images[i].flatten(1).float(), labels[i]))
+
+            def held(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                index = upload(index, images.device)
+                return images[index].flatten(1).float(), labels[index]
+
+            return _Inputs(len(rows), held)
 
     def at(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         images, labels = batches.at(rows[index])
@@ -136,7 +142,12 @@ def _embedded(encoder: Encoder, batches: Batches, rows: torch.Tensor) -> _Inputs
         features = torch.cat([part for part, _ in parts])
     # Outside of inference mode, so that a classifier can be fitted to them.
     features, labels = features.clone(), torch.cat([labels for _, labels in parts])
-    return _Inputs(len(features), lambda index: (features[index], labels[index]))
+
+    def at(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        index = upload(index, features.device)
+        return features[index], labels[index]
+
+    return _Inputs(len(features), at)
 
 
 def _linear(
@@ -208,19 +219,21 @@ def _fit(
         scores: torch.Tensor = head((inputs[:, changing] - mean) * scale)
         return scores.split(counts, dim=1)
 
+    wanted = torch.tensor(columns, device=mean.device)
     optimizer = torch.optim.Adam(head.parameters(), lr=_RATE, fused=True)
     for epoch in range(_EPOCHS):
         for group in optimizer.param_groups:
             group["lr"] = _RATE * (1 - epoch / _EPOCHS)
         for index in torch.randperm(train.count, generator=random).split(_BATCH):
             inputs, labels = train.at(index)
-            loss = classification_loss(logits(inputs), labels[:, columns])
+            loss = classification_loss(logits(inputs), labels[:, wanted])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     with torch.inference_mode():
-        judged = [[scores.cpu() for scores in logits(inputs)] for inputs, _ in test.parts()]
-    return [torch.cat(parts) for parts in zip(*judged, strict=True)]
+        found = (torch.cat(logits(inputs), dim=1) for inputs, _ in test.parts())
+        every = torch.cat(list(read_late(found, mean.device)))
+    return list(every.split(counts, dim=1))
 
 
 def _standardisation(inputs: _Inputs) -> tuple[torch.Tensor, torch.Tensor]:

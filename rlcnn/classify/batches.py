@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,13 +12,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from envs.errors import UserError
 from rlcnn.classify.augment import Augmentation
-from rlcnn.classify.images import Episodes, LabelledImages, StoredImages
+from rlcnn.classify.images import Episodes, LabelledImages
+from rlcnn.transfers import Prefetcher
 
 # What a seed is for, so that no two uses share their random numbers.
 _ORDER, _AUGMENT = range(2)
 
-# Images up to so many bytes are held on the device that learns from them.
-_HOLD_ON_DEVICE = 8 * 10**9
+# Share of a GPU's free memory that images to learn from, or those held out, may take.
+_SHARE_OF_GPU = 0.5
 
 
 class Batch(NamedTuple):
@@ -26,6 +27,20 @@ class Batch(NamedTuple):
 
     images: torch.Tensor
     labels: torch.Tensor
+
+
+class _Prepared(NamedTuple):
+    """What the host prepares of a minibatch.
+
+    Attributes:
+        rows: int64 (batch,), which of the images.
+        images: uint8 (batch, channels, height, width); None where the device stores them.
+        drawn: as :meth:`Augmentation.draw`; None where nothing more is done to the images.
+    """
+
+    rows: torch.Tensor
+    images: torch.Tensor | None
+    drawn: torch.Tensor | None = None
 
 
 class Batches:
@@ -59,9 +74,12 @@ class Batches:
         self._seed = seed
         self._device = device
         self._workers = workers
-        self._whole: torch.Tensor | None = None
-        if isinstance(images, StoredImages) and images.images.nbytes <= _HOLD_ON_DEVICE:
-            self._whole = images.images.to(device)
+        self._prefetcher = Prefetcher(device)
+        self._labels = images.labels.to(device)
+        self._stored: LabelledImages | None = None
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            self._stored = images.stored_on(device, int(_SHARE_OF_GPU * free))
 
     def __len__(self) -> int:
         return len(self._images)
@@ -91,63 +109,84 @@ class Batches:
         """The minibatches to learn from of one epoch, from that numbered ``start`` on."""
         random = torch.Generator().manual_seed(_derive(self._seed, _ORDER, number))
         order = torch.randperm(len(self._images), generator=random)
-        indices = order.split(self._batch_size)[start : self.per_epoch]
+        parts = order.split(self._batch_size)[start : self.per_epoch]
         if self._images.image_shape and self._augmentation.batched:
-            for place, index in enumerate(indices, start):
-                images = self._gather(index)
-                seed = _derive(self._seed, _AUGMENT, number, place)
-                yield Batch(self._augmentation.batch(images, seed), self._labels(index))
+            yield from self._on_device(self._drawn(parts, number, start))
             return
         changed = _Augmented(self._images, self._augmentation, self._seed, number)
-        yield from self._one_by_one(changed, indices)
+        yield from self._on_device(self._one_by_one(changed, parts))
 
     def held_out(self) -> Iterator[Batch]:
-        """All images once, in their own order, as they are judged."""
-        indices = torch.arange(len(self._images)).split(self._batch_size)
-        if self._images.image_shape:
-            yield from map(self.at, indices)
+        """All images once, in their own order, unaugmented."""
+        return self._unaugmented(torch.arange(len(self._images)).split(self._batch_size))
+
+    def at(self, rows: torch.Tensor) -> Batch:
+        """Any images, unaugmented, by their numbers, int64 (batch,) on the CPU."""
+        return next(self._unaugmented((rows,)))
+
+    def _unaugmented(self, parts: tuple[torch.Tensor, ...]) -> Iterator[Batch]:
+        if not self._images.image_shape:
+            plain = _Plain(self._images, self._augmentation)
+            yield from self._on_device(self._one_by_one(plain, parts))
             return
-        yield from self._one_by_one(_Plain(self._images, self._augmentation), indices)
+        for batch in self._on_device(_Prepared(rows, self._gather(rows)) for rows in parts):
+            yield batch._replace(images=self._augmentation.held_out(batch.images))
 
-    def _gather(self, index: torch.Tensor) -> torch.Tensor:
-        if self._whole is None:
-            return self._images.gather(index).to(self._device)
-        return self._whole[index.to(self._device)]
+    def _drawn(
+        self, parts: tuple[torch.Tensor, ...], number: int, start: int
+    ) -> Iterator[_Prepared]:
+        assert self._images.image_shape
+        size = self._images.image_shape[1:]
+        for place, rows in enumerate(parts, start):
+            random = torch.Generator().manual_seed(_derive(self._seed, _AUGMENT, number, place))
+            drawn = self._augmentation.draw(len(rows), size, random)
+            yield _Prepared(rows, self._gather(rows), drawn)
 
-    def at(self, index: torch.Tensor) -> Batch:
-        """Any images as they are judged, by their numbers, int64 (batch,) on the CPU."""
-        if self._images.image_shape:
-            images = self._augmentation.held_out(self._gather(index))
-            return Batch(images, self._labels(index))
-        return next(self._one_by_one(_Plain(self._images, self._augmentation), (index,)))
+    def _gather(self, rows: torch.Tensor) -> torch.Tensor | None:
+        return self._images.gather(rows) if self._stored is None else None
 
-    def _labels(self, index: torch.Tensor) -> torch.Tensor:
-        return self._images.labels[index].to(self._device)
+    def _on_device(self, prepared: Iterable[_Prepared]) -> Iterator[Batch]:
+        for rows, images, drawn in self._prefetcher.prefetch(prepared):
+            if images is None:
+                assert self._stored is not None
+                images = self._stored.gather(rows)
+            if drawn is not None:
+                images = self._augmentation.apply(images, drawn)
+            yield Batch(images, self._labels[rows])
 
     def _one_by_one(
-        self, dataset: Dataset[Any], indices: tuple[torch.Tensor, ...]
-    ) -> Iterator[Batch]:
+        self, dataset: Dataset[Any], parts: tuple[torch.Tensor, ...]
+    ) -> Iterator[_Prepared]:
         loader = DataLoader(
             dataset,
-            batch_sampler=[index.tolist() for index in indices],
+            batch_sampler=[rows.tolist() for rows in parts],
             num_workers=self._workers,
-            collate_fn=list,
+            collate_fn=_stacked,
             worker_init_fn=_ignore_signals,
+            # In a thread beside the workers, where there are any.
+            pin_memory=self._device.type == "cuda",
             # A loader draws a seed as it starts; from torch's own generator, whose state dropout
             # depends on, it would do so once more in a run that was resumed.
             generator=torch.Generator(),
         )
-        for index, images in zip(indices, loader, strict=True):
-            for image in images:
+        for rows, images in zip(parts, loader, strict=True):
+            if isinstance(images, UserError):
                 # A worker hands its error over as a value: raised there, it would come wrapped in
                 # a traceback.
-                if isinstance(image, UserError):
-                    raise image
-            yield Batch(torch.stack(images).to(self._device), self._labels(index))
+                raise images
+            yield _Prepared(rows, images)
+
+
+def _stacked(images: list[torch.Tensor | UserError]) -> torch.Tensor | UserError:
+    """One tensor, which a worker hands over as one; the first error where there is one."""
+    for image in images:
+        if isinstance(image, UserError):
+            return image
+    return torch.stack(images)  # type: ignore[arg-type]
 
 
 class _Plain(Dataset[Any]):
-    """Images as they are judged."""
+    """Images unaugmented."""
 
     def __init__(self, images: LabelledImages, augmentation: Augmentation) -> None:
         self._images, self._augmentation = images, augmentation

@@ -23,6 +23,7 @@ class Classifier(nn.Module):
     Attributes:
         encoder: uint8 images -> features.
         tasks: what is asked of each image.
+        classes: number of classes of each task.
     """
 
     def __init__(self, encoder: Encoder, tasks: Sequence[Task], *, dropout: float = 0.0) -> None:
@@ -36,8 +37,9 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.tasks = tuple(tasks)
+        self.classes = [len(task.classes) for task in tasks]
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(encoder.features_dim, sum(len(task.classes) for task in tasks))
+        self.head = nn.Linear(encoder.features_dim, sum(self.classes))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Logits of each task.
@@ -54,7 +56,7 @@ class Classifier(nn.Module):
         """Features (batch, features_dim) -> logits of each task, float32 (batch, classes)."""
         with torch.autocast(features.device.type, enabled=False):
             logits = self.head(self.dropout(features.float()))
-        return logits.split([len(task.classes) for task in self.tasks], dim=1)
+        return logits.split(self.classes, dim=1)
 
 
 def save_classifier(

@@ -11,7 +11,7 @@ from envs.cores import usable_cores
 from envs.errors import UserError
 from rlcnn.classify.data import ATARI, FOLDER, check_data_name
 from rlcnn.classify.frame_options import FrameOptions
-from rlcnn.devices import resolve_device, resolve_precision
+from rlcnn.devices import PRECISIONS, resolve_device, resolve_precision
 from rlcnn.encoders import why_unknown
 from rlcnn.files import read_json
 from rlcnn.options import EncoderName, check_choice, check_range, dataclass_of
@@ -113,8 +113,9 @@ class PretrainConfig:
     """Seed of everything random, 0 to 2147483647."""
     device: str = "auto"
     """auto (the GPU where there is one), cpu, cuda, cuda:1 ..."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the encoder; auto takes bf16 where the device is fast at it."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Arithmetic of the encoder; auto takes bf16 where the device is fast at it. tf32 is float32
+    whose products a GPU rounds to 10 bits of mantissa."""
     channels_last: bool = True
     """Whether the encoder's weights are laid out for images in channels_last order."""
     num_threads: int = 0
@@ -171,7 +172,7 @@ class PretrainConfig:
             raise UserError(f'--colours {self.colours} is for folder: data, not "{self.data}"')
         check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
         check_choice("schedule", self.schedule, ("constant", "linear", "cosine", "steps"))
-        check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        check_choice("precision", self.precision, ("auto", *PRECISIONS))
         check_choice("baselines", self.baselines, ("auto", "on", "off"))
         check_choice("track", self.track, ("disabled", "offline", "online"))
         check_choice("augment.edge", self.augment.edge, ("mean", "reflect", "repeat"))

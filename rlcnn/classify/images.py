@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,6 +126,20 @@ class LabelledImages(ABC):
         """
         return torch.stack([self[index] for index in indices.tolist()])
 
+    def stored_on(self, device: torch.device, most: int) -> LabelledImages | None:
+        """A copy whose pixels lie on ``device``, where ``gather`` takes and returns its tensors.
+
+        Labels stay on the CPU.
+
+        Args:
+            device: where to store the pixels.
+            most: bytes that they may take.
+
+        Returns:
+            None where the images are not held in memory, or take more bytes.
+        """
+        return None
+
 
 def check_labels(labels: torch.Tensor, task: Task) -> None:
     """Refuses labels that are none of a task's classes, and a task that asks nothing.
@@ -191,6 +206,14 @@ class StoredImages(LabelledImages):
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
         """Images at once, uint8 (batch, channels, height, width)."""
         return self.images[indices]
+
+    def stored_on(self, device: torch.device, most: int) -> StoredImages | None:
+        """See :meth:`LabelledImages.stored_on`."""
+        if self.images.nbytes > most:
+            return None
+        stored = copy.copy(self)
+        stored.images = self.images.to(device)
+        return stored
 
 
 class ImageFiles(LabelledImages):

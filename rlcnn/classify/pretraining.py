@@ -29,7 +29,7 @@ from rlcnn.classify.setting import (
     load_images,
 )
 from rlcnn.classify.trainer import Trainer
-from rlcnn.devices import use_threads
+from rlcnn.devices import describe_device, use_threads
 from rlcnn.files import write_atomic, write_json_atomic
 from rlcnn.progress import make_console
 from rlcnn.runs import RunDirectory, require_vacant
@@ -249,15 +249,16 @@ class Pretraining:
             stack.callback(display.close)
             stack.enter_context(answering_signals(stop.handle))
             while trainer.epoch < self.config.epochs:
-                began = time.monotonic()
-                seen = 0
+                began, seen = time.monotonic(), 0
                 with closing(trainer.learn_epoch()) as updates:
                     for images in updates:
                         display.advance(images)
                         seen += images
                         if stop.requested:
                             self._stop_here()
-                self._epoch_done(display, seen / (time.monotonic() - began))
+                # Reading the figures waits until a GPU has done its last update.
+                figures = trainer.epoch_figures()
+                self._epoch_done(display, figures, seen / (time.monotonic() - began))
                 if stop.requested:
                     self._stop_here()
 
@@ -268,10 +269,11 @@ class Pretraining:
             f"stopped after {self.trainer.step:,} updates; go on with --resume {self.run.path}"
         )
 
-    def _epoch_done(self, display: EpochDisplay, images_per_second: float) -> None:
+    def _epoch_done(
+        self, display: EpochDisplay, figures: dict[str, float], images_per_second: float
+    ) -> None:
         trainer, config = self.trainer, self.config
         over = trainer.epoch == config.epochs
-        figures = trainer.epoch_figures()
         if over or trainer.epoch % config.eval_every == 0:
             figures |= self._judge()
         row = {"epoch": trainer.epoch, **figures, "time/images_per_second": images_per_second}
@@ -409,6 +411,11 @@ def _plain_names(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(training: Pretraining, purge_step: int | None) -> None:
     run, config = training.run, training.config
+    threads = f"{config.num_threads} CPU thread{'s' * (config.num_threads != 1)}"
+    device = describe_device(config.device)
+    training.console.print(f"device: {device}, {config.precision}, {threads}", highlight=False)
+    if config.precision == "tf32" and training.trainer.device.type != "cuda":
+        training.console.print("--precision tf32 has no effect: a CPU computes in fp32")
     with closing(
         make_tracker(run, config.track, project=config.project, purge_step=purge_step)
     ) as tracker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,6 +78,15 @@ class StackedFrames(LabelledImages):
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
         """Observations at once, uint8 (batch, frame_stack * C, height, width)."""
         return self.frames[self.stacks[indices]].reshape(len(indices), *self.image_shape)
+
+    def stored_on(self, device: torch.device, most: int) -> StackedFrames | None:
+        """See :meth:`LabelledImages.stored_on`; only the frames of its own stacks are copied."""
+        used, stacks = self.stacks.unique(return_inverse=True)
+        if len(used) * self.frames[0].nbytes + stacks.nbytes > most:
+            return None
+        stored = copy.copy(self)
+        stored.frames, stored.stacks = self.frames[used].to(device), stacks.to(device)
+        return stored
 
 
 class FrameBuffer:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from envs.errors import UserError
+from rlcnn.classify.averaging import WeightAverage
 from rlcnn.classify.batches import Batch, Batches
 from rlcnn.classify.classifier import Classifier
 from rlcnn.classify.config import PretrainConfig
 from rlcnn.classify.evaluate import held_out_figures, metric
 from rlcnn.classify.images import UNKNOWN
-from rlcnn.classify.optimization import classification_loss, learning_rate, make_optimizer
+from rlcnn.classify.optimization import (
+    adopt_kernels,
+    classification_loss,
+    learning_rate,
+    make_optimizer,
+)
+from rlcnn.devices import Precision, prepare_device
 from rlcnn.files import read_json, write_json_atomic
 from rlcnn.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
+from rlcnn.transfers import read_late
 
 STATE, OPTIMIZER, NETWORK = "state.json", "optimizer.pt", "network.pt"
 
@@ -48,18 +55,13 @@ class Trainer:
         """
         self.config = config
         self.device = torch.device(config.device)
+        prepare_device(self.device, cast(Precision, config.precision))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         # torch's stubs know of modules of one memory format only.
         self.classifier: Classifier = classifier.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self._train, self._test = train, test
         self._optimizer = make_optimizer(classifier, config)
-        self._average = (
-            AveragedModel(
-                classifier, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True
-            )
-            if config.ema
-            else None
-        )
+        self._average = WeightAverage(classifier, config.ema) if config.ema else None
         self.epoch = self.batch = 0
         self._begin_epoch()
 
@@ -78,8 +80,8 @@ class Trainer:
         """What is evaluated and saved: the classifier, or the moving average of its weights."""
         if self._average is None:
             return self.classifier
-        module: Any = self._average.module
-        return module
+        average: Any = self._average.module
+        return average
 
     def learn_epoch(self) -> Generator[int, None, None]:
         """Does the rest of an epoch, yielding the number of images after each update.
@@ -134,7 +136,7 @@ class Trainer:
         loss.backward()
         self._optimizer.step()
         if self._average is not None:
-            self._average.update_parameters(self.classifier)
+            self._average.update()
         self._count(loss.detach(), logits, batch.labels)
 
     def _count(
@@ -155,13 +157,12 @@ class Trainer:
     def held_out_logits(self, classifier: Classifier) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Logits of the held-out images, each task (images, classes), and labels; on the CPU."""
         classifier.eval()
-        logits: list[tuple[torch.Tensor, ...]] = []
-        labels: list[torch.Tensor] = []
         with torch.inference_mode(), self._autocast():
-            for batch in self._test.held_out():
-                logits.append(tuple(x.float().cpu() for x in classifier(batch.images)))
-                labels.append(batch.labels.cpu())
-        return [torch.cat(task) for task in zip(*logits, strict=True)], torch.cat(labels)
+            batches = self._test.held_out()
+            # One tensor a batch, which is read while the next batch is computed.
+            logits = (torch.cat(classifier(batch.images), dim=1) for batch in batches)
+            every = torch.cat(list(read_late(logits, self.device)))
+        return list(every.split(classifier.classes, dim=1)), self._test.labels
 
     def evaluate(self) -> dict[str, float]:
         """Loss, and top-1 and (of more than five classes) top-5 accuracy on the held-out images.
@@ -212,6 +213,7 @@ class Trainer:
             self.classifier.load_state_dict(network["classifier"])
             if self._average is not None:
                 self._average.load_state_dict(network["average"])
+            adopt_kernels(self._optimizer, optimizer)
             self._optimizer.load_state_dict(optimizer)
             self._sums.copy_(network["sums"])
             # Last, since what came before may have drawn from the generators.

@@ -23,7 +23,15 @@ def numbered(count: int = 64, height: int = 6, width: int = 5) -> StoredImages:
 
 
 def augmented(images: StoredImages, seed: int = 0, **options: Any) -> torch.Tensor:
-    return Augmentation(AugmentConfig(**options), images).batch(images.images, seed)
+    return apply(Augmentation(AugmentConfig(**options), images), images, seed)
+
+
+def apply(augmentation: Augmentation, images: StoredImages, seed: int) -> torch.Tensor:
+    height, width = images.images.shape[2:]
+    random = torch.Generator().manual_seed(seed)
+    return augmentation.apply(
+        images.images, augmentation.draw(len(images), (height, width), random)
+    )
 
 
 def test_nothing_is_done_unless_it_is_asked_for() -> None:
@@ -136,7 +144,7 @@ def test_what_is_drawn_follows_from_the_seed(options: dict[str, Any]) -> None:
 
     def draw(seed: int) -> torch.Tensor:
         if augmentation.batched:
-            return augmentation.batch(images.images, seed)
+            return apply(augmentation, images, seed)
         return torch.stack([augmentation.image(image, seed) for image in images.images])
 
     first = draw(1)
