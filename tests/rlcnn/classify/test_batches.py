@@ -10,10 +10,11 @@ import torch
 from picture_files import pictures, refused, write_folder
 
 from rlcnn.classify.augment import Augmentation
-from rlcnn.classify.batches import Batch, Batches
+from rlcnn.classify.batches import Batch, Batches, _derive
 from rlcnn.classify.config import AugmentConfig
 from rlcnn.classify.folders import load_folder
 from rlcnn.classify.images import ImageFiles, LabelledImages, StoredImages, Task
+from rlcnn.classify.stacked import StackedFrames
 
 CPU = torch.device("cpu")
 
@@ -43,6 +44,50 @@ def test_an_epoch_goes_on_in_its_middle_as_if_it_had_not_stopped(options: dict[s
     assert list(source.epoch(3, start=len(epoch))) == []
     assert not same(list(source.epoch(4)), epoch)
     assert not same(list(batches(pictures(4), seed=1, **options).epoch(3)), epoch)
+
+
+@pytest.mark.parametrize("options", WAYS)
+def test_batches_are_what_the_plain_computation_gives(options: dict[str, Any]) -> None:
+    images = pictures(4)
+    source = batches(images, seed=3, **options)
+    augmentation = Augmentation(AugmentConfig(**options), images)
+    random = torch.Generator().manual_seed(_derive(3, 0, 2))
+    order = torch.randperm(24, generator=random)
+    epoch = list(source.epoch(2))
+    for place, (rows, batch) in enumerate(zip(order.split(7), epoch, strict=True)):
+        assert torch.equal(batch.labels, images.labels[rows])
+        if augmentation.batched:
+            random = torch.Generator().manual_seed(_derive(3, 1, 2, place))
+            drawn = augmentation.draw(len(rows), (16, 16), random)
+            expected = augmentation.apply(images.images[rows], drawn)
+        else:
+            seeds = [_derive(3, 1, 2, int(row)) for row in rows]
+            pairs = zip(images.images[rows], seeds, strict=True)
+            expected = torch.stack([augmentation.image(image, seed) for image, seed in pairs])
+        assert torch.equal(batch.images, expected)
+
+
+def test_images_stored_on_a_device_are_the_same() -> None:
+    images = pictures(3)
+    frames = StackedFrames(
+        torch.arange(40, dtype=torch.uint8).view(10, 1, 2, 2),
+        torch.tensor([[0, 7], [7, 9], [0, 0]]),
+        torch.tensor([0, 1, 0]),
+        [Task("class", ("a", "b"))],
+        {},
+    )
+    rows = torch.tensor([2, 0, 1])
+    needed: dict[LabelledImages, int] = {images: images.images.nbytes, frames: 3 * 4 + 6 * 8}
+    for source, most in needed.items():
+        stored = source.stored_on(CPU, most)
+        assert stored is not None
+        assert torch.equal(stored.gather(rows), source.gather(rows))
+        assert source.stored_on(CPU, most - 1) is None
+    # Of the frames, those of its own stacks.
+    stored = frames.stored_on(CPU, 10**6)
+    assert stored is not None
+    assert len(stored.frames) == 3
+    assert len(frames.frames) == 10
 
 
 def test_every_image_is_seen_once_an_epoch() -> None:

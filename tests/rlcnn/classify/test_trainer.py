@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from picture_files import refused, split
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlcnn.classify.augment import Augmentation
 from rlcnn.classify.batches import Batches
@@ -123,7 +124,54 @@ def test_going_on_from_anywhere_is_equal_to_the_bit(
     assert weights(resumed) == weights(straight)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+class NoWaits(TorchDispatchMode):
+    """Refuses operations for which the host would wait for a GPU: those that read values."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "unique", "equal")
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        assert not func.__name__.startswith(self.WAITS), f"{func} waits for a GPU"
+        indices = args[1] if func.__name__.startswith("index.Tensor") else ()
+        assert all(index is None or index.dtype != torch.bool for index in indices), "boolean index"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_no_update_reads_a_value(optimizer: Any) -> None:
+    augment = AugmentConfig(crop=16, crop_padding=2, edge="mean", flip=True, cutout=3)
+    trainer = make_trainer(replace(CONFIG, optimizer=optimizer, augment=augment))
+    # AdamW counts its updates on the host, unless its step is fused as it is on a GPU.
+    for group in trainer._optimizer.param_groups:
+        group["fused"] = True
+    batches = trainer._train.epoch(0)
+    for _ in range(3):
+        batch = next(batches)
+        with NoWaits():
+            trainer._update(batch)
+    with NoWaits(), pytest.raises(AssertionError, match="waits for a GPU"):
+        float(trainer._sums[0])
+
+
+def test_the_kernels_of_a_checkpoint_are_those_of_its_device(tmp_path: Path) -> None:
+    config = replace(CONFIG, optimizer="adamw", ema=0.0)
+    # As a GPU's state says.
+    saved = make_trainer(config)
+    for group in saved._optimizer.param_groups:
+        group["fused"] = True
+    for _ in saved.learn_epoch():
+        pass
+    saved.save(tmp_path, {})
+    resumed = make_trainer(config)
+    resumed.restore(tmp_path)
+    assert [group["fused"] for group in resumed._optimizer.param_groups] == [None, None]
+    assert resumed._optimizer.param_groups[0]["weight_decay"] == config.weight_decay
+    moments, expected = resumed._optimizer.state_dict(), saved._optimizer.state_dict()
+    torch.testing.assert_close(moments["state"], expected["state"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_what_can_be_learned_is(precision: Any) -> None:
     config = replace(
         CONFIG, epochs=6, dropout=0.0, ema=0.0, augment=AugmentConfig(), precision=precision
