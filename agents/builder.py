@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,7 @@ from agents.observing import Pixels
 from agents.ppo import PPO
 from agents.seeding import derive_seed
 from envs.errors import UserError
+from envs.groups import GroupedVecEnv
 from envs.make import make_vec_env
 from envs.stacking import frame_stacking
 from rlcnn.encoders import encoder_options
@@ -30,16 +32,21 @@ from rlcnn.weight_report import LoadReport
 
 def make_train_env(config: TrainConfig) -> VecEnv:
     """The environments to train in."""
-    return make_vec_env(
-        config.env,
-        config.num_envs,
-        protocol=config.protocol,
-        training=True,
-        obs=config.obs,
-        obs_size=config.obs_size,
-        frame_stack=config.frame_stack,
-        num_threads=min(config.num_threads, config.num_envs),
-    )
+    num_envs = config.num_envs // config.env_groups
+    groups = [
+        make_vec_env(
+            config.env,
+            num_envs,
+            protocol=config.protocol,
+            training=True,
+            obs=config.obs,
+            obs_size=config.obs_size,
+            frame_stack=config.frame_stack,
+            num_threads=min(math.ceil(config.num_threads / config.env_groups), num_envs),
+        )
+        for _ in range(config.env_groups)
+    ]
+    return GroupedVecEnv(groups) if len(groups) > 1 else groups[0]
 
 
 def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
@@ -105,6 +112,7 @@ def load_agent(
         weights="none",
         device=configuration.resolve_device(device),
         num_envs=1,
+        env_groups=1,
         compile="off",
         cuda_graphs="off",
         overlap="off",

@@ -143,6 +143,9 @@ class TrainConfig:
     """Seed of everything random, 0 to 2147483647."""
     num_envs: int = 8
     """Environments played side by side."""
+    env_groups: int = 1
+    """Groups of environments that PPO plays in turn: while the policy acts for one group, the
+    others play. For a GPU that the emulators wait for."""
     num_threads: int = 0
     """CPU threads of the emulator and of torch; 0 takes every core this process may use."""
     protocol: str = "classic"
@@ -234,6 +237,13 @@ class TrainConfig:
         check_transfer(self)
         for name in ("eval_every", "eval_episodes", "video_every", "checkpoint_every"):
             check_range(name, getattr(self, name), least=0, most=LARGEST["total_steps"])
+        check_range("env_groups", self.env_groups, least=1, most=self.num_envs)
+        if self.num_envs % self.env_groups:
+            raise UserError(
+                f"--env-groups {self.env_groups} must divide --num-envs {self.num_envs}"
+            )
+        if self.env_groups > 1 and self.algo != "ppo":
+            raise UserError(f"--env-groups {self.env_groups} is for --algo ppo: expected 1")
         check_range("num_threads", self.num_threads, least=0, most=MAX_THREADS)
         check_range("seed", self.seed, least=0, most=MAX_SEED)
         section: PPOConfig | DQNConfig = self.ppo if self.algo == "ppo" else self.dqn

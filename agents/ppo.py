@@ -50,6 +50,9 @@ class PPO(PPOLoop):
     has the rollout that follows played by its outcome, and so changes what is learned; and with an
     encoder that draws random numbers in training, such as by dropout, two runs of one seed differ.
 
+    With a :class:`~envs.groups.GroupedVecEnv`, groups of environments are played in turn: while the
+    policy acts for one group, the others play. Callbacks fire once all groups have taken a step.
+
     Args:
         compile_update: whether the loss of a minibatch is compiled; see
             :class:`~agents.compilation.Compiled`.
@@ -166,7 +169,9 @@ class PPO(PPOLoop):
             "_actor",
             "_background",
             "_spare_rollout",
-            "_player",
+            "_groups",
+            "_grouped_env",
+            "_received_obs",
             "_seen_by",
             "_begun",
         ]

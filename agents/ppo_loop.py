@@ -12,13 +12,15 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.acting import InferenceCopy, Player, make_player
+from agents.acting import InferenceCopy, make_player
 from agents.background import Background
+from agents.env_groups import EnvGroup, make_groups
 from agents.policies import PixelActorCriticPolicy
 from agents.ppo_update import METRICS, Learner, Objective, UpdateReport
 from agents.rollout import FrameRollout
 from agents.support import LearningRateFactors, raise_if_not_finite
 from agents.transfer import frozen_state, unfreeze_when_due
+from envs.groups import join_steps
 from envs.stacking import FrameStacking, frame_stacking
 from rlcnn.devices import use_threads
 
@@ -61,7 +63,9 @@ class PPOLoop(LearningRateFactors, SB3PPO):
         ]
         self.rollout_buffer, self._spare_rollout = rollouts[0], rollouts[-1]
         self._learner: Learner | None = None
-        self._player: Player | None = None
+        self._groups: list[EnvGroup] | None = None
+        self._grouped_env: VecEnv | None = None
+        self._received_obs: np.ndarray | None = None
 
     def learn(
         self,
@@ -117,8 +121,6 @@ class PPOLoop(LearningRateFactors, SB3PPO):
         assert self._last_obs is not None, "No previous observation was provided"
         rollout_buffer.reset()
         steps_learned = self.num_timesteps
-        # The first observation brings its whole stack along, fresh or not.
-        stack_starts = np.ones(env.num_envs, dtype=bool)
         if not self._updating:
             self.policy.set_training_mode(False)
         callback.on_rollout_start()
@@ -134,66 +136,69 @@ class PPOLoop(LearningRateFactors, SB3PPO):
                 rollout_buffer = self.rollout_buffer
             self.policy.set_training_mode(False)
             self._actor.follow()
-        acting = self._actor.network
-        if self._player is None or self._player.policy is not acting:
-            stored = rollout_buffer.stored
-            self._player = make_player(acting, stored, self.device, self.cuda_graphs)
-        player = self._player
+        groups = self._prepare_groups(env)
         assert isinstance(self._last_obs, np.ndarray)
-        player.begin(self._last_obs)
-        with use_threads(player.threads):
+        goes_on = self._last_obs is self._received_obs
+        for group in groups:
+            group.begin(None if goes_on else self._last_obs[group.envs])
+        with use_threads(max(group.player.threads for group in groups)):
+            actions = [group.send() for group in groups]
             for n_steps in range(n_rollout_steps):
-                actions = player.act()
-                env.step_async(actions)
                 # While the games are played.
-                rollout_buffer.store(
-                    player.observations,
-                    stack_starts,
-                    player.actions,
-                    player.values,
-                    player.log_probs,
-                )
-                # As callbacks find them: the player's own are those of the next step by then.
+                for group in groups:
+                    group.store(rollout_buffer)
+                # As callbacks find them: the actor's own are those of the next step by then.
                 values = rollout_buffer.values[n_steps][:, None]
                 log_probs = rollout_buffer.log_probs[n_steps]
-                new_obs, rewards, dones, infos = env.step_wait()
-                assert isinstance(new_obs, np.ndarray)
-                truncated, beyond = self._values_beyond(player, dones, infos)
-                stack_starts = _fresh_stacks(dones, infos)
-                # Before the rest, which the host does while a GPU is acting.
-                player.look(new_obs, stack_starts)
+                more = n_steps + 1 < n_rollout_steps
+                steps, following = [], []
+                for group in groups:
+                    steps.append(group.receive())
+                    if more and group is not groups[-1]:
+                        following.append(group.send())
+                new_obs, rewards, dones, infos = join_steps(steps)
 
                 self.num_timesteps += env.num_envs
-                callback.update_locals(locals())
+                callback.update_locals({**locals(), "actions": np.concatenate(actions)})
                 if not callback.on_step():
                     self.num_timesteps = steps_learned
-                    # The games have moved on, and a later learning goes on from where they stand.
+                    # The games have moved on, and a later learning goes on from where they are.
+                    for group in groups:
+                        if (newest := group.finish()) is not None:
+                            new_obs[group.envs], dones[group.envs] = newest
                     self._last_obs, self._last_episode_starts = new_obs, dones
                     return False
 
                 self._update_info_buffer(infos, dones)
-                rewards[truncated] += self.gamma * beyond
+                for group in groups:
+                    rewards[group.truncated] += self.gamma * group.truncation_values
                 rollout_buffer.add(rewards, self._last_episode_starts)  # type: ignore[arg-type]
-                self._last_obs = new_obs
+                self._last_obs = self._received_obs = new_obs
                 self._last_episode_starts = dones
+                if more:
+                    actions = [*following, groups[-1].send()]
 
-        rollout_buffer.compute_returns_and_advantage(last_values=player.values_here(), dones=dones)
+        last_values = torch.cat([group.player.values_here().flatten() for group in groups])
+        rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
 
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
-    @staticmethod
-    def _values_beyond(
-        player: Player, dones: np.ndarray, infos: list[dict[str, Any]]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Which environments a time limit cut off, and the value of what it cut (Pardo 2018)."""
-        truncated = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated")]
-        if not truncated:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        last = np.stack([infos[i]["terminal_observation"] for i in truncated])
-        envs = np.array(truncated)
-        return envs, player.values_of_last(last, envs)
+    def _prepare_groups(self, env: VecEnv) -> list[EnvGroup]:
+        """The environments with actors for them, made anew where the policy or they are others."""
+        acting = self._actor.network
+        if (
+            self._groups is None
+            or self._grouped_env is not env
+            or self._groups[0].player.policy is not acting
+        ):
+            stored = self.rollout_buffer.stored
+            self._groups = make_groups(
+                env, lambda: make_player(acting, stored, self.device, self.cuda_graphs)
+            )
+            self._grouped_env, self._received_obs = env, None
+        return self._groups
 
     def train(self) -> None:
         """Learns ``n_epochs`` times from the rollout, in shuffled minibatches.
@@ -207,7 +212,7 @@ class PPOLoop(LearningRateFactors, SB3PPO):
         transitions = rollout.buffer_size * rollout.n_envs
         orders = [torch.randperm(transitions, device=self.device) for _ in range(self.n_epochs)]
         update = partial(learner.update, rollout, orders, self.batch_size)
-        ready = learner.ready(rollout, self.batch_size) and self._player_ready
+        ready = learner.ready(rollout, self.batch_size) and self._actors_ready
         if self._background is None or not ready:
             # While something is captured as a graph, nothing else may go on.
             self._record_training(update())
@@ -224,8 +229,8 @@ class PPOLoop(LearningRateFactors, SB3PPO):
         return sum(rollout.nbytes for rollout in rollouts.values())
 
     @property
-    def _player_ready(self) -> bool:
-        return self._player is None or self._player.ready
+    def _actors_ready(self) -> bool:
+        return self._groups is None or all(group.player.ready for group in self._groups)
 
     @property
     def _updating(self) -> bool:
@@ -308,11 +313,3 @@ class PPOLoop(LearningRateFactors, SB3PPO):
         self.finish_update()
         sums = [parameter.detach().sum() for parameter in self.policy.parameters()]
         raise_if_not_finite(torch.stack(sums).sum().item(), self.num_timesteps)
-
-
-def _fresh_stacks(dones: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
-    """Which observations begin a fresh stack: those after a real end, not after a lost life."""
-    starts = dones.copy()
-    for i in np.flatnonzero(dones):
-        starts[i] = not infos[i].get("life_loss", False)
-    return starts

@@ -109,8 +109,9 @@ class FrameRollout:
         actions: torch.Tensor,
         values: torch.Tensor,
         log_probs: torch.Tensor,
+        envs: slice = slice(None),
     ) -> None:
-        """Stores what every environment acted on and how, before it is known what came of it.
+        """Stores what environments acted on and how, before it is known what came of it.
 
         Args:
             observations: (environments, depth * channels, height, width), what was acted on, as
@@ -119,21 +120,23 @@ class FrameRollout:
             actions: int64 (environments,).
             values: float32 (environments,) or (environments, 1).
             log_probs: float32 (environments,).
+            envs: which of all environments these are.
         """
         depth, channels = self.stored.stacking.depth, self.stored.shape[0]
         row = self.pos + depth - 1
         ages = self._told["ages"].numpy()
         if self.pos == 0:
             stack = observations.unflatten(1, (depth, channels))
-            self.frames[:depth].copy_(stack.transpose(0, 1))
+            self.frames[:depth, envs].copy_(stack.transpose(0, 1))
             # The rows below hold this stack's padding, too: nothing is left to fill in.
-            ages[row] = depth - 1
+            ages[row, envs] = depth - 1
         else:
-            self.frames[row].copy_(observations[:, -channels:])
-            ages[row] = np.where(stack_starts, 0, np.minimum(ages[row - 1] + 1, depth - 1))
-        self.actions[self.pos] = actions
-        self.values[self.pos] = values.flatten()
-        self.log_probs[self.pos] = log_probs
+            self.frames[row, envs].copy_(observations[:, -channels:])
+            older = np.minimum(ages[row - 1, envs] + 1, depth - 1)
+            ages[row, envs] = np.where(stack_starts, 0, older)
+        self.actions[self.pos, envs] = actions
+        self.values[self.pos, envs] = values.flatten()
+        self.log_probs[self.pos, envs] = log_probs
 
     def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
         """Completes the step that was stored; after the last one all are on the device.

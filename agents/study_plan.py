@@ -26,7 +26,7 @@ from rlcnn.files import plain
 from rlcnn.weights import weights_file
 
 # The results hang on these, though a single run may change them when it goes on.
-_DECIDING = {"total_steps", "overlap", "eval_every", "eval_episodes"}
+_DECIDING = {"total_steps", "overlap", "env_groups", "eval_every", "eval_episodes"}
 WHERE_AND_HOW = RESUMABLE - _DECIDING
 """Options that may differ from one start of a study to the next, and between its runs."""
 

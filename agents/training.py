@@ -50,6 +50,7 @@ RESUMABLE = frozenset(
         "device",
         "compile",
         "cuda_graphs",
+        "env_groups",
         "replay_device",
         "overlap",
         "track",

@@ -76,12 +76,12 @@ class Watch(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.model.num_timesteps % ROLLOUT == 8:
-            self.acted_by.append(parameters(self.locals["acting"]))
+            self.acted_by.append(parameters(self.model._actor.network))
         return True
 
     def _on_rollout_end(self) -> None:
         # What is stored beside actions is of the very policy that took them.
-        acting = self.locals["acting"]
+        acting = self.model._actor.network
         batch = self.model.rollout_buffer.batch(torch.arange(ROLLOUT))  # type: ignore[attr-defined]
         with torch.no_grad():
             values, log_probs, _ = acting.evaluate_actions(batch.observations, batch.actions)

@@ -277,7 +277,10 @@ def test_what_it_cannot_learn_from_is_refused_in_one_line(
         ({"rollout_buffer_class": RolloutBuffer}, "rollout_buffer_class is not supported"),
         ({"rollout_buffer_kwargs": {"a": 1}}, "rollout_buffer_class is not supported"),
         ({"policy_kwargs": {"share_features_extractor": False}}, "one encoder serves"),
-        ({"policy_kwargs": {"precision": "fp16"}}, 'precision must be "fp32" or "bf16"'),
+        (
+            {"policy_kwargs": {"precision": "fp16"}},
+            'precision must be one of "fp32", "tf32", "bf16"',
+        ),
         (
             {"batch_size": 60},
             r"batch_size 60 does not divide the rollout of 64 steps \(8 environments x 8 steps\);"

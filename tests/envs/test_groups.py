@@ -1,0 +1,57 @@
+"""Groups of environments behind one face."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from stable_baselines3.common.monitor import Monitor
+
+from envs.atari import AtariVecEnv
+from envs.groups import GroupedVecEnv
+from envs.stacking import frame_stacking
+
+
+def make_groups(seed: int = 0) -> GroupedVecEnv:
+    sizes = {"obs_size": 36, "frame_stack": 2}
+    venv = GroupedVecEnv([AtariVecEnv("ALE/Pong-v5", count, **sizes) for count in (1, 2)])  # type: ignore[arg-type]
+    venv.seed(seed)
+    return venv
+
+
+def test_it_plays_what_its_groups_play() -> None:
+    together, apart = make_groups(), make_groups()
+    assert (together.num_envs, together.observation_space) == (3, apart.groups[0].observation_space)
+    first = together.reset()
+    assert np.array_equal(first, np.concatenate([group.reset() for group in apart.groups]))
+    # Each game has a seed of its own.
+    assert len({frame.tobytes() for frame in first}) > 1 or len(set(together.seed(0))) == 3
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        actions = rng.integers(6, size=3)
+        observations, rewards, dones, infos = together.step(actions)
+        steps = [g.step(actions[envs]) for g, envs in zip(apart.groups, apart.slices, strict=True)]
+        for mine, its in zip(
+            (observations, rewards, dones), zip(*steps, strict=True), strict=False
+        ):
+            assert np.array_equal(mine, np.concatenate(its))
+        assert infos == [info for step in steps for info in step[3]]
+    together.close()
+    apart.close()
+
+
+def test_every_game_has_a_seed_of_its_own_that_follows_from_the_seed() -> None:
+    venv = make_groups()
+    seeds = venv.seed(7)
+    assert len(set(seeds)) == 3
+    assert venv.seed(7) == seeds != venv.seed(8)
+    venv.close()
+
+
+def test_it_answers_for_its_environments() -> None:
+    venv = make_groups()
+    assert frame_stacking(venv) == venv.groups[0].frame_stacking  # type: ignore[attr-defined]
+    assert venv.get_attr("num_envs", [0, 2]) == [1, 2]
+    assert venv.env_is_wrapped(Monitor, [2]) == [True]
+    with pytest.raises(AttributeError, match="in C\\+\\+"):
+        venv.env_method("anything", indices=[1])
+    venv.close()
