@@ -16,13 +16,20 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from stable_baselines3.common.logger import KVWriter
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 from envs.errors import UserError, nearest
 from rlcnn.files import disk_errors, read_json, write_json_atomic
 from rlcnn.runs import RunDirectory
+
+try:
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
+except ImportError as error:
+    # A training goes on without it.
+    _tensorboard_missing: str | None = str(error)
+else:
+    _tensorboard_missing = None
 
 TrackMode = Literal["disabled", "offline", "online"]
 T = TypeVar("T")
@@ -62,7 +69,8 @@ def make_tracker(
     """A tracker that feeds ``metrics.jsonl``, TensorBoard and, unless disabled, W&B.
 
     Weights & Biases that cannot start, for want of an account or a network, costs one line of
-    warning and no training: ``online`` falls back to ``offline``, which needs neither.
+    warning and no training: ``online`` falls back to ``offline``, which needs neither. So does a
+    missing TensorBoard.
 
     Args:
         run: A run held for writing.
@@ -82,7 +90,11 @@ def make_tracker(
             f'unknown tracking mode "{mode}"; choose one of {", ".join(_MODES)}.'
             f"{nearest(mode, _MODES)}"
         )
-    trackers: list[Tracker] = [MetricsTracker(run), TensorBoardTracker(run.tb_dir, purge_step)]
+    trackers: list[Tracker] = [MetricsTracker(run)]
+    if _tensorboard_missing is None:
+        trackers.append(TensorBoardTracker(run.tb_dir, purge_step))
+    else:
+        _log.warning("TensorBoard is left out: %s", _tensorboard_missing)
 
     def start(attempt: TrackMode) -> WandbTracker:
         return WandbTracker(
@@ -381,4 +393,4 @@ def _not_interactive() -> Iterator[None]:
 
 def first_line(error: Exception) -> str:
     """The first line of what an error says, or its kind where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,17 +1,26 @@
 """Measures how fast training is, beside its parts alone and stable-baselines3's: see --help."""
+# ruff: noqa: E402
 
 from __future__ import annotations
 
+import time
+
+# Before the imports that take seconds: they count against --minutes.
+BEGAN = time.monotonic()
+
 import dataclasses
+import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
 from agents.benchmark.chart import check_chart_path, write_chart
 from agents.benchmark.encoder_table import IMAGE_MODELS
+from agents.benchmark.gpu_suite import SIZES, Scale, run_gpu_suite
 from agents.benchmark.report import report
 from agents.benchmark.settings import PARTS, Part, Settings
 from agents.benchmark.suite import run_benchmark
@@ -24,6 +33,16 @@ from rlcnn.progress import make_console
 # Options of a training that change nothing in what is measured.
 NotMeasured = tyro.conf.Suppress, tyro.conf.Fixed
 
+# What --suite decides itself, and what is of use with it alone.
+WITHOUT_SUITE = (
+    *("parts", "peers", "rounds", "seconds", "encoder-batch", "image-models", "plot"),
+    *("encoder", "encoder-options", "mode", "weights", "feature-dtype", "compile", "overlap"),
+    *("finetune-factor", "unfreeze-from", "unfreeze-at-step"),
+)
+WITH_SUITE = ("minutes", "suite-scale")
+# So much of the minutes is left for killed processes to end and the last lines to be written.
+CLOSING_SHARE, LEAST_CLOSING, MOST_CLOSING = 0.05, 1.0, 10.0
+
 
 @dataclass(frozen=True)
 class Options(TrainConfig):
@@ -31,6 +50,13 @@ class Options(TrainConfig):
 
     env: str = TrainConfig.env
     """Any Atari game, as "ALE/Breakout-v5"."""
+    suite: Literal["none", "gpu"] = "none"
+    """gpu measures all that is worth measuring on a GPU within --minutes, most important first,
+    instead of --parts: a line for each figure, as soon as it is known."""
+    minutes: float = 8.0
+    """Minutes in which --suite has ended, whatever happens."""
+    suite_scale: Scale = "full"
+    """Default sizes of --suite: full, or tiny to see in little time that everything runs."""
     parts: tuple[Part, ...] = PARTS
     """What to measure: ceilings (the parts of training alone), ppo, dqn (agents), encoders."""
     dqn_num_envs: int = 1
@@ -47,7 +73,7 @@ class Options(TrainConfig):
     image_models: tuple[str, ...] = IMAGE_MODELS
     """torchvision's networks in the encoders' table, at 16x3x224x224; none, if none is named."""
     json: Path | None = None
-    """File to write everything to, as JSON."""
+    """File to write everything to, as JSON; with --suite after each figure."""
     plot: Path | None = None
     """File to draw a figure into, .png, .svg or .pdf."""
 
@@ -66,7 +92,15 @@ class Options(TrainConfig):
 def main(arguments: list[str]) -> None:
     """Parses a command line, measures and tells the result."""
     options = parse_options(Options, arguments, default_options(arguments))
+    check_suite(options, arguments)
     check_outputs(options)
+    if options.suite == "gpu":
+        seconds = 60 * options.minutes
+        closing = min(MOST_CLOSING, max(LEAST_CLOSING, CLOSING_SHARE * seconds))
+        deadline = BEGAN + seconds - closing
+        tell = partial(print, flush=True)
+        run_gpu_suite(settings(options), options.suite_scale, deadline, options.json, tell)
+        return
     result = run_benchmark(settings(options), make_console().print)
     # Where there is no terminal, rich would fold the tables to 80 columns.
     console = Console(width=None if Console().is_terminal else 140)
@@ -75,6 +109,18 @@ def main(arguments: list[str]) -> None:
         write_json_atomic(options.json, result.to_json())
     if options.plot is not None:
         write_chart(result, options.plot)
+
+
+def check_suite(options: Options, arguments: list[str]) -> None:
+    """Refuses options that would change nothing."""
+    given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
+    on = options.suite != "none"
+    for name in WITHOUT_SUITE if on else WITH_SUITE:
+        if f"--{name}" in given:
+            problem = f"is not for --suite {options.suite}" if on else "is for --suite gpu alone"
+            raise UserError(f"--{name} {problem}")
+    if not 0 < options.minutes < math.inf:
+        raise UserError(f"--minutes {options.minutes} must be finite and more than 0")
 
 
 def check_outputs(options: Options) -> None:
@@ -89,8 +135,15 @@ def check_outputs(options: Options) -> None:
 def default_options(arguments: list[str]) -> Options:
     """What the command line does not say: the values of a preset, the literature's by default."""
     preset: Any = given_value(arguments, "--preset") or "zoo"
+    train = preset_config(preset, "ppo")
     dqn_num_envs = preset_config(preset, "dqn").num_envs
-    return Options(**_fields(preset_config(preset, "ppo")), dqn_num_envs=dqn_num_envs)
+    if given_value(arguments, "--suite") == "gpu":
+        # An unknown scale is refused when the command line is read.
+        scale: Any = given_value(arguments, "--suite-scale")
+        sizes = SIZES.get(scale, SIZES["full"])
+        train = dataclasses.replace(sizes.apply(train), device="cuda")
+        dqn_num_envs = sizes.dqn_num_envs
+    return Options(**_fields(train), dqn_num_envs=dqn_num_envs)
 
 
 def settings(options: Options) -> Settings:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any, Protocol
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.builder import build_agent, make_train_env
 from agents.config import TrainConfig
 from agents.heap import keep_freed_memory
+from agents.ppo import PPO
 
 # Of DQN, which could be stopped after any step, the fewest that are timed at once.
 _FEWEST_STEPS = 200
@@ -32,6 +35,13 @@ class Learner(Protocol):
     def replay_bytes_per_transition(self) -> float | None:
         """What its replay takes for each transition it can hold; None without a replay."""
 
+    @property
+    def steady_rate(self) -> float | None:
+        """Steps per second in the middle of the last :meth:`learn`; None to time all of it.
+
+        For a learner whose iterations overlap: the first and the last of a call do not.
+        """
+
     def learn(self, steps: int) -> int:
         """Collects ``steps`` more and learns from them; environment steps really taken."""
 
@@ -50,6 +60,7 @@ class ModelLearner:
         self.model = model
         self.least_steps = iteration_steps(config)
         self.warm_up_steps = config.dqn.learning_starts if config.algo == "dqn" else 0
+        self._laps = Laps()
 
     @property
     def replay_bytes_per_transition(self) -> float | None:
@@ -59,16 +70,53 @@ class ModelLearner:
             return None
         return float(_held(replay) / self.model.buffer_size)  # type: ignore[attr-defined]
 
+    @property
+    def steady_rate(self) -> float | None:
+        """Steps per second of PPO with ``overlap``, where the last call had three rollouts."""
+        # A round of DQN's updates is too short to matter.
+        overlaps = isinstance(self.model, PPO) and self.model.overlap
+        return self._laps.rate if overlaps else None
+
     def learn(self, steps: int) -> int:
         """Collects ``steps`` more and learns from them; environment steps really taken."""
         before = self.model.num_timesteps
-        self.model.learn(steps, reset_num_timesteps=False)
+        self._laps = Laps()
+        self.model.learn(steps, self._laps, reset_num_timesteps=False)
         return self.model.num_timesteps - before
 
     def close(self) -> None:
         """Ends its environments."""
         if self.model.env is not None:
             self.model.env.close()
+
+
+class Laps(BaseCallback):
+    """When rollouts began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun: list[tuple[int, float]] = []
+
+    @property
+    def rate(self) -> float | None:
+        """Steps per second from the second rollout on, beside each of which an update ran.
+
+        None where fewer than three were begun.
+        """
+        if len(self._begun) < 3:
+            return None
+        (first, began), (last, ended) = self._begun[1], self._begun[-1]
+        return (last - first) / (ended - began)
+
+    def add(self, steps: int, clock: float) -> None:
+        """Notes that a rollout begins after ``steps``, at ``clock`` seconds."""
+        self._begun.append((steps, clock))
+
+    def _on_rollout_start(self) -> None:
+        self.add(self.num_timesteps, time.perf_counter())
+
+    def _on_step(self) -> bool:
+        return True
 
 
 def our_agent(config: TrainConfig) -> ModelLearner:

@@ -13,6 +13,7 @@ import torch
 
 from envs.errors import UserError
 from rlcnn.devices import use_threads
+from rlcnn.tracking import first_line
 
 Name = TypeVar("Name", bound=Hashable)
 Tell = Callable[[str], None]
@@ -131,7 +132,7 @@ def fastest(
                 except UserError:
                     raise
                 except Exception as error:
-                    tell(f"{name} is left out: {_first_line(error)}")
+                    tell(f"{name} is left out: {first_line(error)}")
                     continue
                 if best is None or trials[name] > trials[best.variant]:
                     kept.close()
@@ -143,10 +144,6 @@ def fastest(
     return best
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 class Loop:
     """One small piece of work, done over and over.
 
@@ -156,6 +153,9 @@ class Loop:
         device: where the work is done.
         threads: CPU threads for torch to compute with.
         on_close: ends what ``work`` needs.
+
+    Attributes:
+        units: as given.
     """
 
     def __init__(
@@ -166,7 +166,8 @@ class Loop:
         threads: int = 1,
         on_close: Callable[[], object] = lambda: None,
     ) -> None:
-        self._work, self._units, self._device = work, units, device
+        self.units = units
+        self._work, self._device = work, device
         self._threads, self._on_close = threads, on_close
         with use_threads(threads):
             began = time.perf_counter()
@@ -195,10 +196,17 @@ class Loop:
                 elapsed = time.perf_counter() - began
                 if elapsed >= seconds:
                     self._usual = elapsed / done
-                    return done * self._units / elapsed
+                    return done * self.units / elapsed
                 # Waiting after each piece would leave a GPU idle in between.
                 if elapsed < seconds / 20:
                     between_waits *= 2
+
+    def repeat(self, times: int) -> int:
+        """Does the work so often; units of work, which a GPU may not have done yet."""
+        with use_threads(self._threads):
+            for _ in range(times):
+                self._work()
+        return times * self.units
 
     def close(self) -> None:
         """Ends what the work needed."""

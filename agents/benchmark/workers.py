@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -20,6 +22,12 @@ from agents.benchmark.timing import synchronize
 from envs.errors import UserError
 
 _PATIENCE = 10.0
+
+# A worker is forked from a server process that has imported all this once and has no threads yet:
+# a process with threads, as this one is, cannot be forked safely, and to import torch and
+# stable-baselines3 anew takes seconds. On macOS some system libraries do not survive a fork.
+_START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+_PRELOADED = ["agents.benchmark.workers", "agents.benchmark.peers", "agents.benchmark.gpu_suite"]
 
 
 @dataclass(frozen=True)
@@ -47,16 +55,22 @@ class Worker:
         make: makes the learner, in that process; must be picklable, as what it makes need not be.
         threads: CPU threads for torch to compute with there.
         device: where the learner computes.
+        until: time, on :func:`time.monotonic`'s clock, at which the process is killed if it has not
+            answered; :meth:`measure` and :meth:`facts` keep to it, too.
 
     Raises:
         UserError: the learner cannot be made or learn with these options.
+        TimeoutError: the process was killed, since it had not answered in time.
         MemoryError: there is not enough memory for it.
         RuntimeError: anything else went wrong in the process; the message ends with its traceback.
     """
 
-    def __init__(self, make: Callable[[], Learner], threads: int, device: str) -> None:
-        # Forked from a process with threads of its own, torch would hang.
-        context = multiprocessing.get_context("spawn")
+    def __init__(
+        self, make: Callable[[], Learner], threads: int, device: str, until: float = math.inf
+    ) -> None:
+        self._until = until
+        context: Any = multiprocessing.get_context(_START_METHOD)
+        context.set_forkserver_preload(_PRELOADED)
         self._connection, theirs = context.Pipe()
         # Not a daemon: those may have no children, as environments in processes are.
         self._process = context.Process(target=_serve, args=(theirs, make, threads, device))
@@ -82,20 +96,29 @@ class Worker:
         """Ends the process and its environments; closing twice does nothing."""
         # The process takes a closed connection for the end, as when this one is killed.
         self._connection.close()
-        self._process.join(_PATIENCE)
+        self._process.join(self._patience)
         for end in (self._process.terminate, self._process.kill):
             if self._process.is_alive():
                 end()
-                self._process.join(_PATIENCE)
+                self._process.join(self._patience)
+
+    @property
+    def _patience(self) -> float:
+        return min(_PATIENCE, max(0.5, self._until - time.monotonic()))
 
     def _ask(self, request: str, *arguments: object) -> Any:
         self._connection.send((request, *arguments))
         return self._reply()
 
     def _reply(self) -> Any:
+        left = self._until - time.monotonic()
+        if not self._connection.poll(None if left == math.inf else max(0.0, left)):
+            # It may hang where no polite signal reaches it.
+            self._process.kill()
+            raise TimeoutError("the measured process was killed: it took too long")
         try:
             kind, value = self._connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self._process.join(_PATIENCE)
             raise RuntimeError(
                 f"a measured process ended with status {self._process.exitcode}"
@@ -125,7 +148,7 @@ class _Measured:
         began = time.perf_counter()
         steps = self._learner.learn(max(1, wanted) * self._learner.least_steps)
         synchronize(self._device)
-        self._rate = steps / (time.perf_counter() - began)
+        self._rate = self._learner.steady_rate or steps / (time.perf_counter() - began)
         return self._rate
 
     def facts(self) -> Facts:

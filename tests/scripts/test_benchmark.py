@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from script_runs import read, run_script
+import torch
+from script_runs import command, environment, read, run_script
 
 from envs.errors import UserError
 from rlcnn.encoders import list_encoders
@@ -93,6 +95,16 @@ def test_one_command_measures_tells_and_writes(tmp_path: Path) -> None:
         ("--eval-every 3", "eval-every"),
         ("--device gpu", 'unknown device "gpu"'),
         ("--round 3", 'unknown option "--round". Did you mean "--rounds"'),
+        ("--suite tpu", '--suite "tpu" is unknown'),
+        ("--suite gpu --suite-scale huge", '--suite-scale "huge" is unknown'),
+        ("--suite gpu --parts ppo", "--parts is not for --suite gpu"),
+        ("--suite gpu --image_models", "--image-models is not for --suite gpu"),
+        ("--suite gpu --overlap=on", "--overlap is not for --suite gpu"),
+        ("--minutes 3", "--minutes is for --suite gpu alone"),
+        ("--suite gpu --minutes 0", "--minutes 0.0 must be finite and more than 0"),
+        ("--suite gpu --minutes nan", "--minutes nan must be finite"),
+        ("--suite gpu --device cpu --obs rgb", "use --obs grey"),
+        ("--suite gpu --device cpu --env ALE/Pogn-v5", 'unknown Atari game "ALE/Pogn-v5"'),
     ],
 )
 def test_bad_input_is_refused_in_one_line(
@@ -108,3 +120,48 @@ def test_results_are_refused_before_anything_is_measured(
 ) -> None:
     with pytest.raises(UserError, match="no such directory"):
         benchmark("--parts", "encoders", "--json", tmp_path / "nowhere" / "speed.json")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_suite_is_refused_where_there_is_no_gpu(benchmark: Callable[..., None]) -> None:
+    with pytest.raises(UserError, match=r'^device "cuda" is not there.*try "cpu"$'):
+        benchmark("--suite", "gpu")
+
+
+@pytest.mark.slow
+def test_the_whole_suite_runs_on_a_cpu(tmp_path: Path) -> None:
+    written = tmp_path / "speed.json"
+    suite = ("--suite", "gpu", "--suite-scale", "tiny", "--device", "cpu", "--minutes", "1.5")
+    done = run_script("benchmark", *suite, "--json", written)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    result = read(written)
+    assert result["ended"]
+    for row in result["rows"]:
+        expected = "not measured on a CPU" if "graphs" in row["name"] else "measured"
+        assert (row["name"], row["status"]) == (row["name"], expected), row["reason"]
+        assert f"{row['name']}: " in done.stdout
+    shares = {row["name"]: row["share"] for row in result["rows"]}
+    assert shares["PPO, nature, eager"] > 0
+
+
+@pytest.mark.slow
+def test_a_killed_suite_leaves_what_it_had_told(tmp_path: Path) -> None:
+    written = tmp_path / "speed.json"
+    suite = ("--suite", "gpu", "--suite-scale", "tiny", "--device", "cpu", "--minutes", "1.5")
+    told = []
+    with subprocess.Popen(
+        command("benchmark", *suite, "--json", written),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            told.append(line)
+            if line.startswith("environments alone"):
+                process.kill()
+                break
+    (row,) = read(written)["rows"]
+    assert told[-1].startswith(f"{row['name']}: ")

@@ -330,6 +330,26 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(
     assert without_clock(metrics(finished_copy)) == without_clock(metrics(finished[0]))
 
 
+def test_neither_wandb_nor_tensorboard_is_needed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    hidden = "import sys; sys.modules.update(wandb=None, tensorboard=None)"
+    script, *arguments = command(
+        "train_agent", *TINY, "--total-steps", ROLLOUT, "--eval-episodes", "0", "--run-dir", run
+    )[1:]
+    start = f"import runpy; sys.argv[0] = {script!r}; runpy.run_path({script!r}, None, '__main__')"
+    imports = "import agents.benchmark.gpu_suite, agents.benchmark.suite"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{hidden}; {imports}; {start}", *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("TensorBoard is left out: ") == 1
+    assert steps_of(run) == [ROLLOUT]
+    assert metrics(run)
+
+
 # -- DQN -------------------------------------------------------------------------------------------
 
 

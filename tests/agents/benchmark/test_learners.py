@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tiny_trainings import tiny
 
-from agents.benchmark.learners import iteration_steps, our_agent
+from agents.benchmark.learners import Laps, iteration_steps, our_agent
 from agents.benchmark.peers import peer_variants
 
 
@@ -47,3 +47,24 @@ def test_dqn_keeps_a_transition_in_little_more_than_a_frame() -> None:
     # Two stacks of four, an action of eight bytes, and three numbers of four.
     assert theirs.replay_bytes_per_transition == 2 * 4 * frame + 8 + 3 * 4
     theirs.close()
+
+
+def test_overlapping_rollouts_are_timed_where_an_update_runs_beside_them() -> None:
+    laps = Laps()
+    for steps, clock in ((0, 0.0), (16, 5.0), (32, 6.0)):
+        assert laps.rate is None
+        laps.add(steps, clock)
+    assert laps.rate == 16
+    laps.add(48, 8.0)
+    # The first took 5 seconds without an update beside it.
+    assert laps.rate == pytest.approx(32 / 3)
+
+
+@pytest.mark.parametrize("overlap", ["on", "off"])
+def test_only_an_overlapping_agent_has_a_steady_rate(overlap: str) -> None:
+    learner = our_agent(tiny("ppo", overlap=overlap))
+    assert learner.learn(4 * 16) == 4 * 16
+    assert (learner.steady_rate is not None) == (overlap == "on")
+    assert learner.learn(16) == 16
+    assert learner.steady_rate is None
+    learner.close()

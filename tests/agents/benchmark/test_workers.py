@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import time
 from functools import partial
 from pathlib import Path
 
@@ -55,3 +57,18 @@ def test_what_goes_wrong_there_is_raised_here(
     assert multiprocessing.active_children() == []
     if fails == "breaks":
         assert log.read_text().splitlines()[-1] == "closes"
+
+
+@pytest.mark.parametrize("until", [0.0, -math.inf, 0.5])
+def test_a_process_that_does_not_answer_in_time_is_killed(until: float, tmp_path: Path) -> None:
+    with pytest.raises(TimeoutError, match="was killed"):
+        Worker(
+            partial(Watched, tmp_path / "log", fails="hangs"), 1, "cpu", time.monotonic() + until
+        )
+    assert multiprocessing.active_children() == []
+
+
+def test_a_learner_whose_iterations_overlap_says_its_rate_itself(tmp_path: Path) -> None:
+    worker = Worker(partial(Watched, tmp_path / "log", steady_rate=123.5), 1, "cpu")
+    assert worker.measure(1e-9) == 123.5
+    worker.close()

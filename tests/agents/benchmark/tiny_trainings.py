@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +41,7 @@ class Watched:
     fails: str = ""
     warm_up_steps: int = 7
     least_steps: int = 10
+    steady_rate: float | None = None
 
     def __post_init__(self) -> None:
         if self.fails == "refused":
@@ -47,6 +50,9 @@ class Watched:
             raise MemoryError("tried to allocate 1 TB")
         if self.fails == "dies":
             os._exit(3)
+        if self.fails == "hangs":
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            time.sleep(3_600)
         self._write(f"opens with {torch.get_num_threads()} threads")
 
     @property

@@ -1,0 +1,181 @@
+"""Rates measured one after the other within a time limit, each in a process of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from agents.benchmark.learners import Learner
+from agents.benchmark.workers import Facts, Worker
+from rlcnn.tracking import first_line
+
+Status = Literal["measured", "skipped", "failed", "killed", "not measured on a CPU"]
+
+# Seconds: a longer stretch says little more, and a shorter one is not worth a process.
+_MOST, _LEAST = 20.0, 0.2
+# A process is killed after so many times the seconds planned for it, but never before _PATIENCE.
+_OVERRUN, _PATIENCE = 2.0, 20.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rate to be measured.
+
+    Attributes:
+        name: names the row in the output, and for the rows after it.
+        make: makes what is measured, in its own process; must be picklable.
+        threads: CPU threads for torch there.
+        device: where it computes.
+        unit: what the rate counts.
+        gpu_only: whether it makes sense on a GPU alone.
+        bounds: rows before this one whose rates limit its rate, and how many of their units one
+            unit of this row takes.
+        ours: rows before this one; the fastest of them is divided by this row's rate.
+    """
+
+    name: str
+    make: Callable[[], Learner]
+    threads: int
+    device: str
+    unit: str = "steps"
+    gpu_only: bool = False
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    ours: tuple[str, ...] = ()
+
+    @property
+    def possible(self) -> bool:
+        """Whether its device can run it at all."""
+        return not (self.gpu_only and self.device == "cpu")
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What came of a row; figures are None where they were not measured.
+
+    Attributes:
+        name: of the row.
+        status: whether it was measured, or why not.
+        reason: one line for a row that was skipped, failed or killed.
+        unit: what the rate counts.
+        rate: units per second.
+        set_up_seconds: from the start of the process to the end of its warm-up: not in the rate.
+        stretch_seconds: how long the measured stretch took.
+        bound: the rate that the rows in ``bounds`` allow, in this row's units.
+        share: ``rate / bound``.
+        speedup: the fastest of the rows in ``ours``, divided by ``rate``.
+        facts: memory among other things.
+    """
+
+    name: str
+    status: Status
+    reason: str = ""
+    unit: str = "steps"
+    rate: float | None = None
+    set_up_seconds: float | None = None
+    stretch_seconds: float | None = None
+    bound: float | None = None
+    share: float | None = None
+    speedup: float | None = None
+    facts: Facts | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain JSON, the facts among the rest."""
+        values = asdict(self)
+        return values | (values.pop("facts") or {})
+
+    def __str__(self) -> str:
+        """One line to read."""
+        if self.rate is None:
+            return f"{self.name}: {self.status}{self.reason and f' ({self.reason})'}"
+        parts = [f"{self.rate:,.0f} {self.unit}/s"]
+        if self.share is not None:
+            parts.append(f"{self.share:.2f} of the bound of {self.bound:,.0f}")
+        if self.speedup is not None:
+            parts.append(f"ours is {self.speedup:.1f} times as fast")
+        if self.facts and self.facts.peak_device_bytes:
+            parts.append(f"{self.facts.peak_device_bytes / 1e6:,.0f} MB on the GPU")
+        parts.append(f"{self.stretch_seconds:.1f} s after {self.set_up_seconds:.1f} s of set-up")
+        return f"{self.name}: {', '.join(parts)}"
+
+
+def measure_rows(
+    rows: Sequence[Row],
+    deadline: float,
+    done: Callable[[RowResult], None],
+    patience: float = _PATIENCE,
+) -> None:
+    """Measures row after row; what goes wrong in one is recorded, and the next one is begun.
+
+    The time left is divided equally among the rows left: a row that needs less leaves more to
+    those after it. A row is skipped where the time left does not even do for its set-up, judged by
+    the rows before it.
+
+    Args:
+        rows: the most important first.
+        deadline: on :func:`time.monotonic`'s clock; no process is left running after it.
+        done: takes each result as soon as there is one.
+        patience: seconds that each process has at least before it is killed.
+    """
+    measured: dict[str, float] = {}
+    set_ups: list[float] = []
+    for number, row in enumerate(rows):
+        began = time.monotonic()
+        left = deadline - began
+        needed = min(set_ups, default=0.0) + _LEAST
+        if not row.possible:
+            result = RowResult(row.name, "not measured on a CPU")
+        elif left < needed:
+            reason = f"it needs about {needed:.1f} s, and {max(0.0, left):.1f} s are left"
+            result = RowResult(row.name, "skipped", reason)
+        else:
+            share = left / sum(other.possible for other in rows[number:])
+            share = min(left, max(share, needed))
+            until = min(deadline, began + max(patience, _OVERRUN * share))
+            result = _compared(row, _measured(row, began + share, until), measured)
+            if result.rate is not None and result.set_up_seconds is not None:
+                measured[row.name] = result.rate
+                set_ups.append(result.set_up_seconds)
+        done(result)
+
+
+def _measured(row: Row, planned_end: float, until: float) -> RowResult:
+    began = time.monotonic()
+    try:
+        with closing(Worker(row.make, row.threads, row.device, until)) as worker:
+            # What a captured graph or a second thread still changes shows in a short first stretch,
+            # which also tells how much fits into the second.
+            worker.measure(_LEAST)
+            warm = time.monotonic()
+            rate = worker.measure(min(_MOST, max(_LEAST, 0.9 * (planned_end - warm))))
+            stretch = time.monotonic() - warm
+            return RowResult(
+                row.name,
+                "measured",
+                unit=row.unit,
+                rate=rate,
+                set_up_seconds=warm - began,
+                stretch_seconds=stretch,
+                facts=worker.facts(),
+            )
+    except TimeoutError:
+        return RowResult(row.name, "killed", f"not done after {time.monotonic() - began:.1f} s")
+    except Exception as error:
+        # Whatever it is, the rows after it can still be measured.
+        return RowResult(row.name, "failed", first_line(error))
+
+
+def _compared(row: Row, result: RowResult, measured: Mapping[str, float]) -> RowResult:
+    """The same with bound, share and speedup, where all that they need was measured."""
+    if result.rate is None:
+        return result
+    bound = share = speedup = None
+    if row.bounds and all(name in measured for name in row.bounds):
+        bound = min(measured[name] / units for name, units in row.bounds.items())
+        share = result.rate / bound
+    ours = [measured[name] for name in row.ours if name in measured]
+    if ours:
+        speedup = max(ours) / result.rate
+    return replace(result, bound=bound, share=share, speedup=speedup)
