@@ -36,7 +36,8 @@ NotMeasured = tyro.conf.Suppress, tyro.conf.Fixed
 # What --suite decides itself, and what is of use with it alone.
 WITHOUT_SUITE = (
     *("parts", "peers", "rounds", "seconds", "encoder-batch", "image-models", "plot"),
-    *("encoder", "encoder-options", "mode", "weights", "feature-dtype", "compile", "overlap"),
+    *("encoder", "encoder-options", "mode", "weights", "feature-dtype", "overlap"),
+    *("cuda-graphs", "replay-device"),
     *("finetune-factor", "unfreeze-from", "unfreeze-at-step"),
 )
 WITH_SUITE = ("minutes", "suite-scale")

@@ -233,8 +233,9 @@ def _config(
     overlap: bool = False,
     **changes: Any,
 ) -> TrainConfig:
-    changes["compile"] = "graph" if graphs else "off"
+    changes["cuda_graphs"] = "on" if graphs else "off"
     changes["overlap"] = "on" if overlap else "off"
+    changes["replay_device"] = torch.device(settings.train.resolve().device).type
     train = replace(settings.train, **changes)
     return replace(settings, train=train).agent_config(algo)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from gymnasium import spaces
@@ -62,7 +63,7 @@ def update_alone(config: TrainConfig) -> StageLearner:
         assert isinstance(venv.observation_space, spaces.Box)
         assert isinstance(venv.action_space, spaces.Discrete)
         shape, actions = venv.observation_space.shape, int(venv.action_space.n)
-    variant = Variant(config.precision, config.num_threads, graph=config.device != "cpu")  # type: ignore[arg-type]
+    variant = Variant(_arithmetic(config), config.num_threads, graph=config.device != "cpu")
     return StageLearner(update_stage(config, shape, actions, variant))
 
 
@@ -86,7 +87,7 @@ class SupervisedLearner:
         recipe = replace(
             recipe_config("resnet-cifar-2016"),
             device=config.device,
-            precision=config.precision,
+            precision=_arithmetic(config),
             num_threads=config.num_threads,
             batch_size=batch_size,
             # So many that the learning rate never comes to its end.
@@ -111,6 +112,10 @@ class SupervisedLearner:
     def close(self) -> None:
         """Ends the epoch under way."""
         self._updates = iter(())
+
+
+def _arithmetic(config: TrainConfig) -> Literal["fp32", "bf16"]:
+    return "bf16" if config.precision == "bf16" else "fp32"
 
 
 def _made_images(count: int) -> StoredImages:

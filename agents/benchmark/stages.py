@@ -20,6 +20,7 @@ from agents.builder import make_train_env
 from agents.config import TrainConfig
 from envs.protocol import get_protocol
 from envs.registry import atari_rom
+from rlcnn.devices import prepare_device
 from rlcnn.encoders import create_encoder
 from rlcnn.encoders.blocks import hold_kernels
 
@@ -257,6 +258,9 @@ def update_stage(
 def _network(
     config: TrainConfig, observation_shape: tuple[int, ...], actions: int, variant: Variant
 ) -> Network:
+    # As agents compute: without it, torch rounds what is called float32 here.
+    assert config.precision != "auto"
+    prepare_device(config.device, config.precision)
     outputs = actions + 1 if config.algo == "ppo" else actions
     network = Network(config, observation_shape, outputs, bf16=variant.arithmetic != "fp32")
     if variant.arithmetic == "bf16 weights":

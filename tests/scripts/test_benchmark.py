@@ -99,6 +99,7 @@ def test_one_command_measures_tells_and_writes(tmp_path: Path) -> None:
         ("--suite gpu --suite-scale huge", '--suite-scale "huge" is unknown'),
         ("--suite gpu --parts ppo", "--parts is not for --suite gpu"),
         ("--suite gpu --image_models", "--image-models is not for --suite gpu"),
+        ("--suite gpu --cuda-graphs off", "--cuda-graphs is not for --suite gpu"),
         ("--suite gpu --overlap=on", "--overlap is not for --suite gpu"),
         ("--minutes 3", "--minutes is for --suite gpu alone"),
         ("--suite gpu --minutes 0", "--minutes 0.0 must be finite and more than 0"),

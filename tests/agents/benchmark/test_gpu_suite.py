@@ -68,9 +68,10 @@ def test_rows_train_as_their_names_say() -> None:
         assert config.device == "cuda"
         assert (config.overlap == "on") == ("overlap" in name)
         if name.startswith(("PPO", "DQN")) and "alone" not in name:
-            assert (config.compile == "off") == ("eager" in name)
+            assert (config.cuda_graphs == "off") == ("eager" in name)
         if name.startswith("DQN"):
             assert (config.num_envs, config.dqn.buffer_size) == (8, 1_000_000)
+            assert config.replay_device == "cuda"
             assert (config.dqn.batch_size, config.dqn.train_freq) == (32, 4)
         elif "stable-baselines3" not in name:
             assert config.num_envs == 128
