@@ -42,7 +42,7 @@ WITHOUT_SUITE = (
 )
 WITH_SUITE = ("minutes", "suite-scale")
 # So much of the minutes is left for killed processes to end and the last lines to be written.
-CLOSING_SHARE, LEAST_CLOSING, MOST_CLOSING = 0.05, 1.0, 10.0
+CLOSING_SHARE, LEAST_CLOSING, MOST_CLOSING = 0.05, 2.5, 10.0
 
 
 @dataclass(frozen=True)

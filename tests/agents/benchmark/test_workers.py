@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import torch
 from tiny_trainings import Watched
 
-from agents.benchmark.workers import Worker
+from agents.benchmark.workers import _PRELOADED, Worker
 from envs.errors import UserError
 
 
@@ -72,3 +74,22 @@ def test_a_learner_whose_iterations_overlap_says_its_rate_itself(tmp_path: Path)
     worker = Worker(partial(Watched, tmp_path / "log", steady_rate=123.5), 1, "cpu")
     assert worker.measure(1e-9) == 123.5
     worker.close()
+
+
+def test_the_server_that_workers_are_forked_from_asks_for_no_gpu_and_starts_no_thread() -> None:
+    # Once CUDA's driver was asked anything, no fork of that process can use a GPU.
+    code = f"""
+import importlib, sys, threading
+import torch
+def refuse(*_): raise SystemExit("CUDA was asked")
+for name in ("is_available", "device_count", "is_bf16_supported", "_lazy_init", "current_device"):
+    setattr(torch.cuda, name, refuse)
+for name in ("is_available", "current_accelerator", "device_count"):
+    setattr(torch.accelerator, name, refuse)
+for name in {_PRELOADED!r}:
+    importlib.import_module(name)
+sys.exit(f"{{threading.active_count()}} threads" if threading.active_count() > 1 else 0)
+"""
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
