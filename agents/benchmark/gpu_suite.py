@@ -43,6 +43,7 @@ class Sizes:
         peer_num_envs: processes of stable-baselines3, as far as there are environments.
         images: made for supervised training.
         image_batch: images in its minibatches.
+        stretch: seconds that a figure is measured for, at most.
     """
 
     train: dict[str, Any]
@@ -52,6 +53,7 @@ class Sizes:
     peer_num_envs: int
     images: int
     image_batch: int
+    stretch: float
 
     def apply(self, train: TrainConfig) -> TrainConfig:
         """The training in these sizes."""
@@ -72,6 +74,7 @@ SIZES: dict[Scale, Sizes] = {
         peer_num_envs=16,
         images=50_000,
         image_batch=128,
+        stretch=20.0,
     ),
     # Shows that everything runs; its figures say nothing of speed.
     "tiny": Sizes(
@@ -82,6 +85,7 @@ SIZES: dict[Scale, Sizes] = {
         peer_num_envs=2,
         images=32,
         image_batch=8,
+        stretch=0.5,
     ),
 }
 
@@ -129,7 +133,7 @@ def run_gpu_suite(
     write()
     for line in header(document):
         tell(line)
-    measure_rows(rows, deadline, done)
+    measure_rows(rows, deadline, done, SIZES[scale].stretch)
     document["ended"] = True
     write()
 

@@ -14,8 +14,10 @@ from rlcnn.tracking import first_line
 
 Status = Literal["measured", "skipped", "failed", "killed", "not measured on a CPU"]
 
-# Seconds: a longer stretch says little more, and a shorter one is not worth a process.
-_MOST, _LEAST = 20.0, 0.2
+# Seconds: a shorter stretch is not worth a process.
+_LEAST = 0.2
+# Share of the time left that a stretch is planned for: how long it takes is an estimate.
+_PLANNED = 0.7
 # A process is killed after so many times the seconds planned for it, but never before _PATIENCE.
 _OVERRUN, _PATIENCE = 2.0, 20.0
 
@@ -105,6 +107,7 @@ def measure_rows(
     rows: Sequence[Row],
     deadline: float,
     done: Callable[[RowResult], None],
+    stretch: float = 20.0,
     patience: float = _PATIENCE,
 ) -> None:
     """Measures row after row; what goes wrong in one is recorded, and the next one is begun.
@@ -117,6 +120,7 @@ def measure_rows(
         rows: the most important first.
         deadline: on :func:`time.monotonic`'s clock; no process is left running after it.
         done: takes each result as soon as there is one.
+        stretch: seconds that a stretch takes at most, about; a longer one says little more.
         patience: seconds that each process has at least before it is killed.
     """
     measured: dict[str, float] = {}
@@ -134,14 +138,14 @@ def measure_rows(
             share = left / sum(other.possible for other in rows[number:])
             share = min(left, max(share, needed))
             until = min(deadline, began + max(patience, _OVERRUN * share))
-            result = _compared(row, _measured(row, began + share, until), measured)
+            result = _compared(row, _measured(row, began + share, until, stretch), measured)
             if result.rate is not None and result.set_up_seconds is not None:
                 measured[row.name] = result.rate
                 set_ups.append(result.set_up_seconds)
         done(result)
 
 
-def _measured(row: Row, planned_end: float, until: float) -> RowResult:
+def _measured(row: Row, planned_end: float, until: float, longest: float) -> RowResult:
     began = time.monotonic()
     try:
         with closing(Worker(row.make, row.threads, row.device, until)) as worker:
@@ -149,7 +153,8 @@ def _measured(row: Row, planned_end: float, until: float) -> RowResult:
             # which also tells how much fits into the second.
             worker.measure(_LEAST)
             warm = time.monotonic()
-            rate = worker.measure(min(_MOST, max(_LEAST, 0.9 * (planned_end - warm))))
+            left = _PLANNED * (planned_end - warm)
+            rate = worker.measure(min(longest, max(_LEAST, left)))
             stretch = time.monotonic() - warm
             return RowResult(
                 row.name,

@@ -27,7 +27,7 @@ def row(name: str, log: Path, fails: str = "", **options: Any) -> Row:
 
 def measure(rows: list[Row], seconds: float, patience: float = 60.0) -> list[RowResult]:
     results: list[RowResult] = []
-    measure_rows(rows, time.monotonic() + seconds, results.append, patience)
+    measure_rows(rows, time.monotonic() + seconds, results.append, patience=patience)
     assert multiprocessing.active_children() == []
     assert [result.name for result in results] == [row.name for row in rows]
     return results
