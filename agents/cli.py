@@ -112,13 +112,19 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
 
 
 def given_value(arguments: Sequence[str], option: str) -> str | None:
-    """The last value given to ``option``, written ``--option VALUE`` or ``--option=VALUE``."""
+    """The last value given to ``option``, written ``--option VALUE`` or ``--option=VALUE``.
+
+    ``--an_option`` is ``--an-option``.
+    """
     value = None
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
-        if argument == option and not following.startswith("--"):
+        name, equals, given = argument.partition("=")
+        if name.replace("_", "-") != option:
+            continue
+        if equals:
+            value = given
+        elif not following.startswith("--"):
             value = following
-        elif argument.startswith(f"{option}="):
-            value = argument.split("=", 1)[1]
     return value
 
 

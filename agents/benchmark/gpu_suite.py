@@ -250,10 +250,10 @@ def header(document: dict[str, Any]) -> list[str]:
     versions = about["versions"]
     commit = about["git_commit"] or "none"
     changed = " with changes" if about["git_dirty"] else ""
+    driver = f"driver {gpu['driver'] or 'unknown'}, CUDA {gpu['cuda']}, cuDNN {gpu['cudnn']}"
     return [
         f"device: {gpu['name']}",
-        f"driver {gpu['driver'] or 'unknown'}, CUDA {gpu['cuda'] or 'none'},"
-        f" cuDNN {gpu['cudnn'] or 'none'}",
+        *([driver] if gpu["cuda"] else []),
         f"torch {versions['torch']}, Python {versions['python']}",
         f"cores: {about['cores']} ({about['cpu']})",
         f"git commit: {commit}{changed}",
