@@ -14,6 +14,7 @@ TINY = TrainConfig(
     device="cpu",
     precision="fp32",
     compile="off",
+    cuda_graphs="off",
     track="disabled",
     total_steps=32,
     eval_every=0,
