@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import io
 import logging
 import os
@@ -18,6 +19,7 @@ import tyro
 
 from envs.errors import UserError, nearest
 from rlcnn.stopping import TrainingStopped
+from rlcnn.tracking import mode_from_environment
 
 Options = TypeVar("Options")
 
@@ -26,6 +28,11 @@ _SYNONYMS = (("env", "envs", "env-id", "game", "games"), ("learning-rate", "lr")
 
 USER_ERROR = 2
 INTERRUPTED = 130
+# What a shell reports of a program that SIGPIPE ended.
+PIPE_CLOSED = 141
+
+# Where a path may begin within an argument: --run-dir=~/x, folder:~/x, frozen:NET@~/x, a,~/x.
+_HOME = re.compile(r"(?:^|(?<=[=:@,]))~[^/=:@,]*(?=/|$)")
 
 
 class _StderrHandler(logging.StreamHandler[Any]):
@@ -54,7 +61,15 @@ def run_script(main: Callable[[list[str]], None]) -> None:
     # For environments of the user's own, as --env my_module:MyEnv-v0; last, to shadow nothing.
     sys.path.append(os.getcwd())
     try:
-        main(sys.argv[1:])
+        try:
+            main(sys.argv[1:])
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the output, such as `head`, has read enough and left. Python writes what is
+        # left when it exits: to nowhere, or it would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
     except TrainingStopped as stop:
         print(stop, file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -90,11 +105,15 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
         options: a dataclass whose attribute docstrings explain its fields.
         arguments: without the program's name.
         default: an instance that says what is not on the command line; without it the fields'
-            own defaults do, and those that have none must be given.
+            own defaults do, and those that have none must be given. The environment may replace its
+            ``track``: see :func:`rlcnn.tracking.mode_from_environment`.
 
     Raises:
         UserError: an option is unknown, or a value is not of its type.
     """
+    arguments = [expand_home(argument) for argument in arguments]
+    if hasattr(default, "track"):
+        default = dataclasses.replace(default, track=mode_from_environment(default.track))
     chosen = {} if default is None else {"default": default}
     if {"-h", "--help"} & set(arguments):
         tyro.cli(options, args=["--help"], description=options.__doc__, **chosen)
@@ -125,7 +144,15 @@ def given_value(arguments: Sequence[str], option: str) -> str | None:
             value = given
         elif not following.startswith("--"):
             value = following
-    return value
+    return value if value is None else expand_home(value)
+
+
+def expand_home(argument: str) -> str:
+    """Replaces ``~`` and ``~user`` wherever a path begins in an argument.
+
+    A shell does so only at the beginning of an argument.
+    """
+    return _HOME.sub(lambda found: os.path.expanduser(found[0]), argument)
 
 
 def _hint(name: str, known: set[str]) -> str:

@@ -172,7 +172,8 @@ class TrainConfig:
     """Whether the agent plays on while it learns from what came before, by a policy one update
     older (but for what follows a checkpoint or a film); auto does not."""
     track: Literal["disabled", "offline", "online"] = "offline"
-    """Weights & Biases; offline needs no account, and is uploaded by `wandb sync` later."""
+    """Weights & Biases; offline needs no account, and is uploaded by `wandb sync` later. WANDB_MODE
+    and WANDB_DISABLED, where they are set, say the default."""
     project: str = "rlcnn"
     """Project in Weights & Biases."""
     preset: Preset = "fast"

@@ -213,7 +213,7 @@ def _film(path: Path, run: RunResult, film: Path, judged: int) -> Film:
             else "the only finished run"
         )
         caption += f", {place} (mean return {number(run.score)} over {run.episodes} games)"
-    caption += ". One whole game, left to right."
+    caption += ". One whole game."
     strip = b""
     try:
         with tempfile.TemporaryDirectory() as scratch:

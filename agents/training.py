@@ -78,7 +78,8 @@ def train(
 
     Args:
         config: the run; every "auto" in it is resolved and the result written to ``config.json``.
-        run_dir: where to; by default ``runs/`` with a name made of the configuration.
+        run_dir: where to; by default ``runs/`` with a name made of the configuration, and a number
+            after it where another run has that name.
         console: where progress is told; by default standard error.
         command: the command line to note in ``config.json`` and ``attempts.json``; by default this
             process's.
@@ -95,6 +96,7 @@ def train(
     config.validate()
     asked, config = config, config.resolve()
     console = console or make_console()
+    create = RunDirectory.create if run_dir else RunDirectory.create_numbered
     run_dir = run_dir or default_run_dir(config)
     with use_threads(config.num_threads), closing(make_train_env(config)) as venv:
         model = build_agent(config, venv)
@@ -103,7 +105,7 @@ def train(
         document = {"config": config.to_json(), **about}
         if labels:
             document["labels"] = dict(labels)
-        with RunDirectory.create(run_dir, document) as run:
+        with create(run_dir, document) as run:
             run.begin_attempt(about)
             if report := load_report(model):
                 write_json_atomic(run.path / "weights.json", report.to_json())
@@ -111,7 +113,7 @@ def train(
             for line in (*notes_on_transfer(config), *notes_on_device(asked, config, model)):
                 _tell(console, line)
             _run(Training(run, config, model, console), purge_step=None)
-    return run_dir
+    return run.path
 
 
 def resume(

@@ -64,7 +64,11 @@ class BrokenCheckpoint(NamedTuple):
     reason: str
 
 
-class RunInUseError(UserError):
+class RunTakenError(UserError):
+    """Another run has the directory."""
+
+
+class RunInUseError(RunTakenError):
     """Another process holds the run for writing."""
 
 
@@ -109,6 +113,24 @@ class RunDirectory:
             run.close()
             raise
         return run
+
+    @classmethod
+    def create_numbered(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> Self:
+        """Start a new run as :meth:`create` does, under the first name that no other run has.
+
+        The names are ``path``, ``path-2``, ``path-3`` and so on. Runs that begin at the same time
+        get different names.
+
+        Raises:
+            UserError: The directory cannot be written, or the disk is full.
+        """
+        path, number = Path(path), 1
+        while True:
+            name = path.name if number == 1 else f"{path.name}-{number}"
+            try:
+                return cls.create(path.with_name(name), config)
+            except RunTakenError:
+                number += 1
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> Self:
@@ -435,13 +457,13 @@ def require_vacant(path: Path) -> None:
     """Refuses a directory that no run can begin in.
 
     Raises:
-        UserError: it is a file, or holds something.
+        RunTakenError: it is a file, or holds something.
     """
     with disk_errors(path):
         if path.exists() and not path.is_dir():
-            raise UserError(f"run directory {path} is a file")
+            raise RunTakenError(f"run directory {path} is a file")
         if path.exists() and _entries(path):
-            raise UserError(
+            raise RunTakenError(
                 f"run directory {path} exists and is not empty; choose another or resume it"
             )
 

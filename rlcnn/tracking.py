@@ -35,6 +35,14 @@ TrackMode = Literal["disabled", "offline", "online"]
 T = TypeVar("T")
 
 _MODES = ("disabled", "offline", "online")
+# What W&B takes in WANDB_MODE; "dryrun" and "run" are its older names.
+_WANDB_MODES: dict[str, TrackMode] = {
+    "disabled": "disabled",
+    "offline": "offline",
+    "online": "online",
+    "dryrun": "offline",
+    "run": "online",
+}
 _log = logging.getLogger(__name__)
 
 # How long W&B may try to reach its server before training goes on without it.
@@ -108,6 +116,22 @@ def make_tracker(
     if (tracker := start_or_warn(mode, start)) is not None:
         trackers.append(tracker)
     return _TrackerGroup(trackers)
+
+
+def mode_from_environment(default: TrackMode) -> TrackMode:
+    """The tracking mode that W&B's own environment variables ask for, or else ``default``.
+
+    A ``WANDB_DISABLED`` that is not false disables it; ``WANDB_MODE`` names a mode.
+    """
+    disabled = os.environ.get("WANDB_DISABLED", "").strip().lower()
+    if disabled not in ("", "0", "false", "no", "off"):
+        return "disabled"
+    named = os.environ.get("WANDB_MODE", "").strip().lower()
+    if named and named not in _WANDB_MODES:
+        _log.warning(
+            "WANDB_MODE=%s is not used: expected one of %s", named, ", ".join(_WANDB_MODES)
+        )
+    return _WANDB_MODES.get(named, default)
 
 
 def start_or_warn(mode: TrackMode, start: Callable[[TrackMode], T]) -> T | None:

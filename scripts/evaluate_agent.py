@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from agents.assessment import Assessment, assess_run
-from agents.cli import parse_options, run_script
+from agents.cli import expand_home, parse_options, run_script
 from envs.errors import UserError
 from rlcnn.files import write_json_atomic
 
@@ -93,7 +93,8 @@ def with_json_file(arguments: Sequence[str]) -> list[str]:
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         whole.append(argument)
         # A directory is the run's: a file cannot have that name.
-        if argument == "--json" and (following.startswith("--") or Path(following).is_dir()):
+        named = Path(expand_home(following))
+        if argument == "--json" and (following.startswith("--") or named.is_dir()):
             whole.append("-")
     return whole
 

@@ -136,7 +136,8 @@ class PretrainConfig:
     """Training images that these linear classifiers are fitted on, drawn by the seed, of each game
     where there are several; 0 takes all."""
     track: Literal["disabled", "offline", "online"] = "offline"
-    """Weights & Biases; offline needs no account, and is uploaded by `wandb sync` later."""
+    """Weights & Biases; offline needs no account, and is uploaded by `wandb sync` later. WANDB_MODE
+    and WANDB_DISABLED, where they are set, say the default."""
     project: str = "rlcnn"
     """Project in Weights & Biases."""
 

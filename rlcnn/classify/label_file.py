@@ -12,6 +12,9 @@ from rlcnn.classify.images import ImageFiles, Task
 
 FILE, INDEX = "file", "class_index"
 
+# Spreadsheets write semicolons where a comma is the decimal mark.
+_DELIMITERS = ",;\t|"
+
 # So much of a name is told in a line.
 _LONGEST = 100
 
@@ -23,7 +26,8 @@ def load_labelled_files(
 
     Args:
         labels: a CSV with a header and the columns ``file``, a path below ``directory``, and
-            ``class_index``; others are passed over. A name that is not found as it is is looked
+            ``class_index``; other columns are ignored. Commas, semicolons, tabs or vertical bars
+            separate the columns. A name that is not found as it is is looked
             for in ``directory``.
         directory: of the images.
         task: whose classes the indices are.
@@ -69,7 +73,9 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """The rows with their line numbers."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(_DELIMITERS, key=header.count))
             columns = list(reader.fieldnames or ())
             for name in (FILE, INDEX):
                 if name not in columns:

@@ -71,7 +71,8 @@ def pretrain(
 
     Args:
         config: the run; every "auto" in it is resolved and the result written to ``config.json``.
-        run_dir: where to; by default ``runs/`` with a name made of the configuration.
+        run_dir: where to; by default ``runs/`` with a name made of the configuration, and a number
+            after it where another run has that name.
         policies: of the configuration's ``players``, by their games.
         console: where progress is told; by default standard error.
         command: the command line to note in ``config.json`` and ``attempts.json``; by default this
@@ -87,9 +88,10 @@ def pretrain(
     config.validate()
     config = config.resolve()
     console = console or make_console()
-    run_dir = run_dir or default_run_dir(config)
-    # Before games are played or files decoded, which takes minutes.
-    require_vacant(run_dir)
+    create = RunDirectory.create if run_dir else RunDirectory.create_numbered
+    if run_dir:
+        # Before games are played or files decoded, which takes minutes.
+        require_vacant(run_dir)
     check_start(config)
     with use_threads(config.num_threads):
         split = load_images(config, console.print, policies)
@@ -99,13 +101,13 @@ def pretrain(
         trainer = setting.make_trainer(encoder)
         about = made_by(command)
         document = {"pretraining": config.to_json(), "data": describe(split), **about}
-        with RunDirectory.create(run_dir, document) as run:
+        with create(run_dir or default_run_dir(config), document) as run:
             run.begin_attempt(about)
             if report:
                 write_json_atomic(run.path / "weights.json", report.to_json())
                 console.print(str(report))
             _run(Pretraining(run, config, setting, trainer, console), purge_step=None)
-    return run_dir
+    return run.path
 
 
 def resume_pretraining(

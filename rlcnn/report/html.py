@@ -200,9 +200,9 @@ def _films(report: Report, films: Films) -> Markup:
 
 def _film(film: Film, films: Films) -> Markup:
     name = f"{film.game}, {film.arm}"
-    parts = [
-        element("figcaption", join([element("strong", breakable(name)), escape(film.caption)]))
-    ]
+    # Weights & Biases shows the film itself under the caption, so this holds for the strip alone.
+    caption = f"{film.caption} Left to right." if film.strip else film.caption
+    parts = [element("figcaption", join([element("strong", breakable(name)), escape(caption)]))]
     if film.strip:
         alt = f"Pictures of a game of {film.game} as {film.arm} plays it, left to right"
         strip = element(

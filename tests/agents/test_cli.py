@@ -1,10 +1,98 @@
-"""What is read off a command line before it is parsed."""
+"""What every script does with its arguments, its environment and its output."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 
-from agents.cli import given_value
+from agents.cli import PIPE_CLOSED, expand_home, given_value, parse_options
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of every type that holds a path."""
+
+    run_dir: Path | None = None
+    data: str = ""
+    arms: tuple[str, ...] = ()
+    track: str = "offline"
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("HOME", "/home/me")
+    return "/home/me"
+
+
+@pytest.mark.parametrize(
+    "argument, expanded",
+    [
+        ("--run-dir=~/x", "--run-dir=/home/me/x"),
+        ("~", "/home/me"),
+        ("folder:~/x", "folder:/home/me/x"),
+        ("--data=folder:~/x", "--data=folder:/home/me/x"),
+        ("frozen:impala,width=2@~/w.pth", "frozen:impala,width=2@/home/me/w.pth"),
+        ("~/a,~/b", "/home/me/a,/home/me/b"),
+        # A file's name may hold the sign.
+        ("a~/b", "a~/b"),
+        ("./~/x", "./~/x"),
+        ("notes~", "notes~"),
+    ],
+)
+def test_a_path_in_an_argument_may_begin_at_home(home: str, argument: str, expanded: str) -> None:
+    assert expand_home(argument) == expanded
+
+
+def test_options_of_every_type_hold_the_expanded_path(home: str) -> None:
+    given = ["--run-dir=~/run", "--data=folder:~/x", "--arms", "frozen:~/a", "~/b"]
+    options = parse_options(Options, given)
+    assert options.run_dir == Path("/home/me/run")
+    assert options.data == "folder:/home/me/x"
+    assert options.arms == ("frozen:/home/me/a", "/home/me/b")
+    # Read before the others, since it says what their defaults are.
+    assert given_value(["--config=~/c.json"], "--config") == "/home/me/c.json"
+
+
+@pytest.mark.parametrize(
+    "variables, mode",
+    [
+        ({}, "offline"),
+        ({"WANDB_MODE": "disabled"}, "disabled"),
+        ({"WANDB_MODE": "online"}, "online"),
+        ({"WANDB_MODE": "dryrun"}, "offline"),
+        ({"WANDB_MODE": "nonsense"}, "offline"),
+        ({"WANDB_DISABLED": "true"}, "disabled"),
+        ({"WANDB_DISABLED": "1", "WANDB_MODE": "online"}, "disabled"),
+        ({"WANDB_DISABLED": "false"}, "offline"),
+    ],
+)
+def test_the_environment_says_the_default_of_track(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], mode: str
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_DISABLED", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert parse_options(Options, [], Options()).track == mode
+    assert parse_options(Options, ["--track", "online"], Options()).track == "online"
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = "from agents.cli import run_script; run_script(lambda a: print('line\\n' * 100_000))"
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as script:
+        assert script.stdout is not None
+        assert script.stderr is not None
+        assert script.stdout.readline() == b"line\n"
+        script.stdout.close()
+        assert script.stderr.read() == b""
+    assert script.returncode == PIPE_CLOSED
 
 
 @pytest.mark.parametrize(

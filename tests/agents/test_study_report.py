@@ -209,6 +209,8 @@ def test_a_film_is_of_the_middle_one_of_the_runs_that_have_a_score(tmp_path: Pat
     captions = {film.arm: film.caption for film in shown(path, plan).films}
     assert "Seed 0 after 1,000,000 steps, the middle one of 2 finished" in captions["scratch"]
     assert "Seed 1 after 1,000,000 steps, the middle one of 4" in captions["frozen-random"]
+    # Where the film itself is shown, there is no left and no right.
+    assert not any("left to right" in caption for caption in captions.values())
 
 
 def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:

@@ -382,6 +382,15 @@ def test_the_default_directory_names_the_run() -> None:
     assert ":" not in default_run_dir(PPO).name
 
 
+def test_runs_begun_in_one_second_get_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "default_run_dir", lambda config: tmp_path / "run")
+    short = replace(TINY, env="games:Signals-v0", total_steps=16, eval_episodes=0)
+    names = [train(short, console=quiet()).name for _ in range(2)]
+    assert names == ["run", "run-2"]
+
+
 # -- stopping and resuming -------------------------------------------------------------------------
 
 

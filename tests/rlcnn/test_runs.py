@@ -41,6 +41,17 @@ def save(run: RunDirectory, step: int, **files: bytes) -> Path:
     return run.checkpoints_dir / f"{step:012d}"
 
 
+def test_runs_of_one_name_take_the_next_free_one(tmp_path: Path) -> None:
+    (tmp_path / "run-3").touch()
+    with RunDirectory.create_numbered(tmp_path / "run", CONFIG) as first:
+        # The first one is held by a process, the second has ended, the third name is a file's.
+        RunDirectory.create_numbered(tmp_path / "run", CONFIG).close()
+        with RunDirectory.create_numbered(tmp_path / "run", CONFIG) as last:
+            assert [first.path.name, last.path.name] == ["run", "run-4"]
+    with pytest.raises(UserError, match="not empty"):
+        RunDirectory.create(tmp_path / "run-2", CONFIG)
+
+
 def killed_while(path: Path, body: str) -> None:
     """Open a run for writing in another process, run ``body`` there, and kill it with -9."""
     code = f"""

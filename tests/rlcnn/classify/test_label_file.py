@@ -34,6 +34,8 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
         ("file,class_index\n2.png,0\n0.png,2\n", "utf-8"),
         ('name,class_index,file\n"an, ant",0,2.png\ncat, 2,0.png\n', "utf-8"),
         ("file,class_index\r\n2.png,0\r\n0.png,2\r\n", "utf-8-sig"),
+        ('name;file;class_index\r\n"an, ant";2.png;0\r\ncat;0.png;2\r\n', "utf-8-sig"),
+        ("file\tclass_index\n2.png\t0\n0.png\t2\n", "utf-8"),
     ],
 )
 def test_images_have_the_classes_of_their_rows(folder: Path, text: str, encoding: str) -> None:
