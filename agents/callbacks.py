@@ -68,6 +68,22 @@ class Every(BaseCallback):
             self._next = (self.model.num_timesteps // self._steps + 1) * self._steps
 
 
+class LearnedSteps(BaseCallback):
+    """Remembers the step up to which the agent has learned; a rollout under way is beyond it.
+
+    Attributes:
+        steps: that step; None before training starts.
+    """
+
+    steps: int | None = None
+
+    def _on_rollout_start(self) -> None:
+        self.steps = self.model.num_timesteps
+
+    def _on_step(self) -> bool:
+        return True
+
+
 class UpdateLog(BaseCallback):
     """Logs what an update of PPO tells under the step that it learned up to, once it is done.
 

@@ -182,6 +182,7 @@ def _state(model: Agent) -> dict[str, Any]:
     }
     if isinstance(model, DQN):
         state["exploration_rng"] = model.exploration_state
+        state["exploration_rate"] = model.exploration_rate
         state["losses"] = [model._loss_sum.item(), model._losses_summed]
     return state
 
@@ -198,6 +199,10 @@ def _restore_state(model: Agent, state: dict[str, Any]) -> None:
         model.logger.record(key, math.nan if value is None else value, tuple(exclude))
     if isinstance(model, DQN):
         model.exploration_state = state["exploration_rng"]
+        falls = model.exploration_final_eps <= model.exploration_initial_eps
+        # Older checkpoints do not hold it, and an agent that never learned has none.
+        if falls and model.num_timesteps and "exploration_rate" in state:
+            model.exploration_limit = float(state["exploration_rate"])
         loss_sum, model._losses_summed = state["losses"]
         model._loss_sum.fill_(loss_sum)
 

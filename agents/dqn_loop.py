@@ -34,6 +34,9 @@ class DQNLoop(LearningRateFactors, SB3DQN):
     replay_buffer: FrameReplay | None  # type: ignore[assignment]
     action_space: spaces.Discrete
     overlap: bool
+    exploration_limit: float = 1.0
+    """What epsilon does not rise above, whatever its schedule says: in a run that is extended,
+    epsilon where the run goes on."""
     _actor: InferenceCopy[PixelQNetwork]
     _target: InferenceCopy[PixelQNetwork]
     _steps: QSteps
@@ -192,7 +195,8 @@ class DQNLoop(LearningRateFactors, SB3DQN):
 
     def _anneal(self) -> None:
         self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
-        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
+        rate = self.exploration_schedule(self._current_progress_remaining)
+        self.exploration_rate = min(rate, self.exploration_limit)
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
         """Learns from ``gradient_steps`` batches; the loss waits on the device for the next log.

@@ -19,8 +19,8 @@ def check_images_and_discrete_actions(
     """Refuses what the agents here cannot learn from.
 
     Raises:
-        UserError: Unless observations are uint8 images (channels, height, width) and actions
-            discrete, or where the environment is wrapped in ``VecNormalize``.
+        UserError: Unless observations are uint8 images (channels, height, width) of bounds 0..255
+            and actions discrete, or where the environment is wrapped in ``VecNormalize``.
     """
     # First, since what it makes of images is no longer uint8.
     if env is not None and unwrap_vec_wrapper(env, VecNormalize) is not None:
@@ -33,6 +33,13 @@ def check_images_and_discrete_actions(
         raise UserError(
             "observations must be uint8 images, a Box of shape (channels, height, width);"
             f" this environment gives {_described(observation_space)}"
+        )
+    if (observation_space.low != 0).any() or (observation_space.high != 255).any():
+        low, high = observation_space.low.min(), observation_space.high.max()
+        raise UserError(
+            f"observations are declared as {low}..{high}: expected 0..255, by which encoders scale"
+            " them. envs.PixelVecEnv, as the vector of environments, stretches what is declared to"
+            " 0..255"
         )
     if not isinstance(action_space, spaces.Discrete):
         raise UserError(

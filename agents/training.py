@@ -23,6 +23,7 @@ from agents.builder import (
 )
 from agents.callbacks import (
     Every,
+    LearnedSteps,
     ProgressDisplay,
     StopRequest,
     UpdateLog,
@@ -33,8 +34,10 @@ from agents.device_notes import describe_device_use, notes_on_device
 from agents.dqn import DQN
 from agents.evaluation import Evaluation, evaluate_agent, film_agent
 from agents.heap import keep_freed_memory
+from agents.run_length import notes_on_length
 from agents.transfer_options import notes_on_transfer
-from envs.errors import UserError
+from envs.camera import why_not_rendered
+from envs.errors import EnvironmentFailure, UserError, describe_error
 from rlcnn.attempts import changed, made_by, newest_checkpoint
 from rlcnn.devices import use_threads
 from rlcnn.files import write_json_atomic
@@ -91,6 +94,7 @@ def train(
 
     Raises:
         UserError: for whatever a user can mend, before anything is lost.
+        EnvironmentFailure: an environment raised something; what was learned is in a checkpoint.
         TrainingStopped: it was asked to stop, by Ctrl-C for example; a checkpoint was cut.
     """
     config.validate()
@@ -131,7 +135,7 @@ def resume(
         run_dir: the run.
         changes: options that differ from the run's, of :data:`RESUMABLE`; a greater
             ``total_steps`` extends a run, finished or not, over whose new length the schedules
-            then reach.
+            then reach; DQN's epsilon does not rise again.
         console: where progress is told; by default standard error.
         command: the command line to note in ``attempts.json``; by default this process's.
 
@@ -140,6 +144,7 @@ def resume(
 
     Raises:
         UserError: the run is missing, damaged, in use or done, or a change is not possible.
+        EnvironmentFailure: as :func:`train`.
         TrainingStopped: as :func:`train`.
     """
     console = console or make_console()
@@ -190,6 +195,10 @@ def _tell(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else describe_error(error)
+
+
 def change_config(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     """The configuration with a resume's changes.
 
@@ -219,6 +228,12 @@ class Training:
         self._stop = StopRequest(console.print)
         self._saved_at: int | None = None
         self._owed: list[str] = []
+        self._no_render: str | None = None
+        try:
+            # Before a checkpoint is restored: environments may draw from global generators.
+            self._no_render = why_not_rendered(config.env, config.seed)
+        except Exception as error:
+            _tell(console, f"films may fail: {_reason(error)}")
         self._wall_before = 0.0
         self._began = time.monotonic()
 
@@ -236,11 +251,29 @@ class Training:
         done = self._logged(self.model.num_timesteps)
         self._owed = [name for name in extra.get("owed", ()) if name not in done]
         self.console.print(f"resuming from step {self.model.num_timesteps:,}")
+        if isinstance(self.model, DQN):
+            remaining = max(0.0, 1 - self.model.num_timesteps / self.config.total_steps)
+            scheduled = self.model.exploration_schedule(remaining)
+            if scheduled > self.model.exploration_limit:
+                self.console.print(
+                    f"epsilon stays at {self.model.exploration_limit:.3g}: the schedule of the"
+                    f" longer run would raise it to {scheduled:.3g}"
+                )
+
+    def notes(self) -> list[str]:
+        """Lines on what of this attempt may not be as its user means it, before it begins."""
+        replay = self.model.replay_buffer if isinstance(self.model, DQN) else None
+        stored_steps = replay.pos * replay.n_envs if replay else 0
+        notes = notes_on_length(self.config, self.model.num_timesteps, stored_steps)
+        if self._no_render:
+            notes.append(f"films show what the agent observes: {self._no_render}")
+        return notes
 
     def learn(self) -> None:
         """Trains to the configured number of steps, and cuts a checkpoint there.
 
         Raises:
+            EnvironmentFailure: an environment raised something; a checkpoint was cut.
             TrainingStopped: it was asked to stop; a checkpoint was cut.
         """
         config, model = self.config, self.model
@@ -254,9 +287,11 @@ class Training:
             VIDEO: Every(config.video_every, self.film_so_far, VIDEO in self._owed),
         }
         self._owed = []
+        learned = LearnedSteps()
         callbacks = CallbackList(
             [
                 display,
+                learned,
                 *([UpdateLog()] if config.algo == "ppo" else []),
                 *periodic.values(),
                 # After the others, so that what they logged at this step lies before the cut.
@@ -275,14 +310,36 @@ class Training:
                     reset_num_timesteps=False,
                 )
                 self._log_last_losses()
-            except TrainingStopped:
+            except (TrainingStopped, EnvironmentFailure) as error:
                 self._owed = [name for name, every in periodic.items() if every.due]
+                if isinstance(error, EnvironmentFailure):
+                    if config.algo == "ppo" and learned.steps is not None:
+                        # A rollout that was not finished is not learned from.
+                        model.num_timesteps = learned.steps
+                    self._save_after_failure()
+                    raise
             if model.num_timesteps != self._saved_at:
                 self.checkpoint()
         if stop.requested:
             raise TrainingStopped(
                 f"stopped at step {model.num_timesteps:,}; go on with --resume {self.run.path}"
             )
+
+    def _save_after_failure(self) -> None:
+        """Cuts a checkpoint, if something was learned; what prevents it is one line."""
+        if self.model.num_timesteps in (0, self._saved_at):
+            return
+        try:
+            self.checkpoint()
+        except UserError as error:
+            _tell(self.console, f"no checkpoint at step {self.model.num_timesteps:,}: {error}")
+
+    def failure(self, error: EnvironmentFailure) -> EnvironmentFailure:
+        """The same error, with the way to go on."""
+        kept = "nothing was learned yet"
+        if self._saved_at is not None:
+            kept = f"the run has a checkpoint of step {self._saved_at:,}"
+        return EnvironmentFailure(f"{error}. {kept}: go on with --resume {self.run.path}")
 
     def _log_last_losses(self) -> None:
         """Logs what DQN would have told with the next games, unless some ended in this very step.
@@ -343,12 +400,7 @@ class Training:
             if EVALUATION not in logged:
                 self._log_evaluation(step, evaluation)
         self.console.print("filming a whole game")
-        video: Path | None = None
-        try:
-            video = self.film(step, log=VIDEO not in logged)
-        except UserError as error:
-            # The training and what it is worth are not lost for want of a picture of it.
-            self.console.print(f"not filmed: {error}")
+        video = self.film(step, log=VIDEO not in logged)
         run.write_summary(
             {
                 "steps": step,
@@ -368,10 +420,24 @@ class Training:
             self.console.print(f"video:      {video}")
         self.console.print(f"checkpoint: {run.checkpoints()[-1]}")
 
-    def film(self, step: int, log: bool = True) -> Path:
-        """Films a game to ``videos/`` and logs it."""
+    def film(self, step: int, log: bool = True) -> Path | None:
+        """Films a game to ``videos/`` and logs it.
+
+        Returns:
+            The film's path; None where it failed, which costs a line and nothing else.
+        """
         path = self.run.videos_dir / f"{step:012d}.mp4"
-        film = film_agent(self.model, self.config, path, step=step, on_step=self._stop.check)
+        try:
+            film = film_agent(self.model, self.config, path, step=step, on_step=self._stop.check)
+        except TrainingStopped:
+            raise
+        except Exception as error:
+            # The training and what it is worth are not lost for want of a picture of it.
+            _tell(self.console, f"not filmed: {_reason(error)}")
+            return None
+        if film.no_render and film.no_render != self._no_render:
+            self._no_render = film.no_render
+            _tell(self.console, f"the film shows what the agent observes: {film.no_render}")
         if log:
             self.tracker.video(step, VIDEO, path, film.caption)
         return path
@@ -396,8 +462,9 @@ EVALUATION, VIDEO = "eval/mean_return", "video/game"
 
 def _run(training: Training, purge_step: int | None) -> None:
     run, config, console = training.run, training.config, training.console
-    _tell(console, describe_device_use(config))
-    console.print(describe_storage(training.model))
+    notes, model = training.notes(), training.model
+    for line in [*notes, describe_device_use(config), describe_storage(model)]:
+        _tell(console, line)
     keep_freed_memory()
     with closing(
         make_tracker(run, config.track, project=config.project, purge_step=purge_step)
@@ -407,6 +474,8 @@ def _run(training: Training, purge_step: int | None) -> None:
         try:
             training.learn()
             training.finish()
+        except EnvironmentFailure as error:
+            raise training.failure(error) from error
         except KeyboardInterrupt:
             console.print(f"go on from the last checkpoint with --resume {run.path}")
             raise

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ale_py
+import cv2
 import gymnasium as gym
 import numpy as np
 from gymnasium.wrappers import AtariPreprocessing
 
+from envs.checked import CheckedEnv
 from envs.checks import ObservationColour, check_observation
-from envs.errors import UserError
+from envs.errors import UserError, describe_error
 from envs.mp4 import Mp4Writer
-from envs.pixels import PixelVecEnv, make_env, to_rgb
+from envs.pictures import rendered_picture, to_rgb
+from envs.pixels import PixelVecEnv, make_env
 from envs.protocol import AtariProtocol, get_protocol
 from envs.registry import atari_rom, find_spec, is_atari
 
 # The console drew one picture for each field of NTSC television; ale-py's metadata say 30.
 ATARI_FPS = 60
+
+DEFAULT_FPS = 30
+# More than any screen shows.
+MAX_FPS = 1000
 
 # Films are about this high, in pixels: twice an Atari screen.
 FILM_HEIGHT = 420
@@ -38,7 +46,8 @@ class FilmResult:
         frames: pictures in the film.
         fps: pictures in a second.
         truncated: whether a step limit ended the episode.
-        caption: one line that tells of return and length.
+        caption: one line with return and length.
+        no_render: why the film shows observations; None where it shows what was rendered.
     """
 
     path: Path
@@ -48,6 +57,7 @@ class FilmResult:
     fps: int
     truncated: bool
     caption: str
+    no_render: str | None = None
 
 
 def film_episode(
@@ -65,13 +75,15 @@ def film_episode(
 ) -> FilmResult:
     """Play one episode and film all of it: of a game, every picture that the emulator drew.
 
+    An environment that cannot render pictures is filmed by its observations. Where rendering fails
+    on the way, the film begins again with another episode.
+
     The episode is played as in evaluation (a lost life does not end it) in an environment of its
     own, whose observations are made like those of ``make_vec_env``. The film is written aside and
     takes its path when it is whole.
 
     Args:
-        env_id: any id that ``make_vec_env`` takes. An environment that cannot render
-            ``rgb_array`` is filmed by its observations.
+        env_id: any id that ``make_vec_env`` takes.
         act: from observations uint8 (1, frame_stack * C, obs_size, obs_size) to actions (1,).
         path: of the MP4; missing directories are made and an old film is replaced.
         protocol: Atari only: no-op starts, FIRE, sticky actions and the set of actions.
@@ -86,6 +98,9 @@ def film_episode(
         UserError: a value is not valid, or the film cannot be written.
     """
     check_observation(obs, obs_size, frame_stack)
+    shape: dict[str, Any] = {"obs": obs, "obs_size": obs_size, "frame_stack": frame_stack}
+    options = {**shape, "seed": seed, "max_episode_steps": max_episode_steps}
+    no_render: str | None = None
     if env_id.startswith("ALE/") or is_atari(find_spec(env_id)):
         played = get_protocol(protocol)
         lens = _atari_lens(env_id, played)
@@ -96,35 +111,69 @@ def film_episode(
             screen_size=int(obs_size),
             grayscale_obs=obs == "grey",
         )
+        film, episode = _film(env, lens, act, Path(path), options)
     else:
-        env = lens = _pixel_lens(env_id)
-    venv = PixelVecEnv(
-        [lambda: env],
-        obs=obs,
-        obs_size=obs_size,
-        frame_stack=frame_stack,
-        seed=seed,
-        max_episode_steps=max_episode_steps,
-    )
-    try:
-        with Mp4Writer(Path(path), fps=lens.fps, height=FILM_HEIGHT) as film:
-            lens.show = film.add
-            info = _play(venv, act)
-    finally:
-        venv.close()
-    episode, truncated = info["episode"], info["TimeLimit.truncated"]
-    told = f"{env_id}: return {episode['r']:g} in {episode['l']:,} steps"
-    if truncated:
-        told += " (stopped by the step limit)"
+        try:
+            lens = _render_lens(env_id)
+            film, episode = _film(lens, lens, act, Path(path), options)
+        except _CannotRender as error:
+            no_render = str(error)
+            lens = _observation_lens(env_id)
+            film, episode = _film(lens, lens, act, Path(path), options)
+    caption = f"{env_id}: return {episode['r']:g} in {episode['l']:,} steps"
+    if episode["truncated"]:
+        caption += " (stopped by the step limit)"
     return FilmResult(
         path=film.path,
         episode_return=episode["r"],
         length=episode["l"],
         frames=film.pictures,
         fps=film.fps,
-        truncated=truncated,
-        caption=f"{caption_prefix} | {told}" if caption_prefix else told,
+        truncated=episode["truncated"],
+        caption=f"{caption_prefix} | {caption}" if caption_prefix else caption,
+        no_render=no_render,
     )
+
+
+def why_not_rendered(env_id: str, seed: int = 0) -> str | None:
+    """Why films of an environment show its observations, or None if they show what it renders.
+
+    One picture is rendered to find out.
+
+    Raises:
+        UserError: there is no such environment, or its first episode does not begin.
+    """
+    if env_id.startswith("ALE/") or is_atari(find_spec(env_id)):
+        return None
+    try:
+        lens = _render_lens(env_id)
+    except _CannotRender as error:
+        return str(error)
+    try:
+        lens.reset(seed=seed)
+    except _CannotRender as error:
+        return str(error)
+    finally:
+        _close(lens)
+    return None
+
+
+def _film(
+    env: gym.Env,
+    lens: _Lens,
+    act: Callable[[np.ndarray], np.ndarray],
+    path: Path,
+    options: dict[str, Any],
+) -> tuple[Mp4Writer, dict[str, Any]]:
+    """The film, and the filmed episode: return ``r``, length ``l``, whether ``truncated``."""
+    venv = PixelVecEnv([lambda: env], **options)
+    try:
+        with Mp4Writer(path, fps=lens.fps, height=FILM_HEIGHT) as film:
+            lens.show = film.add
+            info = _play(venv, act)
+    finally:
+        venv.close()
+    return film, {**info["episode"], "truncated": info["TimeLimit.truncated"]}
 
 
 def _play(venv: PixelVecEnv, act: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
@@ -137,16 +186,23 @@ def _play(venv: PixelVecEnv, act: Callable[[np.ndarray], np.ndarray]) -> dict[st
             return infos[0]
 
 
+class _CannotRender(UserError):  # noqa: N818
+    """An environment does not render pictures; says why."""
+
+
 class _Lens(gym.Wrapper):
-    """Shows every picture of the environment's first episode, its opening included.
+    """Shows a picture of every step of the environment's first episode, its opening included.
 
     ``PixelVecEnv`` begins a second episode at once when the first has ended: that is not shown.
     """
 
-    def __init__(self, env: gym.Env, fps: int) -> None:
+    def __init__(self, env: gym.Env, fps: int, picture: Callable[[Any], np.ndarray]) -> None:
+        """``picture`` makes a picture, uint8 (height, width, 3), of an observation."""
         super().__init__(env)
         self.fps = fps
         self.show: Callable[[np.ndarray], None] = lambda picture: None
+        self._picture = picture
+        self._size: tuple[int, int] | None = None
         self._episodes = 0
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -161,9 +217,15 @@ class _Lens(gym.Wrapper):
         return observation, reward, terminated, truncated, info
 
     def _show(self, observation: Any) -> None:
-        if self._episodes == 1:
-            rendered = self.env.render() if self.env.render_mode == "rgb_array" else observation
-            self.show(to_rgb(np.asarray(rendered)))
+        if self._episodes != 1:
+            return
+        picture = self._picture(observation)
+        height, width = picture.shape[:2]
+        self._size = self._size or (width, height)
+        if (width, height) != self._size:
+            # All pictures of a film have the first one's size.
+            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+        self.show(picture)
 
 
 class _AtariOpening(gym.Wrapper):
@@ -208,16 +270,63 @@ def _atari_lens(env_id: str, protocol: AtariProtocol) -> _Lens:
         render_mode="rgb_array",
         disable_env_checker=True,
     )
-    return _Lens(game, fps=ATARI_FPS)
+    return _Lens(game, ATARI_FPS, lambda observation: to_rgb(np.asarray(game.render())))
 
 
-def _pixel_lens(env_id: str) -> _Lens:
-    """Any other environment behind a lens."""
-    env = make_env(env_id)
-    if "rgb_array" in env.metadata.get("render_modes", ()):
-        env.close()
+def _render_lens(env_id: str) -> _Lens:
+    """Any other environment behind a lens that shows what it renders.
+
+    Raises:
+        _CannotRender: it does not; or, from ``reset`` and ``step``, it turns out not to.
+    """
+    plain = make_env(env_id)
+    modes = _metadata(plain).get("render_modes")
+    _close(plain)
+    if not isinstance(modes, Collection) or "rgb_array" not in modes:
+        raise _CannotRender("it has no render mode rgb_array")
+    try:
         env = make_env(env_id, render_mode="rgb_array")
-    fps = round(env.metadata.get("render_fps", 30))
-    if fps < 1:
-        raise UserError(f'"{env_id}" says render_fps {fps}: expected at least 1')
-    return _Lens(env, fps=fps)
+    except UserError as error:
+        takes_none = "unexpected keyword argument 'render_mode'" in str(error)
+        reason = "its __init__ takes no render_mode" if takes_none else str(error)
+        raise _CannotRender(reason) from error
+
+    def picture(observation: Any) -> np.ndarray:
+        try:
+            rendered = env.render()
+        except (Exception, SystemExit) as error:
+            raise _CannotRender(f"render() raised {describe_error(error)}") from error
+        try:
+            return rendered_picture(rendered)
+        except ValueError as error:
+            raise _CannotRender(f"render() returned {error}") from None
+
+    return _Lens(env, _fps(env), picture)
+
+
+def _observation_lens(env_id: str) -> _Lens:
+    """Any other environment behind a lens that shows its observations."""
+    env = make_env(env_id)
+    make_picture = CheckedEnv(env, env_id).make_picture
+    return _Lens(env, _fps(env), lambda observation: to_rgb(make_picture(observation)))
+
+
+def _metadata(env: gym.Env) -> dict[str, Any]:
+    metadata = getattr(env, "metadata", None)
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _fps(env: gym.Env) -> int:
+    """The pictures in a second that an environment asks for, or 30 where it names no such rate."""
+    try:
+        fps = float(_metadata(env).get("render_fps") or DEFAULT_FPS)
+    except (TypeError, ValueError):
+        return DEFAULT_FPS
+    # Written so that NaN fails, too.
+    return max(1, round(fps)) if 0 < fps <= MAX_FPS else DEFAULT_FPS
+
+
+def _close(env: gym.Env) -> None:
+    # One that fails to close has been looked at all the same.
+    with contextlib.suppress(Exception):
+        env.close()

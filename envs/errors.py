@@ -1,9 +1,12 @@
-"""Errors a user can cause, told in one line."""
+"""Errors a user can cause, each in one line."""
 
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -11,6 +14,37 @@ class UserError(ValueError):
 
     Scripts print it as ``error: ...`` and exit with status 2; no traceback is shown.
     """
+
+
+class EnvironmentFailure(UserError):  # noqa: N818
+    """An environment raised something, or broke Gymnasium's interface, while it was played."""
+
+
+def describe_error(error: BaseException) -> str:
+    """An error of the user's own code in one line: its kind, what it says, and where it arose.
+
+    The place is the innermost one in the user's code, or else in an installed package.
+    """
+    text = " ".join(str(error).split())
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    # A SyntaxError says itself where it is.
+    if isinstance(error, SyntaxError):
+        return line
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(_LIBRARY)
+    ]
+    own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)] or frames
+    return f"{line} ({own[-1].filename}, line {own[-1].lineno})" if own else line
+
+
+_INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+_LIBRARY = (
+    "<",
+    sysconfig.get_path("stdlib"),
+    *(str(Path(__file__).parents[1] / name) for name in ("envs", "rlcnn", "agents", "scripts")),
+)
 
 
 def nearest(

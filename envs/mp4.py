@@ -54,11 +54,11 @@ class Mp4Writer:
             if self.path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # A file, for the encoder would stop for ever if nobody emptied a pipe full of messages.
+            self._messages = tempfile.TemporaryFile()
             self._partial.touch()
         except OSError as error:
             raise self._failure(error.strerror) from None
-        # A file, for the encoder would stop for ever if nobody emptied a pipe full of messages.
-        self._messages = tempfile.TemporaryFile()
         return self
 
     def __exit__(
@@ -107,7 +107,8 @@ class Mp4Writer:
         # Only here: all else in the library works where no ffmpeg can be had.
         import imageio_ffmpeg
 
-        factor = max(1, round(self._height / height))
+        # Wide and low pictures would become wider than the codec allows.
+        factor = max(1, min(round(self._height / height), 4 * self._height // width))
         # H.264 with 4:2:0 colour wants even sizes.
         enlarge = f"scale=iw*{factor}:ih*{factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
         source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {self.fps} -i pipe:0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
+from envs.checked import CheckedEnv
 from envs.checks import (
     ObservationColour,
     check_actions,
@@ -24,9 +26,12 @@ from envs.checks import (
     check_seed,
     derive_seeds,
 )
-from envs.errors import UserError
+from envs.errors import UserError, describe_error
+from envs.pictures import to_grey, to_rgb
 from envs.registry import find_spec
 from envs.stacking import FrameStacking
+
+_log = logging.getLogger(__name__)
 
 
 class PixelVecEnv(VecEnv):
@@ -34,9 +39,9 @@ class PixelVecEnv(VecEnv):
 
     Observations are uint8 (num_envs, frame_stack * C, obs_size, obs_size), oldest frame first, with
     C = 1 for grey and 3 for colour; an episode starts with zero frames and its first frame. Frames
-    are turned grey (or colour) and then resized with OpenCV's area interpolation. Rewards are
-    float32 and stay as they are. An ended episode starts anew within the same step. Each step
-    returns fresh arrays.
+    are stretched to 0..255 from the bounds that the observation space declares, turned grey (or
+    colour) and then resized with OpenCV's area interpolation. Rewards are float32 and stay as they
+    are. An ended episode starts anew within the same step. Each step returns fresh arrays.
 
     ``infos[i]`` holds what the environment says, and where ``dones[i]``: ``terminal_observation``,
     ``TimeLimit.truncated`` and ``episode`` (``r`` return, ``l`` length in steps, ``t`` seconds
@@ -62,7 +67,8 @@ class PixelVecEnv(VecEnv):
 
         Args:
             env_fns: one function for each environment; each returns an object of its own. Images
-                are uint8 (height, width), (height, width, 1 or 3) or (1 or 3, height, width).
+                are uint8 (height, width), (height, width, 1 or 3) or (1 or 3, height, width), of
+                any bounds that are the same for all pixels.
             obs: "grey" or "rgb".
             obs_size: height and width in pixels.
             frame_stack: frames in one observation.
@@ -77,13 +83,14 @@ class PixelVecEnv(VecEnv):
         channels = check_observation(obs, obs_size, frame_stack)
         if max_episode_steps is not None:
             check_count("max_episode_steps", max_episode_steps, 1)
-        self._envs = [env_fn() for env_fn in env_fns]
+        self._envs = [_made(env_fn) for env_fn in env_fns]
         if len({id(env.unwrapped) for env in self._envs}) < len(self._envs):
             raise UserError("each function of env_fns must make an environment of its own")
         first = self._envs[0]
         self.env_id = first.spec.id if first.spec else type(first.unwrapped).__name__
-        actions = _check_spaces(self.env_id, first)
-        if any(_check_spaces(self.env_id, env) != actions for env in self._envs[1:]):
+        self._checked = [CheckedEnv(env, self.env_id) for env in self._envs]
+        actions = self._checked[0].actions
+        if any(env.actions != actions for env in self._checked):
             raise UserError("all functions of env_fns must make environments with equal actions")
         self._first_action = int(actions.start)
         self.frame_stacking = FrameStacking(depth=frame_stack, channels=channels, padding="zeros")
@@ -140,6 +147,9 @@ class PixelVecEnv(VecEnv):
         Returns:
             observations, rewards float32 (num_envs,), dones bool (num_envs,) and one fresh dict for
             each environment, as the class's docstring tells.
+
+        Raises:
+            EnvironmentFailure: an environment raised something, or broke Gymnasium's interface.
         """
         if self._actions is None:
             raise RuntimeError("step_wait() was called without step_async()")
@@ -147,11 +157,11 @@ class PixelVecEnv(VecEnv):
         rewards = np.zeros(self.num_envs, dtype=np.float32)
         dones = np.zeros(self.num_envs, dtype=bool)
         infos: list[dict[str, Any]] = []
-        for i, env in enumerate(self._envs):
+        for i, env in enumerate(self._checked):
             image, reward, terminated, truncated, info = env.step(actions[i] + self._first_action)
             infos.append(dict(info))
             self._push(i, image)
-            self._returns[i] += float(reward)
+            self._returns[i] += reward
             self._lengths[i] += 1
             truncated = truncated or self._lengths[i] == self._max_episode_steps
             rewards[i] = reward
@@ -162,9 +172,12 @@ class PixelVecEnv(VecEnv):
         return self._stacks.copy(), rewards, dones, infos
 
     def close(self) -> None:
-        """Close all environments."""
+        """Close all environments; one that fails to close costs a line, and nothing else."""
         for env in self._envs:
-            env.close()
+            try:
+                env.close()
+            except Exception as error:
+                _log.warning('closing "%s" raised %s', self.env_id, describe_error(error))
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """What each environment renders (None where it was not made to render)."""
@@ -207,7 +220,7 @@ class PixelVecEnv(VecEnv):
     def _begin_episode(
         self, i: int, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> None:
-        image, self.reset_infos[i] = self._envs[i].reset(seed=seed, options=options)
+        image, self.reset_infos[i] = self._checked[i].reset(seed=seed, options=options)
         self._stacks[i] = 0
         self._push(i, image)
         self._returns[i] = 0
@@ -237,6 +250,15 @@ class PixelVecEnv(VecEnv):
         }
 
 
+def _made(env_fn: Callable[[], gym.Env]) -> gym.Env:
+    try:
+        return env_fn()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"cannot make an environment: {describe_error(error)}") from error
+
+
 def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
     """One environment of a registered id; ``module:Id-v0`` imports the module first.
 
@@ -245,12 +267,18 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
     """
     spec = find_spec(env_id)
     # Some environments do not know the argument, and gym.make would hand them None.
-    options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    options: dict[str, Any] = {}
+    if render_mode is not None:
+        # Gymnasium's checker would not render at a render_fps of 0.
+        options = {"render_mode": render_mode, "disable_env_checker": True}
     try:
         return gym.make(spec, **options)
     except (gym.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f'cannot make the environment "{env_id}": {reason}') from None
+    except (Exception, SystemExit) as error:
+        reason = describe_error(error)
+        raise UserError(f'cannot make the environment "{env_id}": {reason}') from error
 
 
 def make_pixel_vec_env(
@@ -276,49 +304,3 @@ def make_pixel_vec_env(
         seed=seed,
         max_episode_steps=max_episode_steps,
     )
-
-
-def to_rgb(image: np.ndarray) -> np.ndarray:
-    """An image in any layout that ``PixelVecEnv`` takes, as (height, width, 3)."""
-    image = _channels_last(image)
-    return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-
-
-def to_grey(image: np.ndarray) -> np.ndarray:
-    """An image in any layout that ``PixelVecEnv`` takes, as (height, width)."""
-    image = _channels_last(image)
-    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-
-
-def _channels_last(image: np.ndarray) -> np.ndarray:
-    """A contiguous (height, width) or (height, width, 3)."""
-    if image.ndim == 3 and image.shape[-1] not in (1, 3):
-        image = image.transpose(1, 2, 0)
-    if image.ndim == 3 and image.shape[-1] == 1:
-        image = image[:, :, 0]
-    return np.ascontiguousarray(image)
-
-
-def _is_image(space: gym.Space) -> bool:
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
-        return False
-    shape = space.shape
-    return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3) or shape[0] in (1, 3)))
-
-
-def _check_spaces(env_id: str, env: gym.Env) -> spaces.Discrete:
-    """The environment's actions, once its observations are known to be images."""
-    observations, actions = env.observation_space, env.action_space
-    if not _is_image(observations):
-        # Only the shape of a Box: its bounds, an array each, would fill the screen.
-        box = isinstance(observations, spaces.Box)
-        found = f"{observations.dtype} {observations.shape}" if box else str(observations)
-        raise UserError(
-            f'"{env_id}" has the observations {" ".join(found.split())}: expected images, uint8 '
-            "(height, width), (height, width, 1 or 3) or (1 or 3, height, width); "
-            "gymnasium.wrappers.AddRenderObservation makes some of what is rendered"
-        )
-    if not isinstance(actions, spaces.Discrete):
-        found = " ".join(str(actions).split())
-        raise UserError(f'"{env_id}" has the actions {found}: expected a Discrete space')
-    return actions

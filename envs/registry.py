@@ -10,7 +10,7 @@ import gymnasium as gym
 from ale_py import roms
 from gymnasium.envs.registration import EnvSpec
 
-from envs.errors import UserError, nearest
+from envs.errors import UserError, describe_error, nearest
 
 gym.register_envs(ale_py)
 
@@ -25,10 +25,11 @@ def find_spec(env_id: str) -> EnvSpec:
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        # Whatever the user's own module raises, also by sys.exit().
+        except (Exception, SystemExit) as error:
             raise UserError(
-                f'cannot import "{module}" of environment "{env_id}": {error}'
-            ) from None
+                f'cannot import "{module}" of environment "{env_id}": {describe_error(error)}'
+            ) from error
     spec = gym.registry.get(name)
     if spec is None:
         known = [known for known in gym.registry if not _is_old_atari(gym.registry[known])]

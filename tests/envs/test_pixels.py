@@ -11,7 +11,8 @@ from gymnasium.wrappers import AddRenderObservation, TimeLimit
 from stable_baselines3.common.monitor import Monitor
 
 from envs import FrameStacking, PixelVecEnv, UserError, frame_stacking, make_vec_env
-from envs.pixels import make_pixel_vec_env, to_grey, to_rgb
+from envs.pictures import to_grey, to_rgb
+from envs.pixels import make_pixel_vec_env
 
 LENGTH = 5
 

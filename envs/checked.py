@@ -1,0 +1,218 @@
+"""One environment of the user's own: what it breaks is one line, and its images are 0..255."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from envs.errors import EnvironmentFailure, UserError, describe_error
+from envs.pictures import stretch_table, value_range
+
+# An image that is no brighter than this is black to the eye, and nearly so to a network.
+_DARK = 15
+
+_RESET = "observation, info"
+_STEP = "observation, reward, terminated, truncated, info"
+_OLDER_GYM = " The older gym returned less: see Gymnasium's migration guide"
+
+_log = logging.getLogger(__name__)
+
+
+class CheckedEnv:
+    """An environment with image observations and discrete actions, behind checks.
+
+    What it raises becomes an ``EnvironmentFailure``, and so does what breaks Gymnasium's interface.
+    Images come as uint8 of 0..255: the bounds that the observation space declares are stretched to
+    that, where they are the same for all pixels.
+
+    Attributes:
+        env: the environment.
+        actions: its actions.
+        make_picture: turns an observation into uint8 of 0..255, in its own layout.
+    """
+
+    def __init__(self, env: gym.Env, name: str) -> None:
+        """Take an environment.
+
+        Raises:
+            UserError: its observations are no images, or its actions are not discrete.
+        """
+        self.env = env
+        self._name = name
+        self.actions = _check_spaces(name, env)
+        assert isinstance(env.observation_space, spaces.Box)
+        self.make_picture = picture_maker(env.observation_space, name)
+        self._begun = False
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode: its first picture and info.
+
+        Raises:
+            EnvironmentFailure: the environment raised something, or broke the interface.
+        """
+        with self._failures():
+            result = self.env.reset(seed=seed, options=options)
+        observation, info = self._unpack("reset", result, _RESET)
+        picture = self.make_picture(observation)
+        first, self._begun = not self._begun, True
+        if first and picture.any() and picture.max() <= _DARK:
+            _warn_once(
+                f'the first observation of "{self._name}" has no value above {_DARK} of 255: nearly'
+                " black. Where all are so, declare the greatest value in observation_space: such"
+                " bounds are stretched to 0..255"
+            )
+        return picture, self._info("reset", info)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Take a step: picture, reward, whether terminated, whether truncated, info.
+
+        Raises:
+            EnvironmentFailure: the environment raised something, or broke the interface.
+        """
+        with self._failures():
+            result = self.env.step(action)
+        unpacked = self._unpack("step", result, _STEP)
+        observation, reward, terminated, truncated, info = unpacked
+        return (
+            self.make_picture(observation),
+            self._number("reward", reward),
+            bool(self._number("terminated", terminated)),
+            bool(self._number("truncated", truncated)),
+            self._info("step", info),
+        )
+
+    def _number(self, what: str, value: Any) -> float:
+        # Nearly every value is one of these, and the rest is slow.
+        if type(value) is float or type(value) is bool:
+            number: float = value
+        else:
+            try:
+                number = float(np.asarray(value, dtype=np.float64).item())
+            except (TypeError, ValueError, OverflowError):
+                number = math.nan
+        if not math.isfinite(number):
+            raise EnvironmentFailure(
+                f'step() of "{self._name}" returns the {what} {_short(value)}: expected one finite'
+                " number"
+            )
+        return number
+
+    def _info(self, method: str, info: Any) -> dict[str, Any]:
+        if not isinstance(info, dict):
+            raise EnvironmentFailure(
+                f'{method}() of "{self._name}" returns the info {_short(info)}: expected a dict'
+            )
+        return info
+
+    def _unpack(self, method: str, result: Any, names: str) -> tuple[Any, ...]:
+        several = isinstance(result, tuple | list)
+        if not several or len(result) != len(names.split(", ")):
+            found = f"{len(result)} values" if several else type(result).__name__
+            raise EnvironmentFailure(
+                f'{method}() of "{self._name}" returns {found}: expected ({names}).{_OLDER_GYM}'
+            )
+        return tuple(result)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        # An environment that calls sys.exit() must not end a training without a word.
+        except (Exception, SystemExit) as error:
+            raise EnvironmentFailure(_explain(self._name, error)) from error
+
+
+def picture_maker(space: spaces.Box, name: str) -> Callable[[Any], np.ndarray]:
+    """A function that turns an observation of a uint8 image space into uint8 of 0..255.
+
+    It raises ``EnvironmentFailure`` for an observation that is not of the space.
+    """
+    bounds = value_range(space)
+    if bounds is None:
+        _warn_once(
+            f'the observation space of "{name}" has bounds that differ from pixel to pixel, or hold'
+            " one value only: its observations are not stretched, but taken as 0..255"
+        )
+    low, high = bounds or (0, 255)
+    table = None if (low, high) == (0, 255) else stretch_table(low, high)
+
+    def make_picture(observation: Any) -> np.ndarray:
+        image = np.asarray(observation)
+        if image.dtype != np.uint8 or not _is_image_shape(image.shape):
+            image = _exact_bytes(image, space, name)
+        if table is None:
+            return image
+        if image.min() < low or image.max() > high:
+            raise EnvironmentFailure(
+                f'"{name}" shows values of {image.min()}..{image.max()}, but its observation space'
+                f" declares {low}..{high}: expected true bounds, or 0..255"
+            )
+        return table[image]
+
+    return make_picture
+
+
+def _exact_bytes(image: np.ndarray, space: spaces.Box, name: str) -> np.ndarray:
+    """The image as uint8, if nothing of it is lost."""
+    if _is_image_shape(image.shape) and image.dtype.kind in "buif":
+        with np.errstate(invalid="ignore"):
+            exact = image.astype(np.uint8)
+        if (exact == image).all():
+            return exact
+    raise EnvironmentFailure(
+        f'"{name}" gives an observation {image.dtype} {image.shape}, but its space declares uint8'
+        f" {space.shape}"
+    )
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    _log.warning(line)
+
+
+def _explain(name: str, error: BaseException) -> str:
+    # Gymnasium's own wrappers unpack first what the environment returns.
+    for method, names in (("step", _STEP), ("reset", _RESET)):
+        if f"values to unpack (expected {len(names.split(', '))}" in str(error):
+            return f'{method}() of "{name}" must return ({names}).{_OLDER_GYM}'
+    return f'"{name}" raised {describe_error(error)}'
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _is_image_shape(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3) or shape[0] in (1, 3)))
+
+
+def _check_spaces(name: str, env: gym.Env) -> spaces.Discrete:
+    """The environment's actions, once its observations are known to be images."""
+    observations: Any = getattr(env, "observation_space", None)
+    actions = getattr(env, "action_space", None)
+    box = isinstance(observations, spaces.Box)
+    if not (box and observations.dtype == np.uint8 and _is_image_shape(observations.shape)):
+        # Only the shape of a Box: its bounds, an array each, would fill the screen.
+        found = f"{observations.dtype} {observations.shape}" if box else str(observations)
+        raise UserError(
+            f'"{name}" has the observations {" ".join(found.split())}: expected images, uint8 '
+            "(height, width), (height, width, 1 or 3) or (1 or 3, height, width); "
+            "gymnasium.wrappers.AddRenderObservation makes some of what is rendered"
+        )
+    if not isinstance(actions, spaces.Discrete):
+        found = " ".join(str(actions).split())
+        raise UserError(f'"{name}" has the actions {found}: expected a Discrete space')
+    return actions
