@@ -30,7 +30,7 @@ class Assessment:
         run: the run directory.
         step: agent steps the agent had been trained for.
         evaluation: None where no games were asked for.
-        films: one for each video.
+        films: one for each video that could be made.
         origin: where the first weights of its encoder came from; None if they were random.
     """
 
@@ -85,7 +85,8 @@ def assess_run(
         console: where progress is told; by default standard error.
 
     Raises:
-        UserError: the run or checkpoint is missing or damaged, or a value is not valid.
+        UserError: the run or checkpoint is missing or damaged, a value is not valid, or a film,
+            where nothing else was asked for, cannot be made.
     """
     for name, count in (("episodes", episodes), ("video", videos)):
         if count is not None and count < 0:
@@ -110,18 +111,27 @@ def assess_run(
             evaluation = _evaluate(
                 model, config, trained, episodes, protocol, deterministic, console
             )
-        films = []
+        films: list[FilmResult] = []
         for number in range(videos):
             console.print(f"filming game {number + 1} of {videos}")
-            # The first is the game that the run filmed at this step.
-            film = film_agent(
-                model,
-                replace(config, seed=config.seed + number),
-                run.videos_dir / _film_name(config, step, number, protocol, deterministic),
-                protocol=protocol,
-                step=step,
-                deterministic=deterministic,
-            )
+            try:
+                # The first is the game that the run filmed at this step.
+                film = film_agent(
+                    model,
+                    replace(config, seed=config.seed + number),
+                    run.videos_dir / _film_name(config, step, number, protocol, deterministic),
+                    protocol=protocol,
+                    step=step,
+                    deterministic=deterministic,
+                )
+            except UserError as error:
+                if evaluation is None and not films:
+                    raise
+                # What was played so far is not lost for want of a film.
+                console.print(f"not filmed: {error}")
+                continue
+            if film.no_render:
+                console.print(f"the film shows what the agent observes: {film.no_render}")
             films.append(film)
     return Assessment(run.path, step, evaluation, films, encoder_origin(model))
 

@@ -32,6 +32,7 @@ from rich.console import Console
 from agents.arms import directory_name
 from agents.launchers import Job, Launcher, Outcome
 from agents.random_play import random_returns
+from agents.run_length import notes_on_length
 from agents.study_cost import known_speeds, tell_cost
 from agents.study_display import StudyDisplay
 from agents.study_job import train_or_resume
@@ -152,6 +153,8 @@ def run_study(
             raise UserError(f"{path} holds no study to report on")
         return report(path, plan, console, films)
     if to_do:
+        for line in notes_on_length(plan.base):
+            console.print(line)
         if document and not dry_run:
             # Held by another process: better found out before anything is built and measured.
             _locked(path).close()

@@ -32,12 +32,12 @@ from agents.checkpoint import Agent, load_checkpoint, save_checkpoint
 from agents.config import TrainConfig, read_config
 from agents.device_notes import describe_device_use, notes_on_device
 from agents.dqn import DQN
-from agents.evaluation import Evaluation, evaluate_agent, film_agent
+from agents.evaluation import Evaluation, evaluate_agent
+from agents.filming import Filming
 from agents.heap import keep_freed_memory
 from agents.run_length import notes_on_length
 from agents.transfer_options import notes_on_transfer
-from envs.camera import why_not_rendered
-from envs.errors import EnvironmentFailure, UserError, describe_error
+from envs.errors import EnvironmentFailure, UserError
 from rlcnn.attempts import changed, made_by, newest_checkpoint
 from rlcnn.devices import use_threads
 from rlcnn.files import write_json_atomic
@@ -195,10 +195,6 @@ def _tell(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else describe_error(error)
-
-
 def change_config(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     """The configuration with a resume's changes.
 
@@ -228,12 +224,8 @@ class Training:
         self._stop = StopRequest(console.print)
         self._saved_at: int | None = None
         self._owed: list[str] = []
-        self._no_render: str | None = None
-        try:
-            # Before a checkpoint is restored: environments may draw from global generators.
-            self._no_render = why_not_rendered(config.env, config.seed)
-        except Exception as error:
-            _tell(console, f"films may fail: {_reason(error)}")
+        # Before a checkpoint is restored: environments may draw from global generators.
+        self._filming = Filming(config, console)
         self._wall_before = 0.0
         self._began = time.monotonic()
 
@@ -265,8 +257,8 @@ class Training:
         replay = self.model.replay_buffer if isinstance(self.model, DQN) else None
         stored_steps = replay.pos * replay.n_envs if replay else 0
         notes = notes_on_length(self.config, self.model.num_timesteps, stored_steps)
-        if self._no_render:
-            notes.append(f"films show what the agent observes: {self._no_render}")
+        if self._filming.note:
+            notes.append(self._filming.note)
         return notes
 
     def learn(self) -> None:
@@ -336,9 +328,9 @@ class Training:
 
     def failure(self, error: EnvironmentFailure) -> EnvironmentFailure:
         """The same error, with the way to go on."""
-        kept = "nothing was learned yet"
+        kept = "Nothing was learned yet"
         if self._saved_at is not None:
-            kept = f"the run has a checkpoint of step {self._saved_at:,}"
+            kept = f"The run has a checkpoint of step {self._saved_at:,}"
         return EnvironmentFailure(f"{error}. {kept}: go on with --resume {self.run.path}")
 
     def _log_last_losses(self) -> None:
@@ -427,17 +419,9 @@ class Training:
             The film's path; None where it failed, which costs a line and nothing else.
         """
         path = self.run.videos_dir / f"{step:012d}.mp4"
-        try:
-            film = film_agent(self.model, self.config, path, step=step, on_step=self._stop.check)
-        except TrainingStopped:
-            raise
-        except Exception as error:
-            # The training and what it is worth are not lost for want of a picture of it.
-            _tell(self.console, f"not filmed: {_reason(error)}")
+        film = self._filming.film(self.model, path, step, self._stop.check)
+        if film is None:
             return None
-        if film.no_render and film.no_render != self._no_render:
-            self._no_render = film.no_render
-            _tell(self.console, f"the film shows what the agent observes: {film.no_render}")
         if log:
             self.tracker.video(step, VIDEO, path, film.caption)
         return path

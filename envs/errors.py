@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import gymnasium as gym
+
 
 class UserError(ValueError):
     """One clear line that names the value, what was expected and the nearest valid choice.
@@ -43,6 +45,7 @@ _INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib"))
 _LIBRARY = (
     "<",
     sysconfig.get_path("stdlib"),
+    str(Path(gym.__file__).parent),
     *(str(Path(__file__).parents[1] / name) for name in ("envs", "rlcnn", "agents", "scripts")),
 )
 

@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from envs import AtariVecEnv, UserError, film_episode, get_protocol
-from envs.camera import ATARI_FPS
+from envs.camera import ATARI_FPS, why_not_rendered
 from envs.mp4 import Mp4Writer
 
 
@@ -163,6 +163,121 @@ class TestOfAnyEnvironment:
         # 47 times 9 pixels, made even.
         assert (about["fps"], about["size"]) == (30, (424, 424))
         np.testing.assert_allclose(pictures[:, 9, 9, 0], [50, 51, 52, 53, 54], atol=6)
+
+
+class Broken(Blinker):
+    """Cannot be rendered in the way that its metadata say, or not in any."""
+
+    def __init__(self, render_mode=None, rendered=None, **metadata):
+        super().__init__(render_mode)
+        self.rendered = rendered
+        self.metadata = {**self.metadata, **metadata}
+
+    def render(self):
+        return self.rendered(self.steps)
+
+
+class Modeless(Blinker):
+    """Its constructor does not know the argument."""
+
+    def __init__(self):
+        super().__init__()
+
+
+def fail(*args):
+    raise RuntimeError("no display\nat all")
+
+
+@pytest.fixture
+def film_of():
+    """Films an environment, which is registered for that time; what was said of it before, too."""
+
+    def film(path, make, **kwargs):
+        gym.register("Odd-v0", make, kwargs=kwargs)
+        try:
+            before = why_not_rendered("Odd-v0")
+            return before, film_episode("Odd-v0", Actor(2), path / "film.mp4", obs_size=9)
+        finally:
+            del gym.registry["Odd-v0"]
+
+    return film
+
+
+RED = np.full((20, 30, 3), (200, 0, 0), np.uint8)
+
+
+class TestOfOddCameras:
+    """Each is filmed: by what it renders, or else by its observations."""
+
+    @pytest.mark.parametrize(
+        "rendered",
+        [np.dstack([RED, RED[..., 0]]), RED / 255, RED.astype(float), RED.tolist(), [RED]],
+    )
+    def test_odd_pictures(self, tmp_path, film_of, rendered):
+        before, film = film_of(tmp_path, Broken, rendered=lambda steps: rendered)
+        about, pictures = read_film(film.path)
+        assert (before, film.no_render, len(pictures)) == (None, None, 5)
+        assert about["size"] == (630, 420)
+        np.testing.assert_allclose(pictures.mean(axis=(0, 1, 2)), [200, 0, 0], atol=12)
+
+    def test_pictures_of_changing_size_take_the_first_ones(self, tmp_path, film_of):
+        _, film = film_of(
+            tmp_path, Broken, rendered=lambda steps: np.zeros((20 + steps, 30, 3), np.uint8)
+        )
+        assert read_film(film.path)[0]["size"] == (630, 420)
+
+    @pytest.mark.parametrize("size", [(1, 1), (2, 900), (900, 2)])
+    def test_odd_sizes(self, tmp_path, film_of, size):
+        _, film = film_of(tmp_path, Broken, rendered=lambda steps: np.zeros((*size, 3), np.uint8))
+        assert film.frames == 5
+
+    @pytest.mark.parametrize(
+        ("make", "kwargs", "reason"),
+        [
+            (Modeless, {}, "its __init__ takes no render_mode"),
+            (Broken, {"rendered": fail}, "render() raised RuntimeError: no display at all"),
+            (Broken, {"rendered": lambda steps: None}, "render() returned None"),
+            (Broken, {"rendered": lambda steps: []}, "render() returned an array of shape (0,)"),
+            (Broken, {"rendered": lambda steps: RED * 2.0}, "render() returned values of 0..400"),
+            (Blind, {}, "it has no render mode rgb_array"),
+        ],
+    )
+    def test_what_cannot_be_rendered_is_observed(self, tmp_path, film_of, make, kwargs, reason):
+        before, film = film_of(tmp_path, make, **kwargs)
+        assert film.no_render == before
+        assert reason in before
+        _, pictures = read_film(film.path)
+        np.testing.assert_allclose(pictures[:, 9, 9, 0], [50, 51, 52, 53, 54], atol=6)
+
+    @pytest.mark.parametrize("modes", [None, 5])
+    def test_metadata_that_name_no_modes(self, tmp_path, film_of, modes):
+        class Nameless(Blinker):
+            metadata = {"render_modes": modes}  # noqa: RUF012
+
+        before, film = film_of(tmp_path, Nameless)
+        assert before == film.no_render == "it has no render mode rgb_array"
+
+    def test_a_camera_that_fails_on_the_way_films_another_game(self, tmp_path, film_of):
+        before, film = film_of(
+            tmp_path, Broken, rendered=lambda steps: RED if steps < 3 else fail()
+        )
+        assert before is None
+        assert "render() raised RuntimeError" in film.no_render
+        assert film.frames == 5
+        assert os.listdir(tmp_path) == ["film.mp4"]
+
+    @pytest.mark.parametrize("fps", [None, 0, -1, "fast", float("inf"), float("nan")])
+    def test_an_odd_rate_becomes_30(self, tmp_path, film_of, fps):
+        before, film = film_of(tmp_path, Broken, rendered=lambda steps: RED, render_fps=fps)
+        assert (before, film.no_render, film.fps) == (None, None, 30)
+
+    def test_observations_are_stretched_as_the_agent_sees_them(self, tmp_path, film_of):
+        class Codes(Blind):
+            observation_space = spaces.Box(0, 54, (9, 9), np.uint8)
+
+        _, film = film_of(tmp_path, Codes)
+        _, pictures = read_film(film.path)
+        np.testing.assert_allclose(pictures[[0, -1], 9, 9, 0], [255 * 50 / 54, 255], atol=6)
 
 
 class TestWhatCannotBeFilmed:
