@@ -2,7 +2,7 @@
 
 from envs.atari import AtariVecEnv
 from envs.camera import FilmResult, film_episode
-from envs.errors import UserError
+from envs.errors import EnvironmentFailure, UserError
 from envs.make import make_vec_env
 from envs.pixels import PixelVecEnv, make_pixel_vec_env
 from envs.protocol import PROTOCOLS, AtariProtocol, get_protocol
@@ -12,6 +12,7 @@ __all__ = [
     "PROTOCOLS",
     "AtariProtocol",
     "AtariVecEnv",
+    "EnvironmentFailure",
     "FilmResult",
     "FrameStacking",
     "PixelVecEnv",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
@@ -41,13 +42,14 @@ def describe_error(error: BaseException) -> str:
     return f"{line} ({own[-1].filename}, line {own[-1].lineno})" if own else line
 
 
-_INSTALLED = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib"))
-_LIBRARY = (
-    "<",
-    sysconfig.get_path("stdlib"),
-    str(Path(gym.__file__).parent),
-    *(str(Path(__file__).parents[1] / name) for name in ("envs", "rlcnn", "agents", "scripts")),
-)
+def _inside(*directories: str) -> tuple[str, ...]:
+    return tuple(os.path.join(directory, "") for directory in directories)
+
+
+_OURS = [str(Path(__file__).parents[1] / name) for name in ("envs", "rlcnn", "agents", "scripts")]
+_INSTALLED = _inside(sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+# "<" begins what is no file, such as "<frozen importlib._bootstrap>".
+_LIBRARY = ("<", *_inside(sysconfig.get_path("stdlib"), os.path.dirname(gym.__file__), *_OURS))
 
 
 def nearest(
