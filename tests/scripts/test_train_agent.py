@@ -293,7 +293,9 @@ def test_a_finished_run_is_extended(train_agent: Script, finished_copy: Path) ->
     assert len({path.name.rpartition("-")[2] for path in attempts}) == 1
 
 
-@pytest.mark.parametrize("interrupted", ["evaluate_agent", "film_agent"])
+@pytest.mark.parametrize(
+    "interrupted", ["agents.training.evaluate_agent", "agents.filming.film_agent"]
+)
 def test_a_trained_run_that_was_not_yet_judged_only_needs_judging(
     interrupted: str,
     train_agent: Script,
@@ -305,7 +307,7 @@ def test_a_trained_run_that_was_not_yet_judged_only_needs_judging(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, interrupted, interrupt)
+    monkeypatch.setattr(interrupted, interrupt)
     run = tmp_path / "run"
     config = ("--config", finished[0] / "config.json", "--track", "disabled")
     with pytest.raises(KeyboardInterrupt):
