@@ -116,14 +116,22 @@ def _move_blocks(images: torch.Tensor, block: int) -> torch.Tensor:
         parts = images.view(batch, channels, rows, block, columns, block)
         moved = parts.permute(0, 2, 4, 1, 3, 5).contiguous()
     else:
-        numbers = images.view(whole).view(batch, channels, rows, block, columns)
+        # As one dimension, since a dimension of size 1 may have any stride, which such a view of
+        # the type refuses. It also refuses a view that begins inside a number.
+        pixels = images.view(-1)
+        if pixels.storage_offset() % block:
+            pixels = pixels.clone()
+        numbers = pixels.view(whole).view(batch, channels, rows, block, columns)
+        # A clone has the strides of its shape, whatever the sizes; contiguous() keeps strange ones
+        # of dimensions of size 1, and of a tensor without elements.
         if images.device.type == "cpu":
             # Whole rows first: a CPU copies in one go the longest run that is laid out alike on
             # both sides, which all at once would be as short as a block.
             bands = numbers.transpose(1, 2).reshape(batch * rows, channels * block, columns)
-            moved = bands.transpose(1, 2).contiguous().view(images.dtype)
+            moved = bands.transpose(1, 2).clone(memory_format=torch.contiguous_format)
         else:
-            moved = numbers.permute(0, 2, 4, 1, 3).contiguous().view(images.dtype)
+            moved = numbers.permute(0, 2, 4, 1, 3).clone(memory_format=torch.contiguous_format)
+        moved = moved.view(images.dtype)
     return moved.view(batch, rows, columns, channels * block**2)
 
 

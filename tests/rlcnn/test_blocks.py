@@ -29,6 +29,31 @@ def test_every_pixel_of_a_block_becomes_a_channel(
     assert torch.equal(blocks, nn.functional.pixel_unshuffle(cut, block))
 
 
+def layouts(batch: int, channels: int, height: int, width: int) -> dict[str, torch.Tensor]:
+    """Bytes that lie in memory in many ways, each of the same shape but for the batch."""
+    plain = images(torch.uint8, batch, channels, height, width)
+    larger = images(torch.uint8, 2 * batch, channels + 1, 2 * height, 2 * width + 1)
+    memory = images(torch.uint8, plain.numel() + 1)
+    return {
+        "channel last": plain.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+        "batch last": plain.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+        "transposed": plain.mT.contiguous().mT,
+        "expanded": plain[:1].expand(batch, -1, -1, -1),
+        "every second": larger[::2, 1:, ::2, 1::2],
+        "odd offset": memory[1:].view(plain.shape),
+        "one": plain[-1:],
+    }
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("block", [2, 3, 4])
+def test_it_does_not_matter_how_images_lie_in_memory(channels: int, block: int) -> None:
+    for layout, pictures in layouts(3, channels, 12, 24).items():
+        blocks = blocks_to_channels(pictures, block)
+        assert torch.equal(blocks, nn.functional.pixel_unshuffle(pictures, block)), layout
+    assert blocks_to_channels(pictures[:0], block).shape == (0, *blocks.shape[1:])
+
+
 @pytest.mark.parametrize(
     ("kernel", "stride", "size"), [(8, 4, 84), (8, 4, 38), (4, 2, 20), (6, 3, 31)]
 )

@@ -248,13 +248,29 @@ def test_spec_rebuilds_the_encoder(name: str, options: dict[str, object]) -> Non
     ]
 
 
+@pytest.mark.parametrize("channels", [1, 4])
 @every_encoder
-def test_channels_last_input_changes_nothing(name: str, options: dict[str, object]) -> None:
-    encoder = create_encoder(name, small(name), **options)
-    observations = images(2, *small(name))
-    strided = observations.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(encoder(strided), encoder(observations))
-    assert torch.equal(observations, images(2, *small(name)))
+def test_it_does_not_matter_how_observations_lie_in_memory(
+    name: str, options: dict[str, object], channels: int
+) -> None:
+    shape = (channels, *small(name)[1:])
+    encoder = create_encoder(name, shape, **options).eval()
+    observations = images(2, *shape)
+    layouts = [
+        observations.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+        observations.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+        observations[:1].expand(2, -1, -1, -1),
+        images(2, channels, shape[1], 2 * shape[2])[..., 1::2],
+        observations[1:],
+        observations[:0],
+    ]
+    with torch.no_grad():
+        for strided in layouts:
+            before = strided.clone()
+            features = encoder(strided)
+            assert features.shape == (len(strided), encoder.features_dim)
+            torch.testing.assert_close(features, encoder(strided.contiguous()))
+            assert torch.equal(strided, before)
 
 
 def test_counting_macs_leaves_the_encoder_alone() -> None:
