@@ -23,8 +23,6 @@ from agents.seeding import derive_seed
 from envs.errors import UserError
 from envs.groups import GroupedVecEnv
 from envs.make import make_vec_env
-from envs.stacking import frame_stacking
-from rlcnn.encoders import encoder_options
 from rlcnn.files import disk_errors
 from rlcnn.runs import RunDirectory
 from rlcnn.weight_report import LoadReport
@@ -68,7 +66,7 @@ def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
         "policy_kwargs": {
             "features_extractor_kwargs": {
                 "encoder": config.encoder,
-                "encoder_options": _encoder_options(config, venv),
+                "encoder_options": config.encoder_options,
                 "weights": None if config.weights == "none" else config.weights,
                 "frozen": config.mode == "frozen",
                 "unfreeze_from": config.unfreeze_from or None,
@@ -262,14 +260,6 @@ def _build_dqn(config: TrainConfig, common: dict[str, Any]) -> DQN:
         overlap=config.overlap == "on",
         cuda_graphs=config.cuda_graphs == "on",
     )
-
-
-def _encoder_options(config: TrainConfig, venv: VecEnv) -> dict[str, Any]:
-    """The configured options, and what only the environments know: the colours of a frame."""
-    options: dict[str, Any] = dict(config.encoder_options)
-    if "frame_channels" in encoder_options(config.encoder):
-        options.setdefault("frame_channels", frame_stacking(venv).channels)
-    return options
 
 
 def _schedule(value: float, kind: configuration.Schedule) -> float | Schedule:

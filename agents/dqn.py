@@ -31,7 +31,7 @@ from agents.policies import PixelDQNPolicy
 from agents.q_steps import QSteps
 from agents.replay import FrameReplay
 from agents.sampling import NStepReturns, UniformSampler
-from agents.support import check_images_and_discrete_actions
+from agents.support import check_images_and_discrete_actions, with_frame_channels
 from agents.transfer import frozen_digest, without_weights
 from envs.errors import UserError
 from envs.stacking import frame_stacking
@@ -162,6 +162,7 @@ class DQN(DQNLoop):
         self._check_counts()
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
+        self.policy_kwargs = with_frame_channels(self.policy_kwargs, self.env)
         policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         )

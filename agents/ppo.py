@@ -18,7 +18,7 @@ from agents.policies import PixelActorCriticPolicy
 from agents.ppo_loop import PPOLoop
 from agents.ppo_update import check_minibatches
 from agents.rollout import FrameRollout
-from agents.support import check_images_and_discrete_actions
+from agents.support import check_images_and_discrete_actions, with_frame_channels
 from agents.transfer import without_weights
 from envs.errors import UserError
 from rlcnn.devices import prepare_device
@@ -148,6 +148,7 @@ class PPO(PPOLoop):
     def _setup_model(self) -> None:
         check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
         check_minibatches(self.n_envs, self.n_steps, self.batch_size, self.normalize_advantage)
+        self.policy_kwargs = with_frame_channels(self.policy_kwargs, self.env)
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}
         super()._setup_model()

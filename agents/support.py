@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -10,7 +11,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
 from envs.errors import UserError
-from envs.stacking import FrameStacking
+from envs.stacking import FrameStacking, frame_channels
+from rlcnn import encoders
+from rlcnn.encoders.sb3 import EncoderExtractor
 
 
 def check_images_and_discrete_actions(
@@ -61,6 +64,29 @@ def check_stacking(observation_space: spaces.Box, stacking: FrameStacking) -> No
             f"the environment says it stacks {stacking.depth} frames of {stacking.channels}"
             f" channels, but its observations have {channels} channels"
         )
+
+
+def with_frame_channels(arguments: dict[str, Any], env: VecEnv | None) -> dict[str, Any]:
+    """A policy's arguments, with the channels of a frame among the options of its encoder.
+
+    They are added where the environment says them, the encoder takes them and they are not set.
+
+    Args:
+        arguments: ``policy_kwargs``; left as they are.
+        env: the environment; None where a saved agent is loaded, whose arguments have them.
+
+    Raises:
+        UserError: no encoder of that name.
+    """
+    extractor = arguments.get("features_extractor_kwargs") or {}
+    encoder = extractor.get("encoder")
+    kind = arguments.get("features_extractor_class", EncoderExtractor)
+    if env is None or not isinstance(encoder, str) or not issubclass(kind, EncoderExtractor):
+        return arguments
+    options = encoders.with_frame_channels(
+        encoder, extractor.get("encoder_options") or {}, frame_channels(env)
+    )
+    return {**arguments, "features_extractor_kwargs": {**extractor, "encoder_options": options}}
 
 
 class LearningRateFactors(BaseAlgorithm):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from stable_baselines3.common.vec_env import VecEnv
+from gymnasium.wrappers import FrameStackObservation
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, unwrap_vec_wrapper
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,25 @@ def frame_stacking(venv: VecEnv) -> FrameStacking:
     if shape is None or len(shape) != 3:
         raise ValueError(f"observations must be images (channels, height, width), not {shape}")
     return FrameStacking(depth=1, channels=shape[0])
+
+
+def frame_channels(venv: VecEnv) -> int | None:
+    """Channels of one frame in the observations (channels, height, width) of ``venv``.
+
+    What the environment says in ``frame_stacking`` counts. Of others it is known where
+    stable-baselines3's ``VecFrameStack`` or Gymnasium's ``FrameStackObservation`` stacks them.
+
+    Returns:
+        1 (grey), 3 (colour) or another count; None where nothing says whether frames are stacked.
+    """
+    if venv.has_attr("frame_stacking"):
+        return frame_stacking(venv).channels
+    depths = []
+    stacked = unwrap_vec_wrapper(venv, VecFrameStack)
+    if isinstance(stacked, VecFrameStack):
+        depths.append(stacked.stacked_obs.n_stack)
+    if all(venv.env_is_wrapped(FrameStackObservation)) and venv.has_attr("stack_size"):
+        depths.append(venv.get_attr("stack_size")[0])
+    shape = venv.observation_space.shape
+    depth = math.prod(depths)
+    return shape[0] // depth if depths and shape and shape[0] % depth == 0 else None

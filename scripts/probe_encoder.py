@@ -19,7 +19,7 @@ from rlcnn.classify.crops import View
 from rlcnn.classify.data import ATARI, check_held_out, load_data
 from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.devices import resolve_device
-from rlcnn.encoders import Encoder
+from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.files import write_json_atomic
 from rlcnn.options import EncoderName
 from rlcnn.probe import (
@@ -118,9 +118,9 @@ def main(arguments: list[str]) -> None:
         seed=options.seed,
     )
     shape = image_shape(images, options)
-    encoder, report = build_encoder(
-        options.encoder, shape, options.encoder_options, options.weights
-    )
+    frame_channels = options.frames.frame_channels if options.data.startswith(ATARI) else None
+    encoder_options = with_frame_channels(options.encoder, options.encoder_options, frame_channels)
+    encoder, report = build_encoder(options.encoder, shape, encoder_options, options.weights)
     if report is not None:
         console.print(str(report))
     if encoder.features_dim > options.max_features:

@@ -21,7 +21,7 @@ from agents.config import TrainConfig
 from envs.protocol import get_protocol
 from envs.registry import atari_rom
 from rlcnn.devices import prepare_device
-from rlcnn.encoders import create_encoder
+from rlcnn.encoders import create_encoder, with_frame_channels
 from rlcnn.encoders.blocks import hold_kernels
 
 Step = Callable[[], object]
@@ -109,7 +109,9 @@ class Network(nn.Module):
         self, config: TrainConfig, observation_shape: tuple[int, ...], outputs: int, bf16: bool
     ) -> None:
         super().__init__()
-        self.encoder = create_encoder(config.encoder, observation_shape, **config.encoder_options)
+        channels = 3 if config.obs == "rgb" else 1
+        options = with_frame_channels(config.encoder, config.encoder_options, channels)
+        self.encoder = create_encoder(config.encoder, observation_shape, **options)
         self.head = nn.Linear(self.encoder.features_dim, outputs)
         self.bf16 = bf16
         self.encoder.to(memory_format=torch.channels_last)

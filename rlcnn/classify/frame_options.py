@@ -50,6 +50,11 @@ class FrameOptions:
     """Tasks whose training labels have a lower normalised entropy are left out: 0.1 is that of a
     yes or no of which one is as rare as 1.3%."""
 
+    @property
+    def frame_channels(self) -> int:
+        """Channels of one frame."""
+        return 3 if self.obs == "rgb" else 1
+
     def check(self) -> None:
         """Refuses values that are not valid.
 

@@ -18,7 +18,7 @@ from rlcnn.classify.data import ATARI, load_data
 from rlcnn.classify.images import UNKNOWN, LabelledImages, Split
 from rlcnn.classify.stacked import StackedFrames
 from rlcnn.classify.trainer import Trainer
-from rlcnn.encoders import Encoder, create_encoder
+from rlcnn.encoders import Encoder, create_encoder, with_frame_channels
 from rlcnn.files import plain
 from rlcnn.weights import load_into, read_spec
 
@@ -73,9 +73,10 @@ def check_start(config: PretrainConfig) -> None:
     """
     if config.data.startswith(ATARI):
         frames, crop = config.frames, config.augment.crop
-        channels = frames.frame_stack * (1 if frames.obs == "grey" else 3)
+        channels = frames.frame_stack * frames.frame_channels
         size = crop or frames.obs_size
-        encoder = create_encoder(config.encoder, (channels, size, size), **config.encoder_options)
+        shape = (channels, size, size)
+        encoder = create_encoder(config.encoder, shape, **_encoder_options(config))
         if config.weights != "none":
             load_into(encoder, config.weights)
     elif config.weights not in ("none", "imagenet"):
@@ -126,6 +127,12 @@ def counted(data: Mapping[str, Any]) -> str:
     return f"{images}, of {tasks}{classes} classes"
 
 
+def _encoder_options(config: PretrainConfig) -> dict[str, Any]:
+    """The configured options, and for frames of games how many channels one has."""
+    channels = config.frames.frame_channels if config.data.startswith(ATARI) else None
+    return with_frame_channels(config.encoder, config.encoder_options, channels)
+
+
 class Setting:
     """What a configuration and its images come to: batches, and encoders for them.
 
@@ -161,7 +168,7 @@ class Setting:
         """A fresh encoder, the same for the same seed; torch's generators go on from there."""
         torch.manual_seed(seed)
         config, shape = self.config, self._augmentation.output_shape
-        return create_encoder(config.encoder, shape, **config.encoder_options)
+        return create_encoder(config.encoder, shape, **_encoder_options(config))
 
     def make_trainer(self, encoder: Encoder) -> Trainer:
         """A fresh head on the encoder, and all that makes them learn."""

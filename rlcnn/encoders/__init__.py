@@ -15,6 +15,7 @@ from rlcnn.encoders.registry import (
     list_encoders,
     register_encoder,
     why_unknown,
+    with_frame_channels,
 )
 from rlcnn.encoders.resnet9 import ResNet9Encoder
 from rlcnn.encoders.zfnet import ZFNetEncoder
@@ -38,4 +39,5 @@ __all__ = [
     "list_encoders",
     "register_encoder",
     "why_unknown",
+    "with_frame_channels",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from envs.errors import UserError, nearest
@@ -49,6 +49,27 @@ def encoder_options(name: str) -> dict[str, Any]:
     """
     parameters = inspect.signature(_encoder_class(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def with_frame_channels(
+    name: str, options: Mapping[str, Any], channels: int | None
+) -> dict[str, Any]:
+    """Options of an encoder, with the channels of a frame where it takes them and they are unset.
+
+    Without them an encoder for RGB images takes three grey frames for one in colour.
+
+    Args:
+        name: of the encoder.
+        options: for ``create_encoder``.
+        channels: of one frame; None where that is not known.
+
+    Raises:
+        UserError: no encoder of that name.
+    """
+    takes_them = "frame_channels" in encoder_options(name)
+    if not takes_them or channels not in (1, 3) or options.get("frame_channels") is not None:
+        return dict(options)
+    return {**options, "frame_channels": channels}
 
 
 def create_encoder(name: str, observation_shape: Sequence[int], **options: Any) -> Encoder:

@@ -17,7 +17,7 @@ from rich.console import Console
 from tiny import TINY
 from torchvision import models
 
-from agents import DQN, load_agent
+from agents import DQN, PPO, load_agent
 from agents.builder import build_agent, load_report, make_train_env
 from agents.checkpoint import Agent, encoder_origin
 from agents.config import TrainConfig
@@ -82,6 +82,30 @@ def test_a_backbone_is_told_the_colours_of_a_frame(
     (encoder,) = encoders(built(replace(BACKBONE, obs=obs, frame_stack=depth)))
     assert isinstance(encoder, FrameEncoder)
     assert (encoder.stack, encoder.frame_shape[0]) == (stack, channels)
+
+
+@pytest.mark.parametrize("kind", [PPO, DQN])
+def test_the_classes_tell_a_backbone_the_colours_of_a_frame(
+    kind: type[PPO | DQN], tmp_path: Path
+) -> None:
+    extractor: dict[str, Any] = {"encoder": BACKBONE.encoder, "encoder_options": None}
+    stacked = replace(BACKBONE, obs="grey", frame_stack=3)
+    with closing(make_train_env(stacked)) as venv:
+        options: dict[str, Any] = {"batch_size": 8, "device": "cpu"}
+        options |= {"n_steps": 8} if kind is PPO else {"buffer_size": 40}
+        arguments = {"features_extractor_kwargs": extractor}
+        model: Any = kind("CnnPolicy", venv, policy_kwargs=arguments, **options)
+        model.save(tmp_path / "model.zip")
+        for agent in (model, kind.load(tmp_path / "model.zip", device="cpu")):
+            (encoder, *_) = encoders(agent)
+            assert isinstance(encoder, FrameEncoder)
+            assert (encoder.stack, encoder.frame_shape[0]) == (3, 1)
+        # What is asked for counts.
+        arguments = {
+            "features_extractor_kwargs": {**extractor, "encoder_options": {"frame_channels": 3}}
+        }
+        (encoder, *_) = encoders(kind("CnnPolicy", venv, policy_kwargs=arguments, **options))
+        assert encoder.spec()["options"]["frame_channels"] == 3
 
 
 @pytest.mark.parametrize("algo", ["ppo", "dqn"])

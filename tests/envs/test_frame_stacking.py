@@ -4,10 +4,17 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan
+from gymnasium.wrappers import FrameStackObservation
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecCheckNan,
+    VecFrameStack,
+    VecTransposeImage,
+)
 
 from envs import FrameStacking, PixelVecEnv, frame_stacking
 from envs.errors import nearest
+from envs.stacking import frame_channels
 
 
 class Still(gym.Env):
@@ -26,6 +33,16 @@ def test_a_foreign_vector_is_taken_as_unstacked():
 def test_wrappers_pass_the_answer_on():
     env = PixelVecEnv([Still], obs="rgb", obs_size=9, frame_stack=2)
     assert frame_stacking(VecCheckNan(env)) == FrameStacking(2, 3, "zeros")
+
+
+def test_channels_of_a_frame_are_known_where_something_says_how_frames_are_stacked():
+    grey, colour = (Still(shape) for shape in ((9, 9, 1), (9, 9, 3)))
+    assert frame_channels(PixelVecEnv([Still], obs="grey", obs_size=9, frame_stack=3)) == 1
+    assert frame_channels(VecTransposeImage(VecFrameStack(DummyVecEnv([lambda: grey]), 3))) == 1
+    assert frame_channels(VecTransposeImage(VecFrameStack(DummyVecEnv([lambda: colour]), 2))) == 3
+    stacked = FrameStackObservation(Still((9, 9)), 3)
+    assert frame_channels(DummyVecEnv([lambda: stacked])) == 1
+    assert frame_channels(DummyVecEnv([Still])) is None
 
 
 def test_an_answer_of_the_wrong_kind_is_refused():

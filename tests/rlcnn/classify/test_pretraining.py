@@ -19,6 +19,7 @@ from rlcnn.classify.classifier import load_classifier
 from rlcnn.classify.config import AugmentConfig, PretrainConfig
 from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.classify.frames import PolicyPlay
+from rlcnn.classify.images import Split, StoredImages, Task
 from rlcnn.classify.networks import load_network
 from rlcnn.classify.pretraining import pretrain, resume_pretraining
 from rlcnn.classify.setting import check_players
@@ -397,3 +398,19 @@ def test_a_list_of_other_things_in_a_configuration_is_refused() -> None:
     with refused("option players", "must be a list of str, not with 3"):
         PretrainConfig.from_json({"players": [3]})
     assert PretrainConfig.from_json({"milestones": [0, 0.5]}).milestones == (0, 0.5)
+
+
+def test_three_grey_frames_are_not_one_in_colour() -> None:
+    frames = FrameOptions(obs="grey", frame_stack=3, obs_size=40)
+    config = replace(
+        PretrainConfig(device="cpu"),
+        data="atari:pong",
+        encoder="squeezenet1_1:features.4",
+        frames=frames,
+    )
+    images = StoredImages(
+        torch.zeros(2, 3, 40, 40).byte(), torch.arange(2), [Task("class", ("a", "b"))]
+    )
+    split = Split(images, images)
+    encoder = setting.Setting(config, split).make_encoder(0)
+    assert encoder.spec()["options"]["frame_channels"] == 1
