@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from envs.errors import UserError
 from rlcnn.encoders.architectures import current_name, find_architecture, published_sizes
 from rlcnn.encoders.base import Encoder
 from rlcnn.encoders.registry import create_encoder, list_encoders
 from rlcnn.origin import Origin
+
+# What training scripts put before the names of a network's tensors.
+_PREFIXES = {
+    *("module", "model", "backbone", "encoder", "net", "network", "_orig_mod", "_model"),
+    *("base_encoder", "encoder_q", "teacher", "student", "visual", "trunk", "body", "ema_model"),
+}
 
 # So many tensors of each kind are named in a line, which must stay one.
 _NAMED = 3
@@ -33,6 +41,7 @@ class LoadReport:
         unused: tensors of the file that have no place in the encoder, by the file's names.
         source: what to call in messages where the weights came from.
         origin: where they came from, in full; None where only tensors were given.
+        prefix: what the file's names began with and was left out of them, such as "module.".
     """
 
     loaded: tuple[str, ...]
@@ -41,13 +50,15 @@ class LoadReport:
     unused: tuple[str, ...] = ()
     source: str = ""
     origin: Origin | None = None
+    prefix: str = ""
 
     def __str__(self) -> str:
         """One line for people."""
         counts = f"{len(self.loaded)} loaded, {len(self.adapted)} adapted, {len(self.new)} new"
         if self.unused:
             counts += f", {len(self.unused)} left unused"
-        notes = [f"{name}: {change}" for name, change in _grouped_changes(self.adapted)]
+        notes = [f'names without their prefix "{self.prefix}"'] if self.prefix else []
+        notes += [f"{name}: {change}" for name, change in _grouped_changes(self.adapted)]
         notes += [f"{group}: new" for group in _grouped(self.new)]
         notes += [f"{group}: left unused" for group in _grouped(self.unused)]
         where = f" from {self.source}" if self.source else ""
@@ -67,12 +78,13 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
         source: what to call their origin in messages.
 
     Raises:
-        UserError: tensors that are missing, left over or of another shape; the nearest network is
-            named.
+        UserError: tensors that are missing, left over or of another shape (the nearest network is
+            named), or that hold NaN or infinite values.
     """
     own = encoder.state_dict()
     placed: dict[str, torch.Tensor] = {}
     changes: dict[str, list[str]] = {}
+    sources: dict[str, str] = {}
     unused: list[str] = []
     strange: list[str] = []
     reshaped: list[str] = []
@@ -93,7 +105,8 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
         if tensor.dtype != own[own_name].dtype:
             change = f"cast from {tensor.dtype} to {own[own_name].dtype}"
             changes.setdefault(own_name, []).append(change)
-        placed[own_name] = tensor
+        placed[own_name] = tensor.to(own[own_name].dtype)
+        sources[own_name] = name
     absent = [name for name in own if name not in placed and not _mentioned(name, reshaped)]
     missing = [name for name in absent if not encoder.may_stay_new(name)]
     problems = {"missing": missing, "left over": strange, "of another shape": reshaped}
@@ -103,6 +116,11 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
             f'{source} does not fit encoder "{encoder.name}" for observations '
             f"{encoder.observation_shape}: {told}.{_nearest_architecture(encoder, tensors)}"
         )
+    if bad := [sources[name] for name, tensor in placed.items() if not is_finite(tensor)]:
+        raise UserError(
+            f"{source} holds weights that are no finite numbers (NaN or infinite), as a training"
+            f" that diverged leaves them: {_few('in', bad)}."
+        )
     encoder.load_state_dict({**own, **placed})
     return LoadReport(
         loaded=tuple(name for name in own if name in placed and name not in changes),
@@ -111,6 +129,83 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
         unused=tuple(unused),
         source=source,
     )
+
+
+def without_prefix(
+    encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str
+) -> tuple[dict[str, torch.Tensor], str, list[str]]:
+    """Tensors by the names that an encoder knows, where a file puts something before all of them.
+
+    A prefix is taken off where all that the encoder needs is found behind it. Otherwise one that
+    all names share is, as far as it consists of words that training scripts put there; then the
+    network that the tensors do fit can be named.
+
+    Args:
+        encoder: what they are for.
+        tensors: by the names of the file.
+        source: what to call their origin in messages.
+
+    Returns:
+        The tensors by their names without the prefix, the prefix, and the names without it.
+
+    Raises:
+        UserError: what the encoder needs is found behind several prefixes, with other values.
+    """
+    own = encoder.state_dict()
+    found: dict[str, set[str]] = {}
+    for name in tensors:
+        for start in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
+            if (own_name := encoder.own_name(name[start:])) in own:
+                found.setdefault(name[:start], set()).add(own_name)
+    needed = {name for name in own if not encoder.may_stay_new(name)}
+    whole = [prefix for prefix, names in found.items() if needed and names >= needed]
+    if "" in whole:
+        return dict(tensors), "", []
+    if not whole:
+        prefix = _shared_prefix(tensors)
+        # Names that are the encoder's own as they stand, of which some are missing.
+        prefix = "" if len(found.get("", ())) >= len(found.get(prefix, ())) > 0 else prefix
+    else:
+        prefix = whole[0]
+        parts = [_behind(prefix, tensors) for prefix in whole]
+        if not all(_equal(parts[0], part) for part in parts[1:]):
+            choices = ", ".join(f'"{prefix}"' for prefix in whole)
+            raise UserError(
+                f'{source} holds weights for encoder "{encoder.name}" more than once, behind the'
+                f" prefixes {choices}: save those that are meant in a file of their own."
+            )
+    others = [name for name in tensors if not name.startswith(prefix)]
+    return _behind(prefix, tensors), prefix, others
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether no value of a tensor is NaN or infinite."""
+    return bool(torch.isfinite(tensor).all())
+
+
+def _behind(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _shared_prefix(names: Iterable[str]) -> str:
+    """The words of ``_PREFIXES`` that all names begin with."""
+    rests, prefix = list(names), ""
+    while rests:
+        words = {rest.split(".")[0] for rest in rests}
+        if len(words) > 1 or not words <= _PREFIXES or any("." not in rest for rest in rests):
+            break
+        word = f"{words.pop()}."
+        prefix += word
+        rests = [rest.removeprefix(word) for rest in rests]
+    return prefix
 
 
 def _mentioned(name: str, reshaped: Iterable[str]) -> bool:
@@ -141,19 +236,35 @@ def _grouped_changes(adapted: Mapping[str, str]) -> list[tuple[str, str]]:
     ]
 
 
+class without_values(TorchFunctionMode):  # noqa: N801
+    """Makes parameters without values, since only their shapes are wanted.
+
+    The default device "meta" would leave out those tensors as well that a network computes its
+    widths with, as RegNet does.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
 def _nearest_architecture(encoder: Encoder, tensors: Mapping[str, torch.Tensor]) -> str:
     """A hint at the encoder that ``tensors`` fit entirely or best, or nothing."""
     shapes = {current_name(name): tensor.shape for name, tensor in tensors.items()}
     overlaps: dict[str, float] = {}
     for name in [*list_encoders(), *_networks_of_size(tensors)]:
         try:
-            # Shapes are all that is wanted: on the meta device nothing is initialised.
-            with torch.device("meta"):
+            with without_values():
                 if architecture := find_architecture(name):
                     candidate = architecture.build().state_dict()
                 else:
                     candidate = create_encoder(name, encoder.observation_shape).state_dict()
-        except UserError:
+        except (UserError, RuntimeError):
+            # It is only a hint.
             continue
         fitting = sum(shapes.get(key) == tensor.shape for key, tensor in candidate.items())
         overlaps[name] = fitting / max(len(shapes), len(candidate))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
@@ -25,7 +24,8 @@ from rlcnn.encoders.registry import create_encoder
 from rlcnn.files import plain, write_atomic
 from rlcnn.origin import Origin
 from rlcnn.runs import RunDirectory
-from rlcnn.weight_report import LoadReport, fill
+from rlcnn.weight_files import read_torch, recognise
+from rlcnn.weight_report import LoadReport, fill, without_prefix
 
 __all__ = [
     "BEST",
@@ -51,8 +51,8 @@ HEAD = "head."
 BEST, LAST = "best.safetensors", "last.safetensors"
 """What a training on labelled images keeps in its run's directory; the best is taken first."""
 
-# What torch.save writes is known by its name's ending alone.
-_TORCH_SUFFIXES = (".pth", ".pt")
+# Where a folder of Hugging Face keeps its weights, the better first.
+_HUGGING_FACE = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
 
 # An agent's encoder in the state_dict of its policy: PPO's, and DQN's online network.
 _AGENTS_ENCODER = re.compile(r"(q_net\.)?features_extractor\.encoder\.")
@@ -100,10 +100,12 @@ def save_tensors(
 def read_tensors(path: str | PathLike[str]) -> TensorFile:
     """Reads a safetensors file, ours or any other (whose metadata is then empty).
 
-    A file ending in ``.pth`` or ``.pt`` is read as one of torch's, with ``weights_only=True``.
+    What ``torch.save`` wrote is read with ``weights_only=True``. Which of both a file is, its first
+    bytes tell, whatever its name.
 
     Raises:
         UserError: the file is missing, truncated or of another format, or holds more than tensors.
+            The line says how to make a file that loads, where that is known.
     """
     path = Path(path)
     # os.path's finds nothing under a name that is too long, where pathlib's raises.
@@ -111,8 +113,8 @@ def read_tensors(path: str | PathLike[str]) -> TensorFile:
         siblings = [p.name for p in path.parent.glob("*.safetensors")]
         what = "is a directory, not a weights file" if os.path.isdir(path) else "does not exist"
         raise UserError(f'"{path}" {what}.{nearest(path.name, siblings)}')
-    if path.suffix in _TORCH_SUFFIXES:
-        return _read_torch(path)
+    if recognise(path) == "torch":
+        return TensorFile(read_torch(path), {})
     try:
         with safe_open(path, framework="pt") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -179,10 +181,11 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
         encoder: on any device.
         weights: "imagenet", for networks of torchvision and timm, which download theirs; or
 
-            - a file of ``save_encoder``, or any safetensors file, ``.pth`` or ``.pt`` with the same
-              tensors, under this encoder's names or those of the published network. It may come
-              from another observation size where the shapes agree nevertheless, as they do with
-              mean pooling;
+            - a file of ``save_encoder``, or any file of safetensors or ``torch.save`` with the same
+              tensors, under this encoder's names or those of the published network, which may have
+              a prefix in common, such as ``module.``. It may come from another observation size
+              where the shapes agree nevertheless, as they do with mean pooling;
+            - a folder of Hugging Face with a ``model.safetensors`` or ``pytorch_model.bin``;
             - the directory of an agent's run, whose newest whole checkpoint is read, or the policy
               file of a checkpoint; that of a run on labelled images, whose best weights are read.
 
@@ -195,7 +198,8 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
     Raises:
         UserError: a missing, truncated or foreign file; one that holds more than tensors; weights
             of another encoder or other options (named); tensors that are missing, left over or of
-            another shape; no ImageNet weights, or no network to get them by.
+            another shape; values that are not finite; no ImageNet weights, or no network to get
+            them by.
     """
     if weights == "imagenet":
         tensors = dict(encoder.imagenet_weights())
@@ -217,9 +221,12 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
             raise UserError(
                 f"{source} holds weights of {_described(spec)}, not of {_described(own)}."
             )
+    prefix = ""
+    if spec is None and not others:
+        tensors, prefix, others = without_prefix(encoder, tensors, source)
     report = fill(encoder, tensors, source)
     origin = Origin.of_file(str(weights), path, file.metadata)
-    return replace(report, unused=(*report.unused, *others), origin=origin)
+    return replace(report, unused=(*report.unused, *others), origin=origin, prefix=prefix)
 
 
 def read_about(path: str | PathLike[str]) -> dict[str, Any]:
@@ -265,7 +272,12 @@ def weights_file(path: Path) -> Path:
     if not os.path.isdir(path):
         return path
     if not (path / "config.json").is_file():
-        raise UserError(f'"{path}" is a directory, but no run: it has no config.json.')
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth"))
+        found = f'; give one of its files, such as "{path / inside[0]}"' if inside else ""
+        raise UserError(f'"{path}" is a directory, but no run: it has no config.json{found}.')
+    for name in _HUGGING_FACE:
+        if (path / name).is_file() and not (path / "checkpoints").is_dir():
+            return path / name
     if classifiers := [path / name for name in (BEST, LAST) if (path / name).is_file()]:
         return classifiers[0]
     newest, broken = RunDirectory.open(path).latest_whole()
@@ -292,29 +304,6 @@ def _encoder_tensors(file: TensorFile) -> tuple[dict[str, torch.Tensor], list[st
     # A policy has one encoder under several names.
     held = {id(tensor) for tensor in encoder.values()}
     return encoder, [name for name, tensor in tensors.items() if id(tensor) not in held]
-
-
-def _read_torch(path: Path) -> TensorFile:
-    try:
-        with warnings.catch_warnings():
-            # Of a strange protocol, where it is about to be refused anyway.
-            warnings.simplefilter("ignore")
-            value = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f'cannot read "{path}": {error.strerror or error}.') from error
-    except Exception as error:
-        # Torch would go on to advise to load it with pickle: never that.
-        raise UserError(
-            f'"{path}" is truncated or damaged, or holds more than tensors, which is not loaded '
-            "since it could run code."
-        ) from error
-    # Training scripts put the weights beside their optimiser's state.
-    for key in ("state_dict", "model"):
-        if isinstance(value, dict) and isinstance(value.get(key), dict):
-            value = value[key]
-    if not isinstance(value, dict) or not value or not all(map(torch.is_tensor, value.values())):
-        raise UserError(f'"{path}" holds no state_dict, a dictionary of tensors by name.')
-    return TensorFile({str(name): tensor for name, tensor in value.items()}, {})
 
 
 def read_spec(weights: str | PathLike[str]) -> EncoderSpec | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, safe_open, save_file
@@ -17,8 +21,16 @@ from torchvision.io import ImageReadMode, read_image
 from torchvision.transforms import CenterCrop
 
 from envs.errors import UserError
-from rlcnn.encoders import Encoder, create_encoder, encoder_options, list_encoders
+from rlcnn.encoders import (
+    Encoder,
+    create_encoder,
+    encoder_options,
+    list_architectures,
+    list_encoders,
+)
 from rlcnn.runs import RunDirectory
+from rlcnn.weight_files import STATE_KEYS
+from rlcnn.weight_report import fill, without_values
 from rlcnn.weights import (
     LoadReport,
     load_encoder,
@@ -216,7 +228,6 @@ def test_broken_and_foreign_files_are_refused_and_never_run(
         "in-the-header": data[:100],
         "empty": b"",
         "damaged": data[:8] + b"?" * 20 + data[28:],
-        "pickled": pickle.dumps(Bomb()),
         "text": b"weights " * 100,
     }
     for name, content in broken.items():
@@ -231,10 +242,15 @@ def test_broken_and_foreign_files_are_refused_and_never_run(
     data = whole.with_suffix(".pth").read_bytes()
     (tmp_path / "truncated.pth").write_bytes(data[:-1000])
     (tmp_path / "empty.pth").write_bytes(b"")
-    for name in ("bomb", "bare", "truncated", "empty"):
-        assert "truncated or damaged, or holds more than tensors" in refusal(
-            tmp_path / f"{name}.pth"
-        )
+    (tmp_path / "renamed.safetensors").write_bytes(pickle.dumps(Bomb()))
+    for name, said in (
+        ("bomb.pth", "holds more than tensors (posix.mkdir)"),
+        ("bare.pth", "is truncated or damaged, or no file of torch.save"),
+        ("renamed.safetensors", "is truncated or damaged, or no file of torch.save"),
+        ("truncated.pth", "is truncated or damaged"),
+        ("empty.pth", "it is empty"),
+    ):
+        assert said in refusal(tmp_path / name)
     assert not (tmp_path / "exploded").exists()
 
 
@@ -270,12 +286,18 @@ def test_specs_that_cannot_be_used_are_refused(
 # Files of torch.
 
 
-@pytest.mark.parametrize("inside", ["", "state_dict", "model"])
-def test_files_of_torch_load_like_any_other(inside: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "inside, name",
+    [
+        *((key, "e.pth") for key in ("", *STATE_KEYS)),
+        *(("", name) for name in ("e.bin", "e.pth.tar", "e.ckpt", "e.th", "e")),
+    ],
+)
+def test_files_of_torch_load_like_any_other(inside: str, name: str, tmp_path: Path) -> None:
     source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
     state = source.state_dict()
-    torch.save({inside: state, "epoch": 3} if inside else state, tmp_path / "e.pth")
-    report = load_into(target, tmp_path / "e.pth")
+    torch.save({inside: state, "epoch": 3} if inside else state, tmp_path / name)
+    report = load_into(target, tmp_path / name)
     assert equal(source, target)
     assert report.loaded == tuple(state)
 
@@ -285,7 +307,200 @@ def test_a_file_of_torch_without_weights_is_refused(tmp_path: Path) -> None:
     assert "holds no state_dict" in refusal(tmp_path / "list.pth")
 
 
+def test_an_old_file_of_torch_and_safetensors_of_any_name_load(tmp_path: Path) -> None:
+    source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
+    state = source.state_dict()
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    load_into(target, tmp_path / "old.pth")
+    assert equal(source, target)
+    target = create_encoder("lenet", SHAPE)
+    save_file(state, tmp_path / "weights.bin")
+    load_into(target, tmp_path / "weights.bin")
+    assert equal(source, target)
+
+
+def test_a_folder_of_hugging_face_loads(tmp_path: Path) -> None:
+    source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
+    (tmp_path / "config.json").write_text('{"architecture": "lenet"}')
+    torch.save(source.state_dict(), tmp_path / "pytorch_model.bin")
+    assert load_into(target, tmp_path).origin is not None
+    assert equal(source, target)
+    source = create_encoder("lenet", SHAPE)
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+    load_into(target, tmp_path)
+    assert equal(source, target)
+
+
+def run_command(message: str) -> None:
+    """Runs the Python code that a line advises."""
+    command = message[message.index('python -c "') + len('python -c "') :]
+    try:
+        exec(command[: command.rindex('"')], {})
+    finally:
+        torch.serialization.clear_safe_globals()
+
+
+def test_what_holds_more_than_tensors_is_saved_anew_by_the_command_it_is_refused_with(
+    tmp_path: Path,
+) -> None:
+    source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
+    path = tmp_path / "run.pth.tar"
+    for old in (True, False):
+        content = {"state_dict": source.state_dict(), "args": argparse.Namespace(lr=0.1)}
+        torch.save(content, path, _use_new_zipfile_serialization=not old)
+        message = refusal(path, target)
+        assert "holds more than tensors (argparse.Namespace)" in message
+        assert "weights_only=False" not in message
+        run_command(message)
+        load_into(target, tmp_path / "run-weights.pth")
+        assert equal(source, target)
+        source = create_encoder("lenet", SHAPE)
+    torch.save(source, path)
+    message = refusal(path, target)
+    assert "only if you trust whoever made it" in message
+    run_command(message)
+    load_into(target, tmp_path / "run-weights.pth")
+    assert equal(source, target)
+
+
+def test_files_of_other_kinds_are_told_with_the_command_that_makes_one_that_loads(
+    tmp_path: Path,
+) -> None:
+    source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
+    state = source.state_dict()
+    script = tmp_path / "script.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.Linear(2, 2)).save(str(script))
+    message = refusal(script)
+    assert "is a TorchScript file" in message
+    run_command(message)
+    assert read_tensors(tmp_path / "script-weights.pth").tensors.keys() == {"weight", "bias"}
+    np.savez(tmp_path / "arrays.npz", **{name: t.numpy() for name, t in state.items()})
+    message = refusal(tmp_path / "arrays.npz")
+    assert "holds NumPy arrays" in message
+    run_command(message)
+    load_into(target, tmp_path / "arrays.safetensors")
+    assert equal(source, target)
+    for number, name in enumerate(state, start=1):
+        shard = f"model-{number:05}-of-{len(state):05}.safetensors"
+        save_file({name: state[name]}, tmp_path / shard)
+    (tmp_path / "config.json").write_text("{}")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"metadata": {}, "weight_map": {}}')
+    message = refusal(tmp_path)
+    assert "lists several weights files" in message
+    run_command(message)
+    load_into(create_encoder("lenet", SHAPE), tmp_path / "merged.safetensors")
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"\x89HDF\r\n\x1a\n" + bytes(20), "TensorFlow or Keras file"),
+        (b"\x08\x07\x12\x07pytorch", "is an ONNX file: python -c"),
+        (b"\x93NUMPY" + bytes(20), "one NumPy array"),
+        (b"\x1f\x8b" + bytes(20), "compressed by gzip"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"<!DOCTYPE html><html>", "is a web page"),
+        (b'{"lr": 0.1}', "is a JSON file"),
+        (b"PK\x03\x04" + bytes(20), "truncated or damaged"),
+    ],
+)
+def test_other_kinds_are_known_by_their_first_bytes(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    assert said in refusal(path)
+
+
+def test_archives_of_others_are_told_apart(tmp_path: Path) -> None:
+    for member, said in (
+        ("policy.pth", "saved by stable-baselines3: unzip"),
+        ("model.weights.h5", "is a Keras file"),
+        ("readme.txt", "is a zip archive without weights"),
+    ):
+        with zipfile.ZipFile(tmp_path / "weights.zip", "w") as archive:
+            archive.writestr(member, "")
+        assert said in refusal(tmp_path / "weights.zip")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "module.encoder.", "a.b."])
+def test_a_prefix_of_all_names_is_taken_off_and_told(prefix: str, tmp_path: Path) -> None:
+    source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
+    state = {f"{prefix}{name}": tensor for name, tensor in source.state_dict().items()}
+    path = tmp_path / "e.safetensors"
+    # What has another prefix, such as a classifier beside it, is not needed.
+    for more in ({}, {"fc.bias": torch.zeros(2)}):
+        save_file(state | more, path)
+        report = load_into(target, path)
+        assert equal(source, target)
+        assert (report.prefix, report.unused) == (prefix, tuple(more))
+        assert f'names without their prefix "{prefix}"' in str(report)
+        assert report.to_json()["prefix"] == prefix
+
+
+def test_two_encoders_in_one_file_are_not_chosen_between(tmp_path: Path) -> None:
+    one, other = (create_encoder("lenet", SHAPE).state_dict() for _ in range(2))
+    both = {f"student.{n}": t for n, t in one.items()} | {
+        f"teacher.{n}": t for n, t in other.items()
+    }
+    save_file(both, tmp_path / "e.safetensors")
+    message = refusal(tmp_path / "e.safetensors", create_encoder("lenet", SHAPE))
+    assert 'more than once, behind the prefixes "student.", "teacher."' in message
+
+
+def test_a_prefix_hides_no_other_network(tmp_path: Path) -> None:
+    state = models.squeezenet1_0(weights=None).state_dict()
+    save_file({f"module.{n}": t for n, t in state.items()}, tmp_path / "e.safetensors")
+    assert refusal(tmp_path / "e.safetensors").endswith('It fits encoder "squeezenet1_0".')
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
+def test_weights_that_are_no_finite_numbers_are_refused(value: float, tmp_path: Path) -> None:
+    state = create_encoder("lenet", SHAPE).state_dict()
+    weight = state["trunk.c1.weight"].double()
+    weight[0, 0, 0, 0] = value
+    state["trunk.c1.weight"] = weight
+    save_file({f"module.{n}": t for n, t in state.items()}, tmp_path / "e.safetensors")
+    message = refusal(tmp_path / "e.safetensors", create_encoder("lenet", SHAPE))
+    assert message.endswith(
+        "no finite numbers (NaN or infinite), as a training that diverged"
+        " leaves them: in: trunk.c1.weight."
+    )
+
+
 # Published networks.
+
+
+def refusals_of(networks: list[str]) -> None:
+    """Tries whole networks without values in three encoders, none of which is theirs."""
+    tried = [("nature", SHAPE), ("impala", SHAPE), ("squeezenet1_0", RGB)]
+    targets = [create_encoder(name, shape) for name, shape in tried]
+    for name in networks:
+        with without_values():
+            meta = models.get_model(name, weights=None).state_dict()
+        state = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in meta.items()}
+        for target in targets:
+            if target.name.split(":")[0] == name:
+                continue
+            with pytest.raises(UserError) as caught:
+                fill(target, state, "the file")
+            message = str(caught.value)
+            assert "\n" not in message
+            # Files of these two have auxiliary classifiers, which the encoder has not.
+            fits = "is nearest to" if name in ("googlenet", "inception_v3") else "fits"
+            assert message.endswith(f'It {fits} encoder "{name}".')
+
+
+def test_networks_that_compute_their_widths_are_named_too() -> None:
+    refusals_of(["regnet_x_400mf", "inception_v3"])
+
+
+@pytest.mark.slow
+def test_every_published_network_is_named_where_it_does_not_fit() -> None:
+    refusals_of(list_architectures())
 
 
 def backbone(shape: tuple[int, int, int], name: str = BACKBONE, **options: Any) -> Encoder:
