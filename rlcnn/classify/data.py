@@ -81,7 +81,7 @@ def check_held_out(name: str, seed: int, trained: Mapping[str, Any], weights: st
     if folder.resolve() == other.resolve() and not has_parts(folder):
         raise UserError(
             f'"{weights}" learned from images that --seed {seed} holds out of "{folder}": its own'
-            f" seed is {own}. A folder with train/ and test/ is the same for all"
+            f" seed is {own}. A folder with train/ and val/ is the same for all"
         )
 
 

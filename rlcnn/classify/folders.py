@@ -16,43 +16,56 @@ from rlcnn.classify.images import (
     StoredImages,
     Task,
     is_grey,
+    orientation,
     read_image,
     unreadable,
 )
 
 TEST_FRACTION = 0.2
-"""Share of each class that is held out of a folder that has no test/ of its own."""
+"""Share of each class that is held out of a folder without parts of its own."""
+
+# The parts of a folder, by what they may be called, in small letters.
+_PARTS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+
+# Folders and files that are no classes and images, but come with them.
+_CLUTTER = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+_NO_IMAGES = frozenset(
+    ".txt .csv .tsv .json .xml .md .html .yaml .yml .db .ini .log".split()  # noqa: SIM905
+)
 
 # Up to so many bytes, images of one size are decoded at the start and held in memory.
 _HOLD_IN_MEMORY = 2 * 10**9
 
 
 def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> Split:
-    """Images of ``train/<class>/`` and ``test/<class>/``, or of ``<class>/`` split by a seed.
+    """Images of ``train/<class>/`` and ``val/<class>/``, or of ``<class>/`` split by a seed.
+
+    The images held out may also be in ``valid``, ``validation`` or ``test``, in any capitals. Of
+    three parts the one for validation is taken, as ImageNet's is, and ``test`` is left alone.
 
     Every file is looked at before anything is trained. Images of one size that fit into memory are
     decoded here; others when asked for, so that a file whose header is whole and whose end is
     missing is found only then.
 
     Args:
-        directory: holds the classes, or ``train`` and ``test`` with the classes in them. Names
-            that begin with a dot are passed over.
-        seed: chooses which images are held out where there is no ``test``: a fifth of each class,
+        directory: holds the classes, or parts with the classes in them. Names that begin with a
+            dot are passed over, and so are texts, tables and what systems leave (``Thumbs.db``).
+        seed: chooses which images are held out where there are no parts: a fifth of each class,
             at least one.
         channels: 3 for RGB, 1 for grey; None takes grey where every image is grey.
 
     Raises:
         UserError: the directory is missing or holds no images; a class is empty or the only one;
-            ``train`` and ``test`` differ in their classes; a file is no image.
+            the parts differ in their classes; images lie a level too deep; a file is no image.
     """
     if not directory.is_dir():
         raise UserError(f'image folder "{directory}" does not exist')
-    parts = {name: directory / name for name in ("train", "test")}
-    present = [name for name, path in parts.items() if path.is_dir()]
-    if len(present) == 1:
-        other = "test" if present == ["train"] else "train"
-        raise UserError(f'"{directory}" has {present[0]}/, but no {other}/ beside it')
-    if not present:
+    parts = _parts(directory)
+    if parts is None:
         paths, labels, classes = _scan(directory)
         held_out = _hold_out(labels, classes, directory, seed)
         members = [
@@ -62,27 +75,76 @@ def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> S
         (train, _), (test, _) = members
         train_labels, test_labels = labels[~held_out], labels[held_out]
     else:
-        train, train_labels, classes = _scan(parts["train"])
-        test, test_labels, test_classes = _scan(parts["test"])
+        train, train_labels, classes = _scan(parts[0])
+        test, test_labels, test_classes = _scan(parts[1])
         if classes != test_classes:
             odd = sorted(set(classes) ^ set(test_classes))[0]
-            where, lacks = ("train", "test") if odd in classes else ("test", "train")
+            names = [part.name for part in parts]
+            where, lacks = names if odd in classes else reversed(names)
             raise UserError(f'"{directory}": class "{odd}" is in {where}/, but not in {lacks}/')
     return _split(train, train_labels, test, test_labels, classes, channels)
 
 
 def has_parts(directory: Path) -> bool:
-    """Whether a folder says itself which images are held out, by ``train`` and ``test``."""
-    return all((directory / part).is_dir() for part in ("train", "test"))
+    """Whether a folder says itself which images are held out, by ``train`` and a second part."""
+    return directory.is_dir() and _parts(directory) is not None
+
+
+def _parts(directory: Path) -> tuple[Path, Path] | None:
+    """The parts to learn from and to hold out; None where the classes lie in the folder itself."""
+    found: dict[str, list[Path]] = {kind: [] for kind in _PARTS}
+    for folder in _folders(directory):
+        for kind, names in _PARTS.items():
+            # A class may be called "train", too: then images lie in it, and no folders.
+            if folder.name.lower() in names and _folders(folder):
+                found[kind].append(folder)
+    for folders in found.values():
+        if len(folders) > 1:
+            given = " and ".join(f"{folder.name}/" for folder in folders)
+            raise UserError(f'"{directory}" has {given}: only one of them can be meant')
+    if not any(found.values()):
+        return None
+    held_out = found["validation"] or found["test"]
+    if found["train"] and held_out:
+        return found["train"][0], held_out[0]
+    present = (found["train"] or held_out)[0].name
+    lacks = "train/" if held_out else "val/ or test/ with a folder for each class"
+    raise UserError(f'"{directory}" has {present}/, but no {lacks} beside it')
+
+
+def _folders(directory: Path) -> list[Path]:
+    entries = (p for p in directory.iterdir() if not p.name.startswith("."))
+    return sorted(p for p in entries if p.is_dir() and p.name not in _CLUTTER)
+
+
+def _images(folder: Path) -> list[Path]:
+    """The files of a class that are meant to be images."""
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    files = [p for p in entries if not p.is_dir() and p.suffix.lower() not in _NO_IMAGES]
+    if folders := _folders(folder):
+        inner = folders[0]
+        if files:
+            raise UserError(f'class "{folder.name}" holds a folder beside its images: "{inner}"')
+        deeper = f'"{folder.parent}"/*/{inner.name}'
+        raise UserError(
+            f'"{inner}" lies a level too deep, expected <class>/<image>: for d in {deeper}; do'
+            ' mv "$d"/* "$d"/..; rmdir "$d"; done moves the images of all classes'
+        )
+    return files
 
 
 def _scan(directory: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     """All files of the classes of a directory, their labels, and the classes by name."""
     entries = sorted(p for p in directory.iterdir() if not p.name.startswith("."))
-    folders = [entry for entry in entries if entry.is_dir()]
+    folders = _folders(directory)
     if not folders:
         found = "images, but no folder for each class" if entries else "no images"
         raise UserError(f'"{directory}" holds {found}: expected <class>/<image>')
+    if len(folders) == 1 and _folders(folders[0]):
+        raise UserError(
+            f'"{directory}" holds one folder only, whose folders may be the classes: give'
+            f' "{folders[0]}"'
+        )
     if len(folders) == 1:
         raise UserError(
             f'"{directory}" holds one class only, "{folders[0].name}": there is nothing to tell'
@@ -91,7 +153,7 @@ def _scan(directory: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     paths: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        files = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        files = _images(folder)
         if not files:
             raise UserError(f'class "{folder.name}" is empty: no image lies in "{folder}"')
         paths += files
@@ -147,7 +209,9 @@ def _inspect(paths: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
     for path in paths:
         try:
             with Image.open(path) as image:
-                sizes.add(image.size)
+                width, height = image.size
+                # From 5 on it lies on its side.
+                sizes.add((height, width) if orientation(image) > 4 else (width, height))
                 grey = grey and is_grey(image.mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise unreadable(path, error) from error

@@ -305,6 +305,8 @@ class JoinedImages(LabelledImages):
 def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:
     """Decodes an image file.
 
+    It is turned upright where its EXIF data says how the camera was held, as viewers show it.
+
     Args:
         path: of any format that Pillow reads.
         channels: 3 for RGB, 1 for grey.
@@ -325,7 +327,7 @@ def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:
                 raise UserError(
                     f'"{path}" has pixels of 32 bits, whose range nothing tells: expected 8 or 16'
                 )
-            pixels = _in_bytes(image).convert(COLOURS[channels])
+            pixels = _upright(_in_bytes(image), orientation(image)).convert(COLOURS[channels])
             if resize:
                 factor = resize / min(pixels.size)
                 width, height = (max(resize, round(side * factor)) for side in pixels.size)
@@ -342,6 +344,33 @@ def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:
 def is_grey(mode: str) -> bool:
     """Whether images of a mode of Pillow's are grey, without transparency."""
     return mode in ("1", COLOURS[1]) or mode.startswith(_SIXTEEN_BITS)
+
+
+def orientation(image: PillowImage) -> int:
+    """How an image is to be turned, 1 (not at all) to 8, as EXIF numbers it."""
+    from PIL import ExifTags
+
+    # Damaged EXIF data raises errors of many kinds, and says nothing.
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _upright(image: PillowImage, turned: int) -> PillowImage:
+    from PIL.Image import Transpose
+
+    methods = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return image.transpose(methods[turned]) if turned in methods else image
 
 
 def _in_bytes(image: PillowImage) -> PillowImage:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from picture_files import CLASSES, pictures, write_folder
-from PIL import Image
+from PIL import Image, ImageOps
 
 from envs.errors import UserError
 from rlcnn.classify import folders
@@ -116,11 +118,89 @@ def test_train_and_test_must_fit_each_other(parted: Path) -> None:
     shutil.rmtree(parted / "test" / "left")
     refused(parted, 'class "left" is in train/, but not in test/')
     shutil.rmtree(parted / "test")
-    refused(parted, "has train/, but no test/")
+    refused(parted, "has train/, but no val/ or test/")
+
+
+@pytest.mark.parametrize("names", ["train val", "Train Valid", "TRAIN TEST", "training validation"])
+def test_parts_have_the_names_that_people_give_them(names: str, parted: Path) -> None:
+    train, held_out = names.split()
+    (parted / "train").rename(parted / train)
+    (parted / "test").rename(parted / held_out)
+    assert [len(part) for part in load_folder(parted, seed=0)] == [24, 12]
+    assert folders.has_parts(parted)
+
+
+def test_of_three_parts_the_test_is_left_alone(parted: Path) -> None:
+    write_folder(parted / "val", pictures(1, seed=2))
+    assert [len(part) for part in load_folder(parted, seed=0)] == [24, 6]
+    # As ImageNet's, whose labels are secret.
+    shutil.rmtree(parted / "test")
+    (parted / "test").mkdir()
+    Image.new("L", (4, 4)).save(parted / "test" / "1.png")
+    assert [len(part) for part in load_folder(parted, seed=0)] == [24, 6]
+    write_folder(parted / "Valid", pictures(1, seed=2))
+    refused(parted, "Valid/ and val/", "only one of them can be meant")
+
+
+def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
+    write_folder(tmp_path, pictures(5, classes=3))
+    (tmp_path / "dark").rename(tmp_path / "train")
+    assert load_folder(tmp_path, seed=0).train.tasks[0].classes == ("bright", "left", "train")
+
+
+def test_what_comes_with_images_is_passed_over(parted: Path) -> None:
+    for name in ("Thumbs.db", "labels.txt", "notes.CSV", "desktop.ini", ".DS_Store"):
+        (parted / "train" / "dark" / name).write_text("no image")
+        (parted / "train" / name).write_text("no image")
+        (parted / name).write_text("no image")
+    (parted / "train" / "__MACOSX").mkdir()
+    assert [len(part) for part in load_folder(parted, seed=0)] == [24, 12]
+
+
+def test_images_a_level_too_deep_are_moved_by_the_command_they_are_refused_with(
+    tmp_path: Path,
+) -> None:
+    write_folder(tmp_path / "flat", pictures(2, classes=2))
+    for name in ("dark", "bright"):
+        (tmp_path / "all of it" / name).mkdir(parents=True)
+        (tmp_path / "flat" / name).rename(tmp_path / "all of it" / name / "images")
+    (tmp_path / "flat").rmdir()
+    refused(tmp_path, "holds one folder only", f'give "{tmp_path / "all of it"}"')
+    with pytest.raises(UserError, match="lies a level too deep") as caught:
+        load_folder(tmp_path / "all of it", seed=0)
+    message = str(caught.value)
+    command = message[message.index("for d in") : message.index("; done") + len("; done")]
+    subprocess.run(["bash", "-c", command], check=True)
+    assert len(load_folder(tmp_path / "all of it", seed=0).train) == 2
+
+
+def test_a_folder_beside_images_is_refused(parted: Path) -> None:
+    (parted / "train" / "dark" / "small").mkdir()
+    refused(parted, 'class "dark" holds a folder beside its images', "small")
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_photographs_are_turned_upright(turned: int, tmp_path: Path) -> None:
+    pixels = torch.arange(24, dtype=torch.uint8).view(4, 6).numpy()
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png", exif=exif)
+    train = load_folder(tmp_path, seed=0).train
+    with Image.open(tmp_path / "one" / "0.png") as image:
+        upright = torch.from_numpy(np.array(ImageOps.exif_transpose(image)))
+    assert isinstance(train, StoredImages)
+    assert torch.equal(train[0][0], upright)
+    # One that lies on its side has another size than one that stands.
+    Image.fromarray(pixels.T).save(tmp_path / "one" / "2.png")
+    alike = upright.shape == pixels.T.shape
+    assert isinstance(load_folder(tmp_path, seed=0).train, StoredImages) == alike
 
 
 def test_a_file_that_is_no_image_is_named(parted: Path) -> None:
-    note = parted / "train" / "dark" / "notes.txt"
+    note = parted / "train" / "dark" / "photo.heic"
     note.write_text("read me")
     refused(parted, f'"{note}" is not an image')
 
