@@ -23,6 +23,7 @@ from agents.seeding import derive_seed
 from envs.errors import UserError
 from envs.groups import GroupedVecEnv
 from envs.make import make_vec_env
+from rlcnn.encoders.base import size_option
 from rlcnn.files import disk_errors
 from rlcnn.runs import RunDirectory
 from rlcnn.weight_report import LoadReport
@@ -77,7 +78,8 @@ def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
             "feature_dtype": config.feature_dtype,
         },
     }
-    model = _build_ppo(config, common) if config.algo == "ppo" else _build_dqn(config, common)
+    with size_option("--obs-size"):
+        model = _build_ppo(config, common) if config.algo == "ppo" else _build_dqn(config, common)
     # After the agent, which seeds its environments with its own seed when it is made.
     venv.seed(derive_seed(config.seed, "train", step))
     return model

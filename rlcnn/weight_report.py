@@ -88,6 +88,7 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
     unused: list[str] = []
     strange: list[str] = []
     reshaped: list[str] = []
+    misfits: list[tuple[torch.Size, torch.Size]] = []
     for name, tensor in tensors.items():
         own_name = encoder.own_name(name)
         if own_name not in own:
@@ -96,6 +97,7 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
         if tensor.shape != own[own_name].shape:
             adapted = encoder.adapt(own_name, tensor)
             if adapted is None:
+                misfits.append((tensor.shape, own[own_name].shape))
                 reshaped.append(
                     f"{own_name} {tuple(tensor.shape)} instead of {tuple(own[own_name].shape)}"
                 )
@@ -111,10 +113,11 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
     missing = [name for name in absent if not encoder.may_stay_new(name)]
     problems = {"missing": missing, "left over": strange, "of another shape": reshaped}
     if any(problems.values()):
+        advice = _channels_advice(misfits) or _nearest_architecture(encoder, tensors)
         told = "; ".join(_few(kind, names) for kind, names in problems.items() if names)
         raise UserError(
             f'{source} does not fit encoder "{encoder.name}" for observations '
-            f"{encoder.observation_shape}: {told}.{_nearest_architecture(encoder, tensors)}"
+            f"{encoder.observation_shape}: {told}.{advice}"
         )
     if bad := [sources[name] for name, tensor in placed.items() if not is_finite(tensor)]:
         raise UserError(
@@ -206,6 +209,27 @@ def _shared_prefix(names: Iterable[str]) -> str:
         prefix += word
         rests = [rest.removeprefix(word) for rest in rests]
     return prefix
+
+
+def _channels_advice(misfits: list[tuple[torch.Size, torch.Size]]) -> str:
+    """How to get observations of the channels that weights were made for, or nothing.
+
+    Args:
+        misfits: shapes in the file and in the encoder of the tensors in which both differ.
+    """
+    if len(misfits) != 1:
+        return ""
+    ((theirs, own),) = misfits
+    if len(theirs) != 4 or theirs[:1] + theirs[2:] != own[:1] + own[2:]:
+        return ""
+    count = theirs[1]
+    options = "--obs rgb --frame-stack 1" if count == 3 else f"--frame-stack {count}"
+    if count > 3 and count % 3 == 0:
+        options += f" or --obs rgb --frame-stack {count // 3}"
+    return (
+        f" They were made for images of {count} channels, not {own[1]}: train_agent.py makes such"
+        f" observations with {options}."
+    )
 
 
 def _mentioned(name: str, reshaped: Iterable[str]) -> bool:

@@ -20,6 +20,7 @@ from rlcnn.classify.data import ATARI, check_held_out, load_data
 from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.devices import resolve_device
 from rlcnn.encoders import Encoder, with_frame_channels
+from rlcnn.encoders.base import size_option
 from rlcnn.files import write_json_atomic
 from rlcnn.options import EncoderName
 from rlcnn.probe import (
@@ -120,7 +121,8 @@ def main(arguments: list[str]) -> None:
     shape = image_shape(images, options)
     frame_channels = options.frames.frame_channels if options.data.startswith(ATARI) else None
     encoder_options = with_frame_channels(options.encoder, options.encoder_options, frame_channels)
-    encoder, report = build_encoder(options.encoder, shape, encoder_options, options.weights)
+    with size_option("--size"):
+        encoder, report = build_encoder(options.encoder, shape, encoder_options, options.weights)
     if report is not None:
         console.print(str(report))
     if encoder.features_dim > options.max_features:

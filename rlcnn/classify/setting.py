@@ -19,6 +19,7 @@ from rlcnn.classify.images import UNKNOWN, LabelledImages, Split
 from rlcnn.classify.stacked import StackedFrames
 from rlcnn.classify.trainer import Trainer
 from rlcnn.encoders import Encoder, create_encoder, with_frame_channels
+from rlcnn.encoders.base import size_option
 from rlcnn.files import plain
 from rlcnn.weights import load_into, read_spec
 
@@ -76,7 +77,7 @@ def check_start(config: PretrainConfig) -> None:
         channels = frames.frame_stack * frames.frame_channels
         size = crop or frames.obs_size
         shape = (channels, size, size)
-        encoder = create_encoder(config.encoder, shape, **_encoder_options(config))
+        encoder = _create_encoder(config, shape)
         if config.weights != "none":
             load_into(encoder, config.weights)
     elif config.weights not in ("none", "imagenet"):
@@ -127,10 +128,14 @@ def counted(data: Mapping[str, Any]) -> str:
     return f"{images}, of {tasks}{classes} classes"
 
 
-def _encoder_options(config: PretrainConfig) -> dict[str, Any]:
-    """The configured options, and for frames of games how many channels one has."""
-    channels = config.frames.frame_channels if config.data.startswith(ATARI) else None
-    return with_frame_channels(config.encoder, config.encoder_options, channels)
+def _create_encoder(config: PretrainConfig, shape: tuple[int, int, int]) -> Encoder:
+    """The configured encoder, which is told how many channels a frame of games has."""
+    of_games = config.data.startswith(ATARI)
+    channels = config.frames.frame_channels if of_games else None
+    options = with_frame_channels(config.encoder, config.encoder_options, channels)
+    larger = "--frames.obs-size" if of_games else "--augment.resize"
+    with size_option("--augment.crop" if config.augment.crop else larger):
+        return create_encoder(config.encoder, shape, **options)
 
 
 class Setting:
@@ -168,7 +173,7 @@ class Setting:
         """A fresh encoder, the same for the same seed; torch's generators go on from there."""
         torch.manual_seed(seed)
         config, shape = self.config, self._augmentation.output_shape
-        return create_encoder(config.encoder, shape, **_encoder_options(config))
+        return _create_encoder(config, shape)
 
     def make_trainer(self, encoder: Encoder) -> Trainer:
         """A fresh head on the encoder, and all that makes them learn."""

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from envs.errors import UserError, nearest
 from rlcnn.encoders.blocks import blocks_to_channels
-from rlcnn.encoders.layers import RandomProjection
 
 SPEC_VERSION = 1
 
 ObservationShape = tuple[int, int, int]
+
+
+class TooSmallError(UserError):
+    """Images are too small for an encoder.
+
+    Attributes:
+        least: height and width that it needs.
+    """
+
+    def __init__(self, name: str, size: tuple[int, int], least: int) -> None:
+        super().__init__(
+            f'{size[0]}x{size[1]} pixels are too small for encoder "{name}": '
+            f"it needs at least {least}x{least}."
+        )
+        self.least = least
+
+
+@contextmanager
+def size_option(option: str) -> Iterator[None]:
+    """Names the option of a script that makes images larger where they are too small.
+
+    Raises:
+        UserError: as the block does, with the option and the size that is needed.
+    """
+    try:
+        yield
+    except TooSmallError as error:
+        raise UserError(f"{error} Give {option} {error.least}.") from error
 
 
 class EncoderSpec(TypedDict):
@@ -203,10 +232,7 @@ class Encoder(nn.Module):
         self.preprocessing = preprocessing or Preprocessing(self.observation_shape)
         _, height, width = self.preprocessing.image_shape
         if min(height, width) < self.least_size:
-            raise UserError(
-                f'{height}x{width} pixels are too small for encoder "{self.name}": '
-                f"it needs at least {self.least_size}x{self.least_size}."
-            )
+            raise TooSmallError(self.name, (height, width), self.least_size)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Encodes observations.
@@ -280,18 +306,11 @@ class Encoder(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def macs(self) -> int:
-        """Multiply-accumulates of convolutions and linear layers for one observation."""
-        total, batch = 0, 2
-
-        def count(module: nn.Module, _: Any, output: torch.Tensor) -> None:
-            nonlocal total
-            # (out, in / groups, kernel...) or (out, in): what one output value is summed from.
-            assert isinstance(module.weight, torch.Tensor)
-            terms = math.prod(module.weight.shape[1:])
-            total += output.numel() * terms
-
+        """Multiply-accumulates for one observation: convolutions, linear layers and attention."""
+        # Two observations, since BatchNorm may refuse one.
+        batch = 2
         # Meta tensors carry shapes only: nothing is computed, and no weight, running statistic
-        # or random number generator is touched. Two, since BatchNorm may refuse one.
+        # or random number generator is touched.
         tensors = {
             name: tensor.detach().to("meta")
             for name, tensor in (*self.named_parameters(), *self.named_buffers())
@@ -299,15 +318,10 @@ class Encoder(nn.Module):
         observations = torch.zeros(
             (batch, *self.observation_shape), dtype=torch.uint8, device="meta"
         )
-        kinds = (nn.Conv2d, nn.Linear, RandomProjection)
-        counted = [m for m in self.modules() if isinstance(m, kinds)]
-        hooks = [module.register_forward_hook(count) for module in counted]
-        try:
+        with FlopCounterMode(display=False) as counter:
             torch.func.functional_call(self, tensors, observations)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return total // batch
+        # It counts a multiply-accumulate as two.
+        return counter.get_total_flops() // (2 * batch)
 
 
 def output_shape(module: nn.Module, input_shape: ObservationShape) -> tuple[int, ...]:

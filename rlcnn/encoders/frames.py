@@ -24,6 +24,12 @@ from rlcnn.encoders.layers import RandomProjection, make_pool
 Stacking = Literal["per_frame", "inflated"]
 Projection = Literal["learned", "random", "none"]
 
+# Sides that networks for photographs take, and those of frames of games.
+_USUAL_SIDES = (32, 64, 84, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 336, 384, 448, 512)
+
+# What a network may raise for images of a size that it does not take.
+_NO_WAY_THROUGH = (RuntimeError, AssertionError, ValueError)
+
 
 class FrameEncoder(Encoder):
     """An encoder whose trunk is a network for RGB images.
@@ -182,12 +188,23 @@ class FrameEncoder(Encoder):
         shape = self.preprocessing.output_shape
         try:
             return output_shape(self.trunk, shape)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        except _NO_WAY_THROUGH as error:
+            side = self._side_that_fits(max(shape[1:]))
             raise UserError(
-                f'{shape[1]}x{shape[2]} pixels do not go through encoder "{self.name}" ({reason}): '
-                'its option "resize" makes them larger.'
+                f'{shape[1]}x{shape[2]} pixels do not go through encoder "{self.name}": its option '
+                '"resize" brings them to a size that does'
+                + (f", --encoder-options resize {side}." if side else ".")
             ) from error
+
+    def _side_that_fits(self, given: int) -> int | None:
+        """A usual side of square images that go through the trunk: the next larger, or any."""
+        for side in sorted(_USUAL_SIDES, key=lambda side: (side < given, side)):
+            try:
+                output_shape(self.trunk, (self.preprocessing.output_shape[0], side, side))
+            except _NO_WAY_THROUGH:
+                continue
+            return side
+        return None
 
 
 class Differences(nn.Module):

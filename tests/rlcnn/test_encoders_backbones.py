@@ -129,6 +129,14 @@ def test_multiply_accumulates_of_a_frame(name: str, side: int, macs: int) -> Non
     assert round(built(name, (3, side, side)).macs() / 1e6) == macs
 
 
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "mobilenet_v3_small"])
+def test_multiply_accumulates_of_attention_are_those_published(name: str) -> None:
+    published = models.get_model_weights(name).DEFAULT.meta["_ops"]
+    network = built(f"{name}:logits", (3, 224, 224))
+    assert round(network.train().macs() / 1e9, 3) == published
+    assert network.eval().macs() == network.train().macs()
+
+
 def test_multiply_accumulates_count_every_frame_and_the_projection() -> None:
     one = built("resnet18:layer2", (3, 64, 64)).macs()
     assert built("resnet18:layer2", (12, 64, 64)).macs() == 4 * one
@@ -221,10 +229,18 @@ def test_bad_names_are_told_in_one_line(name: str, message: str) -> None:
 
 
 def test_images_too_small_for_a_node_are_told_in_one_line() -> None:
-    message = r'8x8 pixels do not go through encoder "squeezenet1_1:logits" .*its option "resize"'
-    with pytest.raises(UserError, match=message) as refusal:
+    with pytest.raises(UserError) as refusal:
         create_encoder("squeezenet1_1:logits", (3, 8, 8))
-    assert "\n" not in str(refusal.value)
+    assert str(refusal.value) == (
+        '8x8 pixels do not go through encoder "squeezenet1_1:logits": its option "resize" brings '
+        "them to a size that does, --encoder-options resize 32."
+    )
+
+
+@pytest.mark.parametrize("given", [84, 256])
+def test_a_network_for_images_of_one_size_names_it(given: int) -> None:
+    with pytest.raises(UserError, match=r"go through .*--encoder-options resize 224\.$"):
+        create_encoder("vit_b_32", (1, given, given))
 
 
 def test_names_are_judged_without_building_anything() -> None:

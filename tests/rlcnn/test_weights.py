@@ -569,6 +569,12 @@ def test_weights_for_rgb_do_not_fit_one_channel(tmp_path: Path) -> None:
     save_encoder(create_encoder("nature", RGB), tmp_path / "e.safetensors")
     message = refusal(tmp_path / "e.safetensors", create_encoder("nature", (1, 40, 40)))
     assert "trunk.conv1.weight (32, 3, 8, 8) instead of (32, 1, 8, 8)" in message
+    assert message.endswith(
+        "They were made for images of 3 channels, not 1: train_agent.py makes such observations "
+        "with --obs rgb --frame-stack 1."
+    )
+    save_encoder(create_encoder("nature", (2, 40, 40)), tmp_path / "e.safetensors")
+    assert refusal(tmp_path / "e.safetensors").endswith("with --frame-stack 2.")
 
 
 def test_a_trunk_goes_to_other_options_and_nodes(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ BAD_OPTIONS = [
     ("--encoder-options width 0 --encoder impala", "width must be a positive", "not 0"),
     ("--encoder-options width", "--encoder-options takes pairs"),
     ("--obs gray", '--obs "gray" is unknown', 'Did you mean "grey"?'),
-    ("--obs-size 7", "7"),
+    ("--obs-size 7", "7x7 pixels are too small", "Give --obs-size 36."),
     ("--frame-stack 0", "--frame-stack 0 must be at least 1"),
     ("--protocol stiky", '--protocol "stiky" is unknown', 'Did you mean "sticky"?'),
     ("--algo a2c", '--algo "a2c" is unknown: expected one of ppo, dqn'),

@@ -205,6 +205,7 @@ def test_images_too_small_for_the_encoder_are_refused(
     options = ["--data", f"folder:{folder}", "--run-dir", tmp_path / "run"]
     told = refused(pretrain_encoder, *OPTIONS, *options, "--encoder", "alexnet_2012")
     assert '44x44 pixels are too small for encoder "alexnet_2012"' in told
+    assert "it needs at least 67x67. Give --augment." in told
     assert not (tmp_path / "run").exists()
 
 

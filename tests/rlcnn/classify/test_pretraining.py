@@ -327,7 +327,7 @@ def test_a_directory_in_use_is_refused_before_anything_is_written(
     "changes, said",
     [
         ({"weights": "none.safetensors"}, "does not exist"),
-        ({"encoder": "zfnet", "encoder_options": {}}, "too small"),
+        ({"encoder": "zfnet", "encoder_options": {}}, "Give --frames.obs-size 47."),
     ],
 )
 def test_what_a_run_cannot_begin_with_is_refused_before_games_are_played(
