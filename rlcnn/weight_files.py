@@ -30,6 +30,9 @@ STATE_KEYS = (
 # Enough to recognise a file.
 _FIRST_BYTES = 512
 
+# What safetensors itself takes.
+_LONGEST_HEADER = 100_000_000
+
 # What a file of each kind begins with -> what it is, and what makes of it a file that loads.
 _OTHERS: dict[bytes, tuple[str, str]] = {
     b"\x89HDF\r\n\x1a\n": (
@@ -62,6 +65,9 @@ def recognise(path: Path) -> Literal["safetensors", "torch"]:
             start = file.read(_FIRST_BYTES)
     except OSError as error:
         raise UserError(f'cannot read "{path}": {error.strerror or error}.') from error
+    # First, since the length of its header, before it, may look like the start of another kind.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER:
+        return "safetensors"
     names = {"path": str(path), "new": str(path.with_suffix(".safetensors"))}
     for magic, (kind, advice) in _OTHERS.items():
         if start.startswith(magic):
@@ -71,8 +77,6 @@ def recognise(path: Path) -> Literal["safetensors", "torch"]:
         return "torch"
     if start.startswith(b"\x80"):
         return "torch"
-    if start[8:9] == b"{":
-        return "safetensors"
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise UserError(f'"{path}" is a web page, not a weights file: download the file itself.')

@@ -319,6 +319,18 @@ def test_an_old_file_of_torch_and_safetensors_of_any_name_load(tmp_path: Path) -
     assert equal(source, target)
 
 
+def test_a_safetensors_file_may_begin_as_a_pickle_does(tmp_path: Path) -> None:
+    """By the length of its header."""
+    path = tmp_path / "e.safetensors"
+    for length in range(0, 256, 8):
+        save_tensors(path, {"a": torch.ones(2)}, {"note": "x" * length})
+        if path.read_bytes()[0] == 0x80:
+            break
+    else:
+        raise AssertionError("no header of such a length")
+    assert len(read_tensors(path).metadata["note"]) == length
+
+
 def test_a_folder_of_hugging_face_loads(tmp_path: Path) -> None:
     source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
     (tmp_path / "config.json").write_text('{"architecture": "lenet"}')
