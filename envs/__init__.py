@@ -1,5 +1,6 @@
 """Worlds: pixel environments, vectorised, and the cameras that film them."""
 
+import envs.openmp  # noqa: F401 - first: torch reads what it sets when it is loaded
 from envs.atari import AtariVecEnv
 from envs.camera import FilmResult, film_episode
 from envs.errors import EnvironmentFailure, UserError

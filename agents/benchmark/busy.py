@@ -1,0 +1,207 @@
+"""How much of its rate training keeps beside other programs that compute.
+
+python -m agents.benchmark.busy --help
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from agents.benchmark.learners import Learner, our_agent
+from agents.benchmark.peers import peer_variants
+from agents.benchmark.settings import Settings
+from agents.benchmark.timing import Spread, round_by_round
+from agents.benchmark.workers import Worker
+from agents.cli import parse_options, run_script
+from agents.config import Algorithm, preset_config
+from envs.cores import usable_cores
+from envs.errors import UserError
+from envs.openmp import SPIN_COUNT
+from rlcnn.classify.config import PretrainConfig
+from rlcnn.classify.images import Split, StoredImages, Task
+from rlcnn.classify.setting import Setting
+from rlcnn.files import write_json_atomic
+from rlcnn.progress import make_console
+from rlcnn.provenance import provenance
+
+Subject = Literal["ppo", "dqn", "sb3-ppo", "sb3-dqn", "pretraining"]
+SUBJECTS: tuple[Subject, ...] = ("ppo", "dqn", "sb3-ppo", "sb3-dqn", "pretraining")
+
+LIBGOMP_SPIN_COUNT = 300_000
+"""What GNU's OpenMP takes where nothing else is set."""
+
+# Computes until the process that started it has ended.
+_BUSY_LOOP = "import os\nwhile os.getppid() == {parent}: sum(range(100_000))"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure how much of its rate training keeps beside other programs that compute.
+
+    Every subject learns in a process of its own for each spin count; all are measured in turn,
+    beside each number of busy loops, in every round. The system places the loops on the cores.
+    """
+
+    subjects: tuple[Subject, ...] = SUBJECTS
+    """What is measured: our agents, stable-baselines3's (float32, DummyVecEnv), and our training on
+    labelled images (NatureCNN, 84x84x4, batches of 256)."""
+    spin_counts: tuple[int, ...] = (LIBGOMP_SPIN_COUNT, SPIN_COUNT)
+    """Turns for which OpenMP's threads spin before they sleep (GOMP_SPINCOUNT)."""
+    busy_loops: tuple[int, ...] = (0, 1, 2)
+    """Numbers of other programs; the first is what the others are compared with."""
+    rounds: int = 3
+    """Samples of each figure."""
+    seconds: float = 5.0
+    """Length of a sample, about; at least one iteration of the subject."""
+    num_threads: int = 0
+    """CPU threads of torch; 0 takes every core this process may use."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of our agents and of pretraining."""
+    json: Path | None = None
+    """File to write all samples to, as JSON."""
+
+
+class Pretraining:
+    """A :class:`~agents.benchmark.learners.Learner` of labelled random images; steps are images."""
+
+    warm_up_steps = 0
+    replay_bytes_per_transition = None
+
+    def __init__(self, config: PretrainConfig, images: int = 2_048) -> None:
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(256, (images, 4, 84, 84), dtype=torch.uint8, generator=generator)
+        labels = torch.randint(10, (images, 1), generator=generator)
+        stored = StoredImages(pixels, labels, [Task("digit", tuple(map(str, range(10))))])
+        setting = Setting(config, Split(stored, stored))
+        self._trainer = setting.make_trainer(setting.make_encoder(config.seed))
+        self.least_steps = config.batch_size
+
+    def learn(self, steps: int) -> int:
+        """Learns from ``steps`` images, rounded up to whole batches."""
+        done = 0
+        while done < steps:
+            for images in self._trainer.learn_epoch():
+                done += images
+                if done >= steps:
+                    break
+        return done
+
+    def close(self) -> None:
+        """Nothing is to be ended."""
+
+
+def main(arguments: list[str]) -> None:
+    """Parses a command line, measures and prints the table."""
+    options = parse_options(Options, arguments, Options())
+    if min(*options.spin_counts, *options.busy_loops, options.num_threads, options.rounds - 1) < 0:
+        raise UserError(
+            "--spin-counts, --busy-loops and --num-threads must be at least 0, --rounds at least 1"
+        )
+    rates = measure(options, make_console().print)
+    Console(width=None if Console().is_terminal else 140).print(rates_table(rates))
+    if options.json is not None:
+        samples = [
+            {"subject": subject, "spin_count": spins, "busy_loops": loops, **rate.to_json()}
+            for (subject, spins, loops), rate in rates.items()
+        ]
+        write_json_atomic(options.json, {"provenance": provenance(), "rates": samples})
+
+
+Rates = dict[tuple[Subject, int, int], Spread]
+
+
+def measure(options: Options, tell: Callable[[str], None]) -> Rates:
+    """Steps (pretraining: images) per second, by subject, spin count and number of busy loops."""
+    threads = options.num_threads or usable_cores()
+    with ExitStack() as stack:
+        workers = {}
+        for subject, spins in product(options.subjects, options.spin_counts):
+            tell(f"warming up {subject}, spin count {spins}")
+            with _spin_count(spins):
+                make = _learner(subject, threads, options.precision)
+                workers[subject, spins] = Worker(make, threads, "cpu")
+            stack.callback(workers[subject, spins].close)
+        samples: dict[tuple[Subject, int, int], list[float]] = {}
+        for number, loops in product(range(options.rounds), options.busy_loops):
+            tell(f"round {number + 1} of {options.rounds}, {loops} busy loops")
+            with busy_loops(loops):
+                for (subject, spins), worker in workers.items():
+                    rate = worker.measure(options.seconds)
+                    samples.setdefault((subject, spins, loops), []).append(rate)
+    return {key: Spread(tuple(rates)) for key, rates in samples.items()}
+
+
+@contextmanager
+def busy_loops(count: int) -> Iterator[Sequence[int]]:
+    """Keeps ``count`` programs computing inside the block; their process ids."""
+    command = [sys.executable, "-c", _BUSY_LOOP.format(parent=os.getpid())]
+    processes = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield [process.pid for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def rates_table(rates: Rates) -> Table:
+    """Median rates, and beside busy loops also the median share of the rate without."""
+    loads = list(dict.fromkeys(loops for _, _, loops in rates))
+    table = Table("subject", "spin count", *(f"{loops} busy loops" for loops in loads))
+    for subject, spins in dict.fromkeys((subject, spins) for subject, spins, _ in rates):
+        idle = rates[subject, spins, loads[0]]
+        cells = [f"{idle.median:,.0f} ({idle.least:,.0f}-{idle.most:,.0f})"]
+        for loops in loads[1:]:
+            rate = rates[subject, spins, loops]
+            share = round_by_round(lambda one, other: one / other, rate, idle)
+            cells.append(
+                f"{rate.median:,.0f}: {share.median:.2f} ({share.least:.2f}-{share.most:.2f})"
+            )
+        table.add_row(subject, f"{spins:,}", *cells)
+    return table
+
+
+@contextmanager
+def _spin_count(count: int) -> Iterator[None]:
+    """Processes started inside the block have this spin count."""
+    before = dict(os.environ)
+    os.environ["GOMP_SPINCOUNT"] = str(count)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _learner(subject: Subject, threads: int, precision: Any) -> Callable[[], Learner]:
+    """Makes a subject, in another process."""
+    if subject == "pretraining":
+        config = PretrainConfig(device="cpu", precision=precision, num_threads=threads)
+        return partial(Pretraining, config.resolve())
+    algo: Algorithm = "ppo" if subject.endswith("ppo") else "dqn"
+    train = dataclasses.replace(
+        preset_config("zoo", algo), device="cpu", precision=precision, num_threads=threads
+    )
+    agent = Settings(train=train).agent_config(algo)
+    if subject.startswith("sb3"):
+        return next(iter(peer_variants("sb3", agent).values()))
+    return partial(our_agent, agent)
+
+
+if __name__ == "__main__":
+    run_script(main)
