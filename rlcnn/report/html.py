@@ -232,36 +232,43 @@ def _film(film: Film, films: Films) -> Markup:
 
 def _calibration(report: Report) -> Markup:
     counts = [len(report.runs_of(game, arm)) for game in report.games for arm in report.arm_names]
-    runs, games = min(counts, default=0), len(report.games)
-    covered = coverage_range(runs, games)
+    fewest, games = min(counts, default=0), len(report.games)
     calibration = load_calibration()
     parts = [
         paragraph(
             "Verdicts follow from a t interval of the difference of the mean scores, stratified by"
-            " game, in which both arms are given the larger of their two variances. What such"
-            f" {100 * calibration.confidence:g}% intervals really cover was measured on"
-            f" {calibration.studies:,} simulated studies of each kind."
+            " game, in which both arms are given the larger of their two variances and the smaller"
+            f" of their numbers of runs. What such {100 * calibration.confidence:g}% intervals"
+            " really cover was measured on simulated studies whose true difference is known."
         )
     ]
-    if covered is None:
-        parts.append(paragraph("No study as small as this one was simulated."))
+    for runs in dict.fromkeys(verdict.runs for verdict in report.verdicts):
+        least, greatest = (percent(share) for share in coverage_range(runs, games))
+        sizes = f"{runs[0]}" if runs[0] == runs[1] else f"{runs[0]} and {runs[1]}"
+        parts.append(
+            paragraph(
+                f"With {sizes} runs an arm and {_games(games)}, as in this study, they held the"
+                f" true difference in {least} to {greatest} of the studies, by how scores are"
+                " distributed. Scores of other kinds can do worse."
+            )
+        )
+    cells = calibration_cells(fewest, games)
+    if not cells:
+        parts.append(paragraph("The table of intervals has no study as small as this one."))
         return join(parts)
-    cells = calibration_cells(runs, games)
-    size = f"{cells[0].runs} runs an arm and {cells[0].games} game{'s' * (cells[0].games != 1)}"
-    least, greatest = (percent(share) for share in covered)
     parts += [
         paragraph(
-            f"With {size}, the largest size simulated that is no larger than this study, they held"
-            f" the true difference in {least} to {greatest} of the studies, by how scores are"
-            " distributed:"
+            f"With {cells[0].runs} runs an arm and {_games(cells[0].games)}, the largest size in"
+            f" the table that is no larger than this study ({calibration.studies:,} simulated"
+            " studies of each kind):"
         ),
         calibration_table(cells),
     ]
     if any(min(cell.ceiling, 1.0) < calibration.confidence for cell in cells):
         parts.append(
             paragraph(
-                "Where runs either stay at nothing or take off, few of them may all happen to end"
-                " alike: no interval about as wide as the spread seen can then cover what it"
+                "Where runs fail, or either stay at nothing or take off, few of them may all happen"
+                " to end alike: no interval about as wide as the spread seen can then cover what it"
                 " promises.",
                 "faint",
             )
@@ -275,6 +282,10 @@ def _calibration(report: Report) -> Markup:
             )
         )
     return join(parts)
+
+
+def _games(count: int) -> str:
+    return f"{count} game{'s' * (count != 1)}"
 
 
 def _repeat(report: Report) -> Markup:

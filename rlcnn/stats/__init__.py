@@ -13,9 +13,10 @@ from rlcnn.stats.aggregate import (
     performance_profile,
     probability_of_improvement,
 )
-from rlcnn.stats.calibration import coverage_range, load_calibration
+from rlcnn.stats.calibration import load_calibration
 from rlcnn.stats.intervals import Difference, Ratio, difference_interval, ratio_interval
 from rlcnn.stats.permutation import permutation_p, smallest_p
+from rlcnn.stats.scenarios import coverage_range, simulated_coverage
 from rlcnn.stats.scores import (
     ATARI57,
     RandomAgent,
@@ -59,6 +60,7 @@ __all__ = [
     "probability_of_improvement",
     "random_normalise",
     "ratio_interval",
+    "simulated_coverage",
     "smallest_p",
     "tabulate",
     "transfer_metrics",

@@ -64,24 +64,3 @@ def load_calibration() -> Calibration:
         table["resampled_studies"],
         tuple(Cell(**cell) for cell in table["cells"]),
     )
-
-
-def coverage_range(runs: int, games: int, method: str = OURS) -> tuple[float, float] | None:
-    """The least and the greatest coverage of a method over all scenarios of about that size.
-
-    Of the sizes simulated it takes the largest that is no larger than the study.
-
-    Args:
-        runs: of the arm that has fewer.
-        games: how many.
-        method: as the table names it.
-
-    Returns:
-        Least and greatest; None where the study is smaller than any that was simulated.
-    """
-    cells = [cell for cell in load_calibration().cells if cell.runs <= runs and cell.games <= games]
-    if not cells:
-        return None
-    largest = max((cell.games, cell.runs) for cell in cells)
-    covered = [cell.coverage[method] for cell in cells if (cell.games, cell.runs) == largest]
-    return min(covered), max(covered)

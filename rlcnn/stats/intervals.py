@@ -71,11 +71,12 @@ def difference_interval(
     """The difference of two arms' mean scores, stratified by game, with a cautious t interval.
 
     The mean over games of the differences of means over runs. Its variance is the sum over games
-    of ``s^2 / n_treatment + s^2 / n_control``, divided by the games squared, where ``s^2`` is the
-    *larger* of the two arms' sample variances in that game; degrees of freedom are Welch's (1947)
-    and Satterthwaite's (1946). Taking the larger variance is what sets it apart from Welch's
-    interval: of scores that are skewed, or of which some runs never take off, the arm that shows
-    little spread is often the one whose rare outcome has not been seen yet.
+    of ``2 s^2 / n``, divided by the games squared. ``s^2`` is the *larger* of the two arms' sample
+    variances in that game, and ``n`` the number of runs of the arm that has *fewer*; degrees of
+    freedom are Welch's (1947) and Satterthwaite's (1946). The larger variance and the smaller
+    number are what sets it apart from Welch's interval. Where scores are skewed, or some runs fail
+    or never take off, the arm that shows little spread is often the one whose rare outcome has not
+    been seen yet, and more runs of the other arm do not make it seen.
 
     Args:
         treatment: (runs, games), at least 2 runs.
@@ -110,7 +111,8 @@ def t_parts(
     Args:
         treatment: any number of studies at once along the leading axes.
         control: likewise.
-        larger_variance: as :func:`difference_interval` does; without it, Welch's interval.
+        larger_variance: whether both arms count with the larger variance and the smaller number of
+            runs, as in :func:`difference_interval`; without it, Welch's interval.
     """
     counts = treatment.shape[-2], control.shape[-2]
     games = treatment.shape[-1]
@@ -121,6 +123,7 @@ def t_parts(
     ]
     if larger_variance:
         variances = [np.maximum(*variances)] * 2
+        counts = min(counts), min(counts)
     parts = [variance / count / games**2 for variance, count in zip(variances, counts, strict=True)]
     squared_error = (parts[0] + parts[1]).sum(axis=-1)
     spread = (parts[0] ** 2 / (counts[0] - 1) + parts[1] ** 2 / (counts[1] - 1)).sum(axis=-1)
@@ -160,15 +163,14 @@ def ratio_interval(
     if difference.freedom == 0:
         return None
     quantile = float(special.stdtrit(difference.freedom, 0.5 + confidence / 2))
-    # The variance that both arms share is split as their numbers of runs have it.
-    share = len(bottom) / (len(top) + len(bottom))
-    top_variance, bottom_variance = (part * difference.error**2 for part in (share, 1 - share))
+    # Both arms count with the same variance and the same number of runs.
+    variance = difference.error**2 / 2
     top_mean, bottom_mean = float(top.mean()), float(bottom.mean())
-    a = bottom_mean**2 - quantile**2 * bottom_variance
+    a = bottom_mean**2 - quantile**2 * variance
     if a <= 0:
         return None
     b = top_mean * bottom_mean
-    c = top_mean**2 - quantile**2 * top_variance
+    c = top_mean**2 - quantile**2 * variance
     # Real wherever ``a`` is positive (Fieller 1954).
     root = math.sqrt(max(b**2 - a * c, 0.0))
     return Ratio(top_mean / bottom_mean, (b - root) / a, (b + root) / a)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,106 +20,24 @@ from rlcnn.stats.aggregate import aggregate_iqm, aggregate_mean
 from rlcnn.stats.calibration import OURS, WELCH
 from rlcnn.stats.checks import FloatArray
 from rlcnn.stats.intervals import t_parts, t_reach
+from rlcnn.stats.scenarios import (
+    CONFIDENCE,
+    SCENARIOS,
+    Scenario,
+    ceiling,
+    draw_studies,
+    true_difference,
+)
 
 RUNS = (3, 5, 10)
 GAMES = (1, 3)
-CONFIDENCE = 0.95
 
 _SEED = 20_261_121
 _BATCH = 25
 _REPS = 400
-_TAKEN_OFF, _NOT_TAKEN_OFF = (1.0, 0.1), (0.0, 0.05)
 _SLACK = 1e-12
 
-Draw = Callable[[np.random.Generator, tuple[int, ...]], FloatArray]
 Bounds = tuple[FloatArray, FloatArray]
-
-
-class Scenario(NamedTuple):
-    """How the runs of two arms are distributed in one game, before its place and scale.
-
-    Attributes:
-        treatment: draws scores of a shape.
-        control: likewise.
-        difference: of the two means.
-        takes_off: for bimodal scores, the probabilities that a run of each arm takes off.
-    """
-
-    treatment: Draw
-    control: Draw
-    difference: float = 0.0
-    takes_off: tuple[float, float] | None = None
-
-
-def _normal(deviation: float = 1.0) -> Draw:
-    return lambda rng, size: rng.normal(scale=deviation, size=size)
-
-
-def _lognormal(scale: float = 1.0) -> Draw:
-    return lambda rng, size: scale * rng.lognormal(size=size)
-
-
-def _bimodal(share: float) -> Draw:
-    def draw(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
-        off = rng.random(size) >= share
-        return np.where(off, rng.normal(*_NOT_TAKEN_OFF, size), rng.normal(*_TAKEN_OFF, size))
-
-    return draw
-
-
-SCENARIOS = {
-    "normal": Scenario(_normal(), _normal()),
-    "unequal variance (4:1 in deviation)": Scenario(_normal(), _normal(0.25)),
-    "lognormal": Scenario(_lognormal(), _lognormal()),
-    "lognormal, one arm twice the other": Scenario(
-        _lognormal(2.0), _lognormal(), difference=float(np.exp(0.5))
-    ),
-    "bimodal, 70% and 70% take off": Scenario(_bimodal(0.7), _bimodal(0.7), 0.0, (0.7, 0.7)),
-    "bimodal, 90% and 50% take off": Scenario(_bimodal(0.9), _bimodal(0.5), 0.4, (0.9, 0.5)),
-}
-"""Skewed by a logarithm's deviation of 1; a run that never takes off stays at 0 instead of 1."""
-
-
-def draw_studies(
-    scenario: Scenario, studies: int, runs: int, games: int, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
-    """Scores of both arms, (studies, runs, games) each; games differ in place and scale."""
-    size = (studies, runs, games)
-    places = np.linspace(0.0, 1.0, games) if games > 1 else np.zeros(1)
-    arms = (scenario.treatment(rng, size), scenario.control(rng, size))
-    treatment, control = (places + _scales(games) * arm for arm in arms)
-    return treatment, control
-
-
-def true_difference(scenario: Scenario, games: int) -> float:
-    """Of the means over runs and games."""
-    return scenario.difference * float(_scales(games).mean())
-
-
-def ceiling(scenario: Scenario, runs: int, games: int) -> float:
-    """What no interval covers more of, if it is about as wide as the spread of the runs seen.
-
-    In some studies of bimodal scores all runs of each arm in each game happen to take off, or none
-    does, in a pattern whose difference is not the true one. Nothing in these runs tells.
-    """
-    if scenario.takes_off is None:
-        return 1.0
-    outcomes = []
-    for first, second in itertools.product((0, 1), repeat=2):
-        shares = zip((first, second), scenario.takes_off, strict=True)
-        chance = np.prod([(share if up else 1 - share) ** runs for up, share in shares])
-        outcomes.append((first - second, chance))
-    truth = true_difference(scenario, games)
-    missed = 0.0
-    for pattern in itertools.product(outcomes, repeat=games):
-        steps, chances = zip(*pattern, strict=True)
-        if not np.isclose(np.mean(np.array(steps) * _scales(games)), truth):
-            missed += float(np.prod(chances))
-    return 1 - missed
-
-
-def _scales(games: int) -> FloatArray:
-    return np.geomspace(1.0, 0.25, games)
 
 
 # -- methods: bounds of scores (studies, runs, games) ----------------------------------------------
@@ -187,7 +104,7 @@ def t_cell(name: str, runs: int, games: int, studies: int, seed: int = _SEED) ->
     """Coverage of the two t intervals, and the ratio of their median widths."""
     scenario = SCENARIOS[name]
     rng = np.random.default_rng([seed, runs, games])
-    treatment, control = draw_studies(scenario, studies, runs, games, rng)
+    treatment, control = draw_studies(scenario, studies, (runs, runs), games, rng)
     truth = true_difference(scenario, games)
     bounds = {
         WELCH: _t_bounds(treatment, control, larger_variance=False),
@@ -207,7 +124,7 @@ def resampling_cell(
     kept = []
     # A batch shares its resamples; batches are small, so that this makes no noise of its own.
     for _ in range(0, studies, _BATCH):
-        treatment, control = draw_studies(scenario, _BATCH, runs, games, rng)
+        treatment, control = draw_studies(scenario, _BATCH, (runs, runs), games, rng)
         welch = _t_bounds(treatment, control, larger_variance=False)
         batches.append({WELCH: welch, **_bootstrap_bounds(treatment, control, rng)})
         kept.append(_permutation_covers(treatment, control, truth, rng))
@@ -244,7 +161,7 @@ def _coverages(
 def _true_iqm_difference(scenario: Scenario, games: int) -> float:
     """Of two populations, by so many runs that the rest does not matter."""
     rng = np.random.default_rng(_SEED)
-    treatment, control = draw_studies(scenario, 1, 400_000, games, rng)
+    treatment, control = draw_studies(scenario, 1, (400_000, 400_000), games, rng)
     return float(aggregate_iqm(treatment)[0] - aggregate_iqm(control)[0])
 
 

@@ -11,13 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from envs.errors import UserError
-from rlcnn.stats.calibration import coverage_range
 from rlcnn.stats.checks import Scores, check_confidence, check_pair, check_scores
 from rlcnn.stats.intervals import Difference, difference_interval
 from rlcnn.stats.permutation import permutation_p, smallest_p
+from rlcnn.stats.scenarios import simulated_coverage
 
 FEWEST_RUNS = 5
 """Below so many runs of an arm a verdict is never more than suggestive."""
+
+SHORTFALL = 0.02
+"""A verdict warns where simulated intervals covered less than they state by more than this."""
 
 LEAST_ABOVE_RANDOM = 0.05
 """The normalised score that a run must end above to have learned, where nothing else is given."""
@@ -44,8 +47,8 @@ class Verdict:
         smallest_detectable: the true difference that such a study finds four times in five, by the
             spread seen.
         learned: arms of the study that ended clearly above the random agent.
-        coverage: least and greatest share of true differences that such intervals held in
-            simulations of that size; None where none was simulated so small.
+        coverage: kind of scores -> share of simulated studies with as many runs and games in which
+            such an interval, of the same nominal confidence, held the true difference.
         notes: one line for each thing that limits the finding.
     """
 
@@ -60,7 +63,7 @@ class Verdict:
     smallest_p: float
     smallest_detectable: float
     learned: tuple[str, ...]
-    coverage: tuple[float, float] | None
+    coverage: Mapping[str, float]
     notes: tuple[str, ...]
 
 
@@ -107,7 +110,11 @@ def judge(
     finding = _finding(difference, min(runs), bool(learned))
     least_p = smallest_p(*runs, games)
     detectable = difference.smallest_detectable()
-    notes = _notes(difference, runs, least_p, detectable, learned, tuple(arrays), comparisons, unit)
+    coverage = simulated_coverage(runs, games, each)
+    notes = (
+        *_notes(difference, runs, least_p, detectable, learned, tuple(arrays), comparisons, unit),
+        *(_shortfall(coverage, runs, games, each) if difference.freedom else ()),
+    )
     return Verdict(
         finding=finding,
         sentence=_sentence(
@@ -131,7 +138,7 @@ def judge(
         smallest_p=least_p,
         smallest_detectable=detectable,
         learned=learned,
-        coverage=coverage_range(min(runs), games),
+        coverage=coverage,
         notes=notes,
     )
 
@@ -190,7 +197,7 @@ def _sentence(
         if difference.freedom
         else "no interval, since no run differs from another of its arm"
     )
-    counts = f"{runs[0]}" if runs[0] == runs[1] else f"{runs[0]} and {runs[1]}"
+    counts = _counted(runs)
     where = f"{games} game{'s' * (games != 1)}, {counts} runs an arm"
     where += " in each" * (games > 1)
     lost = [
@@ -231,7 +238,10 @@ def _notes(
             f"fewer than {FEWEST_RUNS} runs an arm: no test can give a p-value below {least_p:.2g}"
         )
     if runs[0] != runs[1]:
-        notes.append(f"the arms have different numbers of runs: {runs[0]} and {runs[1]}")
+        notes.append(
+            f"the arms have different numbers of runs, {runs[0]} and {runs[1]}: the interval is as"
+            f" wide as if both had {min(runs)}"
+        )
     if math.isfinite(detectable):
         notes.append(
             f"by the spread seen, a true difference of {detectable:.2g} in {unit} would be found"
@@ -248,3 +258,22 @@ def _notes(
             f" {100 * difference.confidence:.4g}% so that all hold together"
         )
     return tuple(notes)
+
+
+def _counted(runs: tuple[int, int]) -> str:
+    return f"{runs[0]}" if runs[0] == runs[1] else f"{runs[0]} and {runs[1]}"
+
+
+def _shortfall(
+    coverage: Mapping[str, float], runs: tuple[int, int], games: int, stated: float
+) -> tuple[str, ...]:
+    """A warning where simulated intervals covered clearly less than they state."""
+    hardest = min(coverage, key=lambda scores: coverage[scores])
+    if coverage[hardest] >= stated - SHORTFALL:
+        return ()
+    return (
+        f"an interval called {100 * stated:.4g}% may cover less: in simulated studies of"
+        f" {games} game{'s' * (games != 1)} with {_counted(runs)} runs an arm it held the true"
+        f" difference in {100 * coverage[hardest]:.0f}% to {100 * max(coverage.values()):.0f}%,"
+        f" least often with scores of this kind: {hardest}",
+    )

@@ -31,7 +31,7 @@ from rlcnn.files import read_json, write_json_atomic
 from rlcnn.report import Films, Report, render
 from rlcnn.report.style import finish, new_figure, styled
 from rlcnn.runs import RunDirectory
-from rlcnn.stats import RandomAgent
+from rlcnn.stats import RandomAgent, coverage_range
 
 RANDOM, HUMAN = float(np.mean(RANDOM_RETURNS)), 14.6
 
@@ -179,7 +179,11 @@ def test_two_arms_two_seeds_and_a_game_without_a_human(tmp_path: Path) -> None:
     assert "frozen-random may be worse than scratch, but 2 runs an arm only suggest it" in text
     assert "deviations of random play" in text
     assert "optimality gap" not in text
-    assert "No study as small as this one was simulated" in text
+    # What two runs cover is simulated; the table of several intervals begins with three.
+    least, greatest = (f"{100 * share:.1f}%" for share in coverage_range((2, 2), 1))
+    assert "With 2 runs an arm and 1 game, as in this study" in text
+    assert f"in {least} to {greatest} of the studies" in text
+    assert "no study as small as this one" in text
 
 
 def test_films_are_strips_with_a_link_unless_the_page_is_to_be_moved(tmp_path: Path) -> None:

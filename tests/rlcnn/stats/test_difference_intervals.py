@@ -53,6 +53,15 @@ def test_both_arms_count_with_the_larger_variance(first: np.ndarray, second: np.
     assert (ours.low, ours.high) == pytest.approx((-back.high, -back.low))
 
 
+def test_both_arms_count_with_the_smaller_number_of_runs() -> None:
+    control = np.arange(10.0)[:, None]
+    few, many = control[:5] * 2, control
+    ours = difference_interval(few, many)
+    larger = max(few.var(ddof=1), many.var(ddof=1))
+    assert ours.error == pytest.approx(math.sqrt(2 * larger / 5))
+    assert ours.freedom == pytest.approx(8)
+
+
 @given(five_runs, five_runs, st.floats(-5, 5), st.floats(0.5, 5))
 def test_it_follows_shift_and_scale(
     first: np.ndarray, second: np.ndarray, shift: float, scale: float

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from property_tests import given, st
 
 from envs.errors import UserError
-from rlcnn.stats import judge, learned_arms
+from rlcnn.stats import judge, learned_arms, simulated_coverage
 
 SPREAD = np.array([-0.1, -0.05, 0.0, 0.05, 0.1])[:, None]
 
@@ -43,7 +45,7 @@ def test_the_sentence_holds_the_figures() -> None:
     )
     assert verdict.p_value == pytest.approx(2 / 252)
     assert verdict.smallest_p == pytest.approx(2 / 252)
-    assert verdict.coverage is not None
+    assert verdict.coverage == simulated_coverage((5, 5), 1)
 
 
 @given(st.integers(2, 4), st.floats(-100, 100), st.floats(-100, 100))
@@ -74,7 +76,10 @@ def test_the_arm_with_fewer_runs_decides_how_firm_a_finding_is() -> None:
     scores = {"frozen": 1.0 + SPREAD, "scratch": 0.2 + SPREAD[:4]}
     verdict = judge(scores, "frozen", "scratch")
     assert verdict.finding == "suggestively better"
-    assert "the arms have different numbers of runs: 5 and 4" in verdict.notes
+    assert (
+        "the arms have different numbers of runs, 5 and 4: the interval is as wide as if both had 4"
+        in verdict.notes
+    )
     assert "5 and 4 runs an arm" in verdict.sentence
 
 
@@ -110,6 +115,34 @@ def test_several_verdicts_widen_every_interval() -> None:
     assert four.difference.low < one.difference.low
     assert "simultaneous 95% interval" in four.sentence
     assert any(note.startswith("one of 4 verdicts") for note in four.notes)
+
+
+@pytest.mark.parametrize(
+    ("runs", "comparisons", "warning"),
+    [
+        (
+            (5, 10),
+            1,
+            "an interval called 95% may cover less: .*of 1 game with 5 and 10 runs an arm",
+        ),
+        ((5, 5), 4, "an interval called 98.75% may cover less: .*of 1 game with 5 runs an arm"),
+        ((40, 40), 1, None),
+    ],
+)
+def test_a_design_whose_interval_may_cover_less_than_it_states_is_told_with_a_warning(
+    runs: tuple[int, int], comparisons: int, warning: str | None
+) -> None:
+    rng = np.random.default_rng(0)
+    scores = {arm: rng.normal(1, 0.2, (count, 1)) for arm, count in zip("ab", runs, strict=True)}
+    verdict = judge(scores, "a", "b", comparisons=comparisons)
+    told = [note for note in verdict.notes if "may cover less" in note]
+    if warning is None:
+        assert told == []
+    else:
+        assert re.match(warning, told[0])
+        least, greatest = min(verdict.coverage.values()), max(verdict.coverage.values())
+        assert f"in {100 * least:.0f}% to {100 * greatest:.0f}%" in told[0]
+        assert "one arm's runs fail" in told[0]
 
 
 def test_equal_arms_are_seldom_called_different() -> None:
