@@ -36,6 +36,7 @@ from agents.transfer import frozen_digest, without_weights
 from envs.errors import UserError
 from envs.stacking import frame_stacking
 from rlcnn.devices import prepare_device
+from rlcnn.spare_cores import SpareCores
 
 
 class DQN(DQNLoop):
@@ -180,6 +181,9 @@ class DQN(DQNLoop):
         self._loss_sum = torch.zeros((), device=self.device)
         self._losses_summed = 0
         self._background = None
+        # What float32 learns must not depend on what else runs on the machine.
+        alone = self.device.type == "cpu" and not self.overlap
+        self._spare_cores = SpareCores(alone and self.policy.precision == "bf16")
         if self.overlap:
             self._background = Background(self.device, max(1, torch.get_num_threads() - 1))
 
@@ -348,5 +352,5 @@ class DQN(DQNLoop):
     def _excluded_save_params(self) -> list[str]:
         # Rebuilt when a saved model is loaded: a thread, for one, cannot be pickled.
         networks = ["_actor", "_target", "batch_norm_stats", "batch_norm_stats_target"]
-        others = ["_loss_sum", "_returns", "_steps", "_background"]
+        others = ["_loss_sum", "_returns", "_steps", "_background", "_spare_cores"]
         return [*super()._excluded_save_params(), *others, *networks]

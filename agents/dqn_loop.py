@@ -25,6 +25,7 @@ from agents.q_steps import QSteps
 from agents.replay import FrameReplay
 from agents.support import LearningRateFactors, raise_if_not_finite
 from agents.transfer import unfreeze_when_due
+from rlcnn.spare_cores import SpareCores
 
 
 class DQNLoop(LearningRateFactors, SB3DQN):
@@ -44,6 +45,7 @@ class DQNLoop(LearningRateFactors, SB3DQN):
     _background: Background[list[torch.Tensor]] | None
     _loss_sum: torch.Tensor
     _losses_summed: int
+    _spare_cores: SpareCores
 
     def learn(
         self,
@@ -72,21 +74,23 @@ class DQNLoop(LearningRateFactors, SB3DQN):
             # The others are the update's.
             torch.set_num_threads(1)
         try:
-            while self.num_timesteps < total_timesteps:
-                steps_before = self.num_timesteps
-                rollout = self.collect_rollouts(
-                    self.env,
-                    callback,
-                    self.train_freq,
-                    self.replay_buffer,
-                    learning_starts=self.learning_starts,
-                    log_interval=log_interval,
-                )
-                updates = self._updates_due(steps_before, self.num_timesteps)
-                if updates:
-                    self.train(updates, self.batch_size)
-                if not rollout.continue_training:
-                    break
+            with self._spare_cores:
+                while self.num_timesteps < total_timesteps:
+                    steps_before = self.num_timesteps
+                    rollout = self.collect_rollouts(
+                        self.env,
+                        callback,
+                        self.train_freq,
+                        self.replay_buffer,
+                        learning_starts=self.learning_starts,
+                        log_interval=log_interval,
+                    )
+                    updates = self._updates_due(steps_before, self.num_timesteps)
+                    if updates:
+                        self._spare_cores.adjust()
+                        self.train(updates, self.batch_size)
+                    if not rollout.continue_training:
+                        break
         finally:
             torch.set_num_threads(threads)
             self.finish_update()

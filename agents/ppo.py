@@ -22,6 +22,7 @@ from agents.support import check_images_and_discrete_actions, with_frame_channel
 from agents.transfer import without_weights
 from envs.errors import UserError
 from rlcnn.devices import prepare_device
+from rlcnn.spare_cores import SpareCores
 
 
 class PPO(PPOLoop):
@@ -157,6 +158,9 @@ class PPO(PPOLoop):
         self._actor = InferenceCopy(self.policy, apart=self.overlap)
         self._set_up_storage()
         self._background = None
+        # What float32 learns must not depend on what else runs on the machine.
+        alone = self.device.type == "cpu" and not self.overlap
+        self._spare_cores = SpareCores(alone and self.policy.precision == "bf16")
         if self.overlap:
             threads = torch.get_num_threads()
             # What float32 learns must not depend on when the rollout beside it was over.
@@ -169,6 +173,7 @@ class PPO(PPOLoop):
             "_learner",
             "_actor",
             "_background",
+            "_spare_cores",
             "_spare_rollout",
             "_groups",
             "_grouped_env",

@@ -23,6 +23,7 @@ from agents.transfer import frozen_state, unfreeze_when_due
 from envs.groups import join_steps
 from envs.stacking import FrameStacking, frame_stacking
 from rlcnn.devices import use_threads
+from rlcnn.spare_cores import SpareCores
 
 
 class PPOLoop(LearningRateFactors, SB3PPO):
@@ -35,6 +36,7 @@ class PPOLoop(LearningRateFactors, SB3PPO):
     cuda_graphs: bool
     _actor: InferenceCopy[PixelActorCriticPolicy]
     _background: Background[UpdateReport] | None
+    _spare_cores: SpareCores
 
     def _stacking(self) -> FrameStacking:
         if self.env is not None:
@@ -92,14 +94,16 @@ class PPOLoop(LearningRateFactors, SB3PPO):
             # The others are the update's.
             torch.set_num_threads(1)
         try:
-            while self.num_timesteps < total_timesteps:
-                if not self.collect_rollouts(self.env, callback, self.rollout_buffer, self.n_steps):
-                    break
-                iteration += 1
-                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-                if log_interval is not None and iteration % log_interval == 0:
-                    self.dump_logs(iteration)
-                self.train()
+            with self._spare_cores:
+                while self.num_timesteps < total_timesteps:
+                    rollout = self.rollout_buffer
+                    if not self.collect_rollouts(self.env, callback, rollout, self.n_steps):
+                        break
+                    iteration += 1
+                    self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                    if log_interval is not None and iteration % log_interval == 0:
+                        self.dump_logs(iteration)
+                    self.train()
         finally:
             torch.set_num_threads(threads)
             self.finish_update()
@@ -215,7 +219,7 @@ class PPOLoop(LearningRateFactors, SB3PPO):
         ready = learner.ready(rollout, self.batch_size) and self._actors_ready
         if self._background is None or not ready:
             # While something is captured as a graph, nothing else may go on.
-            self._record_training(update())
+            self._record_training(update(between=self._spare_cores.adjust))
         else:
             self._actor.follow()
             self._begun = self.num_timesteps, self._take_told()

@@ -6,6 +6,7 @@ python -m agents.benchmark.busy --help
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from agents.config import Algorithm, preset_config
 from envs.cores import usable_cores
 from envs.errors import UserError
 from envs.openmp import SPIN_COUNT
+from rlcnn import spare_cores
 from rlcnn.classify.config import PretrainConfig
 from rlcnn.classify.images import Split, StoredImages, Task
 from rlcnn.classify.setting import Setting
@@ -40,6 +42,9 @@ from rlcnn.provenance import provenance
 
 Subject = Literal["ppo", "dqn", "sb3-ppo", "sb3-dqn", "pretraining"]
 SUBJECTS: tuple[Subject, ...] = ("ppo", "dqn", "sb3-ppo", "sb3-dqn", "pretraining")
+
+Variant = Literal["plain", "cured"]
+VARIANTS: tuple[Variant, ...] = ("plain", "cured")
 
 LIBGOMP_SPIN_COUNT = 300_000
 """What GNU's OpenMP takes where nothing else is set."""
@@ -52,15 +57,16 @@ _BUSY_LOOP = "import os\nwhile os.getppid() == {parent}: sum(range(100_000))"
 class Options:
     """Measure how much of its rate training keeps beside other programs that compute.
 
-    Every subject learns in a process of its own for each spin count; all are measured in turn,
-    beside each number of busy loops, in every round. The system places the loops on the cores.
+    Every subject learns in two processes of its own, without and with what this package does about
+    other programs; all are measured in turn, beside each number of busy loops, in every round. The
+    system places the loops on the cores.
     """
 
     subjects: tuple[Subject, ...] = SUBJECTS
     """What is measured: our agents, stable-baselines3's (float32, DummyVecEnv), and our training on
     labelled images (NatureCNN, 84x84x4, batches of 256)."""
-    spin_counts: tuple[int, ...] = (LIBGOMP_SPIN_COUNT, SPIN_COUNT)
-    """Turns for which OpenMP's threads spin before they sleep (GOMP_SPINCOUNT)."""
+    spin_count: int = SPIN_COUNT
+    """With what this package does: turns for which OpenMP's threads spin before they sleep."""
     busy_loops: tuple[int, ...] = (0, 1, 2)
     """Numbers of other programs; the first is what the others are compared with."""
     rounds: int = 3
@@ -107,41 +113,43 @@ class Pretraining:
 def main(arguments: list[str]) -> None:
     """Parses a command line, measures and prints the table."""
     options = parse_options(Options, arguments, Options())
-    if min(*options.spin_counts, *options.busy_loops, options.num_threads, options.rounds - 1) < 0:
+    if min(options.spin_count, *options.busy_loops, options.num_threads, options.rounds - 1) < 0:
         raise UserError(
-            "--spin-counts, --busy-loops and --num-threads must be at least 0, --rounds at least 1"
+            "--spin-count, --busy-loops and --num-threads must be at least 0, --rounds at least 1"
         )
     rates = measure(options, make_console().print)
     Console(width=None if Console().is_terminal else 140).print(rates_table(rates))
     if options.json is not None:
         samples = [
-            {"subject": subject, "spin_count": spins, "busy_loops": loops, **rate.to_json()}
-            for (subject, spins, loops), rate in rates.items()
+            {"subject": subject, "variant": variant, "busy_loops": loops, **rate.to_json()}
+            for (subject, variant, loops), rate in rates.items()
         ]
         write_json_atomic(options.json, {"provenance": provenance(), "rates": samples})
 
 
-Rates = dict[tuple[Subject, int, int], Spread]
+Rates = dict[tuple[Subject, Variant, int], Spread]
 
 
 def measure(options: Options, tell: Callable[[str], None]) -> Rates:
-    """Steps (pretraining: images) per second, by subject, spin count and number of busy loops."""
+    """Steps (pretraining: images) per second, by subject, variant and number of busy loops."""
     threads = options.num_threads or usable_cores()
     with ExitStack() as stack:
         workers = {}
-        for subject, spins in product(options.subjects, options.spin_counts):
-            tell(f"warming up {subject}, spin count {spins}")
-            with _spin_count(spins):
-                make = _learner(subject, threads, options.precision)
-                workers[subject, spins] = Worker(make, threads, "cpu")
-            stack.callback(workers[subject, spins].close)
-        samples: dict[tuple[Subject, int, int], list[float]] = {}
+        for subject, variant in product(options.subjects, VARIANTS):
+            tell(f"warming up {subject}, {variant}")
+            make = _learner(subject, threads, options.precision)
+            plain = variant == "plain"
+            with _spin_count(LIBGOMP_SPIN_COUNT if plain else options.spin_count):
+                worker = Worker(partial(_all_threads, make) if plain else make, threads, "cpu")
+            stack.callback(worker.close)
+            workers[subject, variant] = worker
+        samples: dict[tuple[Subject, Variant, int], list[float]] = {}
         for number, loops in product(range(options.rounds), options.busy_loops):
             tell(f"round {number + 1} of {options.rounds}, {loops} busy loops")
             with busy_loops(loops):
-                for (subject, spins), worker in workers.items():
+                for (subject, variant), worker in workers.items():
                     rate = worker.measure(options.seconds)
-                    samples.setdefault((subject, spins, loops), []).append(rate)
+                    samples.setdefault((subject, variant, loops), []).append(rate)
     return {key: Spread(tuple(rates)) for key, rates in samples.items()}
 
 
@@ -162,17 +170,17 @@ def busy_loops(count: int) -> Iterator[Sequence[int]]:
 def rates_table(rates: Rates) -> Table:
     """Median rates, and beside busy loops also the median share of the rate without."""
     loads = list(dict.fromkeys(loops for _, _, loops in rates))
-    table = Table("subject", "spin count", *(f"{loops} busy loops" for loops in loads))
-    for subject, spins in dict.fromkeys((subject, spins) for subject, spins, _ in rates):
-        idle = rates[subject, spins, loads[0]]
+    table = Table("subject", "variant", *(f"{loops} busy loops" for loops in loads))
+    for subject, variant in dict.fromkeys((subject, variant) for subject, variant, _ in rates):
+        idle = rates[subject, variant, loads[0]]
         cells = [f"{idle.median:,.0f} ({idle.least:,.0f}-{idle.most:,.0f})"]
         for loops in loads[1:]:
-            rate = rates[subject, spins, loops]
+            rate = rates[subject, variant, loops]
             share = round_by_round(lambda one, other: one / other, rate, idle)
             cells.append(
                 f"{rate.median:,.0f}: {share.median:.2f} ({share.least:.2f}-{share.most:.2f})"
             )
-        table.add_row(subject, f"{spins:,}", *cells)
+        table.add_row(subject, variant, *cells)
     return table
 
 
@@ -186,6 +194,12 @@ def _spin_count(count: int) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _all_threads(make: Callable[[], Learner]) -> Learner:
+    """A learner that never leaves a core to others."""
+    spare_cores.SECONDS = math.inf
+    return make()
 
 
 def _learner(subject: Subject, threads: int, precision: Any) -> Callable[[], Learner]:

@@ -24,6 +24,7 @@ from rlcnn.classify.optimization import (
 )
 from rlcnn.devices import Precision, prepare_device
 from rlcnn.files import read_json, write_json_atomic
+from rlcnn.spare_cores import SpareCores
 from rlcnn.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
 from rlcnn.transfers import read_late
 
@@ -63,6 +64,8 @@ class Trainer:
         self._optimizer = make_optimizer(classifier, config)
         self._average = WeightAverage(classifier, config.ema) if config.ema else None
         self.epoch = self.batch = 0
+        # What float32 learns must not depend on what else runs on the machine.
+        self._spare_cores = SpareCores(self.device.type == "cpu" and config.precision == "bf16")
         self._begin_epoch()
 
     @property
@@ -91,10 +94,12 @@ class Trainer:
         """
         self.classifier.train()
         batches = self._train.epoch(self.epoch, self.batch)
-        for batch in batches:
-            self._update(batch)
-            self.batch += 1
-            yield len(batch.images)
+        with self._spare_cores:
+            for batch in batches:
+                self._spare_cores.adjust()
+                self._update(batch)
+                self.batch += 1
+                yield len(batch.images)
         self.epoch, self.batch = self.epoch + 1, 0
 
     def epoch_figures(self) -> dict[str, float]:

@@ -1,0 +1,123 @@
+"""Fewer CPU threads while other programs compute on the same cores.
+
+oneDNN's bfloat16 gradient of a convolution's filters keeps its threads in step by spinning,
+several times for each image, whatever OpenMP is told. Where two of them have to share a core,
+because another program has the other one, each such step lasts a time slice of the scheduler: an
+update takes ten times as long or more. One thread then is much faster than two.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+
+SECONDS = 1.0
+"""How often the cores are looked at."""
+
+_OUTDATED = 10 * SECONDS
+
+_PROC = Path("/proc")
+# Columns of a line of /proc/stat after the name of the core: not computing.
+_IDLE, _IO_WAIT = 3, 4
+# Columns of /proc/PID/stat after the program's name, which may contain spaces: computing.
+_USER, _SYSTEM = 11, 12
+
+
+class _Sample(NamedTuple):
+    """Seconds, since some moment before.
+
+    Attributes:
+        time: passed.
+        busy: in which the cores computed, summed over cores; also for other machines on this host.
+        own: in which this process and those that it started did.
+    """
+
+    time: float
+    busy: float
+    own: float
+
+
+class SpareCores:
+    """Lets torch compute with as many threads as there are cores that others leave free.
+
+    Inside a ``with`` block :meth:`adjust` sets torch's number of threads: at least one, at most as
+    many as before the block, which are restored at its end. Another block soon after begins with as
+    many as the last one ended with. What is computed then rounds by what else runs on the machine.
+    Where ``/proc`` does not tell what the cores do, nothing is changed.
+
+    Args:
+        active: whether anything is to be done at all.
+        proc: where the kernel's accounts are.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, active: bool, proc: Path = _PROC, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._active, self._proc, self._clock = active, proc, clock
+        affinity = getattr(os, "sched_getaffinity", None)
+        self._cores = affinity(0) if affinity else set()
+        self._most, self._free = 1, len(self._cores)
+        self._before: _Sample | None = None
+
+    def __enter__(self) -> Self:
+        self._most = torch.get_num_threads()
+        if not self._active or self._most == 1:
+            self._before = None
+        elif self._before is None or self._clock() - self._before.time > _OUTDATED:
+            self._before, self._free = self._sample(), len(self._cores)
+        else:
+            self._use_free()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._most)
+
+    def adjust(self) -> None:
+        """To be called between updates; looks at the cores once a second."""
+        before = self._before
+        if before is None or self._clock() - before.time < SECONDS:
+            return
+        now = self._before = self._sample()
+        if now is None:
+            return
+        others = (now.busy - before.busy - (now.own - before.own)) / (now.time - before.time)
+        self._free = round(len(self._cores) - others)
+        self._use_free()
+
+    def _use_free(self) -> None:
+        wanted = min(self._most, max(1, self._free))
+        if torch.get_num_threads() != wanted:
+            torch.set_num_threads(wanted)
+
+    def _sample(self) -> _Sample | None:
+        """None where the kernel does not tell."""
+        try:
+            ticks = 1 / os.sysconf("SC_CLK_TCK")
+            lines = (self._proc / "stat").read_text().splitlines()
+            fields = {name: values for name, *values in map(str.split, lines)}
+            busy = 0
+            for core in self._cores:
+                # The last two columns, of guests, are part of the first two.
+                spent = [int(value) for value in fields[f"cpu{core}"][:8]]
+                busy += sum(spent) - spent[_IDLE] - spent[_IO_WAIT]
+            own = sum(map(self._computed, [os.getpid(), *_children()]))
+        except (OSError, KeyError, IndexError, ValueError, AttributeError):
+            return None
+        return _Sample(self._clock(), busy * ticks, own * ticks)
+
+    def _computed(self, process: int) -> int:
+        """Clock ticks."""
+        fields = (self._proc / str(process) / "stat").read_text().rpartition(")")[2].split()
+        return int(fields[_USER]) + int(fields[_SYSTEM])
+
+
+def _children() -> list[int]:
+    """Processes of environments and of decoding images, which compute for this one."""
+    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]
