@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -41,7 +40,11 @@ from rlcnn.progress import make_console
 from rlcnn.provenance import provenance
 from rlcnn.weights import read_about, weights_file
 
-Look = Callable[[torch.Tensor], torch.Tensor]
+if TYPE_CHECKING:
+    # Loaded by our packages, which first set what it reads from the environment.
+    import torch
+
+Look: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 """Makes of an image, uint8 (channels, height, width), what an encoder takes."""
 
 NAMES = {"svm": "linear SVM", "linear": "logistic regression"}
