@@ -147,7 +147,8 @@ class TrainConfig:
     """Groups of environments that PPO plays in turn: while the policy acts for one group, the
     others play. For a GPU that the emulators wait for."""
     num_threads: int = 0
-    """CPU threads of the emulator and of torch; 0 takes every core this process may use."""
+    """CPU threads of the emulator and of torch; 0 takes every core this process may use. In
+    bfloat16 torch takes fewer while other programs compute."""
     protocol: str = "classic"
     """Atari conventions: classic (Mnih 2015) or sticky (Machado 2018)."""
     obs: Literal["grey", "rgb"] = "grey"
