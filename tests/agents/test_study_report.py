@@ -30,6 +30,7 @@ from envs.errors import UserError
 from rlcnn.files import read_json, write_json_atomic
 from rlcnn.report import Films, Report, render
 from rlcnn.report.style import finish, new_figure, styled
+from rlcnn.report.words import percent
 from rlcnn.runs import RunDirectory
 from rlcnn.stats import RandomAgent, coverage_range
 
@@ -180,7 +181,7 @@ def test_two_arms_two_seeds_and_a_game_without_a_human(tmp_path: Path) -> None:
     assert "deviations of random play" in text
     assert "optimality gap" not in text
     # What two runs cover is simulated; the table of several intervals begins with three.
-    least, greatest = (f"{100 * share:.1f}%" for share in coverage_range((2, 2), 1))
+    least, greatest = map(percent, coverage_range((2, 2), 1))
     assert "With 2 runs an arm and 1 game, as in this study" in text
     assert f"in {least} to {greatest} of the studies" in text
     assert "no study as small as this one" in text
