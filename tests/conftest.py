@@ -24,6 +24,7 @@ _keep_to_own_cores()
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from support.pretend_gpu import pretend_gpu  # noqa: E402, F401
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
