@@ -71,6 +71,8 @@ class _Sees(threading.local):
     """The device that was asked for by name."""
     among_gpu = False
     """Whether one of the arguments is the GPU's."""
+    generator: torch.Generator | None = None
+    """What random numbers are drawn from; operations are handed another object."""
 
 
 class PretendGPU:
@@ -238,7 +240,7 @@ class PretendGPU:
         """Computes; draws random numbers of the device from generators of the device."""
         if not _traits(func).draws:
             return func(*args, **kwargs)
-        given = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Generator)), None)
+        given = self._sees.generator
         if given is not None:
             if given.device.type != device:
                 what = f"Expected a '{device}' device type for generator but found '{given.device}'"
@@ -310,13 +312,14 @@ class PretendGPU:
             kwargs["device"] = "cpu"
         pinned = kwargs.pop("pin_memory", False)
         sees = self._sees
-        before = sees.wanted, sees.among_gpu
+        before = sees.wanted, sees.among_gpu, sees.generator
         sees.wanted = wanted or sees.wanted
+        sees.generator = kwargs.get("generator") or sees.generator
         sees.among_gpu |= any(self.device_of(tensor) == "cuda" for tensor in _direct(args, kwargs))
         try:
             result = func(*args, **kwargs)
         finally:
-            sees.wanted, sees.among_gpu = before
+            sees.wanted, sees.among_gpu, sees.generator = before
         if pinned:
             self.mark(result, "cpu", pinned=True)
         return result
