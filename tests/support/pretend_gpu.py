@@ -269,7 +269,9 @@ class PretendGPU:
         kind = f"{'pinned' if memory.pinned else 'pageable'} memory"
         way = f"copy to the device from {kind}" if upward else f"copy to the host to {kind}"
         self.events[way] += 1
-        self.touched_by_host(host, "a copy", writes=not upward)
+        if upward and not memory.pinned:
+            # To memory of the driver's, at once.
+            self.touched_by_host(source, "a copy")
         if stream.capture is not None:
             if not (memory.pinned and non_blocking):
                 stream.capture.spoil(way)
@@ -279,9 +281,8 @@ class PretendGPU:
             to.detach().copy_(source.detach())
         if stream.capture is not None:
             stream.capture.record(aten.copy_.default, (to.detach(), source.detach()), {}, to)
-        device = self.memory_of(to if upward else source)
-        assert device is not None
-        self.access(way, [] if upward else [device], [device] if upward else [])
+        read, written = self.memory_of(source), self.memory_of(to)
+        self.access(way, [read] if read else [], [written] if written else [])
         if not non_blocking:
             self.wait(way)
         elif not upward:
