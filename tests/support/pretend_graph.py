@@ -75,11 +75,12 @@ class CUDAGraph:
         self._gpu.generator_state = self._default
         for generator, state in zip(self._generators, self._states, strict=True):
             generator.set_state(state)
-        for storage in self._new.values():
-            # Bits all 1 are NaN in every floating type.
-            storage.fill_(255)
-        for storage, before in self._before.values():
-            storage.copy_(before)
+        with self._gpu.unseen():
+            for storage in self._new.values():
+                # Bits all 1 are NaN in every floating type.
+                storage.fill_(255)
+            for storage, before in self._before.values():
+                storage.copy_(before)
         self._before.clear()
         if self._spoilt:
             self._operations.clear()
