@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from worlds import Clock, WorldVecEnv
 
 from agents.dqn import DQN
 from agents.ppo import PPO
+from agents.ppo_update import Learner
+from envs.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,3 +65,69 @@ def test_dqn_trains(
     assert model.replay_buffer.device.type == replay_device
     assert {parameter.device for parameter in model.policy.parameters()} == {CUDA}
     assert bool(pretend_gpu.replays) == cuda_graphs
+
+
+def forget_stream(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("support.timeline.Stream.wait_stream", lambda self, other: None)
+
+
+def read_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("rlcnn.transfers.Readback.wait", lambda self: self._host.numpy().copy())
+
+
+def do_not_wait_for_features(patch: pytest.MonkeyPatch) -> None:
+    def upload(values: Any, device: torch.device) -> torch.Tensor:
+        return torch.as_tensor(values).to(device, non_blocking=True)
+
+    patch.setattr("agents.frames.upload", upload)
+
+
+def multiply_the_loss(patch: pytest.MonkeyPatch, make_factor: Any) -> None:
+    real = Learner.loss
+
+    def loss(self: Learner, batch: Any) -> Any:
+        return tuple(make_factor() * value for value in real(self, batch))
+
+    patch.setattr(Learner, "loss", loss)
+
+
+def copy_a_constant(patch: pytest.MonkeyPatch) -> None:
+    multiply_the_loss(patch, lambda: torch.tensor(1.0, device="cuda"))
+
+
+def ask_the_device(patch: pytest.MonkeyPatch) -> None:
+    multiply_the_loss(patch, lambda: torch.ones((), device="cuda").item())
+
+
+def mix_in_the_host(patch: pytest.MonkeyPatch) -> None:
+    multiply_the_loss(patch, lambda: torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("plant", "algorithm", "what", "raises"),
+    [
+        (forget_stream, "ppo", "race: ", False),
+        (read_at_once, "ppo", "too early: ", False),
+        (do_not_wait_for_features, "dqn", "too early: ", False),
+        (copy_a_constant, "ppo", "in a capture: copy to the device from pageable", True),
+        (ask_the_device, "ppo", "in a capture: aten._local_scalar_dense", True),
+        (mix_in_the_host, "ppo", "two devices: aten.mul", True),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_fault_planted_in_a_training_is_found(
+    plant: Any,
+    algorithm: str,
+    what: str,
+    raises: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    pretend_gpu: PretendGPU,
+) -> None:
+    plant(monkeypatch)
+    if algorithm == "ppo":
+        model: PPO | DQN = make_ppo(cuda_graphs=True, overlap=True)
+    else:
+        model = make_dqn(frozen=True, replay_device="cpu")
+    with pytest.raises((RuntimeError, UserError)) if raises else nullcontext():
+        model.learn(6 * 32 if algorithm == "ppo" else 40)
+    assert any(violation.startswith(what) for violation in pretend_gpu.take_violations())
