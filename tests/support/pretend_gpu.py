@@ -571,6 +571,8 @@ def _patch_cuda(gpu: PretendGPU, patch: pytest.MonkeyPatch) -> None:
 def _patch_torch(gpu: PretendGPU, patch: pytest.MonkeyPatch) -> None:
     """Replaces what asks tensors for their device behind Python's back."""
     patch.setattr(torch, "Generator", _Generator)
+    # It takes no other stream than torch's own.
+    patch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: None)
     patch.setattr(torch, "autocast", _Autocast)
     patch.setattr(torch.amp, "autocast", _Autocast)
     for name in ("is_autocast_enabled", "get_autocast_dtype"):

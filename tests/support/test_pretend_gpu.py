@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.pretend_gpu import CUDA, PretendGPU
 from torch import nn
+
+from support.pretend_gpu import CUDA, PretendGPU
 
 HOST = torch.device("cpu")
 
@@ -39,7 +40,8 @@ def test_tensors_say_where_they_are(pretend_gpu: PretendGPU) -> None:
         assert tensor.device == CUDA
         assert tensor.is_cuda
         assert not tensor.is_cpu
-    for tensor in (torch.zeros(2), made.cpu(), made.to("cpu"), torch.zeros_like(made, device="cpu")):
+    on_host = torch.zeros_like(made, device="cpu")
+    for tensor in (torch.zeros(2), made.cpu(), made.to("cpu"), on_host):
         assert tensor.device == HOST
     assert copy.deepcopy(layer).weight.device == CUDA
     assert made.to(torch.int64).device == CUDA
