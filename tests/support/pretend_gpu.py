@@ -205,16 +205,20 @@ class PretendGPU:
         if graph_ is not None:
             graph_.save(written)
         result = self.execute(func, args, kwargs, "cuda")
-        if traits.views:
+        storages = {t.untyped_storage()._cdata for t in inputs}
+        new = [
+            tensor
+            for tensor in tensors_in(result)
+            if creates or tensor.untyped_storage()._cdata not in storages
+        ]
+        # In inference mode, what may be a view, such as reshape(), is seen as a whole.
+        if traits.views and not new:
             return result
         if graph_ is not None:
             graph_.record(func, args, kwargs, result)
         reads = {m for t in inputs if (m := self.memory_of(t)) is not None and m.device == "cuda"}
         writes = {m for t in written if (m := self.memory_of(t)) is not None}
-        storages = {t.untyped_storage()._cdata for t in inputs}
-        for tensor in tensors_in(result):
-            if creates or tensor.untyped_storage()._cdata not in storages:
-                writes.add(self.mark(tensor, "cuda"))
+        writes.update(self.mark(tensor, "cuda") for tensor in new)
         self.access(name, reads - writes, writes)
         return result
 

@@ -46,6 +46,8 @@ def test_tensors_say_where_they_are(pretend_gpu: PretendGPU) -> None:
     assert copy.deepcopy(layer).weight.device == CUDA
     assert made.to(torch.int64).device == CUDA
     assert torch.zeros(2).to(made).device == CUDA
+    with torch.inference_mode():
+        assert made.to(torch.int64).t().reshape(6).device == CUDA
 
 
 def test_gradients_and_optimisers_stay_on_the_device(pretend_gpu: PretendGPU) -> None:
