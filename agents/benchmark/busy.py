@@ -18,24 +18,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from agents.benchmark.learners import Learner, our_agent
 from agents.benchmark.peers import peer_variants
 from agents.benchmark.settings import Settings
+from agents.benchmark.stage_learners import SupervisedLearner
 from agents.benchmark.timing import Spread, round_by_round
 from agents.benchmark.workers import Worker
 from agents.cli import parse_options, run_script
-from agents.config import Algorithm, preset_config
+from agents.config import Algorithm, TrainConfig, preset_config
 from envs.cores import usable_cores
 from envs.errors import UserError
 from envs.openmp import SPIN_COUNT
 from rlcnn import spare_cores
-from rlcnn.classify.config import PretrainConfig
-from rlcnn.classify.images import Split, StoredImages, Task
-from rlcnn.classify.setting import Setting
 from rlcnn.files import write_json_atomic
 from rlcnn.progress import make_console
 from rlcnn.provenance import provenance
@@ -64,7 +61,7 @@ class Options:
 
     subjects: tuple[Subject, ...] = SUBJECTS
     """What is measured: our agents, stable-baselines3's (float32, DummyVecEnv), and our training on
-    labelled images (NatureCNN, 84x84x4, batches of 256)."""
+    labelled images (ResNet-20, 32x32x3, batches of 128)."""
     spin_count: int = SPIN_COUNT
     """With what this package does: turns for which OpenMP's threads spin before they sleep."""
     busy_loops: tuple[int, ...] = (0, 1, 2)
@@ -79,35 +76,6 @@ class Options:
     """Arithmetic of our agents and of pretraining."""
     json: Path | None = None
     """File to write all samples to, as JSON."""
-
-
-class Pretraining:
-    """A :class:`~agents.benchmark.learners.Learner` of labelled random images; steps are images."""
-
-    warm_up_steps = 0
-    replay_bytes_per_transition = None
-
-    def __init__(self, config: PretrainConfig, images: int = 2_048) -> None:
-        generator = torch.Generator().manual_seed(0)
-        pixels = torch.randint(256, (images, 4, 84, 84), dtype=torch.uint8, generator=generator)
-        labels = torch.randint(10, (images, 1), generator=generator)
-        stored = StoredImages(pixels, labels, [Task("digit", tuple(map(str, range(10))))])
-        setting = Setting(config, Split(stored, stored))
-        self._trainer = setting.make_trainer(setting.make_encoder(config.seed))
-        self.least_steps = config.batch_size
-
-    def learn(self, steps: int) -> int:
-        """Learns from ``steps`` images, rounded up to whole batches."""
-        done = 0
-        while done < steps:
-            for images in self._trainer.learn_epoch():
-                done += images
-                if done >= steps:
-                    break
-        return done
-
-    def close(self) -> None:
-        """Nothing is to be ended."""
 
 
 def main(arguments: list[str]) -> None:
@@ -140,7 +108,8 @@ def measure(options: Options, tell: Callable[[str], None]) -> Rates:
             make = _learner(subject, threads, options.precision)
             plain = variant == "plain"
             with _spin_count(LIBGOMP_SPIN_COUNT if plain else options.spin_count):
-                worker = Worker(partial(_all_threads, make) if plain else make, threads, "cpu")
+                make = partial(_all_threads, make) if plain else make
+                worker = Worker(make, threads, "cpu", start_method="spawn")
             stack.callback(worker.close)
             workers[subject, variant] = worker
         samples: dict[tuple[Subject, Variant, int], list[float]] = {}
@@ -205,8 +174,8 @@ def _all_threads(make: Callable[[], Learner]) -> Learner:
 def _learner(subject: Subject, threads: int, precision: Any) -> Callable[[], Learner]:
     """Makes a subject, in another process."""
     if subject == "pretraining":
-        config = PretrainConfig(device="cpu", precision=precision, num_threads=threads)
-        return partial(Pretraining, config.resolve())
+        config = TrainConfig(device="cpu", precision=precision, num_threads=threads).resolve()
+        return partial(SupervisedLearner, config, images=2_048, batch_size=128)
     algo: Algorithm = "ppo" if subject.endswith("ppo") else "dqn"
     train = dataclasses.replace(
         preset_config("zoo", algo), device="cpu", precision=precision, num_threads=threads

@@ -57,6 +57,8 @@ class Worker:
         device: where the learner computes.
         until: time, on :func:`time.monotonic`'s clock, at which the process is killed if it has not
             answered; :meth:`measure` and :meth:`facts` keep to it, too.
+        start_method: of :mod:`multiprocessing`; "spawn" where the process must read environment
+            variables as they are now when it loads torch.
 
     Raises:
         UserError: the learner cannot be made or learn with these options.
@@ -66,10 +68,15 @@ class Worker:
     """
 
     def __init__(
-        self, make: Callable[[], Learner], threads: int, device: str, until: float = math.inf
+        self,
+        make: Callable[[], Learner],
+        threads: int,
+        device: str,
+        until: float = math.inf,
+        start_method: str = _START_METHOD,
     ) -> None:
         self._until = until
-        context: Any = multiprocessing.get_context(_START_METHOD)
+        context: Any = multiprocessing.get_context(start_method)
         context.set_forkserver_preload(_PRELOADED)
         self._connection, theirs = context.Pipe()
         # Not a daemon: those may have no children, as environments in processes are.

@@ -14,7 +14,6 @@ from tiny_trainings import Watched
 from agents.benchmark import busy
 from agents.benchmark.timing import Spread
 from envs.errors import UserError
-from rlcnn.classify.config import PretrainConfig
 
 
 def test_busy_loops_compute_until_the_block_ends() -> None:
@@ -25,13 +24,6 @@ def test_busy_loops_compute_until_the_block_ends() -> None:
     for process in processes:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
-
-
-def test_pretraining_learns_whole_batches_over_the_ends_of_epochs() -> None:
-    config = PretrainConfig(batch_size=8, device="cpu", precision="fp32").resolve()
-    learner = busy.Pretraining(config, images=16)
-    assert learner.least_steps == 8
-    assert [learner.learn(steps) for steps in (8, 20, 1)] == [8, 24, 8]
 
 
 def test_shares_are_taken_round_by_round() -> None:
