@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -20,7 +19,7 @@ from stable_baselines3.common.type_aliases import (
     TrainFrequencyUnit,
 )
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.dqn.policies import CnnPolicy
 
 from agents.acting import InferenceCopy
 from agents.background import Background
@@ -28,10 +27,15 @@ from agents.dqn_loop import DQNLoop
 from agents.graphs import make_recorder
 from agents.memory import choose_place
 from agents.policies import PixelDQNPolicy
+from agents.policy_options import resolve_policy
 from agents.q_steps import QSteps
 from agents.replay import FrameReplay
 from agents.sampling import NStepReturns, UniformSampler
-from agents.support import check_images_and_discrete_actions, with_frame_channels
+from agents.support import (
+    check_images_and_discrete_actions,
+    make_checked_env,
+    with_frame_channels,
+)
 from agents.transfer import frozen_digest, without_weights
 from envs.errors import UserError
 from envs.stacking import frame_stacking
@@ -124,10 +128,8 @@ class DQN(DQNLoop):
             raise UserError(
                 "optimize_memory_usage is not needed: every frame is stored once anyway"
             )
-        if env is not None:
-            env = maybe_make_env(env, verbose)
-            vec_env = env if isinstance(env, VecEnv) else None
-            check_images_and_discrete_actions(env.observation_space, env.action_space, vec_env)
+        if env is not None or _init_setup_model:
+            env = make_checked_env(env, verbose)
         self.replay_device, self.overlap = replay_device, overlap
         self.cuda_graphs = cuda_graphs
         super().__init__(
@@ -158,7 +160,11 @@ class DQN(DQNLoop):
 
     def _setup_model(self) -> None:
         # Not stable-baselines3's own, which would fill the memory with a buffer of its own here.
+        self.policy_class, self.policy_kwargs = resolve_policy(
+            self.policy_class, self.policy_kwargs, PixelDQNPolicy, CnnPolicy
+        )
         check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
+        self._check_rewards()
         self._convert_train_freq()
         self._check_counts()
         self._setup_lr_schedule()
@@ -186,6 +192,23 @@ class DQN(DQNLoop):
         self._spare_cores = SpareCores(alone and self.policy.precision == "bf16")
         if self.overlap:
             self._background = Background(self.device, max(1, torch.get_num_threads() - 1))
+
+    def _check_rewards(self) -> None:
+        normalize = self._vec_normalize_env
+        if normalize is not None and normalize.norm_reward:
+            raise UserError(
+                "VecNormalize is not supported for DQN: the scale of its rewards changes while"
+                " they are stored; clip or scale the rewards in the environment instead"
+            )
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Goes on in another environment of the same spaces and number.
+
+        Raises:
+            UserError: what DQN cannot learn from.
+        """
+        super().set_env(env, force_reset)
+        self._check_rewards()
 
     def _check_counts(self) -> None:
         assert isinstance(self.train_freq, TrainFreq)

@@ -198,7 +198,8 @@ class DQNLoop(LearningRateFactors, SB3DQN):
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
     def _anneal(self) -> None:
-        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        if self._total_timesteps:
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
         rate = self.exploration_schedule(self._current_progress_remaining)
         self.exploration_rate = min(rate, self.exploration_limit)
 

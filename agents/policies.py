@@ -14,12 +14,14 @@ from typing import Any, get_args
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution
-from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from agents.observing import FeatureType, FrozenFeatures, Pixels, Stored, feature_dtype
+from agents.policy_options import ImageInput, check_policy_arguments
 from agents.transfer import hold_encoder, rebuild_optimizer, without_weights
 from envs.errors import UserError
 from envs.stacking import FrameStacking
@@ -30,23 +32,39 @@ from rlcnn.encoders.stored import features_of_stored
 
 
 def encode(
-    extractor: BaseFeaturesExtractor, observations: torch.Tensor, precision: Precision
+    extractor: BaseFeaturesExtractor,
+    observations: torch.Tensor,
+    precision: Precision,
+    image_scale: float = 1.0,
 ) -> torch.Tensor:
     """Features of observations, float32 (batch, features_dim).
 
-    Observations are uint8 images or, of a frozen encoder, what was stored of their frames
-    (:mod:`rlcnn.encoders.stored`), as channels of one pixel.
-
     Only the encoder runs in the reduced precision: what the heads make of its features (log
     probabilities, whose ratio PPO clips at a few percent, and Q values) stays in float32.
+
+    Args:
+        extractor: computes them.
+        observations: images of 0 to 255, uint8 or float; or, for a frozen encoder, what was stored
+            of their frames (:mod:`rlcnn.encoders.stored`), as channels of one pixel.
+        precision: what the encoder computes in.
+        image_scale: factor of the pixels for an extractor that is none of ours, and takes floats.
     """
     device = observations.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        if observations.is_floating_point() and isinstance(extractor, EncoderExtractor):
-            features = features_of_stored(extractor.encoder, observations.flatten(1).float())
-        else:
+        if not isinstance(extractor, EncoderExtractor):
+            features = extractor(observations.float() * image_scale)
+        elif observations.dtype == torch.uint8:
             features = extractor(observations)
+        elif observations.shape[1:] == extractor.encoder.observation_shape:
+            features = extractor(observations.round().to(torch.uint8))
+        else:
+            features = features_of_stored(extractor.encoder, observations.flatten(1).float())
     return features.float()
+
+
+def _image_scale(model: BaseModel) -> float:
+    """What stable-baselines3 multiplies an extractor's images by."""
+    return 1 / 255 if model.normalize_images and is_image_space(model.observation_space) else 1.0
 
 
 def what_to_store(
@@ -111,12 +129,17 @@ def drawing_from(seed: int) -> Iterator[None]:
         torch.set_rng_state(before)
 
 
+def _hidden_layers(net_arch: Any, extractor: type[BaseFeaturesExtractor]) -> Any:
+    """None behind an encoder; behind another extractor stable-baselines3 chooses."""
+    return [] if net_arch is None and issubclass(extractor, EncoderExtractor) else net_arch
+
+
 def _use_channels_last(extractor: BaseFeaturesExtractor) -> None:
     """Convolutions of uint8 images run fastest in this layout, on CPU and on GPU."""
     extractor.to(memory_format=torch.channels_last)
 
 
-class PixelActorCriticPolicy(ActorCriticPolicy):
+class PixelActorCriticPolicy(ImageInput, ActorCriticPolicy):
     """A policy head and a value head on one encoder, for PPO.
 
     Takes stable-baselines3's ``ActorCriticPolicy`` arguments; the ones that differ:
@@ -126,9 +149,10 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         action_space: Discrete.
         lr_schedule: learning rate as a function of the progress remaining, from 1 to 0.
         features_extractor_class: :class:`EncoderExtractor`, whose ``encoder`` and options go into
-            ``features_extractor_kwargs``.
-        net_arch: hidden layers of the heads; none by default, as for NatureCNN in
-            stable-baselines3.
+            ``features_extractor_kwargs``; or any other, which takes floats of [0, 1], and of
+            [0, 255] with ``normalize_images=False``, as in stable-baselines3.
+        net_arch: hidden layers of the heads; none by default behind an encoder, as behind
+            NatureCNN in stable-baselines3, and its default behind another extractor.
         precision: ``"bf16"`` runs the encoder in bfloat16; ``"tf32"`` lets a GPU round the inputs
             of float32 convolutions and matrix products to TF32.
         encoder_lr_factor: the encoder's learning rate as a factor of the heads': 0.1 fine-tunes.
@@ -152,6 +176,13 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         feature_dtype: FeatureType = "auto",
         **kwargs: Any,
     ) -> None:
+        check_policy_arguments(
+            ActorCriticPolicy,
+            kwargs,
+            features_extractor_class,
+            kwargs.get("features_extractor_kwargs"),
+            net_arch,
+        )
         check_choice("precision", precision, PRECISIONS)
         check_choice("feature_dtype", feature_dtype, get_args(FeatureType))
         if kwargs.get("use_sde"):
@@ -171,10 +202,11 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
                 observation_space,
                 action_space,
                 lr_schedule,
-                net_arch=[] if net_arch is None else net_arch,
+                net_arch=_hidden_layers(net_arch, features_extractor_class),
                 features_extractor_class=features_extractor_class,
                 **kwargs,
             )
+        self.image_scale = _image_scale(self)
         _use_channels_last(self.features_extractor)
         rebuild_optimizer(self, self, encoder_lr_factor)
         hold_encoder(self, unfreeze_at_step)
@@ -197,7 +229,7 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
         Returns:
             Unnormalised log probabilities, float32 (batch, actions), and values, float32 (batch,).
         """
-        features = encode(self.features_extractor, observations, self.precision)
+        features = self.extract_features(observations)
         latent_pi, latent_vf = self.mlp_extractor(features)
         return self.action_net(latent_pi), self.value_net(latent_vf).squeeze(-1)
 
@@ -251,31 +283,33 @@ class PixelActorCriticPolicy(ActorCriticPolicy):
     ) -> torch.Tensor:
         """Features of uint8 observations, float32 (batch, features_dim)."""
         assert isinstance(obs, torch.Tensor)
-        return encode(features_extractor or self.features_extractor, obs, self.precision)
+        extractor = features_extractor or self.features_extractor
+        return encode(extractor, obs, self.precision, self.image_scale)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return _constructor_parameters(self, super()._get_constructor_parameters())
 
 
-class PixelQNetwork(QNetwork):
+class PixelQNetwork(ImageInput, QNetwork):
     """Q values float32 (batch, actions) of uint8 images (batch, channels, height, width)."""
 
     precision: Precision = "fp32"
     feature_dtype: FeatureType = "auto"
+    image_scale: float = 1.0
 
     def extract_features(
         self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor
     ) -> torch.Tensor:
         """Features of uint8 observations, float32 (batch, features_dim)."""
         assert isinstance(obs, torch.Tensor)
-        return encode(features_extractor, obs, self.precision)
+        return encode(features_extractor, obs, self.precision, self.image_scale)
 
     def what_to_store(self, stacking: FrameStacking) -> Stored:
         """What a replay holds of frames: pixels, or the features of an encoder that is frozen."""
         return what_to_store(self.features_extractor, stacking, self.precision, self.feature_dtype)
 
 
-class PixelDQNPolicy(DQNPolicy):
+class PixelDQNPolicy(ImageInput, DQNPolicy):
     """An online and a target Q network, each with an encoder of its own, for DQN.
 
     Takes stable-baselines3's ``DQNPolicy`` arguments; the ones that differ:
@@ -285,8 +319,10 @@ class PixelDQNPolicy(DQNPolicy):
         action_space: Discrete.
         lr_schedule: learning rate as a function of the progress remaining, from 1 to 0.
         features_extractor_class: :class:`EncoderExtractor`, whose ``encoder`` and options go into
-            ``features_extractor_kwargs``.
-        net_arch: hidden layers of the head; none by default.
+            ``features_extractor_kwargs``; or any other, which takes floats of [0, 1], and of
+            [0, 255] with ``normalize_images=False``, as in stable-baselines3.
+        net_arch: hidden layers of the head; none by default behind an encoder, and
+            stable-baselines3's default behind another extractor.
         precision: ``"bf16"`` runs the encoders in bfloat16; ``"tf32"`` lets a GPU round the inputs
             of float32 convolutions and matrix products to TF32.
         encoder_lr_factor: the encoder's learning rate as a factor of the head's: 0.1 fine-tunes.
@@ -313,6 +349,13 @@ class PixelDQNPolicy(DQNPolicy):
         feature_dtype: FeatureType = "auto",
         **kwargs: Any,
     ) -> None:
+        check_policy_arguments(
+            DQNPolicy,
+            kwargs,
+            features_extractor_class,
+            kwargs.get("features_extractor_kwargs"),
+            net_arch,
+        )
         check_choice("precision", precision, PRECISIONS)
         check_choice("feature_dtype", feature_dtype, get_args(FeatureType))
         if kwargs.get("optimizer_kwargs") is None and "optimizer_class" not in kwargs:
@@ -326,7 +369,7 @@ class PixelDQNPolicy(DQNPolicy):
             observation_space,
             action_space,
             lr_schedule,
-            net_arch=[] if net_arch is None else net_arch,
+            net_arch=_hidden_layers(net_arch, features_extractor_class),
             features_extractor_class=features_extractor_class,
             **kwargs,
         )
@@ -340,6 +383,7 @@ class PixelDQNPolicy(DQNPolicy):
         with drawing_from(self._initial_seeds.heads):
             network = PixelQNetwork(**net_args)
         network.precision, network.feature_dtype = self.precision, self.feature_dtype
+        network.image_scale = _image_scale(network)
         _use_channels_last(network.features_extractor)
         return network.to(self.device)
 

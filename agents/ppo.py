@@ -6,19 +6,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.acting import InferenceCopy
 from agents.background import Background
 from agents.policies import PixelActorCriticPolicy
+from agents.policy_options import resolve_policy
 from agents.ppo_loop import PPOLoop
 from agents.ppo_update import check_minibatches
 from agents.rollout import FrameRollout
-from agents.support import check_images_and_discrete_actions, with_frame_channels
+from agents.support import (
+    check_images_and_discrete_actions,
+    make_checked_env,
+    with_frame_channels,
+)
 from agents.transfer import without_weights
 from envs.errors import UserError
 from rlcnn.devices import prepare_device
@@ -107,17 +111,14 @@ class PPO(PPOLoop):
         overlap: bool = False,
         cuda_graphs: bool = False,
     ) -> None:
-        if use_sde:
+        if use_sde or (isinstance(policy_kwargs, dict) and policy_kwargs.get("use_sde")):
             raise UserError("use_sde is not supported: it explores continuous actions")
         if rollout_buffer_class not in (None, FrameRollout) or rollout_buffer_kwargs:
             raise UserError("rollout_buffer_class is not supported: frames are stored by our own")
-        if env is not None:
-            # Before stable-baselines3 asserts, or warns of, what is refused here in one line.
-            env = maybe_make_env(env, verbose)
-            vec_env = env if isinstance(env, VecEnv) else None
-            check_images_and_discrete_actions(env.observation_space, env.action_space, vec_env)
+        if env is not None or _init_setup_model:
+            env = make_checked_env(env, verbose)
             if _init_setup_model:
-                n_envs = vec_env.num_envs if vec_env else 1
+                n_envs = env.num_envs if isinstance(env, VecEnv) else 1
                 check_minibatches(n_envs, n_steps, batch_size, normalize_advantage)
         self.compile_update, self.overlap = compile_update, overlap
         self.cuda_graphs = cuda_graphs
@@ -147,6 +148,9 @@ class PPO(PPOLoop):
         )
 
     def _setup_model(self) -> None:
+        self.policy_class, self.policy_kwargs = resolve_policy(
+            self.policy_class, self.policy_kwargs, PixelActorCriticPolicy, ActorCriticCnnPolicy
+        )
         check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
         check_minibatches(self.n_envs, self.n_steps, self.batch_size, self.normalize_advantage)
         self.policy_kwargs = with_frame_channels(self.policy_kwargs, self.env)

@@ -149,6 +149,15 @@ class FrameReplay:
         layout = _layout(buffer_size, action_space, n_envs, stored)
         return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())
 
+    def size(self) -> int:
+        """Steps that are held of every environment, as stable-baselines3 counts them."""
+        return int(self.pos - self.first.max())
+
+    @property
+    def full(self) -> bool:
+        """Whether new transitions take the place of old ones."""
+        return self.pos >= self.capacity
+
     @property
     def nbytes(self) -> int:
         """Bytes held on ``device``, frames and everything else."""

@@ -92,6 +92,10 @@ class FrameRollout:
         """Whether every step has been added."""
         return self.pos == self.buffer_size
 
+    def size(self) -> int:
+        """Steps of each environment that have been added."""
+        return self.pos
+
     @property
     def nbytes(self) -> int:
         """Bytes held, frames and everything else."""

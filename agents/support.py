@@ -7,9 +7,13 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
+from agents.policy_options import unknown_policy
 from envs.errors import UserError
 from envs.stacking import FrameStacking, frame_channels
 from rlcnn import encoders
@@ -23,11 +27,15 @@ def check_images_and_discrete_actions(
 
     Raises:
         UserError: Unless observations are uint8 images (channels, height, width) of bounds 0..255
-            and actions discrete, or where the environment is wrapped in ``VecNormalize``.
+            and actions discrete, or where ``VecNormalize`` normalizes observations.
     """
     # First, since what it makes of images is no longer uint8.
-    if env is not None and unwrap_vec_wrapper(env, VecNormalize) is not None:
-        raise UserError("VecNormalize is not supported: frames are stored as the uint8 they are")
+    normalize = None if env is None else unwrap_vec_wrapper(env, VecNormalize)
+    if normalize is not None and normalize.norm_obs:
+        raise UserError(
+            "VecNormalize would normalize the images, which encoders scale themselves: use"
+            " VecNormalize(norm_obs=False) for the rewards alone"
+        )
     if (
         not isinstance(observation_space, spaces.Box)
         or len(observation_space.shape) != 3
@@ -50,6 +58,22 @@ def check_images_and_discrete_actions(
         )
     if action_space.start != 0:
         raise UserError(f"actions must count from 0; this environment takes {action_space}")
+
+
+def make_checked_env(env: GymEnv | str | None, verbose: int) -> GymEnv:
+    """The environment that an agent was given, made if it is an id.
+
+    stable-baselines3 would assert, or warn of, what is refused here in one line.
+
+    Raises:
+        UserError: as of :func:`check_images_and_discrete_actions`, or there is none.
+    """
+    if env is None:
+        raise UserError('env is None: give an environment or its id, such as "ALE/Pong-v5"')
+    made = maybe_make_env(env, verbose)
+    vec_env = made if isinstance(made, VecEnv) else None
+    check_images_and_discrete_actions(made.observation_space, made.action_space, vec_env)
+    return made
 
 
 def check_stacking(observation_space: spaces.Box, stacking: FrameStacking) -> None:
@@ -89,7 +113,32 @@ def with_frame_channels(arguments: dict[str, Any], env: VecEnv | None) -> dict[s
     return {**arguments, "features_extractor_kwargs": {**extractor, "encoder_options": options}}
 
 
-class LearningRateFactors(BaseAlgorithm):
+class RefusedInOneLine(BaseAlgorithm):
+    """Refuses in one line what stable-baselines3 meets with other errors."""
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise unknown_policy(policy_name)
+        return super()._get_policy_from_name(policy_name)
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        try:
+            return super()._init_callback(callback, progress_bar)
+        except ImportError as error:
+            if not progress_bar:
+                raise
+            raise UserError("progress_bar=True needs tqdm: pip install tqdm") from error
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Goes on in another environment, of the same spaces and number.
+
+        Raises:
+            UserError: what no agent here can learn from.
+        """
+        super().set_env(make_checked_env(env, self.verbose), force_reset)
+
+
+class LearningRateFactors(RefusedInOneLine):
     """Anneals every parameter group's learning rate, times its own ``lr_factor`` if it has one.
 
     stable-baselines3's own would give a fine-tuned encoder the heads' rate, and replace a rate that

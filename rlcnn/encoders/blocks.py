@@ -110,6 +110,8 @@ def _move_blocks(images: torch.Tensor, block: int) -> torch.Tensor:
     batch, channels, height, width = images.shape
     rows, columns = height // block, width // block
     images = images[:, :, : rows * block, : columns * block].contiguous()
+    # torch takes any stride of an axis of length 1 for contiguous; viewing as integers does not.
+    images = images.view(-1).view(batch, channels, rows * block, columns * block)
     # A block's row of pixels is moved as one number where there is one of that size.
     whole = _INTEGERS.get(block * images.element_size())
     if whole is None or images.requires_grad:

@@ -60,6 +60,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         normalized_image: bool = False,
         frozen: bool = False,
         unfreeze_from: str | None = None,
+        features_dim: int | None = None,
     ) -> None:
         """Builds or copies the encoder.
 
@@ -78,12 +79,16 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 stands behind its trunk is learned all the same.
             unfreeze_from: the node from which on the encoder is learned; all that comes before it
                 stays as it is. See :func:`rlcnn.encoders.freezing.layers_before`.
+            features_dim: the encoder option of that name, as stable-baselines3's extractors take
+                it.
 
         Raises:
             UserError: no image space, an unknown encoder, option or node, an encoder built for
                 another observation shape, or weights that do not fit.
         """
         shape, high = _image_space(observation_space)
+        if features_dim is not None:
+            encoder_options = {**(encoder_options or {}), "features_dim": features_dim}
         if isinstance(encoder, Encoder):
             if encoder_options:
                 raise UserError("encoder_options are for an encoder given by name, not one built.")

@@ -302,7 +302,7 @@ def test_what_is_not_supported_is_refused_in_one_line(
 
 
 def test_a_normalising_wrapper_is_refused() -> None:
-    with pytest.raises(UserError, match="VecNormalize is not supported"):
+    with pytest.raises(UserError, match="VecNormalize would normalize the images"):
         PPO("CnnPolicy", VecNormalize(WorldVecEnv(Columns())), device="cpu")
 
 
