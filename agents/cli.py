@@ -23,8 +23,73 @@ from rlcnn.tracking import mode_from_environment
 
 Options = TypeVar("Options")
 
-# One thing's names in other libraries and in our own scripts.
-_SYNONYMS = (("env", "envs", "env-id", "game", "games"), ("learning-rate", "lr"))
+# What other libraries (stable-baselines3, its zoo, CleanRL, timm) and our own scripts call a thing:
+# its names, and our options for it, of which those that a script has are named.
+_ELSEWHERE: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("env envs env-id env-name environment game games task", ("--env", "--games")),
+    ("algorithm agent", ("--algo",)),
+    (
+        "total-timesteps total-steps n-timesteps num-timesteps timesteps num-steps-total max-steps"
+        " num-frames total-frames",
+        ("--total-steps", "--epochs"),
+    ),
+    ("num-epochs n-epochs epoch epochs update-epochs noptepochs", ("--epochs", "--ppo.n-epochs")),
+    ("n-envs num-env num-envs num-environments nenvs n-env", ("--num-envs",)),
+    ("num-steps n-steps nsteps rollout-length", ("--ppo.n-steps",)),
+    (
+        "batch-size minibatch-size mini-batch-size bs",
+        ("--batch-size", "--ppo.batch-size", "--dqn.batch-size"),
+    ),
+    (
+        "learning-rate lr step-size",
+        ("--learning-rate", "--ppo.learning-rate", "--dqn.learning-rate"),
+    ),
+    ("anneal-lr lr-schedule", ("--ppo.learning-rate-schedule", "--dqn.learning-rate-schedule")),
+    ("sched scheduler lr-scheduler", ("--schedule",)),
+    ("discount discount-factor", ("--ppo.gamma", "--dqn.gamma")),
+    ("entropy-coef ent-coeff entropy-coefficient", ("--ppo.ent-coef",)),
+    ("vf-coeff value-coef", ("--ppo.vf-coef",)),
+    ("clip-coef cliprange clip-eps", ("--ppo.clip-range",)),
+    ("norm-adv", ("--ppo.normalize-advantage",)),
+    ("buffer-size replay-size memory-size", ("--dqn.buffer-size",)),
+    ("train-frequency", ("--dqn.train-freq",)),
+    ("target-network-frequency target-update", ("--dqn.target-update-interval",)),
+    ("start-e", ("--dqn.exploration-initial-eps",)),
+    ("end-e", ("--dqn.exploration-final-eps",)),
+    ("gpu gpus cuda use-cuda no-cuda cpu", ("--device cuda",)),
+    ("threads n-threads torch-threads", ("--num-threads",)),
+    ("workers j num-worker n-jobs", ("--num-workers", "--workers")),
+    ("amp fp16 bf16 mixed-precision native-amp dtype", ("--precision bf16",)),
+    ("torch-compile torchcompile compile-mode", ("--compile on",)),
+    ("cudagraphs cuda-graph", ("--cuda-graphs on",)),
+    ("capture-video record-video save-video video videos", ("--video-every",)),
+    ("backbone model arch architecture network net policy cnn", ("--encoder",)),
+    ("pretrained checkpoint-path initial-checkpoint", ("--weights imagenet", "--weights")),
+    ("freeze frozen", ("--mode frozen",)),
+    ("finetune fine-tune", ("--mode finetune",)),
+    ("wandb use-wandb log-wandb tracking logger", ("--track",)),
+    ("wandb-project-name wandb-project project-name", ("--project",)),
+    (
+        "exp-name experiment run-name name output output-dir out-dir log-dir log-folder save-dir"
+        " tensorboard-log logdir save-path out",
+        ("--run-dir", "--study-dir"),
+    ),
+    ("save-freq save-interval checkpoint-freq checkpoint-interval", ("--checkpoint-every",)),
+    ("checkpoint-hist", ("--keep-checkpoints",)),
+    ("eval-freq eval-interval", ("--eval-every",)),
+    ("n-eval-episodes num-eval-episodes eval-envs", ("--eval-episodes", "--episodes")),
+    ("n-episodes num-episodes", ("--episodes", "--eval-episodes")),
+    ("image-size img-size size resolution input-size", ("--obs-size", "--size")),
+    ("n-stack framestack num-stack frame-stacks", ("--frame-stack",)),
+    ("grayscale gray greyscale grey", ("--obs grey", "--colours grey")),
+    ("rgb color colour", ("--obs rgb", "--colours rgb")),
+    ("continue load load-checkpoint trained-agent resume-from", ("--resume",)),
+    ("dataset data-path dataset-path train-data", ("--data",)),
+    ("opt", ("--optimizer",)),
+    ("smoothing", ("--label-smoothing",)),
+    ("wd", ("--weight-decay",)),
+    ("random-seed n-seeds num-seeds", ("--seeds", "--seed")),
+)
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -120,7 +185,7 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
-            return tyro.cli(options, args=list(arguments), **chosen)
+            return tyro.cli(options, args=list(arguments), registry=_REGISTRY, **chosen)
     except SystemExit as error:
         known = _known_options(options, chosen)
         for argument in arguments:
@@ -128,6 +193,39 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
             if name.startswith("--") and name not in known:
                 raise UserError(f'unknown option "{argument}".{_hint(name, known)}') from error
         raise UserError(_plain(told.getvalue())) from error
+
+
+def whole_number(text: str) -> int:
+    """The whole number that is written as ``2000000``, ``2_000_000`` or ``2e6``.
+
+    Raises:
+        ValueError: it is none, such as ``1.5``.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text) if re.fullmatch(r"[+-]?[\d_.]+e[+-]?\d+", text, re.IGNORECASE) else 0.5
+        if not (value.is_integer() and abs(value) < 2**53):
+            raise
+        return int(value)
+
+
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _whole_number_rule(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+    if info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda texts: whole_number(texts[0]),
+        is_instance=lambda value: type(value) is int,
+        str_from_instance=lambda value: [str(value)],
+    )
 
 
 def given_value(arguments: Sequence[str], option: str) -> str | None:
@@ -158,11 +256,13 @@ def expand_home(argument: str) -> str:
 def _hint(name: str, known: set[str]) -> str:
     """As :func:`nearest`, but finds an option by what it is called elsewhere, too."""
     section, last = _parts(name.lower())
-    synonyms = next((names for names in _SYNONYMS if last in names), ())
-    meant = [option for option in sorted(known) if _parts(option)[1] in synonyms]
-    meant = [option for option in meant if _parts(option)[0] == section] or meant
+    called = next((options for names, options in _ELSEWHERE if last in names.split()), ())
+    meant = [option for option in called if option.split()[0] in known]
+    meant = meant or [option for option in sorted(known) if _parts(option)[1] == last]
+    if section:
+        meant = [option for option in meant if _parts(option.split()[0])[0] == section] or meant
     quoted = " or ".join(f'"{option}"' for option in meant)
-    return f" Did you mean {quoted}?" if meant else nearest(name, known)
+    return f" Did you mean {quoted}?" if meant else nearest(name, known, cutoff=0.7)
 
 
 def _parts(option: str) -> tuple[str, str]:

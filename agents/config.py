@@ -24,6 +24,7 @@ Schedule = Literal["constant", "linear"]
 MAX_SEED = 2**31 - 1
 MAX_THREADS = 1024
 MAX_COUNT = 2**31 - 1
+_BATCH_SIZE = 256  # rl-zoo; Schulman et al. 2017, table 5
 # Beyond these nothing is learned any more, and emulators or torch fail in ways of their own.
 LARGEST = {
     "total_steps": 10**12,
@@ -44,8 +45,9 @@ class PPOConfig:
     """"linear" anneals the learning rate to 0 over the run."""
     n_steps: int = 128
     """Steps of each environment between two updates."""
-    batch_size: int = 256
-    """Transitions in a minibatch; must divide num-envs x n-steps."""
+    batch_size: int = 0
+    """Transitions in a minibatch; must divide num-envs x n-steps. 0 takes 256 where it does, and
+    otherwise a quarter of them."""
     n_epochs: int = 4
     """Passes over each rollout."""
     gamma: float = 0.99
@@ -271,7 +273,16 @@ class TrainConfig:
             cuda_graphs="off" if self.cuda_graphs == "off" or device == "cpu" else "on",
             overlap="off" if self.overlap == "auto" else self.overlap,
             num_threads=self.num_threads or usable_cores(),
+            ppo=replace(self.ppo, batch_size=self.ppo.batch_size or self._default_batch_size()),
         )
+
+    def _default_batch_size(self) -> int:
+        rollout = self.num_envs * self.ppo.n_steps
+        if rollout % _BATCH_SIZE == 0:
+            return _BATCH_SIZE
+        # Fewer minibatches where the rollout cannot be quartered, or a quarter has no spread.
+        parts = (4, 3, 2)
+        return next((rollout // n for n in parts if rollout % n == 0 and rollout >= 2 * n), rollout)
 
 
 # Sources: "zoo" is rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari"; "sb3" the
@@ -284,7 +295,7 @@ ZOO = TrainConfig(
         learning_rate=2.5e-4,  # zoo; Schulman et al. 2017, table 5
         learning_rate_schedule="linear",  # zoo; Schulman et al. 2017, table 5
         n_steps=128,  # zoo; Schulman et al. 2017, table 5
-        batch_size=256,  # zoo; Schulman et al. 2017, table 5
+        batch_size=0,  # of 8 environments 256: zoo; Schulman et al. 2017, table 5
         n_epochs=4,  # zoo; 3 in Schulman et al. 2017
         gamma=0.99,  # sb3; Schulman et al. 2017, table 5
         gae_lambda=0.95,  # sb3; Schulman et al. 2017, table 5
@@ -401,7 +412,9 @@ def _check_hyperparameters(algo: str, values: dict[str, Any]) -> None:
         option = f"{algo}.{name}"
         if name.endswith("_schedule"):
             check_choice(option, value, ("constant", "linear"))
-        elif name == "gradient_steps" and value == -1:
+        elif (name == "gradient_steps" and value == -1) or (
+            option == "ppo.batch_size" and value == 0
+        ):
             continue
         elif name in _POSITIVE:
             check_range(option, value, least=1, most=MAX_COUNT)

@@ -33,9 +33,9 @@ def find_spec(env_id: str) -> EnvSpec:
     spec = gym.registry.get(name)
     if spec is None:
         known = [known for known in gym.registry if not _is_old_atari(gym.registry[known])]
-        raise UserError(
-            f'unknown environment "{env_id}".{nearest(name, known, key=_game, cutoff=0.6)}'
-        )
+        near = nearest(name, known, key=_game, cutoff=0.6)
+        yours = "" if module else f' If it is yours, name its module: "my_module:{name}"'
+        raise UserError(f'unknown environment "{env_id}".{near}{yours}')
     return spec
 
 

@@ -37,7 +37,7 @@ def resolve_device(device: str) -> str:
         choices = ("auto", "cpu", "cuda", "cuda:0")
         raise UserError(
             f'unknown device "{device}": expected auto, cpu, cuda or cuda:N.'
-            f"{nearest(device, choices)}"
+            f"{nearest('cuda' if device.lower() in ('gpu', 'nvidia') else device, choices)}"
         )
     if wanted.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0

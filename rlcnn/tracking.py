@@ -150,7 +150,11 @@ def start_or_warn(mode: TrackMode, start: Callable[[TrackMode], T]) -> T | None:
         try:
             return start(attempt)
         except Exception as error:
-            _log.warning("Weights & Biases cannot start %s: %s", attempt, first_line(error))
+            instead = (
+                "" if attempt == "offline" else "; it records offline: `wandb sync` uploads it"
+            )
+            reason = first_line(error).rstrip(".")
+            _log.warning("Weights & Biases cannot start %s: %s%s", attempt, reason, instead)
     return None
 
 

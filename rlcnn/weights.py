@@ -112,7 +112,12 @@ def read_tensors(path: str | PathLike[str]) -> TensorFile:
     if not os.path.isfile(path):
         siblings = [p.name for p in path.parent.glob("*.safetensors")]
         what = "is a directory, not a weights file" if os.path.isdir(path) else "does not exist"
-        raise UserError(f'"{path}" {what}.{nearest(path.name, siblings)}')
+        # As torchvision names its weights.
+        published = re.fullmatch(
+            r"DEFAULT|IMAGENET1K_V\d|pretrained|true", str(path), re.IGNORECASE
+        )
+        hint = ' Did you mean "imagenet"?' if published else nearest(path.name, siblings)
+        raise UserError(f'"{path}" {what}.{hint}')
     if recognise(path) == "torch":
         return TensorFile(read_torch(path), {})
     try:

@@ -95,5 +95,7 @@ def check_data_name(name: str) -> None:
     if name in PUBLISHED or (f"{kind}:" in (FOLDER, ATARI) and rest):
         return
     known = (*PUBLISHED, "folder:DIR", "atari:GAME[,GAME...]")
+    if name and Path(name).is_dir():
+        raise UserError(f'--data "{name}" is a folder: give it as --data "{FOLDER}{name}"')
     near = nearest(name, known) if ":" not in name else nearest(kind + ":", (FOLDER, ATARI))
     raise UserError(f'--data "{name}" is unknown: expected one of {", ".join(known)}.{near}')

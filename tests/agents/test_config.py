@@ -310,3 +310,30 @@ def test_a_configuration_of_version_0_1_asks_for_graphs_by_compile() -> None:
     config = TrainConfig.from_json({"compile": "graph"})
     assert (config.compile, config.cuda_graphs) == ("off", "on")
     config.validate()
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "n_steps", "batch_size"),
+    [
+        (32, 32, 256),
+        (8, 128, 256),
+        (1, 32, 8),
+        (2, 32, 16),
+        (3, 32, 24),
+        (1, 6, 2),
+        (1, 10, 5),
+        (1, 4, 2),
+        (1, 7, 7),
+        (100, 100, 2500),
+    ],
+)
+def test_the_default_minibatch_follows_the_rollout(
+    num_envs: int, n_steps: int, batch_size: int
+) -> None:
+    ppo = replace(FAST.ppo, n_steps=n_steps)
+    config = replace(FAST, num_envs=num_envs, ppo=ppo, device="cpu")
+    config.validate()
+    assert config.resolve().ppo.batch_size == batch_size
+    assert config.resolve().to_json()["ppo"]["batch_size"] == batch_size
+    chosen = replace(config, ppo=replace(ppo, batch_size=100)).resolve()
+    assert chosen.ppo.batch_size == 100, "an explicit one is left as it is"

@@ -34,7 +34,9 @@ def test_games_nearly_named(env_id, meant):
 
 
 def test_nothing_is_suggested_where_nothing_is_near():
-    with pytest.raises(UserError, match=r'^unknown environment "Qqqq-v0"\.$'):
+    with pytest.raises(
+        UserError, match=r'^unknown environment "Qqqq-v0"\. If it is yours, .*"my_module:Qqqq-v0"$'
+    ):
         find_spec("Qqqq-v0")
 
 

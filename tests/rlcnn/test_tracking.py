@@ -226,6 +226,7 @@ start_online("no-network")
     warnings = [line for line in done.stderr.splitlines() if line.startswith("Weights & Biases")]
     assert len(warnings) == 2, done.stderr
     assert "cannot start online: No API key" in warnings[0]
+    assert warnings[0].endswith("; recording offline, for `wandb sync` later")
     assert "cannot start online: " in warnings[1]
     for name in ("no-account", "no-network"):
         run = RunDirectory.open(tmp_path / name)

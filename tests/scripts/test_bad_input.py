@@ -97,12 +97,32 @@ BAD_OPTIONS = [
     ("--precision fp16", '--precision "fp16" is unknown', "bf16"),
     ("--total-stpes 5", 'unknown option "--total-stpes"', 'Did you mean "--total-steps"?'),
     ("--game Pong", 'unknown option "--game"', 'Did you mean "--env"?'),
-    ("--lr 0.1", 'Did you mean "--dqn.learning-rate" or "--ppo.learning-rate"?'),
+    ("--env Catch-v0", 'If it is yours, name its module: "my_module:Catch-v0"'),
+    ("--lr 0.1", 'Did you mean "--ppo.learning-rate" or "--dqn.learning-rate"?'),
+    ("--n-timesteps 5", 'Did you mean "--total-steps"?'),
+    ("--total-timesteps 5", 'Did you mean "--total-steps"?'),
+    ("--n-envs 5", 'Did you mean "--num-envs"?'),
+    ("--env-id Pong", 'Did you mean "--env"?'),
+    ("--num-steps 5", 'Did you mean "--ppo.n-steps"?'),
+    ("--n-steps 5", 'Did you mean "--ppo.n-steps"?'),
+    ("--batch-size 5", 'Did you mean "--ppo.batch-size" or "--dqn.batch-size"?'),
+    ("--epochs 5", 'Did you mean "--ppo.n-epochs"?'),
+    ("--gamma 1", 'Did you mean "--dqn.gamma" or "--ppo.gamma"?'),
+    ("--gpu", 'Did you mean "--device cuda"?'),
+    ("--cuda True", 'Did you mean "--device cuda"?'),
+    ("--capture-video", 'Did you mean "--video-every"?'),
+    ("--backbone impala", 'Did you mean "--encoder"?'),
+    ("--wandb", 'Did you mean "--track"?'),
+    ("--exp-name x", 'Did you mean "--run-dir"?'),
+    ("--save-freq 5", 'Did you mean "--checkpoint-every"?'),
+    ("--weights IMAGENET1K_V1", 'Did you mean "imagenet"?'),
     ("--PPO.LR 0.1", 'Did you mean "--ppo.learning-rate"?'),
     ("--ppo.n-step 5", 'Did you mean "--ppo.n-steps"?'),
     ("5", 'unexpected argument "5"'),
     ("--total-steps", "--total-steps takes a value"),
     ("--total-steps many", '--total-steps "many" is not a whole number'),
+    ("--total-steps 1e-1", '--total-steps "1e-1" is not a whole number'),
+    ("--total-steps 1e400", '--total-steps "1e400" is not a whole number'),
     ("--total-steps 1.5", '--total-steps "1.5" is not a whole number'),
     ("--total-steps -5", "--total-steps -5 must be at least 1"),
     ("--num-envs 0", "--num-envs 0 must be at least 1"),
@@ -124,7 +144,7 @@ BAD_OPTIONS = [
     ("--algo dqn --dqn.exploration-fraction 0", "--dqn.exploration-fraction 0"),
     ("--algo dqn --dqn.buffer-size 2", "buffer_size 2", "4"),
     ("--algo dqn --dqn.buffer-size 1000000000", "1,000,000,000 transitions needs", "GB"),
-    ("--device gpu", 'unknown device "gpu"', "cuda"),
+    ("--device gpu", 'unknown device "gpu"', 'Did you mean "cuda"?'),
     ("--device cuda:99", 'device "cuda:99" is not there', '"cpu"'),
     ("--config no.json", "no.json is not a file"),
     ("--config empty --preset zoo", "--config and --preset", "give one"),
@@ -147,6 +167,10 @@ def test_a_bad_option_is_one_line_that_names_it_and_what_was_expected(
     for part in said:
         assert part in told
     assert not (tmp_path / "runs").exists(), "refused before anything is written"
+
+
+def test_an_option_like_no_other_gets_no_hint(train_agent: Script) -> None:
+    assert refused(train_agent, "--frobnicate", "5") == 'unknown option "--frobnicate".'
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
