@@ -37,12 +37,13 @@ def refused(said: str) -> Any:
 
 def test_zoo_ppo_is_rl_baselines3_zoos() -> None:
     config = preset_config("zoo", "ppo")
+    assert config.resolve().ppo.batch_size == 256
     assert (config.total_steps, config.num_envs, config.frame_stack) == (10_000_000, 8, 4)
     assert config.ppo == PPOConfig(
         learning_rate=2.5e-4,
         learning_rate_schedule="linear",
         n_steps=128,
-        batch_size=256,
+        batch_size=0,
         n_epochs=4,
         gamma=0.99,
         gae_lambda=0.95,
@@ -85,7 +86,9 @@ def test_every_preset_is_valid_and_fits_itself(preset: Preset, algo: Algorithm) 
     config = preset_config(preset, algo)
     config.validate()
     assert (config.preset, config.algo) == (preset, algo)
-    assert config.num_envs * config.ppo.n_steps % config.ppo.batch_size == 0 or algo == "dqn"
+    assert (
+        config.num_envs * config.ppo.n_steps % config.resolve().ppo.batch_size == 0 or algo == "dqn"
+    )
     assert config.dqn.learning_starts < config.total_steps
 
 
@@ -330,8 +333,9 @@ def test_a_configuration_of_version_0_1_asks_for_graphs_by_compile() -> None:
 def test_the_default_minibatch_follows_the_rollout(
     num_envs: int, n_steps: int, batch_size: int
 ) -> None:
-    ppo = replace(FAST.ppo, n_steps=n_steps)
-    config = replace(FAST, num_envs=num_envs, ppo=ppo, device="cpu")
+    fast = preset_config("fast", "ppo")
+    ppo = replace(fast.ppo, n_steps=n_steps)
+    config = replace(fast, num_envs=num_envs, ppo=ppo, device="cpu")
     config.validate()
     assert config.resolve().ppo.batch_size == batch_size
     assert config.resolve().to_json()["ppo"]["batch_size"] == batch_size

@@ -446,7 +446,7 @@ class Several(gym.Env):  # type: ignore[type-arg]
         (lambda: DQN("CnnPolicy", Continuous()), "actions must be Discrete"),
         (
             lambda: DQN("CnnPolicy", VecNormalize(WorldVecEnv(Columns()), norm_obs=False)),
-            "VecNormalize is not supported",
+            "VecNormalize is not supported for DQN",
         ),
         (lambda: make_dqn(replay_buffer_class=ReplayBuffer), "replay_buffer_class is not"),
         (lambda: make_dqn(replay_buffer_kwargs={"x": 1}), "replay_buffer_class is not"),
