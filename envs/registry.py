@@ -34,7 +34,8 @@ def find_spec(env_id: str) -> EnvSpec:
     if spec is None:
         known = [known for known in gym.registry if not _is_old_atari(gym.registry[known])]
         near = nearest(name, known, key=_game, cutoff=0.6)
-        yours = "" if module else f' If it is yours, name its module: "my_module:{name}"'
+        named = module or _game(name) in map(_game, known)
+        yours = "" if named else f' If it is yours, name its module: "my_module:{name}"'
         raise UserError(f'unknown environment "{env_id}".{near}{yours}')
     return spec
 

@@ -268,6 +268,7 @@ def test_what_was_chosen_is_kept() -> None:
         cuda_graphs="off",
         overlap="on",
         num_threads=3,
+        ppo=PPOConfig(batch_size=64),
     )
     assert chosen.resolve() == chosen
 
