@@ -92,7 +92,7 @@ def assess_run(
         if count is not None and count < 0:
             raise UserError(f"--{name} {count} must be at least 0")
     if episodes == 0 and videos == 0:
-        raise UserError("--episodes 0 without --video leaves nothing to do")
+        raise UserError("--episodes 0 without --video leaves nothing to do: give --video 1")
     run = RunDirectory.open(run_dir)
     config = read_config(run)
     if seed is not None:

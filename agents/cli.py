@@ -157,8 +157,8 @@ def _users_problem(error: Exception) -> str | None:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error):
         tried = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
         return (
-            f"out of memory{f' ({tried[0].lower()})' if tried else ''}: fewer environments, shorter"
-            " rollouts or smaller batches need less"
+            f"out of memory{f' ({tried[0].lower()})' if tried else ''}: fewer environments"
+            " (--num-envs), shorter rollouts (--ppo.n-steps) or smaller batches need less"
         )
     return None
 

@@ -271,7 +271,7 @@ def _open(path: Path, plan: StudyPlan) -> dict[str, Any]:
         UserError: the directory is of another plan, or of something else.
     """
     if path.exists() and not path.is_dir():
-        raise UserError(f"study directory {path} is a file")
+        raise UserError(f"study directory {path} is a file: choose another by --study-dir")
     if (path / PLAN).is_file():
         document = read_json(path / PLAN)
         try:
@@ -285,7 +285,10 @@ def _open(path: Path, plan: StudyPlan) -> dict[str, Any]:
             )
         return document
     if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
-        raise UserError(f"study directory {path} is not empty and no study: it has no {PLAN}")
+        raise UserError(
+            f"study directory {path} is not empty and no study: it has no {PLAN};"
+            " choose another by --study-dir"
+        )
     return {}
 
 

@@ -464,7 +464,8 @@ def require_vacant(path: Path) -> None:
             raise RunTakenError(f"run directory {path} is a file")
         if path.exists() and _entries(path):
             raise RunTakenError(
-                f"run directory {path} exists and is not empty; choose another or resume it"
+                f"run directory {path} exists and is not empty: choose another by --run-dir,"
+                f" or go on with it by --resume {path}"
             )
 
 

@@ -130,7 +130,9 @@ def check_outputs(options: Options) -> None:
         check_chart_path(options.plot)
     for path in (options.json, options.plot):
         if path is not None and not path.absolute().parent.is_dir():
-            raise UserError(f"cannot write {path}: there is no such directory")
+            raise UserError(
+                f"cannot write {path}: there is no such directory; mkdir -p {path.parent}"
+            )
 
 
 def default_options(arguments: list[str]) -> Options:

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
     """Parses a command line, evaluates and tells the result."""
     options = parse_options(Options, with_json_file(arguments))
     if options.deterministic and options.stochastic:
-        raise UserError("--deterministic and --stochastic exclude each other")
+        raise UserError("--deterministic and --stochastic exclude each other: give one")
     if options.json not in (None, "-"):
         check_writable(Path(options.json))
     assessment = assess_run(
@@ -82,7 +82,9 @@ def check_writable(file: Path) -> None:
         raise UserError(f'--json "{file}" is a directory, not a file')
     directory = file.absolute().parent
     if not directory.is_dir():
-        raise UserError(f'--json "{file}" cannot be written: no such directory')
+        raise UserError(
+            f'--json "{file}" cannot be written: no such directory; mkdir -p {directory}'
+        )
     if not os.access(directory, os.W_OK):
         raise UserError(f'--json "{file}" cannot be written: its directory may not be written to')
 

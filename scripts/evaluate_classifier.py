@@ -134,7 +134,9 @@ def check(options: Options) -> None:
             raise UserError("--labels names the images itself: --part does not apply")
     for path in (options.json, options.plots):
         if path is not None and not path.absolute().parent.is_dir():
-            raise UserError(f"cannot write {path}: there is no such directory")
+            raise UserError(
+                f"cannot write {path}: there is no such directory; mkdir -p {path.parent}"
+            )
     if options.json is not None and options.json.is_dir():
         raise UserError(f"cannot write {options.json}: that is a directory")
     if options.plots is not None and options.plots.exists() and not options.plots.is_dir():

@@ -191,7 +191,10 @@ def check(options: Options) -> None:
     if options.weights == "none" and not options.random_seeds:
         raise UserError("--weights none is a random encoder: give --random-seeds")
     if options.json is not None and not options.json.absolute().parent.is_dir():
-        raise UserError(f"cannot write {options.json}: there is no such directory")
+        directory = options.json.parent
+        raise UserError(
+            f"cannot write {options.json}: there is no such directory; mkdir -p {directory}"
+        )
     if options.json is not None and options.json.is_dir():
         raise UserError(f"cannot write {options.json}: that is a directory")
 

@@ -197,7 +197,8 @@ def test_a_directory_that_holds_something_is_not_written_to(
 ) -> None:
     before = contents(finished[0])
     told = refused(train_agent, *TINY, "--total-steps", ROLLOUT, "--run-dir", finished[0])
-    assert "exists and is not empty" in told
+    assert "exists and is not empty: choose another by --run-dir, or go on with it by" in told
+    assert told.endswith(f"--resume {finished[0]}")
     assert contents(finished[0]) == before
 
 

@@ -119,7 +119,7 @@ def test_bad_input_is_refused_in_one_line(
 def test_results_are_refused_before_anything_is_measured(
     benchmark: Callable[..., None], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="no such directory"):
+    with pytest.raises(UserError, match="no such directory; mkdir -p"):
         benchmark("--parts", "encoders", "--json", tmp_path / "nowhere" / "speed.json")
 
 

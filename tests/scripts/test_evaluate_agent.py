@@ -141,13 +141,13 @@ def test_the_result_is_told_in_lines_to_read(
         (("{run}", "--video", "-1"), "--video -1 must be at least 0"),
         (("{run}", "--seed", "-1"), "--seed -1 must be at least 0"),
         (("{run}", "--protocol", "stiky"), 'unknown protocol "stiky".* Did you mean "sticky"'),
-        (("{run}", "--deterministic", "--stochastic"), "exclude each other"),
+        (("{run}", "--deterministic", "--stochastic"), "exclude each other: give one"),
         (("{run}", "--checkpoint", "17"), "no checkpoint 17: it has those of step 128, 256, 384$"),
         (("{run}", "--device", "gpu"), 'unknown device "gpu"'),
         (("{run}", "--determinstic"), 'Did you mean "--deterministic"'),
         (("{run}/nowhere",), "nowhere does not exist"),
         (("{run}/videos",), "holds no config.json, so it is not a run"),
-        (("{run}", "--json", "{run}/no/file.json"), "no such directory"),
+        (("{run}", "--json", "{run}/no/file.json"), "no such directory; mkdir -p"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(
