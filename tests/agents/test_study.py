@@ -191,7 +191,7 @@ def test_a_directory_of_something_else_is_refused(study: Study) -> None:
     study.path.mkdir()
     (study.path / "thesis.tex").touch()
     with pytest.raises(
-        UserError, match="is not empty and no study: .* choose another by --study-dir"
+        UserError, match=r"is not empty and no study: .* choose another by --study-dir"
     ):
         study(tiny_plan())
     assert [path.name for path in study.path.iterdir()] == ["thesis.tex"]
