@@ -150,9 +150,7 @@ def start_or_warn(mode: TrackMode, start: Callable[[TrackMode], T]) -> T | None:
         try:
             return start(attempt)
         except Exception as error:
-            instead = (
-                "" if attempt == "offline" else "; it records offline: `wandb sync` uploads it"
-            )
+            instead = "" if attempt == "offline" else "; recording offline, for `wandb sync` later"
             reason = first_line(error).rstrip(".")
             _log.warning("Weights & Biases cannot start %s: %s%s", attempt, reason, instead)
     return None
