@@ -68,11 +68,12 @@ class SpareCores:
 
     def __enter__(self) -> Self:
         self._most = torch.get_num_threads()
-        if not self._active or self._most == 1:
-            self._before = None
-        elif self._before is None or self._clock() - self._before.time > _OUTDATED:
-            self._before, self._free = self._sample(), len(self._cores)
-        else:
+        last, self._before = self._before, None
+        if self._active and self._most > 1:
+            # Counted from now on: what ran since the last block may be over.
+            self._before = self._sample()
+            if last is None or self._clock() - last.time > _OUTDATED:
+                self._free = len(self._cores)
             self._use_free()
         return self
 

@@ -31,7 +31,7 @@ from agents.cli import parse_options, run_script
 from agents.config import Algorithm, TrainConfig, preset_config
 from envs.cores import usable_cores
 from envs.errors import UserError
-from envs.openmp import SPIN_COUNT
+from envs.openmp import DEFAULT_SPIN_COUNT, best_spin_count
 from rlcnn import spare_cores
 from rlcnn.files import write_json_atomic
 from rlcnn.progress import make_console
@@ -42,9 +42,6 @@ SUBJECTS: tuple[Subject, ...] = ("ppo", "dqn", "sb3-ppo", "sb3-dqn", "pretrainin
 
 Variant = Literal["plain", "cured"]
 VARIANTS: tuple[Variant, ...] = ("plain", "cured")
-
-LIBGOMP_SPIN_COUNT = 300_000
-"""What GNU's OpenMP takes where nothing else is set."""
 
 # Computes until the process that started it has ended.
 _BUSY_LOOP = "import os\nwhile os.getppid() == {parent}: sum(range(100_000))"
@@ -62,7 +59,7 @@ class Options:
     subjects: tuple[Subject, ...] = SUBJECTS
     """What is measured: our agents, stable-baselines3's (float32, DummyVecEnv), and our training on
     labelled images (ResNet-20, 32x32x3, batches of 128)."""
-    spin_count: int = SPIN_COUNT
+    spin_count: int = best_spin_count()
     """With what this package does: turns for which OpenMP's threads spin before they sleep."""
     busy_loops: tuple[int, ...] = (0, 1, 2)
     """Numbers of other programs; the first is what the others are compared with."""
@@ -107,7 +104,7 @@ def measure(options: Options, tell: Callable[[str], None]) -> Rates:
             tell(f"warming up {subject}, {variant}")
             make = _learner(subject, threads, options.precision)
             plain = variant == "plain"
-            with _spin_count(LIBGOMP_SPIN_COUNT if plain else options.spin_count):
+            with _spin_count(DEFAULT_SPIN_COUNT if plain else options.spin_count):
                 make = partial(_all_threads, make) if plain else make
                 worker = Worker(make, threads, "cpu", start_method="spawn")
             stack.callback(worker.close)

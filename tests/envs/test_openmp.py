@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from envs.openmp import SPIN_COUNT, limit_spinning
+from envs.openmp import DEFAULT_SPIN_COUNT, SPIN_COUNT, best_spin_count, limit_spinning
 
 ROOT = Path(__file__).parents[2]
 USER_SETTINGS = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY")
@@ -55,7 +55,24 @@ def spin_count_at_torch(module: str, **settings: str) -> str:
     ],
 )
 def test_it_is_set_before_torch_is_loaded(module: str) -> None:
-    assert spin_count_at_torch(module) == f"before torch: {SPIN_COUNT}"
+    assert spin_count_at_torch(module) == f"before torch: {best_spin_count()}"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("avx2 avx512f avx512_vnni", SPIN_COUNT),
+        ("avx512f avx512_bf16 avx512_fp16", DEFAULT_SPIN_COUNT),
+        ("amx_bf16 amx_tile", DEFAULT_SPIN_COUNT),
+    ],
+)
+def test_threads_spin_shortly_where_training_computes_in_float32(
+    flags: str, expected: int, tmp_path: Path
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+    assert best_spin_count(cpuinfo) == expected
+    assert best_spin_count(tmp_path / "absent") == SPIN_COUNT
 
 
 @pytest.mark.parametrize("name", USER_SETTINGS)
@@ -70,4 +87,4 @@ def test_children_inherit_it(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     limit_spinning()
     command = [sys.executable, "-c", "import os; print(os.environ['GOMP_SPINCOUNT'])"]
-    assert subprocess.check_output(command, text=True).strip() == str(SPIN_COUNT)
+    assert subprocess.check_output(command, text=True).strip() == str(best_spin_count())
