@@ -9,11 +9,12 @@ import pytest
 import torch
 from gymnasium import spaces
 from streams import EVENTS, Event, Stream
-from tape import TapeRecorder
+from support.pretend_gpu import CUDA, PretendGPU
 from torch import nn
 from torch.nn import functional
 
 from agents.acting import InferenceCopy, Player, StagedPlayer, make_player
+from agents.graphs import make_recorder
 from agents.observing import Pixels
 from agents.policies import PixelActorCriticPolicy, Precision
 from envs.stacking import FrameStacking
@@ -104,6 +105,7 @@ def play(
 
     At every step it must stand at what the environments show, and act on it.
     """
+    device = player.policy.device
     stream = Stream(N_ENVS, stacking, size=(36, 36))
     rng = np.random.default_rng(0)
     torch.manual_seed(5)
@@ -116,27 +118,30 @@ def play(
         if step % 4 == 0:
             player.begin(observations)
         actions.append(player.act())
-        seen = torch.as_tensor(observations)
+        seen = torch.as_tensor(observations, device=device)
         assert torch.equal(player.observations, seen)
         with torch.no_grad():
-            values, told, _ = player.policy.evaluate_actions(seen, torch.as_tensor(actions[-1]))
+            values, told, _ = player.policy.evaluate_actions(seen, player.actions)
+        assert np.array_equal(player.actions.cpu().numpy(), actions[-1])
         assert torch.equal(player.values.flatten(), values.flatten())
         assert torch.equal(player.log_probs, told)
         log_probs.append(player.log_probs.clone())
         events: list[Event] = [EVENTS[rng.integers(len(EVENTS))] for _ in range(N_ENVS)]
         after = stream.step(events)
-        last = np.stack([info.get("terminal_observation", seen[0].numpy()) for info in after.infos])
+        last = np.stack([info.get("terminal_observation", observations[0]) for info in after.infos])
         cut_off = np.array([event == "cut off" for event in events])
         if cut_off.any():
             worth = player.values_of_last(last[cut_off], np.flatnonzero(cut_off))
-            told = player.policy.predict_values(torch.as_tensor(last[cut_off]))
-            assert np.array_equal(worth, told.detach().flatten().numpy())
+            told = player.policy.predict_values(torch.as_tensor(last[cut_off], device=device))
+            assert np.array_equal(worth, told.detach().flatten().cpu().numpy())
         fresh = np.array([event in ("ended", "cut off") for event in events])
         player.look(after.observations, fresh)
         observations = after.observations
         assert torch.equal(
             player.values_here().flatten(),
-            player.policy.predict_values(torch.as_tensor(observations)).detach().flatten(),
+            player.policy.predict_values(torch.as_tensor(observations, device=device))
+            .detach()
+            .flatten(),
         )
     return log_probs, actions
 
@@ -154,28 +159,30 @@ def tiny_policy(stacking: FrameStacking) -> PixelActorCriticPolicy:
 @pytest.mark.parametrize("padding", ["zeros", "repeat"])
 @pytest.mark.parametrize(("depth", "channels"), [(3, 1), (2, 3), (1, 1)])
 def test_players_stand_where_the_environments_do_and_act_on_it(
-    padding: Literal["zeros", "repeat"], depth: int, channels: int
+    padding: Literal["zeros", "repeat"], depth: int, channels: int, pretend_gpu: PretendGPU
 ) -> None:
     stacking = FrameStacking(depth, channels, padding)
-    policy, cpu = tiny_policy(stacking), torch.device("cpu")
+    policy = tiny_policy(stacking)
     stored = policy.what_to_store(stacking)
-    play(Player(policy, stored, cpu), stacking)
-    tape = TapeRecorder()
-    captured = StagedPlayer(policy, stored, cpu, tape)
+    play(Player(policy, stored, torch.device("cpu")), stacking)
+    policy.to(CUDA)
+    captured = StagedPlayer(policy, stored, CUDA, make_recorder(CUDA))
     assert not captured.ready
-    told = [play(captured, stacking), play(StagedPlayer(policy, stored, cpu, None), stacking)]
+    told = [play(captured, stacking)]
     assert captured.ready
-    assert (tape.warm_ups, tape.captures, tape.replays) == (3, 1, 9)
+    # Three of the twelve steps warm up.
+    assert (pretend_gpu.captures, pretend_gpu.replays) == (1, 9)
+    told.append(play(StagedPlayer(policy, stored, CUDA, None), stacking))
     for mine, its in zip(*(log_probs for log_probs, _ in told), strict=True):
         assert torch.equal(mine, its)
     assert np.array_equal(*(np.array(actions) for _, actions in told))
 
 
-def test_a_captured_step_acts_by_what_was_learned_since() -> None:
-    policy, stacking, tape = make_policy("bf16"), FrameStacking(4, 1), TapeRecorder()
+def test_a_captured_step_acts_by_what_was_learned_since(pretend_gpu: PretendGPU) -> None:
+    policy, stacking = make_policy("bf16").to(CUDA), FrameStacking(4, 1)
     actor = InferenceCopy(policy)
     stored = actor.network.what_to_store(stacking)
-    player = StagedPlayer(actor.network, stored, torch.device("cpu"), tape)
+    player = StagedPlayer(actor.network, stored, CUDA, make_recorder(CUDA))
     shown = observations(3).numpy()
     told = []
     for _ in range(2):
@@ -185,14 +192,15 @@ def test_a_captured_step_acts_by_what_was_learned_since() -> None:
             # The same frame again and again.
             shown = np.concatenate([shown[:, 1:], shown[:, -1:]], axis=1)
             player.look(shown, np.zeros(3, dtype=bool))
-        values, log_probs, _ = policy.evaluate_actions(torch.as_tensor(shown), player.actions)
+        seen = torch.as_tensor(shown, device=CUDA)
+        values, log_probs, _ = policy.evaluate_actions(seen, player.actions)
         assert torch.equal(player.values, values)
         assert torch.equal(player.log_probs, log_probs)
         told.append(player.values.clone())
         (values.sum() - log_probs.sum()).backward()
         policy.optimizer.step()
-    assert tape.captures == 1
-    assert tape.replays >= 4
+    assert pretend_gpu.captures == 1
+    assert pretend_gpu.replays >= 4
     assert not torch.equal(*told)
 
 

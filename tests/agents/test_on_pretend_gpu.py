@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from stable_baselines3.common.vec_env import VecEnv
 from support.pretend_gpu import CUDA, PretendGPU
 from worlds import Clock, WorldVecEnv
 
@@ -14,6 +15,7 @@ from agents.dqn import DQN
 from agents.ppo import PPO
 from agents.ppo_update import Learner
 from envs.errors import UserError
+from envs.groups import GroupedVecEnv
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -23,11 +25,11 @@ def policy_options(frozen: bool) -> dict[str, Any]:
     return {"features_extractor_kwargs": lenet}
 
 
-def make_ppo(frozen: bool = False, **options: Any) -> PPO:
+def make_ppo(frozen: bool = False, env: VecEnv | None = None, **options: Any) -> PPO:
     # Cut off every third step: values beyond the end of a rollout's episodes are asked for, too.
     settings: dict[str, Any] = {"n_steps": 8, "batch_size": 16, "n_epochs": 2, "seed": 0}
     settings |= {"device": "cuda", "policy_kwargs": policy_options(frozen), **options}
-    return PPO("CnnPolicy", WorldVecEnv(Clock(), 4, 2), **settings)
+    return PPO("CnnPolicy", env or WorldVecEnv(Clock(), 4, 2), **settings)
 
 
 def make_dqn(frozen: bool = False, **options: Any) -> DQN:
@@ -65,6 +67,29 @@ def test_dqn_trains(
     assert model.replay_buffer.device.type == replay_device
     assert {parameter.device for parameter in model.policy.parameters()} == {CUDA}
     assert bool(pretend_gpu.replays) == cuda_graphs
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["pixels", "features"])
+@pytest.mark.parametrize("overlap", [False, True], ids=["in turn", "overlap"])
+def test_ppo_trains_with_two_groups_of_environments(
+    overlap: bool, frozen: bool, pretend_gpu: PretendGPU
+) -> None:
+    groups = GroupedVecEnv([WorldVecEnv(Clock(), 2, 2), WorldVecEnv(Clock(), 2, 2)])
+    model = make_ppo(frozen, env=groups, cuda_graphs=True, overlap=overlap).learn(6 * 32)
+    assert model._n_updates == 6 * 2
+    # One for each rollout in memory, and one for the policy of each group.
+    assert pretend_gpu.captures == 3 + overlap
+    assert pretend_gpu.replays
+
+
+@pytest.mark.parametrize(("free", "device"), [(2**40, "cuda"), (2**20, "cpu")])
+def test_a_replay_that_does_not_fit_on_the_gpu_is_on_the_host(
+    free: int, device: str, pretend_gpu: PretendGPU
+) -> None:
+    pretend_gpu.free_memory = free
+    model = make_dqn(replay_device="auto", cuda_graphs=True).learn(40)
+    assert model.replay_buffer is not None
+    assert model.replay_buffer.device.type == device
 
 
 def forget_stream(patch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
-from tape import TapeRecorder
+from support.pretend_gpu import PretendGPU
 from worlds import Columns, WorldVecEnv
 
 from agents.checkpoint import OPTIMIZER, save_checkpoint
@@ -39,7 +39,7 @@ def make_ppo(**options: Any) -> PPO:
         "cuda_graphs": True,
         "policy_kwargs": TINY,
         "seed": 0,
-        "device": "cpu",
+        "device": "cuda",
         **options,
     }
     return PPO("CnnPolicy", WorldVecEnv(Columns(), 8, 2), **settings)
@@ -49,22 +49,8 @@ def parameters(model: PPO) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.policy.parameters()])
 
 
-@pytest.fixture
-def tapes(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
-    """Lets updates be captured on the host, from now on; the recorders of which."""
-    made: list[TapeRecorder] = []
-
-    def make_recorder(device: torch.device) -> TapeRecorder:
-        made.append(TapeRecorder())
-        return made[-1]
-
-    monkeypatch.setattr("agents.ppo_update.make_recorder", make_recorder)
-    monkeypatch.setattr("agents.stacking.may_look", lambda tensor: False)
-    return made
-
-
 def test_captured_updates_learn_the_same_to_the_bit_while_everything_is_annealed(
-    tapes: list[TapeRecorder],
+    pretend_gpu: PretendGPU,
 ) -> None:
     schedules = {
         "learning_rate": lambda progress: 2**-8 * progress,
@@ -73,16 +59,16 @@ def test_captured_updates_learn_the_same_to_the_bit_while_everything_is_annealed
         "ent_coef": lambda progress: 2**-6 * progress,
     }
     captured = make_ppo(**schedules).learn(4 * ROLLOUT)
+    counts = pretend_gpu.captures, pretend_gpu.replays
     plain = make_ppo(**schedules, cuda_graphs=False).learn(4 * ROLLOUT)
     assert torch.equal(parameters(captured), parameters(plain))
     told = {name: v for name, v in plain.logger.name_to_value.items() if "time/" not in name}
     assert told.items() <= captured.logger.name_to_value.items()
-    (tape,) = tapes
-    assert (tape.warm_ups, tape.captures) == (WARM_UP_CALLS, 1)
-    assert tape.warm_ups + tape.replays == 4 * MINIBATCHES
+    # The update and acting, which begins each rollout uncaptured.
+    assert counts == (2, 4 * MINIBATCHES + 4 * 8 - 2 * WARM_UP_CALLS)
 
 
-def test_an_optimiser_loaded_in_between_is_captured_anew(tapes: list[TapeRecorder]) -> None:
+def test_an_optimiser_loaded_in_between_is_captured_anew(pretend_gpu: PretendGPU) -> None:
     def trained(**options: Any) -> torch.Tensor:
         model = make_ppo(**options).learn(2 * ROLLOUT)
         state = copy.deepcopy(model.policy.optimizer.state_dict())
@@ -90,19 +76,19 @@ def test_an_optimiser_loaded_in_between_is_captured_anew(tapes: list[TapeRecorde
         return parameters(model.learn(2 * ROLLOUT, reset_num_timesteps=False))
 
     assert torch.equal(trained(), trained(cuda_graphs=False))
-    (tape,) = tapes
-    assert tape.captures == 2
+    # The update twice, acting once.
+    assert pretend_gpu.captures == 3
 
 
 def test_with_overlap_it_is_captured_in_the_foreground(
-    tapes: list[TapeRecorder], caplog: pytest.LogCaptureFixture
+    pretend_gpu: PretendGPU, caplog: pytest.LogCaptureFixture
 ) -> None:
     # At the start of each rollout: whether an update goes on beside it, and captures so far.
     starts: list[tuple[bool, int]] = []
 
     class Watch(BaseCallback):
         def _on_rollout_start(self) -> None:
-            starts.append((model._updating, sum(tape.captures for tape in tapes)))
+            starts.append((model._updating, pretend_gpu.captures))
 
         def _on_step(self) -> bool:
             return True
@@ -111,9 +97,9 @@ def test_with_overlap_it_is_captured_in_the_foreground(
     with caplog.at_level(logging.WARNING):
         model.learn(7 * ROLLOUT, callback=Watch())
     assert not caplog.messages
-    # One capture for each of the two rollouts in memory, and none beside anything else.
+    # One capture for each of the two rollouts in memory, one for acting; none beside an update.
     assert starts[0] == (False, 0)
-    assert {captures for updating, captures in starts if updating} == {2}
+    assert {captures for updating, captures in starts if updating} == {3}
     assert [updating for updating, _ in starts][-2:] == [True, True]
 
 
@@ -127,13 +113,14 @@ def test_with_overlap_it_is_captured_in_the_foreground(
     ids=["target_kl", "off", "an optimiser that counts on the host"],
 )
 def test_what_cannot_or_shall_not_be_captured_is_not(
-    options: dict[str, Any], tapes: list[TapeRecorder]
+    options: dict[str, Any], pretend_gpu: PretendGPU
 ) -> None:
     assert make_ppo(**options).learn(ROLLOUT)._n_updates == 2
-    assert not tapes
+    # A rollout of 8 steps: acting alone may be captured.
+    assert pretend_gpu.captures == int(options.get("cuda_graphs", True))
 
 
-def test_a_checkpoint_holds_rates_as_numbers(tapes: list[TapeRecorder], tmp_path: Path) -> None:
+def test_a_checkpoint_holds_rates_as_numbers(pretend_gpu: PretendGPU, tmp_path: Path) -> None:
     model = make_ppo().learn(ROLLOUT)
     assert isinstance(model.policy.optimizer.param_groups[0]["lr"], torch.Tensor)
     save_checkpoint(model, tmp_path)
@@ -220,7 +207,7 @@ def test_on_a_gpu_an_update_waits_for_nothing() -> None:
 @pytest.mark.parametrize("overlap", [False, True])
 def test_on_a_gpu_a_tiny_world_is_solved(overlap: bool, caplog: pytest.LogCaptureFixture) -> None:
     options: dict[str, Any] = {"n_steps": 32, "batch_size": 64, "n_epochs": 4, "gamma": 0.5}
-    model = make_ppo(device="cuda", overlap=overlap, ent_coef=0.01, learning_rate=1e-3, **options)
+    model = make_ppo(overlap=overlap, ent_coef=0.01, learning_rate=1e-3, **options)
     with caplog.at_level(logging.WARNING):
         model.learn(6_144)
     assert not caplog.messages

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from tape import TapeRecorder
+from support.pretend_gpu import PretendGPU
 from worlds import Columns, WorldVecEnv
 
 from agents.dqn import DQN
+from agents.graphs import CudaRecorder
 from agents.policies import Precision
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +32,7 @@ def make_dqn(precision: Precision = "fp32", frozen: bool = False, **options: Any
         "n_steps": 2,
         "cuda_graphs": True,
         "seed": 0,
-        "device": "cpu",
+        "device": "cuda",
         **options,
     }
     extractor = {**LENET, "frozen": frozen}
@@ -43,40 +44,25 @@ def parameters(model: DQN) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.q_net.parameters()])
 
 
-@pytest.fixture
-def tapes(monkeypatch: pytest.MonkeyPatch) -> list[TapeRecorder]:
-    """Lets graphs be captured on the host, from now on; the recorders of which."""
-    made: list[TapeRecorder] = []
-
-    def make_recorder(device: torch.device) -> TapeRecorder:
-        made.append(TapeRecorder())
-        return made[-1]
-
-    monkeypatch.setattr("agents.q_steps.make_recorder", make_recorder)
-    monkeypatch.setattr("agents.stacking.may_look", lambda tensor: False)
-    return made
-
-
-# A frozen encoder's features are always acted on as the replay has them, as on a GPU all are.
 @pytest.mark.parametrize("frozen", [False, True])
-def test_captured_it_learns_the_same_to_the_bit(frozen: bool, tapes: list[TapeRecorder]) -> None:
+def test_captured_it_learns_the_same_to_the_bit(frozen: bool, pretend_gpu: PretendGPU) -> None:
     rate = {"learning_rate": lambda progress: 2**-10 * (0.5 + 0.5 * (progress > 0.5))}
     captured = make_dqn(frozen=frozen, **rate).learn(400)
+    # Storing, sampling, learning, acting.
+    assert pretend_gpu.captures == 4
+    assert pretend_gpu.replays > 2 * 80
     plain = make_dqn(frozen=frozen, cuda_graphs=False, **rate).learn(400)
     assert captured._n_updates == plain._n_updates > 80
     assert torch.equal(parameters(captured), parameters(plain))
-    acting, learning, drawing = sorted(tapes, key=lambda tape: tape.warm_ups + tape.replays)
-    assert learning.captures == drawing.captures == 1
-    assert learning.replays > 80
-    assert acting.captures == int(frozen)
+    assert pretend_gpu.captures == 4
 
 
 def test_with_overlap_it_is_captured_in_the_foreground(
-    tapes: list[TapeRecorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pretend_gpu: PretendGPU, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     captures: list[tuple[bool, bool]] = []
     beside: list[bool] = []
-    capture = TapeRecorder.capture
+    capture = CudaRecorder.capture
 
     def noted(*arguments: Any) -> Any:
         in_foreground = threading.current_thread() is threading.main_thread()
@@ -88,12 +74,12 @@ def test_with_overlap_it_is_captured_in_the_foreground(
             beside.append(model._updating)
             return True
 
-    monkeypatch.setattr(TapeRecorder, "capture", noted)
+    monkeypatch.setattr(CudaRecorder, "capture", noted)
     model = make_dqn(frozen=True, overlap=True)
     with caplog.at_level(logging.WARNING):
         model.learn(200, callback=Watch())
     assert not caplog.messages
-    assert captures == [(True, False)] * 3
+    assert captures == [(True, False)] * 4
     assert beside[-1]
 
 
@@ -103,13 +89,14 @@ def test_with_overlap_it_is_captured_in_the_foreground(
     ids=["off", "an optimiser that counts on the host"],
 )
 def test_what_cannot_or_shall_not_be_captured_is_not(
-    options: dict[str, Any], tapes: list[TapeRecorder]
+    options: dict[str, Any], pretend_gpu: PretendGPU
 ) -> None:
     model = make_dqn(cuda_graphs=options.get("cuda_graphs", True))
     if "optimizer" in options:
         model.policy.optimizer = torch.optim.Adam(model.q_net.parameters(), **options["optimizer"])
     assert model.learn(64)._n_updates > 0
-    assert not tapes
+    # The replay's storing does not depend on the optimiser.
+    assert pretend_gpu.captures == int("optimizer" in options)
 
 
 @pytest.mark.gpu
@@ -119,7 +106,7 @@ def test_on_a_gpu_captured_it_learns_the_same(
 ) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     # Random actions: a rounding cannot lead to other games.
-    options: dict[str, Any] = {"exploration_final_eps": 1.0, "device": "cuda"}
+    options: dict[str, Any] = {"exploration_final_eps": 1.0}
     with caplog.at_level(logging.WARNING):
         captured = make_dqn(precision, **options).learn(200)
     assert not caplog.messages
@@ -133,7 +120,7 @@ def test_on_a_gpu_captured_it_learns_the_same(
 
 @pytest.mark.gpu
 def test_on_a_gpu_neither_storing_nor_learning_waits() -> None:
-    model = make_dqn("bf16", device="cuda").learn(200)
+    model = make_dqn("bf16").learn(200)
     replay, steps = model.replay_buffer, model._steps
     assert replay is not None
     step = model.env.step([0] * 8)  # type: ignore[union-attr]
