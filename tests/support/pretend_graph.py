@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class CUDAGraph:
     """Operations that run again, in the same memory, at every replay.
 
-    A capture has to run them once to learn their results' shapes. Its end takes that back: what was
-    there before is as it was, and what is new holds rubbish until the first replay.
+    A capture runs them once to learn the shapes of their results. Its end restores the memory that
+    existed before, and fills new memory with NaN until the first replay.
 
     Attributes:
         reads, writes: the memory that a replay touches.
@@ -78,20 +78,20 @@ class CUDAGraph:
             )
 
     def spoil(self, what: str) -> None:
-        """Ends in an error, here and at the capture's end, as an illegal call does."""
+        """Raises here and at the end of the capture, as CUDA does after an illegal call."""
         self._spoilt = True
         self._gpu.report(f"in a capture: {what}")
         raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({what})")
 
     def save(self, written: list[torch.Tensor]) -> None:
-        """Remembers what an operation that is about to be recorded will overwrite."""
+        """Saves memory that the next recorded operation overwrites."""
         for tensor in written:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._new:
                 self._before.setdefault(storage.data_ptr(), (storage, storage.clone()))
 
     def record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Takes an operation into the graph, numbers and scalars of the host as they are now."""
+        """Adds an operation; numbers and scalars of the host keep their present value."""
         frozen = self._frozen(args), {name: self._frozen(v) for name, v in kwargs.items()}
         self._operations.append((func, *frozen, result))
         for tensor in tensors_in(result):

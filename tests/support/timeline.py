@@ -1,4 +1,4 @@
-"""What is known to be done: streams, events and the host's threads, by vector clocks."""
+"""Streams, events and threads of the host: vector clocks say which of them knows what is done."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Report = Callable[[str], None]
 
 
 def join(clock: Clock, other: Clock) -> None:
-    """Adds to a clock all that another one knows."""
+    """Adds everything that another clock knows."""
     for stream, count in list(other.items()):
         clock[stream] = max(clock.get(stream, 0), count)
 
 
 def covers(clock: Clock, needed: Clock) -> bool:
-    """Whether a clock knows all that another one knows."""
+    """Whether a clock knows everything that another one knows."""
     return all(clock.get(stream, 0) >= count for stream, count in needed.items())
 
 
@@ -87,7 +87,7 @@ class Stream:
         return f"stream {self.number}" if self.number else "the default stream"
 
     def advance(self) -> int:
-        """Takes one more operation of the host; its number."""
+        """Queues one more operation of the host and returns its number."""
         join(self.clock, self.timeline.host)
         self.clock[self.number] = self.clock.get(self.number, 0) + 1
         return self.clock[self.number]
@@ -145,16 +145,16 @@ class Event:
 
 @dataclass(eq=False)
 class Memory:
-    """What is known of one storage.
+    """Who wrote and read one storage last, and which copies of it are under way.
 
     Attributes:
-        storage: to see whether it is still there.
+        storage: tells whether the storage still exists.
         device: "cuda" or "cpu".
         pinned: whether memory of the host is pinned.
         written: the stream and the number of the operation that wrote last.
         read: the operations that have read since.
-        arriving: what is done when a copy from the device is; None without such a copy.
-        leaving: the same of a copy to the device.
+        arriving: the clock that a copy from the device ends at; None without such a copy.
+        leaving: the same for a copy to the device.
     """
 
     storage: StorageWeakRef
