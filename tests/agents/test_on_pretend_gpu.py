@@ -12,6 +12,7 @@ from support.pretend_gpu import CUDA, PretendGPU
 from worlds import Clock, WorldVecEnv
 
 from agents.dqn import DQN
+from agents.graphs import Graphed
 from agents.ppo import PPO
 from agents.ppo_update import Learner
 from envs.errors import UserError
@@ -90,6 +91,34 @@ def test_a_replay_that_does_not_fit_on_the_gpu_is_on_the_host(
     model = make_dqn(replay_device="auto", cuda_graphs=True).learn(40)
     assert model.replay_buffer is not None
     assert model.replay_buffer.device.type == device
+
+
+@pytest.mark.parametrize("overlap", [False, True], ids=["in turn", "overlap"])
+@pytest.mark.parametrize(
+    ("make", "steps"), [(make_ppo, 6 * 32), (make_dqn, 80)], ids=["ppo", "dqn"]
+)
+def test_a_training_goes_on_where_no_function_can_be_captured(
+    make: Any,
+    steps: int,
+    overlap: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    pretend_gpu: PretendGPU,
+) -> None:
+    def refuse(self: Graphed[Any]) -> Any:
+        if torch.cuda.is_current_stream_capturing():
+            raise ValueError("not in a graph")
+        return run(self)
+
+    run = Graphed._run
+    monkeypatch.setattr(Graphed, "_run", refuse)
+    stream = torch.cuda.current_stream()
+    model = make(cuda_graphs=True, overlap=overlap).learn(steps)
+    assert model._n_updates
+    assert torch.cuda.current_stream() is stream
+    assert pretend_gpu.captures
+    assert not pretend_gpu.replays
+    assert "the update runs without a CUDA graph: not in a graph" in caplog.messages
 
 
 def forget_stream(patch: pytest.MonkeyPatch) -> None:
