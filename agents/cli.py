@@ -18,6 +18,7 @@ import torch
 import tyro
 
 from envs.errors import UserError, nearest
+from rlcnn.progress import discard_output
 from rlcnn.stopping import TrainingStopped
 from rlcnn.tracking import mode_from_environment
 
@@ -133,20 +134,28 @@ def run_script(main: Callable[[list[str]], None]) -> None:
     except BrokenPipeError:
         # The reader of the output, such as `head`, has read enough and left. Python writes what is
         # left when it exits: to nowhere, or it would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output(sys.stdout)
         sys.exit(PIPE_CLOSED)
     except TrainingStopped as stop:
-        print(stop, file=sys.stderr)
+        _print_error(stop)
         sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _print_error("interrupted")
         sys.exit(INTERRUPTED)
     except Exception as error:
         problem = _users_problem(error)
         if problem is None:
             raise
-        print(f"error: {problem}", file=sys.stderr)
+        _print_error(f"error: {problem}")
         sys.exit(USER_ERROR)
+
+
+def _print_error(message: object) -> None:
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        # The exit status still says what happened.
+        discard_output(sys.stderr)
 
 
 def _users_problem(error: Exception) -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
+from typing import IO
 
 from rich.console import Console
 
@@ -34,7 +36,25 @@ class StepRate:
         return self._steps / self._seconds if self._seconds else 0.0
 
 
+class _LastingConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on where the reader, such as `head`, has left; rich would end the program here."""
+        discard_output(self.file)
+
+
 def make_console() -> Console:
-    """Where progress and results are told: standard error, so that output stays clean."""
-    # No markup and no emoji: what is told names files, which may hold brackets and colons.
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    """Where progress is shown: standard error, so that output stays clean.
+
+    A run goes on in silence when nobody reads its progress any more.
+    """
+    # No markup and no emoji: messages name files, which may hold brackets and colons.
+    return _LastingConsole(
+        file=sys.stderr, highlight=False, soft_wrap=True, markup=False, emoji=False
+    )
+
+
+def discard_output(stream: IO[str]) -> None:
+    """Lets a stream whose reader has left write to nowhere, at exit too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

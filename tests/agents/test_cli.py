@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.cli import PIPE_CLOSED, expand_home, given_value, parse_options
+from agents.cli import PIPE_CLOSED, USER_ERROR, expand_home, given_value, parse_options
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,44 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         script.stdout.close()
         assert script.stderr.read() == b""
     assert script.returncode == PIPE_CLOSED
+
+
+@pytest.mark.parametrize(
+    "end, status", [("pass", 0), ("raise UserError('no')", USER_ERROR)], ids=["done", "refused"]
+)
+def test_a_run_goes_on_when_the_reader_of_its_progress_leaves(
+    end: str, status: int, tmp_path: Path
+) -> None:
+    code = f"""
+import pathlib, sys
+from agents.cli import run_script
+from envs.errors import UserError
+from rlcnn.progress import make_console
+def main(arguments):
+    console = make_console()
+    console.print("first")
+    sys.stdin.readline()
+    for _ in range(3):
+        console.print("unread")
+    pathlib.Path(arguments[0]).touch()
+    {end}
+run_script(main)
+"""
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "saved")],
+        cwd=root,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as script:
+        assert script.stdin is not None
+        assert script.stderr is not None
+        assert script.stderr.readline() == b"first\n"
+        script.stderr.close()
+        script.stdin.write(b"go on\n")
+        script.stdin.close()
+    assert (tmp_path / "saved").exists()
+    assert script.returncode == status
 
 
 @pytest.mark.parametrize(
