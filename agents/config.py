@@ -273,12 +273,17 @@ class TrainConfig:
             cuda_graphs="off" if self.cuda_graphs == "off" or device == "cpu" else "on",
             overlap="off" if self.overlap == "auto" else self.overlap,
             num_threads=self.num_threads or usable_cores(),
-            ppo=replace(self.ppo, batch_size=self.ppo.batch_size or self._default_batch_size()),
-        )
+        ).with_batch_size()
+
+    def with_batch_size(self) -> TrainConfig:
+        """The same run with PPO's default batch size as a number, which is the same anywhere."""
+        batch_size = self.ppo.batch_size or self._default_batch_size()
+        return replace(self, ppo=replace(self.ppo, batch_size=batch_size))
 
     def _default_batch_size(self) -> int:
         rollout = self.num_envs * self.ppo.n_steps
-        if rollout % _BATCH_SIZE == 0:
+        # DQN has no rollout: the number is without effect, but compared between runs.
+        if self.algo != "ppo" or rollout % _BATCH_SIZE == 0:
             return _BATCH_SIZE
         # Fewer minibatches where the rollout cannot be quartered, or a quarter has no spread.
         parts = (4, 3, 2)

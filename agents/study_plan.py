@@ -182,7 +182,7 @@ class StudyPlan:
         Raises:
             UserError: such a file cannot be read.
         """
-        options = self.base.to_json()
+        options = self.base.with_batch_size().to_json()
         return plain(
             {
                 "games": self.games,
@@ -237,31 +237,39 @@ def deviations(planned: TrainConfig, options: dict[str, Any]) -> list[str]:
     Raises:
         UserError: an option is unknown or of the wrong type.
     """
-    found = TrainConfig.from_json(options).to_json()
+    found = TrainConfig.from_json(options).with_batch_size().to_json()
     plan = {
-        name: found[name] if value == "auto" else value for name, value in planned.to_json().items()
+        name: found[name] if value == "auto" else value
+        for name, value in planned.with_batch_size().to_json().items()
     }
     return list(_differing(found, plan, ""))
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What of a plan (:meth:`StudyPlan.to_json`) differs, one phrase for each option."""
+    """What of a plan (:meth:`StudyPlan.to_json`) differs, one phrase for each option.
+
+    A default batch size is compared as the number that it stands for.
+    """
     told = [
         f"--{name} {_listed(before.get(name))} there, {_listed(now[name])} here"
         for name in ("games", "arms", "seeds")
         if before.get(name) != now[name]
     ]
     if before.get("arms") == now["arms"] and before.get("weights") != now["weights"]:
-        then = before.get("weights") or {}
+        digests = before.get("weights") or {}
         # A file that is gone since is missed only by runs that have yet to begin.
         told += [
             f"the weights of {arm} have changed since"
             for arm, digest in now["weights"].items()
-            if digest not in (None, then.get(arm))
+            if digest not in (None, digests.get(arm))
         ]
     # What an older plan does not say was its default.
-    options = TrainConfig.from_json(before.get("options") or {}).to_json()
-    told += _differing({name: options[name] for name in now["options"]}, now["options"], "")
+    then, here = (
+        TrainConfig.from_json(plan.get("options") or {}).with_batch_size().to_json()
+        for plan in (before, now)
+    )
+    compared = now["options"]
+    told += _differing({name: then[name] for name in compared}, {n: here[n] for n in compared}, "")
     return told
 
 

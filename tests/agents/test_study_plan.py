@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from study_files import TINY
 
 from agents.arms import parse_arm
+from agents.config import preset_config
+from agents.study import default_study_dir
 from agents.study_plan import StudyPlan, deviations, differences, parse_games
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
@@ -95,6 +98,31 @@ def test_a_run_is_as_planned_wherever_and_however_it_ran_and_not_otherwise() -> 
     assert deviations(TINY, longer.to_json()) == [
         "--total-steps 64 there, 32 here",
         "--ppo.gamma 0.5 there, 0.99 here",
+    ]
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+@pytest.mark.parametrize("num_envs", [1, 3, 8])
+def test_a_run_resolved_on_any_machine_is_as_planned(algo: Any, num_envs: int) -> None:
+    planned = replace(preset_config("zoo", algo), num_envs=num_envs)
+    assert deviations(planned, planned.resolve().to_json()) == []
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def test_a_default_batch_size_is_the_number_that_it_stands_for(algo: Any) -> None:
+    default, named = (
+        plan(base=replace(config, ppo=replace(config.ppo, batch_size=batch_size)))
+        for config, batch_size in itertools.product([preset_config("zoo", algo)], [0, 256])
+    )
+    # A study of a version whose default was 256 is found by its command and gone on with.
+    assert default_study_dir(default) == default_study_dir(named)
+    for before, now in itertools.product([default, named], repeat=2):
+        # As from_json reads it, a plan on disk may hold the 0.
+        then = {**before.to_json(), "options": before.base.to_json()}
+        assert differences(then, now.to_json()) == []
+    other = replace(named.base, ppo=replace(named.base.ppo, batch_size=128))
+    assert differences(default.to_json(), plan(base=other).to_json()) == [
+        "--ppo.batch-size 256 there, 128 here"
     ]
 
 
