@@ -31,14 +31,17 @@ _ELSEWHERE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("algorithm agent", ("--algo",)),
     (
         "total-timesteps total-steps n-timesteps num-timesteps timesteps num-steps-total max-steps"
-        " num-frames total-frames",
+        " num-frames total-frames train-for-env-steps n",
         ("--total-steps", "--epochs"),
     ),
-    ("num-epochs n-epochs epoch epochs update-epochs noptepochs", ("--epochs", "--ppo.n-epochs")),
-    ("n-envs num-env num-envs num-environments nenvs n-env", ("--num-envs",)),
-    ("num-steps n-steps nsteps rollout-length", ("--ppo.n-steps",)),
     (
-        "batch-size minibatch-size mini-batch-size bs",
+        "num-epochs n-epochs epoch epochs update-epochs noptepochs mini-epochs",
+        ("--epochs", "--ppo.n-epochs"),
+    ),
+    ("n-envs num-env num-envs num-environments nenvs n-env num-actors", ("--num-envs",)),
+    ("num-steps n-steps nsteps rollout-length rollout horizon-length", ("--ppo.n-steps",)),
+    (
+        "batch-size minibatch-size mini-batch-size bs b num-minibatches nminibatches",
         ("--batch-size", "--ppo.batch-size", "--dqn.batch-size"),
     ),
     (
@@ -48,27 +51,36 @@ _ELSEWHERE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("anneal-lr lr-schedule", ("--ppo.learning-rate-schedule", "--dqn.learning-rate-schedule")),
     ("sched scheduler lr-scheduler", ("--schedule",)),
     ("discount discount-factor", ("--ppo.gamma", "--dqn.gamma")),
-    ("entropy-coef ent-coeff entropy-coefficient", ("--ppo.ent-coef",)),
+    (
+        "entropy-coef ent-coeff entropy-coefficient exploration-loss-coeff",
+        ("--ppo.ent-coef",),
+    ),
     ("vf-coeff value-coef", ("--ppo.vf-coef",)),
-    ("clip-coef cliprange clip-eps", ("--ppo.clip-range",)),
+    ("clip-coef cliprange clip-eps e-clip", ("--ppo.clip-range",)),
     ("norm-adv", ("--ppo.normalize-advantage",)),
     ("buffer-size replay-size memory-size", ("--dqn.buffer-size",)),
     ("train-frequency", ("--dqn.train-freq",)),
     ("target-network-frequency target-update", ("--dqn.target-update-interval",)),
     ("start-e", ("--dqn.exploration-initial-eps",)),
     ("end-e", ("--dqn.exploration-final-eps",)),
-    ("gpu gpus cuda use-cuda no-cuda cpu", ("--device cuda",)),
+    ("gpu gpus cuda use-cuda", ("--device cuda",)),
+    ("no-cuda no-gpu cpu", ("--device cpu",)),
+    ("rl-device sim-device", ("--device",)),
     ("threads n-threads torch-threads", ("--num-threads",)),
     ("workers j num-worker n-jobs", ("--num-workers", "--workers")),
     ("amp fp16 bf16 mixed-precision native-amp dtype", ("--precision bf16",)),
     ("torch-compile torchcompile compile-mode", ("--compile on",)),
     ("cudagraphs cuda-graph", ("--cuda-graphs on",)),
     ("capture-video record-video save-video video videos", ("--video-every",)),
-    ("backbone model arch architecture network net policy cnn", ("--encoder",)),
+    (
+        "backbone model arch architecture network net policy cnn encoder-conv-architecture"
+        " list-encoders",
+        ("--encoder",),
+    ),
     ("pretrained checkpoint-path initial-checkpoint", ("--weights imagenet", "--weights")),
     ("freeze frozen", ("--mode frozen",)),
     ("finetune fine-tune", ("--mode finetune",)),
-    ("wandb use-wandb log-wandb tracking logger", ("--track",)),
+    ("wandb use-wandb with-wandb log-wandb tracking logger", ("--track",)),
     ("wandb-project-name wandb-project project-name", ("--project",)),
     (
         "exp-name experiment run-name name output output-dir out-dir log-dir log-folder save-dir"
@@ -76,6 +88,9 @@ _ELSEWHERE: tuple[tuple[str, tuple[str, ...]], ...] = (
         ("--run-dir", "--study-dir"),
     ),
     ("save-freq save-interval checkpoint-freq checkpoint-interval", ("--checkpoint-every",)),
+    ("save-replay-buffer", ("--save-replay",)),
+    ("sticky-actions repeat-action-probability", ("--protocol sticky",)),
+    ("file conf-file conf cfg yaml config-file", ("--config",)),
     ("checkpoint-hist", ("--keep-checkpoints",)),
     ("eval-freq eval-interval", ("--eval-every",)),
     ("n-eval-episodes num-eval-episodes eval-envs", ("--eval-episodes", "--episodes")),
@@ -84,7 +99,7 @@ _ELSEWHERE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("n-stack framestack num-stack frame-stacks", ("--frame-stack",)),
     ("grayscale gray greyscale grey", ("--obs grey", "--colours grey")),
     ("rgb color colour", ("--obs rgb", "--colours rgb")),
-    ("continue load load-checkpoint trained-agent resume-from", ("--resume",)),
+    ("continue load load-checkpoint checkpoint trained-agent i resume-from", ("--resume",)),
     ("dataset data-path dataset-path train-data", ("--data",)),
     ("opt", ("--optimizer",)),
     ("smoothing", ("--label-smoothing",)),
@@ -96,6 +111,9 @@ USER_ERROR = 2
 INTERRUPTED = 130
 # What a shell reports of a program that SIGPIPE ended.
 PIPE_CLOSED = 141
+
+# What begins an option, also where one dash is missing or an editor made another of two; no number.
+_DASHES = re.compile(r"^[-\u2010-\u2015\u2212]+(?=[a-z])", re.IGNORECASE)
 
 # Where a path may begin within an argument: --run-dir=~/x, folder:~/x, frozen:NET@~/x, a,~/x.
 _HOME = re.compile(r"(?:^|(?<=[=:@,]))~[^/=:@,]*(?=/|$)")
@@ -198,10 +216,12 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
     except SystemExit as error:
         known = _known_options(options, chosen)
         for argument in arguments:
-            name = argument.split("=")[0].replace("_", "-")
-            if name.startswith("--") and name not in known:
+            name = _DASHES.sub("--", argument.split("=")[0].replace("_", "-"))
+            if name == argument == "--":
+                break
+            if name.startswith("--") and (name not in known or not argument.startswith("--")):
                 raise UserError(f'unknown option "{argument}".{_hint(name, known)}') from error
-        raise UserError(_plain(told.getvalue())) from error
+        raise UserError(_plain(told.getvalue(), arguments, known)) from error
 
 
 def whole_number(text: str) -> int:
@@ -271,7 +291,10 @@ def _hint(name: str, known: set[str]) -> str:
     if section:
         meant = [option for option in meant if _parts(option.split()[0])[0] == section] or meant
     quoted = " or ".join(f'"{option}"' for option in meant)
-    return f" Did you mean {quoted}?" if meant else nearest(name, known, cutoff=0.7)
+    if meant:
+        return f" Did you mean {quoted}?"
+    # Without the dashes, which all have in common, and which make short names alike.
+    return nearest(name, known - {"--help"}, lambda option: option.lower().lstrip("-"), cutoff=0.8)
 
 
 def _parts(option: str) -> tuple[str, str]:
@@ -288,17 +311,51 @@ def _known_options(options: type[Any], chosen: dict[str, Any]) -> set[str]:
     return set(re.findall(r"--[a-z][\w.-]*[a-z0-9]", told.getvalue()))
 
 
-def _plain(box: str) -> str:
+def _plain(box: str, arguments: Sequence[str], known: set[str]) -> str:
     """What a box that tyro draws says, in one line and in our words."""
     frame = "╭╮╰╯│─- "
     lines = [line.strip().strip("│").strip() for line in box.splitlines()]
     # The first line is the box's title; the option's help after the message is for --help.
     text = " ".join(line for line in lines[1:] if line.strip(frame))
     text = re.split(r" Argument helptext: | For full helptext", text)[0].strip()
+    if text.startswith("Unrecognized options: "):
+        return _unexpected(text.removeprefix("Unrecognized options: "), arguments, known)
     for pattern, say in _TYRO_SAYS:
         if found := re.fullmatch(pattern, text):
             return say(*found.groups())
     return text
+
+
+def _unexpected(listed: str, arguments: Sequence[str], known: set[str]) -> str:
+    """What to say of a value that belongs to no option, by what stands before it."""
+    before = ""
+    for argument in arguments:
+        name, equals, given = argument.partition("=")
+        name = name.replace("_", "-")
+        value = given if equals and name in known else argument
+        if name in known:
+            before = name
+        if listed == value or listed.startswith(f"{value}, "):
+            break
+    else:
+        return f'unexpected argument "{listed}"'
+    section, last = _parts(before)
+    stem = last.removeprefix("no-")
+    switches = {f"--{section}.{word}".replace("--.", "--") for word in (stem, f"no-{stem}")}
+    hint = ""
+    if before and switches <= known:
+        hint = f": {before} takes no value; it is {' or '.join(sorted(switches, reverse=True))}"
+    elif before == "--games":
+        hint = ": --games takes one value, separated by commas: Pong,Breakout"
+    elif equals and not name.startswith("-"):
+        hint = "." + _hint(f"--{name}", known)
+    elif before:
+        hint = f": {before} takes one value"
+    return f'unexpected argument "{value}"{hint}'.rstrip(".")
+
+
+def _missing(names: str) -> str:
+    return f"{names} is missing; --help tells what it takes"
 
 
 def _bad_choice(value: str, option: str, listed: str) -> str:
@@ -328,5 +385,5 @@ _TYRO_SAYS: list[tuple[str, Callable[..., str]]] = [
     ),
     (r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of (\(.*\))\.", _bad_choice),
     (r"Missing value for argument '(\S+)'.*", lambda option: f"{option} takes a value: none given"),
-    (r"Unrecognized options: (.*)", lambda value: f'unexpected argument "{value}"'),
+    (r"Missing from \S+: ([A-Z_]+|--[\w.-]+) .*\(required\).*", _missing),
 ]

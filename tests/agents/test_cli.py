@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from agents.cli import PIPE_CLOSED, USER_ERROR, expand_home, given_value, parse_options
+from agents.config import TrainConfig
+from envs.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -148,3 +150,24 @@ run_script(main)
 )
 def test_an_options_value_is_the_last_one_given(arguments: str, value: str | None) -> None:
     assert given_value(arguments.split(), "--suite-scale") == value
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--no-cuda", 'Did you mean "--device cpu"?'),
+        ("--e_clip=0.2", 'Did you mean "--ppo.clip-range"?'),
+        ("--num_actors=16", 'Did you mean "--num-envs"?'),
+        ("\N{EM DASH}total-steps", 'Did you mean "--total-steps"?'),
+        ("-total-steps", 'Did you mean "--total-steps"?'),
+        ("task=Pong", 'unexpected argument "task=Pong". Did you mean "--env"?'),
+        ("--save-replay=0", "--save-replay takes no value; it is --save-replay or --no-save-repl"),
+        ("--eps", 'unknown option "--eps".'),
+        ("--version", 'unknown option "--version".'),
+    ],
+)
+def test_other_spellings_and_no_hint_that_leads_astray(option: str, said: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        parse_options(TrainConfig, [option], TrainConfig())
+    assert said in str(refusal.value)
+    assert "?" in said or "Did you mean" not in str(refusal.value)
