@@ -59,9 +59,9 @@ def assert_bit_equal(one: DQN, other: DQN) -> None:
 @pytest.mark.parametrize(
     "world, depth, steps, options",
     [
-        (Columns(), 1, 1200, {}),
-        (Columns(delay=1), 2, 2000, {}),
-        (Corridor(), 1, 1400, {"gamma": 0.9}),
+        pytest.param(Columns(), 1, 1200, {}, marks=pytest.mark.slow),
+        pytest.param(Columns(delay=1), 2, 2000, {}, marks=pytest.mark.slow),
+        pytest.param(Corridor(), 1, 1400, {"gamma": 0.9}, marks=pytest.mark.slow),
         (Corridor(), 1, 1400, {"gamma": 0.9, "n_steps": 3}),
     ],
     ids=["columns", "columns of the older frame", "corridor", "corridor with 3-step returns"],

@@ -159,6 +159,7 @@ def test_threads_are_given_back() -> None:
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_it_solves_a_tiny_world() -> None:
     options: dict[str, Any] = {"learning_starts": 200, "target_update_interval": 200}
     model = make_dqn(True, **options).learn(1_200)

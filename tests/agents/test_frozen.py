@@ -37,7 +37,7 @@ def games(obs: Any = "grey") -> AtariVecEnv:
         frame_stack=DEPTH,
         seed=5,
         num_threads=1,
-        max_episode_steps=60,
+        max_episode_steps=40,
     )
 
 
@@ -87,8 +87,8 @@ def test_what_is_stored_gives_what_the_whole_encoder_gives(
     witness = Witness(games(obs))
     model = make(PPO, witness, encoder)
     compare = Compare(witness)
-    model.learn(N_ENVS * 30 * 5, callback=compare)
-    assert compare.rollouts == 5
+    model.learn(N_ENVS * 30 * 2, callback=compare)
+    assert compare.rollouts == 2
     assert witness.ends >= {"life lost", "cut off"}
     witness.close()
 
@@ -136,7 +136,7 @@ def test_the_backbone_sees_each_frame_once(algorithm: type[PPO] | type[DQN]) -> 
             cut_off += sum(info.get("TimeLimit.truncated", False) for info in self.locals["infos"])
             return True
 
-    model.learn(N_ENVS * 120, callback=Count())
+    model.learn(N_ENVS * 60, callback=Count())
     assert cut_off > 0
     # The stacks at the start, a frame a step, the last ones before a truncation, and the padding.
     assert frames == N_ENVS * DEPTH + N_ENVS * steps + cut_off + 1
@@ -154,10 +154,10 @@ def test_a_replay_of_features_gives_what_the_whole_encoder_gives(encoder: dict[s
     features.policy.load_state_dict(pixels.policy.state_dict())
     for model in (pixels, features):
         model.set_random_seed(1)
-        model.learn(N_ENVS * 150)
+        model.learn(N_ENVS * 60)
     returns = NStepReturns(3, 0.9)
-    times = torch.arange(150).repeat_interleave(N_ENVS)
-    envs = torch.arange(N_ENVS).repeat(150)
+    times = torch.arange(60).repeat_interleave(N_ENVS)
+    envs = torch.arange(N_ENVS).repeat(60)
     batches = [m.replay_buffer.transitions(times, envs, returns) for m in (pixels, features)]
     for field in ("actions", "rewards", "discounts"):
         assert torch.equal(*(getattr(batch, field) for batch in batches))

@@ -215,6 +215,7 @@ def test_threads_are_given_back() -> None:
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_seen_only_in_an_older_frame() -> None:
     options: dict[str, Any] = {"n_steps": 32, "batch_size": 64, "n_epochs": 4, "gamma": 0.5}
     model = make_ppo(True, depth=2, delay=1, ent_coef=0.01, **options).learn(6_144)

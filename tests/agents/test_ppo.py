@@ -445,6 +445,7 @@ LEARNING: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_seen_only_in_an_older_frame() -> None:
     world = Columns(delay=1)
     model = make_ppo(world, depth=2, gamma=0.5, **LEARNING).learn(4_096)
@@ -461,6 +462,7 @@ def test_it_learns_to_pass_by_a_small_reward_for_a_great_one() -> None:
     assert mean_return(model, world) == world.best_return
 
 
+@pytest.mark.slow
 def test_it_values_a_life_without_end_as_such() -> None:
     model = make_ppo(Clock(), gamma=0.8, **{**LEARNING, "learning_rate": 5e-3}).learn(3_072)
     observation = torch.as_tensor(WorldVecEnv(Clock(), 1).reset())

@@ -171,7 +171,7 @@ BOTH = pytest.mark.parametrize("algo", ["ppo", "dqn"])
 def short_games() -> Iterator[None]:
     """Games of the emulator that a test has time for."""
     with pytest.MonkeyPatch.context() as patch:
-        short = replace(PROTOCOLS["classic"], name="short", max_episode_steps=70)
+        short = replace(PROTOCOLS["classic"], name="short", max_episode_steps=30)
         patch.setitem(PROTOCOLS, "short", short)
         yield
 
@@ -179,14 +179,14 @@ def short_games() -> Iterator[None]:
 @pytest.mark.parametrize(
     "config",
     [
-        replace(PPO, total_steps=480, ppo=replace(PPO.ppo, learning_rate=1e-3)),
-        replace(DQN, total_steps=480, num_envs=4, dqn=replace(DQN.dqn, learning_rate=1e-3)),
+        replace(PPO, total_steps=240, ppo=replace(PPO.ppo, learning_rate=1e-3)),
+        replace(DQN, total_steps=240, num_envs=4, dqn=replace(DQN.dqn, learning_rate=1e-3)),
     ],
     ids=lambda config: config.algo,
 )
 @pytest.mark.usefixtures("short_games")
 def test_the_same_seed_gives_the_same_run_to_the_bit(config: TrainConfig, tmp_path: Path) -> None:
-    game = {"env": "ALE/Breakout-v5", "protocol": "short", "eval_every": 300, "eval_episodes": 2}
+    game = {"env": "ALE/Breakout-v5", "protocol": "short", "eval_every": 150, "eval_episodes": 1}
     config = replace(config, **game)
     runs = []
     for name in ("one", "other"):
@@ -200,7 +200,7 @@ def test_the_same_seed_gives_the_same_run_to_the_bit(config: TrainConfig, tmp_pa
     summaries = [RunDirectory.open(run).summary() for run in runs]
     assert summaries[0]["eval"] == summaries[1]["eval"]  # type: ignore[index]
     minibatches = 2 if config.algo == "ppo" else 1
-    assert one["state"]["n_updates"] * minibatches >= 100
+    assert one["state"]["n_updates"] * minibatches >= 40
     assert any("train/loss" in row for row in rows[0])
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from script_runs import ROLLOUT, ROOT, TINY, run_script
+from script_runs import ROLLOUT, ROOT, TINY
+
+from envs.protocol import PROTOCOLS
 
 
 def _load(script: str) -> ModuleType:
@@ -25,53 +30,51 @@ def _load(script: str) -> ModuleType:
     return module
 
 
+def _in_process(script: str) -> Callable[..., None]:
+    main = _load(script).main
+    return lambda *arguments: main([str(argument) for argument in arguments])
+
+
 @pytest.fixture(scope="session")
 def train_agent() -> Callable[..., None]:
     """``train_agent.py`` within this process: what it raises is what the script would print."""
-    script = _load("train_agent")
-    return lambda *arguments: script.main([str(argument) for argument in arguments])
+    return _in_process("train_agent")
 
 
 @pytest.fixture(scope="session")
 def evaluate_agent() -> Callable[..., None]:
     """``evaluate_agent.py`` within this process."""
-    script = _load("evaluate_agent")
-    return lambda *arguments: script.main([str(argument) for argument in arguments])
+    return _in_process("evaluate_agent")
 
 
 @pytest.fixture(scope="session")
 def pretrain_encoder() -> Callable[..., None]:
     """``pretrain_encoder.py`` within this process."""
-    script = _load("pretrain_encoder")
-    return lambda *arguments: script.main([str(argument) for argument in arguments])
+    return _in_process("pretrain_encoder")
 
 
 @pytest.fixture(scope="session")
 def evaluate_classifier() -> Callable[..., None]:
     """``evaluate_classifier.py`` within this process."""
-    script = _load("evaluate_classifier")
-    return lambda *arguments: script.main([str(argument) for argument in arguments])
+    return _in_process("evaluate_classifier")
 
 
 @pytest.fixture(scope="session")
 def probe_encoder() -> Callable[..., None]:
     """``probe_encoder.py`` within this process."""
-    script = _load("probe_encoder")
-    return lambda *arguments: script.main([str(argument) for argument in arguments])
+    return _in_process("probe_encoder")
 
 
 @pytest.fixture(scope="session")
 def benchmark() -> Callable[..., None]:
     """``benchmark.py`` within this process."""
-    script = _load("benchmark")
-    return lambda *arguments: script.main([str(argument) for argument in arguments])
+    return _in_process("benchmark")
 
 
 @pytest.fixture(scope="session")
 def compare_encoders() -> Callable[..., None]:
     """``compare_encoders.py`` within this process."""
-    script = _load("compare_encoders")
-    return lambda *arguments: script.main([str(argument) for argument in arguments])
+    return _in_process("compare_encoders")
 
 
 @pytest.fixture(autouse=True)
@@ -81,18 +84,34 @@ def _same_threads() -> Iterator[None]:
     assert torch.get_num_threads() == threads
 
 
+@contextmanager
+def _truncated_games() -> Iterator[None]:
+    """Ends games of evaluations and films early: some agents play for ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, protocol in PROTOCOLS.items():
+            patch.setitem(PROTOCOLS, name, dataclasses.replace(protocol, max_episode_steps=60))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _short_games() -> Iterator[None]:
+    with _truncated_games():
+        yield
+
+
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run that a subprocess trained to its end, and what it said. Copy it to change it."""
+def finished(
+    train_agent: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A run trained to its end, and what it said. Copy it to change it."""
     path = tmp_path_factory.mktemp("finished") / "run [1]"
-    done = run_script(
-        "train_agent",
-        *TINY,
-        *("--total-steps", 3 * ROLLOUT, "--checkpoint-every", ROLLOUT, "--run-dir", path),
-        *("--track", "offline"),
-    )
-    assert done.returncode == 0, done.stderr
-    return path, done.stderr
+    with _truncated_games(), redirect_stderr(StringIO()) as said:
+        train_agent(
+            *TINY,
+            *("--total-steps", 3 * ROLLOUT, "--checkpoint-every", ROLLOUT, "--run-dir", path),
+            *("--track", "offline"),
+        )
+    return path, said.getvalue()
 
 
 @pytest.fixture

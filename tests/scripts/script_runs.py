@@ -14,6 +14,8 @@ from safetensors.numpy import load_file
 from rlcnn.runs import RunDirectory
 
 ROOT = Path(__file__).parents[2]
+# games.py lies there, and scripts find what lies in their working directory.
+GAMES = ROOT / "tests" / "agents"
 
 # A run of seconds. One core, so that the sums of a minibatch are always made in one order.
 TINY = [

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from script_runs import ROLLOUT, ROOT, TINY, command, environment, read, run_script
+from script_runs import GAMES, ROLLOUT, TINY, command, environment, read, run_script
 
 from agents.arms import parse_arm
 from agents.config import TrainConfig
@@ -95,6 +95,7 @@ def test_ray_that_is_not_installed_is_one_line(compare_encoders: Script, tmp_pat
         pytest.skip("Ray is installed")
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_tells_the_cost_and_leaves_nothing(
     compare_encoders: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,8 +123,6 @@ def test_a_report_is_made_anywhere_of_a_study_that_a_cluster_began(
     assert "0 of 4 runs done, 4 not finished" in (tmp_path / "report.html").read_text()
 
 
-# games.py lies there, and scripts find what lies in their working directory.
-GAMES = ROOT / "tests" / "agents"
 LONG = [
     *("--games", "games:Signals-v0", *ARMS, "--encoder", "lenet", "--seeds", "2"),
     *("--total-steps", "6000", "--checkpoint-every", "200", "--num-envs", "2"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from script_runs import ROLLOUT, TINY, read, run_script
+from script_runs import ROLLOUT, TINY, read
 
 from envs.errors import UserError
 from rlcnn.runs import RunDirectory
@@ -32,11 +32,11 @@ def evaluate(
     return evaluate
 
 
-def test_the_figures_are_those_of_the_runs_own_evaluation(finished: tuple[Path, str]) -> None:
+def test_the_figures_are_those_of_the_runs_own_evaluation(
+    evaluate: Callable[..., dict[str, Any]], finished: tuple[Path, str]
+) -> None:
     run = finished[0]
-    done = run_script("evaluate_agent", run, "--json", "-")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    told = evaluate(run)
     assert told["run"] == str(run)
     assert told["step"] == 3 * ROLLOUT
     assert told["eval"] == read(run / "summary.json")["eval"]

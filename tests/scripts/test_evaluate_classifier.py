@@ -140,6 +140,7 @@ def test_a_published_network_takes_labels_from_a_csv(
     assert (tmp_path / "plots" / "worst.png").is_file()
 
 
+@pytest.mark.slow
 def test_real_weights_classify_real_photographs(
     real_data: Path, evaluate_classifier: Script, tmp_path: Path
 ) -> None:

@@ -26,7 +26,9 @@ def test_every_registered_encoder_has_a_row_in_each_precision() -> None:
     assert [(one.name, one.precision) for one in passes] == [
         (name, precision) for name in list_encoders() for precision in ("fp32", "bf16")
     ]
-    rows = measure_encoders(passes, rounds=2, seconds=1e-9, threads=1, tell=ignore)
+    # Some of them are measured: a processor without bfloat16 takes seconds for a large one.
+    few = [one for one in passes if one.name in ("nature", "lenet")]
+    rows = measure_encoders(few, rounds=2, seconds=1e-9, threads=1, tell=ignore)
     nature = next(row for row in rows if row.name == "nature")
     assert nature.input_shape == (2, 4, 84, 84)
     assert nature.parameters == 1_684_128

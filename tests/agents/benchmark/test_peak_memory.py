@@ -18,25 +18,32 @@ MEGABYTE = 2**20
 on_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
 
 
-def test_memory_that_was_held_and_given_back_counts() -> None:
-    before = peak_host_bytes()
-    # More than was ever held here, so that the peak moves.
-    np.ones(before // 8 + 64 * MEGABYTE // 8)
-    assert peak_host_bytes() >= before + 32 * MEGABYTE
-
-
-@on_linux
-def test_a_process_does_not_begin_with_the_peak_of_the_one_that_started_it() -> None:
-    held = np.ones(256 * MEGABYTE // 8)
+def peaks_of_a_process(between: str) -> tuple[int, int]:
+    """A new process's peaks before and after a statement."""
     # The file alone: importing the package takes memory, too.
-    code = "import runpy, sys; print(runpy.run_path(sys.argv[1])['peak_host_bytes']())"
+    code = (
+        "import runpy, sys; peak = runpy.run_path(sys.argv[1])['peak_host_bytes'];"
+        f"before = peak(); {between}; print(before, peak())"
+    )
     told = subprocess.run(
         [sys.executable, "-c", code, peak_memory.__file__],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert int(told.stdout) < held.nbytes
+    before, after = map(int, told.stdout.split())
+    return before, after
+
+
+def test_memory_that_was_held_and_given_back_counts() -> None:
+    before, after = peaks_of_a_process(f"held = b'x' * {64 * MEGABYTE}; del held")
+    assert after >= before + 32 * MEGABYTE
+
+
+@on_linux
+def test_a_process_does_not_begin_with_the_peak_of_the_one_that_started_it() -> None:
+    held = np.ones(256 * MEGABYTE // 8)
+    assert peaks_of_a_process("pass")[0] < held.nbytes
 
 
 @on_linux

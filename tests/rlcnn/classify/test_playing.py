@@ -7,12 +7,19 @@ import pytest
 
 from envs import AtariVecEnv, UserError, get_protocol
 from rlcnn.classify.playing import (
-    LANES,
     Match,
     digest,
     play_at_random,
     play_by_policy,
 )
+
+# Games side by side; each takes an emulator of its own, and time.
+LANES = 3
+
+
+@pytest.fixture(autouse=True)
+def few_lanes(monkeypatch):
+    monkeypatch.setattr("rlcnn.classify.playing.LANES", LANES)
 
 
 def match(seed=2, rom="breakout", protocol="sticky", **changes) -> Match:
@@ -70,12 +77,12 @@ def test_what_was_played_before_does_not_matter(protocol):
 
 @pytest.mark.parametrize("probability", [0.0, 0.8])
 def test_how_often_the_last_action_is_asked_for_again(probability):
-    limits = {"rom": "freeway", "max_steps": 1500, "obs_size": 8}
+    limits = {"rom": "freeway", "max_steps": 700, "obs_size": 8}
     actions = play_at_random(match(repeat_probability=probability, **limits)).actions[1:]
     assert set(actions) == {0, 1, 2}
     again = (actions[1:] == actions[:-1]).mean()
-    # Of what is drawn anew a third is the same; the standard deviation is 0.012.
-    assert again == pytest.approx(probability + (1 - probability) / 3, abs=0.05)
+    # Of what is drawn anew a third is the same; the standard deviation is 0.018.
+    assert again == pytest.approx(probability + (1 - probability) / 3, abs=0.08)
 
 
 class Watcher:
