@@ -370,8 +370,8 @@ def test_every_rollout_is_acted_by_what_was_learned_last() -> None:
                 told = self.model.policy.evaluate_actions(  # type: ignore[operator]
                     batch.observations, batch.actions
                 )
-            torch.testing.assert_close(told[0].flatten(), batch.old_values, rtol=0, atol=1e-3)
-            torch.testing.assert_close(told[1], batch.old_log_prob, rtol=0, atol=1e-3)
+            torch.testing.assert_close(told[0].flatten(), batch.old_values, rtol=0, atol=5e-3)
+            torch.testing.assert_close(told[1], batch.old_log_prob, rtol=0, atol=5e-3)
             self.rollouts += 1
 
     compare = Compare()
@@ -473,7 +473,8 @@ def test_it_values_a_life_without_end_as_such() -> None:
 @pytest.mark.slow
 def test_a_compiled_update_equals_the_one_as_it_stands() -> None:
     # One after the other, for each begins by seeding torch.
-    runs = (make_ppo(learning_rate=1e-3, compile_update=on).learn(64 * 3) for on in (False, True))
+    policy = {**TINY, **SGD}
+    runs = (make_ppo(policy_kwargs=policy, compile_update=on).learn(64) for on in (False, True))
     plain, compiled = runs
     for name, tensor in plain.policy.state_dict().items():
-        torch.testing.assert_close(compiled.policy.state_dict()[name], tensor, rtol=1e-3, atol=2e-5)
+        torch.testing.assert_close(compiled.policy.state_dict()[name], tensor, rtol=1e-3, atol=1e-5)

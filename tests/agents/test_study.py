@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,12 @@ class Study:
         return [name for name in self.launchers[-1].done if "seed" in name]
 
 
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
     """Figures take seconds, and other tests look at them."""
-    monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlcnn.report.writing.draw", lambda report: {})
+        yield
 
 
 @pytest.fixture
@@ -64,9 +67,26 @@ def study(tmp_path: Path) -> Study:
     return Study(tmp_path / "a study")
 
 
-def test_a_study_leaves_a_run_and_a_row_for_each_game_arm_and_seed(study: Study) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyResults]:
+    """The tiny plan's study, done. Copy it to change it."""
+    study = Study(tmp_path_factory.mktemp("whole") / "a study")
     results = study(tiny_plan())
     assert results is not None
+    return study.path, results
+
+
+@pytest.fixture
+def finished(study: Study, whole: tuple[Path, StudyResults]) -> Study:
+    """A copy of the tiny plan's study, done."""
+    shutil.copytree(whole[0], study.path)
+    return study
+
+
+def test_a_study_leaves_a_run_and_a_row_for_each_game_arm_and_seed(
+    whole: tuple[Path, StudyResults],
+) -> None:
+    study, results = Study(whole[0]), whole[1]
     assert results.whole
     rows = study.rows()
     assert len(rows) == 4
@@ -107,8 +127,8 @@ def test_arms_of_long_names_have_tags_of_their_own(study: Study, tmp_path: Path)
     assert max(map(len, tags)) == 64
 
 
-def test_what_is_done_is_not_done_again(study: Study) -> None:
-    study(tiny_plan())
+def test_what_is_done_is_not_done_again(finished: Study) -> None:
+    study = finished
     before = {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()}
     count = len(study.launchers)
     results = study(tiny_plan())
@@ -145,7 +165,9 @@ def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> 
     assert row["state"] == "failed"
     assert row["reason"] == f"run directory {spoilt} is a file"
     assert [r["state"] for r in study.rows()].count("done") == 3
-    assert f"failed: {plan.runs[1].name}" in study.said.getvalue()
+    said = study.said.getvalue()
+    assert f"failed: {plan.runs[1].name}" in said
+    assert 'arm "frozen-random", seed 0 in "games:Signals-v0" failed and counts with' in said
 
     spoilt.unlink()
     again = study(plan)
@@ -160,16 +182,6 @@ def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> 
     assert study.rows()[1]["reason"] == ""
 
 
-def test_a_failed_run_counts_in_the_verdict_and_is_told_of(study: Study) -> None:
-    plan = tiny_plan()
-    with pytest.raises(TrainingStopped):
-        study(plan, interrupt_after=2)
-    (study.path / plan.runs[1].directory).touch()
-    study(plan)
-    said = study.said.getvalue()
-    assert 'arm "frozen-random", seed 0 in "games:Signals-v0" failed and counts with' in said
-
-
 def test_a_run_that_diverges_is_a_failed_run(study: Study) -> None:
     # Nothing is a finite number after the first update.
     diverging = replace(TINY, ppo=replace(TINY.ppo, learning_rate=1e38, max_grad_norm=1e38))
@@ -179,8 +191,8 @@ def test_a_run_that_diverges_is_a_failed_run(study: Study) -> None:
     assert all("the loss became" in run.reason for run in results.runs)
 
 
-def test_another_plan_in_the_same_directory_is_refused(study: Study) -> None:
-    study(tiny_plan())
+def test_another_plan_in_the_same_directory_is_refused(finished: Study) -> None:
+    study = finished
     with pytest.raises(UserError, match="another plan: --total-steps 32 there, 64 here"):
         study(tiny_plan(base=replace(TINY, total_steps=64)))
     with pytest.raises(UserError, match="another plan: --seeds"):
@@ -229,8 +241,8 @@ def test_a_study_is_found_again_by_its_plan() -> None:
     assert len({default_study_dir(plan) for plan in [tiny_plan(), *others]}) == 3
 
 
-def test_a_plan_is_read_from_the_study_itself(study: Study, tmp_path: Path) -> None:
-    study(tiny_plan())
+def test_a_plan_is_read_from_the_study_itself(finished: Study, tmp_path: Path) -> None:
+    study = finished
     assert read_plan(study.path).runs == tiny_plan().runs
     with pytest.raises(UserError, match=r"holds no study\.json"):
         read_plan(tmp_path)
@@ -251,11 +263,9 @@ SPOILT = [
 
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_a_run_whose_result_is_damaged_is_told_of_and_judged_again_when_asked(
-    study: Study, spoil: Callable[[Path], Any]
+    finished: Study, whole: tuple[Path, StudyResults], spoil: Callable[[Path], Any]
 ) -> None:
-    plan = tiny_plan()
-    before = study(plan)
-    assert before is not None
+    study, before, plan = finished, whole[1], tiny_plan()
     run = study.path / plan.runs[2].directory
     spoil(run / "summary.json")
     spoilt = (run / "summary.json").read_bytes()
@@ -269,9 +279,8 @@ def test_a_run_whose_result_is_damaged_is_told_of_and_judged_again_when_asked(
     assert (run / "summary.damaged.json").read_bytes() == spoilt
 
 
-def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(study: Study) -> None:
-    plan = tiny_plan()
-    study(plan)
+def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(finished: Study) -> None:
+    study, plan = finished, tiny_plan()
     resume(study.path / plan.runs[0].directory, {"total_steps": 64}, console=Console(quiet=True))
     results = study(plan)
     assert results is not None
@@ -317,9 +326,8 @@ def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
     assert results.whole
 
 
-def test_random_play_needs_no_gpu(study: Study) -> None:
-    plan = tiny_plan()
-    study(plan)
+def test_random_play_needs_no_gpu(finished: Study) -> None:
+    study, plan = finished, tiny_plan()
     (study.path / "random.json").unlink()
     # As from a machine without GPUs, whose cluster has some.
     results = study(replace(plan, base=replace(TINY, device="cuda:9")))
