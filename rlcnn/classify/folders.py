@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> S
         UserError: the directory is missing or holds no images; a class is empty or the only one;
             the parts differ in their classes; images lie a level too deep; a file is no image.
     """
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f'"{directory}" is a file, not a folder of images: unpack an archive first')
     if not directory.is_dir():
         raise UserError(f'image folder "{directory}" does not exist')
     parts = _parts(directory)
@@ -103,6 +106,13 @@ def _parts(directory: Path) -> tuple[Path, Path] | None:
             given = " and ".join(f"{folder.name}/" for folder in folders)
             raise UserError(f'"{directory}" has {given}: only one of them can be meant')
     if not any(found.values()):
+        names = {folder.name.lower() for folder in _folders(directory)}
+        kinds = [kind for kind, called in _PARTS.items() if names & set(called)]
+        if len(names) == len(kinds) > 1 and "train" in kinds:
+            raise UserError(
+                f'"{directory}" has {", ".join(f"{name}/" for name in sorted(names))} without a'
+                " folder for each class in them: expected train/<class>/<image>"
+            )
         return None
     held_out = found["validation"] or found["test"]
     if found["train"] and held_out:
@@ -125,10 +135,13 @@ def _images(folder: Path) -> list[Path]:
         inner = folders[0]
         if files:
             raise UserError(f'class "{folder.name}" holds a folder beside its images: "{inner}"')
-        deeper = f'"{folder.parent}"/*/{inner.name}'
+        told = f'"{inner}" lies a level too deep, expected <class>/<image>'
+        # Otherwise the command would mix the images of several folders.
+        if any(len(_folders(each)) > 1 for each in _folders(folder.parent)):
+            raise UserError(f"{told}, or train/<class>/<image> and val/<class>/<image>")
         raise UserError(
-            f'"{inner}" lies a level too deep, expected <class>/<image>: for d in {deeper}; do'
-            ' mv "$d"/* "$d"/..; rmdir "$d"; done moves the images of all classes'
+            f"{told}: for d in {shlex.quote(str(folder.parent))}/*/*/; do"
+            ' mv "$d"* "$d"..; rmdir "$d"; done moves the images of all classes'
         )
     return files
 

@@ -378,6 +378,9 @@ def _in_bytes(image: PillowImage) -> PillowImage:
     import numpy as np
     from PIL import Image
 
+    # By way of RGBA, as Pillow advises in a warning for each such image.
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")
     if image.mode.startswith(_SIXTEEN_BITS):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image
@@ -385,10 +388,12 @@ def _in_bytes(image: PillowImage) -> PillowImage:
 
 def unreadable(path: Path, error: Exception) -> UserError:
     """What to tell of a file that is no whole image."""
-    from PIL import UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return UserError(f'"{path}" is not an image')
+        return UserError(f'"{path}" is not an image that Pillow can read')
+    if isinstance(error, Image.DecompressionBombError):
+        return UserError(f'"{path}" is too large: {error}')
     if isinstance(error, OSError) and error.strerror:
         return UserError(f'cannot read "{path}": {error.strerror}')
     reason = (str(error).splitlines() or [type(error).__name__])[0]

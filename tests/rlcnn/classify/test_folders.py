@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image, ImageOps
 from envs.errors import UserError
 from rlcnn.classify import folders
 from rlcnn.classify.folders import load_folder
-from rlcnn.classify.images import ImageFiles, StoredImages
+from rlcnn.classify.images import ImageFiles, StoredImages, read_image
 
 
 def refused(directory: Path, *said: str) -> None:
@@ -209,3 +210,39 @@ def test_a_truncated_image_is_named(parted: Path) -> None:
     path = parted / "test" / "top" / "0004.png"
     path.write_bytes(path.read_bytes()[:-40])
     refused(parted, str(path), "truncated or damaged")
+
+
+def test_transparent_palettes_raise_no_warning(tmp_path: Path) -> None:
+    pixels = torch.arange(24, dtype=torch.uint8).view(4, 6).numpy()
+    palette = Image.fromarray(pixels).convert("RGB").quantize(4)
+    palette.save(tmp_path / "a.png", transparency=bytes([0, 128, 255, 255]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(tmp_path / "a.png")
+
+
+def test_images_too_deep_under_any_names_are_moved_and_classes_never_mixed(tmp_path: Path) -> None:
+    write_folder(tmp_path / "flat", pictures(2, classes=2))
+    for name in ("dark", "bright"):
+        (tmp_path / "it's $HOME" / name).mkdir(parents=True)
+        (tmp_path / "flat" / name).rename(tmp_path / "it's $HOME" / name / f"my {name}")
+    with pytest.raises(UserError) as caught:
+        load_folder(tmp_path / "it's $HOME", seed=0)
+    message = str(caught.value)
+    command = message[message.index("for d in") : message.index("; done") + len("; done")]
+    subprocess.run(["bash", "-c", command], check=True)
+    assert len(load_folder(tmp_path / "it's $HOME", seed=0).train) == 2
+    # Classes in parts of strange names.
+    for part in ("training_set", "test_set"):
+        write_folder(tmp_path / "parts" / part, pictures(2, classes=2))
+    with pytest.raises(UserError, match="or train/<class>/<image>") as caught:
+        load_folder(tmp_path / "parts", seed=0)
+    assert "mv" not in str(caught.value)
+
+
+def test_parts_without_classes_and_files_given_as_folders_are_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, pictures(2, classes=2))
+    refused(next((tmp_path / "dark").iterdir()), "is a file, not a folder")
+    (tmp_path / "dark").rename(tmp_path / "train")
+    (tmp_path / "bright").rename(tmp_path / "Test")
+    refused(tmp_path, "has test/, train/ without a folder for each class")
