@@ -5,12 +5,22 @@ Nothing here unpickles what could run code.
 
 from __future__ import annotations
 
+import argparse
+import datetime
+import gzip
+import json
+import pathlib
+import pickletools
 import re
+import shlex
 import warnings
 import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from envs.errors import UserError
@@ -43,14 +53,27 @@ _OTHERS: dict[bytes, tuple[str, str]] = {
         "one NumPy array",
         "save all arrays by name: safetensors.numpy.save_file({{NAME: ARRAY, ...}}, {new!r})",
     ),
-    b"\x1f\x8b": ("compressed by gzip", "unpack it first: gunzip {path!r} or tar -xzf {path!r}"),
     b"version https://git-lfs": (
         "a pointer of Git LFS, not the weights themselves",
         "get them first: git lfs pull",
     ),
 }
 
-_RESAVE = 'python -c "import torch; {code}"'
+# How old files of torch begin after a byte or two: a number that torch saves first.
+_TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+# Where a tar archive says that it is one.
+_TAR = slice(257, 262)
+
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    pathlib.PosixPath,
+    pathlib.PurePosixPath,
+    datetime.datetime,
+    datetime.date,
+    datetime.timedelta,
+]
+"""Classes in files of training scripts, whose making runs no code of the file's."""
 
 
 def recognise(path: Path) -> Literal["safetensors", "torch"]:
@@ -69,13 +92,23 @@ def recognise(path: Path) -> Literal["safetensors", "torch"]:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER:
         return "safetensors"
     names = {"path": str(path), "new": str(path.with_suffix(".safetensors"))}
+    if start.startswith(b"\x1f\x8b"):
+        raise UserError(f'"{path}" is compressed by gzip: unpack it first: {_unpacking(path)}')
+    if start[_TAR] == b"ustar":
+        raise UserError(f'"{path}" is a tar archive: unpack it first: tar -xf {_quoted(path)}')
     for magic, (kind, advice) in _OTHERS.items():
         if start.startswith(magic):
             raise UserError(f'"{path}" is {kind}: {advice.format(**names)}.')
     if start.startswith(b"PK\x03\x04"):
-        _check_archive(path, names["new"])
+        _check_archive(path)
         return "torch"
     if start.startswith(b"\x80"):
+        if _TORCH_MAGIC not in start[:40] and _is_pickle(path):
+            raise UserError(
+                f'"{path}" is a pickle, which is not loaded since it could run code; only if you'
+                " trust whoever made it, save its weights alone: "
+                + _saving(f"pickle.load(open({str(path)!r}, 'rb'))", path, "pickle")
+            )
         return "torch"
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
@@ -83,14 +116,13 @@ def recognise(path: Path) -> Literal["safetensors", "torch"]:
     if text.startswith(b"{"):
         raise UserError(_of_json(path, start))
     if path.suffix == ".onnx" or (start[:1] == b"\x08" and start[2:3] in b"\x12\x1a\x22\x3a"):
-        code = (
-            "import onnx; from onnx.numpy_helper import to_array; from safetensors.numpy import "
-            f"save_file; save_file({{t.name: to_array(t) for t in onnx.load({str(path)!r})"
-            f".graph.initializer}}, {names['new']!r})"
+        tensors = (
+            f"{{t.name: onnx.numpy_helper.to_array(t) for t in onnx.load({str(path)!r})"
+            ".graph.initializer}"
         )
         raise UserError(
-            f'"{path}" is an ONNX file: python -c "{code}" saves its tensors; their names must be'
-            " those of the network here."
+            f'"{path}" is an ONNX file: {_saving(tensors, path, "onnx")} saves its tensors; their'
+            " names must be those of the network here."
         )
     state = "empty" if not start else "truncated, damaged or of another format"
     raise UserError(
@@ -116,55 +148,153 @@ def read_torch(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:
         # Torch would go on to advise to load it with pickle: never that without a warning.
         raise UserError(_why_not_loaded(path, str(error))) from error
-    outer = value
-    while isinstance(value, dict) and not _is_state(value):
-        inner = [value[key] for key in STATE_KEYS if isinstance(value.get(key), dict)]
-        if not inner:
-            break
-        value = inner[0]
-    if not isinstance(value, dict) or not _is_state(value):
-        found = [str(key) for key in outer][:8] if isinstance(outer, dict) else []
+    state = find_state(value)
+    if state is None:
+        found = [str(key) for key in value][:8] if isinstance(value, dict) else []
         holds = f"; it holds {', '.join(found)}" if found else ""
         raise UserError(
             f'"{path}" holds no state_dict, a dictionary of tensors by name, itself or under one of'
             f" {', '.join(STATE_KEYS)}{holds}."
         )
-    return {str(name): tensor for name, tensor in value.items()}
+    return state
 
 
-def _is_state(value: dict[Any, Any]) -> bool:
-    return bool(value) and all(map(torch.is_tensor, value.values()))
+def find_state(value: Any) -> dict[str, torch.Tensor] | None:
+    """The tensors by name in what a training script saved; None where there are none.
+
+    They are taken from the first of ``STATE_KEYS`` that has some, then from the only other
+    dictionary that consists of tensors, then from what stands at the top. Arrays become tensors;
+    what is neither, such as a version number, is left out.
+    """
+    if isinstance(value, torch.nn.Module):
+        return dict(value.state_dict())
+    if not isinstance(value, Mapping):
+        return None
+    for key in STATE_KEYS:
+        if state := find_state(value.get(key)):
+            return state
+    own = _tensors(value)
+    others = [each for each in value.values() if isinstance(each, Mapping) and each]
+    whole = [each for each in others if len(_tensors(each)) == len(each)]
+    if len(whole) == 1 and len(own) <= 1:
+        return _tensors(whole[0])
+    return own or None
+
+
+def _tensors(value: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
+    return {
+        str(name): torch.as_tensor(each)
+        for name, each in value.items()
+        if isinstance(each, (torch.Tensor, np.ndarray))
+    }
+
+
+def save_state(value: Any, path: str) -> None:
+    """Writes the tensors in what a training script saved to a file of ``torch.save`` of their own.
+
+    Raises:
+        UserError: it holds no tensors by name.
+    """
+    state = find_state(value)
+    if not state:
+        raise UserError("no state_dict was found in it: save one as a dictionary of tensors.")
+    torch.save({name: tensor.detach().cpu() for name, tensor in state.items()}, path)
+
+
+def read_plain(path: str) -> Any:
+    """What a file of ``torch.save`` holds: tensors, and objects of ``_HARMLESS`` classes."""
+    with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def read_shards(index: str) -> dict[str, torch.Tensor]:
+    """The tensors of all files that an index of Hugging Face lists."""
+    from safetensors.torch import load_file
+
+    listed = json.loads(Path(index).read_text())["weight_map"]
+    tensors: dict[str, torch.Tensor] = {}
+    for name in sorted(set(listed.values())):
+        shard = Path(index).parent / name
+        tensors |= load_file(shard) if recognise(shard) == "safetensors" else read_torch(shard)
+    return tensors
 
 
 def _why_not_loaded(path: Path, error: str) -> str:
     found = re.search(r"GLOBAL ([\w.]+)", error)
+    holds, why = f"more than tensors ({found[1] if found else ''})", "since it could run code"
     if found is None:
-        return f'"{path}" is truncated or damaged, or no file of torch.save.'
-    new = str(path.with_name(f"{path.name.split('.')[0]}-weights.pth"))
-    keep = f"torch.save({{k: v for k, v in c.items() if isinstance(v, dict)}}, {new!r})"
-    if found[1] == "argparse.Namespace":
-        code = (
-            "import argparse; torch.serialization.add_safe_globals([argparse.Namespace]); "
-            f"c = torch.load({str(path)!r}, weights_only=True); {keep}"
-        )
-        advice = f"save its weights alone: {_RESAVE.format(code=code)}"
+        if not _has_strange_protocol(path):
+            return f'"{path}" is truncated or damaged, or no file of torch.save.'
+        holds, why = "a pickle of another protocol than torch's", "since only pickle reads it"
+    try:
+        read_plain(str(path))
+    except Exception:
+        value = f"torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
+        advice = "only if you trust whoever made it, save its weights alone: "
     else:
-        code = (
-            f"c = torch.load({str(path)!r}, weights_only=False); "
-            f"torch.save(c.state_dict() if hasattr(c, 'state_dict') else "
-            f"{{k: v for k, v in c.items() if isinstance(v, (dict, torch.Tensor))}}, {new!r})"
-        )
-        advice = (
-            "only if you trust whoever made it, save its weights alone: "
-            f"{_RESAVE.format(code=code)}"
-        )
-    return (
-        f'"{path}" holds more than tensors ({found[1]}), which is not loaded since it could run'
-        f" code; {advice}."
-    )
+        value = f"w.read_plain({str(path)!r})"
+        advice = "save its weights alone: "
+    return f'"{path}" holds {holds}, which is not loaded {why}; {advice}{_saving(value, path)}'
 
 
-def _check_archive(path: Path, new: str) -> None:
+def _saving(value: str, path: Path, module: str = "torch") -> str:
+    """A command for a shell that saves the weights in a value of Python to a file beside ``path``.
+
+    Args:
+        value: an expression.
+        path: the file that cannot be loaded.
+        module: what the expression needs, beside this module as ``w``.
+    """
+    new = str(path.with_name(f"{path.name.split('.')[0]}-weights.pth"))
+    imports = "onnx.numpy_helper, onnx" if module == "onnx" else module
+    code = f"import {imports}, rlcnn.weight_files as w; w.save_state({value}, {new!r})"
+    # Within double quotes a shell leaves all else as it is.
+    plain = not set(code) & set('"$`\\!')
+    return f'python -c "{code}"' if plain else f"python -c {shlex.quote(code)}"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def _unpacking(path: Path) -> str:
+    """The command that unpacks a file of gzip, whatever its name."""
+    try:
+        with gzip.open(path) as file:
+            is_tar = file.read(_FIRST_BYTES)[_TAR] == b"ustar"
+    except (OSError, EOFError, zlib.error):
+        is_tar = False
+    if is_tar:
+        return f"tar -xzf {_quoted(path)}"
+    name = path.name.removesuffix(".gz")
+    new = path.with_name(name if name != path.name else f"unpacked-{name}")
+    return f"gunzip -c {_quoted(path)} > {_quoted(new)}"
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file is one whole pickle; nothing in it is run."""
+    try:
+        with path.open("rb") as file:
+            for _ in pickletools.genops(file):
+                pass
+            return not file.read(1)
+    except Exception:
+        return False
+
+
+def _has_strange_protocol(path: Path) -> bool:
+    """Whether torch's safe reader does not know the pickle protocol of a whole file."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return file.read(2)[1:] not in (b"\x02", b"\x03")
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        with archive.open(name) as member:
+            return member.read(2) not in (b"\x80\x02", b"\x80\x03")
+
+
+def _check_archive(path: Path) -> None:
     """Refuses archives that are not ``torch.save``'s.
 
     Raises:
@@ -179,21 +309,16 @@ def _check_archive(path: Path, new: str) -> None:
         ) from error
     members = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in members:
-        code = f"torch.save(torch.jit.load({str(path)!r}, 'cpu').state_dict(), {_state(path)!r})"
-        raise UserError(
-            f'"{path}" is a TorchScript file: {_RESAVE.format(code=code)} saves its weights.'
-        )
+        command = _saving(f"torch.jit.load({str(path)!r}, 'cpu').state_dict()", path)
+        raise UserError(f'"{path}" is a TorchScript file: {command} saves its weights.')
     if "data.pkl" in members:
         return
     if names and all(name.endswith(".npy") for name in names):
-        code = (
-            "import numpy; from safetensors.numpy import save_file; "
-            f"save_file(dict(numpy.load({str(path)!r})), {new!r})"
-        )
-        raise UserError(f'"{path}" holds NumPy arrays: python -c "{code}" saves them.')
+        command = _saving(f"dict(numpy.load({str(path)!r}))", path, "numpy")
+        raise UserError(f'"{path}" holds NumPy arrays: {command} saves them.')
     if "policy.pth" in members:
         raise UserError(
-            f'"{path}" is an agent saved by stable-baselines3: unzip {str(path)!r} policy.pth'
+            f'"{path}" is an agent saved by stable-baselines3: unzip {_quoted(path)} policy.pth'
             " unpacks its weights."
         )
     if "model.weights.h5" in members:
@@ -204,17 +329,8 @@ def _check_archive(path: Path, new: str) -> None:
     raise UserError(f'"{path}" is a zip archive without weights of torch.save: unpack it first.')
 
 
-def _state(path: Path) -> str:
-    return str(path.with_name(f"{path.stem}-weights.pth"))
-
-
 def _of_json(path: Path, start: bytes) -> str:
     if path.name.endswith(".index.json") or b"weight_map" in start:
-        folder = str(path.parent)
-        code = (
-            "from pathlib import Path; from safetensors.torch import load_file, save_file; "
-            f"save_file({{k: v for f in Path({folder!r}).glob('*-of-*.safetensors') "
-            f"for k, v in load_file(f).items()}}, {str(path.parent / 'merged.safetensors')!r})"
-        )
-        return f'"{path}" lists several weights files: python -c "{code}" makes one of them.'
+        command = _saving(f"w.read_shards({str(path)!r})", path)
+        return f'"{path}" lists several weights files: {command} makes one of them.'
     return f'"{path}" is a JSON file, not a weights file.'

@@ -23,6 +23,9 @@ _PREFIXES = {
     *("base_encoder", "encoder_q", "teacher", "student", "visual", "trunk", "body", "ema_model"),
 }
 
+# What torch puts between the names of modules that it compiles, shards or recomputes.
+_WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+
 # So many tensors of each kind are named in a line, which must stay one.
 _NAMED = 3
 
@@ -107,6 +110,8 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
         if tensor.dtype != own[own_name].dtype:
             change = f"cast from {tensor.dtype} to {own[own_name].dtype}"
             changes.setdefault(own_name, []).append(change)
+        if reason := _unusable(tensor, own[own_name]):
+            raise UserError(f"{source} holds no usable weights: {name} {reason}.")
         placed[own_name] = tensor.to(own[own_name].dtype)
         sources[own_name] = name
     absent = [name for name in own if name not in placed and not _mentioned(name, reshaped)]
@@ -164,6 +169,11 @@ def without_prefix(
     whole = [prefix for prefix, names in found.items() if needed and names >= needed]
     if "" in whole:
         return dict(tensors), "", []
+    if not whole and (wrappers := sorted({m[0] for n in tensors for m in _WRAPPERS.finditer(n)})):
+        plain = {_WRAPPERS.sub("", name): tensor for name, tensor in tensors.items()}
+        if len(plain) == len(tensors):
+            inner, prefix, others = without_prefix(encoder, plain, source)
+            return inner, "".join(wrappers) + prefix, others
     if not whole:
         prefix = _shared_prefix(tensors)
         # Names that are the encoder's own as they stand, of which some are missing.
@@ -184,6 +194,18 @@ def without_prefix(
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether no value of a tensor is NaN or infinite."""
     return bool(torch.isfinite(tensor).all())
+
+
+def _unusable(tensor: torch.Tensor, own: torch.Tensor) -> str:
+    """Why the values of a tensor cannot stand for those of an encoder's; empty where they can."""
+    if tensor.is_meta:
+        return "has a shape, but no values"
+    if tensor.is_quantized or tensor.layout != torch.strided:
+        kind = "quantized" if tensor.is_quantized else "sparse"
+        return f"is {kind}: save it as a plain tensor first"
+    if own.is_floating_point() and not tensor.is_floating_point():
+        return f"is of {tensor.dtype}, not of floating-point numbers"
+    return ""
 
 
 def _behind(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -287,7 +309,7 @@ def _nearest_architecture(encoder: Encoder, tensors: Mapping[str, torch.Tensor])
                     candidate = architecture.build().state_dict()
                 else:
                     candidate = create_encoder(name, encoder.observation_shape).state_dict()
-        except (UserError, RuntimeError):
+        except Exception:
             # It is only a hint.
             continue
         fitting = sum(shapes.get(key) == tensor.shape for key, tensor in candidate.items())
@@ -301,6 +323,11 @@ def _nearest_architecture(encoder: Encoder, tensors: Mapping[str, torch.Tensor])
 def _networks_of_size(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """The networks of torchvision whose published sizes are nearest to that of ``tensors``."""
     buffers = ("running_mean", "running_var", "num_batches_tracked")
-    size = sum(tensor.numel() for name, tensor in tensors.items() if not name.endswith(buffers))
+    counts = {n: tensor.numel() for n, tensor in tensors.items() if not n.endswith(buffers)}
+    # A published size may leave out the auxiliary classifiers that the file holds.
+    auxiliary = sum(count for name, count in counts.items() if name.lower().startswith("aux"))
+    whole = sum(counts.values())
     sizes = published_sizes()
-    return sorted(sizes, key=lambda name: abs(sizes[name] - size))[:_COMPARED]
+    return sorted(
+        sizes, key=lambda name: min(abs(sizes[name] - size) for size in (whole, whole - auxiliary))
+    )[:_COMPARED]

@@ -52,7 +52,12 @@ BEST, LAST = "best.safetensors", "last.safetensors"
 """What a training on labelled images keeps in its run's directory; the best is taken first."""
 
 # Where a folder of Hugging Face keeps its weights, the better first.
-_HUGGING_FACE = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
+_HUGGING_FACE = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
 
 # An agent's encoder in the state_dict of its policy: PPO's, and DQN's online network.
 _AGENTS_ENCODER = re.compile(r"(q_net\.)?features_extractor\.encoder\.")
@@ -112,6 +117,8 @@ def read_tensors(path: str | PathLike[str]) -> TensorFile:
     if not os.path.isfile(path):
         siblings = [p.name for p in path.parent.glob("*.safetensors")]
         what = "is a directory, not a weights file" if os.path.isdir(path) else "does not exist"
+        if os.path.exists(path) and not os.path.isdir(path):
+            what = "is not a regular file"
         # As torchvision names its weights.
         published = re.fullmatch(
             r"DEFAULT|IMAGENET1K_V\d|pretrained|true", str(path), re.IGNORECASE
