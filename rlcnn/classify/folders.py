@@ -106,11 +106,12 @@ def _parts(directory: Path) -> tuple[Path, Path] | None:
             given = " and ".join(f"{folder.name}/" for folder in folders)
             raise UserError(f'"{directory}" has {given}: only one of them can be meant')
     if not any(found.values()):
-        names = {folder.name.lower() for folder in _folders(directory)}
-        kinds = [kind for kind, called in _PARTS.items() if names & set(called)]
-        if len(names) == len(kinds) > 1 and "train" in kinds:
+        present_names = {folder.name.lower() for folder in _folders(directory)}
+        kinds = [kind for kind, called in _PARTS.items() if present_names & set(called)]
+        if len(present_names) == len(kinds) > 1 and "train" in kinds:
+            given = ", ".join(f"{name}/" for name in sorted(present_names))
             raise UserError(
-                f'"{directory}" has {", ".join(f"{name}/" for name in sorted(names))} without a'
+                f'"{directory}" has {given} without a'
                 " folder for each class in them: expected train/<class>/<image>"
             )
         return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from numbers import Integral
 from typing import Any, ClassVar, TypedDict
 
@@ -331,7 +332,9 @@ def output_shape(module: nn.Module, input_shape: ObservationShape) -> tuple[int,
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
     }
     images = torch.zeros((2, *input_shape), device="meta")
-    return tuple(torch.func.functional_call(module, tensors, images).shape[1:])
+    # A traced network prints pages about an error before it raises it.
+    with redirect_stderr(io.StringIO()):
+        return tuple(torch.func.functional_call(module, tensors, images).shape[1:])
 
 
 def trunk_output_shape(trunk: nn.Module, input_shape: ObservationShape) -> ObservationShape:

@@ -308,3 +308,11 @@ def test_timm_is_asked_for_by_name_where_it_is_absent(monkeypatch: pytest.Monkey
         create_encoder("timm:resnet18", RGB)
     assert "\n" not in str(e.value)
     assert find_architecture("resnet18") is not None
+
+
+def test_a_size_that_does_not_fit_is_told_in_one_line_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(UserError, match="64x64 pixels do not go through"):
+        create_encoder("maxvit_t", (3, 64, 64))
+    assert capfd.readouterr().err == ""
