@@ -461,5 +461,5 @@ def _run(training: Training, purge_step: int | None) -> None:
         except EnvironmentFailure as error:
             raise training.failure(error) from error
         except KeyboardInterrupt:
-            console.print(f"go on from the last checkpoint with --resume {run.path}")
+            console.print(f"continue with --resume {run.path}")
             raise

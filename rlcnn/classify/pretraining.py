@@ -426,5 +426,5 @@ def _run(training: Pretraining, purge_step: int | None) -> None:
             training.learn()
             training.finish()
         except KeyboardInterrupt:
-            training.console.print(f"go on from the last checkpoint with --resume {run.path}")
+            training.console.print(f"continue with --resume {run.path}")
             raise
