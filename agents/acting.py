@@ -264,6 +264,15 @@ class StagedPlayer(Player):
         """Values of what the environments stand at, float32 (environments, 1)."""
         return self.values
 
+    def values_of_last(self, observations: np.ndarray, envs: np.ndarray) -> np.ndarray:
+        """As :meth:`Player.values_of_last`, for all environments at once.
+
+        cuDNN times its kernels for each number of images.
+        """
+        shown = np.zeros((len(self.observations), *observations.shape[1:]), dtype=np.uint8)
+        shown[envs] = observations
+        return super().values_of_last(shown, np.arange(len(shown)))[envs]
+
     def _push_and_decide(
         self, newest: torch.Tensor, fresh: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -212,6 +212,8 @@ class DQNLoop(LearningRateFactors, SB3DQN):
         batches: Iterable[QBatch] = (steps.draw(batch_size) for _ in range(gradient_steps))
         if self._background is not None:
             # Now, before more steps are stored, and beside the updates before.
+            if not steps.can_draw_beside_updates(batch_size):
+                self.finish_update()
             batches = steps.draw_all(batch_size, gradient_steps)
         self.finish_update()
         self.policy.set_training_mode(True)

@@ -71,7 +71,7 @@ def choose_place(wanted: str, training: torch.device, needed: int, what: str) ->
         place = choices[wanted]
     else:
         named = " or ".join(f'"{name}"' for name in ("auto", *sorted(choices)))
-        raise UserError(f'{what} can be stored on {named}, not on "{wanted}"')
+        raise UserError(f'{what} can be stored on {named}, not on "{wanted}" (--replay-device)')
     left = available_memory(place)
     if left is not None and needed > left:
         raise UserError(

@@ -100,6 +100,7 @@ class FrozenFeatures:
         # Of the pixels that make one item.
         self._channels = stacking.depth * stacking.channels // depth
         self._pads = depth > 1 and stacking.padding == "zeros"
+        self._most_frames = 0
 
     @cached_property
     def blank(self) -> torch.Tensor | None:
@@ -111,7 +112,15 @@ class FrozenFeatures:
 
     def newest(self, observations: np.ndarray) -> torch.Tensor:
         """uint8 (n, depth * channels, height, width) -> (n, *shape)."""
-        return self._encode(observations[:, -self._channels :])
+        frames = observations[:, -self._channels :]
+        count = len(frames)
+        if self._device.type == "cuda":
+            # cuDNN times its kernels for each number of images: the few that a time limit cut off
+            # are encoded as if they were as many as the environments.
+            self._most_frames = max(self._most_frames, count)
+            padding = np.zeros((self._most_frames - count, *frames.shape[1:]), dtype=np.uint8)
+            frames = np.concatenate([frames, padding])
+        return self._encode(frames)[:count]
 
     def stacks(self, observations: np.ndarray) -> torch.Tensor:
         """uint8 (n, depth * channels, height, width) -> (n, items * length, 1, 1)."""

@@ -90,6 +90,10 @@ class QSteps:
         """Transitions and the values to learn, to be used before the next are drawn."""
         return self._drawing(batch_size)()
 
+    def can_draw_beside_updates(self, batch_size: int) -> bool:
+        """Whether drawing captures nothing any more."""
+        return self._drawing(batch_size).ready()
+
     def draw_all(self, batch_size: int, count: int) -> list[QBatch]:
         """Several batches at once."""
         drawn = (self.draw(batch_size) for _ in range(count))
