@@ -133,7 +133,8 @@ def play(
         if cut_off.any():
             worth = player.values_of_last(last[cut_off], np.flatnonzero(cut_off))
             told = player.policy.predict_values(torch.as_tensor(last[cut_off], device=device))
-            assert np.array_equal(worth, told.detach().flatten().cpu().numpy())
+            # A GPU values as many images as there are environments, which rounds otherwise.
+            assert np.allclose(worth, told.detach().flatten().cpu().numpy(), rtol=1e-4, atol=1e-6)
         fresh = np.array([event in ("ended", "cut off") for event in events])
         player.look(after.observations, fresh)
         observations = after.observations
