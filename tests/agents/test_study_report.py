@@ -373,4 +373,4 @@ def test_a_report_is_one_more_run_of_the_studys_group(
     reported(path, plan, films="strips")
     directories = list((path / "wandb").glob("offline-run-*"))
     assert len(directories) == 2
-    assert len({name.name.rpartition("-")[2] for name in directories}) == 1
+    assert len({name.name.split("-")[3] for name in directories}) == 1

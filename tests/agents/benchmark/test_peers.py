@@ -59,7 +59,7 @@ def test_an_unknown_one_is_refused_in_one_line() -> None:
 
 
 def test_stable_baselines_gets_the_literatures_values() -> None:
-    options = sb3_hyperparameters(preset_config("zoo", "ppo"))
+    options = sb3_hyperparameters(preset_config("zoo", "ppo").with_batch_size())
     learning_rate, clip_range = options.pop("learning_rate"), options.pop("clip_range")
     assert (learning_rate(1.0), learning_rate(0.5)) == (2.5e-4, 1.25e-4)
     assert (clip_range(1.0), clip_range(0.5)) == (0.1, 0.05)
