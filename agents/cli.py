@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -211,7 +211,7 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
         tyro.cli(options, args=["--help"], description=options.__doc__, **chosen)
     told = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
+        with _captured(told):
             return tyro.cli(options, args=list(arguments), registry=_REGISTRY, **chosen)
     except SystemExit as error:
         known = _known_options(options, chosen)
@@ -222,6 +222,21 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
             if name.startswith("--") and (name not in known or not argument.startswith("--")):
                 raise UserError(f'unknown option "{argument}".{_hint(name, known)}') from error
         raise UserError(_plain(told.getvalue(), arguments, known)) from error
+
+
+@contextlib.contextmanager
+def _captured(told: io.StringIO) -> Iterator[None]:
+    """Catches what tyro prints, in lines so wide that no value is wrapped."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100000"
+    try:
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
+            yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def whole_number(text: str) -> int:
@@ -306,7 +321,7 @@ def _parts(option: str) -> tuple[str, str]:
 def _known_options(options: type[Any], chosen: dict[str, Any]) -> set[str]:
     """Every option's name, read off the help, which is where a user reads them."""
     told = io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
+    with _captured(told), contextlib.suppress(SystemExit):
         tyro.cli(options, args=["--help"], **chosen)
     return set(re.findall(r"--[a-z][\w.-]*[a-z0-9]", told.getvalue()))
 
@@ -362,8 +377,23 @@ def _bad_choice(value: str, option: str, listed: str) -> str:
     choices = [str(choice) for choice in ast.literal_eval(listed)]
     return (
         f'{option} "{value}" is unknown: expected one of {", ".join(choices)}.'
-        f"{nearest(value, choices)}"
+        f"{_switch_hint(option, value) or nearest(value, choices)}"
     )
+
+
+def _no_value(option: str) -> str:
+    return f"{option} takes a value: none given.{_switch_hint(option, 'true')}".rstrip(".")
+
+
+def _switch_hint(option: str, value: str) -> str:
+    """What to write for an option that is a switch elsewhere; empty for others."""
+    modes = {**dict.fromkeys(_YES, "online"), **dict.fromkeys(_NO, "disabled")}
+    mode = modes.get(value.lower()) if option == "--track" else None
+    return f' Did you mean "--track {mode}"?' if mode else ""
+
+
+_YES = ("true", "yes", "on", "y", "t", "1", "wandb")
+_NO = ("false", "no", "off", "n", "f", "0", "none")
 
 
 _TYRO_SAYS: list[tuple[str, Callable[..., str]]] = [
@@ -384,6 +414,6 @@ _TYRO_SAYS: list[tuple[str, Callable[..., str]]] = [
         lambda option: f"{option} takes pairs, NAME VALUE NAME VALUE ...",
     ),
     (r"invalid choice '(.*)' for argument '(\S+)'\. Expected one of (\(.*\))\.", _bad_choice),
-    (r"Missing value for argument '(\S+)'.*", lambda option: f"{option} takes a value: none given"),
+    (r"Missing value for argument '(\S+)'.*", _no_value),
     (r"Missing from \S+: ([A-Z_]+|--[\w.-]+) .*\(required\).*", _missing),
 ]

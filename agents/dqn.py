@@ -27,7 +27,7 @@ from agents.dqn_loop import DQNLoop
 from agents.graphs import make_recorder
 from agents.memory import choose_place
 from agents.policies import PixelDQNPolicy
-from agents.policy_options import resolve_policy
+from agents.policy_options import check_count, checked_device, resolve_policy
 from agents.q_steps import QSteps
 from agents.replay import FrameReplay
 from agents.sampling import NStepReturns, UniformSampler
@@ -154,7 +154,7 @@ class DQN(DQNLoop):
             policy_kwargs=policy_kwargs,
             verbose=verbose,
             seed=seed,
-            device=device,
+            device=checked_device(device),
             _init_setup_model=_init_setup_model,
         )
 
@@ -217,14 +217,14 @@ class DQN(DQNLoop):
         least = {
             "train_freq": (self.train_freq.frequency, 1),
             "gradient_steps": (self.gradient_steps, -1),
+            "buffer_size": (self.buffer_size, 1),
             "batch_size": (self.batch_size, 1),
             "n_steps": (self.n_steps, 1),
             "target_update_interval": (self.target_update_interval, 1),
             "learning_starts": (self.learning_starts, 0),
         }
         for name, (value, minimum) in least.items():
-            if value < minimum:
-                raise UserError(f"{name} must be at least {minimum}, not {value}")
+            check_count(name, value, minimum)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seeds everything random: torch, numpy, the environments, exploration and sampling."""
@@ -251,11 +251,12 @@ class DQN(DQNLoop):
         """The replay, made when first asked for.
 
         Raises:
-            UserError: it does not fit into memory, or not to the environment.
+            UserError: it does not fit into memory, or not to the environment, or there is none.
         """
-        assert self.env is not None, "the environment says how frames are stacked: set_env() first"
+        # It says how frames are stacked.
+        env = self.check_env_is_set()
         assert isinstance(self.observation_space, spaces.Box)
-        stacking = frame_stacking(self.env)
+        stacking = frame_stacking(env)
         if self.replay_buffer is None:
             arguments = (self.buffer_size, self.observation_space, self.action_space)
             stored = self._actor.network.what_to_store(stacking)

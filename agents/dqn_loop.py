@@ -102,7 +102,7 @@ class DQNLoop(LearningRateFactors, SB3DQN):
         """Gradient steps owed to environment steps: some for each ``train_freq`` of them."""
         assert isinstance(self.train_freq, TrainFreq)
         assert self.replay_buffer is not None
-        if self.replay_buffer.pos * self.n_envs < self.learning_starts:
+        if self.replay_buffer.collected * self.n_envs < self.learning_starts:
             # Resumed without its replay: what little is new would be learned by heart.
             return 0
         frequency = self.train_freq.frequency

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.acting import InferenceCopy
 from agents.background import Background
 from agents.policies import PixelActorCriticPolicy
-from agents.policy_options import resolve_policy
+from agents.policy_options import check_count, checked_device, resolve_policy
 from agents.ppo_loop import PPOLoop
 from agents.ppo_update import check_minibatches
 from agents.rollout import FrameRollout
@@ -143,7 +143,7 @@ class PPO(PPOLoop):
             policy_kwargs=policy_kwargs,
             verbose=verbose,
             seed=seed,
-            device=device,
+            device=checked_device(device),
             _init_setup_model=_init_setup_model,
         )
 
@@ -153,6 +153,7 @@ class PPO(PPOLoop):
         )
         check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
         check_minibatches(self.n_envs, self.n_steps, self.batch_size, self.normalize_advantage)
+        check_count("n_epochs", self.n_epochs)
         self.policy_kwargs = with_frame_channels(self.policy_kwargs, self.env)
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}

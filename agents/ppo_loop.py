@@ -81,12 +81,13 @@ class PPOLoop(LearningRateFactors, SB3PPO):
         """Collects and learns in turn for ``total_timesteps`` steps, rounded up to whole rollouts.
 
         Raises:
-            UserError: the loss or a parameter is no longer a finite number.
+            UserError: there is no environment, or the loss or a parameter is no longer a finite
+                number.
         """
+        env = self.check_env_is_set()
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
-        assert self.env is not None
         callback.on_training_start(locals(), globals())
         iteration = 0
         threads = torch.get_num_threads()
@@ -97,7 +98,7 @@ class PPOLoop(LearningRateFactors, SB3PPO):
             with self._spare_cores:
                 while self.num_timesteps < total_timesteps:
                     rollout = self.rollout_buffer
-                    if not self.collect_rollouts(self.env, callback, rollout, self.n_steps):
+                    if not self.collect_rollouts(env, callback, rollout, self.n_steps):
                         break
                     iteration += 1
                     self._update_current_progress_remaining(self.num_timesteps, total_timesteps)

@@ -22,6 +22,7 @@ from agents.graphs import (
     tensors_of,
 )
 from agents.policies import PixelActorCriticPolicy
+from agents.policy_options import check_count
 from agents.rollout import FrameRollout, RolloutBatch
 from envs.errors import UserError
 
@@ -224,8 +225,7 @@ def check_minibatches(n_envs: int, n_steps: int, batch_size: int, normalize: boo
         UserError: they are such; the line names the nearest size that divides it.
     """
     for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
+        check_count(name, value)
     if normalize and batch_size == 1:
         raise UserError(
             "batch_size 1 has no spread to normalize advantages by: it must be at least 2,"

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from agents.frames import FrameRing
 from agents.graphs import Graphed, Recorder
 from agents.observing import Pixels, Stored
+from agents.policy_options import check_count
 from agents.sampling import NStepReturns, UniformSampler
 from agents.support import check_stacking
 from envs.errors import UserError
@@ -112,6 +113,7 @@ class FrameReplay:
         self.pos = 0
         self.made_by: str | None = ""
         self.first = np.zeros(n_envs, dtype=np.int64)
+        self._emptied = 0
         self._bounds = torch.zeros(1 + n_envs, dtype=torch.int64, device=self.device)
         self._newest = torch.zeros(n_envs, dtype=torch.int64, device=self.device)
         self._packed = PackedUpload(self._fields_of_step(layout), self.device)
@@ -156,7 +158,18 @@ class FrameReplay:
     @property
     def full(self) -> bool:
         """Whether new transitions take the place of old ones."""
-        return self.pos >= self.capacity
+        return self.collected >= self.capacity
+
+    @property
+    def collected(self) -> int:
+        """Transitions each environment has given since the replay was empty."""
+        return self.pos - self._emptied
+
+    def reset(self) -> None:
+        """Forgets all transitions; the next one follows from the newest observations."""
+        self._emptied = self.pos
+        self.first = np.full_like(self.first, self.pos)
+        self._upload_bounds()
 
     @property
     def nbytes(self) -> int:
@@ -277,14 +290,21 @@ class FrameReplay:
         """
         return self.ring.stack(self._newest, torch.arange(self.n_envs, device=self.device))
 
-    def sample(self, batch_size: int, returns: NStepReturns) -> ReplayBatch:
+    def sample(self, batch_size: int, returns: NStepReturns | None = None) -> ReplayBatch:
         """A batch drawn by ``sampler``, on ``device``.
 
+        Args:
+            batch_size: transitions.
+            returns: sums rewards; by default they are those of one step, as stored, and discounts
+                are 1, or 0 where nothing is beyond.
+
         Raises:
-            RuntimeError: nothing is stored yet.
+            UserError: nothing is stored yet, or ``batch_size`` is no whole number from 1.
         """
+        check_count("batch_size", batch_size)
         if not len(self):
-            raise RuntimeError("there is no transition to sample yet")
+            raise UserError("there is no transition to sample yet: call learn() first")
+        returns = returns or NStepReturns(1, gamma=1.0, device=self.device)
         return self.transitions(*self.sampler.draw(batch_size, self._bounds), returns)
 
     def transitions(
@@ -340,6 +360,7 @@ class FrameReplay:
                 metadata = file.metadata() or {}
                 self._check_geometry(metadata, path)
                 self.pos, self.made_by = int(metadata["pos"]), metadata.get("made_by")
+                self._emptied = int(metadata.get("emptied", 0))
                 for name, tensor in self._tensors().items():
                     source = file.get_slice(name)
                     for row in range(0, source.get_shape()[0], _COPIED_ROWS):
@@ -349,6 +370,11 @@ class FrameReplay:
                 self.first = file.get_tensor("first").numpy().copy()
                 self._restore_generator(file.get_tensor("generator"))
         except (OSError, SafetensorError, KeyError) as error:
+            if _is_pickle(path):
+                raise UserError(
+                    f"{path} is a pickle, as stable-baselines3 saves a replay, which is not read:"
+                    " only what save_replay_buffer of an agent here wrote is; go on without it"
+                ) from error
             raise UserError(f"cannot read the replay snapshot {path}: {error}") from error
         if self.device.type != "cpu":
             self._host_numbers[:] = self.numbers.cpu().numpy()
@@ -412,7 +438,8 @@ class FrameReplay:
         return min(self.capacity, self.pos)
 
     def _metadata(self) -> dict[str, str]:
-        return {**self._geometry(), "pos": str(self.pos), "made_by": self.made_by or ""}
+        counts = {"pos": str(self.pos), "emptied": str(self._emptied)}
+        return {**self._geometry(), **counts, "made_by": self.made_by or ""}
 
     def _geometry(self) -> dict[str, str]:
         tensors = {name: list(tensor.shape) for name, tensor in self._tensors().items()}
@@ -437,6 +464,16 @@ class FrameReplay:
             self.sampler.generator.set_state(state)
         else:
             self.sampler.generator.manual_seed(int.from_bytes(state[:8].tolist(), "little") >> 1)
+
+
+def _is_pickle(path: str | Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(2)
+    except OSError:
+        return False
+    # The protocol; older ones have no such mark, and nobody writes them any more.
+    return begin[:1] == b"\x80" and begin[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 def _pixels(observation_space: spaces.Box, stacking: FrameStacking) -> Pixels:

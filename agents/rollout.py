@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from gymnasium import spaces
 
 from agents.observing import Pixels, Stored
+from agents.policy_options import check_count
 from agents.stacking import stack_frames
 from agents.support import check_stacking
+from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.transfers import upload
 
@@ -190,6 +193,25 @@ class FrameRollout:
         columns = (self.actions, self.values, self.log_probs, self.advantages, self.returns)
         taken = (column.flatten()[indices] for column in columns)
         return RolloutBatch(self.observations(indices), *taken)
+
+    def get(self, batch_size: int | None = None) -> Iterator[RolloutBatch]:
+        """Every transition once, shuffled by numpy's global generator, in batches.
+
+        Args:
+            batch_size: of all but the last batch, which may be smaller; None takes all at once.
+
+        Raises:
+            UserError: not every step has been added, or ``batch_size`` is no whole number from 1.
+        """
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        if not self.full:
+            raise UserError(
+                f"the rollout holds {self.pos} of {self.buffer_size} steps: call learn() first"
+            )
+        shuffled = np.random.permutation(self.buffer_size * self.n_envs)
+        indices = torch.as_tensor(shuffled, device=self.device)
+        return map(self.batch, indices.split(batch_size or len(indices)))
 
 
 def reverse_discounted_sums(deltas: torch.Tensor, discounts: torch.Tensor) -> torch.Tensor:

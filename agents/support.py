@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
+import gymnasium as gym
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
@@ -13,7 +14,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
-from agents.policy_options import unknown_policy
+from agents.policy_options import check_environment, checked_device, unknown_policy
 from envs.errors import UserError
 from envs.stacking import FrameStacking, frame_channels
 from rlcnn import encoders
@@ -66,11 +67,13 @@ def make_checked_env(env: GymEnv | str | None, verbose: int) -> GymEnv:
     stable-baselines3 would assert, or warn of, what is refused here in one line.
 
     Raises:
-        UserError: as of :func:`check_images_and_discrete_actions`, or there is none.
+        UserError: as of :func:`check_images_and_discrete_actions`, or it is no environment.
     """
-    if env is None:
-        raise UserError('env is None: give an environment or its id, such as "ALE/Pong-v5"')
-    made = maybe_make_env(env, verbose)
+    check_environment(env)
+    try:
+        made = maybe_make_env(env, verbose)  # type: ignore[arg-type]
+    except gym.error.Error as error:
+        raise UserError(f'env "{env}" is not made: {" ".join(str(error).split())}') from error
     vec_env = made if isinstance(made, VecEnv) else None
     check_images_and_discrete_actions(made.observation_space, made.action_space, vec_env)
     return made
@@ -115,6 +118,32 @@ def with_frame_channels(arguments: dict[str, Any], env: VecEnv | None) -> dict[s
 
 class RefusedInOneLine(BaseAlgorithm):
     """Refuses in one line what stable-baselines3 meets with other errors."""
+
+    @classmethod
+    def load(
+        cls, path: Any, env: GymEnv | None = None, device: Any = "auto", *args: Any, **kwargs: Any
+    ) -> Self:
+        """Reads a zip that ``save`` wrote, as stable-baselines3's ``load``.
+
+        Raises:
+            UserError: the environment is none, or none that an agent here can learn from, or the
+                device is not there.
+        """
+        made = None if env is None else make_checked_env(env, verbose=0)
+        return super().load(path, made, checked_device(device), *args, **kwargs)
+
+    def check_env_is_set(self) -> VecEnv:
+        """The environment.
+
+        Raises:
+            UserError: there is none, as where an agent was loaded without one.
+        """
+        if self.env is None:
+            raise UserError(
+                "the agent has no environment: call set_env(env) first, or load it with"
+                f" {type(self).__name__}.load(path, env=env)"
+            )
+        return self.env
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:

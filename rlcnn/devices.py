@@ -26,8 +26,7 @@ def resolve_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "mps":
         raise UserError(
-            'device "mps" is not supported: Apple GPUs lack kernels that training needs; use'
-            " --device cpu"
+            'device "mps" is not supported: Apple GPUs lack kernels that training needs; use "cpu"'
         )
     try:
         wanted = torch.device(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -87,6 +87,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 another observation shape, or weights that do not fit.
         """
         shape, high = _image_space(observation_space)
+        check_encoder_arguments(encoder, encoder_options)
         if features_dim is not None:
             encoder_options = {**(encoder_options or {}), "features_dim": features_dim}
         if isinstance(encoder, Encoder):
@@ -191,6 +192,27 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 "belongs to a policy with normalize_images=False."
             )
         self._range_seen = largest > 0
+
+
+def check_encoder_arguments(encoder: Any, encoder_options: Any) -> None:
+    """Refuses an encoder, or options of one, of the wrong kind.
+
+    Raises:
+        UserError: it is neither a name nor an :class:`Encoder`, or its options are no dict.
+    """
+    if not isinstance(encoder, str | Encoder):
+        kind = encoder.__name__ if isinstance(encoder, type) else type(encoder).__name__
+        shown = f"{kind} {encoder}" if isinstance(encoder, int | float) else kind
+        raise UserError(
+            f'encoder must be a name, such as "impala", or what create_encoder made, not {shown};'
+            " a network of your own becomes a subclass of BaseFeaturesExtractor, given as"
+            " features_extractor_class"
+        )
+    if encoder_options is not None and not isinstance(encoder_options, Mapping):
+        raise UserError(
+            f"encoder_options must be a dict, such as dict(features_dim=256), not"
+            f" {' '.join(repr(encoder_options).split())}"
+        )
 
 
 def _image_space(space: spaces.Space) -> tuple[tuple[int, int, int], int]:

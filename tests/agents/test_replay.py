@@ -301,7 +301,7 @@ def test_wrong_arguments_are_told_in_one_line() -> None:
 def test_the_order_of_calls_is_checked() -> None:
     stream = Stream(1, FrameStacking(1, 1))
     replay = make_replay(stream, 10)
-    with pytest.raises(RuntimeError, match="no transition to sample"):
+    with pytest.raises(UserError, match="no transition to sample"):
         replay.sample(4, NStepReturns(1, GAMMA))
     stream.reset()
     step: Step = stream.step(["goes on"])

@@ -24,7 +24,7 @@ def test_an_unknown_device_is_refused(device: str) -> None:
 
 
 def test_apple_gpus_are_refused() -> None:
-    with refused('device "mps" is not supported: .* use --device cpu'):
+    with refused('device "mps" is not supported: .* use "cpu"'):
         resolve_device("mps")
 
 
