@@ -49,6 +49,9 @@ def resolve_policy(
     if not isinstance(policy_kwargs, Mapping):
         raise UserError(f"policy_kwargs must be a dict, not {policy_kwargs!r}")
     chosen = dict(policy_kwargs)
+    for name in chosen:
+        if not isinstance(name, str):
+            raise UserError(f"policy_kwargs must have names as keys, not {_shown(name)}")
     if policy is theirs:
         policy = ours
         extractor = chosen.setdefault("features_extractor_class", NatureCNN)
@@ -157,7 +160,9 @@ def _check_extractor(extractor: Any, arguments: Any) -> None:
             )
     if issubclass(extractor, EncoderExtractor):
         check_encoder_arguments(
-            arguments.get("encoder", "nature"), arguments.get("encoder_options")
+            arguments.get("encoder", "nature"),
+            arguments.get("encoder_options"),
+            arguments.get("weights"),
         )
 
 

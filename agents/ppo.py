@@ -154,6 +154,8 @@ class PPO(PPOLoop):
         check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
         check_minibatches(self.n_envs, self.n_steps, self.batch_size, self.normalize_advantage)
         check_count("n_epochs", self.n_epochs)
+        # torch takes no numpy integers for sizes.
+        self.batch_size = int(self.batch_size)
         self.policy_kwargs = with_frame_channels(self.policy_kwargs, self.env)
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}

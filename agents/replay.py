@@ -370,10 +370,10 @@ class FrameReplay:
                 self.first = file.get_tensor("first").numpy().copy()
                 self._restore_generator(file.get_tensor("generator"))
         except (OSError, SafetensorError, KeyError) as error:
-            if _is_pickle(path):
+            if not _is_safetensors(path):
                 raise UserError(
-                    f"{path} is a pickle, as stable-baselines3 saves a replay, which is not read:"
-                    " only what save_replay_buffer of an agent here wrote is; go on without it"
+                    f"{path} is no replay that save_replay_buffer of an agent here wrote;"
+                    " stable-baselines3's own replays, which are pickles, cannot be read"
                 ) from error
             raise UserError(f"cannot read the replay snapshot {path}: {error}") from error
         if self.device.type != "cpu":
@@ -466,14 +466,12 @@ class FrameReplay:
             self.sampler.generator.manual_seed(int.from_bytes(state[:8].tolist(), "little") >> 1)
 
 
-def _is_pickle(path: str | Path) -> bool:
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(2)
-    except OSError:
-        return False
-    # The protocol; older ones have no such mark, and nobody writes them any more.
-    return begin[:1] == b"\x80" and begin[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")
+def _is_safetensors(path: str | Path) -> bool:
+    """Whether a file begins as safetensors do, with a length and a dict; True where none is."""
+    if not os.path.isfile(path):
+        return True
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _pixels(observation_space: spaces.Box, stacking: FrameStacking) -> Pixels:

@@ -211,7 +211,7 @@ class FrameRollout:
             )
         shuffled = np.random.permutation(self.buffer_size * self.n_envs)
         indices = torch.as_tensor(shuffled, device=self.device)
-        return map(self.batch, indices.split(batch_size or len(indices)))
+        return map(self.batch, indices.split(int(batch_size or len(indices))))
 
 
 def reverse_discounted_sums(deltas: torch.Tensor, discounts: torch.Tensor) -> torch.Tensor:

@@ -72,7 +72,7 @@ def make_checked_env(env: GymEnv | str | None, verbose: int) -> GymEnv:
     check_environment(env)
     try:
         made = maybe_make_env(env, verbose)  # type: ignore[arg-type]
-    except gym.error.Error as error:
+    except (gym.error.Error, ImportError) as error:
         raise UserError(f'env "{env}" is not made: {" ".join(str(error).split())}') from error
     vec_env = made if isinstance(made, VecEnv) else None
     check_images_and_discrete_actions(made.observation_space, made.action_space, vec_env)

@@ -87,7 +87,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 another observation shape, or weights that do not fit.
         """
         shape, high = _image_space(observation_space)
-        check_encoder_arguments(encoder, encoder_options)
+        check_encoder_arguments(encoder, encoder_options, weights)
         if features_dim is not None:
             encoder_options = {**(encoder_options or {}), "features_dim": features_dim}
         if isinstance(encoder, Encoder):
@@ -194,11 +194,12 @@ class EncoderExtractor(BaseFeaturesExtractor):
         self._range_seen = largest > 0
 
 
-def check_encoder_arguments(encoder: Any, encoder_options: Any) -> None:
-    """Refuses an encoder, or options of one, of the wrong kind.
+def check_encoder_arguments(encoder: Any, encoder_options: Any, weights: Any) -> None:
+    """Refuses an encoder, or options or weights of one, of the wrong kind.
 
     Raises:
-        UserError: it is neither a name nor an :class:`Encoder`, or its options are no dict.
+        UserError: it is neither a name nor an :class:`Encoder`, its options are no dict, or its
+            weights no path.
     """
     if not isinstance(encoder, str | Encoder):
         kind = encoder.__name__ if isinstance(encoder, type) else type(encoder).__name__
@@ -212,6 +213,11 @@ def check_encoder_arguments(encoder: Any, encoder_options: Any) -> None:
         raise UserError(
             f"encoder_options must be a dict, such as dict(features_dim=256), not"
             f" {' '.join(repr(encoder_options).split())}"
+        )
+    if weights is not None and not isinstance(weights, str | Path):
+        raise UserError(
+            'weights must be the path of a file or of a run, or "imagenet", not'
+            f" {type(weights).__name__}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -171,3 +172,24 @@ def test_other_spellings_and_no_hint_that_leads_astray(option: str, said: str) -
         parse_options(TrainConfig, [option], TrainConfig())
     assert said in str(refusal.value)
     assert "?" in said or "Did you mean" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--total-steps", "1,000,000"], '--total-steps "1,000,000" is not a whole number'),
+        (["--track"], '--track takes a value: none given. Did you mean "--track online"?'),
+        (["--track", "True"], 'Did you mean "--track online"?'),
+        (["--track=false"], 'Did you mean "--track disabled"?'),
+        (["--track", "offlin"], 'Did you mean "offline"?'),
+    ],
+    ids=str,
+)
+def test_a_value_is_quoted_whole_and_a_switch_becomes_a_choice(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(UserError) as refusal:
+        parse_options(TrainConfig, arguments, TrainConfig())
+    assert said in str(refusal.value)
+    assert os.environ["COLUMNS"] == "60"
