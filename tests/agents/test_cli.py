@@ -188,8 +188,8 @@ def test_other_spellings_and_no_hint_that_leads_astray(option: str, said: str) -
 def test_a_value_is_quoted_whole_and_a_switch_becomes_a_choice(
     arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(UserError) as refusal:
         parse_options(TrainConfig, arguments, TrainConfig())
     assert said in str(refusal.value)
-    assert os.environ["COLUMNS"] == "60"
+    assert os.environ["COLUMNS"] == "80"
