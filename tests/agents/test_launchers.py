@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -27,10 +28,27 @@ def die() -> None:
 
 
 def sleep(told: Path) -> None:
+    print("this is said to nobody", flush=True)
     told.write_text(str(os.getpid()))
     time.sleep(600)
 
 
+def test_no_job_outlives_the_launcher(tmp_path: Path) -> None:
+    told, log = tmp_path / "sleeper", tmp_path / "sleep.log"
+    launcher = LocalLauncher(workers=1, jobs=1)
+
+    def stop_when_it_sleeps(running: Sequence[str]) -> None:
+        if told.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(launcher.run([Job("sleep", partial(sleep, told), log)], stop_when_it_sleeps))
+    assert log.read_text() == "this is said to nobody\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
 def test_each_job_ends_in_its_own_way_and_none_outlives_the_launcher(tmp_path: Path) -> None:
     told = tmp_path / "sleeper"

@@ -45,6 +45,8 @@ BACKBONES = [
     ("resnet18:layer1", {"pooling": "4x4", "projection": "random", "features_dim": 32}),
     ("squeezenet1_1:features.4", {"stacking": "inflated", "pooling": "mean"}),
 ]
+# Of each way to be built: to compile one takes a second.
+FEW_ENCODERS = [VARIANTS[0], VARIANTS[4], BACKBONES[1]]
 every_encoder = pytest.mark.parametrize("name, options", VARIANTS + BACKBONES)
 
 
@@ -213,7 +215,13 @@ def test_bf16_autocast_is_close_to_fp32(name: str, options: dict[str, object]) -
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in encoder.parameters())
 
 
-@every_encoder
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        pytest.param(*case, marks=() if case in FEW_ENCODERS else pytest.mark.slow)
+        for case in VARIANTS + BACKBONES
+    ],
+)
 def test_compiles_into_one_graph(name: str, options: dict[str, object]) -> None:
     torch.compiler.reset()  # the limit on recompilations counts all instances of the class
     encoder = create_encoder(name, small(name), **options)

@@ -179,6 +179,26 @@ def test_every_attempt_is_one_offline_directory_of_the_same_wandb_run(
     assert capfd.readouterr() == ("", "")
 
 
+def test_online_without_an_account_warns_once_and_records_offline(
+    run: RunDirectory, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(run.path))
+    monkeypatch.setenv("NETRC", str(run.path / "none"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    tracker = make_tracker(run, "online")
+    tracker.log(1, {"loss": 0.5})
+    tracker.close()
+    (warning,) = [entry for entry in caplog.records if entry.name == "rlcnn.tracking"]
+    assert "cannot start online: " in warning.getMessage()
+    assert run.metrics() == [{"step": 1, "loss": 0.5}]
+    (directory,) = wandb_directories(run)
+    assert directory.name.startswith("offline-run-")
+    assert [row["loss"] for row in history(records(directory))] == [0.5]
+
+
+@pytest.mark.slow
 def test_online_that_cannot_be_warns_once_and_records_offline(tmp_path: Path) -> None:
     code = """
 import os, sys

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import pytest
 import torch
+import wandb
 from script_runs import ROLLOUT, ROOT, TINY
 
 from envs.protocol import PROTOCOLS
@@ -111,6 +112,8 @@ def finished(
             *("--total-steps", 3 * ROLLOUT, "--checkpoint-every", ROLLOUT, "--run-dir", path),
             *("--track", "offline"),
         )
+        # W&B's own process writes its log until it ends.
+        wandb.teardown()
     return path, said.getvalue()
 
 

@@ -84,7 +84,6 @@ def test_one_command_measures_tells_and_writes(tmp_path: Path) -> None:
             "--peers sb4",
             '--peers "sb4" is unknown: expected any of sb3, uncached. Did you mean "sb3"',
         ),
-        ("--peers uncached --parts ppo", "is what --mode frozen is measured beside"),
         ("--env ALE/Pogn-v5", 'unknown Atari game "ALE/Pogn-v5".* Did you mean "ALE/Pong-v5"'),
         ("--rounds 0", "--rounds 0 must be at least 1"),
         ("--rounds few", '--rounds "few" is not a whole number'),

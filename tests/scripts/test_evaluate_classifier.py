@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from script_runs import read, run_script
+from script_runs import read
 from torchvision import models
 
 from envs.errors import UserError
@@ -257,13 +257,6 @@ def test_grey_images_before_a_network_for_colours_are_one_line(
     assert "the images have 1 channel (grey), but" in told
     assert told.endswith("takes 3 channels (RGB): --channels 3 converts them")
     evaluate_classifier(run, *data, "--channels", 3)
-
-
-def test_the_script_prints_one_line_and_fails(tmp_path: Path) -> None:
-    done = run_script("evaluate_classifier", "none.safetensors", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.splitlines() == ['error: "none.safetensors" does not exist.']
 
 
 def test_images_that_one_of_the_networks_learned_from_are_refused(

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +49,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run that a subprocess trained to its end, and what it said."""
+def run(
+    folder: Path, pretrain_encoder: Script, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A run trained to its end, and what it said."""
     path = tmp_path_factory.mktemp("runs") / "run [1]"
-    done = run_script(
-        "pretrain_encoder",
-        *(*OPTIONS, "--data", f"folder:{folder}", "--epochs", 3, "--run-dir", path),
-        *("--learning-rate", "0.01", "--baselines", "on"),
-    )
-    assert done.returncode == 0, done.stderr
-    return path, done.stderr
+    with redirect_stderr(StringIO()) as said:
+        pretrain_encoder(
+            *(*OPTIONS, "--data", f"folder:{folder}", "--epochs", 3, "--run-dir", path),
+            *("--learning-rate", "0.01", "--baselines", "on"),
+        )
+    return path, said.getvalue()
 
 
 def refused(script: Script, *arguments: object) -> str:
@@ -111,6 +114,7 @@ def test_the_same_command_gives_the_same_weights(
         }
 
 
+@pytest.mark.slow
 def test_a_run_killed_without_warning_goes_on(
     folder: Path, pretrain_encoder: Script, tmp_path: Path
 ) -> None:
@@ -236,11 +240,14 @@ def test_a_trained_agent_plays_in_place_of_chance(
     pretrain_encoder: Script,
     evaluate_classifier: Script,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Few games side by side: each takes an emulator of its own.
+    monkeypatch.setattr("rlcnn.classify.playing.LANES", 2)
     run = tmp_path / "run"
     options = [
         *(*OPTIONS, "--data", "atari:Breakout", "--data-dir", tmp_path, "--frames.obs-size", 44),
-        *("--frames.train-frames", 300, "--frames.test-frames", 100, "--baselines", "off"),
+        *("--frames.train-frames", 120, "--frames.test-frames", 100, "--baselines", "off"),
         *("--frames.max-episode-steps", 60, "--frames.min-entropy", 0.01),
     ]
     pretrain_encoder(*options, "--epochs", 1, "--players", finished[0], "--run-dir", run)

@@ -184,6 +184,7 @@ def kill_in_training(run: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_neither_doubles_nor_loses_a_row(
     train_agent: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,8 +71,9 @@ def test_shows_what_an_agent_sees_bit_for_bit(env_id, rom, protocol, obs, size, 
     frames, told = seen_by_an_agent(env_id, actions, protocol=played, **options)
     seed = derive_seeds(SEED, 1)[0]
 
+    game = AtariGame(rom, played, seed=seed, **options)
+
     def agrees(noops: int) -> bool:
-        game = AtariGame(rom, played, seed=seed, **options)
         game._openings = Openings(noops)
         return same(game, actions, frames, told)
 
