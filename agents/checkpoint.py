@@ -80,7 +80,7 @@ def load_policy(model: Agent, directory: Path) -> None:
         UserError: the file is missing or damaged, or of another architecture.
     """
     path = directory / POLICY
-    tensors, about = read_tensors(path)
+    tensors, about = read_tensors(path, own=True)
     for what, here in (("algorithm", algorithm(model)), ("encoder", _encoder_spec(model))):
         if what in about and about[what] != plain(here):
             raise UserError(f'"{path}" is of {what} {about[what]}, this agent of {here}')

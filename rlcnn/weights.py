@@ -102,11 +102,16 @@ def save_tensors(
     write_atomic(path, save(unique, {"format": "pt", _KEY: json.dumps(header)}))
 
 
-def read_tensors(path: str | PathLike[str]) -> TensorFile:
+def read_tensors(path: str | PathLike[str], *, own: bool = False) -> TensorFile:
     """Reads a safetensors file, ours or any other (whose metadata is then empty).
 
     What ``torch.save`` wrote is read with ``weights_only=True``. Which of both a file is, its first
     bytes tell, whatever its name.
+
+    Args:
+        path: the file.
+        own: whether :func:`save_tensors` wrote it: another format is damage then, for which no
+            command is given.
 
     Raises:
         UserError: the file is missing, truncated or of another format, or holds more than tensors.
@@ -125,6 +130,8 @@ def read_tensors(path: str | PathLike[str]) -> TensorFile:
         )
         hint = ' Did you mean "imagenet"?' if published else nearest(path.name, siblings)
         raise UserError(f'"{path}" {what}.{hint}')
+    if own and recognise(path) != "safetensors":
+        raise UserError(f'"{path}" is damaged: it is no safetensors file.')
     if recognise(path) == "torch":
         return TensorFile(read_torch(path), {})
     try:
