@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
-import pytest
 import torch
 from worlds import Clock, WorldVecEnv
 
@@ -172,22 +171,3 @@ def allowing_waits() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode("error")
-
-
-@pytest.fixture
-def torch_settings() -> Iterator[None]:
-    """Agents set how torch computes on a GPU: restored after the test."""
-    cudnn, matmul = torch.backends.cudnn, torch.get_float32_matmul_precision()
-    before = cudnn.allow_tf32, cudnn.benchmark
-    yield
-    cudnn.allow_tf32, cudnn.benchmark = before
-    torch.set_float32_matmul_precision(matmul)
-
-
-@pytest.fixture
-def deterministic(torch_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The same kernels in the same order every time, in torch, cuDNN and cuBLAS."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)

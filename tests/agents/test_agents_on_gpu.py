@@ -13,7 +13,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from gpu_agents import (
     Mode,
     allowing_waits,
     assert_same,
-    deterministic,  # noqa: F401
     is_captured,
     learn,
     make_dqn,
@@ -38,7 +37,6 @@ from gpu_agents import (
     make_ppo,
     network,
     refusing_waits,
-    torch_settings,  # noqa: F401
 )
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
@@ -52,7 +50,6 @@ from agents.ppo import PPO
 from agents.q_learning import bootstrap
 from agents.replay import FrameReplay
 from agents.rollout import FrameRollout
-from agents.sampling import NStepReturns
 from envs.groups import GroupedVecEnv
 from envs.stacking import FrameStacking
 from rlcnn.devices import Precision
@@ -69,6 +66,25 @@ BOTH = pytest.mark.parametrize(
 )
 Make = Callable[..., PPO | DQN]
 DEPTH = 2
+
+
+@pytest.fixture
+def torch_settings() -> Iterator[None]:
+    """Agents set how torch computes on a GPU: restored after the test."""
+    cudnn, matmul = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    before = cudnn.allow_tf32, cudnn.benchmark
+    yield
+    cudnn.allow_tf32, cudnn.benchmark = before
+    torch.set_float32_matmul_precision(matmul)
+
+
+@pytest.fixture
+def deterministic(torch_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same kernels in the same order every time, in torch, cuDNN and cuBLAS."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 # -- one update is the CPU's -----------------------------------------------------------------------
@@ -293,7 +309,8 @@ class Together:
 
     @property
     def seen(self) -> list[np.ndarray]:
-        return [np.concatenate(parts) for parts in zip(*(w.seen for w in self._witnesses))]
+        shown = zip(*(witness.seen for witness in self._witnesses), strict=True)
+        return [np.concatenate(parts) for parts in shown]
 
 
 @ENCODERS
