@@ -25,7 +25,7 @@ WHOLE = {"encoder": "lenet", "encoder_options": {"features_dim": 16}}
 # Whose running statistics must not move either.
 BATCH_NORM = {"encoder": "cifar_resnet", "encoder_options": {"depth": 8}}
 ENCODERS = pytest.mark.parametrize("encoder", [PER_FRAME, WHOLE], ids=["per frame", "whole stacks"])
-N_ENVS, DEPTH = 4, 4
+N_ENVS, DEPTH = 2, 4
 
 
 def games(obs: Any = "grey") -> AtariVecEnv:

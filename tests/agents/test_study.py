@@ -251,7 +251,7 @@ def test_a_plan_is_read_from_the_study_itself(finished: Study, tmp_path: Path) -
         read_plan(study.path)
 
 
-SPOILT = [
+SPOILT: list[Callable[[Path], Any]] = [
     lambda path: path.write_text("{"),
     lambda path: path.write_text("{}"),
     lambda path: path.write_text('{"steps": 32, "eval": null}'),
@@ -261,22 +261,23 @@ SPOILT = [
 ]
 
 
-@pytest.mark.parametrize("spoil", SPOILT)
-def test_a_run_whose_result_is_damaged_is_told_of_and_judged_again_when_asked(
-    finished: Study, whole: tuple[Path, StudyResults], spoil: Callable[[Path], Any]
+def test_runs_whose_results_are_damaged_are_told_of_and_judged_again_when_asked(
+    finished: Study, whole: tuple[Path, StudyResults]
 ) -> None:
     study, before, plan = finished, whole[1], tiny_plan()
-    run = study.path / plan.runs[2].directory
-    spoil(run / "summary.json")
-    spoilt = (run / "summary.json").read_bytes()
+    summaries = [study.path / run.directory / "summary.json" for run in plan.runs]
+    for spoil, summary in zip(SPOILT, summaries, strict=True):
+        spoil(summary)
+    spoilt = [summary.read_bytes() for summary in summaries]
     results = study(plan)
     assert results is not None
-    assert [run.state for run in results.runs] == ["done", "done", "failed", "done"]
-    assert "summary.json" in results.runs[2].reason
+    assert {run.state for run in results.runs} == {"failed"}
+    assert all("summary.json" in run.reason for run in results.runs)
     again = study(plan, retry=True)
     assert again is not None
     assert [run.score for run in again.runs] == [run.score for run in before.runs]
-    assert (run / "summary.damaged.json").read_bytes() == spoilt
+    kept = [summary.with_name("summary.damaged.json").read_bytes() for summary in summaries]
+    assert kept == spoilt
 
 
 def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(finished: Study) -> None:
