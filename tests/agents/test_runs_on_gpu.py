@@ -12,7 +12,6 @@ import gpu_agents
 import numpy as np
 import pytest
 import torch
-from gpu_agents import deterministic, torch_settings  # noqa: F401
 from rich.console import Console
 from run_files import assert_equal, learned, rows_of
 from tiny import TINY
