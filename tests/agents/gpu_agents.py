@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -13,6 +14,10 @@ from worlds import Clock, WorldVecEnv
 from agents.dqn import DQN
 from agents.ppo import PPO
 from rlcnn.devices import Precision
+
+# Some releases of torch ask for it where all is to be deterministic, at their first call of
+# cuBLAS in a process, which may be another test's.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 GPU = "cuda"
 N_ENVS, N_STEPS = 4, 8

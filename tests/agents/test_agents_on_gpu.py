@@ -2,7 +2,7 @@
 
 Comparisons with the CPU are in float32, where a sum of a few thousand products in another order
 differs by some 1e-6 of its terms: losses and gradients are compared to 1e-4 of their size. A wrong
-frame, action, target or constant changes them by far more, and so does TF32, by up to 1e-3.
+frame, action, target or constant changes them by far more, and TF32 changes gradients by 1e-3.
 Comparisons of two trainings on the GPU are to the bit, with torch's deterministic algorithms.
 """
 
@@ -98,7 +98,8 @@ def assert_close(own: Update, expected: Update) -> None:
         largest = max(float(tensor.abs().max()) for tensor in its.values())
         assert largest > 1e-3
         # A gradient is a difference of terms as large as the largest: its error is one of those.
-        torch.testing.assert_close(mine, its, rtol=1e-3, atol=1e-4 * largest)
+        # On a CPU, sums in another order change it by 3e-7 of the largest, and TF32 by 1e-3.
+        torch.testing.assert_close(mine, its, rtol=1e-4, atol=2e-5 * largest)
 
 
 def collected(device: str, mode: Mode) -> PPO:
@@ -265,12 +266,18 @@ class CompareStored(BaseCallback):
         self.rollouts += 1
 
 
-@ENCODERS
-@STORED
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("overlap", [False, True], ids=["in turn", "overlap"])
+@pytest.mark.parametrize(
+    ("mode", "encoder"),
+    [("train", WHOLE_STACKS), ("frozen", WHOLE_STACKS), ("frozen", PER_FRAME)],
+    ids=["pixels", "features of stacks", "features of frames"],
+)
+@pytest.mark.parametrize(
+    ("groups", "overlap"),
+    [(1, False), (2, False), (2, True)],
+    ids=["one group", "two groups", "two groups with overlap"],
+)
 def test_a_rollout_holds_what_was_seen_and_acted_on(
-    overlap: bool, groups: int, mode: Mode, encoder: dict[str, Any]
+    groups: int, overlap: bool, mode: Mode, encoder: dict[str, Any]
 ) -> None:
     witnesses = [Witness(make_env(N_ENVS // groups, seed)) for seed in range(groups)]
     env: Any = GroupedVecEnv(witnesses) if groups > 1 else witnesses[0]
@@ -336,8 +343,11 @@ def going_on(model: PPO | DQN, steps: int) -> torch.Tensor:
 
 
 @BOTH
-@pytest.mark.parametrize("graphs_before", [True, False], ids=["graphs", "eager"])
-@pytest.mark.parametrize("graphs_after", [True, False], ids=["then graphs", "then eager"])
+@pytest.mark.parametrize(
+    ("graphs_before", "graphs_after"),
+    [(True, True), (True, False), (False, True)],
+    ids=["graphs", "graphs then eager", "eager then graphs"],
+)
 def test_a_checkpoint_goes_on_as_the_agent_does_to_the_bit(
     make: Make,
     steps: int,

@@ -478,12 +478,3 @@ def test_memory_is_taken_only_when_learning_starts() -> None:
     model = make_dqn(buffer_size=10**15)
     assert model.replay_buffer is None
     model.predict(np.zeros((1, 1, 36, 36), np.uint8))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("replay_device", ["auto", "cpu"])
-def test_tiny_worlds_are_solved_on_the_gpu(replay_device: str) -> None:
-    model = make_dqn(device="cuda", replay_device=replay_device).learn(1600)
-    assert model.replay_buffer is not None
-    assert model.replay_buffer.device.type == ("cpu" if replay_device == "cpu" else "cuda")
-    assert mean_return(model, Columns()) >= 0.95 * Columns().best_return

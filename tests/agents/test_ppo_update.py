@@ -7,21 +7,15 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from support.pretend_gpu import PretendGPU
 from worlds import Columns, WorldVecEnv
 
 from agents.checkpoint import OPTIMIZER, save_checkpoint
 from agents.graphs import WARM_UP_CALLS
-from agents.policies import PixelActorCriticPolicy, Precision
 from agents.ppo import PPO
-from agents.ppo_update import Learner, Objective
-from agents.rollout import FrameRollout
-from envs.stacking import FrameStacking
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 16}}}
@@ -127,94 +121,3 @@ def test_a_checkpoint_holds_rates_as_numbers(pretend_gpu: PretendGPU, tmp_path: 
     state = torch.load(tmp_path / OPTIMIZER, weights_only=True)
     assert state["param_groups"][0]["lr"] == 2**-8
     assert isinstance(state["param_groups"][0]["lr"], float)
-
-
-# -- on a GPU --------------------------------------------------------------------------------------
-
-
-def random_learner(graphs: bool, precision: Precision) -> tuple[Learner, FrameRollout]:
-    """A learner and a rollout on the GPU, the same at every call."""
-    device = torch.device("cuda")
-    torch.manual_seed(0)
-    space, actions = spaces.Box(0, 255, (4, 84, 84), np.uint8), spaces.Discrete(6)
-    policy = PixelActorCriticPolicy(space, actions, lambda _: 2.5e-4, precision=precision)
-    rollout = FrameRollout(
-        16, space, actions, device, n_envs=16, stacking=FrameStacking(depth=4, channels=1)
-    )
-    rollout.frames.copy_(torch.randint(256, rollout.frames.shape, dtype=torch.uint8))
-    rollout.ages.fill_(3)
-    rollout.actions.copy_(torch.randint(6, rollout.actions.shape))
-    rollout.log_probs.fill_(-np.log(6))
-    for column in (rollout.values, rollout.advantages, rollout.returns):
-        column.copy_(torch.randn(column.shape))
-    objective = Objective(
-        normalize_advantage=True,
-        clip_values=False,
-        vf_coef=0.5,
-        max_grad_norm=0.5,
-        target_kl=None,
-    )
-    return Learner(policy.to(device), objective, graphs=graphs), rollout
-
-
-def learn(learner: Learner, rollout: FrameRollout) -> torch.Tensor:
-    """Parameters after three updates of four minibatches, each with values of its own."""
-    for update in range(3):
-        learner.set_coefficients(0.1 / (1 + update), None, 0.01 / (1 + update))
-        for group in learner.policy.optimizer.param_groups:
-            rate = 2.5e-4 / (1 + update)
-            group["lr"] = group["lr"].fill_(rate) if torch.is_tensor(group["lr"]) else rate
-        generator = torch.Generator().manual_seed(update)
-        order = torch.randperm(256, generator=generator).to(rollout.device)
-        report = learner.update(rollout, [order], 64)
-        assert torch.isfinite(report.figures).all()
-    return torch.cat([p.detach().flatten() for p in learner.policy.parameters()])
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_on_a_gpu_captured_updates_learn_the_same(
-    precision: Precision, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    plain = learn(*random_learner(False, precision))
-    with caplog.at_level(logging.WARNING):
-        learner, rollout = random_learner(True, precision)
-        captured = learn(learner, rollout)
-    assert not caplog.messages
-    assert learner.ready(rollout, 64)
-    # The same kernels in the same order; but cuBLAS may split its sums otherwise where it has
-    # another workspace. As in stable-baselines3's comparison, Adam's steps of about the learning
-    # rate let rounding decide where a gradient is nearly zero; in bfloat16 a rounding is 2**-8.
-    atol = 2e-5 if precision == "fp32" else 2e-4
-    torch.testing.assert_close(captured, plain, rtol=1e-3, atol=atol)
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_an_update_waits_for_nothing() -> None:
-    learner, rollout = random_learner(False, "bf16")
-    learner.set_coefficients(0.1, None, 0.01)
-    indices = torch.arange(64, device=rollout.device)
-    learner.learn(rollout, indices)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        learner.learn(rollout, indices)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("overlap", [False, True])
-def test_on_a_gpu_a_tiny_world_is_solved(overlap: bool, caplog: pytest.LogCaptureFixture) -> None:
-    options: dict[str, Any] = {"n_steps": 32, "batch_size": 64, "n_epochs": 4, "gamma": 0.5}
-    model = make_ppo(overlap=overlap, ent_coef=0.01, learning_rate=1e-3, **options)
-    with caplog.at_level(logging.WARNING):
-        model.learn(6_144)
-    assert not caplog.messages
-    venv = WorldVecEnv(Columns(), 8, 2, seed=1000)
-    observations, total = venv.reset(), 0.0
-    for _ in range(Columns.length):
-        actions, _ = model.predict(observations, deterministic=True)
-        observations, rewards, _, _ = venv.step(actions)
-        total += rewards.mean()
-    assert total > 0.95 * Columns.length

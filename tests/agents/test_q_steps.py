@@ -97,38 +97,3 @@ def test_what_cannot_or_shall_not_be_captured_is_not(
     assert model.learn(64)._n_updates > 0
     # The replay's storing does not depend on the optimiser.
     assert pretend_gpu.captures == int("optimizer" in options)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_on_a_gpu_captured_it_learns_the_same(
-    precision: Precision, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    # Random actions: a rounding cannot lead to other games.
-    options: dict[str, Any] = {"exploration_final_eps": 1.0}
-    with caplog.at_level(logging.WARNING):
-        captured = make_dqn(precision, **options).learn(200)
-    assert not caplog.messages
-    plain = make_dqn(precision, cuda_graphs=False, **options).learn(200)
-    assert captured._n_updates == plain._n_updates > 30
-    # As in stable-baselines3's comparison, where a gradient is nearly zero rounding decides on
-    # Adam's step of about the learning rate; in bfloat16 a rounding is 2**-8.
-    atol = 2e-5 if precision == "fp32" else 2e-3
-    torch.testing.assert_close(parameters(captured), parameters(plain), rtol=1e-3, atol=atol)
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_neither_storing_nor_learning_waits() -> None:
-    model = make_dqn("bf16").learn(200)
-    replay, steps = model.replay_buffer, model._steps
-    assert replay is not None
-    step = model.env.step([0] * 8)  # type: ignore[union-attr]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for _ in range(3):
-            observations, rewards, dones, infos = step
-            replay.add(dones.astype("int64"), rewards, dones, infos, observations)
-            steps.learn(steps.draw(16))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

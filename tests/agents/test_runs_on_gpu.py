@@ -57,6 +57,7 @@ RUN_DQN = replace(
     ),
 )
 RUNS = pytest.mark.parametrize("config", [PPO, RUN_DQN], ids=["ppo", "dqn"])
+DETERMINISTIC = pytest.mark.usefixtures("deterministic")
 LONGER: dict[str, Any] = {"total_steps": 320}
 BEST_RETURN = 16.0
 
@@ -76,8 +77,9 @@ def resume_copy(run_dir: Path, name: str, changes: dict[str, Any]) -> Path:
 
 @RUNS
 @pytest.mark.parametrize("overlap", ["off", "on"], ids=["in turn", "overlap"])
+@DETERMINISTIC
 def test_runs_of_one_seed_are_equal_to_the_bit(
-    overlap: Any, config: TrainConfig, tmp_path: Path, deterministic: None
+    overlap: Any, config: TrainConfig, tmp_path: Path
 ) -> None:
     config = replace(config, overlap=overlap)
     runs = [train(config, tmp_path / name) for name in ("one", "other")]
@@ -92,8 +94,9 @@ def test_runs_of_one_seed_are_equal_to_the_bit(
 
 @RUNS
 @pytest.mark.parametrize("before", ["on", "off"], ids=["from graphs", "from eager"])
+@DETERMINISTIC
 def test_a_run_is_resumed_with_or_without_graphs_alike(
-    before: Any, config: TrainConfig, tmp_path: Path, deterministic: None
+    before: Any, config: TrainConfig, tmp_path: Path
 ) -> None:
     run = train(replace(config, cuda_graphs=before), tmp_path / "run")
     runs = [resume_copy(run, f"then {after}", {"cuda_graphs": after}) for after in ("on", "off")]

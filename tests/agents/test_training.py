@@ -22,8 +22,6 @@ import torch
 from rich.console import Console
 from run_files import assert_equal, learned, rows_of
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tensorboard.compat.proto.event_pb2 import SessionLog
 from tiny import TINY
 
 from agents import builder, load_agent, training
@@ -482,11 +480,13 @@ def test_with_overlap_a_run_is_resumed_to_the_bit_and_without_a_gap(
 
 def tensorboard_restarts(run_dir: Path) -> list[int]:
     """The steps from which TensorBoard is told that what it holds was done again."""
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    start = pytest.importorskip("tensorboard.compat.proto.event_pb2").SessionLog.START
     return [
         event.step
         for path in sorted((run_dir / "tb").iterdir())
-        for event in EventFileLoader(str(path)).Load()
-        if event.session_log.status == SessionLog.START
+        for event in loader.EventFileLoader(str(path)).Load()
+        if event.session_log.status == start
     ]
 
 

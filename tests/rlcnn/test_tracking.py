@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from stable_baselines3.common.logger import Image, Logger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from envs.errors import UserError
 from rlcnn.runs import RunDirectory
@@ -46,7 +45,8 @@ def film(run: RunDirectory) -> Path:
 
 
 def scalars(run: RunDirectory) -> dict[str, list[tuple[int, float]]]:
-    board = EventAccumulator(str(run.tb_dir)).Reload()
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    board = events.EventAccumulator(str(run.tb_dir)).Reload()
     return {
         tag: [(event.step, event.value) for event in board.Scalars(tag)]
         for tag in board.Tags()["scalars"]
