@@ -1,4 +1,4 @@
-"""What the scripts share: options from a dataclass, and errors told in one line."""
+"""What the scripts share: options from a dataclass, and errors in one line."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class _StderrHandler(logging.StreamHandler[Any]):
 def run_script(main: Callable[[list[str]], None]) -> None:
     """Runs a script's ``main`` on its arguments and exits.
 
-    What a user can mend is told in one line (status 2). Ctrl-C and a polite kill end the script
+    What a user can mend is printed in one line (status 2). Ctrl-C and a polite kill end the script
     with status 130, also where they were answered with a checkpoint: a command that was to come
     after a whole training does not start.
     """
@@ -209,9 +209,9 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
     chosen = {} if default is None else {"default": default}
     if {"-h", "--help"} & set(arguments):
         tyro.cli(options, args=["--help"], description=options.__doc__, **chosen)
-    told = io.StringIO()
+    output = io.StringIO()
     try:
-        with _captured(told):
+        with _captured(output):
             return tyro.cli(options, args=list(arguments), registry=_REGISTRY, **chosen)
     except SystemExit as error:
         known = _known_options(options, chosen)
@@ -221,16 +221,16 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
                 break
             if name.startswith("--") and (name not in known or not argument.startswith("--")):
                 raise UserError(f'unknown option "{argument}".{_hint(name, known)}') from error
-        raise UserError(_plain(told.getvalue(), arguments, known)) from error
+        raise UserError(_plain(output.getvalue(), arguments, known)) from error
 
 
 @contextlib.contextmanager
-def _captured(told: io.StringIO) -> Iterator[None]:
+def _captured(output: io.StringIO) -> Iterator[None]:
     """Catches what tyro prints, in lines so wide that no value is wrapped."""
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "100000"
     try:
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
             yield
     finally:
         if before is None:
@@ -320,10 +320,10 @@ def _parts(option: str) -> tuple[str, str]:
 
 def _known_options(options: type[Any], chosen: dict[str, Any]) -> set[str]:
     """Every option's name, read off the help, which is where a user reads them."""
-    told = io.StringIO()
-    with _captured(told), contextlib.suppress(SystemExit):
+    output = io.StringIO()
+    with _captured(output), contextlib.suppress(SystemExit):
         tyro.cli(options, args=["--help"], **chosen)
-    return set(re.findall(r"--[a-z][\w.-]*[a-z0-9]", told.getvalue()))
+    return set(re.findall(r"--[a-z][\w.-]*[a-z0-9]", output.getvalue()))
 
 
 def _plain(box: str, arguments: Sequence[str], known: set[str]) -> str:

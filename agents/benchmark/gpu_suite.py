@@ -97,7 +97,7 @@ def run_gpu_suite(
     json: Path | None,
     tell: Callable[[str], None],
 ) -> None:
-    """Measures row after row; each is told and written as soon as it is done.
+    """Measures row after row; each is printed and written as soon as it is done.
 
     Args:
         settings: of the training; its device is where everything is measured.

@@ -136,12 +136,12 @@ def _images(folder: Path) -> list[Path]:
         inner = folders[0]
         if files:
             raise UserError(f'class "{folder.name}" holds a folder beside its images: "{inner}"')
-        told = f'"{inner}" lies a level too deep, expected <class>/<image>'
+        message = f'"{inner}" lies a level too deep, expected <class>/<image>'
         # Otherwise the command would mix the images of several folders.
         if any(len(_folders(each)) > 1 for each in _folders(folder.parent)):
-            raise UserError(f"{told}, or train/<class>/<image> and val/<class>/<image>")
+            raise UserError(f"{message}, or train/<class>/<image> and val/<class>/<image>")
         raise UserError(
-            f"{told}: for d in {shlex.quote(str(folder.parent))}/*/*/; do"
+            f"{message}: for d in {shlex.quote(str(folder.parent))}/*/*/; do"
             ' mv "$d"* "$d"..; rmdir "$d"; done moves the images of all classes'
         )
     return files

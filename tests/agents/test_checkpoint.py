@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from run_files import assert_equal
 from stable_baselines3.common.logger import KVWriter, Logger
 from worlds import Columns, WorldVecEnv
 
@@ -96,22 +97,6 @@ def learn_to(model: PPO | DQN, step: int, total: int = TOTAL) -> None:
 def rng_states() -> tuple[Any, ...]:
     name, keys, *rest = np.random.get_state(legacy=True)
     return (random.getstate(), name, keys.tolist(), rest, torch.get_rng_state().tolist())  # type: ignore[union-attr]
-
-
-def assert_equal(one: Any, other: Any) -> None:
-    """The same to the bit, at any depth."""
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            assert_equal(a, b)
-    else:
-        assert one == other
 
 
 @pytest.fixture(scope="module")
