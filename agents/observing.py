@@ -16,7 +16,7 @@ from agents.stacking import push_frames
 from envs.stacking import FrameStacking
 from rlcnn.encoders import Encoder
 from rlcnn.encoders.stored import encode_for_storage, storage_layout
-from rlcnn.transfers import upload
+from rlcnn.transfers import host_tensor, upload
 
 FrameShape = tuple[int, int, int]
 FeatureType = Literal["auto", "fp32", "bf16", "fp16"]
@@ -203,7 +203,7 @@ class StackFollower:
             stacks: what is stored of their frames.
         """
         self._seen = observations
-        self._stacks = torch.as_tensor(stacks, device=self._device)
+        self._stacks = host_tensor(stacks).to(self._device)
 
     def _pushed(
         self, stacks: torch.Tensor, newest: torch.Tensor, fresh: np.ndarray

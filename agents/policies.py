@@ -16,7 +16,7 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
@@ -52,13 +52,14 @@ def encode(
     device = observations.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
         if not isinstance(extractor, EncoderExtractor):
-            features = extractor(observations.float() * image_scale)
+            # In the layout of their shape, so that whoever wrote it may view them in another.
+            features = extractor(observations.float().contiguous() * image_scale)
         elif observations.dtype == torch.uint8:
             features = extractor(observations)
-        elif observations.shape[1:] == extractor.encoder.observation_shape:
-            features = extractor(observations.round().to(torch.uint8))
-        else:
+        elif observations.shape[2:] == (1, 1):
             features = features_of_stored(extractor.encoder, observations.flatten(1).float())
+        else:
+            features = extractor(observations.round().to(torch.uint8))
     return features.float()
 
 
@@ -136,7 +137,9 @@ def _hidden_layers(net_arch: Any, extractor: type[BaseFeaturesExtractor]) -> Any
 
 def _use_channels_last(extractor: BaseFeaturesExtractor) -> None:
     """Convolutions of uint8 images run fastest in this layout, on CPU and on GPU."""
-    extractor.to(memory_format=torch.channels_last)
+    # Another's may call view() on what its convolutions make, which this layout does not allow.
+    if isinstance(extractor, EncoderExtractor | NatureCNN):
+        extractor.to(memory_format=torch.channels_last)
 
 
 class PixelActorCriticPolicy(ImageInput, ActorCriticPolicy):

@@ -221,26 +221,28 @@ def _check_optimizer(optimizer: Any, arguments: Any) -> None:
 
 
 def _check_net_arch(base: type[BasePolicy], net_arch: Any) -> None:
+    if net_arch is None:
+        return
     # An actor-critic may have other layers for each of its heads.
     two_heads = "ortho_init" in inspect.signature(base.__init__).parameters
-    layers = net_arch
+    layers = [net_arch]
     if two_heads:
-        if isinstance(layers, list) and len(layers) == 1 and isinstance(layers[0], dict):
-            (layers,) = layers
-        if isinstance(layers, dict) and set(layers) <= {"pi", "vf"}:
-            layers = [
-                width for head in layers.values() for width in (head or []) if head is not None
-            ]
-    if layers is None:
-        return
-    if not isinstance(layers, list | tuple) or any(
-        isinstance(width, bool) or not isinstance(width, int | np.integer) or width < 1
-        for width in layers
-    ):
+        older = isinstance(net_arch, list) and len(net_arch) == 1
+        by_head = net_arch[0] if older else net_arch
+        if isinstance(by_head, dict) and set(by_head) <= {"pi", "vf"}:
+            layers = list(by_head.values())
+    if not all(map(_are_widths, layers)):
         each = " or dict(pi=[64], vf=[64])" if two_heads else ""
         raise UserError(
-            f"net_arch must be the widths of hidden layers, [64, 64]{each}, not {net_arch!r}"
+            f"net_arch must be the widths of hidden layers, [64, 64]{each}, not {_shown(net_arch)}"
         )
+
+
+def _are_widths(layers: Any) -> bool:
+    return isinstance(layers, list | tuple) and all(
+        isinstance(width, int | np.integer) and not isinstance(width, bool) and width >= 1
+        for width in layers
+    )
 
 
 def as_images(observation: Any, space: spaces.Box) -> np.ndarray:
@@ -274,7 +276,8 @@ def as_images(observation: Any, space: spaces.Box) -> np.ndarray:
             f"predict takes images {space.shape} or a batch of them, not of shape {images.shape}"
         )
     if images.dtype == np.uint8:
-        return images
+        # torch takes no array with a negative stride, such as a flipped image.
+        return images.copy() if min(images.strides) < 0 else images
     if images.dtype.kind not in "buif":
         raise UserError(f"predict takes pixels of 0 to 255, not {images.dtype}")
     least, most = (images.min(), images.max()) if images.size else (0, 0)

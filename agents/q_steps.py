@@ -20,7 +20,7 @@ from agents.policies import PixelQNetwork
 from agents.q_learning import QBatch, bootstrap, q_update
 from agents.replay import FrameReplay
 from agents.sampling import NStepReturns
-from rlcnn.transfers import pinned
+from rlcnn.transfers import host_tensor, pinned
 
 
 class QSteps:
@@ -112,7 +112,7 @@ class QSteps:
                 newest that the replay holds. Only for a CPU, where they need no copy.
         """
         if observations is not None:
-            greedy = self._best(torch.as_tensor(observations))
+            greedy = self._best(host_tensor(observations))
         else:
             greedy = self._choose(*self._newest_on_host())
         return greedy.cpu().numpy()

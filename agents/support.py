@@ -44,12 +44,15 @@ def check_images_and_discrete_actions(
     ):
         raise UserError(
             "observations must be uint8 images, a Box of shape (channels, height, width);"
-            f" this environment gives {_described(observation_space)}"
+            f" this environment gives {_described(observation_space)}{_hint(observation_space)}"
         )
     if (observation_space.low != 0).any() or (observation_space.high != 255).any():
         low, high = observation_space.low.min(), observation_space.high.max()
+        declared = f"{low}..{high}"
+        if (low, high) == (0, 255):
+            declared = "bounds that differ from pixel to pixel"
         raise UserError(
-            f"observations are declared as {low}..{high}: expected 0..255, by which encoders scale"
+            f"observations are declared as {declared}: expected 0..255, by which encoders scale"
             " them. envs.PixelVecEnv, as the vector of environments, stretches what is declared to"
             " 0..255"
         )
@@ -89,7 +92,8 @@ def check_stacking(observation_space: spaces.Box, stacking: FrameStacking) -> No
     if channels != stacking.depth * stacking.channels:
         raise UserError(
             f"the environment says it stacks {stacking.depth} frames of {stacking.channels}"
-            f" channels, but its observations have {channels} channels"
+            f" channels, but its observations have {channels} channels: give it"
+            " frame_stack=N instead of stacking its observations once more"
         )
 
 
@@ -130,7 +134,16 @@ class RefusedInOneLine(BaseAlgorithm):
                 device is not there.
         """
         made = None if env is None else make_checked_env(env, verbose=0)
-        return super().load(path, made, checked_device(device), *args, **kwargs)
+        try:
+            return super().load(path, made, checked_device(device), *args, **kwargs)
+        except ValueError as error:
+            if not str(error).startswith("The specified policy kwargs do not equal"):
+                raise
+            # What was found out of the environment is saved with them.
+            raise UserError(
+                "policy_kwargs are not those of the file: leave them out of load(), which takes"
+                " them from there"
+            ) from error
 
     def check_env_is_set(self) -> VecEnv:
         """The environment.
@@ -199,6 +212,19 @@ def raise_if_not_finite(loss: float, step: int) -> None:
             f"the loss became {loss} by step {step}: training stopped; the checkpoints up to here"
             " are whole. A lower learning rate is the usual cure"
         )
+
+
+def _hint(space: spaces.Space) -> str:
+    """What makes images of observations that are nearly some."""
+    if not isinstance(space, spaces.Box):
+        return ""
+    if len(space.shape) == 2:
+        return f": wrap it in gymnasium.wrappers.ReshapeObservation(env, {(*space.shape, 1)})"
+    if len(space.shape) == 4:
+        return ": VecFrameStack stacks frames as channels, where FrameStackObservation does not"
+    if len(space.shape) == 3:
+        return ": gymnasium.wrappers.TransformObservation turns each into uint8"
+    return ""
 
 
 def _described(space: spaces.Space) -> str:

@@ -17,7 +17,7 @@ from gymnasium.wrappers import AtariPreprocessing
 
 from envs.checked import CheckedEnv
 from envs.checks import ObservationColour, check_observation
-from envs.errors import UserError, describe_error
+from envs.errors import EnvironmentFailure, UserError, describe_error
 from envs.mp4 import Mp4Writer
 from envs.pictures import rendered_picture, to_rgb
 from envs.pixels import PixelVecEnv, make_env
@@ -116,7 +116,8 @@ def film_episode(
         try:
             lens = _render_lens(env_id)
             film, episode = _film(lens, lens, act, Path(path), options)
-        except _CannotRender as error:
+        except (_CannotRender, EnvironmentFailure) as error:
+            # A failure may come of rendering alone, as where there is no display.
             no_render = str(error)
             lens = _observation_lens(env_id)
             film, episode = _film(lens, lens, act, Path(path), options)
@@ -141,7 +142,7 @@ def why_not_rendered(env_id: str, seed: int = 0) -> str | None:
     One picture is rendered to find out.
 
     Raises:
-        UserError: there is no such environment, or its first episode does not begin.
+        UserError: there is no such environment.
     """
     if env_id.startswith("ALE/") or is_atari(find_spec(env_id)):
         return None
@@ -150,8 +151,8 @@ def why_not_rendered(env_id: str, seed: int = 0) -> str | None:
     except _CannotRender as error:
         return str(error)
     try:
-        lens.reset(seed=seed)
-    except _CannotRender as error:
+        CheckedEnv(lens, env_id).reset(seed=seed)
+    except (_CannotRender, EnvironmentFailure) as error:
         return str(error)
     finally:
         _close(lens)
@@ -312,7 +313,10 @@ def _observation_lens(env_id: str) -> _Lens:
 
 
 def _metadata(env: gym.Env) -> dict[str, Any]:
-    metadata = getattr(env, "metadata", None)
+    metadata = None
+    # It may be a property, which may raise anything.
+    with contextlib.suppress(Exception):
+        metadata = env.metadata
     return metadata if isinstance(metadata, dict) else {}
 
 
@@ -328,5 +332,5 @@ def _fps(env: gym.Env) -> int:
 
 def _close(env: gym.Env) -> None:
     # One that fails to close has been looked at all the same.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         env.close()

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.errors import EnvironmentFailure, UserError, describe_error
-from envs.pictures import stretch_table, value_range
+from envs.pictures import make_stretch, uniform_bounds
 
 # An image that is no brighter than this is black to the eye, and nearly so to a network.
 _DARK = 15
@@ -31,7 +31,7 @@ class CheckedEnv:
 
     What it raises becomes an ``EnvironmentFailure``, and so does what breaks Gymnasium's interface.
     Images come as uint8 of 0..255: the bounds that the observation space declares are stretched to
-    that, where they are the same for all pixels.
+    that, for each pixel its own.
 
     Attributes:
         env: the environment.
@@ -139,29 +139,43 @@ def picture_maker(space: spaces.Box, name: str) -> Callable[[Any], np.ndarray]:
 
     It raises ``EnvironmentFailure`` for an observation that is not of the space.
     """
-    bounds = value_range(space)
-    if bounds is None:
+    if (space.low >= space.high).all():
         _warn_once(
-            f'the observation space of "{name}" has bounds that differ from pixel to pixel, or hold'
-            " one value only: its observations are not stretched, but taken as 0..255"
+            f'the observation space of "{name}" holds one image only: its observations are not'
+            " stretched, but taken as 0..255"
         )
-    low, high = bounds or (0, 255)
-    table = None if (low, high) == (0, 255) else stretch_table(low, high)
+    stretch = make_stretch(space)
+    bounds = uniform_bounds(space) or (space.low, space.high)
 
     def make_picture(observation: Any) -> np.ndarray:
         image = np.asarray(observation)
         if image.dtype != np.uint8 or not _is_image_shape(image.shape):
             image = _exact_bytes(image, space, name)
-        if table is None:
+        if stretch is None:
             return image
-        if image.min() < low or image.max() > high:
-            raise EnvironmentFailure(
-                f'"{name}" shows values of {image.min()}..{image.max()}, but its observation space'
-                f" declares {low}..{high}: expected true bounds, or 0..255"
-            )
-        return table[image]
+        _check_bounds(image, *bounds, name)
+        return stretch(image)
 
     return make_picture
+
+
+def _check_bounds(
+    image: np.ndarray, low: int | np.ndarray, high: int | np.ndarray, name: str
+) -> None:
+    if isinstance(low, np.ndarray) and image.shape != low.shape:
+        raise EnvironmentFailure(
+            f'"{name}" gives an observation of shape {image.shape}, but its space declares'
+            f" {low.shape}"
+        )
+    beyond = (image < low) | (image > high)
+    if beyond.any():
+        value, least, most = (
+            np.broadcast_to(x, image.shape)[beyond][0] for x in (image, low, high)
+        )
+        raise EnvironmentFailure(
+            f'"{name}" shows a value of {value} where its observation space declares'
+            f" {least}..{most}: expected true bounds, or 0..255"
+        )
 
 
 def _exact_bytes(image: np.ndarray, space: spaces.Box, name: str) -> np.ndarray:
@@ -205,14 +219,26 @@ def _check_spaces(name: str, env: gym.Env) -> spaces.Discrete:
     actions = getattr(env, "action_space", None)
     box = isinstance(observations, spaces.Box)
     if not (box and observations.dtype == np.uint8 and _is_image_shape(observations.shape)):
-        # Only the shape of a Box: its bounds, an array each, would fill the screen.
-        found = f"{observations.dtype} {observations.shape}" if box else str(observations)
+        hint = "AddRenderObservation makes some of what is rendered"
+        if box and _is_image_shape(observations.shape):
+            hint = "TransformObservation turns each into uint8, such as (255 * x).astype(np.uint8)"
         raise UserError(
-            f'"{name}" has the observations {" ".join(found.split())}: expected images, uint8 '
+            f'"{name}" has the observations {_shown_space(observations)}: expected images, uint8 '
             "(height, width), (height, width, 1 or 3) or (1 or 3, height, width); "
-            "gymnasium.wrappers.AddRenderObservation makes some of what is rendered"
+            f"gymnasium.wrappers.{hint}"
         )
     if not isinstance(actions, spaces.Discrete):
-        found = " ".join(str(actions).split())
-        raise UserError(f'"{name}" has the actions {found}: expected a Discrete space')
+        raise UserError(
+            f'"{name}" has the actions {_shown_space(actions)}: expected a Discrete space'
+        )
     return actions
+
+
+def _shown_space(space: Any) -> str:
+    """A space in one short line: of bounds and counts, an array each, only the shape."""
+    if isinstance(space, spaces.Box):
+        return f"Box {space.dtype} {space.shape}"
+    text = " ".join(str(space).split())
+    if len(text) > 200 and isinstance(space, spaces.Space):
+        return f"{type(space).__name__} {space.shape or ''}".rstrip()
+    return text

@@ -28,7 +28,11 @@ def describe_error(error: BaseException) -> str:
 
     The place is the innermost one in the user's code, or else in an installed package.
     """
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        # Of an error that cannot say what it is, its kind tells the most.
+        text = ""
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     # A SyntaxError says itself where it is.
     if isinstance(error, SyntaxError):

@@ -15,6 +15,9 @@ import numpy as np
 from envs.cores import usable_cores
 from envs.errors import UserError
 
+# More than players decode, and near the most that the codec allows.
+_MAX_SIDE = 4096
+
 
 class Mp4Writer:
     """A film in the making, as a context manager.
@@ -35,6 +38,7 @@ class Mp4Writer:
             path: of the MP4; missing directories are made and an old film is replaced.
             fps: pictures in a second.
             height: in pixels, about: pictures are enlarged by the whole factor that comes nearest.
+                Those with a side of more than 4,096 pixels are made smaller.
         """
         self.path = path
         self.fps = fps
@@ -108,12 +112,16 @@ class Mp4Writer:
         import imageio_ffmpeg
 
         # Wide and low pictures would become wider than the codec allows.
-        factor = max(1, min(round(self._height / height), 4 * self._height // width))
+        factor = float(min(round(self._height / height), 4 * self._height // width))
+        if factor < 1:
+            factor = min(1, _MAX_SIDE / max(height, width))
+        wide, high = (max(1, round(side * factor)) for side in (width, height))
+        how = "neighbor" if factor >= 1 else "area"
         # H.264 with 4:2:0 colour wants even sizes.
-        enlarge = f"scale=iw*{factor}:ih*{factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
+        resize = f"scale={wide}:{high}:flags={how},pad=ceil(iw/2)*2:ceil(ih/2)*2"
         source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {self.fps} -i pipe:0"
         codec = "-c:v libx264 -preset veryfast -crf 20 -pix_fmt yuv420p -movflags +faststart"
-        options = ["-y", "-loglevel", "error", *source.split(), "-vf", enlarge, *codec.split()]
+        options = ["-y", "-loglevel", "error", *source.split(), "-vf", resize, *codec.split()]
         options += ["-threads", str(usable_cores()), "-f", "mp4", str(self._partial)]
         try:
             return subprocess.Popen(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 from gymnasium import spaces
+
+# How far beyond their bounds floats may lie, as a share: filters and resizing overshoot by less.
+_ROUNDING = 1e-3
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
@@ -30,21 +34,34 @@ def _channels_last(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def value_range(space: spaces.Box) -> tuple[int, int] | None:
-    """The least and the greatest value that a uint8 space declares.
+def make_stretch(space: spaces.Box) -> Callable[[np.ndarray], np.ndarray] | None:
+    """How images of a uint8 space become uint8 of 0..255.
+
+    The bounds that the space declares are stretched to 0..255. Where they differ, each pixel (and
+    each channel) has its own; one of a single value becomes 0.
 
     Returns:
-        None where the bounds differ from pixel to pixel, or leave no room between them.
+        None where images stay as they are: the bounds are 0..255, or only one image fits them.
     """
+    if not (space.low < space.high).any():
+        return None
+    bounds = uniform_bounds(space)
+    if bounds == (0, 255):
+        return None
+    if bounds is not None:
+        low, high = bounds
+        table = np.rint((np.arange(256) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+        return lambda image: table[image]
+    lows = space.low.astype(np.float32)
+    spans = space.high - lows
+    factors = np.divide(255, spans, out=np.zeros_like(spans), where=spans > 0)
+    return lambda image: np.rint((image - lows) * factors).astype(np.uint8)
+
+
+def uniform_bounds(space: spaces.Box) -> tuple[int, int] | None:
+    """The bounds of a uint8 space, or None where they differ from pixel to pixel."""
     low, high = int(space.low.min()), int(space.high.max())
-    uniform = (space.low == low).all() and (space.high == high).all()
-    return (low, high) if uniform and low < high else None
-
-
-def stretch_table(low: int, high: int) -> np.ndarray:
-    """What each value of an image becomes where low..high is stretched to 0..255: uint8 (256,)."""
-    stretched = (np.arange(256) - low) * (255 / (high - low))
-    return np.clip(np.rint(stretched), 0, 255).astype(np.uint8)
+    return (low, high) if (space.low == low).all() and (space.high == high).all() else None
 
 
 def rendered_picture(rendered: Any) -> np.ndarray:
@@ -57,13 +74,14 @@ def rendered_picture(rendered: Any) -> np.ndarray:
     Raises:
         ValueError: it is no such picture; the message completes "it renders ...".
     """
-    if isinstance(rendered, list | tuple) and rendered and np.ndim(rendered[-1]) >= 2:
-        whole_picture = np.ndim(rendered[-1]) == 2 and np.shape(rendered[-1])[-1] in (3, 4)
-        # Rows of one picture in colour, or pictures.
-        rendered = rendered if whole_picture else rendered[-1]
     try:
+        if isinstance(rendered, list | tuple) and rendered and np.ndim(rendered[-1]) >= 2:
+            whole_picture = np.ndim(rendered[-1]) == 2 and np.shape(rendered[-1])[-1] in (3, 4)
+            # Rows of one picture in colour, or pictures.
+            rendered = rendered if whole_picture else rendered[-1]
         picture = np.asarray(rendered)
-    except ValueError:
+    except Exception:
+        # What has an array of its own, such as a tensor, refuses with any error.
         raise ValueError(f"a {type(rendered).__name__} that is no picture") from None
     if picture.dtype.kind not in "buif":
         raise ValueError(f"{_kind(rendered)}, not a picture")
@@ -84,11 +102,13 @@ def _as_bytes(picture: np.ndarray) -> np.ndarray:
     if picture.dtype == np.uint8:
         return picture
     least, most = float(picture.min()), float(picture.max())
+    is_float = picture.dtype.kind == "f"
+    slack = _ROUNDING if is_float else 0
+    top = 1 if picture.dtype.kind == "b" or (is_float and most <= 1 + slack) else 255
     # Written so that NaN fails, too.
-    if not (least >= 0 and most <= 255):
+    if not (-slack * top <= least and most <= (1 + slack) * top):
         raise ValueError(f"values of {least:g}..{most:g}, not 0..255")
-    is_share = picture.dtype.kind == "b" or (picture.dtype.kind == "f" and most <= 1)
-    return np.rint(picture * 255.0 if is_share else picture).astype(np.uint8)
+    return np.rint(picture * (255.0 / top)).clip(0, 255).astype(np.uint8)
 
 
 def _kind(rendered: Any) -> str:

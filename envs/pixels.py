@@ -68,7 +68,7 @@ class PixelVecEnv(VecEnv):
         Args:
             env_fns: one function for each environment; each returns an object of its own. Images
                 are uint8 (height, width), (height, width, 1 or 3) or (1 or 3, height, width), of
-                any bounds that are the same for all pixels.
+                any bounds.
             obs: "grey" or "rgb".
             obs_size: height and width in pixels.
             frame_stack: frames in one observation.
@@ -176,7 +176,7 @@ class PixelVecEnv(VecEnv):
         for env in self._envs:
             try:
                 env.close()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 _log.warning('closing "%s" raised %s', self.env_id, describe_error(error))
 
     def get_images(self) -> Sequence[np.ndarray | None]:

@@ -12,6 +12,16 @@ import torch
 B = TypeVar("B", bound=tuple[Any, ...])
 
 
+def host_tensor(values: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """``values`` as a tensor of the same memory, or of a copy where torch cannot have that.
+
+    It takes no array with a negative stride, such as an image that was flipped.
+    """
+    if isinstance(values, np.ndarray) and any(stride < 0 for stride in values.strides):
+        values = values.copy()
+    return torch.as_tensor(values)
+
+
 def pinned(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
     """``values`` where copies to ``device`` wait for nothing: for a GPU, in pinned memory.
 
@@ -21,7 +31,7 @@ def pinned(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Ten
         values: an array or tensor of the host; a tensor of the device is handed back.
         device: where they will go.
     """
-    tensor = torch.as_tensor(values)
+    tensor = host_tensor(values)
     if device.type != "cuda" or tensor.device.type != "cpu" or tensor.is_pinned():
         return tensor
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)

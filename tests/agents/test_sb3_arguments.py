@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3 import DQN as SB3DQN
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
@@ -161,6 +162,34 @@ def test_an_agent_loaded_without_an_environment_says_what_to_do(
     for options, said in (({"env": images}, "env is a function"), ({"device": "gpu"}, "unknown")):
         with pytest.raises(UserError, match=said):
             algorithm.load(tmp_path / "model", **options)
+
+
+@both
+def test_arguments_of_the_policy_come_from_the_file(algorithm: Any, tmp_path: Path) -> None:
+    model = make(algorithm)
+    model.save(tmp_path / "model")
+    load = functools.partial(algorithm.load, tmp_path / "model", device="cpu")
+    load(policy_kwargs=model.policy_kwargs)
+    with pytest.raises(UserError, match=r"leave them out of load\(\), which takes them"):
+        load(policy_kwargs={"net_arch": [8]})
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "said"),
+    [
+        ((SIZE, SIZE), np.uint8, r"ReshapeObservation\(env, \(40, 40, 1\)\)"),
+        ((4, SIZE, SIZE, 3), np.uint8, "VecFrameStack stacks frames as channels"),
+        ((1, SIZE, SIZE), np.float32, "TransformObservation turns each into uint8"),
+        ((4,), np.float32, r"gives Box float32 \(4,\)$"),
+    ],
+)
+def test_observations_that_are_nearly_images_are_refused_with_a_hint(
+    shape: tuple[int, ...], dtype: Any, said: str
+) -> None:
+    env = make_image_env()
+    env.observation_space = spaces.Box(0, 255, shape, dtype)
+    with pytest.raises(UserError, match=said):
+        make(PPO, env=env)
 
 
 def test_a_rollout_gives_every_transition_once() -> None:

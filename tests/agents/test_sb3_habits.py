@@ -22,7 +22,13 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecNormalize,
+    VecTransposeImage,
+)
 from stable_baselines3.dqn.policies import CnnPolicy, DQNPolicy
 from torch import nn
 
@@ -62,6 +68,21 @@ def make(algorithm: Any, policy: Any = "CnnPolicy", env: Any = None, **options: 
     return algorithm(policy, images() if env is None else env, **options)
 
 
+class Flipped(VecEnvWrapper):
+    """Images upside down, as views with a negative stride, of games that are cut off."""
+
+    def reset(self) -> Any:
+        return self.venv.reset()[:, :, ::-1]
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        for info in infos:
+            info["TimeLimit.truncated"] = True
+            if "terminal_observation" in info:
+                info["terminal_observation"] = info["terminal_observation"][:, ::-1]
+        return observations[:, :, ::-1], rewards, dones, infos
+
+
 class Flat(BaseFeaturesExtractor):
     """An extractor that takes floats, as anyone writes one."""
 
@@ -89,6 +110,26 @@ def test_another_extractor_is_given_the_floats_of_stable_baselines3(
     policy = {"features_extractor_class": Flat, "normalize_images": normalize}
     make(algorithm, policy_kwargs=policy, **options).learn(LEARNED)
     assert 0.9 * largest < Flat.largest <= largest
+
+
+class Viewing(BaseFeaturesExtractor):
+    """An extractor that flattens by ``view``, which wants the layout of the shape."""
+
+    def __init__(self, space: Any) -> None:
+        super().__init__(space, 8)
+        self.convolution = nn.Conv2d(3, 4, 8, 8)
+        self.linear = nn.Linear(3 * SIZE * SIZE + 4 * 5 * 5, 8)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        maps = self.convolution(observations)
+        flat = [images.view(len(images), -1) for images in (observations, maps)]
+        return self.linear(torch.cat(flat, dim=1))
+
+
+@both
+def test_another_extractor_may_view_images_as_vectors(algorithm: Any) -> None:
+    env = VecTransposeImage(VecFrameStack(images(), 3))
+    make(algorithm, env=env, policy_kwargs={"features_extractor_class": Viewing}).learn(LEARNED)
 
 
 @both
@@ -190,6 +231,8 @@ def test_the_zip_of_another_algorithm_is_refused(saves: Any, loads: Any, tmp_pat
         ({"net_arch": 64}, "must be the widths of hidden layers"),
         ({"net_arch": [0]}, "must be the widths of hidden layers"),
         ({"net_arch": {"pi": [8], "q": [8]}}, "must be the widths of hidden layers"),
+        ({"net_arch": {"pi": 64, "vf": 64}}, "must be the widths of hidden layers"),
+        ({"net_arch": [32, {"pi": [8], "vf": [8]}]}, "must be the widths of hidden layers"),
         ([1], "policy_kwargs must be a dict"),
     ],
     ids=str,
@@ -282,6 +325,27 @@ def test_predict_takes_images_of_any_numbers(algorithm: Any, encoder: str, froze
 def test_predict_refuses_what_is_no_image(algorithm: Any, observation: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
         make(algorithm).predict(observation)
+
+
+@both
+@pytest.mark.parametrize("frozen", [False, True])
+def test_flipped_images_are_taken(algorithm: Any, frozen: bool) -> None:
+    kwargs = {"encoder": "lenet", "frozen": frozen}
+    env = Flipped(VecTransposeImage(images()))
+    model = make(algorithm, env=env, policy_kwargs={"features_extractor_kwargs": kwargs})
+    # Games of FakeImageEnv take 10 steps.
+    model.learn(LEARNED)
+    seen = env.reset()
+    expected, _ = model.predict(seen.copy(), deterministic=True)
+    assert (model.predict(seen, deterministic=True)[0] == expected).all()
+
+
+@both
+def test_floats_of_another_shape_are_not_taken_for_features(algorithm: Any) -> None:
+    model, given = make(algorithm), torch.zeros(2, SIZE, SIZE, 1)
+    call = model.policy.predict_values if algorithm is PPO else model.q_net
+    with pytest.raises(ValueError, match=r"built for observations \(batch, \*\(1, 40, 40\)\)"):
+        call(given)
 
 
 # -- storage, environments and callbacks -----------------------------------------------------------

@@ -92,5 +92,9 @@ def test_a_world_of_zeros_and_ones_is_solved(bits: str, tmp_path: Path) -> None:
 def test_plain_vectors_of_other_bounds_are_refused(algorithm: type[PPO | DQN]) -> None:
     with pytest.raises(UserError, match=r"declared as 0\.\.1: expected 0\.\.255.*PixelVecEnv"):
         algorithm("CnnPolicy", DummyVecEnv([Channels]))
+    mixed = Channels()
+    mixed.observation_space = spaces.Box(0, np.resize([1, 255], (1, SIZE, SIZE)), dtype=np.uint8)
+    with pytest.raises(UserError, match="declared as bounds that differ from pixel to pixel: exp"):
+        algorithm("CnnPolicy", DummyVecEnv([lambda: mixed]))
     venv = PixelVecEnv([Channels], obs_size=SIZE, frame_stack=1)
     algorithm("CnnPolicy", venv)

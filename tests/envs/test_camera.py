@@ -226,10 +226,21 @@ class TestOfOddCameras:
         )
         assert read_film(film.path)[0]["size"] == (630, 420)
 
-    @pytest.mark.parametrize("size", [(1, 1), (2, 900), (900, 2)])
-    def test_odd_sizes(self, tmp_path, film_of, size):
+    @pytest.mark.parametrize(
+        ("size", "filmed"),
+        [
+            ((1, 1), (420, 420)),
+            ((2, 900), (900, 2)),
+            ((900, 2), (2, 900)),
+            # More than H.264 takes.
+            ((3, 20_000), (4096, 2)),
+            ((20_000, 3), (2, 4096)),
+        ],
+    )
+    def test_odd_sizes(self, tmp_path, film_of, size, filmed):
         _, film = film_of(tmp_path, Broken, rendered=lambda steps: np.zeros((*size, 3), np.uint8))
         assert film.frames == 5
+        assert read_film(film.path)[0]["size"] == filmed
 
     @pytest.mark.parametrize(
         ("make", "kwargs", "reason"),
@@ -248,6 +259,26 @@ class TestOfOddCameras:
         assert reason in before
         _, pictures = read_film(film.path)
         np.testing.assert_allclose(pictures[:, 9, 9, 0], [50, 51, 52, 53, 54], atol=6)
+
+    def test_an_environment_that_fails_where_it_is_to_render_is_observed(self, tmp_path, film_of):
+        class NoDisplay(Blinker):
+            def reset(self, **options):
+                if self.render_mode:
+                    raise SystemExit("no display")
+                return super().reset(**options)
+
+        before, film = film_of(tmp_path, NoDisplay)
+        assert film.no_render == before
+        assert before.startswith('"Odd-v0" raised SystemExit: no display')
+
+    def test_metadata_that_cannot_be_read_are_none(self, tmp_path, film_of):
+        class Unreadable(Blinker):
+            @property
+            def metadata(self):
+                raise RuntimeError("metadata")
+
+        before, film = film_of(tmp_path, Unreadable)
+        assert before == film.no_render == "it has no render mode rgb_array"
 
     @pytest.mark.parametrize("modes", [None, 5])
     def test_metadata_that_name_no_modes(self, tmp_path, film_of, modes):

@@ -44,8 +44,8 @@ class Still(gym.Env):
         return self._step(self.image)
 
 
-def observed(frame_stack: int = 1, obs_size: int = 9, **options: Any) -> np.ndarray:
-    venv = PixelVecEnv([lambda: Still(**options)], obs_size=obs_size, frame_stack=frame_stack)
+def observed(obs: Any = "grey", **options: Any) -> np.ndarray:
+    venv = PixelVecEnv([lambda: Still(**options)], obs=obs, obs_size=9, frame_stack=1)
     first = venv.reset()
     observations, *_ = venv.step(np.zeros(1, int))
     np.testing.assert_array_equal(observations, first)
@@ -88,14 +88,35 @@ class TestStretching:
         image = np.full((9, 9), 200, np.uint8)
         assert "declares 0..1: expected true bounds, or 0..255" in failure(image=image, high=1)
 
-    @pytest.mark.parametrize("low, high", [(0, np.arange(81).reshape(9, 9) + 1), (7, 7)])
-    def test_other_bounds_cost_a_line(
-        self, low: Any, high: Any, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_bounds_that_differ_are_stretched_pixel_by_pixel(self) -> None:
+        # Codes of objects, colours and states, as grid worlds have them.
+        image = np.resize(np.array([10, 0, 1, 5, 5, 2], np.uint8), (9, 9, 3))
+        shown = observed(image=image, high=[10, 5, 2], obs="rgb")
+        expected = np.resize([255, 0, 128, 128, 255, 255], (9, 9, 3)).transpose(2, 0, 1)
+        np.testing.assert_array_equal(shown, expected)
+
+    def test_a_pixel_of_one_value_becomes_0(self) -> None:
+        low, high = np.full((9, 9), 5), np.full((9, 9), 9)
+        high[0] = 5
+        shown = observed(image=high.astype(np.uint8), low=low, high=high)[0]
+        assert (shown[0] == 0).all()
+        assert (shown[1:] == 255).all()
+
+    def test_values_beyond_bounds_that_differ_are_refused(self) -> None:
+        image, high = np.full((9, 9), 7, np.uint8), np.arange(81).reshape(9, 9) + 3
+        assert "shows a value of 7 where its observation space declares 0..3: exp" in failure(
+            image=image, high=high
+        )
+        short = failure(
+            image=high.astype(np.uint8), high=high, step=lambda i: (i[1:], 1.0, False, False, {})
+        )
+        assert "an observation of shape (8, 9), but its space declares (9, 9)" in short
+
+    def test_a_space_of_one_image_costs_a_line(self, caplog: pytest.LogCaptureFixture) -> None:
         checked._warn_once.cache_clear()
         image = np.full((9, 9), 7, np.uint8)
-        assert (observed(image=image, low=low, high=high) == 7).all()
-        assert caplog.text.count("are not stretched, but taken as 0..255") == 1
+        assert (observed(image=image, low=7, high=7) == 7).all()
+        assert caplog.text.count("holds one image only: its observations are not stretched") == 1
 
     def test_codes_under_bounds_of_0_to_255_cost_a_line(
         self, caplog: pytest.LogCaptureFixture
@@ -107,6 +128,24 @@ class TestStretching:
         caplog.clear()
         observed(image=np.zeros((9, 9), np.uint8))
         assert not caplog.text
+
+
+class TestRefusedSpaces:
+    @pytest.mark.parametrize(
+        ("space", "part"),
+        [
+            (spaces.Box(0, 1, (9, 9), np.float32), r"Box float32 \(9, 9\): .*TransformObservation"),
+            (spaces.Box(-5, 5, (9, 9, 3), np.int16), r"Box int16 \(9, 9, 3\): .*TransformObs"),
+            (spaces.Box(-np.inf, np.inf, (4,)), r"Box float32 \(4,\): .*AddRenderObservation"),
+            (spaces.MultiDiscrete(np.full((9, 9), 3)), r"MultiDiscrete \(9, 9\): expected"),
+        ],
+    )
+    def test_other_observations_are_one_short_line(self, space: spaces.Space, part: str) -> None:
+        env = Still()
+        env.observation_space = space
+        with pytest.raises(UserError, match=part) as refusal:
+            PixelVecEnv([lambda: env], obs_size=9)
+        assert len(str(refusal.value)) < 300
 
 
 class TestFailures:
@@ -210,4 +249,9 @@ class TestFailures:
         assert 'closing "Stuck" raised OSError: stuck' in caplog.text
 
     def test_an_error_without_words_is_named(self) -> None:
+        class Speechless(Exception):  # noqa: N818
+            def __str__(self) -> str:
+                raise RuntimeError
+
         assert describe_error(KeyError()) == "KeyError"
+        assert describe_error(Speechless()) == "Speechless"

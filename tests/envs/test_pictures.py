@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from envs.pictures import rendered_picture
 
@@ -29,6 +30,10 @@ HALF = RGB // 128
         (RGB.astype(np.float32), RGB),
         (RGB.astype(np.int64), RGB),
         (HALF.astype(bool), HALF * 255),
+        ((RGB // 2).astype(np.int8), RGB // 2),
+        # Resizing and filters overshoot.
+        (RGB / 255 * 1.0004 - 0.0002, RGB),
+        (RGB * 1.0004 - 0.05, RGB),
         (RGB.tolist(), RGB),
         ([RGB[::-1], RGB], RGB),
         ((RGB,), RGB),
@@ -48,6 +53,8 @@ def test_every_form_of_a_picture_is_taken(rendered: Any, picture: np.ndarray) ->
         ("+---+", "a str, not a picture"),
         ([], "not a picture"),
         ([None], "a list, not a picture"),
+        ([[[1, 2], [3]]], "a list that is no picture"),
+        (torch.zeros(4, 6, 3, requires_grad=True), "a Tensor that is no picture"),
         ([[1, 2], [3]], "a list that is no picture"),
         (np.zeros(5), r"shape \(5,\)"),
         (np.zeros((5, 6, 2)), r"shape \(5, 6, 2\)"),

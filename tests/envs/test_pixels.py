@@ -251,7 +251,10 @@ class TestById:
             ("Countr-v3", r'unknown environment "Countr-v3"\. Did you mean "Counter-v3"\?'),
             ("Counter", r'unknown environment "Counter"\. Did you mean "Counter-v3"\?'),
             ("no_such_module:World-v0", 'cannot import "no_such_module"'),
-            ("CartPole-v1", r'"CartPole-v1" has the observations float32 \(4,\): expected images'),
+            (
+                "CartPole-v1",
+                r'"CartPole-v1" has the observations Box float32 \(4,\): expected images',
+            ),
             ("Taxi-v4", r"observations Discrete\(500\): expected images"),
         ],
     )
