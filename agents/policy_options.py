@@ -170,7 +170,9 @@ def _check_activation(activation: Any) -> None:
     try:
         # It may draw its first values: that must not change what is drawn after it.
         with torch.random.fork_rng(devices=[]):
-            fits = isinstance(activation(), nn.Module)
+            made = activation()
+            # One that changes the width would not fit the layer after it.
+            fits = isinstance(made, nn.Module) and made(torch.zeros(2, 4)).shape == (2, 4)
     except Exception:
         fits = False
     if not fits:
@@ -356,3 +358,17 @@ class ImageInput(BaseModel):
         """
         assert isinstance(self.observation_space, spaces.Box)
         return super().obs_to_tensor(as_images(observation, self.observation_space))
+
+    def parameters_to_vector(self) -> np.ndarray:
+        """All parameters in one vector, float32."""
+        # stable-baselines3's own calls view(), which the layout of an encoder's weights refuses.
+        flat = [parameter.detach().flatten() for parameter in self.parameters()]
+        return torch.cat(flat).cpu().numpy()
+
+    @torch.no_grad()
+    def load_from_vector(self, vector: np.ndarray) -> None:
+        """Sets all parameters, from what :meth:`parameters_to_vector` returned."""
+        parameters = list(self.parameters())
+        parts = torch.as_tensor(vector).split([parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.copy_(part.view(parameter.shape))

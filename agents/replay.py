@@ -156,6 +156,11 @@ class FrameReplay:
         return int(self.pos - self.first.max())
 
     @property
+    def buffer_size(self) -> int:
+        """Steps of every environment that there is room for, as stable-baselines3 counts them."""
+        return self.capacity
+
+    @property
     def full(self) -> bool:
         """Whether new transitions take the place of old ones."""
         return self.collected >= self.capacity

@@ -216,6 +216,9 @@ def raise_if_not_finite(loss: float, step: int) -> None:
 
 def _hint(space: spaces.Space) -> str:
     """What makes images of observations that are nearly some."""
+    if isinstance(space, spaces.Dict):
+        images = [key for key, part in space.items() if len(part.shape or ()) == 3]
+        return f': VecExtractDictObs(venv, "{images[0]}") hands on those alone' if images else ""
     if not isinstance(space, spaces.Box):
         return ""
     if len(space.shape) == 2:

@@ -239,6 +239,6 @@ def _shown_space(space: Any) -> str:
     if isinstance(space, spaces.Box):
         return f"Box {space.dtype} {space.shape}"
     text = " ".join(str(space).split())
-    if len(text) > 200 and isinstance(space, spaces.Space):
+    if len(text) > 100 and isinstance(space, spaces.Space):
         return f"{type(space).__name__} {space.shape or ''}".rstrip()
     return text

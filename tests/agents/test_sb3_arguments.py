@@ -79,6 +79,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (PPO, policy(activation_fn="relu"), f"{ACTIVATION} 'relu'"),
     (PPO, policy(activation_fn=nn.ReLU()), f"{ACTIVATION} ReLU()"),
     (PPO, policy(activation_fn=torch.relu), f"{ACTIVATION} <built-in"),
+    (PPO, policy(activation_fn=nn.GLU), f"{ACTIVATION} <class 'torch.nn.modules.activation.GLU'>"),
     (DQN, policy(optimizer_class="adam"), f"{OPTIMIZER} 'adam'"),
     (DQN, policy(optimizer_class=nn.ReLU), "optimizer_class ReLU does not work: "),
     (DQN, policy(optimizer_class=nn.Identity), "must make an optimizer"),
@@ -175,19 +176,25 @@ def test_arguments_of_the_policy_come_from_the_file(algorithm: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "said"),
+    ("space", "said"),
     [
-        ((SIZE, SIZE), np.uint8, r"ReshapeObservation\(env, \(40, 40, 1\)\)"),
-        ((4, SIZE, SIZE, 3), np.uint8, "VecFrameStack stacks frames as channels"),
-        ((1, SIZE, SIZE), np.float32, "TransformObservation turns each into uint8"),
-        ((4,), np.float32, r"gives Box float32 \(4,\)$"),
+        (spaces.Box(0, 255, (40, 40), np.uint8), r"ReshapeObservation\(env, \(40, 40, 1\)\)"),
+        (spaces.Box(0, 255, (4, 40, 40, 3), np.uint8), "VecFrameStack stacks frames as channels"),
+        (spaces.Box(0, 1, (1, 40, 40)), "TransformObservation turns each into uint8"),
+        (spaces.Box(0, 1, (4,)), r"gives Box float32 \(4,\)$"),
+        (
+            spaces.Dict(
+                speed=spaces.Box(0, 1, (2,)), eye=spaces.Box(0, 255, (40, 40, 3), np.uint8)
+            ),
+            r'VecExtractDictObs\(venv, "eye"\) hands on those alone',
+        ),
     ],
 )
 def test_observations_that_are_nearly_images_are_refused_with_a_hint(
-    shape: tuple[int, ...], dtype: Any, said: str
+    space: spaces.Space, said: str
 ) -> None:
     env = make_image_env()
-    env.observation_space = spaces.Box(0, 255, shape, dtype)
+    env.observation_space = space
     with pytest.raises(UserError, match=said):
         make(PPO, env=env)
 

@@ -351,6 +351,16 @@ def test_floats_of_another_shape_are_not_taken_for_features(algorithm: Any) -> N
 # -- storage, environments and callbacks -----------------------------------------------------------
 
 
+@both
+def test_parameters_are_put_into_a_vector_and_taken_from_it(algorithm: Any) -> None:
+    one, other = make(algorithm, seed=1), make(algorithm, seed=2)
+    vector = one.policy.parameters_to_vector()
+    other.policy.load_from_vector(vector)
+    np.testing.assert_array_equal(other.policy.parameters_to_vector(), vector)
+    parameters = zip(one.policy.parameters(), other.policy.parameters(), strict=True)
+    assert all(torch.equal(first, second) for first, second in parameters)
+
+
 def test_storage_tells_its_size() -> None:
     rollout = make(PPO).learn(16).rollout_buffer
     assert rollout.size() == 8
@@ -362,6 +372,7 @@ def test_storage_tells_its_size() -> None:
     model.learn(60, reset_num_timesteps=False)
     # A game that was cut off takes a place more.
     assert 18 <= model.replay_buffer.size() <= 20
+    assert model.replay_buffer.buffer_size == 20
     assert model.replay_buffer.full
 
 
