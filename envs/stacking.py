@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gymnasium.wrappers import FrameStackObservation
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, unwrap_vec_wrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,11 @@ def frame_channels(venv: VecEnv) -> int | None:
     if venv.has_attr("frame_stacking"):
         return frame_stacking(venv).channels
     depths = []
-    stacked = unwrap_vec_wrapper(venv, VecFrameStack)
-    if isinstance(stacked, VecFrameStack):
-        depths.append(stacked.stacked_obs.n_stack)
+    wrapper = venv
+    while isinstance(wrapper, VecEnvWrapper):
+        if isinstance(wrapper, VecFrameStack):
+            depths.append(wrapper.stacked_obs.n_stack)
+        wrapper = wrapper.venv
     if all(venv.env_is_wrapped(FrameStackObservation)) and venv.has_attr("stack_size"):
         depths.append(venv.get_attr("stack_size")[0])
     shape = venv.observation_space.shape

@@ -40,6 +40,8 @@ def test_channels_of_a_frame_are_known_where_something_says_how_frames_are_stack
     assert frame_channels(PixelVecEnv([Still], obs="grey", obs_size=9, frame_stack=3)) == 1
     assert frame_channels(VecTransposeImage(VecFrameStack(DummyVecEnv([lambda: grey]), 3))) == 1
     assert frame_channels(VecTransposeImage(VecFrameStack(DummyVecEnv([lambda: colour]), 2))) == 3
+    twice = VecFrameStack(VecFrameStack(DummyVecEnv([lambda: grey]), 3), 2)
+    assert frame_channels(VecTransposeImage(twice)) == 1
     stacked = FrameStackObservation(Still((9, 9)), 3)
     assert frame_channels(DummyVecEnv([lambda: stacked])) == 1
     assert frame_channels(DummyVecEnv([Still])) is None
