@@ -33,6 +33,7 @@ from agents.replay import FrameReplay
 from agents.sampling import NStepReturns, UniformSampler
 from agents.support import (
     check_images_and_discrete_actions,
+    check_stacking,
     make_checked_env,
     with_frame_channels,
 )
@@ -257,6 +258,7 @@ class DQN(DQNLoop):
         env = self.check_env_is_set()
         assert isinstance(self.observation_space, spaces.Box)
         stacking = frame_stacking(env)
+        check_stacking(self.observation_space, stacking)
         if self.replay_buffer is None:
             arguments = (self.buffer_size, self.observation_space, self.action_space)
             stored = self._actor.network.what_to_store(stacking)

@@ -35,6 +35,7 @@ from torch import nn
 from agents.dqn import DQN
 from agents.policies import PixelActorCriticPolicy, PixelDQNPolicy
 from agents.ppo import PPO
+from envs import PixelVecEnv
 from envs.errors import UserError
 
 SIZE = 40
@@ -53,13 +54,14 @@ LEARNED = 32
 both = pytest.mark.parametrize("algorithm", [PPO, DQN])
 
 
-def images(n_envs: int = 2, size: int = SIZE) -> VecEnv:
+def image_env(size: int = SIZE) -> FakeImageEnv:
     """Random grey images, channels last, as stable-baselines3's own tests have them."""
+    return FakeImageEnv(screen_height=size, screen_width=size, n_channels=1, discrete=True)
 
-    def make() -> FakeImageEnv:
-        return FakeImageEnv(screen_height=size, screen_width=size, n_channels=1, discrete=True)
 
-    return make_vec_env(make, n_envs, seed=0)
+def images(n_envs: int = 2, size: int = SIZE) -> VecEnv:
+    """Such images of several environments."""
+    return make_vec_env(lambda: image_env(size), n_envs, seed=0)
 
 
 def make(algorithm: Any, policy: Any = "CnnPolicy", env: Any = None, **options: Any) -> Any:
@@ -374,6 +376,19 @@ def test_storage_tells_its_size() -> None:
     assert 18 <= model.replay_buffer.size() <= 20
     assert model.replay_buffer.buffer_size == 20
     assert model.replay_buffer.full
+
+
+@both
+@pytest.mark.parametrize("frozen", [False, True])
+def test_stacks_that_are_stacked_once_more_are_refused(algorithm: Any, frozen: bool) -> None:
+    kwargs = {"encoder": "squeezenet1_1:features.4", "frozen": frozen}
+    vector = PixelVecEnv([image_env] * 2, obs_size=SIZE, frame_stack=1)
+    with pytest.raises(UserError, match="give it frame_stack=N instead of stacking its"):
+        make(
+            algorithm,
+            env=VecFrameStack(vector, 3),
+            policy_kwargs={"features_extractor_kwargs": kwargs},
+        ).learn(LEARNED)
 
 
 def test_rewards_may_be_normalized_for_ppo() -> None:
