@@ -203,7 +203,10 @@ class TestAsVecEnv:
     ("env_fns", "line"),
     [
         ([], "num_envs must be a whole number of at least 1, not 0"),
-        ([lambda: Counter(shape=(8, 8, 4))], r"observations Box uint8 \(8, 8, 4\): expected images"),
+        (
+            [lambda: Counter(shape=(8, 8, 4))],
+            r"observations Box uint8 \(8, 8, 4\): expected images",
+        ),
         ([lambda: Counter(actions=spaces.Box(-1, 1, (2,)))], r"the actions Box.*Discrete"),
         ([lambda: Counter(), lambda: Counter(actions=spaces.Discrete(2))], "equal actions"),
         ([functools.cache(Counter)] * 2, "environment of its own"),
