@@ -145,7 +145,7 @@ def picture_maker(space: spaces.Box, name: str) -> Callable[[Any], np.ndarray]:
             " stretched, but taken as 0..255"
         )
     stretch = make_stretch(space)
-    bounds = uniform_bounds(space) or (space.low, space.high)
+    low, high = uniform_bounds(space) or (space.low, space.high)
 
     def make_picture(observation: Any) -> np.ndarray:
         image = np.asarray(observation)
@@ -153,7 +153,7 @@ def picture_maker(space: spaces.Box, name: str) -> Callable[[Any], np.ndarray]:
             image = _exact_bytes(image, space, name)
         if stretch is None:
             return image
-        _check_bounds(image, *bounds, name)
+        _check_bounds(image, low, high, name)
         return stretch(image)
 
     return make_picture
