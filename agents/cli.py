@@ -12,13 +12,15 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import tyro
 
 from envs.errors import UserError, nearest
-from rlcnn.progress import discard_output
+from rlcnn.options import option_name
+from rlcnn.progress import LastingStream
 from rlcnn.stopping import TrainingStopped
 from rlcnn.tracking import mode_from_environment
 
@@ -137,43 +139,43 @@ def run_script(main: Callable[[list[str]], None]) -> None:
 
     What a user can mend is printed in one line (status 2). Ctrl-C and a polite kill end the script
     with status 130, also where they were answered with a checkpoint: a command that was to come
-    after a whole training does not start.
+    after a whole training does not start. Output that cannot be written stops nothing: the status
+    is 141 where its reader has left, and otherwise 2.
     """
+    output = LastingStream(sys.stdout)
+    sys.stdout, sys.stderr = output, LastingStream(sys.stderr)  # type: ignore[assignment]
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_StderrHandler()])
     logging.getLogger("agents").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # For environments of the user's own, as --env my_module:MyEnv-v0; last, to shadow nothing.
     sys.path.append(os.getcwd())
+    status = _status_of(main)
+    output.flush()
+    if output.error is not None and status == 0:
+        status = PIPE_CLOSED
+        if not isinstance(output.error, BrokenPipeError):
+            reason = output.error.strerror
+            print(f"error: cannot write the output: {reason}", file=sys.stderr)
+            status = USER_ERROR
+    sys.exit(status)
+
+
+def _status_of(main: Callable[[list[str]], None]) -> int:
+    """Runs ``main`` and prints what the user can mend."""
     try:
-        try:
-            main(sys.argv[1:])
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of the output, such as `head`, has read enough and left. Python writes what is
-        # left when it exits: to nowhere, or it would complain.
-        discard_output(sys.stdout)
-        sys.exit(PIPE_CLOSED)
-    except TrainingStopped as stop:
-        _print_error(stop)
-        sys.exit(INTERRUPTED)
-    except KeyboardInterrupt:
-        _print_error("interrupted")
-        sys.exit(INTERRUPTED)
+        main(sys.argv[1:])
+    except SystemExit as end:
+        return int(end.code or 0)
+    except (TrainingStopped, KeyboardInterrupt) as stop:
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return INTERRUPTED
     except Exception as error:
         problem = _users_problem(error)
         if problem is None:
             raise
-        _print_error(f"error: {problem}")
-        sys.exit(USER_ERROR)
-
-
-def _print_error(message: object) -> None:
-    try:
-        print(message, file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        # The exit status still says what happened.
-        discard_output(sys.stderr)
+        print(f"error: {problem}", file=sys.stderr)
+        return USER_ERROR
+    return 0
 
 
 def _users_problem(error: Exception) -> str | None:
@@ -212,7 +214,7 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
     output = io.StringIO()
     try:
         with _captured(output):
-            return tyro.cli(options, args=list(arguments), registry=_REGISTRY, **chosen)
+            parsed = tyro.cli(options, args=list(arguments), registry=_REGISTRY, **chosen)
     except SystemExit as error:
         known = _known_options(options, chosen)
         for argument in arguments:
@@ -222,6 +224,11 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
             if name.startswith("--") and (name not in known or not argument.startswith("--")):
                 raise UserError(f'unknown option "{argument}".{_hint(name, known)}') from error
         raise UserError(_plain(output.getvalue(), arguments, known)) from error
+    for field in dataclasses.fields(parsed):
+        if isinstance(getattr(parsed, field.name), Path):
+            # An empty path, as of a shell's variable that is not set, would be this directory.
+            given_value(arguments, option_name(field.name))
+    return parsed
 
 
 @contextlib.contextmanager
@@ -248,7 +255,7 @@ def whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        value = float(text) if re.fullmatch(r"[+-]?[\d_.]+e[+-]?\d+", text, re.IGNORECASE) else 0.5
+        value = float(text) if re.fullmatch(r"[+-]?[\d_.]+e\+?\d+", text, re.IGNORECASE) else 0.5
         if not (value.is_integer() and abs(value) < 2**53):
             raise
         return int(value)
@@ -276,6 +283,9 @@ def given_value(arguments: Sequence[str], option: str) -> str | None:
     """The last value given to ``option``, written ``--option VALUE`` or ``--option=VALUE``.
 
     ``--an_option`` is ``--an-option``.
+
+    Raises:
+        UserError: the value is empty.
     """
     value = None
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
@@ -286,6 +296,8 @@ def given_value(arguments: Sequence[str], option: str) -> str | None:
             value = given
         elif not following.startswith("--"):
             value = following
+    if value == "":
+        raise UserError(f'{option} takes a value: "" is empty')
     return value if value is None else expand_home(value)
 
 
@@ -377,36 +389,61 @@ def _bad_choice(value: str, option: str, listed: str) -> str:
     choices = [str(choice) for choice in ast.literal_eval(listed)]
     return (
         f'{option} "{value}" is unknown: expected one of {", ".join(choices)}.'
-        f"{_switch_hint(option, value) or nearest(value, choices)}"
+        f"{_synonym_hint(option, value, choices) or nearest(value, choices)}"
     )
 
 
 def _no_value(option: str) -> str:
-    return f"{option} takes a value: none given.{_switch_hint(option, 'true')}".rstrip(".")
+    # A switch in other libraries.
+    hint = ' Did you mean "--track online"?' if option == "--track" else ""
+    return f"{option} takes a value: none given.{hint}".rstrip(".")
 
 
-def _switch_hint(option: str, value: str) -> str:
-    """What to write for an option that is a switch elsewhere; empty for others."""
-    modes = {**dict.fromkeys(_YES, "online"), **dict.fromkeys(_NO, "disabled")}
-    mode = modes.get(value.lower()) if option == "--track" else None
-    return f' Did you mean "--track {mode}"?' if mode else ""
+def _synonym_hint(option: str, value: str, choices: Sequence[str]) -> str:
+    """The choice that other libraries call ``value``; empty where there is none."""
+    for names, meant in _SYNONYMS:
+        choice = next((choice for choice in meant if choice in choices), None)
+        if choice and value.lower() in names.split():
+            return f' Did you mean "{option} {choice}"?'
+    return ""
 
 
-_YES = ("true", "yes", "on", "y", "t", "1", "wandb")
-_NO = ("false", "no", "off", "n", "f", "0", "none")
+# Values of other libraries, and our choices for them: the first that an option has is named.
+_SYNONYMS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("true yes on y t 1 wandb enabled", ("online", "on")),
+    ("false no off n f 0 none", ("disabled", "off")),
+    ("32 float32 float full single", ("fp32",)),
+    ("16 half float16 fp16 bfloat16 amp mixed", ("bf16",)),
+    ("color colour", ("rgb",)),
+    ("grayscale greyscale mono", ("grey",)),
+    ("scratch", ("train",)),
+)
+
+
+def _number_hint(text: str) -> str:
+    """How to write a number such as ``1M`` or ``1,000``; empty for anything else."""
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)([kmb])", text, re.IGNORECASE):
+        return f' Did you mean "{found[1]}e{_EXPONENTS[found[2].lower()]}"?'
+    if re.fullmatch(r"\d{1,3}([,' ]\d{3})+|\d+\.0*", text):
+        return f' Did you mean "{re.sub(r"[.]0*$|[^0-9]", "", text)}"?'
+    return ""
+
+
+_EXPONENTS = {"k": 3, "m": 6, "b": 9}
 
 
 _TYRO_SAYS: list[tuple[str, Callable[..., str]]] = [
     (
-        r"Error parsing (\S+): invalid literal for int\(\) with base 10: '(.*)'",
-        lambda option, value: f'{option} "{value}" is not a whole number',
+        r"Error parsing (\S+): invalid literal for int\(\) with base 10: ['\"](.*)['\"]",
+        lambda option, value: f'{option} "{value}" is not a whole number.{_number_hint(value)}',
     ),
     (
-        r"Error parsing (\S+): could not convert string to float: '(.*)'",
+        r"Error parsing (\S+): could not convert string to float: ['\"](.*)['\"]",
         lambda option, value: f'{option} "{value}" is not a number',
     ),
     (
-        r"Error parsing (\S+): no type matching \{None\}\|(?:INT|FLOAT) .* from \['(.*?)'\].*",
+        r"Error parsing (\S+): no type matching \{None\}\|(?:INT|FLOAT) .*"
+        r" from \[['\"](.*?)['\"]\].*",
         lambda option, value: f'{option} "{value}" is neither a number nor None',
     ),
     (

@@ -105,7 +105,7 @@ def check_policy_arguments(
     known += ["precision", "encoder_lr_factor", "unfreeze_at_step", "feature_dtype"]
     for name in more:
         if name not in known:
-            hint = "." + nearest(name, known, cutoff=0.6)
+            hint = "." + nearest(name, known)
             if name in inspect.signature(ActorCriticPolicy.__init__).parameters:
                 hint = "; only PPO's policy has it: leave it out"
             elif name.startswith("encoder"):
@@ -150,7 +150,7 @@ def _check_extractor(extractor: Any, arguments: Any) -> None:
                 raise UserError(
                     f'features_extractor_kwargs has no option "{name}": {extractor.__name__} takes'
                     f" {', '.join(parameters) or 'none'}."
-                    f"{nearest(str(name), parameters, cutoff=0.6)}"
+                    f"{nearest(str(name), parameters)}"
                 )
     for name, one in parameters.items():
         variadic = one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -47,7 +46,7 @@ from agents.study_results import (
     results_table,
     write_results,
 )
-from envs.errors import UserError
+from envs.errors import UserError, in_shell
 from rlcnn.files import disk_errors, read_json, write_json_atomic
 from rlcnn.progress import make_console
 from rlcnn.report import Films, Report, RunResult, write_report
@@ -281,7 +280,7 @@ def _open(path: Path, plan: StudyPlan) -> dict[str, Any]:
         if differing:
             raise UserError(
                 f"study {path} has another plan: {'; '.join(differing)}."
-                " Choose another --study-dir, or go on with it by --resume"
+                f" Choose another --study-dir, or go on with it by --resume {in_shell(path)}"
             )
         return document
     if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
@@ -349,8 +348,7 @@ def _run_all(
     except KeyboardInterrupt:
         write_results(path, [read_result(path, run) for run in plan.runs])
         raise TrainingStopped(
-            "stopped; the same command goes on with the study, as does --resume"
-            f" {shlex.quote(str(path))}"
+            f"stopped; the same command goes on with the study, as does --resume {in_shell(path)}"
         ) from None
     finally:
         display.close()

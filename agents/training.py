@@ -37,7 +37,7 @@ from agents.filming import Filming
 from agents.heap import keep_freed_memory
 from agents.run_length import notes_on_length
 from agents.transfer_options import notes_on_transfer
-from envs.errors import EnvironmentFailure, UserError
+from envs.errors import EnvironmentFailure, UserError, in_shell
 from rlcnn.attempts import changed, made_by, newest_checkpoint
 from rlcnn.devices import use_threads
 from rlcnn.files import write_json_atomic
@@ -158,7 +158,7 @@ def resume(
         if summary is not None and summary.get("steps", 0) >= config.total_steps:
             raise UserError(
                 f"run {run_dir} is done: it took its {summary['steps']:,} steps."
-                f" Extend it with --total-steps {2 * before.total_steps}"
+                f" Extend it with --total-steps {2 * max(summary['steps'], before.total_steps)}"
             )
         run.recover()
         checkpoint = newest_checkpoint(run, console.print)
@@ -314,7 +314,8 @@ class Training:
                 self.checkpoint()
         if stop.requested:
             raise TrainingStopped(
-                f"stopped at step {model.num_timesteps:,}; go on with --resume {self.run.path}"
+                f"stopped at step {model.num_timesteps:,}; go on with --resume"
+                f" {in_shell(self.run.path)}"
             )
 
     def _save_after_failure(self) -> None:
@@ -331,7 +332,7 @@ class Training:
         kept = "Nothing was learned yet"
         if self._saved_at is not None:
             kept = f"The run has a checkpoint of step {self._saved_at:,}"
-        return EnvironmentFailure(f"{error}. {kept}: go on with --resume {self.run.path}")
+        return EnvironmentFailure(f"{error}. {kept}: go on with --resume {in_shell(self.run.path)}")
 
     def _log_last_losses(self) -> None:
         """Logs what DQN would have told with the next games, unless some ended in this very step.
@@ -461,5 +462,5 @@ def _run(training: Training, purge_step: int | None) -> None:
         except EnvironmentFailure as error:
             raise training.failure(error) from error
         except KeyboardInterrupt:
-            console.print(f"continue with --resume {run.path}")
+            console.print(f"continue with --resume {in_shell(run.path)}")
             raise

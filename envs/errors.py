@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
@@ -17,6 +18,11 @@ class UserError(ValueError):
 
     Scripts print it as ``error: ...`` and exit with status 2; no traceback is shown.
     """
+
+
+def in_shell(path: str | os.PathLike[str]) -> str:
+    """A path as a shell takes it, for a command that a message hands over."""
+    return shlex.quote(os.fspath(path))
 
 
 class EnvironmentFailure(UserError):  # noqa: N818
@@ -57,7 +63,7 @@ _LIBRARY = ("<", *_inside(sysconfig.get_path("stdlib"), os.path.dirname(gym.__fi
 
 
 def nearest(
-    name: str, choices: Iterable[str], key: Callable[[str], str] = str.lower, cutoff: float = 0.4
+    name: str, choices: Iterable[str], key: Callable[[str], str] = str.lower, cutoff: float = 0.6
 ) -> str:
     """A hint such as ``Did you mean "impala"?`` with a leading space, or nothing.
 

@@ -33,7 +33,7 @@ def find_spec(env_id: str) -> EnvSpec:
     spec = gym.registry.get(name)
     if spec is None:
         known = [known for known in gym.registry if not _is_old_atari(gym.registry[known])]
-        near = nearest(name, known, key=_game, cutoff=0.6)
+        near = nearest(name, known, key=_game)
         named = module or _game(name) in map(_game, known)
         yours = "" if named else f' If it is yours, name its module: "my_module:{name}"'
         raise UserError(f'unknown environment "{env_id}".{near}{yours}')
@@ -57,7 +57,7 @@ def atari_rom(env_id: str) -> str:
         games = [name for name in gym.registry if re.fullmatch(r"ALE/\w+-v5", name)]
         raise UserError(
             f'unknown Atari game "{env_id}": games are named like "ALE/Pong-v5".'
-            f"{nearest(env_id, games, key=_game, cutoff=0.6)}"
+            f"{nearest(env_id, games, key=_game)}"
         )
     rom: str = spec.kwargs["game"]
     if roms.get_rom_path(rom) is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from envs.errors import UserError
+from envs.errors import UserError, in_shell
 from rlcnn.provenance import provenance
 from rlcnn.runs import RunDirectory
 
@@ -61,7 +61,7 @@ def newest_checkpoint(run: RunDirectory, tell: Callable[[str], None]) -> Path | 
     if checkpoint is None and broken:
         raise UserError(
             f"no checkpoint of run {run.path} is whole; begin anew with"
-            f" --config {run.path / 'config.json'}"
+            f" --config {in_shell(run.path / 'config.json')}"
         )
     return checkpoint
 

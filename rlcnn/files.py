@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from envs.errors import UserError
+from envs.errors import UserError, in_shell
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -104,6 +104,29 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
             scratch.unlink(missing_ok=True)
             raise
         fsync(path.parent)
+
+
+def check_writable(option: str, file: Path) -> None:
+    """Checks, before work begins, whether its result can be written to a file.
+
+    Args:
+        option: the option that names the file, such as ``--json``.
+        file: the file, which need not exist.
+
+    Raises:
+        UserError: it cannot be written; the line says how to make a missing directory.
+    """
+    if not file.name or file.is_dir():
+        raise UserError(f'{option} "{file}" is a directory, not a file')
+    directory = file.absolute().parent
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    refused = f'{option} "{file}" cannot be written'
+    if not existing.is_dir():
+        raise UserError(f'{refused}: "{existing}" is a file, not a directory')
+    if not os.access(existing, os.W_OK):
+        raise UserError(f'{refused}: "{existing}" may not be written to')
+    if existing != directory:
+        raise UserError(f"{refused}: no such directory; mkdir -p {in_shell(directory)} makes it")
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
-from typing import IO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 from rich.console import Console
 
@@ -36,25 +38,51 @@ class StepRate:
         return self._steps / self._seconds if self._seconds else 0.0
 
 
-class _LastingConsole(Console):
-    def on_broken_pipe(self) -> None:
-        """Go on where the reader, such as `head`, has left; rich would end the program here."""
-        discard_output(self.file)
+class LastingStream:
+    """A text stream that drops what it can no longer write, so that the program goes on.
+
+    The reader of a pipe may leave (`head`), a terminal may close, a disk may be full.
+
+    Attributes:
+        error: what the first write that failed raised; None while all is well.
+    """
+
+    def __init__(self, stream: IO[str] | None) -> None:
+        # Python has none where the shell closed it (>&-).
+        self._stream = stream or open(os.devnull, "w")  # noqa: SIM115
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Writes ``text``, or drops it."""
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes what is buffered, or drops it."""
+        with self._dropping():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
+            # What is still buffered, and what comes later, goes to nowhere.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
 
 def make_console() -> Console:
     """Where progress is shown: standard error, so that output stays clean.
 
-    A run goes on in silence when nobody reads its progress any more.
+    A run goes on in silence when nobody can read its progress any more.
     """
+    file: Any = LastingStream(sys.stderr)
     # No markup and no emoji: messages name files, which may hold brackets and colons.
-    return _LastingConsole(
-        file=sys.stderr, highlight=False, soft_wrap=True, markup=False, emoji=False
-    )
-
-
-def discard_output(stream: IO[str]) -> None:
-    """Lets a stream whose reader has left write to nowhere, at exit too."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    return Console(file=file, highlight=False, soft_wrap=True, markup=False, emoji=False)

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
-from envs.errors import UserError
+from envs.errors import UserError, in_shell
 from rlcnn import manifest
 from rlcnn.files import (
     disk_errors,
@@ -465,7 +465,7 @@ def require_vacant(path: Path) -> None:
         if path.exists() and _entries(path):
             raise RunTakenError(
                 f"run directory {path} exists and is not empty: choose another by --run-dir,"
-                f" or go on with it by --resume {path}"
+                f" or go on with it by --resume {in_shell(path)}"
             )
 
 

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from envs.errors import UserError
+from envs.errors import UserError, in_shell
 
 STATE_KEYS = (
     "state_dict",
@@ -95,7 +95,7 @@ def recognise(path: Path) -> Literal["safetensors", "torch"]:
     if start.startswith(b"\x1f\x8b"):
         raise UserError(f'"{path}" is compressed by gzip: unpack it first: {_unpacking(path)}')
     if start[_TAR] == b"ustar":
-        raise UserError(f'"{path}" is a tar archive: unpack it first: tar -xf {_quoted(path)}')
+        raise UserError(f'"{path}" is a tar archive: unpack it first: tar -xf {in_shell(path)}')
     for magic, (kind, advice) in _OTHERS.items():
         if start.startswith(magic):
             raise UserError(f'"{path}" is {kind}: {advice.format(**names)}.')
@@ -254,10 +254,6 @@ def _saving(value: str, path: Path, module: str = "torch") -> str:
     return f'python -c "{code}"' if plain else f"python -c {shlex.quote(code)}"
 
 
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
-
-
 def _unpacking(path: Path) -> str:
     """The command that unpacks a file of gzip, whatever its name."""
     try:
@@ -266,10 +262,10 @@ def _unpacking(path: Path) -> str:
     except (OSError, EOFError, zlib.error):
         is_tar = False
     if is_tar:
-        return f"tar -xzf {_quoted(path)}"
+        return f"tar -xzf {in_shell(path)}"
     name = path.name.removesuffix(".gz")
     new = path.with_name(name if name != path.name else f"unpacked-{name}")
-    return f"gunzip -c {_quoted(path)} > {_quoted(new)}"
+    return f"gunzip -c {in_shell(path)} > {in_shell(new)}"
 
 
 def _is_pickle(path: Path) -> bool:
@@ -318,7 +314,7 @@ def _check_archive(path: Path) -> None:
         raise UserError(f'"{path}" holds NumPy arrays: {command} saves them.')
     if "policy.pth" in members:
         raise UserError(
-            f'"{path}" is an agent saved by stable-baselines3: unzip {_quoted(path)} policy.pth'
+            f'"{path}" is an agent saved by stable-baselines3: unzip {in_shell(path)} policy.pth'
             " unpacks its weights."
         )
     if "model.weights.h5" in members:

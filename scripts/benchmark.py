@@ -27,7 +27,7 @@ from agents.benchmark.suite import run_benchmark
 from agents.cli import given_value, parse_options, run_script
 from agents.config import Algorithm, TrainConfig, preset_config
 from envs.errors import UserError
-from rlcnn.files import write_json_atomic
+from rlcnn.files import check_writable, write_json_atomic
 from rlcnn.progress import make_console
 
 # Options of a training that change nothing in what is measured.
@@ -128,11 +128,9 @@ def check_outputs(options: Options) -> None:
     """Refuses files that could not be written, before anything is measured."""
     if options.plot is not None:
         check_chart_path(options.plot)
-    for path in (options.json, options.plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UserError(
-                f"cannot write {path}: there is no such directory; mkdir -p {path.parent}"
-            )
+    for option, path in (("--json", options.json), ("--plot", options.plot)):
+        if path is not None:
+            check_writable(option, path)
 
 
 def default_options(arguments: list[str]) -> Options:

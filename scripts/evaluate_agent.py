@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import tyro
 from agents.assessment import Assessment, assess_run
 from agents.cli import expand_home, parse_options, run_script
 from envs.errors import UserError
-from rlcnn.files import write_json_atomic
+from rlcnn.files import check_writable, write_json_atomic
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
@@ -53,7 +52,7 @@ def main(arguments: list[str]) -> None:
     if options.deterministic and options.stochastic:
         raise UserError("--deterministic and --stochastic exclude each other: give one")
     if options.json not in (None, "-"):
-        check_writable(Path(options.json))
+        check_writable("--json", Path(options.json))
     assessment = assess_run(
         options.run_dir,
         episodes=options.episodes,
@@ -70,23 +69,6 @@ def main(arguments: list[str]) -> None:
     print(*told(assessment), sep="\n")
     if options.json is not None:
         write_json_atomic(options.json, assessment.to_json())
-
-
-def check_writable(file: Path) -> None:
-    """Looks, before games are played, whether their result can be written.
-
-    Raises:
-        UserError: it cannot.
-    """
-    if not file.name or file.is_dir():
-        raise UserError(f'--json "{file}" is a directory, not a file')
-    directory = file.absolute().parent
-    if not directory.is_dir():
-        raise UserError(
-            f'--json "{file}" cannot be written: no such directory; mkdir -p {directory}'
-        )
-    if not os.access(directory, os.W_OK):
-        raise UserError(f'--json "{file}" cannot be written: its directory may not be written to')
 
 
 def with_json_file(arguments: Sequence[str]) -> list[str]:

@@ -22,7 +22,7 @@ from rlcnn.classify.networks import Network, load_network
 from rlcnn.classify.setting import CHANNELS
 from rlcnn.classify.sheets import write_sheets
 from rlcnn.devices import resolve_device
-from rlcnn.files import write_json_atomic
+from rlcnn.files import check_writable, write_json_atomic
 from rlcnn.options import check_range, dataclass_of
 from rlcnn.progress import make_console
 from rlcnn.provenance import provenance
@@ -132,15 +132,12 @@ def check(options: Options) -> None:
             raise UserError(f"--labels is for the images of a folder: give --data {FOLDER}DIR")
         if options.part is not None:
             raise UserError("--labels names the images itself: --part does not apply")
-    for path in (options.json, options.plots):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UserError(
-                f"cannot write {path}: there is no such directory; mkdir -p {path.parent}"
-            )
-    if options.json is not None and options.json.is_dir():
-        raise UserError(f"cannot write {options.json}: that is a directory")
-    if options.plots is not None and options.plots.exists() and not options.plots.is_dir():
-        raise UserError(f"cannot write into {options.plots}: that is a file")
+    if options.json is not None:
+        check_writable("--json", options.json)
+    if options.plots is not None and not options.plots.is_dir():
+        check_writable("--plots", options.plots)
+        if options.plots.exists():
+            raise UserError(f'--plots "{options.plots}" is a file, not a directory')
 
 
 def load_images(options: Options, networks: list[Network]) -> LabelledImages:

@@ -20,7 +20,7 @@ from rlcnn.classify.frame_options import FrameOptions
 from rlcnn.devices import resolve_device
 from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
-from rlcnn.files import write_json_atomic
+from rlcnn.files import check_writable, write_json_atomic
 from rlcnn.options import EncoderName
 from rlcnn.probe import (
     METHODS,
@@ -190,13 +190,8 @@ def check(options: Options) -> None:
         raise UserError(f"--methods takes at least one of {', '.join(METHODS)}")
     if options.weights == "none" and not options.random_seeds:
         raise UserError("--weights none is a random encoder: give --random-seeds")
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        directory = options.json.parent
-        raise UserError(
-            f"cannot write {options.json}: there is no such directory; mkdir -p {directory}"
-        )
-    if options.json is not None and options.json.is_dir():
-        raise UserError(f"cannot write {options.json}: that is a directory")
+    if options.json is not None:
+        check_writable("--json", options.json)
 
 
 def image_shape(images: ProbeImages, options: Options) -> tuple[int, int, int]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from envs.errors import UserError
+from envs.errors import UserError, in_shell
 from rlcnn.classify.images import (
     ImageFiles,
     LabelledImages,
@@ -141,7 +140,7 @@ def _images(folder: Path) -> list[Path]:
         if any(len(_folders(each)) > 1 for each in _folders(folder.parent)):
             raise UserError(f"{message}, or train/<class>/<image> and val/<class>/<image>")
         raise UserError(
-            f"{message}: for d in {shlex.quote(str(folder.parent))}/*/*/; do"
+            f"{message}: for d in {in_shell(folder.parent)}/*/*/; do"
             ' mv "$d"* "$d"..; rmdir "$d"; done moves the images of all classes'
         )
     return files

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from envs.errors import UserError
+from envs.errors import UserError, in_shell
 from rlcnn.attempts import changed, made_by, newest_checkpoint
 from rlcnn.classify.baselines import Baseline, fit_baselines
 from rlcnn.classify.classifier import save_classifier
@@ -216,7 +216,7 @@ class Pretraining:
         self.run, self.config, self.console = run, config, console
         self.trainer = trainer
         self.tracker: Tracker
-        self._setting = setting
+        self.setting = setting
         self._stop = StopRequest(console.print)
         self._best: dict[str, Any] | None = None
         self._last: dict[str, Any] | None = None
@@ -244,7 +244,7 @@ class Pretraining:
             TrainingStopped: it was asked to stop; a checkpoint was cut.
         """
         trainer, stop = self.trainer, self._stop
-        per_epoch = len(self._setting.train_labels)
+        per_epoch = len(self.setting.train_labels)
         done = trainer.epoch * per_epoch + trainer.batch * self.config.batch_size
         with ExitStack() as stack:
             display = EpochDisplay(self.config.epochs, per_epoch, done, self.console)
@@ -268,7 +268,8 @@ class Pretraining:
         if self.trainer.step != self._saved_at:
             self.checkpoint()
         raise TrainingStopped(
-            f"stopped after {self.trainer.step:,} updates; go on with --resume {self.run.path}"
+            f"stopped after {self.trainer.step:,} updates; go on with --resume"
+            f" {in_shell(self.run.path)}"
         )
 
     def _epoch_done(
@@ -339,7 +340,7 @@ class Pretraining:
         assert self._best is not None
         beside = self._baselines() if self.config.baselines == "on" else {}
         over = self._gains(beside) if beside else {}
-        images = trainer.epoch * len(self._setting.train_labels)
+        images = trainer.epoch * len(self.setting.train_labels)
         run.write_summary(
             {
                 "epochs": trainer.epoch,
@@ -360,13 +361,13 @@ class Pretraining:
             tell(f"{name + ':':22} {summarised(baseline.figures)}")
         for name, gain in over.items():
             tell(f"{'over ' + name + ':':22} {gain.mean}")
-        if len(self._setting.tasks) > 1 and over:
+        if len(self.setting.tasks) > 1 and over:
             tell("each label by itself: summary.json")
         tell(f"run:     {run.path}")
         tell(f"weights: {run.path / BEST}")
 
     def _baselines(self) -> dict[str, Baseline]:
-        setting, config = self._setting, self.config
+        setting, config = self.setting, self.config
         drawn = ""
         if config.baseline_images:
             each = " of each game" if setting.train.episodes else ""
@@ -385,7 +386,7 @@ class Pretraining:
 
     def _gains(self, beside: Mapping[str, Baseline]) -> dict[str, Gains]:
         """What the last epoch's accuracy has over each baseline's."""
-        setting = self._setting
+        setting = self.setting
         logits, labels = self.trainer.held_out_logits(self.trainer.judged)
         own = right_by_task(logits, labels)
         episodes = setting.test.episodes
@@ -418,6 +419,12 @@ def _run(training: Pretraining, purge_step: int | None) -> None:
     training.console.print(f"device: {device}, {config.precision}, {threads}", highlight=False)
     if config.precision == "tf32" and training.trainer.device.type != "cuda":
         training.console.print("--precision tf32 has no effect: a CPU computes in fp32")
+    images = len(training.setting.train_labels)
+    if images < config.batch_size:
+        training.console.print(
+            f"{images:,} training images do not fill --batch-size {config.batch_size}: an epoch is"
+            " one update of all of them; a smaller --batch-size learns in more updates"
+        )
     with closing(
         make_tracker(run, config.track, project=config.project, purge_step=purge_step)
     ) as tracker:
@@ -426,5 +433,5 @@ def _run(training: Pretraining, purge_step: int | None) -> None:
             training.learn()
             training.finish()
         except KeyboardInterrupt:
-            training.console.print(f"continue with --resume {run.path}")
+            training.console.print(f"continue with --resume {in_shell(run.path)}")
             raise

@@ -194,7 +194,7 @@ def find_game(name: str) -> str:
     if found is None:
         raise UserError(
             f'no human and random scores are known of game "{name}": expected one of Atari\'s 57,'
-            f' such as "ALE/Pong-v5".{nearest(name, ATARI57, key=_key, cutoff=0.6)}'
+            f' such as "ALE/Pong-v5".{nearest(name, ATARI57, key=_key)}'
         )
     return found
 

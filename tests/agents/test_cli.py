@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,6 +24,13 @@ class Options:
     data: str = ""
     arms: tuple[str, ...] = ()
     track: str = "offline"
+
+
+@dataclass(frozen=True)
+class Training(TrainConfig):
+    """A training and where it is written to."""
+
+    run_dir: Path | None = None
 
 
 @pytest.fixture
@@ -136,6 +144,38 @@ run_script(main)
     assert script.returncode == status
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+@pytest.mark.parametrize(
+    ("redirection", "said"),
+    [
+        (">/dev/full", "error: cannot write the output: No space left on device\n"),
+        ("2>/dev/full >/dev/full", ""),
+        ("2>/dev/full >&-", ""),
+        (">&- 2>&-", ""),
+    ],
+)
+def test_output_that_cannot_be_written_costs_nothing_but_the_output(
+    redirection: str, said: str, tmp_path: Path
+) -> None:
+    code = f"""
+import pathlib, sys
+from agents.cli import run_script
+from rlcnn.progress import make_console
+def main(arguments):
+    make_console().print("progress")
+    print("result\\n" * 10_000)
+    print("more", flush=True)
+    pathlib.Path({str(tmp_path / "saved")!r}).touch()
+run_script(main)
+"""
+    command = f"{sys.executable} -c {shlex.quote(code)} {redirection}"
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
+    assert (tmp_path / "saved").exists()
+    assert done.stderr.removeprefix("progress\n") == said
+    assert done.returncode == (USER_ERROR if ">/dev/full" in redirection.split() else 0)
+
+
 @pytest.mark.parametrize(
     "arguments, value",
     [
@@ -151,6 +191,12 @@ run_script(main)
 )
 def test_an_options_value_is_the_last_one_given(arguments: str, value: str | None) -> None:
     assert given_value(arguments.split(), "--suite-scale") == value
+
+
+@pytest.mark.parametrize("arguments", [["--suite-scale", ""], ["--suite-scale="]], ids=str)
+def test_an_empty_value_is_refused(arguments: list[str]) -> None:
+    with pytest.raises(UserError, match='^--suite-scale takes a value: "" is empty$'):
+        given_value(arguments, "--suite-scale")
 
 
 @pytest.mark.parametrize(
@@ -177,11 +223,33 @@ def test_other_spellings_and_no_hint_that_leads_astray(option: str, said: str) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--total-steps", "1,000,000"], '--total-steps "1,000,000" is not a whole number'),
+        (
+            ["--total-steps", "1,000,000"],
+            '--total-steps "1,000,000" is not a whole number. Did you mean "1000000"?',
+        ),
         (["--track"], '--track takes a value: none given. Did you mean "--track online"?'),
         (["--track", "True"], 'Did you mean "--track online"?'),
         (["--track=false"], 'Did you mean "--track disabled"?'),
         (["--track", "offlin"], 'Did you mean "offline"?'),
+        (["--compile", "yes"], 'Did you mean "--compile on"?'),
+        (["--overlap=False"], 'Did you mean "--overlap off"?'),
+        (["--precision", "32"], 'Did you mean "--precision fp32"?'),
+        (["--obs", "Color"], 'Did you mean "--obs rgb"?'),
+        (["--preset=atari"], "expected one of fast, zoo."),
+        (["--algo", "rainbow"], "expected one of ppo, dqn."),
+        (["--run-dir", ""], '--run-dir takes a value: "" is empty'),
+        (["--run-dir="], '--run-dir takes a value: "" is empty'),
+        (["--total-steps", "1M"], 'is not a whole number. Did you mean "1e6"?'),
+        (["--total-steps=1.5k"], 'Did you mean "1.5e3"?'),
+        (["--total-steps", "1,000"], 'Did you mean "1000"?'),
+        (["--total-steps", "1.0"], 'Did you mean "1"?'),
+        (
+            ["--total-steps", "1'000"],
+            '--total-steps "1\'000" is not a whole number. Did you mean "1000"?',
+        ),
+        (["--total-steps", "1e-400"], '--total-steps "1e-400" is not a whole number.'),
+        (["--ppo.gamma", "'0.9'"], "--ppo.gamma \"'0.9'\" is not a number"),
+        (["--ppo.target-kl", "''"], "--ppo.target-kl \"''\" is neither a number nor None"),
     ],
     ids=str,
 )
@@ -190,6 +258,8 @@ def test_a_value_is_quoted_whole_and_a_switch_becomes_a_choice(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(UserError) as refusal:
-        parse_options(TrainConfig, arguments, TrainConfig())
+        parse_options(Training, arguments, Training())
     assert said in str(refusal.value)
+    # A hint is the last thing said: there is none where none is expected.
+    assert ("Did you mean" in str(refusal.value)) == ("Did you mean" in said)
     assert os.environ["COLUMNS"] == "80"

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +16,14 @@ import pytest
 import torch
 
 from envs.errors import UserError
-from rlcnn.files import disk_errors, plain, read_json, write_atomic, write_json_atomic
+from rlcnn.files import (
+    check_writable,
+    disk_errors,
+    plain,
+    read_json,
+    write_atomic,
+    write_json_atomic,
+)
 
 
 @pytest.mark.parametrize("content", [b"\x00\xff", "grüße"])
@@ -148,3 +156,32 @@ def test_a_corrupted_json_file_is_one_line_that_names_it(tmp_path: Path, content
 def test_a_missing_json_file_is_one_line_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*config\.json: No such file"):
         read_json(tmp_path / "config.json")
+
+
+def test_a_missing_directory_is_made_by_the_command_in_the_message(tmp_path: Path) -> None:
+    file = tmp_path / "my results (1)" / "$HOME" / "out.json"
+    with pytest.raises(UserError, match=r'^--json "[^"]*" cannot be written: no such dir') as error:
+        check_writable("--json", file)
+    command = str(error.value).partition("; ")[2].removesuffix(" makes it")
+    subprocess.run(command, shell=True, check=True)
+    check_writable("--json", file)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (".", "is a directory, not a file"),
+        ("directory", "is a directory, not a file"),
+        ("taken/out.json", 'taken" is a file, not a directory'),
+        ("taken/below/out.json", 'taken" is a file, not a directory'),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_work_begins(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "taken").touch()
+    with pytest.raises(UserError) as error:
+        check_writable("--json", tmp_path / name)
+    assert said in str(error.value)

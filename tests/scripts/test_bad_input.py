@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -196,7 +197,8 @@ def test_a_directory_that_holds_something_is_not_written_to(
     before = contents(finished[0])
     told = refused(train_agent, *TINY, "--total-steps", ROLLOUT, "--run-dir", finished[0])
     assert "exists and is not empty: choose another by --run-dir, or go on with it by" in told
-    assert told.endswith(f"--resume {finished[0]}")
+    # As a shell takes it: the name has a space and brackets.
+    assert shlex.split(told)[-2:] == ["--resume", str(finished[0])]
     assert contents(finished[0]) == before
 
 
@@ -232,6 +234,15 @@ def test_a_resume_that_would_be_another_run_is_refused(
     before = contents(finished[0])
     assert said in refused(train_agent, "--resume", finished[0], *options.split())
     assert contents(finished[0]) == before
+
+
+def test_a_run_that_is_done_names_a_length_that_extends_it(
+    train_agent: Script, finished_copy: Path
+) -> None:
+    # Whole rollouts took more steps than were asked for.
+    edit(finished_copy / "config.json", lambda config: config.update(total_steps=100))
+    told = refused(train_agent, "--resume", finished_copy)
+    assert told.endswith(f"Extend it with --total-steps {6 * ROLLOUT}")
 
 
 def truncated(file: Path) -> None:

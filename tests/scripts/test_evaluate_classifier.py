@@ -185,7 +185,7 @@ def refused(script: Script, *arguments: object) -> str:
         ("{run} --labels l.csv", "--labels is for the images of a folder"),
         ("{run} --data folder:{folder} --labels none.csv", 'cannot read "none.csv"'),
         ("{run} --data folder:{folder} --labels l.csv --part all", "--part does not apply"),
-        ("{run} --json {folder}", "that is a directory"),
+        ("{run} --json {folder}", "is a directory, not a file"),
         ("{run} --json {folder}/no/file.json", "no such directory; mkdir -p"),
         ("{run} --device gpu", 'unknown device "gpu"'),
         ("{run} --crop 1", 'Did you mean "--crops"'),

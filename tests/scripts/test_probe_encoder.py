@@ -88,7 +88,7 @@ def test_a_backbone_sees_images_at_a_size_of_its_own(
         ("--encoder lenet --data folder:{folder} --random-seeds -1", "--random-seeds -1 must be"),
         ("--encoder lenet --data folder:{folder} --random-seeds", "--random-seeds"),
         ("--encoder lenet --data folder:{folder} --size 0", "--size 0 must be at least 1"),
-        ("--encoder lenet --data folder:{folder} --json {folder}", "that is a directory"),
+        ("--encoder lenet --data folder:{folder} --json {folder}", "is a directory, not a file"),
         ("--encoder zfnet --data folder:{folder}", "at least 47x47. Give --size 47."),
         ("--encoder lenet --data folder:{folder} --players x", "--players is for atari: data"),
         ("--encoder lenet --data atari:Pong --players {folder}", "run"),
