@@ -195,7 +195,7 @@ def test_an_options_value_is_the_last_one_given(arguments: str, value: str | Non
 
 @pytest.mark.parametrize("arguments", [["--suite-scale", ""], ["--suite-scale="]], ids=str)
 def test_an_empty_value_is_refused(arguments: list[str]) -> None:
-    with pytest.raises(UserError, match='^--suite-scale takes a value: "" is empty$'):
+    with pytest.raises(UserError, match=r'^--suite-scale takes a value: "" is empty$'):
         given_value(arguments, "--suite-scale")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from picture_files import CLASSES, pictures, refused, write_folder
+from rich.console import Console
 
 from rlcnn import manifest
 from rlcnn.classify import setting
@@ -250,6 +252,17 @@ def test_a_run_is_extended(finished: Path, tmp_path: Path) -> None:
     resume_pretraining(run, {"epochs": 4})
     assert [row["epoch"] for row in rows(run)] == [1, 2, 3, 4]
     assert json.loads((run / "summary.json").read_text())["epochs"] == 4
+
+
+@pytest.mark.parametrize("batch_size", [10, 256])
+def test_images_that_do_not_fill_a_minibatch_cost_a_line_before_the_first_update(
+    config: PretrainConfig, tmp_path: Path, batch_size: int
+) -> None:
+    said = io.StringIO()
+    short = replace(config, epochs=1, batch_size=batch_size, baselines="off")
+    pretrain(short, tmp_path / "run", console=Console(file=said, width=400))
+    before = said.getvalue().partition("epoch 1/1")[0]
+    assert ("do not fill --batch-size 256" in before) == (batch_size == 256)
 
 
 def test_what_cannot_change_within_a_run_is_refused(finished: Path, tmp_path: Path) -> None:
