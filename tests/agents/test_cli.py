@@ -204,6 +204,11 @@ def test_an_empty_value_is_refused(arguments: list[str]) -> None:
     [
         ("--no-cuda", 'Did you mean "--device cpu"?'),
         ("--e_clip=0.2", 'Did you mean "--ppo.clip-range"?'),
+        ("--stack=4", 'Did you mean "--frame-stack"?'),
+        ("--no-track", 'Did you mean "--track disabled"?'),
+        ("--multi-step", 'Did you mean "--dqn.n-steps"?'),
+        ("--max_epochs", 'Did you mean "--total-steps"?'),
+        ("--save_every_sec", 'Did you mean "--checkpoint-every"?'),
         ("--num_actors=16", 'Did you mean "--num-envs"?'),
         ("\N{EM DASH}total-steps", 'Did you mean "--total-steps"?'),
         ("-total-steps", 'Did you mean "--total-steps"?'),
