@@ -251,8 +251,9 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
                 raise UserError(f'unknown option "{argument}".{_hint(name, known)}') from error
         raise UserError(_plain(output.getvalue(), arguments, known)) from error
     for field in dataclasses.fields(parsed):
-        if isinstance(getattr(parsed, field.name), Path):
-            # An empty path, as of a shell's variable that is not set, would be this directory.
+        value = getattr(parsed, field.name)
+        # Empty, as a shell's variable that is not set, a path would be the working directory.
+        if isinstance(value, Path) or (value == "" and field.default != ""):
             given_value(arguments, option_name(field.name))
     return parsed
 

@@ -33,11 +33,11 @@ def resolve_device(device: str) -> str:
     except RuntimeError:
         wanted = None
     if wanted is None or wanted.type not in ("cpu", "cuda"):
-        choices = ("auto", "cpu", "cuda", "cuda:0")
-        raise UserError(
-            f'unknown device "{device}": expected auto, cpu, cuda or cuda:N.'
-            f"{nearest('cuda' if device.lower() in ('gpu', 'nvidia') else device, choices)}"
-        )
+        # Other libraries say "gpu", or the number of one.
+        numbered = f"cuda:{device}" if device.isdecimal() else "cuda:0"
+        meant = "cuda" if device.lower() in ("gpu", "nvidia") else device
+        hint = nearest(numbered if device.isdecimal() else meant, ("auto", "cpu", "cuda", numbered))
+        raise UserError(f'unknown device "{device}": expected auto, cpu, cuda or cuda:N.{hint}')
     if wanted.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (wanted.index or 0) >= count:
