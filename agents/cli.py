@@ -42,7 +42,8 @@ _ELSEWHERE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("n-envs num-env num-envs num-environments nenvs n-env num-actors", ("--num-envs",)),
     ("num-steps n-steps nsteps rollout-length rollout horizon-length", ("--ppo.n-steps",)),
-    ("n-step multi-step", ("--dqn.n-steps", "--ppo.n-steps")),
+    ("n-step", ("--ppo.n-steps", "--dqn.n-steps")),
+    ("multi-step", ("--dqn.n-steps",)),
     (
         "batch-size minibatch-size mini-batch-size bs b num-minibatches nminibatches",
         ("--batch-size", "--ppo.batch-size", "--dqn.batch-size"),
