@@ -12,7 +12,7 @@ from typing import Literal
 
 from agents.config import TrainConfig
 from envs.errors import UserError, nearest
-from rlcnn.encoders import why_unknown
+from rlcnn.encoders import list_encoders, why_unknown
 
 OptionValue = int | float | bool | str
 
@@ -146,9 +146,11 @@ def parse_arm(text: str) -> Arm:
     if not at or "/" in net or there:
         net, weights = "", rest
         if not there and rest != "imagenet" and not why_unknown(rest.split(",")[0]):
+            # Our own networks were not trained on ImageNet.
+            such = "RUN_DIR" if rest.split(",")[0] in list_encoders() else "imagenet"
             raise UserError(
                 f'--arms "{text}" names an encoder but no weights: expected {text}@WEIGHTS, such as'
-                f' "{text}@imagenet"'
+                f' "{text}@{such}"'
             )
     if not weights:
         raise UserError(f'--arms "{text}" names no weights after the "@"')

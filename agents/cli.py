@@ -402,6 +402,8 @@ def _unexpected(listed: str, arguments: Sequence[str], known: set[str]) -> str:
         hint = f": {before} takes no value; it is {' or '.join(sorted(switches, reverse=True))}"
     elif before == "--games":
         hint = ": --games takes one value, separated by commas: Pong,Breakout"
+    elif before == "--seeds":
+        hint = ": --seeds takes how many, which count up from --seed"
     elif equals and not name.startswith("-"):
         hint = "." + _hint(f"--{name}", known)
     elif before:

@@ -96,6 +96,7 @@ def test_an_arm_is_called_by_the_end_of_its_path() -> None:
         ("frozen", 'names no weights.*"frozen-random"'),
         ("finetune", 'names no weights.*"scratch"'),
         ("frozen:resnet18", 'names an encoder but no weights.*"frozen:resnet18@imagenet"'),
+        ("finetune:impala,width=2", 'such as "finetune:impala,width=2@RUN_DIR"'),
         ("frozen:resnet18@", 'no weights after the "@"'),
         ("frozen:resnt18@imagenet", 'encoder "resnt18" is unknown.*Did you mean "resnet18"'),
         ("scratch:lenet,pooling", '"pooling" is no option'),
