@@ -170,7 +170,7 @@ def run_script(main: Callable[[list[str]], None]) -> None:
     is 141 where its reader has left, and otherwise 2.
     """
     output = LastingStream(sys.stdout)
-    sys.stdout, sys.stderr = output, LastingStream(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = output, LastingStream(sys.stderr)
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_StderrHandler()])
     logging.getLogger("agents").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
