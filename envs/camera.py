@@ -150,7 +150,7 @@ def why_not_rendered(env_id: str, seed: int = 0) -> str | None:
     except _CannotRender as error:
         return str(error)
     try:
-        lens.reset(seed=seed)
+        CheckedEnv(lens, env_id).reset(seed)
     except _CannotRender as error:
         return str(error)
     finally:
@@ -294,7 +294,9 @@ def _render_lens(env_id: str) -> _Lens:
     def picture(observation: Any) -> np.ndarray:
         try:
             rendered = env.render()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise _CannotRender(f"render() raised {describe_error(error)}") from error
         try:
             return rendered_picture(rendered)
@@ -328,5 +330,5 @@ def _fps(env: gym.Env) -> int:
 
 def _close(env: gym.Env) -> None:
     # One that fails to close has been looked at all the same.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):
         env.close()

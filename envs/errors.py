@@ -15,8 +15,12 @@ import gymnasium as gym
 class UserError(ValueError):
     """One clear line that names the value, what was expected and the nearest valid choice.
 
-    Scripts print it as ``error: ...`` and exit with status 2; no traceback is shown.
+    Scripts print it as ``error: ...`` and exit with status 2; no traceback is shown. Names of
+    files and messages of others may hold line breaks and control characters: they are escaped.
     """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(str(message)))
 
 
 class EnvironmentFailure(UserError):  # noqa: N818
@@ -28,7 +32,13 @@ def describe_error(error: BaseException) -> str:
 
     The place is the innermost one in the user's code, or else in an installed package.
     """
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    # The message itself is the user's code.
+    except Exception:
+        text = ""
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE]}..."
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     # A SyntaxError says itself where it is.
     if isinstance(error, SyntaxError):
@@ -42,9 +52,19 @@ def describe_error(error: BaseException) -> str:
     return f"{line} ({own[-1].filename}, line {own[-1].lineno})" if own else line
 
 
+def printable(text: str) -> str:
+    r"""The text with whatever no terminal shows as it is, such as a line break, written ``\n``."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
 def _inside(*directories: str) -> tuple[str, ...]:
     return tuple(os.path.join(directory, "") for directory in directories)
 
+
+# So much of an error's message is given in a line.
+_LONGEST_MESSAGE = 500
 
 _OURS = [str(Path(__file__).parents[1] / name) for name in ("envs", "rlcnn", "agents", "scripts")]
 _INSTALLED = _inside(sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))

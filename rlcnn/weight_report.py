@@ -177,7 +177,7 @@ def without_prefix(
     if not whole:
         prefix = _shared_prefix(tensors)
         # Names that are the encoder's own as they stand, of which some are missing.
-        prefix = "" if len(found.get("", ())) >= len(found.get(prefix, ())) > 0 else prefix
+        prefix = "" if len(found.get("", ())) >= max(1, len(found.get(prefix, ()))) else prefix
     else:
         prefix = whole[0]
         parts = [_behind(prefix, tensors) for prefix in whole]

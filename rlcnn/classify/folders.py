@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from envs.errors import UserError
+from envs.errors import UserError, printable
 from rlcnn.classify.images import (
     ImageFiles,
     LabelledImages,
@@ -38,6 +40,8 @@ _NO_IMAGES = frozenset(
     ".txt .csv .tsv .json .xml .md .html .yaml .yml .db .ini .log".split()  # noqa: SIM905
 )
 
+_log = logging.getLogger(__name__)
+
 # Up to so many bytes, images of one size are decoded at the start and held in memory.
 _HOLD_IN_MEMORY = 2 * 10**9
 
@@ -63,11 +67,28 @@ def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> S
         UserError: the directory is missing or holds no images; a class is empty or the only one;
             the parts differ in their classes; images lie a level too deep; a file is no image.
     """
+    with _refusals(directory):
+        return _load_folder(directory, seed, channels)
+
+
+@contextmanager
+def _refusals(directory: Path) -> Iterator[None]:
+    """Turns what the system refuses inside the block, such as a directory, into one line."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename or directory
+        raise UserError(f'cannot read "{named}": {error.strerror or error}') from error
+
+
+def _load_folder(directory: Path, seed: int, channels: int | None) -> Split:
     if directory.exists() and not directory.is_dir():
         raise UserError(f'"{directory}" is a file, not a folder of images: unpack an archive first')
     if not directory.is_dir():
         raise UserError(f'image folder "{directory}" does not exist')
     parts = _parts(directory)
+    for folder in (directory, *(parts or ())):
+        _warn_of_loose_images(folder)
     if parts is None:
         paths, labels, classes = _scan(directory)
         held_out = _hold_out(labels, classes, directory, seed)
@@ -90,7 +111,8 @@ def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> S
 
 def has_parts(directory: Path) -> bool:
     """Whether a folder says itself which images are held out, by ``train`` and a second part."""
-    return directory.is_dir() and _parts(directory) is not None
+    with _refusals(directory):
+        return directory.is_dir() and _parts(directory) is not None
 
 
 def _parts(directory: Path) -> tuple[Path, Path] | None:
@@ -145,6 +167,27 @@ def _images(folder: Path) -> list[Path]:
             ' mv "$d"* "$d"..; rmdir "$d"; done moves the images of all classes'
         )
     return files
+
+
+def _warn_of_loose_images(directory: Path) -> None:
+    """Says in one line which images lie beside the folders and so belong to no class."""
+    from PIL import Image
+
+    endings = Image.registered_extensions()
+    loose = sorted(
+        p.name
+        for p in directory.iterdir()
+        if p.suffix.lower() in endings and not p.name.startswith(".") and p.is_file()
+    )
+    if loose and _folders(directory):
+        _log.warning(
+            '"%s" holds %d image%s beside its folders, of no class and so left out: "%s"%s',
+            printable(str(directory)),
+            len(loose),
+            "s" * (len(loose) != 1),
+            printable(loose[0]),
+            " ..." * (len(loose) != 1),
+        )
 
 
 def _scan(directory: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
@@ -221,11 +264,15 @@ def _inspect(paths: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
     sizes: set[tuple[int, int]] = set()
     grey = True
     for path in paths:
+        # A pipe would be waited for.
+        if not path.is_file():
+            raise UserError(f'"{path}" is no file, or a link to one that does not exist')
         try:
             with Image.open(path) as image:
+                turned = orientation(image)
                 width, height = image.size
                 # From 5 on it lies on its side.
-                sizes.add((height, width) if orientation(image) > 4 else (width, height))
+                sizes.add((height, width) if turned > 4 else (width, height))
                 grey = grey and is_grey(image.mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise unreadable(path, error) from error

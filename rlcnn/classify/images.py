@@ -327,7 +327,8 @@ def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:
                 raise UserError(
                     f'"{path}" has pixels of 32 bits, whose range nothing tells: expected 8 or 16'
                 )
-            pixels = _upright(_in_bytes(image), orientation(image)).convert(COLOURS[channels])
+            turned = orientation(image)
+            pixels = _upright(_in_bytes(image), turned).convert(COLOURS[channels])
             if resize:
                 factor = resize / min(pixels.size)
                 width, height = (max(resize, round(side * factor)) for side in pixels.size)
@@ -347,9 +348,14 @@ def is_grey(mode: str) -> bool:
 
 
 def orientation(image: PillowImage) -> int:
-    """How an image is to be turned, 1 (not at all) to 8, as EXIF numbers it."""
+    """How an image is to be turned, 1 (not at all) to 8, as EXIF numbers it.
+
+    A TIFF is decoded: Pillow turns it then, and its size may only be read afterwards.
+    """
     from PIL import ExifTags
 
+    if image.format == "TIFF":
+        image.load()
     # Damaged EXIF data raises errors of many kinds, and says nothing.
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
 import json
+import lzma
 import os
 import pickle
 import shlex
@@ -348,6 +350,27 @@ def test_a_folder_of_hugging_face_loads(tmp_path: Path) -> None:
     assert equal(source, target)
 
 
+def test_folders_of_weights_load_or_name_a_file_that_they_hold(tmp_path: Path) -> None:
+    source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
+    bare, hub, keras = (tmp_path / name for name in ("bare", "models--x--y", "keras"))
+    snapshot = hub / "snapshots" / "1a2b"
+    for folder in (bare, snapshot, keras):
+        folder.mkdir(parents=True)
+    save_file(source.state_dict(), bare / "model.safetensors")
+    load_into(target, bare)
+    assert equal(source, target)
+    save_file(source.state_dict(), snapshot / "model.safetensors")
+    assert refusal(hub).endswith(f'such as "{snapshot / "model.safetensors"}".')
+    # A configuration does not make it a run.
+    (keras / "config.json").write_text("{}")
+    (keras / "tf_model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    assert refusal(keras).endswith(f'such as "{keras / "tf_model.h5"}".')
+    (keras / "tf_model.h5").unlink()
+    assert refusal(keras).endswith("or pytorch_model.bin.")
+    address = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+    assert refusal(Path(address)).endswith("does not exist. Download it first, and give the file.")
+
+
 def run_command(message: str) -> None:
     """Runs the Python code that a line advises."""
     code = shlex.split(message[message.index("python -c ") :])[2]
@@ -404,6 +427,8 @@ def test_files_of_other_kinds_are_told_with_the_command_that_makes_one_that_load
     names = {
         name: f"model-{n:05}-of-{len(state):05}.safetensors" for n, name in enumerate(state, 1)
     }
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {**names, "b": "gone.bin"}}))
+    assert refusal(tmp_path).endswith('lists a file that is not beside it: "gone.bin".')
     index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
     message = refusal(tmp_path)
     assert "lists several weights files" in message
@@ -416,9 +441,13 @@ def test_files_of_other_kinds_are_told_with_the_command_that_makes_one_that_load
     [
         (b"\x89HDF\r\n\x1a\n" + bytes(20), "TensorFlow or Keras file"),
         (b"\x08\x07\x12\x07pytorch", "is an ONNX file: python -c"),
+        (b"\x08\x01\x12\x07of TF", "of another format"),
+        (b"\x80", "is truncated or damaged"),
         (b"\x93NUMPY" + bytes(20), "one NumPy array"),
         (b"\x1f\x8b" + bytes(20), "compressed by gzip"),
         (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"\x28\xb5\x2f\xfd" + bytes(20), "compressed by zstd: unpack it first"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(20), "7z archive: unpack it first"),
         (b"<!DOCTYPE html><html>", "is a web page"),
         (b'{"lr": 0.1}', "is a JSON file"),
         (b"PK\x03\x04" + bytes(20), "truncated or damaged"),
@@ -437,6 +466,8 @@ def test_archives_of_others_are_told_apart(tmp_path: Path) -> None:
         ("policy.pth", "saved by stable-baselines3: unzip"),
         ("model.weights.h5", "is a Keras file"),
         ("readme.txt", "is a zip archive without weights"),
+        ("e/archive_format", "is a file of torch.export: python -c"),
+        ("e/data.pkl", "is truncated or damaged"),
     ):
         with zipfile.ZipFile(tmp_path / "weights.zip", "w") as archive:
             archive.writestr(member, "")
@@ -466,6 +497,14 @@ def test_two_encoders_in_one_file_are_not_chosen_between(tmp_path: Path) -> None
     save_file(both, tmp_path / "e.safetensors")
     message = refusal(tmp_path / "e.safetensors", create_encoder("lenet", SHAPE))
     assert 'more than once, behind the prefixes "student.", "teacher."' in message
+
+
+def test_a_part_of_the_own_tensors_keeps_its_names(tmp_path: Path) -> None:
+    state = create_encoder("lenet", SHAPE).state_dict()
+    save_file({"trunk.c1.bias": state["trunk.c1.bias"]}, tmp_path / "e.safetensors")
+    message = refusal(tmp_path / "e.safetensors", create_encoder("lenet", SHAPE))
+    assert "missing: trunk.c1.weight, trunk.c3.weight" in message
+    assert "left over" not in message
 
 
 def test_a_prefix_hides_no_other_network(tmp_path: Path) -> None:
@@ -534,16 +573,22 @@ def test_commands_hold_for_any_name_protocol_and_content(tmp_path: Path) -> None
 
 def test_compressed_files_are_unpacked_by_the_command(tmp_path: Path) -> None:
     torch.save(create_encoder("lenet", SHAPE).state_dict(), tmp_path / "e.pth")
-    for name in ("e.pth.gz", "it's.pth"):
+    for name, compress in (
+        ("e.pth.gz", gzip.compress),
+        ("it's.pth", gzip.compress),
+        ("e.pth.bz2", bz2.compress),
+        ("e.xz", lzma.compress),
+    ):
         path = tmp_path / name
-        path.write_bytes(gzip.compress((tmp_path / "e.pth").read_bytes()))
+        path.write_bytes(compress((tmp_path / "e.pth").read_bytes()))
         message = refusal(path)
-        command = message[message.index("gunzip") :]
+        command = message[message.index("unpack it first: ") + len("unpack it first: ") :]
         subprocess.run(["bash", "-c", command], check=True)
         load_into(create_encoder("lenet", SHAPE), shlex.split(command)[-1])
-    with tarfile.open(tmp_path / "e.tgz", "w:gz") as archive:
-        archive.add(tmp_path / "e.pth")
-    assert "tar -xzf" in refusal(tmp_path / "e.tgz")
+    for kind in ("gz", "bz2", "xz"):
+        with tarfile.open(tmp_path / f"e.tar.{kind}", f"w:{kind}") as archive:
+            archive.add(tmp_path / "e.pth")
+        assert f"tar -xf {tmp_path}/e.tar.{kind}" in refusal(tmp_path / f"e.tar.{kind}")
     with tarfile.open(tmp_path / "e.tar", "w") as archive:
         archive.add(tmp_path / "e.pth")
     assert "tar -xf" in refusal(tmp_path / "e.tar")

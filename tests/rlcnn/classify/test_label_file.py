@@ -36,6 +36,12 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
         ("file,class_index\r\n2.png,0\r\n0.png,2\r\n", "utf-8-sig"),
         ('name;file;class_index\r\n"an, ant";2.png;0\r\ncat;0.png;2\r\n', "utf-8-sig"),
         ("file\tclass_index\n2.png\t0\n0.png\t2\n", "utf-8"),
+        ("file\tclass_index\tname\r\n2.png\t0\tété\r\n0.png\t2\tx\r\n", "utf-16"),
+        ("file;class_index;name\r\n2.png;0;naïve € x\r\n0.png;2;x\r\n", "cp1252"),
+        ("file, class_index , name\n2.png, 0, a\n0.png, 2, b\n", "latin-1"),
+        ('file,class_index,"a;b;c;d"\n2.png,0,x\n0.png,2,x\n', "utf-8"),
+        ('file;class_index;"a, b, c, d"\n2.png;0;x\n0.png;2;x\n', "utf-8"),
+        ("file,class_index\r2.png,0\r0.png,2\r", "utf-8"),
     ],
 )
 def test_images_have_the_classes_of_their_rows(folder: Path, text: str, encoding: str) -> None:
