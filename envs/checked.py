@@ -206,7 +206,8 @@ def _short(value: Any) -> str:
 
 
 def _is_image_shape(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3) or shape[0] in (1, 3)))
+    layout = len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3) or shape[0] in (1, 3)))
+    return layout and 0 not in shape
 
 
 def _check_spaces(name: str, env: gym.Env) -> spaces.Discrete:

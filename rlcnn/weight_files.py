@@ -178,26 +178,38 @@ def read_torch(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def find_state(value: Any) -> dict[str, torch.Tensor] | None:
+def find_state(value: Any, depth: int = 4) -> dict[str, torch.Tensor] | None:
     """The tensors by name in what a training script saved; None where there are none.
 
     They are taken from the first of ``STATE_KEYS`` that has some, then from the only other
-    dictionary that consists of tensors, then from what stands at the top. Arrays become tensors;
-    what is neither, such as a version number, is left out.
+    dictionary that consists of tensors, then from what stands at the top, then from the only
+    dictionary or list further down that has some. Arrays become tensors; what is neither, such as a
+    version number, is left out.
+
+    Args:
+        value: what was saved.
+        depth: levels of dictionaries and lists to look into.
     """
     if isinstance(value, torch.nn.Module):
         return dict(value.state_dict())
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping | list | tuple) or not depth:
         return None
-    for key in STATE_KEYS:
-        if state := find_state(value.get(key)):
-            return state
-    own = _tensors(value)
-    others = [each for each in value.values() if isinstance(each, Mapping) and each]
-    whole = [each for each in others if len(_tensors(each)) == len(each)]
-    if len(whole) == 1 and len(own) <= 1:
-        return _tensors(whole[0])
-    return own or None
+    inner = value
+    if isinstance(value, Mapping):
+        for key in STATE_KEYS:
+            if state := find_state(value.get(key), depth - 1):
+                return state
+        own = _tensors(value)
+        others = [each for each in value.values() if isinstance(each, Mapping) and each]
+        whole = [each for each in others if len(_tensors(each)) == len(each)]
+        if len(whole) == 1 and len(own) <= 1:
+            return _tensors(whole[0])
+        if own:
+            return own
+        # An optimiser numbers its parameters.
+        inner = [each for key, each in value.items() if isinstance(key, str)]
+    states = [state for each in inner if (state := find_state(each, depth - 1))]
+    return states[0] if len(states) == 1 else None
 
 
 def _tensors(value: Mapping[Any, Any]) -> dict[str, torch.Tensor]:

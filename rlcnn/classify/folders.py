@@ -18,7 +18,6 @@ from rlcnn.classify.images import (
     Split,
     StoredImages,
     Task,
-    is_grey,
     orientation,
     read_image,
     unreadable,
@@ -35,7 +34,7 @@ _PARTS = {
 }
 
 # Folders and files that are no classes and images, but come with them.
-_CLUTTER = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+_CLUTTER = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 _NO_IMAGES = frozenset(
     ".txt .csv .tsv .json .xml .md .html .yaml .yml .db .ini .log".split()  # noqa: SIM905
 )
@@ -87,6 +86,8 @@ def _load_folder(directory: Path, seed: int, channels: int | None) -> Split:
     if not directory.is_dir():
         raise UserError(f'image folder "{directory}" does not exist')
     parts = _parts(directory)
+    if parts:
+        _warn_of_other_folders(directory, parts)
     for folder in (directory, *(parts or ())):
         _warn_of_loose_images(folder)
     if parts is None:
@@ -190,10 +191,24 @@ def _warn_of_loose_images(directory: Path) -> None:
         )
 
 
+def _warn_of_other_folders(directory: Path, parts: tuple[Path, ...]) -> None:
+    """Says in one line which folders are no part; a third part is known to be left alone."""
+    known = {name for names in _PARTS.values() for name in names}
+    for folder in _folders(directory):
+        if folder not in parts and folder.name.lower() not in known:
+            _log.warning(
+                '"%s" is no part of the images and so left out: expected train/ and val/ or test/',
+                printable(str(folder)),
+            )
+
+
 def _scan(directory: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     """All files of the classes of a directory, their labels, and the classes by name."""
     entries = sorted(p for p in directory.iterdir() if not p.name.startswith("."))
     folders = _folders(directory)
+    for entry in entries:
+        if entry.is_symlink() and not entry.exists():
+            raise UserError(f'"{entry}" is a link to what does not exist')
     if not folders:
         found = "images, but no folder for each class" if entries else "no images"
         raise UserError(f'"{directory}" holds {found}: expected <class>/<image>')
@@ -266,14 +281,19 @@ def _inspect(paths: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
     for path in paths:
         # A pipe would be waited for.
         if not path.is_file():
-            raise UserError(f'"{path}" is no file, or a link to one that does not exist')
+            raise UserError(f'"{path}" is no file, or a link to what does not exist')
         try:
             with Image.open(path) as image:
                 turned = orientation(image)
                 width, height = image.size
                 # From 5 on it lies on its side.
                 sizes.add((height, width) if turned > 4 else (width, height))
-                grey = grey and is_grey(image.mode)
+                grey = grey and _is_grey(image.mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise unreadable(path, error) from error
     return sizes, grey
+
+
+def _is_grey(mode: str) -> bool:
+    """Whether images of a mode of Pillow's are grey, without transparency."""
+    return mode in ("1", "L") or mode.startswith("I;16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from pathlib import Path
 
 import torch
@@ -16,6 +17,9 @@ FILE, INDEX = "file", "class_index"
 
 # Spreadsheets write semicolons where a comma is the decimal mark.
 _DELIMITERS = ",;\t|"
+
+# What spreadsheets put before the header: empty lines, and one that names the separator.
+_BEFORE_HEADER = re.compile(r"\s*|sep=.\s*", re.IGNORECASE)
 
 # So much of a name is told in a line.
 _LONGEST = 100
@@ -73,7 +77,9 @@ def _is_file(path: Path) -> bool:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """The rows with their line numbers."""
-    text = _text(path)
+    lines = _text(path).splitlines(keepends=True)
+    start = next((n for n, line in enumerate(lines) if not _BEFORE_HEADER.fullmatch(line)), 0)
+    text = "".join(lines[start:])
     try:
         reader = csv.DictReader(
             io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True
@@ -86,7 +92,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                     f" {_short(', '.join(columns)) or 'none'}.{nearest(name, columns)}"
                 )
         reader.fieldnames = columns
-        rows = [(reader.line_num, row) for row in reader]
+        rows = [(start + reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise UserError(f'"{path}" is not a CSV file') from error
     if not rows:
@@ -125,9 +131,12 @@ def _index(value: str | None, task: Task, where: str) -> int:
     count = len(task.classes)
     text = (value or "").strip()
     if not text.isdecimal():
-        raise UserError(f'{where}: {INDEX} "{text}" is not a whole number from 0 to {count - 1}')
-    if int(text) >= count:
         raise UserError(
-            f"{where}: {INDEX} {text} lies beyond the {count} classes: 0 to {count - 1}"
+            f'{where}: {INDEX} "{_short(text)}" is not a whole number from 0 to {count - 1}'
+        )
+    # Python makes no number of thousands of digits.
+    if len(text) > _LONGEST or int(text) >= count:
+        raise UserError(
+            f"{where}: {INDEX} {_short(text)} lies beyond the {count} classes: 0 to {count - 1}"
         )
     return int(text)

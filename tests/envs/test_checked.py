@@ -185,6 +185,8 @@ class TestFailures:
             ({"step": lambda i: (None, 1.0, False, False, {})}, "an observation object ()"),
             ({"step": lambda i: (i / 100, 1.0, False, False, {})}, "an observation float64 (9, 9)"),
             ({"step": lambda i: (i[0], 1.0, False, False, {})}, "an observation uint8 (9,)"),
+            ({"step": lambda i: (i[:0], 1.0, False, False, {})}, "an observation uint8 (0, 9)"),
+            ({"reset": lambda i: (np.zeros((0, 0, 3), np.uint8), {})}, "uint8 (0, 0, 3)"),
         ],
     )  # fmt: skip
     def test_a_broken_interface_is_one_line(self, options: dict[str, Any], part: str) -> None:

@@ -532,6 +532,9 @@ def test_weights_that_are_no_finite_numbers_are_refused(value: float, tmp_path: 
     [
         lambda s: {"network": s, "step": 1},
         lambda s: {"module": s, "optimizer": None},
+        lambda s: {"checkpoint": {"model": s}, "epoch": 1},
+        lambda s: {"run": {"kept": [{"best": s}, 3]}, "optimizer": {"state": {0: {"step": s}}}},
+        lambda s: (s, {"epoch": 1}),
         lambda s: {"net": {"depth": 3}, "ema": s},
         lambda s: {"state_dict": {}, "model": s},
         lambda s: {"model": {**s, "version": 3}},
@@ -544,7 +547,7 @@ def test_weights_that_are_no_finite_numbers_are_refused(value: float, tmp_path: 
     ],
 )
 def test_weights_are_found_wherever_scripts_put_them(
-    wrap: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
+    wrap: Callable[[dict[str, Any]], Any], tmp_path: Path
 ) -> None:
     source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
     torch.save(wrap(source.state_dict()), tmp_path / "e.pt")
@@ -686,6 +689,18 @@ def test_filters_for_rgb_are_inflated_and_it_is_said_how(published: Path) -> Non
     rgb = torch.load(published, weights_only=True)["features.0.weight"]
     expected = rgb.sum(dim=1, keepdim=True).expand(-1, 4, -1, -1) / 4
     torch.testing.assert_close(encoder.get_parameter(first).data, expected)
+
+
+def test_any_other_classifier_is_left_unused(published: Path) -> None:
+    encoder = backbone((4, 40, 40))
+    state = torch.load(published, weights_only=True)
+    state = {name: t for name, t in state.items() if not name.startswith("classifier")}
+    others = ("classifier.0.weight", "classifier.3.bias", "head.weight", "temperature")
+    torch.save(state | dict.fromkeys(others, torch.zeros(3)), published)
+    assert load_into(encoder, published).unused[-4:] == others
+    # A part of the trunk's own that it has no place for is another network.
+    torch.save(state | {"features.99.weight": torch.zeros(3)}, published)
+    assert "left over: features.99.weight." in refusal(published, encoder)
 
 
 def test_another_network_is_refused_with_the_nearest(tmp_path: Path) -> None:

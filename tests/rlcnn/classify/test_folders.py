@@ -204,11 +204,28 @@ def test_what_the_system_refuses_is_one_line(parted: Path) -> None:
     refused(parted / ("x" * 300), "cannot read", "File name too long")
     dark = parted / "train" / "dark"
     os.symlink("nowhere.png", dark / "dead\nlink.png")
-    refused(parted, r'dead\nlink.png" is no file, or a link to one that does not exist')
+    refused(parted, r'dead\nlink.png" is no file, or a link to what does not exist')
     (dark / "dead\nlink.png").unlink()
     # Opened, it would be waited for.
     os.mkfifo(dark / "pipe.png")
     refused(parted, 'pipe.png" is no file')
+    (dark / "pipe.png").write_bytes(b"")
+    refused(parted, 'pipe.png" is empty')
+    # A class that is not where it was.
+    os.symlink("nowhere", parted / "train" / "more")
+    refused(parted, 'train/more" is a link to what does not exist')
+
+
+def test_folders_that_are_no_part_are_left_out_in_a_line(
+    parted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("unlabelled", "val", "__pycache__"):
+        write_folder(parted / name, pictures(1, seed=2))
+    load_folder(parted, seed=0)
+    assert [record.getMessage() for record in caplog.records] == [
+        f'"{parted / "unlabelled"}" is no part of the images and so left out: expected train/ and'
+        " val/ or test/"
+    ]
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
