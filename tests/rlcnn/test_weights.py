@@ -691,6 +691,19 @@ def test_filters_for_rgb_are_inflated_and_it_is_said_how(published: Path) -> Non
     torch.testing.assert_close(encoder.get_parameter(first).data, expected)
 
 
+@pytest.mark.parametrize("channels, said", [(1, "1 channel, not 3"), (4, "4 channels, not 3")])
+def test_weights_for_stacks_of_grey_frames_need_an_inflated_network(
+    channels: int, said: str, published: Path
+) -> None:
+    state = torch.load(published, weights_only=True)
+    state["features.0.weight"] = torch.zeros(64, channels, 3, 3)
+    torch.save(state, published)
+    message = refusal(published, backbone((channels, 40, 40)))
+    assert f"images of {said}:" in message
+    assert message.endswith(f"--encoder-options stacking inflated --frame-stack {channels}.")
+    load_into(backbone((channels, 40, 40), stacking="inflated"), published)
+
+
 def test_any_other_classifier_is_left_unused(published: Path) -> None:
     encoder = backbone((4, 40, 40))
     state = torch.load(published, weights_only=True)

@@ -209,8 +209,9 @@ def test_what_the_system_refuses_is_one_line(parted: Path) -> None:
     # Opened, it would be waited for.
     os.mkfifo(dark / "pipe.png")
     refused(parted, 'pipe.png" is no file')
-    (dark / "pipe.png").write_bytes(b"")
-    refused(parted, 'pipe.png" is empty')
+    (dark / "pipe.png").unlink()
+    (dark / "none.png").write_bytes(b"")
+    refused(parted, 'none.png" is empty')
     # A class that is not where it was.
     os.symlink("nowhere", parted / "train" / "more")
     refused(parted, 'train/more" is a link to what does not exist')
