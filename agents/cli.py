@@ -19,7 +19,7 @@ import torch
 import tyro
 
 from envs.errors import UserError, nearest
-from rlcnn.options import option_name
+from rlcnn.options import expand_home, option_name
 from rlcnn.progress import LastingStream
 from rlcnn.stopping import TrainingStopped
 from rlcnn.tracking import mode_from_environment
@@ -143,9 +143,6 @@ PIPE_CLOSED = 141
 
 # What begins an option, also where one dash is missing or an editor made another of two; no number.
 _DASHES = re.compile(r"^[-\u2010-\u2015\u2212]+(?=[a-z])", re.IGNORECASE)
-
-# Where a path may begin within an argument: --run-dir=~/x, folder:~/x, frozen:NET@~/x, a,~/x.
-_HOME = re.compile(r"(?:^|(?<=[=:@,]))~[^/=:@,]*(?=/|$)")
 
 
 class _StderrHandler(logging.StreamHandler[Any]):
@@ -327,14 +324,6 @@ def given_value(arguments: Sequence[str], option: str) -> str | None:
     if value == "":
         raise UserError(f'{option} takes a value: "" is empty')
     return value if value is None else expand_home(value)
-
-
-def expand_home(argument: str) -> str:
-    """Replaces ``~`` and ``~user`` wherever a path begins in an argument.
-
-    A shell does so only at the beginning of an argument.
-    """
-    return _HOME.sub(lambda found: os.path.expanduser(found[0]), argument)
 
 
 def _hint(name: str, known: set[str]) -> str:

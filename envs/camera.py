@@ -151,7 +151,7 @@ def why_not_rendered(env_id: str, seed: int = 0) -> str | None:
     except _CannotRender as error:
         return str(error)
     try:
-        CheckedEnv(lens, env_id).reset(seed=seed)
+        CheckedEnv(lens, env_id).reset(seed)
     except (_CannotRender, EnvironmentFailure) as error:
         return str(error)
     finally:
@@ -295,7 +295,9 @@ def _render_lens(env_id: str) -> _Lens:
     def picture(observation: Any) -> np.ndarray:
         try:
             rendered = env.render()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise _CannotRender(f"render() raised {describe_error(error)}") from error
         try:
             return rendered_picture(rendered)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,8 @@ from envs.pictures import make_stretch, uniform_bounds
 
 # An image that is no brighter than this is black to the eye, and nearly so to a network.
 _DARK = 15
+
+_GREATEST = float(np.finfo(np.float32).max)
 
 _RESET = "observation, info"
 _STEP = "observation, reward, terminated, truncated, info"
@@ -62,8 +66,8 @@ class CheckedEnv:
         """
         with self._failures():
             result = self.env.reset(seed=seed, options=options)
-        observation, info = self._unpack("reset", result, _RESET)
-        picture = self.make_picture(observation)
+            observation, info = self._unpack("reset", result, _RESET)
+            picture = self.make_picture(observation)
         first, self._begun = not self._begun, True
         if first and picture.any() and picture.max() <= _DARK:
             _warn_once(
@@ -80,11 +84,11 @@ class CheckedEnv:
             EnvironmentFailure: the environment raised something, or broke the interface.
         """
         with self._failures():
-            result = self.env.step(action)
-        unpacked = self._unpack("step", result, _STEP)
-        observation, reward, terminated, truncated, info = unpacked
+            unpacked = self._unpack("step", self.env.step(action), _STEP)
+            observation, reward, terminated, truncated, info = unpacked
+            picture = self.make_picture(observation)
         return (
-            self.make_picture(observation),
+            picture,
             self._number("reward", reward),
             bool(self._number("terminated", terminated)),
             bool(self._number("truncated", truncated)),
@@ -98,9 +102,11 @@ class CheckedEnv:
         else:
             try:
                 number = float(np.asarray(value, dtype=np.float64).item())
-            except (TypeError, ValueError, OverflowError):
+            # An object of the environment's own may raise anything.
+            except Exception:
                 number = math.nan
-        if not math.isfinite(number):
+        # Rewards are float32. Written so that NaN fails, too.
+        if not abs(number) <= _GREATEST:
             raise EnvironmentFailure(
                 f'step() of "{self._name}" returns the {what} {_short(value)}: expected one finite'
                 " number"
@@ -127,10 +133,11 @@ class CheckedEnv:
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except UserError:
+        except (UserError, KeyboardInterrupt):
             raise
-        # An environment that calls sys.exit() must not end a training without a word.
-        except (Exception, SystemExit) as error:
+        # Neither sys.exit() nor the panic of a library in Rust, which is no Exception either, must
+        # end a training without a word.
+        except BaseException as error:
             raise EnvironmentFailure(_explain(self._name, error)) from error
 
 
@@ -197,11 +204,14 @@ def _warn_once(line: str) -> None:
 
 
 def _explain(name: str, error: BaseException) -> str:
+    described = describe_error(error)
+    innermost = traceback.extract_tb(error.__traceback__)[-1].filename
     # Gymnasium's own wrappers unpack first what the environment returns.
-    for method, names in (("step", _STEP), ("reset", _RESET)):
-        if f"values to unpack (expected {len(names.split(', '))}" in str(error):
-            return f'{method}() of "{name}" must return ({names}).{_OLDER_GYM}'
-    return f'"{name}" raised {describe_error(error)}'
+    if innermost.startswith(os.path.join(os.path.dirname(gym.__file__), "")):
+        for method, names in (("step", _STEP), ("reset", _RESET)):
+            if f"values to unpack (expected {len(names.split(', '))}" in described:
+                return f'{method}() of "{name}" must return ({names}).{_OLDER_GYM}'
+    return f'"{name}" raised {described}'
 
 
 def _short(value: Any) -> str:
@@ -210,7 +220,8 @@ def _short(value: Any) -> str:
 
 
 def _is_image_shape(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3) or shape[0] in (1, 3)))
+    layout = len(shape) == 2 or (len(shape) == 3 and (shape[-1] in (1, 3) or shape[0] in (1, 3)))
+    return layout and 0 not in shape
 
 
 def _check_spaces(name: str, env: gym.Env) -> spaces.Discrete:

@@ -16,8 +16,12 @@ import gymnasium as gym
 class UserError(ValueError):
     """One clear line that names the value, what was expected and the nearest valid choice.
 
-    Scripts print it as ``error: ...`` and exit with status 2; no traceback is shown.
+    Scripts print it as ``error: ...`` and exit with status 2; no traceback is shown. Names of
+    files and messages of others may hold line breaks and control characters: they are escaped.
     """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(str(message)))
 
 
 def in_shell(path: str | os.PathLike[str]) -> str:
@@ -39,6 +43,8 @@ def describe_error(error: BaseException) -> str:
     except Exception:
         # Of an error that cannot say what it is, its kind tells the most.
         text = ""
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE]}..."
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     # A SyntaxError says itself where it is.
     if isinstance(error, SyntaxError):
@@ -52,9 +58,19 @@ def describe_error(error: BaseException) -> str:
     return f"{line} ({own[-1].filename}, line {own[-1].lineno})" if own else line
 
 
+def printable(text: str) -> str:
+    r"""The text with whatever no terminal shows as it is, such as a line break, written ``\n``."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
 def _inside(*directories: str) -> tuple[str, ...]:
     return tuple(os.path.join(directory, "") for directory in directories)
 
+
+# So much of an error's message is given in a line.
+_LONGEST_MESSAGE = 500
 
 _OURS = [str(Path(__file__).parents[1] / name) for name in ("envs", "rlcnn", "agents", "scripts")]
 _INSTALLED = _inside(sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))

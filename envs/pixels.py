@@ -176,7 +176,9 @@ class PixelVecEnv(VecEnv):
         for env in self._envs:
             try:
                 env.close()
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 _log.warning('closing "%s" raised %s', self.env_id, describe_error(error))
 
     def get_images(self) -> Sequence[np.ndarray | None]:
@@ -252,11 +254,14 @@ class PixelVecEnv(VecEnv):
 
 def _made(env_fn: Callable[[], gym.Env]) -> gym.Env:
     try:
-        return env_fn()
-    except UserError:
+        env = env_fn()
+    except (UserError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise UserError(f"cannot make an environment: {describe_error(error)}") from error
+    if not isinstance(env, gym.Env):
+        raise UserError(f"env_fns makes a {type(env).__name__}: expected a gymnasium.Env")
+    return env
 
 
 def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
@@ -276,7 +281,9 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
     except (gym.error.Error, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f'cannot make the environment "{env_id}": {reason}') from None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         reason = describe_error(error)
         raise UserError(f'cannot make the environment "{env_id}": {reason}') from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from pathlib import PurePath
 
 import ale_py
 import gymnasium as gym
@@ -23,10 +24,17 @@ def find_spec(env_id: str) -> EnvSpec:
     """
     module, _, name = env_id.rpartition(":")
     if module:
+        if "/" in module or module.endswith(".py"):
+            raise UserError(
+                f'environment "{env_id}" names a file: expected a module, as import does, such as'
+                f' "{PurePath(module).stem}:{name}" from the directory that the file is in'
+            )
         try:
             importlib.import_module(module)
+        except KeyboardInterrupt:
+            raise
         # Whatever the user's own module raises, also by sys.exit().
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise UserError(
                 f'cannot import "{module}" of environment "{env_id}": {describe_error(error)}'
             ) from error
@@ -34,6 +42,8 @@ def find_spec(env_id: str) -> EnvSpec:
     if spec is None:
         known = [known for known in gym.registry if not _is_old_atari(gym.registry[known])]
         near = nearest(name, known, key=_game)
+        if module and not near:
+            near = f' "{module}" must call gymnasium.register(id="{name}", entry_point=...)'
         named = module or _game(name) in map(_game, known)
         yours = "" if named else f' If it is yours, name its module: "my_module:{name}"'
         raise UserError(f'unknown environment "{env_id}".{near}{yours}')

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -14,11 +16,16 @@ from rlcnn.encoders import list_encoders
 
 # Not known before encoders are registered; --help shows them as it does those of a Literal.
 _ENCODER_NAMES = ",".join([*list_encoders(), "NETWORK[:NODE]"])
+# Where a path may begin within a value: ~/x, --run-dir=~/x, folder:~/x, frozen:NET@~/x, a,~/x.
+_HOME = re.compile(r"(?:^|(?<=[=:@,]))~[^/=:@,]*(?=/|$)")
+
 EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{_ENCODER_NAMES}}}")]
 
 
 def dataclass_of(cls: type[Any], values: Any, prefix: str = "") -> Any:
     """An instance of a dataclass out of a JSON object; what is missing takes its default.
+
+    ``~`` is expanded where a path begins, as on a command line.
 
     Args:
         cls: a dataclass that can be made without arguments. What holds another dataclass must
@@ -48,13 +55,24 @@ def dataclass_of(cls: type[Any], values: Any, prefix: str = "") -> Any:
         }
         if isinstance(default, tuple) and isinstance(value, list):
             _check_elements(prefix + name, value, default)
-            values = {**values, name: tuple(value)}
+            elements = (expand_home(e) if isinstance(e, str) else e for e in value)
+            values = {**values, name: tuple(elements)}
         elif type(value) not in kinds:
             expected = "a number or null" if default is None else type(default).__name__
             raise UserError(
                 f"option {prefix}{name} in the configuration must be {expected}, not {value!r}"
             )
+        elif isinstance(value, str):
+            values = {**values, name: expand_home(value)}
     return cls(**values)
+
+
+def expand_home(value: str) -> str:
+    """Replaces ``~`` and ``~user`` wherever a path begins in a value.
+
+    A shell does so only at the beginning of an argument, and nothing does in JSON.
+    """
+    return _HOME.sub(lambda found: os.path.expanduser(found[0]), value)
 
 
 def _check_elements(option: str, values: list[Any], default: tuple[Any, ...]) -> None:

@@ -189,6 +189,9 @@ def start_wandb(
 
     # It takes our package `agents` for a library of language models, and advertises Weave.
     os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
+    # It reads this first, and would not start where it finds a word that it does not know.
+    if os.environ.get("WANDB_MODE") not in _WANDB_MODES:
+        os.environ.pop("WANDB_MODE", None)
     with _not_interactive():
         try:
             return wandb.init(

@@ -6,9 +6,11 @@ Nothing here unpickles what could run code.
 from __future__ import annotations
 
 import argparse
+import bz2
 import datetime
 import gzip
 import json
+import lzma
 import pathlib
 import pickletools
 import re
@@ -16,7 +18,7 @@ import shlex
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,14 +55,28 @@ _OTHERS: dict[bytes, tuple[str, str]] = {
         "one NumPy array",
         "save all arrays by name: safetensors.numpy.save_file({{NAME: ARRAY, ...}}, {new!r})",
     ),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unpack it first"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it first"),
+    b"Rar!\x1a\x07": ("a RAR archive", "unpack it first"),
     b"version https://git-lfs": (
         "a pointer of Git LFS, not the weights themselves",
         "get them first: git lfs pull",
     ),
 }
 
+# What a compressed file begins with -> the program, how Python reads it, the command that unpacks
+# it, and how its name ends.
+_COMPRESSED: dict[bytes, tuple[str, Callable[..., Any], str, str]] = {
+    b"\x1f\x8b": ("gzip", gzip.open, "gunzip", ".gz"),
+    b"BZh": ("bzip2", bz2.open, "bunzip2", ".bz2"),
+    b"\xfd7zXZ\x00": ("xz", lzma.open, "unxz", ".xz"),
+}
+
 # How old files of torch begin after a byte or two: a number that torch saves first.
 _TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+# Of ONNX: the names of its producer and domain, their versions, and the graph.
+_AFTER_VERSION = tuple(bytes([tag]) for tag in b"\x12\x1a\x22\x3a")
 
 # Where a tar archive says that it is one.
 _TAR = slice(257, 262)
@@ -92,8 +108,11 @@ def recognise(path: Path) -> Literal["safetensors", "torch"]:
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER:
         return "safetensors"
     names = {"path": str(path), "new": str(path.with_suffix(".safetensors"))}
-    if start.startswith(b"\x1f\x8b"):
-        raise UserError(f'"{path}" is compressed by gzip: unpack it first: {_unpacking(path)}')
+    for magic, (program, *_) in _COMPRESSED.items():
+        if start.startswith(magic):
+            raise UserError(
+                f'"{path}" is compressed by {program}: unpack it first: {_unpacking(path, magic)}'
+            )
     if start[_TAR] == b"ustar":
         raise UserError(f'"{path}" is a tar archive: unpack it first: tar -xf {in_shell(path)}')
     for magic, (kind, advice) in _OTHERS.items():
@@ -115,7 +134,7 @@ def recognise(path: Path) -> Literal["safetensors", "torch"]:
         raise UserError(f'"{path}" is a web page, not a weights file: download the file itself.')
     if text.startswith(b"{"):
         raise UserError(_of_json(path, start))
-    if path.suffix == ".onnx" or (start[:1] == b"\x08" and start[2:3] in b"\x12\x1a\x22\x3a"):
+    if path.suffix == ".onnx" or _begins_as_onnx(path, start):
         tensors = (
             f"{{t.name: onnx.numpy_helper.to_array(t) for t in onnx.load({str(path)!r})"
             ".graph.initializer}"
@@ -159,26 +178,38 @@ def read_torch(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def find_state(value: Any) -> dict[str, torch.Tensor] | None:
+def find_state(value: Any, depth: int = 4) -> dict[str, torch.Tensor] | None:
     """The tensors by name in what a training script saved; None where there are none.
 
     They are taken from the first of ``STATE_KEYS`` that has some, then from the only other
-    dictionary that consists of tensors, then from what stands at the top. Arrays become tensors;
-    what is neither, such as a version number, is left out.
+    dictionary that consists of tensors, then from what stands at the top, then from the only
+    dictionary or list further down that has some. Arrays become tensors; what is neither, such as a
+    version number, is left out.
+
+    Args:
+        value: what was saved.
+        depth: levels of dictionaries and lists to look into.
     """
     if isinstance(value, torch.nn.Module):
         return dict(value.state_dict())
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping | list | tuple) or not depth:
         return None
-    for key in STATE_KEYS:
-        if state := find_state(value.get(key)):
-            return state
-    own = _tensors(value)
-    others = [each for each in value.values() if isinstance(each, Mapping) and each]
-    whole = [each for each in others if len(_tensors(each)) == len(each)]
-    if len(whole) == 1 and len(own) <= 1:
-        return _tensors(whole[0])
-    return own or None
+    inner = value
+    if isinstance(value, Mapping):
+        for key in STATE_KEYS:
+            if state := find_state(value.get(key), depth - 1):
+                return state
+        own = _tensors(value)
+        others = [each for each in value.values() if isinstance(each, Mapping) and each]
+        whole = [each for each in others if len(_tensors(each)) == len(each)]
+        if len(whole) == 1 and len(own) <= 1:
+            return _tensors(whole[0])
+        if own:
+            return own
+        # An optimiser numbers its parameters.
+        inner = [each for key, each in value.items() if isinstance(key, str)]
+    states = [state for each in inner if (state := find_state(each, depth - 1))]
+    return states[0] if len(states) == 1 else None
 
 
 def _tensors(value: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
@@ -220,6 +251,15 @@ def read_shards(index: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def _missing_shards(index: Path) -> list[str]:
+    try:
+        listed = set(json.loads(index.read_bytes())["weight_map"].values())
+        return sorted(name for name in listed if not (index.parent / name).is_file())
+    # Of damaged JSON the command, which reads it too, tells more.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
 def _why_not_loaded(path: Path, error: str) -> str:
     found = re.search(r"GLOBAL ([\w.]+)", error)
     holds, why = f"more than tensors ({found[1] if found else ''})", "since it could run code"
@@ -254,18 +294,28 @@ def _saving(value: str, path: Path, module: str = "torch") -> str:
     return f'python -c "{code}"' if plain else f"python -c {shlex.quote(code)}"
 
 
-def _unpacking(path: Path) -> str:
-    """The command that unpacks a file of gzip, whatever its name."""
+def _begins_as_onnx(path: Path, start: bytes) -> bool:
+    """Whether a file begins with a version of ONNX in use, and a field that comes next there.
+
+    TensorFlow's and Core ML's files are also of protocol buffers.
+    """
+    known = start[:1] == b"\x08" and start[1:2] >= b"\x03" and start[2:3] in _AFTER_VERSION
+    return known and path.suffix not in (".pb", ".mlmodel")
+
+
+def _unpacking(path: Path, magic: bytes) -> str:
+    """The command that unpacks a compressed file, whatever its name."""
+    _, open_file, command, ending = _COMPRESSED[magic]
     try:
-        with gzip.open(path) as file:
+        with open_file(path) as file:
             is_tar = file.read(_FIRST_BYTES)[_TAR] == b"ustar"
-    except (OSError, EOFError, zlib.error):
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
         is_tar = False
     if is_tar:
-        return f"tar -xzf {in_shell(path)}"
-    name = path.name.removesuffix(".gz")
+        return f"tar -xf {in_shell(path)}"
+    name = path.name.removesuffix(ending)
     new = path.with_name(name if name != path.name else f"unpacked-{name}")
-    return f"gunzip -c {in_shell(path)} > {in_shell(new)}"
+    return f"{command} -c {in_shell(path)} > {in_shell(new)}"
 
 
 def _is_pickle(path: Path) -> bool:
@@ -283,11 +333,12 @@ def _has_strange_protocol(path: Path) -> bool:
     """Whether torch's safe reader does not know the pickle protocol of a whole file."""
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            return file.read(2)[1:] not in (b"\x02", b"\x03")
+            return file.read(2)[1:] not in (b"", b"\x02", b"\x03")
     with zipfile.ZipFile(path) as archive:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         with archive.open(name) as member:
-            return member.read(2) not in (b"\x80\x02", b"\x80\x03")
+            start = member.read(2)
+            return start[:1] == b"\x80" and start[1:] not in (b"", b"\x02", b"\x03")
 
 
 def _check_archive(path: Path) -> None:
@@ -307,6 +358,9 @@ def _check_archive(path: Path) -> None:
     if "constants.pkl" in members:
         command = _saving(f"torch.jit.load({str(path)!r}, 'cpu').state_dict()", path)
         raise UserError(f'"{path}" is a TorchScript file: {command} saves its weights.')
+    if "archive_format" in members:
+        command = _saving(f"torch.export.load({str(path)!r}).state_dict", path)
+        raise UserError(f'"{path}" is a file of torch.export: {command} saves its weights.')
     if "data.pkl" in members:
         return
     if names and all(name.endswith(".npy") for name in names):
@@ -327,6 +381,8 @@ def _check_archive(path: Path) -> None:
 
 def _of_json(path: Path, start: bytes) -> str:
     if path.name.endswith(".index.json") or b"weight_map" in start:
+        if missing := _missing_shards(path):
+            raise UserError(f'"{path}" lists a file that is not beside it: "{missing[0]}".')
         command = _saving(f"w.read_shards({str(path)!r})", path)
         return f'"{path}" lists several weights files: {command} makes one of them.'
     return f'"{path}" is a JSON file, not a weights file.'

@@ -118,7 +118,7 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
     missing = [name for name in absent if not encoder.may_stay_new(name)]
     problems = {"missing": missing, "left over": strange, "of another shape": reshaped}
     if any(problems.values()):
-        advice = _channels_advice(misfits) or _nearest_architecture(encoder, tensors)
+        advice = _channels_advice(misfits, encoder) or _nearest_architecture(encoder, tensors)
         told = "; ".join(_few(kind, names) for kind, names in problems.items() if names)
         raise UserError(
             f'{source} does not fit encoder "{encoder.name}" for observations '
@@ -177,7 +177,7 @@ def without_prefix(
     if not whole:
         prefix = _shared_prefix(tensors)
         # Names that are the encoder's own as they stand, of which some are missing.
-        prefix = "" if len(found.get("", ())) >= len(found.get(prefix, ())) > 0 else prefix
+        prefix = "" if len(found.get("", ())) >= max(1, len(found.get(prefix, ()))) else prefix
     else:
         prefix = whole[0]
         parts = [_behind(prefix, tensors) for prefix in whole]
@@ -233,11 +233,12 @@ def _shared_prefix(names: Iterable[str]) -> str:
     return prefix
 
 
-def _channels_advice(misfits: list[tuple[torch.Size, torch.Size]]) -> str:
+def _channels_advice(misfits: list[tuple[torch.Size, torch.Size]], encoder: Encoder) -> str:
     """How to get observations of the channels that weights were made for, or nothing.
 
     Args:
         misfits: shapes in the file and in the encoder of the tensors in which both differ.
+        encoder: what they are for.
     """
     if len(misfits) != 1:
         return ""
@@ -248,8 +249,12 @@ def _channels_advice(misfits: list[tuple[torch.Size, torch.Size]]) -> str:
     options = "--obs rgb --frame-stack 1" if count == 3 else f"--frame-stack {count}"
     if count > 3 and count % 3 == 0:
         options += f" or --obs rgb --frame-stack {count // 3}"
+    if encoder.options.get("stacking") == "per_frame":
+        # Its network sees one RGB frame at a time, whatever the observations.
+        options = f"--encoder-options stacking inflated {options}"
+    channels = "1 channel" if count == 1 else f"{count} channels"
     return (
-        f" They were made for images of {count} channels, not {own[1]}: train_agent.py makes such"
+        f" They were made for images of {channels}, not {own[1]}: train_agent.py makes such"
         f" observations with {options}."
     )
 

@@ -59,6 +59,11 @@ _HUGGING_FACE = (
     "pytorch_model.bin.index.json",
 )
 
+# How files of weights end.
+_WEIGHTS = frozenset(
+    ".safetensors .pth .pt .bin .ckpt .th .tar .npz .onnx .h5 .keras .msgpack".split()  # noqa: SIM905
+)
+
 # An agent's encoder in the state_dict of its policy: PPO's, and DQN's online network.
 _AGENTS_ENCODER = re.compile(r"(q_net\.)?features_extractor\.encoder\.")
 
@@ -129,6 +134,9 @@ def read_tensors(path: str | PathLike[str], *, own: bool = False) -> TensorFile:
             r"DEFAULT|IMAGENET1K_V\d|pretrained|true", str(path), re.IGNORECASE
         )
         hint = ' Did you mean "imagenet"?' if published else nearest(path.name, siblings)
+        # Of two slashes a path keeps one.
+        if re.match(r"\w{2,}:/", str(path)):
+            hint = " Download it first, and give the file."
         raise UserError(f'"{path}" {what}.{hint}')
     if own and recognise(path) != "safetensors":
         raise UserError(f'"{path}" is damaged: it is no safetensors file.')
@@ -283,22 +291,26 @@ def weights_file(path: Path) -> Path:
     A pretraining's is its best classifier, an agent's the policy of its newest checkpoint.
 
     Args:
-        path: a file, which need not exist, or the directory of a run.
+        path: a file, which need not exist, the directory of a run or a folder of Hugging Face.
 
     Raises:
-        UserError: a directory that is no run, or that of one without a whole checkpoint.
+        UserError: another directory, or that of a run without a whole checkpoint.
     """
     if not os.path.isdir(path):
         return path
-    if not (path / "config.json").is_file():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth"))
-        found = f'; give one of its files, such as "{path / inside[0]}"' if inside else ""
-        raise UserError(f'"{path}" is a directory, but no run: it has no config.json{found}.')
-    for name in _HUGGING_FACE:
-        if (path / name).is_file() and not (path / "checkpoints").is_dir():
+    is_run = (path / "checkpoints").is_dir()
+    kept = (BEST, LAST) if is_run else (*_HUGGING_FACE, BEST, LAST)
+    for name in kept:
+        if (path / name).is_file():
             return path / name
-    if classifiers := [path / name for name in (BEST, LAST) if (path / name).is_file()]:
-        return classifiers[0]
+    if not is_run:
+        files = [p for pattern in ("*", "snapshots/*/*") for p in sorted(path.glob(pattern))]
+        inside = [p for p in files if p.suffix in _WEIGHTS and p.is_file()]
+        found = f'; give one of its files, such as "{inside[0]}"' if inside else ""
+        raise UserError(
+            f'"{path}" is a directory, but no run, and no folder with a {_HUGGING_FACE[0]}'
+            f" or {_HUGGING_FACE[1]}{found}."
+        )
     newest, broken = RunDirectory.open(path).latest_whole()
     if newest is None:
         found = f": {broken[0].path}: {broken[0].reason}" if broken else " yet"

@@ -11,9 +11,10 @@ from typing import Annotated
 import tyro
 
 from agents.assessment import Assessment, assess_run
-from agents.cli import expand_home, parse_options, run_script
+from agents.cli import parse_options, run_script
 from envs.errors import UserError
 from rlcnn.files import check_writable, write_json_atomic
+from rlcnn.options import expand_home
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from envs.errors import UserError, in_shell
+from envs.errors import UserError, in_shell, printable
 from rlcnn.classify.images import (
     ImageFiles,
     LabelledImages,
     Split,
     StoredImages,
     Task,
-    is_grey,
     orientation,
     read_image,
     unreadable,
@@ -32,10 +33,12 @@ _PARTS = {
 }
 
 # Folders and files that are no classes and images, but come with them.
-_CLUTTER = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
+_CLUTTER = ("__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
 _NO_IMAGES = frozenset(
     ".txt .csv .tsv .json .xml .md .html .yaml .yml .db .ini .log".split()  # noqa: SIM905
 )
+
+_log = logging.getLogger(__name__)
 
 # Up to so many bytes, images of one size are decoded at the start and held in memory.
 _HOLD_IN_MEMORY = 2 * 10**9
@@ -62,11 +65,30 @@ def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> S
         UserError: the directory is missing or holds no images; a class is empty or the only one;
             the parts differ in their classes; images lie a level too deep; a file is no image.
     """
+    with _refusals(directory):
+        return _load_folder(directory, seed, channels)
+
+
+@contextmanager
+def _refusals(directory: Path) -> Iterator[None]:
+    """Turns what the system refuses inside the block, such as a directory, into one line."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename or directory
+        raise UserError(f'cannot read "{named}": {error.strerror or error}') from error
+
+
+def _load_folder(directory: Path, seed: int, channels: int | None) -> Split:
     if directory.exists() and not directory.is_dir():
         raise UserError(f'"{directory}" is a file, not a folder of images: unpack an archive first')
     if not directory.is_dir():
         raise UserError(f'image folder "{directory}" does not exist')
     parts = _parts(directory)
+    if parts:
+        _warn_of_other_folders(directory, parts)
+    for folder in (directory, *(parts or ())):
+        _warn_of_loose_images(folder)
     if parts is None:
         paths, labels, classes = _scan(directory)
         held_out = _hold_out(labels, classes, directory, seed)
@@ -89,7 +111,8 @@ def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> S
 
 def has_parts(directory: Path) -> bool:
     """Whether a folder says itself which images are held out, by ``train`` and a second part."""
-    return directory.is_dir() and _parts(directory) is not None
+    with _refusals(directory):
+        return directory.is_dir() and _parts(directory) is not None
 
 
 def _parts(directory: Path) -> tuple[Path, Path] | None:
@@ -146,10 +169,45 @@ def _images(folder: Path) -> list[Path]:
     return files
 
 
+def _warn_of_loose_images(directory: Path) -> None:
+    """Says in one line which images lie beside the folders and so belong to no class."""
+    from PIL import Image
+
+    endings = Image.registered_extensions()
+    loose = sorted(
+        p.name
+        for p in directory.iterdir()
+        if p.suffix.lower() in endings and not p.name.startswith(".") and p.is_file()
+    )
+    if loose and _folders(directory):
+        _log.warning(
+            '"%s" holds %d image%s beside its folders, of no class and so left out: "%s"%s',
+            printable(str(directory)),
+            len(loose),
+            "s" * (len(loose) != 1),
+            printable(loose[0]),
+            " ..." * (len(loose) != 1),
+        )
+
+
+def _warn_of_other_folders(directory: Path, parts: tuple[Path, ...]) -> None:
+    """Says in one line which folders are no part; a third part is known to be left alone."""
+    known = {name for names in _PARTS.values() for name in names}
+    for folder in _folders(directory):
+        if folder not in parts and folder.name.lower() not in known:
+            _log.warning(
+                '"%s" is no part of the images and so left out: expected train/ and val/ or test/',
+                printable(str(folder)),
+            )
+
+
 def _scan(directory: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     """All files of the classes of a directory, their labels, and the classes by name."""
     entries = sorted(p for p in directory.iterdir() if not p.name.startswith("."))
     folders = _folders(directory)
+    for entry in entries:
+        if entry.is_symlink() and not entry.exists():
+            raise UserError(f'"{entry}" is a link to what does not exist')
     if not folders:
         found = "images, but no folder for each class" if entries else "no images"
         raise UserError(f'"{directory}" holds {found}: expected <class>/<image>')
@@ -220,12 +278,21 @@ def _inspect(paths: Sequence[Path]) -> tuple[set[tuple[int, int]], bool]:
     sizes: set[tuple[int, int]] = set()
     grey = True
     for path in paths:
+        # A pipe would be waited for.
+        if not path.is_file():
+            raise UserError(f'"{path}" is no file, or a link to what does not exist')
         try:
             with Image.open(path) as image:
+                turned = orientation(image)
                 width, height = image.size
                 # From 5 on it lies on its side.
-                sizes.add((height, width) if orientation(image) > 4 else (width, height))
-                grey = grey and is_grey(image.mode)
+                sizes.add((height, width) if turned > 4 else (width, height))
+                grey = grey and _is_grey(image.mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise unreadable(path, error) from error
     return sizes, grey
+
+
+def _is_grey(mode: str) -> bool:
+    """Whether images of a mode of Pillow's are grey, without transparency."""
+    return mode in ("1", "L") or mode.startswith("I;16")

@@ -327,7 +327,8 @@ def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:
                 raise UserError(
                     f'"{path}" has pixels of 32 bits, whose range nothing tells: expected 8 or 16'
                 )
-            pixels = _upright(_in_bytes(image), orientation(image)).convert(COLOURS[channels])
+            turned = orientation(image)
+            pixels = _upright(_in_bytes(image), turned).convert(COLOURS[channels])
             if resize:
                 factor = resize / min(pixels.size)
                 width, height = (max(resize, round(side * factor)) for side in pixels.size)
@@ -341,15 +342,13 @@ def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:
     return torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())
 
 
-def is_grey(mode: str) -> bool:
-    """Whether images of a mode of Pillow's are grey, without transparency."""
-    return mode in ("1", COLOURS[1]) or mode.startswith(_SIXTEEN_BITS)
-
-
 def orientation(image: PillowImage) -> int:
     """How an image is to be turned, 1 (not at all) to 8, as EXIF numbers it."""
     from PIL import ExifTags
 
+    # Pillow turns a TIFF itself when it decodes it, and changes its size.
+    if image.format == "TIFF":
+        image.load()
     # Damaged EXIF data raises errors of many kinds, and says nothing.
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -391,7 +390,8 @@ def unreadable(path: Path, error: Exception) -> UserError:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return UserError(f'"{path}" is not an image that Pillow can read')
+        what = "not an image that Pillow can read" if path.stat().st_size else "empty, not an image"
+        return UserError(f'"{path}" is {what}')
     if isinstance(error, Image.DecompressionBombError):
         return UserError(f'"{path}" is too large: {error}')
     if isinstance(error, OSError) and error.strerror:

@@ -23,9 +23,6 @@ from rlcnn.encoders.frames import FrameEncoder, Projection, Stacking, inflate
 # Names that every network has beside those of its own nodes.
 LOGITS, PENULTIMATE = "logits", "penultimate"
 
-# Auxiliary classifiers, which are in published files but are never built here.
-_AUXILIARY = ("aux1", "aux2", "AuxLogits")
-
 
 class Backbone(nn.Module):
     """A network up to one of its nodes.
@@ -115,9 +112,12 @@ class BackboneEncoder(FrameEncoder):
         self.first_convolution = None
         if self.options["stacking"] == "inflated":
             self.first_convolution = self.prefix + self._inflate_first_convolution(whole)
-        tensors = set(whole.state_dict())
+        names = list(whole.state_dict())
         trunk = Backbone(_cut(architecture, whole, node))
-        self._beyond = frozenset(tensors - set(trunk.network.state_dict()))
+        kept = set(trunk.network.state_dict())
+        self._beyond = frozenset(names) - kept
+        # The classifier comes last, and may be another one in a file.
+        self._parts = ({_part(n) for n in names} - {_part(names[-1])}) | {_part(n) for n in kept}
         self.attach(trunk)
 
     def own_name(self, tensor_name: str) -> str:
@@ -127,9 +127,9 @@ class BackboneEncoder(FrameEncoder):
         return self.prefix + current_name(tensor_name)
 
     def leaves_out(self, tensor_name: str) -> bool:
-        """True for the layers of the network beyond the node."""
+        """True for layers beyond the node, and for a classifier or other part of a file's own."""
         name = current_name(tensor_name.removeprefix(self.prefix))
-        return name in self._beyond or name.split(".")[0] in _AUXILIARY
+        return name in self._beyond or _part(name) not in self._parts
 
     def may_stay_new(self, own_name: str) -> bool:
         """True for what the published network does not have.
@@ -179,6 +179,10 @@ class BackboneEncoder(FrameEncoder):
         weight = inflate(convolution.weight.detach(), self.frame_shape[0] // channels, channels)
         convolution.weight, convolution.in_channels = nn.Parameter(weight), weight.shape[1]
         return f"{name}.weight"
+
+
+def _part(tensor_name: str) -> str:
+    return tensor_name.split(".")[0]
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from agents.cli import PIPE_CLOSED, USER_ERROR, expand_home, given_value, parse_options
+from agents.cli import PIPE_CLOSED, USER_ERROR, given_value, parse_options
 from agents.config import TrainConfig
 from envs.errors import UserError
+from rlcnn.options import expand_home
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from agents.config import (
 )
 from envs.cores import usable_cores
 from envs.errors import UserError
+from rlcnn.classify.config import PretrainConfig
 from rlcnn.encoders import list_encoders
 from rlcnn.runs import RunDirectory
 
@@ -114,6 +115,16 @@ ODD = TrainConfig(
 @pytest.mark.parametrize("config", [TrainConfig(), ODD, preset_config("fast", "dqn")])
 def test_a_configuration_survives_json(config: TrainConfig) -> None:
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_a_path_in_a_configuration_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert TrainConfig.from_json({"weights": "~/w.pth"}).weights == "/home/me/w.pth"
+    values = {"data": "folder:~/pictures", "data_dir": "~", "players": ["~/runs/a"]}
+    pretraining = PretrainConfig.from_json(values)
+    assert pretraining.data == "folder:/home/me/pictures"
+    assert pretraining.data_dir == "/home/me"
+    assert pretraining.players == ("/home/me/runs/a",)
 
 
 def test_what_is_missing_takes_its_default_and_whole_numbers_do_for_fractions() -> None:

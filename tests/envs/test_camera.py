@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 
 import gymnasium as gym
 import imageio_ffmpeg
@@ -11,6 +12,7 @@ from gymnasium import spaces
 
 from envs import AtariVecEnv, UserError, film_episode, get_protocol
 from envs.camera import ATARI_FPS, why_not_rendered
+from envs.errors import EnvironmentFailure
 from envs.mp4 import Mp4Writer
 
 
@@ -201,6 +203,15 @@ def film_of():
             del gym.registry["Odd-v0"]
 
     return film
+
+
+def leave(*args, **kwargs):
+    sys.exit("no licence")
+
+
+def test_an_exit_in_the_first_reset_is_told(film_of, tmp_path):
+    with pytest.raises(EnvironmentFailure, match='"Odd-v0" raised SystemExit: no licence'):
+        film_of(tmp_path, type("Leaving", (Blinker,), {"reset": leave}))
 
 
 RED = np.full((20, 30, 3), (200, 0, 0), np.uint8)

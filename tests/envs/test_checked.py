@@ -9,10 +9,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from envs import PixelVecEnv, UserError, checked, make_vec_env
 from envs.errors import EnvironmentFailure, describe_error
+
+
+class Panic(BaseException):
+    """As what a library in Rust raises: no Exception."""
 
 
 class Still(gym.Env):
@@ -163,6 +168,44 @@ class TestFailures:
 
         assert '"Still" raised SystemExit: 0' in failure(step=step)
 
+    @pytest.mark.parametrize("error", [GeneratorExit("closed"), Panic("in Rust"), MemoryError()])
+    def test_whatever_is_raised_is_the_environments(self, error: BaseException) -> None:
+        def raises(image: Any) -> Any:
+            raise error
+
+        name = type(error).__name__
+        for options in ({"step": raises}, {"reset": raises}):
+            assert failure(**options).startswith(f'"Still" raised {name}')
+        with pytest.raises(UserError, match=f"cannot make an environment: {name}"):
+            PixelVecEnv([lambda: raises(None)])
+
+    def test_ctrl_c_is_no_failure(self) -> None:
+        def step(image: Any) -> Any:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            observed(step=step)
+
+    def test_an_environments_own_mistake_is_not_taken_for_the_older_gym(self) -> None:
+        def step(image: Any) -> Any:
+            x, y = (1, 2, 3)
+            return x, y
+
+        assert '"Still" raised ValueError: too many values to unpack' in failure(step=step)
+
+    def test_an_observation_that_cannot_be_read_is_one_line(self) -> None:
+        class Lazy:
+            def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+                raise OSError("the server\nis away")
+
+        assert "OSError: the server is away" in failure(step=lambda i: (Lazy(), 1.0, 0, 0, {}))
+        assert '"Still" raised ValueError: ' in failure(step=lambda i: ([[1], [2, 3]], 1, 0, 0, {}))
+
+    def test_what_makes_no_environment_is_refused(self) -> None:
+        make: Any = lambda: None  # noqa: E731
+        with pytest.raises(UserError, match=r"makes a NoneType: expected a gymnasium\.Env"):
+            PixelVecEnv([make])
+
     @pytest.mark.parametrize(
         ("options", "part"),
         [
@@ -174,11 +217,15 @@ class TestFailures:
             ({"step": lambda i: (i, None, False, False, {})}, "the reward None"),
             ({"step": lambda i: (i, float("nan"), False, False, {})}, "the reward nan"),
             ({"step": lambda i: (i, 10**400, False, False, {})}, "the reward 1000"),
+            ({"step": lambda i: (i, 1e300, False, False, {})}, "the reward 1e+300"),
+            ({"step": lambda i: (i, torch.ones(1).requires_grad_(), 0, 0, {})}, "the reward tens"),
             ({"step": lambda i: (i, 1.0, None, False, {})}, "the terminated None"),
             ({"step": lambda i: (i, 1.0, False, False, None)}, "the info None: expected a dict"),
             ({"step": lambda i: (None, 1.0, False, False, {})}, "an observation object ()"),
             ({"step": lambda i: (i / 100, 1.0, False, False, {})}, "an observation float64 (9, 9)"),
             ({"step": lambda i: (i[0], 1.0, False, False, {})}, "an observation uint8 (9,)"),
+            ({"step": lambda i: (i[:0], 1.0, False, False, {})}, "an observation uint8 (0, 9)"),
+            ({"reset": lambda i: (np.zeros((0, 0, 3), np.uint8), {})}, "uint8 (0, 0, 3)"),
         ],
     )  # fmt: skip
     def test_a_broken_interface_is_one_line(self, options: dict[str, Any], part: str) -> None:
@@ -212,6 +259,7 @@ class TestFailures:
             ("import nothing_here", "No module named 'nothing_here' ("),
             ("1 / 0", "ZeroDivisionError: division by zero ("),
             ("raise SystemExit('no licence')", "SystemExit: no licence"),
+            ("raise GeneratorExit", "GeneratorExit"),
         ],
     )
     def test_a_module_that_cannot_be_imported_is_one_line(
@@ -240,13 +288,16 @@ class TestFailures:
         with pytest.raises(UserError, match="cannot make an environment: KeyError"):
             PixelVecEnv([make])
 
-    def test_a_failure_to_close_is_no_error(self, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.parametrize("error", [OSError("stuck"), SystemExit("stuck")])
+    def test_a_failure_to_close_is_no_error(
+        self, error: BaseException, caplog: pytest.LogCaptureFixture
+    ) -> None:
         class Stuck(Still):
             def close(self) -> None:
-                raise OSError("stuck")
+                raise error
 
         PixelVecEnv([Stuck], obs_size=9).close()
-        assert 'closing "Stuck" raised OSError: stuck' in caplog.text
+        assert f'closing "Stuck" raised {type(error).__name__}: stuck' in caplog.text
 
     def test_an_error_without_words_is_named(self) -> None:
         class Speechless(Exception):  # noqa: N818

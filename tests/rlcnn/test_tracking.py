@@ -255,6 +255,17 @@ start_online("no-network")
         assert [row["loss"] for row in history(records(offline))] == [0.5]
 
 
+def test_a_mode_in_the_environment_that_wandb_does_not_know_stops_nothing(
+    run: RunDirectory, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    tracker = make_tracker(run, "offline")
+    tracker.log(1, {"loss": 0.5})
+    tracker.close()
+    assert not caplog.records
+    assert len(wandb_directories(run)) == 1
+
+
 def test_what_wandb_refuses_in_mid_run_is_one_warning_and_stops_nothing(
     run: RunDirectory, caplog: pytest.LogCaptureFixture
 ) -> None:

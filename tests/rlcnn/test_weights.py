@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
 import json
+import lzma
 import os
 import pickle
 import shlex
@@ -348,6 +350,27 @@ def test_a_folder_of_hugging_face_loads(tmp_path: Path) -> None:
     assert equal(source, target)
 
 
+def test_folders_of_weights_load_or_name_a_file_that_they_hold(tmp_path: Path) -> None:
+    source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
+    bare, hub, keras = (tmp_path / name for name in ("bare", "models--x--y", "keras"))
+    snapshot = hub / "snapshots" / "1a2b"
+    for folder in (bare, snapshot, keras):
+        folder.mkdir(parents=True)
+    save_file(source.state_dict(), bare / "model.safetensors")
+    load_into(target, bare)
+    assert equal(source, target)
+    save_file(source.state_dict(), snapshot / "model.safetensors")
+    assert refusal(hub).endswith(f'such as "{snapshot / "model.safetensors"}".')
+    # A configuration does not make it a run.
+    (keras / "config.json").write_text("{}")
+    (keras / "tf_model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    assert refusal(keras).endswith(f'such as "{keras / "tf_model.h5"}".')
+    (keras / "tf_model.h5").unlink()
+    assert refusal(keras).endswith("or pytorch_model.bin.")
+    address = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+    assert refusal(Path(address)).endswith("does not exist. Download it first, and give the file.")
+
+
 def run_command(message: str) -> None:
     """Runs the Python code that a line advises."""
     code = shlex.split(message[message.index("python -c ") :])[2]
@@ -404,6 +427,8 @@ def test_files_of_other_kinds_are_told_with_the_command_that_makes_one_that_load
     names = {
         name: f"model-{n:05}-of-{len(state):05}.safetensors" for n, name in enumerate(state, 1)
     }
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {**names, "b": "gone.bin"}}))
+    assert refusal(tmp_path).endswith('lists a file that is not beside it: "gone.bin".')
     index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
     message = refusal(tmp_path)
     assert "lists several weights files" in message
@@ -416,9 +441,13 @@ def test_files_of_other_kinds_are_told_with_the_command_that_makes_one_that_load
     [
         (b"\x89HDF\r\n\x1a\n" + bytes(20), "TensorFlow or Keras file"),
         (b"\x08\x07\x12\x07pytorch", "is an ONNX file: python -c"),
+        (b"\x08\x01\x12\x07of TF", "of another format"),
+        (b"\x80", "is truncated or damaged"),
         (b"\x93NUMPY" + bytes(20), "one NumPy array"),
         (b"\x1f\x8b" + bytes(20), "compressed by gzip"),
         (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"\x28\xb5\x2f\xfd" + bytes(20), "compressed by zstd: unpack it first"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(20), "7z archive: unpack it first"),
         (b"<!DOCTYPE html><html>", "is a web page"),
         (b'{"lr": 0.1}', "is a JSON file"),
         (b"PK\x03\x04" + bytes(20), "truncated or damaged"),
@@ -437,6 +466,8 @@ def test_archives_of_others_are_told_apart(tmp_path: Path) -> None:
         ("policy.pth", "saved by stable-baselines3: unzip"),
         ("model.weights.h5", "is a Keras file"),
         ("readme.txt", "is a zip archive without weights"),
+        ("e/archive_format", "is a file of torch.export: python -c"),
+        ("e/data.pkl", "is truncated or damaged"),
     ):
         with zipfile.ZipFile(tmp_path / "weights.zip", "w") as archive:
             archive.writestr(member, "")
@@ -468,6 +499,14 @@ def test_two_encoders_in_one_file_are_not_chosen_between(tmp_path: Path) -> None
     assert 'more than once, behind the prefixes "student.", "teacher."' in message
 
 
+def test_a_part_of_the_own_tensors_keeps_its_names(tmp_path: Path) -> None:
+    state = create_encoder("lenet", SHAPE).state_dict()
+    save_file({"trunk.c1.bias": state["trunk.c1.bias"]}, tmp_path / "e.safetensors")
+    message = refusal(tmp_path / "e.safetensors", create_encoder("lenet", SHAPE))
+    assert "missing: trunk.c1.weight, trunk.c3.weight" in message
+    assert "left over" not in message
+
+
 def test_a_prefix_hides_no_other_network(tmp_path: Path) -> None:
     state = models.squeezenet1_0(weights=None).state_dict()
     save_file({f"module.{n}": t for n, t in state.items()}, tmp_path / "e.safetensors")
@@ -493,6 +532,9 @@ def test_weights_that_are_no_finite_numbers_are_refused(value: float, tmp_path: 
     [
         lambda s: {"network": s, "step": 1},
         lambda s: {"module": s, "optimizer": None},
+        lambda s: {"checkpoint": {"model": s}, "epoch": 1},
+        lambda s: {"run": {"kept": [{"best": s}, 3]}, "optimizer": {"state": {0: {"step": s}}}},
+        lambda s: (s, {"epoch": 1}),
         lambda s: {"net": {"depth": 3}, "ema": s},
         lambda s: {"state_dict": {}, "model": s},
         lambda s: {"model": {**s, "version": 3}},
@@ -505,7 +547,7 @@ def test_weights_that_are_no_finite_numbers_are_refused(value: float, tmp_path: 
     ],
 )
 def test_weights_are_found_wherever_scripts_put_them(
-    wrap: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
+    wrap: Callable[[dict[str, Any]], Any], tmp_path: Path
 ) -> None:
     source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
     torch.save(wrap(source.state_dict()), tmp_path / "e.pt")
@@ -534,16 +576,22 @@ def test_commands_hold_for_any_name_protocol_and_content(tmp_path: Path) -> None
 
 def test_compressed_files_are_unpacked_by_the_command(tmp_path: Path) -> None:
     torch.save(create_encoder("lenet", SHAPE).state_dict(), tmp_path / "e.pth")
-    for name in ("e.pth.gz", "it's.pth"):
+    for name, compress in (
+        ("e.pth.gz", gzip.compress),
+        ("it's.pth", gzip.compress),
+        ("e.pth.bz2", bz2.compress),
+        ("e.xz", lzma.compress),
+    ):
         path = tmp_path / name
-        path.write_bytes(gzip.compress((tmp_path / "e.pth").read_bytes()))
+        path.write_bytes(compress((tmp_path / "e.pth").read_bytes()))
         message = refusal(path)
-        command = message[message.index("gunzip") :]
+        command = message[message.index("unpack it first: ") + len("unpack it first: ") :]
         subprocess.run(["bash", "-c", command], check=True)
         load_into(create_encoder("lenet", SHAPE), shlex.split(command)[-1])
-    with tarfile.open(tmp_path / "e.tgz", "w:gz") as archive:
-        archive.add(tmp_path / "e.pth")
-    assert "tar -xzf" in refusal(tmp_path / "e.tgz")
+    for kind in ("gz", "bz2", "xz"):
+        with tarfile.open(tmp_path / f"e.tar.{kind}", f"w:{kind}") as archive:
+            archive.add(tmp_path / "e.pth")
+        assert f"tar -xf {tmp_path}/e.tar.{kind}" in refusal(tmp_path / f"e.tar.{kind}")
     with tarfile.open(tmp_path / "e.tar", "w") as archive:
         archive.add(tmp_path / "e.pth")
     assert "tar -xf" in refusal(tmp_path / "e.tar")
@@ -641,6 +689,31 @@ def test_filters_for_rgb_are_inflated_and_it_is_said_how(published: Path) -> Non
     rgb = torch.load(published, weights_only=True)["features.0.weight"]
     expected = rgb.sum(dim=1, keepdim=True).expand(-1, 4, -1, -1) / 4
     torch.testing.assert_close(encoder.get_parameter(first).data, expected)
+
+
+@pytest.mark.parametrize("channels, said", [(1, "1 channel, not 3"), (4, "4 channels, not 3")])
+def test_weights_for_stacks_of_grey_frames_need_an_inflated_network(
+    channels: int, said: str, published: Path
+) -> None:
+    state = torch.load(published, weights_only=True)
+    state["features.0.weight"] = torch.zeros(64, channels, 3, 3)
+    torch.save(state, published)
+    message = refusal(published, backbone((channels, 40, 40)))
+    assert f"images of {said}:" in message
+    assert message.endswith(f"--encoder-options stacking inflated --frame-stack {channels}.")
+    load_into(backbone((channels, 40, 40), stacking="inflated"), published)
+
+
+def test_any_other_classifier_is_left_unused(published: Path) -> None:
+    encoder = backbone((4, 40, 40))
+    state = torch.load(published, weights_only=True)
+    state = {name: t for name, t in state.items() if not name.startswith("classifier")}
+    others = ("classifier.0.weight", "classifier.3.bias", "head.weight", "temperature")
+    torch.save(state | dict.fromkeys(others, torch.zeros(3)), published)
+    assert load_into(encoder, published).unused[-4:] == others
+    # A part of the trunk's own that it has no place for is another network.
+    torch.save(state | {"features.99.weight": torch.zeros(3)}, published)
+    assert "left over: features.99.weight." in refusal(published, encoder)
 
 
 def test_another_network_is_refused_with_the_nearest(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import warnings
@@ -180,17 +181,66 @@ def test_a_folder_beside_images_is_refused(parted: Path) -> None:
     refused(parted, 'class "dark" holds a folder beside its images', "small")
 
 
+def test_images_beside_the_folders_are_left_out_in_a_line(
+    parted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (parted / "notes.txt").write_text("of no interest")
+    load_folder(parted, seed=0)
+    assert not caplog.records
+    image = next((parted / "train" / "dark").iterdir()).read_bytes()
+    for name in ("loose\n.png", "more.JPG"):
+        (parted / "train" / name).write_bytes(image)
+    (parted / "one.png").write_bytes(image)
+    split = load_folder(parted, seed=0)
+    assert (len(split.train), len(split.test)) == (24, 12)
+    assert [record.getMessage() for record in caplog.records] == [
+        f'"{parted}" holds 1 image beside its folders, of no class and so left out: "one.png"',
+        f'"{parted / "train"}" holds 2 images beside its folders, of no class and so left out:'
+        r' "loose\n.png" ...',
+    ]
+
+
+def test_what_the_system_refuses_is_one_line(parted: Path) -> None:
+    refused(parted / ("x" * 300), "cannot read", "File name too long")
+    dark = parted / "train" / "dark"
+    os.symlink("nowhere.png", dark / "dead\nlink.png")
+    refused(parted, r'dead\nlink.png" is no file, or a link to what does not exist')
+    (dark / "dead\nlink.png").unlink()
+    # Opened, it would be waited for.
+    os.mkfifo(dark / "pipe.png")
+    refused(parted, 'pipe.png" is no file')
+    (dark / "pipe.png").unlink()
+    (dark / "none.png").write_bytes(b"")
+    refused(parted, 'none.png" is empty')
+    # A class that is not where it was.
+    os.symlink("nowhere", parted / "train" / "more")
+    refused(parted, 'train/more" is a link to what does not exist')
+
+
+def test_folders_that_are_no_part_are_left_out_in_a_line(
+    parted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("unlabelled", "val", "__pycache__"):
+        write_folder(parted / name, pictures(1, seed=2))
+    load_folder(parted, seed=0)
+    assert [record.getMessage() for record in caplog.records] == [
+        f'"{parted / "unlabelled"}" is no part of the images and so left out: expected train/ and'
+        " val/ or test/"
+    ]
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
 @pytest.mark.parametrize("turned", range(1, 9))
-def test_photographs_are_turned_upright(turned: int, tmp_path: Path) -> None:
+def test_photographs_are_turned_upright(turned: int, ending: str, tmp_path: Path) -> None:
     pixels = torch.arange(24, dtype=torch.uint8).view(4, 6).numpy()
     exif = Image.Exif()
     exif[0x0112] = turned
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         for number in range(2):
-            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png", exif=exif)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.{ending}", exif=exif)
     train = load_folder(tmp_path, seed=0).train
-    with Image.open(tmp_path / "one" / "0.png") as image:
+    with Image.open(tmp_path / "one" / f"0.{ending}") as image:
         upright = torch.from_numpy(np.array(ImageOps.exif_transpose(image)))
     assert isinstance(train, StoredImages)
     assert torch.equal(train[0][0], upright)

@@ -93,7 +93,7 @@ def test_what_is_no_whole_image_is_named(tmp_path: Path) -> None:
     with refused(f'"{text}" is not an image'):
         read_image(text)
     (tmp_path / "empty.png").touch()
-    with refused("empty.png", "is not an image"):
+    with refused("empty.png", "is empty, not an image"):
         read_image(tmp_path / "empty.png")
     with refused("cannot read", "gone.png", "No such file"):
         read_image(tmp_path / "gone.png")

@@ -36,6 +36,13 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
         ("file,class_index\r\n2.png,0\r\n0.png,2\r\n", "utf-8-sig"),
         ('name;file;class_index\r\n"an, ant";2.png;0\r\ncat;0.png;2\r\n', "utf-8-sig"),
         ("file\tclass_index\n2.png\t0\n0.png\t2\n", "utf-8"),
+        ("file\tclass_index\tname\r\n2.png\t0\tété\r\n0.png\t2\tx\r\n", "utf-16"),
+        ("file;class_index;name\r\n2.png;0;naïve € x\r\n0.png;2;x\r\n", "cp1252"),
+        ("file, class_index , name\n2.png, 0, a\n0.png, 2, b\n", "latin-1"),
+        ('file,class_index,"a;b;c;d"\n2.png,0,x\n0.png,2,x\n', "utf-8"),
+        ('file;class_index;"a, b, c, d"\n2.png;0;x\n0.png;2;x\n', "utf-8"),
+        ("file,class_index\r2.png,0\r0.png,2\r", "utf-8"),
+        ("sep=;\r\n\r\nfile;class_index\r\n2.png;0\r\n0.png;2\r\n", "utf-8"),
     ],
 )
 def test_images_have_the_classes_of_their_rows(folder: Path, text: str, encoding: str) -> None:
@@ -62,6 +69,7 @@ def test_the_csv_is_looked_for_beside_the_images(
         ("fiel,class_index\n0.png,1\n", 'no column "file".* Did you mean "fiel"'),
         ("file,class_index\n", "names no image"),
         ("file,class_index\n0.png,1\n1.png,3\n", "line 3: class_index 3 lies beyond the 3 classes"),
+        (f"\n\nfile,class_index\n0.png,{'9' * 5000}\n", "line 4: class_index 999.* lies beyond"),
         ("file,class_index\n0.png,-1\n", 'line 2: class_index "-1" is not a whole number from 0'),
         ("file,class_index\n0.png,bee\n", 'line 2: class_index "bee" is not a whole number'),
         ("file,class_index\n0.png\n", 'line 2: class_index "" is not a whole number'),
@@ -78,7 +86,7 @@ def test_a_bad_csv_is_one_line(folder: Path, text: str, said: str) -> None:
 
 
 def test_what_is_no_csv_and_what_is_not_there_are_refused(folder: Path) -> None:
-    (folder / "labels.csv").write_bytes(b"\xff\xfe\x00\x81" * 10)
+    (folder / "labels.csv").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x81")
     with pytest.raises(UserError, match="is not a CSV file"):
         load_labelled_files(folder / "labels.csv", folder, TASK)
     with pytest.raises(UserError, match=r'cannot read "none.csv": No such file'):
