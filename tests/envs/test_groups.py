@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from stable_baselines3.common.monitor import Monitor
@@ -18,8 +20,16 @@ def make_groups(seed: int = 0) -> GroupedVecEnv:
     return venv
 
 
-def test_it_plays_what_its_groups_play() -> None:
-    together, apart = make_groups(), make_groups()
+@pytest.fixture(scope="module")
+def venv() -> Iterator[GroupedVecEnv]:
+    venv = make_groups()
+    yield venv
+    venv.close()
+
+
+def test_it_plays_what_its_groups_play(venv: GroupedVecEnv) -> None:
+    together, apart = venv, make_groups()
+    together.seed(0)
     assert (together.num_envs, together.observation_space) == (3, apart.groups[0].observation_space)
     first = together.reset()
     assert np.array_equal(first, np.concatenate([group.reset() for group in apart.groups]))
@@ -35,23 +45,18 @@ def test_it_plays_what_its_groups_play() -> None:
         ):
             assert np.array_equal(mine, np.concatenate(its))
         assert infos == [info for step in steps for info in step[3]]
-    together.close()
     apart.close()
 
 
-def test_every_game_has_a_seed_of_its_own_that_follows_from_the_seed() -> None:
-    venv = make_groups()
+def test_every_game_has_a_seed_of_its_own_that_follows_from_the_seed(venv: GroupedVecEnv) -> None:
     seeds = venv.seed(7)
     assert len(set(seeds)) == 3
     assert venv.seed(7) == seeds != venv.seed(8)
-    venv.close()
 
 
-def test_it_answers_for_its_environments() -> None:
-    venv = make_groups()
+def test_it_answers_for_its_environments(venv: GroupedVecEnv) -> None:
     assert frame_stacking(venv) == venv.groups[0].frame_stacking  # type: ignore[attr-defined]
     assert venv.get_attr("num_envs", [0, 2]) == [1, 2]
     assert venv.env_is_wrapped(Monitor, [2]) == [True]
     with pytest.raises(AttributeError, match="in C\\+\\+"):
         venv.env_method("anything", indices=[1])
-    venv.close()

@@ -56,19 +56,21 @@ def test_evaluate_policy_sees_through_lost_lives_and_clipping():
 
 
 def test_eval_callback_reports_the_same(tmp_path):
-    def make(seed: int) -> AtariVecEnv:
-        return AtariVecEnv(ENV_ID, 2, training=True, obs_size=16, seed=seed, max_episode_steps=150)
+    def make(num_envs: int, seed: int) -> AtariVecEnv:
+        return AtariVecEnv(
+            ENV_ID, num_envs, training=True, obs_size=16, seed=seed, max_episode_steps=150
+        )
 
-    env, watched = make(0), make(11)
+    env, watched = make(1, seed=0), make(2, seed=11)
     evaluation = EvalCallback(
         watched,
         n_eval_episodes=2,
-        eval_freq=4,
+        eval_freq=8,
         deterministic=False,
         log_path=str(tmp_path),
         verbose=0,
     )
-    model = PPO("MlpPolicy", env, n_steps=4, batch_size=8, n_epochs=1, device="cpu", seed=0)
+    model = PPO("MlpPolicy", env, n_steps=8, batch_size=8, n_epochs=1, device="cpu", seed=0)
     assert not is_vecenv_wrapped(model.env, VecTransposeImage)
     model.learn(8, callback=evaluation)
     games = np.load(tmp_path / "evaluations.npz")

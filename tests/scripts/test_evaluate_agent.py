@@ -33,20 +33,27 @@ def evaluate(
 
 
 def test_the_figures_are_those_of_the_runs_own_evaluation(
-    evaluate: Callable[..., dict[str, Any]], finished: tuple[Path, str]
+    evaluate_agent: Script,
+    finished: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = finished[0]
-    told = evaluate(run)
+    evaluate_agent(run, "--json", tmp_path / "result.json")
+    told, own = read(tmp_path / "result.json"), read(run / "summary.json")["eval"]
     assert told["run"] == str(run)
     assert told["step"] == 3 * ROLLOUT
-    assert told["eval"] == read(run / "summary.json")["eval"]
+    assert told["eval"] == own
     assert told["videos"] == []
+    assert told["encoder_origin"] is None
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"run:         {run}, step 384"
+    assert lines[1].startswith(f"mean return: {own['mean_return']:.2f} (std 0.00, 1 games, classic")
 
 
 def test_where_the_encoder_came_from_is_told(
     train_agent: Script,
     evaluate_agent: Script,
-    evaluate: Callable[..., dict[str, Any]],
     finished: tuple[Path, str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -55,14 +62,13 @@ def test_where_the_encoder_came_from_is_told(
     options = ("--weights", finished[0], "--mode", "frozen", "--eval-episodes", 0)
     train_agent(*TINY, *options, "--total-steps", ROLLOUT, "--run-dir", run)
     capsys.readouterr()
-    evaluate_agent(run, "--episodes", 1)
+    evaluate_agent(run, "--episodes", 1, "--json", tmp_path / "result.json")
     told = capsys.readouterr().out
     began = f'encoder:     began with "{finished[0]}" (SHA-256 '
     assert began in told
     assert f"algorithm ppo, step {3 * ROLLOUT}, env ALE/Breakout-v5, mode train)" in told
-    origin = evaluate(run, "--episodes", 1)["encoder_origin"]
+    origin = read(tmp_path / "result.json")["encoder_origin"]
     assert origin["weights"] == str(finished[0])
-    assert evaluate(finished[0])["encoder_origin"] is None
 
 
 def test_a_run_in_progress_is_read_and_left_as_it_is(
@@ -82,10 +88,10 @@ def test_games_seed_checkpoint_and_determinism_can_be_chosen(
 ) -> None:
     run = finished[0]
     own = read(run / "summary.json")["eval"]
-    other = evaluate(run, "--episodes", 3, "--seed", 5)["eval"]
-    assert other["episodes"] == 3
-    assert other["protocol"] == {**own["protocol"], "seed": 5, "environments": 3}
-    assert other["lengths"] == evaluate(run, "--episodes", 3, "--seed", 5)["eval"]["lengths"]
+    other = evaluate(run, "--episodes", 2, "--seed", 5)["eval"]
+    assert other["episodes"] == 2
+    assert other["protocol"] == {**own["protocol"], "seed": 5, "environments": 2}
+    assert other["lengths"] == evaluate(run, "--episodes", 2, "--seed", 5)["eval"]["lengths"]
     assert evaluate(run, "--checkpoint", ROLLOUT, "--stochastic")["step"] == ROLLOUT
     path = run / "checkpoints" / f"{ROLLOUT:012d}"
     assert evaluate(run, "--checkpoint", path)["step"] == ROLLOUT
@@ -120,16 +126,6 @@ def test_another_protocol_keeps_the_actions_that_were_learned(
     assert classic["protocol"]["deterministic"] is True
     # Breakout's own four actions would not fit the agent.
     assert classic["protocol"]["full_action_space"] is True
-
-
-def test_the_result_is_told_in_lines_to_read(
-    evaluate_agent: Script, finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    evaluate_agent(finished[0])
-    own = read(finished[0] / "summary.json")["eval"]
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == f"run:         {finished[0]}, step 384"
-    assert told[1].startswith(f"mean return: {own['mean_return']:.2f} (std 0.00, 1 games, classic")
 
 
 @pytest.mark.parametrize(

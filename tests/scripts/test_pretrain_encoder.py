@@ -243,11 +243,11 @@ def test_a_trained_agent_plays_in_place_of_chance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Few games side by side: each takes an emulator of its own.
-    monkeypatch.setattr("rlcnn.classify.playing.LANES", 2)
+    monkeypatch.setattr("rlcnn.classify.playing.LANES", 1)
     run = tmp_path / "run"
     options = [
         *(*OPTIONS, "--data", "atari:Breakout", "--data-dir", tmp_path, "--frames.obs-size", 44),
-        *("--frames.train-frames", 120, "--frames.test-frames", 100, "--baselines", "off"),
+        *("--frames.train-frames", 100, "--frames.test-frames", 100, "--baselines", "off"),
         *("--frames.max-episode-steps", 60, "--frames.min-entropy", 0.01),
     ]
     pretrain_encoder(*options, "--epochs", 1, "--players", finished[0], "--run-dir", run)

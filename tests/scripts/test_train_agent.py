@@ -118,18 +118,15 @@ def test_help_explains_every_option_with_its_default(
     assert f"--encoder {{{','.join(list_encoders())},NETWORK[:NODE]}}" in told
 
 
-def test_a_configuration_repeats_a_run_and_the_command_line_overrides_it(
+def test_the_command_line_overrides_a_configuration(
     train_agent: Script, finished: tuple[Path, str], tmp_path: Path
 ) -> None:
     origin = finished[0] / "config.json"
-    where = ("--track", "disabled", "--eval-episodes", "0", "--run-dir")
-    train_agent("--config", origin, *where, tmp_path / "same")
-    assert policy(tmp_path / "same") == policy(finished[0])
-    rows, repeated = metrics(finished[0]), metrics(tmp_path / "same")
-    assert without_clock(repeated[:6]) == without_clock(rows[:6])
-    assert read(tmp_path / "same" / "summary.json")["eval"] is None
-
-    train_agent("--config", origin, "--seed=5", "--total-steps", ROLLOUT, *where, tmp_path / "new")
+    train_agent(
+        *("--config", origin, "--seed=5", "--total-steps", ROLLOUT, "--track", "disabled"),
+        *("--eval-episodes", "0", "--run-dir", tmp_path / "new"),
+    )
+    assert read(tmp_path / "new" / "summary.json")["eval"] is None
     old, new = read(origin)["config"], read(tmp_path / "new" / "config.json")["config"]
     assert {name: new[name] for name in old if old[name] != new[name]} == {
         "seed": 5,
@@ -223,30 +220,28 @@ def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) ->
     assert RunDirectory.open(run).latest_whole()[1] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_a_checkpoint_is_cut_stops_after_it(
-    number: int, train_agent: Script, finished_copy: Path, monkeypatch: pytest.MonkeyPatch
+    train_agent: Script, finished_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut = training.Training.checkpoint
-
-    sent: list[int] = []
-
-    def signalled(self: training.Training) -> None:
+    for number, rollouts in ((signal.SIGINT, 4), (signal.SIGTERM, 5)):
         # Once: a second signal is not waited for.
-        if not sent:
-            sent.append(number)
-            os.kill(os.getpid(), number)
-        cut(self)
+        pending = [number]
 
-    monkeypatch.setattr(training.Training, "checkpoint", signalled)
-    with pytest.raises(TrainingStopped, match="go on with --resume"):
-        train_agent("--resume", finished_copy, "--total-steps", "100000", "--track", "disabled")
-    assert steps_of(finished_copy)[-1] == 4 * ROLLOUT
-    monkeypatch.undo()
+        def signalled(self: training.Training, pending: list[signal.Signals] = pending) -> None:
+            if pending:
+                os.kill(os.getpid(), pending.pop())
+            cut(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training.Training, "checkpoint", signalled)
+            with pytest.raises(TrainingStopped, match="go on with --resume"):
+                train_agent("--resume", finished_copy, "--total-steps", 1000, "--track", "disabled")
+        assert steps_of(finished_copy)[-1] == rollouts * ROLLOUT
     # The summary of the shorter run does not pass for that of the longer.
-    train_agent("--resume", finished_copy, "--total-steps", 5 * ROLLOUT)
-    assert read(finished_copy / "summary.json")["steps"] == 5 * ROLLOUT
-    assert learned(finished_copy) == list(range(ROLLOUT, 5 * ROLLOUT + 1, ROLLOUT))
+    train_agent("--resume", finished_copy, "--total-steps", 6 * ROLLOUT)
+    assert read(finished_copy / "summary.json")["steps"] == 6 * ROLLOUT
+    assert learned(finished_copy) == list(range(ROLLOUT, 6 * ROLLOUT + 1, ROLLOUT))
 
 
 # -- finished runs ---------------------------------------------------------------------------------
@@ -279,7 +274,7 @@ def test_a_finished_run_is_extended(train_agent: Script, finished_copy: Path) ->
     assert len({path.name.rpartition("-")[2] for path in attempts}) == 1
 
 
-def test_a_trained_run_that_was_not_yet_judged_only_needs_judging(
+def test_a_configuration_repeats_a_run_and_what_was_not_evaluated_only_needs_evaluating(
     train_agent: Script,
     finished: tuple[Path, str],
     tmp_path: Path,
@@ -333,7 +328,7 @@ def test_dqn_trains_and_goes_on_with_its_replay(train_agent: Script, tmp_path: P
     run = tmp_path / "run"
     dqn = ("--dqn.buffer-size", "400", "--dqn.learning-starts", "64", "--dqn.batch-size", "8")
     train_agent(
-        *("--algo", "dqn", "--env", "ALE/Kangaroo-v5", "--num-envs", "4", "--num-threads", "1"),
+        *("--algo", "dqn", "--env", "ALE/Kangaroo-v5", "--num-envs", "2", "--num-threads", "1"),
         *("--obs-size", "44"),
         *("--total-steps", "200", "--checkpoint-every", "100", "--eval-episodes", "0", *dqn),
         *("--track", "disabled", "--run-dir", run),

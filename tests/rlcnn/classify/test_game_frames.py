@@ -1,6 +1,7 @@
 """Labelled observations of games: whole splits out of the real emulator."""
 
 import os
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -16,6 +17,7 @@ from rlcnn.classify.images import UNKNOWN
 from rlcnn.classify.labels import normalised_entropy
 
 SMALL = {"train_frames": 400, "test_frames": 120, "max_episode_steps": 150}
+LEAST = {"train_frames": 100, "test_frames": 100, "obs_size": 20}
 
 
 def options(**changes) -> FrameOptions:
@@ -145,7 +147,7 @@ def test_labels_and_pixels_are_those_of_the_policys_games(obs):
             obs=obs,
             obs_size=30,
             frame_stack=2,
-            train_frames=300,
+            train_frames=150,
             test_frames=100,
         ),
         seed=0,
@@ -172,10 +174,12 @@ def test_labels_and_pixels_are_those_of_the_policys_games(obs):
     assert checked > 50
 
 
-def test_shuffled_frames_are_the_true_ones_in_another_order():
-    labels = ("action", "order")
-    true = play_frames(["Pong"], options(labels=("action",)), seed=4)
-    shuffled = play_frames(["Pong"], options(labels=labels), seed=4)
+def test_shuffled_frames_are_the_true_ones_in_another_order(tmp_path):
+    # The second time they are read from the disk.
+    true, shuffled = (
+        play_frames(["Pong"], options(labels=labels, obs_size=20), seed=4, data_dir=tmp_path)
+        for labels in (("action",), ("action", "order"))
+    )
     for before, after in zip(true, shuffled, strict=True):
         order, action = column(after, "Pong/order"), column(after, "Pong/action")
         half = int((order != UNKNOWN).sum()) // 2
@@ -188,17 +192,17 @@ def test_shuffled_frames_are_the_true_ones_in_another_order():
 
 
 class TestRepeating:
+    @pytest.mark.slow
     def test_the_number_of_workers_changes_nothing(self):
-        small = options(labels=("ram",), obs_size=20, train_frames=100, test_frames=100)
+        small = options(labels=("ram",), **LEAST)
         splits = [play_frames(["Breakout"], small, seed=3, workers=workers) for workers in (1, 2)]
         assert equal(*splits)
 
-    def test_the_seed_changes_everything(self):
-        one, other = (
-            play_frames(["Pong"], options(labels=("action",)), seed=seed) for seed in (1, 2)
-        )
+    def test_the_seed_changes_everything(self, two_games):
+        other = play_frames(["Pong"], options(labels=("action",)), seed=2)
+        pong = observations(two_games.train)[:400]
         # Games begin alike.
-        assert len({*observations(one.train)} & {*observations(other.train)}) < 100
+        assert len({*pong} & {*observations(other.train)}) < 100
 
     def test_no_game_is_played_in_both_parts(self):
         seeds = {part: {match_seed(0, part, i) for i in range(500)} for part in ("train", "test")}
@@ -207,50 +211,58 @@ class TestRepeating:
 
 
 class TestKeptOnDisk:
-    def play(self, data_dir, **changes):
+    @staticmethod
+    def play(data_dir, **changes):
         played = []
         split = play_frames(
             ["Pong"],
-            options(**{"labels": ("ram",), "obs_size": 20, **changes}),
+            options(**{"labels": ("ram",), **LEAST, **changes}),
             seed=1,
             data_dir=data_dir,
             on_progress=lambda game, new: played.append((game, new)),
         )
         return split, played
 
-    def test_the_second_time_nothing_is_played(self, tmp_path):
-        first, played = self.play(tmp_path)
-        assert {game for game, _ in played} == {"Pong"}
-        assert sum(new for _, new in played) == 520
-        again, played = self.play(tmp_path)
-        assert played == []
-        assert equal(first, again)
-        assert first.train.about == again.train.about
+    @pytest.fixture(scope="class")
+    def first(self, tmp_path_factory):
+        """A folder where games were kept, their split, and what was played."""
+        data_dir = tmp_path_factory.mktemp("kept")
+        return data_dir, *self.play(data_dir)
 
-    def test_other_labels_need_no_other_games(self, tmp_path):
-        self.play(tmp_path)
-        other, played = self.play(tmp_path, labels=("action", "order"), min_entropy=0.0)
+    @pytest.fixture
+    def data_dir(self, first, tmp_path):
+        return shutil.copytree(first[0], tmp_path / "data")
+
+    def test_the_second_time_nothing_is_played(self, first, data_dir):
+        _, split, played = first
+        assert {game for game, _ in played} == {"Pong"}
+        assert sum(new for _, new in played) == 200
+        again, played = self.play(data_dir)
+        assert played == []
+        assert equal(split, again)
+        assert split.train.about == again.train.about
+
+    def test_other_labels_need_no_other_games(self, data_dir):
+        other, played = self.play(data_dir, labels=("action", "order"), min_entropy=0.0)
         assert played == []
         assert [task.name for task in other.train.tasks] == ["Pong/order", "Pong/action"]
 
     @pytest.mark.parametrize(
-        "changes", [{"train_frames": 410}, {"obs_size": 21}, {"play": "random"}]
+        "changes", [{"train_frames": 110}, {"obs_size": 21}, {"play": "random"}]
     )
-    def test_other_games_are_played_for_other_options(self, tmp_path, changes):
-        self.play(tmp_path)
-        _, played = self.play(tmp_path, **changes)
+    def test_other_games_are_played_for_other_options(self, data_dir, changes):
+        _, played = self.play(data_dir, **changes)
         assert played
 
-    def test_what_is_damaged_is_played_again(self, tmp_path):
-        first, _ = self.play(tmp_path)
-        (frames,) = tmp_path.glob("atari-frames/Pong-*/frames.npy")
+    def test_what_is_damaged_is_played_again(self, first, data_dir):
+        (frames,) = data_dir.glob("atari-frames/Pong-*/frames.npy")
         content = bytearray(frames.read_bytes())
         content[5000] ^= 1
         frames.write_bytes(content)
-        again, played = self.play(tmp_path)
+        again, played = self.play(data_dir)
         assert played
-        assert equal(first, again)
-        assert self.play(tmp_path)[1] == []
+        assert equal(first[1], again)
+        assert self.play(data_dir)[1] == []
 
     def test_policies_are_kept_by_their_name_only(self, tmp_path):
         def still(images):
@@ -259,7 +271,7 @@ class TestKeptOnDisk:
         def kept(name):
             play_frames(
                 ["Pong"],
-                options(labels=("ram",), obs_size=20, train_frames=100, test_frames=100),
+                options(labels=("ram",), **LEAST),
                 seed=1,
                 data_dir=tmp_path,
                 policies={"Pong": PolicyPlay(still, name=name)},
@@ -277,7 +289,7 @@ class TestKeptOnDisk:
 
 def test_by_name(tmp_path):
     """As ``--data atari:Pong,Breakout`` asks for it."""
-    of = options(labels=("game",), obs_size=20)
+    of = options(labels=("game",), **LEAST)
     split = load_data("atari:Pong,Breakout", tmp_path, seed=6, frames=of)
     assert [task.classes for task in split.train.tasks] == [("Pong", "Breakout")]
     assert len(list(tmp_path.glob("atari-frames/*-*/frames.npy"))) == 2
@@ -328,10 +340,10 @@ class TestRefusals:
     )
     def test_bad_values(self, games, changes, line):
         with pytest.raises(UserError, match=line):
-            play_frames(games, options(**changes), seed=0)
+            play_frames(games, options(**{**LEAST, **changes}), seed=0)
 
     def test_a_game_without_ram_variables_has_other_labels(self):
-        split = play_frames(["Asterix"], options(labels=("action",), obs_size=20), seed=0)
+        split = play_frames(["Asterix"], options(labels=("action",), **LEAST), seed=0)
         assert [task.name for task in split.train.tasks] == ["Asterix/action"]
 
     def test_games_that_are_all_the_same(self, monkeypatch):
@@ -345,7 +357,7 @@ class TestRefusals:
         ):
             play_frames(
                 ["Pong"],
-                options(train_frames=100, max_episode_steps=8, protocol="sticky", obs_size=20),
+                options(max_episode_steps=8, protocol="sticky", **LEAST),
                 seed=0,
                 policies={"Pong": PolicyPlay(still, exploration=0.0)},
             )

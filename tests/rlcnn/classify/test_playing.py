@@ -14,7 +14,7 @@ from rlcnn.classify.playing import (
 )
 
 # Games side by side; each takes an emulator of its own, and time.
-LANES = 3
+LANES = 2
 
 
 @pytest.fixture(autouse=True)

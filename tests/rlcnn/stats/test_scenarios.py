@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,14 @@ def margin(*shares: float) -> float:
     return 4 * math.sqrt(sum(max(share * (1 - share), 0.01) for share in shares) / 10_000)
 
 
-@pytest.mark.parametrize("runs", [(5, 5), (7, 10), (5, 10), (10, 5), (4, 8), (3, 10)])
+def slow(*runs: int) -> Any:
+    """A design whose coverage is simulated for seconds."""
+    return pytest.param(runs, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "runs", [(5, 5), slow(7, 10), slow(5, 10), slow(10, 5), slow(4, 8), (3, 10)]
+)
 @pytest.mark.parametrize(
     ("treatment", "control", "difference"),
     [
@@ -71,7 +79,7 @@ def test_what_other_studies_cover_lies_in_the_range_told_for_their_design(
         assert least - margin(least, share) <= share <= greatest + margin(greatest, share)
 
 
-@pytest.mark.parametrize("runs", [(3, 10), (4, 8), (5, 10), (7, 10)])
+@pytest.mark.parametrize("runs", [(3, 10), slow(4, 8), slow(5, 10), slow(7, 10)])
 def test_more_runs_of_one_arm_cost_no_coverage(runs: tuple[int, int]) -> None:
     both, fewer = (simulated_coverage(counts, 1) for counts in (runs, (runs[0], runs[0])))
     for scores in (
