@@ -76,8 +76,8 @@ class ReferenceGame:
     ("env_id", "num_envs", "obs", "size", "depth", "steps"),
     [
         ("ALE/Breakout-v5", 2, "grey", 84, 4, 250),
-        ("ALE/Breakout-v5", 1, "rgb", 84, 4, 250),
-        ("ALE/Pong-v5", 1, "grey", 84, 4, 120),
+        pytest.param("ALE/Breakout-v5", 2, "rgb", 84, 4, 250, marks=pytest.mark.slow),
+        pytest.param("ALE/Pong-v5", 2, "grey", 84, 4, 120, marks=pytest.mark.slow),
         ("ALE/Pong-v5", 1, "rgb", 96, 2, 40),
         ("ALE/Pong-v5", 1, "grey", 210, 1, 25),
     ],

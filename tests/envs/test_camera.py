@@ -39,8 +39,7 @@ class Actor:
         return self.played[-1]
 
 
-@pytest.mark.parametrize("fire", [True, False])
-@pytest.mark.parametrize("obs", ["grey", "rgb"])
+@pytest.mark.parametrize(("obs", "fire"), [("grey", True), ("rgb", False)])
 def test_the_actor_sees_what_it_would_see_in_training(tmp_path, obs, fire):
     protocol = dataclasses.replace(get_protocol("classic"), noop_max=0, use_fire_reset=fire)
     options = {"protocol": protocol, "obs": obs, "obs_size": 60, "frame_stack": 3}

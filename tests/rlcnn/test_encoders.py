@@ -46,7 +46,7 @@ BACKBONES = [
     ("squeezenet1_1:features.4", {"stacking": "inflated", "pooling": "mean"}),
 ]
 # Of each way to be built: to compile one takes a second.
-FEW_ENCODERS = [VARIANTS[0], VARIANTS[4], BACKBONES[1]]
+FEW_ENCODERS = [VARIANTS[0], VARIANTS[4], BACKBONES[0]]
 every_encoder = pytest.mark.parametrize("name, options", VARIANTS + BACKBONES)
 
 
@@ -166,7 +166,13 @@ def test_the_variants_under_test_cover_the_registry() -> None:
     assert {name for name, _ in VARIANTS} == set(list_encoders())
 
 
-@pytest.mark.parametrize("shape", [ATARI, (4, 64, 64), (12, 96, 96), (3, 40, 72)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *(ATARI, (3, 40, 72)),
+        *(pytest.param(shape, marks=pytest.mark.slow) for shape in [(4, 64, 64), (12, 96, 96)]),
+    ],
+)
 @every_encoder
 def test_forward_and_backward(
     name: str, options: dict[str, object], shape: tuple[int, int, int]
@@ -256,7 +262,7 @@ def test_spec_rebuilds_the_encoder(name: str, options: dict[str, object]) -> Non
     ]
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 4])
 @every_encoder
 def test_it_does_not_matter_how_observations_lie_in_memory(
     name: str, options: dict[str, object], channels: int

@@ -239,13 +239,17 @@ def test_bad_names_are_told_in_one_line(name: str, message: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_images_too_small_for_a_node_are_told_in_one_line() -> None:
+def test_images_too_small_for_a_node_are_told_in_one_line_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(UserError) as refusal:
         create_encoder("squeezenet1_1:logits", (3, 8, 8))
     assert str(refusal.value) == (
         '8x8 pixels do not go through encoder "squeezenet1_1:logits": its option "resize" brings '
         "them to a size that does, --encoder-options resize 32."
     )
+    # A traced network prints pages about it.
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("given", [84, slow(256)])
@@ -276,6 +280,7 @@ def test_old_names_of_densenets_tensors() -> None:
     assert all(current_name(name) == name for name in today)
 
 
+@pytest.mark.slow
 def test_nothing_of_torchvision_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys, torch; before = set(sys.modules); import rlcnn.encoders as e;"
@@ -322,6 +327,7 @@ def test_timm_is_asked_for_by_name_where_it_is_absent(monkeypatch: pytest.Monkey
     assert find_architecture("resnet18") is not None
 
 
+@pytest.mark.slow
 def test_a_size_that_does_not_fit_is_told_in_one_line_alone(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

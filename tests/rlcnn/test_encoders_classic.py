@@ -37,7 +37,10 @@ def node_shapes(encoder: Encoder, nodes: list[str]) -> list[tuple[int, ...]]:
 # CIFAR ResNets.
 
 
-@pytest.mark.parametrize("depth, parameters", [(20, 269_722), (56, 853_018), (110, 1_727_962)])
+@pytest.mark.parametrize(
+    "depth, parameters",
+    [(20, 269_722), (56, 853_018), pytest.param(110, 1_727_962, marks=pytest.mark.slow)],
+)
 def test_cifar_resnets_have_the_published_size(depth: int, parameters: int) -> None:
     encoder = built("cifar_resnet", CIFAR, depth=depth)
     assert with_classes(encoder, 10) == parameters

@@ -69,7 +69,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Encoder, 
     return files
 
 
-@pytest.mark.parametrize("algorithm, networks", [(PPO, 1), (A2C, 1), (DQN, 2)])
+@pytest.mark.parametrize(
+    "algorithm, networks",
+    # A2C has PPO's policy.
+    [(PPO, 1), pytest.param(A2C, 1, marks=pytest.mark.slow), (DQN, 2)],
+)
 @pytest.mark.parametrize("name", SMALL_ENCODERS)
 def test_loaded_weights_are_bit_equal_after_construction(
     algorithm: type[BaseAlgorithm],

@@ -19,14 +19,16 @@ GAMES = ROOT / "tests" / "agents"
 
 # A run of seconds. One core, so that the sums of a minibatch are always made in one order.
 TINY = [
-    *("--env", "ALE/Breakout-v5", "--num-envs", "2", "--num-threads", "1", "--precision", "fp32"),
+    *("--env", "ALE/Breakout-v5", "--num-envs", "1", "--num-threads", "1", "--precision", "fp32"),
     *("--obs-size", "44", "--compile", "off"),
-    *("--ppo.n-steps", "64", "--ppo.batch-size", "64", "--ppo.n-epochs", "2"),
+    *("--ppo.n-steps", "128", "--ppo.batch-size", "64", "--ppo.n-epochs", "2"),
     # So little is learned that games stay short: an agent that forgets to serve plays for ever.
     *("--ppo.learning-rate", "1e-4"),
     *("--eval-episodes", "1", "--track", "disabled"),
 ]
-ROLLOUT = 2 * 64
+ROLLOUT = 128
+# As many steps a rollout, of two games.
+TWO_GAMES = ["--num-envs", "2", "--ppo.n-steps", "64"]
 
 
 def command(script: str, *arguments: object) -> list[str]:

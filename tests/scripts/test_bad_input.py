@@ -91,12 +91,7 @@ BAD_OPTIONS = [
     ("--encoder-options width", "--encoder-options takes pairs"),
     ("--obs gray", '--obs "gray" is unknown', 'Did you mean "grey"?'),
     ("--obs-size 7", "7x7 pixels are too small", "Give --obs-size 36."),
-    ("--frame-stack 0", "--frame-stack 0 must be at least 1"),
-    ("--protocol stiky", '--protocol "stiky" is unknown', 'Did you mean "sticky"?'),
-    ("--algo a2c", '--algo "a2c" is unknown: expected one of ppo, dqn'),
     ("--preset zoo2", '--preset "zoo2" is unknown', 'Did you mean "zoo"?'),
-    ("--track of", '--track "of" is unknown', "offline"),
-    ("--precision fp16", '--precision "fp16" is unknown', "bf16"),
     ("--total-stpes 5", 'unknown option "--total-stpes"', 'Did you mean "--total-steps"?'),
     ("--game Pong", 'unknown option "--game"', 'Did you mean "--env"?'),
     ("--env Catch-v0", 'If it is yours, name its module: "my_module:Catch-v0"'),
@@ -123,21 +118,10 @@ BAD_OPTIONS = [
     ("5", 'unexpected argument "5"'),
     ("--total-steps", "--total-steps takes a value"),
     ("--total-steps many", '--total-steps "many" is not a whole number'),
-    ("--total-steps 1e-1", '--total-steps "1e-1" is not a whole number'),
-    ("--total-steps 1e400", '--total-steps "1e400" is not a whole number'),
-    ("--total-steps 1.5", '--total-steps "1.5" is not a whole number'),
-    ("--total-steps -5", "--total-steps -5 must be at least 1"),
-    ("--num-envs 0", "--num-envs 0 must be at least 1"),
     ("--num-envs 3000000000", "--num-envs 3000000000 must be at least 1 and at most 4096"),
     ("--obs-size 100000", "--obs-size 100000 must be at least 1 and at most 1024"),
-    ("--seed -1", "--seed -1 must be at least 0 and at most 2147483647"),
-    ("--seed 2147483648", "--seed 2147483648 must be at least 0 and at most 2147483647"),
-    ("--eval-every -1", "--eval-every -1 must be at least 0"),
-    ("--keep-checkpoints 0", "--keep-checkpoints 0 must be at least 1"),
     ("--num-threads 5000", "--num-threads 5000 must be at least 0 and at most 1024"),
-    ("--ppo.gamma 1.5", "--ppo.gamma 1.5 must be at least 0 and at most 1"),
     ("--ppo.learning-rate fast", '--ppo.learning-rate "fast" is not a number'),
-    ("--ppo.learning-rate nan", "--ppo.learning-rate nan must be"),
     ("--ppo.learning-rate -1", "--ppo.learning-rate -1.0 must be at least 0"),
     ("--ppo.target-kl low", '--ppo.target-kl "low" is neither a number nor None'),
     ("--ppo.n-epochs 0", "--ppo.n-epochs 0 must be at least 1"),
@@ -292,7 +276,8 @@ def test_an_older_checkpoint_serves_where_the_newest_is_damaged(
     train_agent: Script, finished_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     garbled(finished_copy / "checkpoints" / f"{3 * ROLLOUT:012d}" / "optimizer.pt")
-    train_agent("--resume", finished_copy, "--total-steps", 4 * ROLLOUT, "--track", "disabled")
+    options = ("--total-steps", 4 * ROLLOUT, "--track", "disabled", "--eval-episodes", "0")
+    train_agent("--resume", finished_copy, *options)
     said = capsys.readouterr().err
     assert "is passed over: the contents of optimizer.pt are corrupted" in said
     assert f"resuming from step {2 * ROLLOUT}" in said

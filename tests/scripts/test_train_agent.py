@@ -19,6 +19,7 @@ from script_runs import (
     GAMES,
     ROLLOUT,
     TINY,
+    TWO_GAMES,
     command,
     environment,
     metrics,
@@ -159,7 +160,7 @@ def test_a_compiled_run_is_repeated_to_the_bit(
 
 def kill_in_training(run: Path) -> Path:
     """A run killed without warning while it learned, beyond its newest checkpoint."""
-    endless = [*TINY, "--total-steps", "1000000", "--checkpoint-every", "512"]
+    endless = [*TINY, *TWO_GAMES, "--total-steps", "1000000", "--checkpoint-every", "512"]
     with subprocess.Popen(
         command("train_agent", *endless, "--run-dir", run),
         env=environment(),
@@ -200,7 +201,7 @@ def test_kill_9_and_resume_neither_doubles_nor_loses_a_row(
 
 def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    endless = [*TINY, "--total-steps", "1000000", "--checkpoint-every", "0"]
+    endless = [*TINY, *TWO_GAMES, "--total-steps", "1000000", "--checkpoint-every", "0"]
     with subprocess.Popen(
         command("train_agent", *endless, "--run-dir", run),
         env=environment(),

@@ -65,13 +65,10 @@ def same(game: AtariGame, actions, frames, steps) -> bool:
 )
 def test_shows_what_an_agent_sees_bit_for_bit(env_id, rom, protocol, obs, size, steps):
     played = get_protocol(protocol)
-    count = len(AtariGame(rom, played).actions)
-    actions = np.random.default_rng(0).integers(count, size=steps)
     options = {"obs": obs, "obs_size": size}
+    game = AtariGame(rom, played, seed=derive_seeds(SEED, 1)[0], **options)
+    actions = np.random.default_rng(0).integers(len(game.actions), size=steps)
     frames, told = seen_by_an_agent(env_id, actions, protocol=played, **options)
-    seed = derive_seeds(SEED, 1)[0]
-
-    game = AtariGame(rom, played, seed=seed, **options)
 
     def agrees(noops: int) -> bool:
         game._openings = Openings(noops)
