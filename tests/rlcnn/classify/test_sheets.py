@@ -20,37 +20,34 @@ def assessment(classes: int, images: int, seed: int = 0) -> Assessment:
     probabilities = torch.rand(images, classes, generator=random).softmax(1)
     labels = torch.randint(classes, (images,), generator=random)
     together = Evaluation(names, labels, probabilities)
-    return Assessment(together, [together], list(range(images)), "class", 1)
+    # Places in the data, of which some images were left out.
+    places = [7 + 2 * index for index in range(images)]
+    return Assessment(together, [together], places, "class", 1)
 
 
 def noise(channels: int) -> torch.Tensor:
     return torch.randint(256, (channels, 12, 10), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("classes, images, channels", [(3, 1, 1), (100, 12, 4)])
+@pytest.mark.parametrize("classes, images, channels", [(3, 2, 1), (100, 12, 4)])
 def test_three_pictures_are_written(
     classes: int, images: int, channels: int, tmp_path: Path
 ) -> None:
-    files = write_sheets(assessment(classes, images), lambda _: noise(channels), tmp_path / "plots")
+    asked: set[int] = set()
+
+    def image(index: int) -> torch.Tensor:
+        asked.add(index)
+        return noise(channels)
+
+    drawn = assessment(classes, images)
+    files = write_sheets(drawn, image, tmp_path / "plots")
+    assert asked == set(drawn.indices)
     assert {"confusion.png", "top5.png"} <= {file.name for file in files}
     assert {file.name for file in (tmp_path / "plots").iterdir()} == {file.name for file in files}
     for file in files:
         with Image.open(file) as picture:
             assert picture.format == "PNG"
             assert len(picture.convert("L").getcolors(256) or ()) > 10
-
-
-def test_images_are_asked_for_by_their_place_in_the_data(tmp_path: Path) -> None:
-    asked: list[int] = []
-    few = assessment(3, 2)
-    placed = Assessment(few.together, few.members, [7, 9], "class", 1)
-
-    def image(index: int) -> torch.Tensor:
-        asked.append(index)
-        return noise(3)
-
-    write_sheets(placed, image, tmp_path)
-    assert set(asked) == {7, 9}
 
 
 def test_without_errors_there_is_no_sheet_of_them(tmp_path: Path) -> None:
