@@ -98,6 +98,7 @@ def test_a_whole_game_is_filmed_through_its_lost_lives(tmp_path):
     assert film.caption == f"ALE/Breakout-v5: {steps}"
 
 
+@pytest.mark.slow
 def test_seeds_and_sticky_actions(tmp_path):
     def seen(seed: int) -> list[np.ndarray]:
         actor = Actor(18)

@@ -55,6 +55,7 @@ def test_evaluate_policy_sees_through_lost_lives_and_clipping():
     assert max(returns) > 0
 
 
+@pytest.mark.slow
 def test_eval_callback_reports_the_same(tmp_path):
     def make(num_envs: int, seed: int) -> AtariVecEnv:
         return AtariVecEnv(

@@ -179,6 +179,7 @@ def test_every_attempt_is_one_offline_directory_of_the_same_wandb_run(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_online_without_an_account_warns_once_and_records_offline(
     run: RunDirectory, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

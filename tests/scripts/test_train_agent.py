@@ -300,6 +300,7 @@ def test_a_configuration_repeats_a_run_and_what_was_not_evaluated_only_needs_eva
     assert without_clock(metrics(run)) == without_clock(metrics(finished[0]))
 
 
+@pytest.mark.slow
 def test_neither_wandb_nor_tensorboard_is_needed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     hidden = "import sys; sys.modules.update(wandb=None, tensorboard=None)"

@@ -60,7 +60,9 @@ def same(game: AtariGame, actions, frames, steps) -> bool:
         ("ALE/Breakout-v5", "breakout", "classic", "grey", 84, 120),
         ("ALE/Pong-v5", "pong", "classic", "rgb", 96, 30),
         ("ALE/SpaceInvaders-v5", "space_invaders", "sticky", "grey", 84, 250),
-        ("ALE/Breakout-v5", "breakout", "sticky", "rgb", 210, 60),
+        pytest.param(
+            *("ALE/Breakout-v5", "breakout", "sticky", "rgb", 210, 60), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_shows_what_an_agent_sees_bit_for_bit(env_id, rom, protocol, obs, size, steps):

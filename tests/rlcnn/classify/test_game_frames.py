@@ -131,7 +131,7 @@ def test_what_says_next_to_nothing_is_left_out(two_games):
         assert entropy >= 0.1
 
 
-@pytest.mark.parametrize("obs", ["grey", "rgb"])
+@pytest.mark.parametrize("obs", ["grey", pytest.param("rgb", marks=pytest.mark.slow)])
 def test_labels_and_pixels_are_those_of_the_policys_games(obs):
     seen, asked = [], []
 

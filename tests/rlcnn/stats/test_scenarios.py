@@ -56,7 +56,7 @@ def slow(*runs: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    "runs", [(5, 5), slow(7, 10), slow(5, 10), slow(10, 5), slow(4, 8), (3, 10)]
+    "runs", [(5, 5), slow(7, 10), slow(5, 10), slow(10, 5), slow(4, 8), slow(3, 10)]
 )
 @pytest.mark.parametrize(
     ("treatment", "control", "difference"),
