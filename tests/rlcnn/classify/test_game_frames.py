@@ -43,8 +43,8 @@ def equal(one, other) -> bool:
 
 @pytest.fixture(autouse=True)
 def few_lanes(monkeypatch):
-    """Policies play few games side by side: each takes an emulator of its own."""
-    monkeypatch.setattr("rlcnn.classify.playing.LANES", 2)
+    """Policies play one game at a time: games side by side take an emulator each."""
+    monkeypatch.setattr("rlcnn.classify.playing.LANES", 1)
 
 
 @pytest.fixture(scope="module")
