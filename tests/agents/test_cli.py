@@ -99,7 +99,12 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "end, status", [("pass", 0), ("raise UserError('no')", USER_ERROR)], ids=["done", "refused"]
+    "end, status",
+    [
+        pytest.param("pass", 0, id="done"),
+        # One more process, and the same but for its status.
+        pytest.param("raise UserError('no')", USER_ERROR, id="refused", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_goes_on_when_the_reader_of_its_progress_leaves(
     end: str, status: int, tmp_path: Path
