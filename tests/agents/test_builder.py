@@ -86,7 +86,7 @@ def test_a_backbone_is_told_the_colours_of_a_frame(
     assert (encoder.stack, encoder.frame_shape[0]) == (stack, channels)
 
 
-@pytest.mark.parametrize("kind", [PPO, DQN])
+@pytest.mark.parametrize("kind", [PPO, pytest.param(DQN, marks=pytest.mark.slow)])
 def test_the_classes_tell_a_backbone_the_colours_of_a_frame(
     kind: type[PPO | DQN], tmp_path: Path
 ) -> None:

@@ -98,13 +98,10 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert script.returncode == PIPE_CLOSED
 
 
+# Processes of their own cost seconds each.
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "end, status",
-    [
-        pytest.param("pass", 0, id="done"),
-        # One more process, and the same but for its status.
-        pytest.param("raise UserError('no')", USER_ERROR, id="refused", marks=pytest.mark.slow),
-    ],
+    "end, status", [("pass", 0), ("raise UserError('no')", USER_ERROR)], ids=["done", "refused"]
 )
 def test_a_run_goes_on_when_the_reader_of_its_progress_leaves(
     end: str, status: int, tmp_path: Path
