@@ -54,6 +54,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def sb3_log_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the directory that stable-baselines3 makes for every logger out of ``/tmp``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SB3_LOGDIR", str(tmp_path_factory.mktemp("sb3-logs")))
+        yield
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Lets torch compute with one CPU thread, as some comparisons to the bit need it."""

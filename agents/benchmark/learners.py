@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 
 from agents.builder import build_agent, make_train_env
 from agents.config import TrainConfig
@@ -58,6 +59,8 @@ class ModelLearner:
 
     def __init__(self, model: BaseAlgorithm, config: TrainConfig) -> None:
         self.model = model
+        # Without one, stable-baselines3 makes a temporary directory in every call of learn().
+        model.set_logger(Logger(None, []))
         self.least_steps = iteration_steps(config)
         self.warm_up_steps = config.dqn.learning_starts if config.algo == "dqn" else 0
         self._laps = Laps()

@@ -7,6 +7,17 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from rlcnn import provenance
+
+
+@pytest.fixture(scope="session", autouse=True)
+def git_asked_once() -> Iterator[None]:
+    """Every attempt at a run notes the revision, for which three processes of git are started."""
+    revision = provenance._git_revision()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "_git_revision", lambda: revision)
+        yield
+
 
 @pytest.fixture
 def torch_settings() -> Iterator[None]:

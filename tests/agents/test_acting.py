@@ -157,10 +157,13 @@ def tiny_policy(stacking: FrameStacking) -> PixelActorCriticPolicy:
     )
 
 
-@pytest.mark.parametrize("padding", ["zeros", "repeat"])
-@pytest.mark.parametrize(("depth", "channels"), [(3, 1), (2, 3), (1, 1)])
+# Stacks of one frame are not padded.
+@pytest.mark.parametrize(
+    ("depth", "channels", "padding"),
+    [(3, 1, "zeros"), (3, 1, "repeat"), (2, 3, "zeros"), (1, 1, "zeros")],
+)
 def test_players_stand_where_the_environments_do_and_act_on_it(
-    padding: Literal["zeros", "repeat"], depth: int, channels: int, pretend_gpu: PretendGPU
+    depth: int, channels: int, padding: Literal["zeros", "repeat"], pretend_gpu: PretendGPU
 ) -> None:
     stacking = FrameStacking(depth, channels, padding)
     policy = tiny_policy(stacking)

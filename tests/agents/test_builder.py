@@ -34,6 +34,8 @@ BACKBONE = replace(
     CONFIG, encoder="squeezenet1_1:features.4", encoder_options={"features_dim": 8}, obs="rgb"
 )
 
+PPO_FIRST = pytest.mark.parametrize("algo", ["ppo", pytest.param("dqn", marks=pytest.mark.slow)])
+
 
 def built(config: TrainConfig) -> Agent:
     with closing(make_train_env(config)) as venv:
@@ -84,7 +86,7 @@ def test_a_backbone_is_told_the_colours_of_a_frame(
     assert (encoder.stack, encoder.frame_shape[0]) == (stack, channels)
 
 
-@pytest.mark.parametrize("kind", [PPO, DQN])
+@pytest.mark.parametrize("kind", [PPO, pytest.param(DQN, marks=pytest.mark.slow)])
 def test_the_classes_tell_a_backbone_the_colours_of_a_frame(
     kind: type[PPO | DQN], tmp_path: Path
 ) -> None:
@@ -108,7 +110,7 @@ def test_the_classes_tell_a_backbone_the_colours_of_a_frame(
         assert encoder.spec()["options"]["frame_channels"] == 3
 
 
-@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+@PPO_FIRST
 def test_a_run_keeps_the_report_and_needs_the_file_no_more(
     algo: Literal["ppo", "dqn"], tmp_path: Path
 ) -> None:
@@ -136,7 +138,7 @@ def test_a_run_keeps_the_report_and_needs_the_file_no_more(
     assert all(torch.equal(own.state_dict()[n], learned.state_dict()[n]) for n in trunk)
 
 
-@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+@PPO_FIRST
 def test_an_agent_says_where_its_encoder_came_from_through_resumes_and_from_agent_to_agent(
     algo: Literal["ppo", "dqn"], saved: tuple[Encoder, Path], tmp_path: Path
 ) -> None:

@@ -107,6 +107,8 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert script.returncode == PIPE_CLOSED
 
 
+# Processes of their own cost seconds each.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "end, status", [("pass", 0), ("raise UserError('no')", USER_ERROR)], ids=["done", "refused"]
 )

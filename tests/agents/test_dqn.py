@@ -73,6 +73,7 @@ def test_tiny_worlds_are_solved(
     assert mean_return(model, world, depth) >= 0.95 * world.best_return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_steps", [1, 2])
 def test_what_a_truncation_cut_off_is_worth_what_it_would_have_been(n_steps: int) -> None:
     model = make_dqn(Clock(), gamma=0.5, n_steps=n_steps, target_update_interval=40).learn(1600)
@@ -145,14 +146,15 @@ def test_updates_equal_stable_baselines3s_on_the_same_batches(n_steps: int) -> N
 def test_the_same_seed_trains_the_same_parameters_whatever_is_evaluated() -> None:
     class Evaluates(BaseCallback):
         def _on_step(self) -> bool:
-            if self.n_calls % 20 == 0:
+            if self.n_calls % 10 == 0:
                 self.model.predict(np.zeros((3, 1, 36, 36), np.uint8), deterministic=False)
             return True
 
-    one, other = make_dqn().learn(400), make_dqn().learn(400, Evaluates())
-    assert one._n_updates >= 50
+    short = {"learning_starts": 80}
+    one, other = make_dqn(**short).learn(200), make_dqn(**short).learn(200, Evaluates())
+    assert one._n_updates >= 30
     assert_bit_equal(one, other)
-    assert_bit_differ(one, make_dqn(seed=1).learn(400))
+    assert_bit_differ(one, make_dqn(seed=1, **short).learn(200))
 
 
 def assert_bit_differ(one: DQN, other: DQN) -> None:
@@ -332,7 +334,7 @@ def test_evaluation_by_stable_baselines3_works() -> None:
 
 
 def test_stable_baselines3s_save_and_load_work(tmp_path: Path) -> None:
-    model = make_dqn(depth=2).learn(400)
+    model = make_dqn(depth=2).learn(240)
     model.save(tmp_path / "model.zip")
     venv = WorldVecEnv(Columns(), 4, 2, seed=5)
     loaded = DQN.load(tmp_path / "model.zip", env=venv, device="cpu")
@@ -347,7 +349,7 @@ def test_stable_baselines3s_save_and_load_work(tmp_path: Path) -> None:
 
 def test_two_resumes_of_one_state_are_bit_identical(tmp_path: Path) -> None:
     path = tmp_path / "replay.safetensors"
-    model = make_dqn(n_steps=3).learn(400)
+    model = make_dqn(n_steps=3).learn(280)
     model.save_replay_buffer(path)
     state = {
         "parameters": model.get_parameters(),
@@ -363,10 +365,10 @@ def test_two_resumes_of_one_state_are_bit_identical(tmp_path: Path) -> None:
         other.exploration_state = state["exploration"]  # type: ignore[assignment]
         other.num_timesteps = state["steps"]  # type: ignore[assignment]
         other.env.seed(7)  # type: ignore[union-attr]
-        return other.learn(200, reset_num_timesteps=False)
+        return other.learn(120, reset_num_timesteps=False)
 
     one, other = resumed(seed=1), resumed(seed=2)
-    assert one.num_timesteps == 600
+    assert one.num_timesteps == 400
     assert_bit_equal(one, other)
     assert one.replay_buffer is not None
     one.replay_buffer.check_valid()
@@ -382,9 +384,11 @@ def test_resumed_without_its_replay_it_collects_before_it_learns() -> None:
 
 
 def test_training_goes_on_without_a_reset_between_two_calls_of_learn() -> None:
-    whole = make_dqn(exploration_fraction=1e-9).learn(400)
-    halves = make_dqn(exploration_fraction=1e-9).learn(200)
-    halves.learn(200, reset_num_timesteps=False)
+    options = {"exploration_fraction": 1e-9, "learning_starts": 40}
+    whole = make_dqn(**options).learn(160)
+    halves = make_dqn(**options).learn(80)
+    halves.learn(80, reset_num_timesteps=False)
+    assert whole._n_updates == 30
     assert_bit_equal(whole, halves)
 
 
@@ -402,14 +406,14 @@ def test_a_loss_that_is_no_number_stops_training_in_one_line() -> None:
 def test_the_log_holds_the_mean_loss_and_the_counters(tmp_path: Path) -> None:
     model = make_dqn(learning_starts=0)
     model.set_logger(Logger(str(tmp_path), [make_output_format("csv", str(tmp_path))]))
-    model.learn(400)
+    model.learn(200)
     header, *rows = (tmp_path / "progress.csv").read_text().splitlines()
     columns = set(header.split(","))
     assert {"train/loss", "train/n_updates", "train/learning_rate"} <= columns
     assert {"rollout/exploration_rate", "rollout/ep_rew_mean", "time/fps"} <= columns
     # All environments end together after 8 steps each: twice as many games as between two logs, and
     # still one row for the step.
-    assert len(rows) == 400 // (8 * model.n_envs)
+    assert len(rows) == 200 // (8 * model.n_envs)
     step = header.split(",").index("time/total_timesteps")
     assert len({row.split(",")[step] for row in rows}) == len(rows)
 

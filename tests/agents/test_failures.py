@@ -241,12 +241,12 @@ def test_epsilon_does_not_rise_in_a_run_that_is_extended(tmp_path: Path) -> None
         return {row["step"]: row[key] for row in RunDirectory.open(run).metrics() if key in row}
 
     options = replace(DQN.dqn, exploration_fraction=1.0, exploration_final_eps=0.1)
-    config = replace(DQN, env="games:Signals-v0", eval_episodes=0, total_steps=160, dqn=options)
+    config = replace(DQN, env="games:Signals-v0", eval_episodes=0, total_steps=96, dqn=options)
     run = train(config, tmp_path / "run", console=console()[0])
     before = epsilons(run)
     assert min(before.values()) == pytest.approx(0.1)
     to, said = console()
-    resume(run, {"total_steps": 320}, console=to)
+    resume(run, {"total_steps": 192}, console=to)
     assert "epsilon stays at 0.1: the schedule of the longer run would raise it to 0.55" in (
         said.getvalue()
     )

@@ -79,8 +79,15 @@ class Compare(BaseCallback):
         return True
 
 
-@ENCODERS
-@pytest.mark.parametrize("obs", ["grey", "rgb"])
+@pytest.mark.parametrize(
+    "obs, encoder",
+    [
+        pytest.param("grey", PER_FRAME, id="grey-per frame"),
+        pytest.param("grey", WHOLE, id="grey-whole stacks", marks=pytest.mark.slow),
+        pytest.param("rgb", PER_FRAME, id="rgb-per frame"),
+        pytest.param("rgb", WHOLE, id="rgb-whole stacks"),
+    ],
+)
 def test_what_is_stored_gives_what_the_whole_encoder_gives(
     obs: str, encoder: dict[str, Any]
 ) -> None:
@@ -94,9 +101,16 @@ def test_what_is_stored_gives_what_the_whole_encoder_gives(
 
 
 @pytest.mark.parametrize(
-    "encoder", [PER_FRAME, WHOLE, BATCH_NORM], ids=["per frame", "whole stacks", "BatchNorm"]
+    "algorithm, encoder",
+    [
+        pytest.param(PPO, PER_FRAME, id="PPO-per frame"),
+        pytest.param(PPO, WHOLE, id="PPO-whole stacks"),
+        pytest.param(PPO, BATCH_NORM, id="PPO-BatchNorm"),
+        pytest.param(DQN, PER_FRAME, id="DQN-per frame", marks=pytest.mark.slow),
+        pytest.param(DQN, WHOLE, id="DQN-whole stacks", marks=pytest.mark.slow),
+        pytest.param(DQN, BATCH_NORM, id="DQN-BatchNorm"),
+    ],
 )
-@pytest.mark.parametrize("algorithm", [PPO, DQN])
 def test_nothing_frozen_moves_and_the_rest_learns(
     algorithm: type[PPO] | type[DQN], encoder: dict[str, Any]
 ) -> None:
@@ -169,7 +183,7 @@ def test_a_replay_of_features_gives_what_the_whole_encoder_gives(encoder: dict[s
     cached.close()
 
 
-@pytest.mark.parametrize("algorithm", [PPO, DQN])
+@pytest.mark.parametrize("algorithm", [PPO, pytest.param(DQN, marks=pytest.mark.slow)])
 def test_a_fine_tuned_encoder_keeps_its_fraction_of_the_rate(
     algorithm: type[PPO] | type[DQN],
 ) -> None:

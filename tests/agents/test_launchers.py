@@ -33,6 +33,7 @@ def sleep(told: Path) -> None:
     time.sleep(600)
 
 
+@pytest.mark.slow
 def test_no_job_outlives_the_launcher(tmp_path: Path) -> None:
     told, log = tmp_path / "sleeper", tmp_path / "sleep.log"
     launcher = LocalLauncher(workers=1, jobs=1)

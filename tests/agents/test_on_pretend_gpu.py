@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -40,12 +42,44 @@ def make_dqn(frozen: bool = False, **options: Any) -> DQN:
     return DQN("CnnPolicy", WorldVecEnv(Clock(), 4, 2), **settings)
 
 
-@pytest.mark.parametrize("frozen", [False, True], ids=["pixels", "features"])
-@pytest.mark.parametrize("overlap", [False, True], ids=["in turn", "overlap"])
-@pytest.mark.parametrize("cuda_graphs", [False, True], ids=["eager", "graphs"])
-def test_ppo_trains(
-    cuda_graphs: bool, overlap: bool, frozen: bool, pretend_gpu: PretendGPU
-) -> None:
+def ways(options: Sequence[Sequence[str]], by_default: set[str]) -> list[Any]:
+    """All combinations of options; those left to slow tests add no new pair of options."""
+    combinations = [" ".join(way) for way in itertools.product(*options)]
+    assert by_default <= set(combinations)
+    return [
+        pytest.param(way, marks=() if way in by_default else pytest.mark.slow)
+        for way in combinations
+    ]
+
+
+PPO_WAYS = ways(
+    [("eager", "graphs"), ("in-turn", "overlap"), ("pixels", "features")],
+    {
+        "eager in-turn pixels",
+        "eager overlap features",
+        "graphs in-turn features",
+        "graphs overlap pixels",
+    },
+)
+DQN_WAYS = ways(
+    [("cpu", "cuda"), ("eager", "graphs"), ("in-turn", "overlap"), ("pixels", "features")],
+    {
+        "cpu eager in-turn pixels",
+        "cpu eager overlap features",
+        "cpu graphs overlap pixels",
+        "cuda eager overlap pixels",
+        "cuda graphs in-turn features",
+        "cuda graphs overlap features",
+    },
+)
+GROUP_WAYS = ways(
+    [("in-turn", "overlap"), ("pixels", "features")], {"in-turn features", "overlap pixels"}
+)
+
+
+@pytest.mark.parametrize("way", PPO_WAYS)
+def test_ppo_trains(way: str, pretend_gpu: PretendGPU) -> None:
+    cuda_graphs, overlap, frozen = (word in way for word in ("graphs", "overlap", "features"))
     model = make_ppo(frozen, cuda_graphs=cuda_graphs, overlap=overlap).learn(6 * 32)
     assert model._n_updates == 6 * 2
     assert {parameter.device for parameter in model.policy.parameters()} == {CUDA}
@@ -54,13 +88,10 @@ def test_ppo_trains(
     assert bool(pretend_gpu.replays) == cuda_graphs
 
 
-@pytest.mark.parametrize("frozen", [False, True], ids=["pixels", "features"])
-@pytest.mark.parametrize("overlap", [False, True], ids=["in turn", "overlap"])
-@pytest.mark.parametrize("cuda_graphs", [False, True], ids=["eager", "graphs"])
-@pytest.mark.parametrize("replay_device", ["cpu", "cuda"])
-def test_dqn_trains(
-    replay_device: str, cuda_graphs: bool, overlap: bool, frozen: bool, pretend_gpu: PretendGPU
-) -> None:
+@pytest.mark.parametrize("way", DQN_WAYS)
+def test_dqn_trains(way: str, pretend_gpu: PretendGPU) -> None:
+    cuda_graphs, overlap, frozen = (word in way for word in ("graphs", "overlap", "features"))
+    replay_device = way.split()[0]
     options = {"cuda_graphs": cuda_graphs, "overlap": overlap, "replay_device": replay_device}
     model = make_dqn(frozen, **options).learn(80)
     assert model._n_updates == 16
@@ -70,11 +101,9 @@ def test_dqn_trains(
     assert bool(pretend_gpu.replays) == cuda_graphs
 
 
-@pytest.mark.parametrize("frozen", [False, True], ids=["pixels", "features"])
-@pytest.mark.parametrize("overlap", [False, True], ids=["in turn", "overlap"])
-def test_ppo_trains_with_two_groups_of_environments(
-    overlap: bool, frozen: bool, pretend_gpu: PretendGPU
-) -> None:
+@pytest.mark.parametrize("way", GROUP_WAYS)
+def test_ppo_trains_with_two_groups_of_environments(way: str, pretend_gpu: PretendGPU) -> None:
+    overlap, frozen = (word in way for word in ("overlap", "features"))
     groups = GroupedVecEnv([WorldVecEnv(Clock(), 2, 2), WorldVecEnv(Clock(), 2, 2)])
     model = make_ppo(frozen, env=groups, cuda_graphs=True, overlap=overlap).learn(6 * 32)
     assert model._n_updates == 6 * 2
@@ -93,9 +122,14 @@ def test_a_replay_that_does_not_fit_on_the_gpu_is_on_the_host(
     assert model.replay_buffer.device.type == device
 
 
-@pytest.mark.parametrize("overlap", [False, True], ids=["in turn", "overlap"])
 @pytest.mark.parametrize(
-    ("make", "steps"), [(make_ppo, 6 * 32), (make_dqn, 80)], ids=["ppo", "dqn"]
+    ("make", "steps", "overlap"),
+    [
+        pytest.param(make_ppo, 6 * 32, False, id="ppo in turn", marks=pytest.mark.slow),
+        pytest.param(make_ppo, 6 * 32, True, id="ppo overlap"),
+        pytest.param(make_dqn, 80, False, id="dqn in turn"),
+        pytest.param(make_dqn, 80, True, id="dqn overlap", marks=pytest.mark.slow),
+    ],
 )
 def test_a_training_goes_on_where_no_function_can_be_captured(
     make: Any,

@@ -132,7 +132,7 @@ def test_who_waits_for_the_update_sees_it_and_has_it_acted_by() -> None:
 
 
 def test_two_trainings_are_equal_to_the_bit() -> None:
-    trained = [make_ppo(True).learn(10 * ROLLOUT) for _ in range(2)]
+    trained = [make_ppo(True).learn(6 * ROLLOUT) for _ in range(2)]
     assert torch.equal(*(parameters(model.policy) for model in trained))
 
 

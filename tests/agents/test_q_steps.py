@@ -47,12 +47,14 @@ def parameters(model: DQN) -> torch.Tensor:
 @pytest.mark.parametrize("frozen", [False, True])
 def test_captured_it_learns_the_same_to_the_bit(frozen: bool, pretend_gpu: PretendGPU) -> None:
     rate = {"learning_rate": lambda progress: 2**-10 * (0.5 + 0.5 * (progress > 0.5))}
-    captured = make_dqn(frozen=frozen, **rate).learn(400)
+    # The replay's ring goes round.
+    options = {"frozen": frozen, "buffer_size": 128, **rate}
+    captured = make_dqn(**options).learn(200)
     # Storing, sampling, learning, acting.
     assert pretend_gpu.captures == 4
-    assert pretend_gpu.replays > 2 * 80
-    plain = make_dqn(frozen=frozen, cuda_graphs=False, **rate).learn(400)
-    assert captured._n_updates == plain._n_updates > 80
+    assert pretend_gpu.replays > 2 * 40
+    plain = make_dqn(cuda_graphs=False, **options).learn(200)
+    assert captured._n_updates == plain._n_updates > 40
     assert torch.equal(parameters(captured), parameters(plain))
     assert pretend_gpu.captures == 4
 

@@ -140,20 +140,24 @@ def test_one_truncation_in_a_hundred_steps_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("obs", ["grey", "rgb"])
-@pytest.mark.parametrize("buffer_size", [200, 10_000], ids=["wrapped", "whole"])
-def test_atari_observations_come_back_bit_equal(obs: Any, buffer_size: int) -> None:
+def test_atari_observations_come_back_bit_equal(obs: Any) -> None:
     venv = AtariVecEnv(
         "ALE/Breakout-v5", 4, obs=obs, obs_size=36, seed=3, num_threads=1, max_episode_steps=100
     )
-    replay = FrameReplay(
-        buffer_size,
-        venv.observation_space,
-        venv.action_space,
-        n_envs=4,
-        stacking=venv.frame_stacking,
-    )
+    # The ring of the first goes round; the second holds everything.
+    replays = [
+        FrameReplay(
+            buffer_size,
+            venv.observation_space,
+            venv.action_space,
+            n_envs=4,
+            stacking=venv.frame_stacking,
+        )
+        for buffer_size in (200, 10_000)
+    ]
     observations = venv.reset()
-    replay.begin(observations)
+    for replay in replays:
+        replay.begin(observations)
     seen: list[list[Seen]] = [[] for _ in range(4)]
     rng = np.random.default_rng(0)
     lives_lost = truncated = 0
@@ -167,15 +171,17 @@ def test_atari_observations_come_back_bit_equal(obs: Any, buffer_size: int) -> N
             next_observation = info.get("terminal_observation", new_observations[env])
             transition = (observations[env], actions[env], rewards[env], next_observation)
             seen[env].append(Seen(*transition, dones[env] and not cut_off, dones[env]))
-        replay.add(actions, rewards, dones, infos, new_observations)
+        for replay in replays:
+            replay.add(actions, rewards, dones, infos, new_observations)
         observations = new_observations
     venv.close()
-    replay.check_valid()
     assert lives_lost > 4
     assert truncated >= 4
     stream = Stream(4, venv.frame_stacking)
     stream.seen = seen
-    check_against(replay, stream, 1)
+    for replay in replays:
+        replay.check_valid()
+        check_against(replay, stream, 1)
 
 
 @pytest.mark.parametrize("n_steps", [1, 3, 7])

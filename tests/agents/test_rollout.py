@@ -25,7 +25,7 @@ from envs.stacking import FrameStacking
 TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 16}}}
 
 
-@pytest.mark.parametrize("obs", ["grey", "rgb"])
+@pytest.mark.parametrize("obs", [pytest.param("grey", marks=pytest.mark.slow), "rgb"])
 def test_observations_are_the_emulators_own_through_all_ends(obs: Literal["grey", "rgb"]) -> None:
     games = AtariVecEnv(
         "ALE/Breakout-v5",

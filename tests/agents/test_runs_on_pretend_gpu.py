@@ -63,7 +63,7 @@ def test_an_encoder_is_unfrozen_in_the_midst_of_a_run(
     assert pretend_gpu.captures > 2
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 def test_a_frozen_encoder_with_its_replay_on_the_host(
     precision: str, tmp_path: Path, pretend_gpu: PretendGPU
 ) -> None:

@@ -52,6 +52,7 @@ def bits() -> Iterator[str]:
     del gym.registry["Bits-v0"]
 
 
+@pytest.mark.slow
 def test_a_world_of_zeros_and_ones_is_solved(bits: str, tmp_path: Path) -> None:
     config = replace(
         TINY,

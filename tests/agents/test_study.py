@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tiny import TINY
 from agents.launchers import Launcher
 from agents.study import StudyResults, default_study_dir, read_plan, run_study
 from agents.study_plan import StudyPlan
+from agents.study_report import study_report
 from agents.training import resume
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
@@ -55,10 +57,11 @@ class Study:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_figures() -> Iterator[None]:
-    """Figures take seconds, and other tests look at them."""
+def quick_reports() -> Iterator[None]:
+    """Figures and 2,000 bootstrap samples take seconds, and other tests look at them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rlcnn.report.writing.draw", lambda report: {})
+        patch.setattr("agents.study.study_report", partial(study_report, reps=20))
         yield
 
 
@@ -292,6 +295,7 @@ def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(finished
     )
 
 
+@pytest.mark.slow
 def test_a_second_try_that_was_stopped_goes_on_without_being_asked_for_again(study: Study) -> None:
     plan = tiny_plan()
     with pytest.raises(TrainingStopped):
@@ -309,6 +313,7 @@ def test_a_second_try_that_was_stopped_goes_on_without_being_asked_for_again(stu
     assert results.whole
 
 
+@pytest.mark.slow
 def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
     study: Study, tmp_path: Path
 ) -> None:

@@ -29,7 +29,8 @@ from agents.study_results import read_result
 from envs.errors import UserError
 from rlcnn.files import read_json, write_json_atomic
 from rlcnn.report import Films, Report, render
-from rlcnn.report.style import finish, new_figure, styled
+from rlcnn.report.plots import draw
+from rlcnn.report.style import Drawing, finish, new_figure, styled
 from rlcnn.report.words import percent
 from rlcnn.runs import RunDirectory
 from rlcnn.stats import RandomAgent, coverage_range
@@ -52,6 +53,18 @@ def unfinished(run: StudyRun) -> float | str:
 
 def no_launcher(jobs: int) -> Launcher:
     raise AssertionError(f"{jobs} runs would be done")
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,000 bootstrap samples take seconds, and tests of the statistics look at intervals."""
+    monkeypatch.setattr("agents.study.study_report", partial(study_report, reps=20))
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take seconds, and tests of the page look at them."""
+    monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: {})
 
 
 def reported(path: Path, plan: StudyPlan, films: Films = "linked", **options: Any) -> str:
@@ -85,8 +98,19 @@ def study(path: Path, ends: Ends, *arms: str, **options: Any) -> tuple[Path, Stu
     return write_study(path / "study", plan, ends, **options), plan
 
 
-def test_a_finished_study_is_reported_anew_without_training(tmp_path: Path) -> None:
+def test_a_finished_study_is_reported_anew_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, plan = study(tmp_path, well)
+    # Drawn once: that the same report gives the same figures is a test of the page.
+    drawings: list[dict[str, Drawing]] = []
+
+    def draw_once(report: Report) -> dict[str, Drawing]:
+        if not drawings:
+            drawings.append(draw(report))
+        return drawings[0]
+
+    monkeypatch.setattr("rlcnn.report.writing.draw", draw_once)
     page = reported(path, plan)
     assert "<figure>" in page
     figures = {file.name: file.read_bytes() for file in (path / "figures").iterdir()}
@@ -127,6 +151,7 @@ def test_transfer_is_told_of_normalised_curves(tmp_path: Path) -> None:
     assert "with pretraining" not in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_an_unfinished_study_says_what_is_missing_and_gives_no_verdict(tmp_path: Path) -> None:
     path, plan = study(tmp_path, unfinished)
     text = text_of(reported(path, plan, report_only=True))
@@ -136,8 +161,10 @@ def test_an_unfinished_study_says_what_is_missing_and_gives_no_verdict(tmp_path:
     assert "6 of 10 runs done, 4 not finished" in text
     assert "better" not in text
     assert "worse" not in text
-    assert "Learning curves" in text
-    assert not list((path / "figures").glob("aggregate-*"))
+    # There are curves; without a comparison no figure shows an aggregate.
+    report = shown(path, plan)
+    assert report.curves["Pong"]
+    assert report.comparison is None
 
 
 def test_only_a_report_of_a_study_that_is_there(tmp_path: Path) -> None:
@@ -160,10 +187,21 @@ def test_a_failed_run_is_on_the_page_and_in_the_figures_of_it(tmp_path: Path) ->
     assert f"difference {mean:+.3g}" in text
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_study_in_which_all_failed_has_a_page(tmp_path: Path) -> None:
     text = text_of(reported(*study(tmp_path, lambda run: "failed")))
     assert "10 failed" in text
     assert "No arm learned" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", [lambda run: "failed", unfinished], ids=["failed", "unfinished"])
+def test_figures_can_be_drawn_of_any_study(tmp_path: Path, ends: Ends) -> None:
+    path, plan = study(tmp_path, ends)
+    page = reported(path, plan, report_only=True)
+    assert "Learning curves" in text_of(page)
+    aggregates = list((path / "figures").glob("aggregate-*"))
+    assert bool(aggregates) == (ends is not unfinished)
 
 
 @pytest.mark.parametrize("evaluations, source", [(10, "evaluations on the way"), (4, "last 100")])
@@ -339,17 +377,17 @@ def records(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_report_is_one_more_run_of_the_studys_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = make_plan(seeds=2, track="offline", project="pixels")
     path = write_study(tmp_path / "a study", plan, well, film=True)
-    # Real figures and 2,000 resamples take seconds each time, and other tests look at them.
+    # Real figures take seconds each time, and other tests look at them.
     with styled():
         drawn = [finish(new_figure(1.0), name, name, "") for name in ("curve-Pong", "difference")]
     drawings = {drawing.name: drawing for drawing in drawn}
     monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: drawings)
-    monkeypatch.setattr("agents.study.study_report", partial(study_report, reps=20))
     reported(path, plan)
     (directory,) = (path / "wandb").glob("offline-run-*")
     found = records(directory)

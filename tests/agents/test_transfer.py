@@ -112,8 +112,15 @@ def test_only_what_comes_from_the_node_on_learns(algorithm: Algorithm) -> None:
 # -- from a step on --------------------------------------------------------------------------------
 
 
-@BOTH
-@pytest.mark.parametrize("frozen_until, first", [(64, 64), (65, None)])
+@pytest.mark.parametrize(
+    "algorithm, frozen_until, first",
+    [
+        (PPO, 64, 64),
+        (PPO, 65, None),
+        pytest.param(DQN, 64, 64, marks=pytest.mark.slow),
+        (DQN, 65, None),
+    ],
+)
 def test_the_first_update_at_the_step_is_the_first_that_learns_the_encoder(
     algorithm: Algorithm, frozen_until: int, first: int | None
 ) -> None:
@@ -158,8 +165,15 @@ def learn_to(model: Any, step: int, total: int = 8 * ROLLOUT) -> None:
     model.learn(total - model.num_timesteps, callback=goes_on, reset_num_timesteps=False)
 
 
-@BOTH
-@pytest.mark.parametrize("cut", [3 * ROLLOUT, 6 * ROLLOUT], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "algorithm, cut",
+    [
+        pytest.param(PPO, 3 * ROLLOUT, id="before PPO"),
+        pytest.param(PPO, 6 * ROLLOUT, id="after PPO"),
+        pytest.param(DQN, 3 * ROLLOUT, id="before DQN"),
+        pytest.param(DQN, 6 * ROLLOUT, id="after DQN", marks=pytest.mark.slow),
+    ],
+)
 def test_two_resumes_are_alike_to_the_bit_before_the_step_and_after(
     algorithm: Algorithm, cut: int, tmp_path: Path
 ) -> None:

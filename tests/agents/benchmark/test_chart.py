@@ -11,9 +11,7 @@ from agents.benchmark.chart import write_chart
 from envs.errors import UserError
 
 
-@pytest.mark.parametrize(
-    "suffix, begins", [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
-)
+@pytest.mark.parametrize("suffix, begins", [("png", b"\x89PNG"), ("pdf", b"%PDF")])
 def test_a_figure_is_written_in_the_format_of_its_name(
     suffix: str, begins: bytes, tmp_path: Path
 ) -> None:
@@ -28,6 +26,7 @@ def test_the_figure_names_what_it_compares(tmp_path: Path) -> None:
     with rc_context({"svg.fonttype": "none"}):
         write_chart(whole_result(), tmp_path / "speed.svg")
     drawn = (tmp_path / "speed.svg").read_text()
+    assert drawn.startswith("<?xml")
     for name in ("permitted", "ours", "sb3", "nature, bf16", "steps per second", "PPO, ALE/Pong"):
         assert name in drawn
 

@@ -76,6 +76,7 @@ def test_a_learner_whose_iterations_overlap_says_its_rate_itself(tmp_path: Path)
     worker.close()
 
 
+@pytest.mark.slow
 def test_the_server_that_workers_are_forked_from_asks_for_no_gpu_and_starts_no_thread() -> None:
     # Once CUDA's driver was asked anything, no fork of that process can use a GPU.
     code = f"""
