@@ -42,12 +42,6 @@ def policy(run: str, step: int) -> dict[str, Any]:
     return load_file(Path(run, "checkpoints", f"{step:012d}", "policy.safetensors"))
 
 
-def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert (tensor == other[name]).all(), name
-
-
 @ALGORITHMS
 def test_a_run_is_resumed(algo: str) -> None:
     before = rows(algo)
@@ -63,7 +57,9 @@ def test_the_agent_of_a_run_is_loaded(algo: str) -> None:
     model = agents.load_agent(algo, device="cpu")
     assert isinstance(model, getattr(agents, algo.upper()))
     assert model.num_timesteps == 64
-    assert_same(policy(algo, 64), {k: t.numpy() for k, t in model.policy.state_dict().items()})
+    loaded = model.policy.state_dict()
+    for name, tensor in policy(algo, 64).items():
+        assert (tensor == loaded[name].numpy()).all(), name
 
 
 @ALGORITHMS
@@ -76,6 +72,7 @@ def test_a_run_is_evaluated(algo: str) -> None:
         assert result["eval"][key] == summary["eval"][key]
 
 
+@pytest.mark.slow
 def test_a_study_is_reported_anew() -> None:
     def results() -> list[dict[str, str]]:
         with Path("study", "results.csv").open(newline="") as file:
