@@ -51,6 +51,8 @@ RUN = [
     *("--ppo.n-steps", "16", "--ppo.batch-size", "16", "--ppo.n-epochs", "2"),
     *("--dqn.buffer-size", "120", "--dqn.learning-starts", "32", "--dqn.batch-size", "8"),
     *("--dqn.train-freq", "2", "--dqn.target-update-interval", "16"),
+    # So high that each update changes what the agent does.
+    *("--dqn.learning-rate", "0.01"),
 ]
 CATCH = [*RUN, "--env", GAME, "--obs-size", "36", "--frame-stack", "2"]
 LENET = ["--encoder", "lenet"]
@@ -123,7 +125,7 @@ class Recorder:
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
         return self._pretrain(
             "images-run",
-            *("--recipe", "resnet-cifar-2016", "--encoder-options.depth", 8, "--batch-size", 8),
+            *("--recipe", "resnet-cifar-2016", "--batch-size", 8),
             *("--data", f"folder:{self.place / 'images'}", "--augment.resize", 36, "--epochs", 2),
             *("--learning-rate", 0.01, "--ema", 0.9, "--baselines", "on"),
         )
@@ -236,8 +238,8 @@ def cases(recorder: Recorder) -> dict[str, Callable[[], Digests]]:
             "evaluate_classifier", recorder.place / "images-run", "--device", "cpu"
         ),
         "probe": lambda: result(
-            *("probe_encoder", "--encoder", "cifar_resnet", "--encoder-options", "depth", 8),
-            *("--data", f"folder:{recorder.place / 'images'}", "--size", 36, "--device", "cpu"),
+            *("probe_encoder", "--encoder", "cifar_resnet", "--size", 36, "--device", "cpu"),
+            *("--data", f"folder:{recorder.place / 'images'}"),
             *("--weights", recorder.place / "images-run", "--seed", 3),
         ),
     }
