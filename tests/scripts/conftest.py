@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from script_runs import ROLLOUT, ROOT, TINY
+from script_runs import ROLLOUT, TINY
+from support.script_modules import load_script
 
 from agents import cli
 from envs.protocol import PROTOCOLS
 
 
-def _load(script: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(script, ROOT / "scripts" / f"{script}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Where dataclasses look up what their annotations name.
-    sys.modules[script] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def _in_process(script: str) -> Callable[..., None]:
-    main = _load(script).main
+    main = load_script(script).main
     return lambda *arguments: main([str(argument) for argument in arguments])
 
 
