@@ -1,8 +1,8 @@
 """Minds: PPO and DQN agents on a shared convolutional encoder."""
 
-import envs  # noqa: F401 - first, so that envs.openmp comes before torch
-from agents.builder import load_agent
-from agents.dqn import DQN
-from agents.ppo import PPO
+import envs  # noqa: F401 - first, so that envs.machine.openmp comes before torch
+from agents.dqn.agent import DQN
+from agents.ppo.agent import PPO
+from agents.train.builder import load_agent
 
 __all__ = ["DQN", "PPO", "load_agent"]

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from agents.observing import FeatureType
-from agents.transfer_options import check_transfer
-from envs.cores import usable_cores
+from agents.networks.transfer_options import check_transfer
+from agents.storage.items import FeatureType
 from envs.errors import UserError
+from envs.machine.cores import usable_cores
 from envs.protocol import PROTOCOLS
-from rlcnn.devices import PRECISIONS, resolve_device, resolve_precision
+from rlcnn.accelerate.devices import PRECISIONS, resolve_device, resolve_precision
+from rlcnn.config.fields import EncoderName, check_choice, check_range, dataclass_of, option_name
 from rlcnn.encoders import why_unknown
-from rlcnn.files import read_json
-from rlcnn.options import EncoderName, check_choice, check_range, dataclass_of, option_name
-from rlcnn.runs import RunDirectory
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.files import read_json
 
 Algorithm = Literal["ppo", "dqn"]
 Preset = Literal["fast", "zoo"]

@@ -1,9 +1,9 @@
 """Worlds: pixel environments, vectorised, and the cameras that film them."""
 
-import envs.openmp  # noqa: F401 - first: torch reads what it sets when it is loaded
+import envs.machine.openmp  # noqa: F401 - first: torch reads what it sets when it is loaded
 from envs.atari import AtariVecEnv
-from envs.camera import FilmResult, film_episode
 from envs.errors import EnvironmentFailure, UserError
+from envs.films.camera import FilmResult, film_episode
 from envs.make import make_vec_env
 from envs.pixels import PixelVecEnv, make_pixel_vec_env
 from envs.protocol import PROTOCOLS, AtariProtocol, get_protocol

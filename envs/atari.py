@@ -22,7 +22,7 @@ from envs.checks import (
     check_seed,
     derive_seeds,
 )
-from envs.cores import usable_cores
+from envs.machine.cores import usable_cores
 from envs.protocol import AtariProtocol, get_protocol
 from envs.registry import atari_rom
 from envs.stacking import FrameStacking
@@ -47,7 +47,7 @@ class AtariVecEnv(VecEnv):
       report the same below clipping and life losses, and ``env_is_wrapped(Monitor)`` therefore
       says true: ``evaluate_policy`` and ``EvalCallback`` then report whole games.
 
-    The games cannot be rendered: film them with ``envs.camera``.
+    The games cannot be rendered: film them with ``envs.films.camera``.
 
     Attributes:
         frame_stacking: how observations are made of frames.

@@ -24,11 +24,11 @@ from agents.benchmark.gpu_suite import SIZES, Scale, run_gpu_suite
 from agents.benchmark.report import report
 from agents.benchmark.settings import PARTS, Part, Settings
 from agents.benchmark.suite import run_benchmark
-from agents.cli import given_value, parse_options, run_script
 from agents.config import Algorithm, TrainConfig, preset_config
 from envs.errors import UserError
-from rlcnn.files import check_writable, write_json_atomic
-from rlcnn.progress import make_console
+from rlcnn.config.cli import given_value, parse_options, run_script
+from rlcnn.runs.files import check_writable, write_json_atomic
+from rlcnn.runs.progress import make_console
 
 # Options of a training that change nothing in what is measured.
 NotMeasured = tyro.conf.Suppress, tyro.conf.Fixed

@@ -9,17 +9,17 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from agents.arms import parse_arm
-from agents.cli import given_value, parse_options, run_script
 from agents.config import TrainConfig, preset_config
-from agents.launchers import Launcher, LocalLauncher
-from agents.ray_launcher import RayLauncher
-from agents.study import default_study_dir, read_plan, run_study
-from agents.study_plan import StudyPlan, options_of, parse_games
+from agents.launchers.local import Launcher, LocalLauncher
+from agents.launchers.ray import RayLauncher
+from agents.study.arms import parse_arm
+from agents.study.plan import StudyPlan, options_of, parse_games
+from agents.study.runner import default_study_dir, read_plan, run_study
 from envs.errors import UserError
-from rlcnn.devices import resolve_device, resolve_precision
-from rlcnn.progress import make_console
+from rlcnn.accelerate.devices import resolve_device, resolve_precision
+from rlcnn.config.cli import given_value, parse_options, run_script
 from rlcnn.report import Films
+from rlcnn.runs.progress import make_console
 
 # Games, arms and seeds say these for each training of a study.
 SaidOtherwise = tyro.conf.Suppress, tyro.conf.Fixed

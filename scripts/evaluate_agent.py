@@ -10,11 +10,11 @@ from typing import Annotated
 
 import tyro
 
-from agents.assessment import Assessment, assess_run
-from agents.cli import parse_options, run_script
+from agents.evaluate.assessment import Assessment, assess_run
 from envs.errors import UserError
-from rlcnn.files import check_writable, write_json_atomic
-from rlcnn.options import expand_home
+from rlcnn.config.cli import parse_options, run_script
+from rlcnn.config.fields import expand_home
+from rlcnn.runs.files import check_writable, write_json_atomic
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 

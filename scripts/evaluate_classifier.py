@@ -9,23 +9,23 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agents.cli import parse_options, run_script
-from agents.players import load_players
+from agents.evaluate.players import load_players
 from envs.errors import UserError
-from rlcnn.classify.assessment import Assessment, assess, check_channels
-from rlcnn.classify.config import MAX_SEED
-from rlcnn.classify.data import check_held_out, load_data
-from rlcnn.classify.frame_options import FrameOptions
-from rlcnn.classify.images import ImageFiles, JoinedImages, LabelledImages
-from rlcnn.classify.label_file import load_labelled_files
-from rlcnn.classify.networks import Network, load_network
-from rlcnn.classify.setting import CHANNELS
-from rlcnn.classify.sheets import write_sheets
-from rlcnn.devices import resolve_device
-from rlcnn.files import check_writable, write_json_atomic
-from rlcnn.options import check_range, dataclass_of
-from rlcnn.progress import make_console
-from rlcnn.provenance import provenance
+from rlcnn.accelerate.devices import resolve_device
+from rlcnn.config.cli import parse_options, run_script
+from rlcnn.config.fields import check_range, dataclass_of
+from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.by_name import check_held_out, load_data
+from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
+from rlcnn.data.label_file import load_labelled_files
+from rlcnn.runs.files import check_writable, write_json_atomic
+from rlcnn.runs.progress import make_console
+from rlcnn.runs.provenance import provenance
+from rlcnn.supervised.config import MAX_SEED
+from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
+from rlcnn.supervised.evaluation.error_plots import write_sheets
+from rlcnn.supervised.evaluation.networks import Network, load_network
+from rlcnn.supervised.setup import CHANNELS
 
 FOLDER = "folder:"
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.cli import given_value, parse_options, run_script
-from agents.players import load_players
+from agents.evaluate.players import load_players
 from envs.errors import UserError
-from rlcnn.classify.config import PretrainConfig, read_pretrain_config
-from rlcnn.classify.frames import PolicyPlay
-from rlcnn.classify.pretraining import pretrain, resume_pretraining
-from rlcnn.classify.recipes import DEFAULT_RECIPE, recipe_config
-from rlcnn.runs import RunDirectory
+from rlcnn.config.cli import given_value, parse_options, run_script
+from rlcnn.data.atari.dataset import PolicyPlay
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.supervised.config import PretrainConfig, read_pretrain_config
+from rlcnn.supervised.pretraining import pretrain, resume_pretraining
+from rlcnn.supervised.recipes import DEFAULT_RECIPE, recipe_config
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agents.cli import parse_options, run_script
-from agents.players import load_players
+from agents.evaluate.players import load_players
 from envs.errors import UserError
-from rlcnn.classify.assessment import chosen_task
-from rlcnn.classify.crops import View
-from rlcnn.classify.data import ATARI, check_held_out, load_data
-from rlcnn.classify.frame_options import FrameOptions
-from rlcnn.devices import resolve_device
+from rlcnn.accelerate.devices import resolve_device
+from rlcnn.config.cli import parse_options, run_script
+from rlcnn.config.fields import EncoderName
+from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.by_name import ATARI, check_held_out, load_data
+from rlcnn.data.crops import View
 from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
-from rlcnn.files import check_writable, write_json_atomic
-from rlcnn.options import EncoderName
-from rlcnn.probe import (
+from rlcnn.runs.files import check_writable, write_json_atomic
+from rlcnn.runs.progress import make_console
+from rlcnn.runs.provenance import provenance
+from rlcnn.supervised.evaluation.assessment import chosen_task
+from rlcnn.supervised.evaluation.probe import (
     METHODS,
     Comparison,
     Features,
@@ -36,9 +38,7 @@ from rlcnn.probe import (
     random_like,
     read_once,
 )
-from rlcnn.progress import make_console
-from rlcnn.provenance import provenance
-from rlcnn.weights import read_about, weights_file
+from rlcnn.weights.load import read_about, weights_file
 
 if TYPE_CHECKING:
     # Loaded by our packages, which first set what it reads from the environment.

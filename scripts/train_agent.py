@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.cli import given_value, parse_options, run_script
 from agents.config import TrainConfig, preset_config, read_config
-from agents.training import resume, train
+from agents.train.training import resume, train
 from envs.errors import UserError
-from rlcnn.runs import RunDirectory
+from rlcnn.config.cli import given_value, parse_options, run_script
+from rlcnn.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -21,21 +21,21 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from agents.benchmark.learners import Learner, our_agent
 from agents.benchmark.peers import peer_variants
 from agents.benchmark.settings import Settings
 from agents.benchmark.stage_learners import SupervisedLearner
-from agents.benchmark.timing import Spread, round_by_round
-from agents.benchmark.workers import Worker
-from agents.cli import parse_options, run_script
 from agents.config import Algorithm, TrainConfig, preset_config
-from envs.cores import usable_cores
+from agents.measure.learners import Learner, our_agent
+from agents.measure.timing import Spread, round_by_round
+from agents.measure.workers import Worker
 from envs.errors import UserError
-from envs.openmp import DEFAULT_SPIN_COUNT, best_spin_count
-from rlcnn import spare_cores
-from rlcnn.files import write_json_atomic
-from rlcnn.progress import make_console
-from rlcnn.provenance import provenance
+from envs.machine.cores import usable_cores
+from envs.machine.openmp import DEFAULT_SPIN_COUNT, best_spin_count
+from rlcnn.accelerate import cpu_threads
+from rlcnn.config.cli import parse_options, run_script
+from rlcnn.runs.files import write_json_atomic
+from rlcnn.runs.progress import make_console
+from rlcnn.runs.provenance import provenance
 
 Subject = Literal["ppo", "dqn", "sb3-ppo", "sb3-dqn", "pretraining"]
 SUBJECTS: tuple[Subject, ...] = ("ppo", "dqn", "sb3-ppo", "sb3-dqn", "pretraining")
@@ -164,7 +164,7 @@ def _spin_count(count: int) -> Iterator[None]:
 
 def _all_threads(make: Callable[[], Learner]) -> Learner:
     """A learner that never leaves a core to others."""
-    spare_cores.SECONDS = math.inf
+    cpu_threads.SECONDS = math.inf
     return make()
 
 

@@ -16,9 +16,9 @@ from agents.benchmark.stages import (
     threads_name,
     update_stage,
 )
-from agents.benchmark.timing import Loop
-from agents.builder import make_train_env
 from agents.config import TrainConfig
+from agents.measure.timing import Loop
+from agents.train.builder import make_train_env
 
 CEILINGS = ("environment", "inference", "update")
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from agents.benchmark.encoder_table import EncoderTimes
 from agents.benchmark.report import title
 from agents.benchmark.suite import OURS, AlgorithmResult, BenchmarkResult
-from agents.benchmark.timing import Spread
+from agents.measure.timing import Spread
 from envs.errors import UserError
-from rlcnn.files import write_atomic
+from rlcnn.runs.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from agents.benchmark.timing import Spread, Tell, round_by_round, synchronize
-from rlcnn.devices import use_threads
+from agents.measure.timing import Spread, Tell, round_by_round, synchronize
+from rlcnn.accelerate.devices import use_threads
 from rlcnn.encoders import create_encoder, list_encoders
 
 Precision = Literal["fp32", "bf16"]

@@ -11,9 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from agents.benchmark.learners import our_agent
 from agents.benchmark.peers import peer_variants
-from agents.benchmark.permitted import samples_per_step
 from agents.benchmark.settings import Settings
 from agents.benchmark.stage_learners import (
     SupervisedLearner,
@@ -21,10 +19,12 @@ from agents.benchmark.stage_learners import (
     environments_alone,
     update_alone,
 )
+from agents.benchmark.throughput_bound import samples_per_step
 from agents.benchmark.timed_rows import Row, RowResult, measure_rows
 from agents.config import Algorithm, TrainConfig
-from rlcnn.files import write_json_atomic
-from rlcnn.provenance import provenance
+from agents.measure.learners import our_agent
+from rlcnn.runs.files import write_json_atomic
+from rlcnn.runs.provenance import provenance
 
 Scale = Literal["full", "tiny"]
 

@@ -20,12 +20,12 @@ from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
 
-from agents.benchmark.learners import Learner, ModelLearner, our_agent
 from agents.config import LARGEST, TrainConfig
-from agents.memory import available_memory
+from agents.measure.learners import Learner, ModelLearner, our_agent
 from envs.errors import UserError, nearest
 from envs.protocol import get_protocol
-from rlcnn.encoders.sb3 import EncoderExtractor
+from rlcnn.accelerate.memory import available_memory
+from rlcnn.sb3 import EncoderExtractor
 
 gym.register_envs(ale_py)
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from agents.benchmark.encoder_table import EncoderTimes
 from agents.benchmark.suite import AlgorithmResult, BenchmarkResult, Measured
-from agents.benchmark.timing import Spread
+from agents.measure.timing import Spread
 
 
 def report(result: BenchmarkResult) -> Iterator[RenderableType]:

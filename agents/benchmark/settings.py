@@ -8,10 +8,10 @@ from typing import Literal
 
 from agents.benchmark.encoder_table import IMAGE_MODELS
 from agents.benchmark.peers import list_peers
-from agents.compilation import can_compile
 from agents.config import LARGEST, Algorithm, TrainConfig, preset_config
 from envs.errors import UserError, nearest
 from envs.registry import atari_rom
+from rlcnn.accelerate.compilation import can_compile
 
 Part = Literal["ceilings", "ppo", "dqn", "encoders"]
 PARTS: tuple[Part, ...] = ("ceilings", "ppo", "dqn", "encoders")

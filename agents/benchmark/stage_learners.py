@@ -11,12 +11,12 @@ import torch
 from gymnasium import spaces
 
 from agents.benchmark.stages import Variant, emulator_stage, environment_stage, update_stage
-from agents.benchmark.timing import Loop
-from agents.builder import make_train_env
 from agents.config import TrainConfig
-from rlcnn.classify.images import Split, StoredImages, Task
-from rlcnn.classify.recipes import recipe_config
-from rlcnn.classify.setting import Setting
+from agents.measure.timing import Loop
+from agents.train.builder import make_train_env
+from rlcnn.data.images import Split, StoredImages, Task
+from rlcnn.supervised.recipes import recipe_config
+from rlcnn.supervised.setup import Setting
 
 _CLASSES = tuple(str(number) for number in range(10))
 # One emulator step is too short to predict how many fit into a stretch.
@@ -24,7 +24,7 @@ _REPEATS = 50
 
 
 class StageLearner:
-    """A part of training as a :class:`~agents.benchmark.learners.Learner`; it learns nothing.
+    """A part of training as a :class:`~agents.measure.learners.Learner`; it learns nothing.
 
     Args:
         loop: the part; its units count as steps.

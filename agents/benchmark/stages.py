@@ -15,12 +15,12 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional
 
-from agents.benchmark.timing import Loop
-from agents.builder import make_train_env
 from agents.config import TrainConfig
+from agents.measure.timing import Loop
+from agents.train.builder import make_train_env
 from envs.protocol import get_protocol
 from envs.registry import atari_rom
-from rlcnn.devices import prepare_device
+from rlcnn.accelerate.devices import prepare_device
 from rlcnn.encoders import create_encoder, with_frame_channels
 from rlcnn.encoders.blocks import hold_kernels
 

@@ -17,12 +17,13 @@ from agents.benchmark.encoder_table import (
     measure_encoders,
     registered_encoders,
 )
-from agents.benchmark.learners import our_agent
 from agents.benchmark.peers import peer_variants
-from agents.benchmark.permitted import overlapped_rate, samples_per_step, serial_rate
 from agents.benchmark.settings import Settings
 from agents.benchmark.stages import environment_stage, threads_name
-from agents.benchmark.timing import (
+from agents.benchmark.throughput_bound import overlapped_rate, samples_per_step, serial_rate
+from agents.config import Algorithm, TrainConfig
+from agents.measure.learners import our_agent
+from agents.measure.timing import (
     Fastest,
     Loop,
     Runner,
@@ -32,10 +33,9 @@ from agents.benchmark.timing import (
     measure_in_turn,
     round_by_round,
 )
-from agents.benchmark.workers import Facts, Worker
-from agents.config import Algorithm, TrainConfig
-from agents.heap import keep_freed_memory
-from rlcnn.provenance import provenance
+from agents.measure.workers import Facts, Worker
+from rlcnn.accelerate.malloc import keep_freed_memory
+from rlcnn.runs.provenance import provenance
 
 OURS = "ours"
 OUR_ENVIRONMENT = "AtariVecEnv"

@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from agents.benchmark.learners import Learner
-from agents.benchmark.workers import Facts, Worker
-from rlcnn.tracking import first_line
+from agents.measure.learners import Learner
+from agents.measure.workers import Facts, Worker
+from rlcnn.runs.tracking import first_line
 
 Status = Literal["measured", "skipped", "failed", "killed", "not measured on a CPU"]
 

@@ -278,7 +278,7 @@ class Encoder(nn.Module):
         return None
 
     def imagenet_weights(self) -> Mapping[str, torch.Tensor]:
-        """Weights trained on ImageNet, for ``rlcnn.weights``.
+        """Weights trained on ImageNet, for ``rlcnn.weights.load``.
 
         Raises:
             UserError: there are none, or they cannot be downloaded.

@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Literal
 
 from rlcnn.report.content import Film, Report
+from rlcnn.report.formatting import number, percent
 from rlcnn.report.head import head
 from rlcnn.report.markup import (
     Markup,
@@ -32,7 +33,6 @@ from rlcnn.report.tables import (
     transfer_table,
     verdicts_table,
 )
-from rlcnn.report.words import number, percent
 from rlcnn.stats import coverage_range, load_calibration
 
 Films = Literal["linked", "embedded", "strips"]

@@ -14,8 +14,8 @@ from rlcnn.report.comparison import OPTIMALITY_GAP
 from rlcnn.report.content import Levels, Report, RunResult
 from rlcnn.report.curves import MeanCurve, RunCurve, mean_curve
 from rlcnn.report.forest import Row, forest, row_figure
+from rlcnn.report.formatting import interval, number, signed
 from rlcnn.report.style import FAINT, INK, Drawing, Look, elided, finish, looks, new_figure, styled
-from rlcnn.report.words import interval, number, signed
 from rlcnn.stats import Estimate
 from rlcnn.stats.checks import FloatArray
 

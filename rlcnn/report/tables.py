@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from rlcnn.report.content import Report, RunResult, Transfer
-from rlcnn.report.markup import Column, Markup, breakable, escape, table
-from rlcnn.report.style import Look
-from rlcnn.report.words import (
+from rlcnn.report.formatting import (
     counted,
     duration,
     interval,
@@ -18,6 +16,8 @@ from rlcnn.report.words import (
     short_count,
     signed,
 )
+from rlcnn.report.markup import Column, Markup, breakable, escape, table
+from rlcnn.report.style import Look
 from rlcnn.stats import Difference, TransferMetrics
 from rlcnn.stats.calibration import OURS, WELCH, Cell, load_calibration
 

@@ -10,10 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rlcnn.files import write_json_atomic
 from rlcnn.report.content import Report, RunResult
 from rlcnn.report.style import Drawing
-from rlcnn.tracking import (
+from rlcnn.runs.files import write_json_atomic
+from rlcnn.runs.tracking import (
     TrackMode,
     first_line,
     start_or_warn,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rlcnn.files import disk_errors, write_atomic
 from rlcnn.report.content import Report
 from rlcnn.report.html import Films, render
 from rlcnn.report.plots import draw, file_names
 from rlcnn.report.style import Drawing
+from rlcnn.runs.files import disk_errors, write_atomic
 
 PAGE = "report.html"
 FIGURES = "figures"

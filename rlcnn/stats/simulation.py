@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from envs.errors import UserError
-from rlcnn.files import write_json_atomic
+from rlcnn.runs.files import write_json_atomic
 from rlcnn.stats.aggregate import aggregate_iqm, aggregate_mean
 from rlcnn.stats.calibration import OURS, WELCH
 from rlcnn.stats.checks import FloatArray

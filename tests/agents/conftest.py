@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from rlcnn import provenance
+from rlcnn.runs import provenance
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,11 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gpu_agents
 import numpy as np
 import pytest
 import torch
-from gpu_agents import (
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from support import gpu_agents
+from support.gpu_agents import (
     N_ENVS,
     N_STEPS,
     PER_FRAME,
@@ -38,21 +40,19 @@ from gpu_agents import (
     network,
     refusing_waits,
 )
-from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
-from witness import Witness
-from worlds import Columns, WorldVecEnv
+from support.observation_recorder import Witness
+from support.toy_envs import Columns, WorldVecEnv
 
-from agents.checkpoint import load_checkpoint, save_checkpoint
-from agents.dqn import DQN
-from agents.memory import _GPU_HEADROOM
-from agents.ppo import PPO
-from agents.q_learning import bootstrap
-from agents.replay import FrameReplay
-from agents.rollout import FrameRollout
+from agents.dqn.agent import DQN
+from agents.dqn.objectives import bootstrap
+from agents.ppo.agent import PPO
+from agents.storage.replay import FrameReplay
+from agents.storage.rollout import FrameRollout
+from agents.train.checkpoint import load_checkpoint, save_checkpoint
 from envs.groups import GroupedVecEnv
 from envs.stacking import FrameStacking
-from rlcnn.devices import Precision
+from rlcnn.accelerate.devices import Precision
+from rlcnn.accelerate.memory import _GPU_HEADROOM
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("torch_settings")]
 
@@ -507,7 +507,7 @@ def test_beside_what_is_stored_a_training_keeps_to_the_headroom(
 
 FAILING_CAPTURES = """
 import torch
-from agents.graphs import Graphed, make_recorder
+from rlcnn.accelerate.cuda_graphs import Graphed, make_recorder
 from envs.errors import UserError
 
 device = torch.device("cuda")

@@ -21,11 +21,11 @@ from agents.config import (
     preset_config,
     read_config,
 )
-from envs.cores import usable_cores
 from envs.errors import UserError
-from rlcnn.classify.config import PretrainConfig
+from envs.machine.cores import usable_cores
 from rlcnn.encoders import list_encoders
-from rlcnn.runs import RunDirectory
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.supervised.config import PretrainConfig
 
 
 def refused(said: str) -> Any:

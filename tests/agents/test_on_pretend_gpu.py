@@ -11,14 +11,14 @@ import pytest
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 from support.pretend_gpu import CUDA, PretendGPU
-from worlds import Clock, WorldVecEnv
+from support.toy_envs import Clock, WorldVecEnv
 
-from agents.dqn import DQN
-from agents.graphs import Graphed
-from agents.ppo import PPO
-from agents.ppo_update import Learner
+from agents.dqn.agent import DQN
+from agents.ppo.agent import PPO
+from agents.ppo.learner import Learner
 from envs.errors import UserError
 from envs.groups import GroupedVecEnv
+from rlcnn.accelerate.cuda_graphs import Graphed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -156,18 +156,20 @@ def test_a_training_goes_on_where_no_function_can_be_captured(
 
 
 def forget_stream(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("support.timeline.Stream.wait_stream", lambda self, other: None)
+    patch.setattr("support.pretend_gpu.timeline.Stream.wait_stream", lambda self, other: None)
 
 
 def read_at_once(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("rlcnn.transfers.Readback.wait", lambda self: self._host.numpy().copy())
+    patch.setattr(
+        "rlcnn.accelerate.transfers.Readback.wait", lambda self: self._host.numpy().copy()
+    )
 
 
 def do_not_wait_for_features(patch: pytest.MonkeyPatch) -> None:
     def upload(values: Any, device: torch.device) -> torch.Tensor:
         return torch.as_tensor(values).to(device, non_blocking=True)
 
-    patch.setattr("agents.frames.upload", upload)
+    patch.setattr("agents.storage.frame_ring.upload", upload)
 
 
 def multiply_the_loss(patch: pytest.MonkeyPatch, make_factor: Any) -> None:

@@ -6,7 +6,7 @@ from itertools import combinations, product
 from typing import get_args
 
 import pytest
-from property_tests import given, st
+from support.property_tests import given, st
 
 from agents.config import MAX_SEED
 from agents.seeding import Purpose, derive_seed

@@ -10,14 +10,14 @@ import torch
 from gymnasium import spaces
 from support.pretend_gpu import CUDA, PretendGPU
 
-from agents.frames import FrameRing
-from agents.policies import PixelActorCriticPolicy, PixelDQNPolicy
-from agents.ppo_update import Learner, Objective
-from agents.q_learning import bootstrap, q_loss
-from agents.replay import ReplayBatch
-from agents.rollout import FrameRollout
-from agents.sampling import NStepReturns, UniformSampler
-from agents.stacking import push_frames
+from agents.dqn.objectives import bootstrap, q_loss
+from agents.networks.policies import PixelActorCriticPolicy, PixelDQNPolicy
+from agents.ppo.learner import Learner, Objective
+from agents.storage.frame_ring import FrameRing
+from agents.storage.replay import ReplayBatch
+from agents.storage.rollout import FrameRollout
+from agents.storage.samplers import NStepReturns, UniformSampler
+from agents.storage.stacking import push_frames
 from envs.stacking import FrameStacking
 
 pytestmark = pytest.mark.usefixtures("one_thread", "pretend_gpu")

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from script_runs import ROLLOUT, TINY
 from support.script_modules import load_script
+from support.script_runs import ROLLOUT, TINY
 
-from agents import cli
 from envs.protocol import PROTOCOLS
+from rlcnn.config import cli
 
 
 def _in_process(script: str) -> Callable[..., None]:

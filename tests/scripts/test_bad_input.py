@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from script_runs import ROLLOUT, TINY, metrics, read, run_script
+from support.script_runs import ROLLOUT, TINY, metrics, read, run_script
 
 from envs.errors import UserError
-from rlcnn.runs import RunDirectory
+from rlcnn.runs.directory import RunDirectory
 
 Script = Callable[..., None]
 

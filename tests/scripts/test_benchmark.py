@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from script_runs import command, environment, read, run_script
+from support.script_runs import command, environment, read, run_script
 
 from envs.errors import UserError
 from rlcnn.encoders import list_encoders

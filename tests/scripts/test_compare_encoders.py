@@ -12,15 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from script_runs import GAMES, ROLLOUT, TINY, command, environment, read, run_script
+from support.script_runs import GAMES, ROLLOUT, TINY, command, environment, read, run_script
 
-from agents.arms import parse_arm
 from agents.config import TrainConfig
-from agents.study import PLAN, RANDOM
-from agents.study_plan import StudyPlan
+from agents.study.arms import parse_arm
+from agents.study.plan import StudyPlan
+from agents.study.runner import PLAN, RANDOM
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
-from rlcnn.weights import save_encoder
+from rlcnn.weights.load import save_encoder
 
 Script = Callable[..., None]
 
@@ -125,7 +125,7 @@ def test_a_report_is_made_anywhere_of_a_study_that_a_cluster_began(
 
 
 LONG = [
-    *("--games", "games:Signals-v0", *ARMS, "--encoder", "lenet", "--seeds", "2"),
+    *("--games", "support.games:Signals-v0", *ARMS, "--encoder", "lenet", "--seeds", "2"),
     *("--total-steps", "6000", "--checkpoint-every", "200", "--num-envs", "2"),
     *("--obs-size", "36", "--frame-stack", "2", "--precision", "fp32", "--compile", "off"),
     *("--ppo.n-steps", "8", "--ppo.batch-size", "8", "--ppo.n-epochs", "1"),

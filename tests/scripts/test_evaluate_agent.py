@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from script_runs import ROLLOUT, TINY, read
+from support.script_runs import ROLLOUT, TINY, read
 
 from envs.errors import UserError
-from rlcnn.runs import RunDirectory
+from rlcnn.runs.directory import RunDirectory
 
 Script = Callable[..., None]
 

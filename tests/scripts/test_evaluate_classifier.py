@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from script_runs import read
+from support.script_runs import read
 from torchvision import models
 
 from envs.errors import UserError
-from rlcnn.classify.classifier import Classifier, save_classifier
-from rlcnn.classify.images import Task
+from rlcnn.data.images import Task
 from rlcnn.encoders import create_encoder
-from rlcnn.files import write_json_atomic
+from rlcnn.runs.files import write_json_atomic
+from rlcnn.supervised.classifier import Classifier, save_classifier
 
 Script = Callable[..., None]
 

@@ -19,11 +19,20 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from script_runs import TINY, command, environment, metrics, policy, read, run_script, steps_of
+from support.script_runs import (
+    TINY,
+    command,
+    environment,
+    metrics,
+    policy,
+    read,
+    run_script,
+    steps_of,
+)
 
 from envs.errors import UserError
-from rlcnn.classify.config import RECIPE_NAMES, AugmentConfig, PretrainConfig
-from rlcnn.classify.frame_options import FrameOptions
+from rlcnn.data.atari.options import FrameOptions
+from rlcnn.supervised.config import RECIPE_NAMES, AugmentConfig, PretrainConfig
 
 Script = Callable[..., None]
 
@@ -243,7 +252,7 @@ def test_a_trained_agent_plays_in_place_of_chance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Few games side by side: each takes an emulator of its own.
-    monkeypatch.setattr("rlcnn.classify.playing.LANES", 1)
+    monkeypatch.setattr("rlcnn.data.atari.playing.LANES", 1)
     run = tmp_path / "run"
     options = [
         *(*OPTIONS, "--data", "atari:Breakout", "--data-dir", tmp_path, "--frames.obs-size", 44),

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from script_runs import read
+from support.script_runs import read
 
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
-from rlcnn.weights import save_encoder
+from rlcnn.weights.load import save_encoder
 
 Script = Callable[..., None]
 

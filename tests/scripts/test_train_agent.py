@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from script_runs import (
+from support.script_runs import (
     GAMES,
     ROLLOUT,
     TINY,
@@ -29,13 +29,14 @@ from script_runs import (
     steps_of,
 )
 
-from agents import load_agent, training
-from agents.compilation import can_compile
+from agents import load_agent
 from agents.config import DQNConfig, PPOConfig, TrainConfig
+from agents.train import training
 from envs.errors import UserError
+from rlcnn.accelerate.compilation import can_compile
 from rlcnn.encoders import list_encoders
-from rlcnn.runs import RunDirectory
-from rlcnn.stopping import TrainingStopped
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.stopping import TrainingStopped
 
 Script = Callable[..., None]
 
@@ -285,7 +286,7 @@ def test_a_configuration_repeats_a_run_and_what_was_not_evaluated_only_needs_eva
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("agents.training.evaluate_agent", interrupt)
+    monkeypatch.setattr("agents.train.training.evaluate_agent", interrupt)
     run = tmp_path / "run"
     config = ("--config", finished[0] / "config.json", "--track", "disabled")
     with pytest.raises(KeyboardInterrupt):
@@ -305,7 +306,7 @@ def test_neither_wandb_nor_tensorboard_is_needed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     hidden = "import sys; sys.modules.update(wandb=None, tensorboard=None)"
     script, *arguments = command(
-        *("train_agent", *TINY, "--env", "games:Signals-v0", "--eval-episodes", "0"),
+        *("train_agent", *TINY, "--env", "support.games:Signals-v0", "--eval-episodes", "0"),
         *("--total-steps", ROLLOUT, "--run-dir", run),
     )[1:]
     start = f"import runpy; sys.argv[0] = {script!r}; runpy.run_path({script!r}, None, '__main__')"

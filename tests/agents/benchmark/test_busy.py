@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tiny_trainings import Watched
+from support.tiny_trainings import Watched
 
 from agents.benchmark import busy
-from agents.benchmark.timing import Spread
+from agents.measure.timing import Spread
 from envs.errors import UserError
 
 

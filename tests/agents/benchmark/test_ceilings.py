@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_trainings import tiny
+from support.tiny_trainings import tiny
 
 from agents.benchmark.ceilings import CEILINGS, ceiling_variants, thread_counts
 from agents.benchmark.stages import (
@@ -17,8 +17,8 @@ from agents.benchmark.stages import (
     environment_stage,
     ppo_loss,
 )
-from agents.q_learning import bootstrap, q_loss
-from agents.replay import ReplayBatch
+from agents.dqn.objectives import bootstrap, q_loss
+from agents.storage.replay import ReplayBatch
 
 SHAPE = (4, 44, 44)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from results_by_hand import whole_result
+from support.benchmark_results import whole_result
 
 from agents.benchmark.chart import write_chart
 from envs.errors import UserError

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_trainings import Watched
+from support.tiny_trainings import Watched
 
 from agents.benchmark import gpu_suite
 from agents.benchmark.gpu_suite import SIZES, driver_version, gpu_rows, run_gpu_suite
 from agents.benchmark.settings import Settings
 from agents.benchmark.timed_rows import Row
 from agents.config import TrainConfig, preset_config
-from rlcnn.files import read_json
+from rlcnn.runs.files import read_json
 
 
 def settings(device: str) -> Settings:

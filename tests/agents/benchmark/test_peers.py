@@ -13,18 +13,18 @@ import gymnasium as gym
 import pytest
 import torch
 from stable_baselines3 import DQN, PPO
-from tiny_trainings import Watched, tiny
+from support.tiny_trainings import Watched, tiny
 
 from agents.benchmark import peers
-from agents.benchmark.learners import our_agent
 from agents.benchmark.peers import (
     list_peers,
     peer_variants,
     register_peer,
     sb3_hyperparameters,
 )
-from agents.checkpoint import encoder_extractor
 from agents.config import TrainConfig, preset_config
+from agents.measure.learners import our_agent
+from agents.train.checkpoint import encoder_extractor
 from envs.errors import UserError
 from envs.make import make_vec_env
 

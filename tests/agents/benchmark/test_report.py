@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-from results_by_hand import whole_result
 from rich.console import Console
+from support.benchmark_results import whole_result
 
 from agents.benchmark.report import report
 

@@ -6,10 +6,10 @@ import json
 from dataclasses import replace
 
 import pytest
-from results_by_hand import result_of, whole_result
+from support.benchmark_results import result_of, whole_result
 
 from agents.benchmark.suite import AlgorithmResult
-from rlcnn.files import plain
+from rlcnn.runs.files import plain
 
 
 def test_efficiency_and_speedup_by_hand() -> None:

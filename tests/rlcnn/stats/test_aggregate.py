@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from property_tests import array_shapes, arrays, given, st
+from support.property_tests import array_shapes, arrays, given, st
 
 from envs.errors import UserError
 from rlcnn.stats import (

@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 import pytest
-from property_tests import arrays, given, st
 from scipy import stats
+from support.property_tests import arrays, given, st
 
 from envs.errors import UserError
 from rlcnn.stats import difference_interval, permutation_p, ratio_interval, smallest_p

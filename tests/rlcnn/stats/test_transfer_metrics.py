@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from property_tests import given, st
+from support.property_tests import given, st
 
 from envs.errors import UserError
 from rlcnn.stats import Curves, both_budgets, transfer_metrics

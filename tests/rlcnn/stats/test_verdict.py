@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from property_tests import given, st
+from support.property_tests import given, st
 
 from envs.errors import UserError
 from rlcnn.stats import judge, learned_arms, simulated_coverage

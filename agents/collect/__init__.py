@@ -1,0 +1,1 @@
+"""Acting in environments: the actor, and groups of environments in turn."""

@@ -1,0 +1,181 @@
+"""Evaluates and films the agent of a run on disk, finished or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agents.config import TrainConfig, read_config
+from agents.evaluate.evaluation import Evaluation, evaluate_agent, film_agent
+from agents.train.builder import load_agent
+from agents.train.checkpoint import Agent, encoder_origin
+from envs.errors import UserError
+from envs.films.camera import FilmResult
+from rlcnn.accelerate.devices import use_threads
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.progress import make_console
+from rlcnn.weights.origin import Origin
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What an agent on disk was worth.
+
+    Attributes:
+        run: the run directory.
+        step: agent steps the agent had been trained for.
+        evaluation: None where no games were asked for.
+        films: one for each video that could be made.
+        origin: where the first weights of its encoder came from; None if they were random.
+    """
+
+    run: Path
+    step: int
+    evaluation: Evaluation | None
+    films: list[FilmResult]
+    origin: Origin | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values; ``eval`` as in the run's ``summary.json``."""
+        return {
+            "run": str(self.run),
+            "step": self.step,
+            "encoder_origin": self.origin.to_json() if self.origin else None,
+            "eval": self.evaluation.to_json() if self.evaluation else None,
+            "videos": [
+                {"path": str(film.path), "return": film.episode_return, "length": film.length}
+                for film in self.films
+            ],
+        }
+
+
+def assess_run(
+    run_dir: Path,
+    *,
+    episodes: int | None = None,
+    videos: int = 0,
+    protocol: str | None = None,
+    deterministic: bool = False,
+    seed: int | None = None,
+    checkpoint: str | Path | None = None,
+    device: str | None = None,
+    console: Console | None = None,
+) -> Assessment:
+    """Evaluates a run's agent as the run itself does, unless told otherwise.
+
+    Nothing of the run is locked or changed, so that it may be training meanwhile. With all
+    defaults, a trained agent plays the games of the evaluation at the end, and the figures are
+    those of ``summary.json``; one still in training those of its step, and where the run was
+    evaluated at that step the figures are those of its row in ``metrics.jsonl``.
+
+    Args:
+        run_dir: the run.
+        episodes: whole games; by default the run's own number. 0 only films.
+        videos: whole games to film, into the run's ``videos/``.
+        protocol: by default the run's own; another keeps the actions that were learned.
+        deterministic: no sampling and no random actions.
+        seed: by default the run's own; games and the agent's random choices follow from it.
+        checkpoint: its directory or its step; by default the newest that is whole.
+        device: by default the run's own.
+        console: where progress is told; by default standard error.
+
+    Raises:
+        UserError: the run or checkpoint is missing or damaged, a value is not valid, or a film,
+            where nothing else was asked for, cannot be made.
+    """
+    for name, count in (("episodes", episodes), ("video", videos)):
+        if count is not None and count < 0:
+            raise UserError(f"--{name} {count} must be at least 0")
+    if episodes == 0 and videos == 0:
+        raise UserError("--episodes 0 without --video leaves nothing to do: give --video 1")
+    run = RunDirectory.open(run_dir)
+    config = read_config(run)
+    if seed is not None:
+        config = replace(config, seed=seed)
+        config.validate()
+    if episodes is None:
+        episodes = config.eval_episodes or TrainConfig.eval_episodes
+    console = console or make_console()
+    with use_threads(config.num_threads):
+        model = load_agent(run_dir, checkpoint=checkpoint, device=device or config.device)
+        step = model.num_timesteps
+        evaluation = None
+        if episodes:
+            # An extended run's summary is that of its former end until it has reached the new one.
+            trained = step >= config.total_steps or step == (run.summary() or {}).get("steps")
+            evaluation = _evaluate(
+                model, config, trained, episodes, protocol, deterministic, console
+            )
+        films: list[FilmResult] = []
+        for number in range(videos):
+            console.print(f"filming game {number + 1} of {videos}")
+            try:
+                # The first is the game that the run filmed at this step.
+                film = film_agent(
+                    model,
+                    replace(config, seed=config.seed + number),
+                    run.videos_dir / _film_name(config, step, number, protocol, deterministic),
+                    protocol=protocol,
+                    step=step,
+                    deterministic=deterministic,
+                )
+            except UserError as error:
+                if evaluation is None and not films:
+                    raise
+                # What was played so far is not lost for want of a film.
+                console.print(f"not filmed: {error}")
+                continue
+            if film.no_render:
+                console.print(f"the film shows what the agent observes: {film.no_render}")
+            films.append(film)
+    return Assessment(run.path, step, evaluation, films, encoder_origin(model))
+
+
+def _evaluate(
+    model: Agent,
+    config: TrainConfig,
+    trained: bool,
+    episodes: int,
+    protocol: str | None,
+    deterministic: bool,
+    console: Console,
+) -> Evaluation:
+    columns = (
+        TextColumn("evaluating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("games"),
+        TimeElapsedColumn(),
+        TextColumn("return {task.fields[mean]}"),
+    )
+    returns: list[float] = []
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=episodes, mean="-")
+
+        def on_game(game_return: float) -> None:
+            returns.append(game_return)
+            bar.update(task, advance=1, mean=f"{np.mean(returns):.1f}")
+
+        return evaluate_agent(
+            model,
+            config,
+            episodes=episodes,
+            protocol=protocol,
+            purpose="evaluate" if trained else "evaluate_during_training",
+            step=0 if trained else model.num_timesteps,
+            deterministic=deterministic,
+            on_game=on_game,
+        )
+
+
+def _film_name(
+    config: TrainConfig, step: int, number: int, protocol: str | None, deterministic: bool
+) -> str:
+    """A name that tells apart all that may be filmed of a run."""
+    played = "-deterministic" if deterministic else ""
+    return f"{step:012d}-{protocol or config.protocol}{played}-seed{config.seed}-{number}.mp4"

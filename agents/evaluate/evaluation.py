@@ -1,0 +1,312 @@
+"""The evaluation protocol, defined once: whole games, their true returns, seeds of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import DQN as SB3DQN
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.config import TrainConfig
+from agents.dqn.agent import DQN
+from agents.ppo.agent import PPO
+from agents.seeding import Purpose, derive_seed
+from envs.atari import AtariVecEnv
+from envs.errors import UserError
+from envs.films.camera import FilmResult, film_episode
+from envs.make import make_vec_env
+from envs.protocol import AtariProtocol, get_protocol
+
+DQN_EPSILON = 0.001
+"""Share of random actions in DQN's evaluations (van Hasselt et al. 2016 and Dopamine's)."""
+
+MAX_EVAL_ENVS = 32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Unclipped returns of whole games.
+
+    Attributes:
+        returns: one for each game, in the order of environments and then of games.
+        lengths: agent steps of each game.
+        truncated: how many games the step limit ended.
+        protocol: everything the figures depend on beside the agent, as JSON values.
+    """
+
+    returns: list[float]
+    lengths: list[int]
+    truncated: int
+    protocol: dict[str, Any]
+
+    @property
+    def mean_return(self) -> float:
+        """Mean of the returns."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns (of the sample: divided by games - 1)."""
+        return float(np.std(self.returns, ddof=1)) if len(self.returns) > 1 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The evaluation as it stands in ``summary.json``."""
+        return {
+            "mean_return": self.mean_return,
+            "std": self.std,
+            "episodes": len(self.returns),
+            "returns": self.returns,
+            "lengths": self.lengths,
+            "truncated": self.truncated,
+            "protocol": self.protocol,
+        }
+
+
+class Player:
+    """An agent as it plays when it is judged or filmed.
+
+    PPO samples from its policy and DQN takes a random action with probability
+    :data:`DQN_EPSILON`, unless ``deterministic``. The randomness is the player's own: it neither
+    disturbs nor follows training's.
+
+    Args:
+        model: an agent.
+        seed: of the player's random choices.
+        deterministic: always take the most probable, or most valuable, action.
+        on_step: called before every choice of actions; what it raises ends the games.
+    """
+
+    def __init__(
+        self,
+        model: BaseAlgorithm,
+        seed: int,
+        deterministic: bool = False,
+        on_step: Callable[[], None] | None = None,
+    ) -> None:
+        self._model = model
+        self._on_step = on_step
+        self._deterministic = deterministic
+        self.epsilon = DQN_EPSILON if isinstance(model, SB3DQN) and not deterministic else 0.0
+        self._coins = np.random.default_rng(seed)
+        self._torch_state = torch.Generator(model.device).manual_seed(seed).get_state()
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Actions int64 (batch,) for uint8 observations (batch, channels, height, width)."""
+        if self._on_step is not None:
+            self._on_step()
+        greedy = self._deterministic or self.epsilon > 0
+        with self._own_randomness():
+            actions, _ = self._model.predict(observations, deterministic=greedy)
+        if self.epsilon:
+            space = self._model.action_space
+            exploring = self._coins.random(len(actions)) < self.epsilon
+            drawn = self._coins.integers(space.n, size=len(actions))  # type: ignore[attr-defined]
+            actions = np.where(exploring, drawn, actions)
+        return actions
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        device = self._model.device
+        if device.type == "cuda":
+            before = torch.cuda.get_rng_state(device)
+            torch.cuda.set_rng_state(self._torch_state, device)
+        else:
+            before = torch.get_rng_state()
+            torch.set_rng_state(self._torch_state)
+        try:
+            yield
+        finally:
+            if device.type == "cuda":
+                self._torch_state = torch.cuda.get_rng_state(device)
+                torch.cuda.set_rng_state(before, device)
+            else:
+                self._torch_state = torch.get_rng_state()
+                torch.set_rng_state(before)
+
+
+def evaluate_agent(
+    model: BaseAlgorithm,
+    config: TrainConfig,
+    *,
+    episodes: int | None = None,
+    protocol: str | None = None,
+    seed: int | None = None,
+    purpose: Purpose = "evaluate",
+    step: int = 0,
+    deterministic: bool = False,
+    on_game: Callable[[float], None] | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Plays whole games and reports their true returns.
+
+    Args:
+        model: an agent.
+        config: of the run that trained it; says what it sees.
+        episodes: games; by default the run's own number.
+        protocol: by default the run's own; another keeps the actions that were learned.
+        seed: by default the run's own; the games' seeds are derived from it, apart from training's.
+        purpose: which of the seed's ranges the games come from.
+        step: the agent step at which a run in progress is judged.
+        deterministic: no sampling and no random actions.
+        on_game: called with each game's return when it ends.
+        on_step: called before every step; what it raises ends the evaluation.
+
+    Raises:
+        UserError: no episodes, or an unknown protocol.
+    """
+    episodes = config.eval_episodes if episodes is None else episodes
+    if episodes < 1:
+        raise UserError(f"an evaluation needs at least 1 episode, not {episodes}")
+    seed = config.seed if seed is None else seed
+    conventions = play_protocol(config, protocol)
+    game_seed = derive_seed(seed, purpose, step)
+    venv = make_play_env(config, game_environments(episodes), conventions, game_seed)
+    try:
+        player = Player(model, game_seed, deterministic, on_step)
+        with inference(model):
+            games = play_games(player, venv, episodes // venv.num_envs, on_game)
+    finally:
+        venv.close()
+    return Evaluation(
+        returns=[g["r"] for g in games],
+        lengths=[g["l"] for g in games],
+        truncated=sum(g["truncated"] for g in games),
+        protocol={
+            **_facts(conventions, venv),
+            "environments": venv.num_envs,
+            "seed": seed,
+            "deterministic": deterministic,
+            "epsilon": player.epsilon,
+        },
+    )
+
+
+def _facts(conventions: AtariProtocol, venv: VecEnv) -> dict[str, Any]:
+    """What of a protocol an evaluation in ``venv`` goes by."""
+    facts = dataclasses.asdict(conventions)
+    for training_only in ("terminal_on_life_loss", "clip_rewards"):
+        del facts[training_only]
+    if isinstance(venv, AtariVecEnv):
+        return facts
+    return {name: facts[name] for name in ("name", "max_episode_steps")}
+
+
+def game_environments(episodes: int) -> int:
+    """How many environments share ``episodes`` games evenly: the most, up to 32.
+
+    Every environment plays the same number. To stop at the first N games that end would count
+    short games more often than long ones. A prime number above 32 is played in one environment.
+    """
+    return max(n for n in range(1, min(episodes, MAX_EVAL_ENVS) + 1) if episodes % n == 0)
+
+
+def play_games(
+    player: Callable[[np.ndarray], np.ndarray],
+    venv: VecEnv,
+    games_each: int,
+    on_game: Callable[[float], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Plays ``games_each`` whole games in every environment.
+
+    Returns:
+        ``r`` (return), ``l`` (length) and ``truncated`` of each, by environment and then by game.
+    """
+    games: list[list[dict[str, Any]]] = [[] for _ in range(venv.num_envs)]
+    observations = venv.reset()
+    while any(len(played) < games_each for played in games):
+        assert isinstance(observations, np.ndarray)
+        observations, _, dones, infos = venv.step(player(observations))
+        for i in np.flatnonzero(dones):
+            if "episode" in infos[i] and len(games[i]) < games_each:
+                told = infos[i]["episode"]
+                game = {
+                    "r": float(told["r"]),
+                    "l": int(told["l"]),
+                    "truncated": bool(infos[i].get("TimeLimit.truncated", False)),
+                }
+                games[i].append(game)
+                if on_game is not None:
+                    on_game(game["r"])
+    return [game for played in games for game in played]
+
+
+def film_agent(
+    model: BaseAlgorithm,
+    config: TrainConfig,
+    path: Any,
+    *,
+    protocol: str | None = None,
+    seed: int | None = None,
+    step: int = 0,
+    deterministic: bool = False,
+    on_step: Callable[[], None] | None = None,
+) -> FilmResult:
+    """Films one whole game, as :func:`evaluate_agent` would play it, to an MP4 at ``path``.
+
+    What ``on_step`` raises, which is called before every step, ends the film: none is left then.
+    """
+    game_seed = derive_seed(config.seed if seed is None else seed, "film", step)
+    conventions = play_protocol(config, protocol)
+    with inference(model):
+        return film_episode(
+            config.env,
+            Player(model, game_seed, deterministic, on_step),
+            path,
+            protocol=conventions,
+            obs=config.obs,
+            obs_size=config.obs_size,
+            frame_stack=config.frame_stack,
+            seed=game_seed,
+            max_episode_steps=conventions.max_episode_steps,
+            caption_prefix=f"step {step:,}" if step else "",
+        )
+
+
+@contextmanager
+def inference(model: BaseAlgorithm) -> Iterator[None]:
+    """Lets an agent play inside the block, and gives its policy's mode back however that ends."""
+    if isinstance(model, (PPO, DQN)):
+        model.finish_update()
+    was_training = model.policy.training
+    model.policy.set_training_mode(False)
+    try:
+        yield
+    finally:
+        model.policy.set_training_mode(was_training)
+
+
+def play_protocol(config: TrainConfig, protocol: str | None = None) -> AtariProtocol:
+    """How a run's agent is to be judged: the named protocol, with the actions it learned.
+
+    Args:
+        config: of the run.
+        protocol: by default the run's own. Another decides on starts, FIRE and sticky actions, but
+            an agent's buttons are those it was trained with.
+    """
+    own = get_protocol(config.protocol)
+    named = get_protocol(protocol or config.protocol)
+    return dataclasses.replace(named, full_action_space=own.full_action_space)
+
+
+def make_play_env(config: TrainConfig, num_envs: int, protocol: AtariProtocol, seed: int) -> VecEnv:
+    """Environments that show what the run's agent learned from, played by whole games."""
+    return make_vec_env(
+        config.env,
+        num_envs,
+        protocol=protocol,
+        training=False,
+        obs=config.obs,
+        obs_size=config.obs_size,
+        frame_stack=config.frame_stack,
+        seed=seed,
+        num_threads=min(config.num_threads, num_envs),
+        # Not only in Atari: some policies would play any game for ever.
+        max_episode_steps=protocol.max_episode_steps,
+    )

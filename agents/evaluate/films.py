@@ -1,0 +1,68 @@
+"""Films beside a training, none of which ever ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from agents.config import TrainConfig
+from agents.evaluate.evaluation import film_agent
+from agents.train.checkpoint import Agent
+from envs.errors import UserError, describe_error
+from envs.films.camera import FilmResult, why_not_rendered
+from rlcnn.runs.stopping import TrainingStopped
+
+
+class Filming:
+    """Films games of a run, and says in one line what is filmed instead, or why nothing is.
+
+    Attributes:
+        note: what is filmed in place of what the environment renders, or why films may fail; None
+            where one picture could be rendered.
+    """
+
+    def __init__(self, config: TrainConfig, console: Console) -> None:
+        """Try the camera, with one picture."""
+        self._config = config
+        self._console = console
+        self._no_render: str | None = None
+        self.note: str | None = None
+        try:
+            self._no_render = why_not_rendered(config.env, config.seed)
+        except Exception as error:
+            self.note = f"films may fail: {_reason(error)}"
+        if self._no_render:
+            self.note = f"films show what the agent observes: {self._no_render}"
+
+    def film(
+        self, model: Agent, path: Path, step: int, on_step: Callable[[], None]
+    ) -> FilmResult | None:
+        """Films one game to ``path``; see :func:`agents.evaluate.film_agent`.
+
+        Returns:
+            The film; None where it failed, which costs a line and nothing else.
+
+        Raises:
+            TrainingStopped: ``on_step`` raised it.
+        """
+        try:
+            film = film_agent(model, self._config, path, step=step, on_step=on_step)
+        except TrainingStopped:
+            raise
+        except Exception as error:
+            # The training and what it is worth are not lost for want of a picture of it.
+            self._tell(f"not filmed: {_reason(error)}")
+            return None
+        if film.no_render and film.no_render != self._no_render:
+            self._no_render = film.no_render
+            self._tell(f"the film shows what the agent observes: {film.no_render}")
+        return film
+
+    def _tell(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else describe_error(error)

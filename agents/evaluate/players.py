@@ -1,0 +1,77 @@
+"""Trained agents that play the games whose frames an encoder is pretrained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from agents.config import read_config
+from agents.evaluate.evaluation import Player
+from agents.train.builder import load_agent
+from envs.errors import UserError
+from envs.protocol import get_protocol
+from rlcnn.data.atari.dataset import PolicyPlay, short_name
+from rlcnn.data.atari.options import FrameOptions
+from rlcnn.runs.directory import RunDirectory
+
+
+def load_players(
+    run_dirs: Sequence[str], frames: FrameOptions, *, seed: int, device: str = "auto"
+) -> dict[str, PolicyPlay]:
+    """The agents of runs, each for the game that it was trained on.
+
+    They choose as they are judged: PPO by sampling, DQN by its greatest value but for one action in
+    a thousand.
+
+    Args:
+        run_dirs: what ``scripts/train_agent.py`` wrote; of each the newest whole checkpoint plays.
+        frames: how the games are played.
+        seed: of the agents' random choices.
+        device: to compute on.
+
+    Returns:
+        The games, such as "Pong", and who plays them: ``policies`` of
+        :func:`rlcnn.data.atari.dataset.play_frames`.
+
+    Raises:
+        UserError: a run is missing, damaged or of no Atari game; two are of one game; or an agent
+            sees other observations than are asked for, or has other actions.
+    """
+    players: dict[str, PolicyPlay] = {}
+    for run_dir in run_dirs:
+        config = read_config(RunDirectory.open(run_dir))
+        if not config.env.startswith("ALE/"):
+            raise UserError(f'the agent of "{run_dir}" plays no Atari game, but "{config.env}"')
+        for name in ("obs", "obs_size", "frame_stack"):
+            own, asked = getattr(config, name), getattr(frames, name)
+            if own != asked:
+                option = name.replace("_", "-")
+                raise UserError(
+                    f'the agent of "{run_dir}" was trained with --{option} {own}, which'
+                    f" --frames.{option} {asked} does not show it"
+                )
+        buttons = [get_protocol(each.protocol).full_action_space for each in (config, frames)]
+        if buttons[0] != buttons[1]:
+            raise UserError(
+                f'the agent of "{run_dir}" has the actions of --protocol {config.protocol}, not of'
+                f" --frames.protocol {frames.protocol}"
+            )
+        game = short_name(config.env)
+        if game in players:
+            raise UserError(f'two agents are to play "{game}": give one')
+        model = load_agent(run_dir, device=device)
+        model.policy.set_training_mode(False)
+        players[game] = PolicyPlay(Player(model, seed), name=_fingerprint(model))
+    return players
+
+
+def _fingerprint(model: BaseAlgorithm) -> str:
+    """What tells an agent from others: the SHA-256 of its parameters."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.policy.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""The trainings of a study on a Ray cluster whose nodes share the study's file system."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from agents.launchers.local import TICK_SECONDS, Job, Launcher, Outcome, State, Tick, perform
+from envs.errors import UserError
+
+RESUBMISSIONS = 10
+"""How often a job is given to another node after it was lost with its own."""
+
+
+class RayLauncher(Launcher):
+    """Tasks of a Ray cluster.
+
+    A job whose node dies is submitted again; a training then goes on from its last checkpoint,
+    for which all nodes must see the study's directory under the same path. They need this package,
+    too.
+
+    Args:
+        address: of the cluster, as ``ray.init`` takes it; "auto" finds the one of this machine.
+        cpus: processor cores of each job.
+        gpus: GPUs of each job; 0.25 lets four share one.
+        jobs: how many there will be at most.
+        threads: CPU threads of each job; 0 takes ``cpus``.
+        tell: is told, in lines, of what was lost and submitted again.
+
+    Raises:
+        UserError: Ray is not installed, no cluster answers, or no node has so much for one job.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        cpus: int,
+        gpus: float,
+        jobs: int,
+        threads: int = 0,
+        tell: Callable[[str], None] = print,
+    ) -> None:
+        if cpus < 1 or gpus < 0:
+            raise UserError(
+                f"--ray-cpus {cpus} must be at least 1, and --ray-gpus {gpus} at least 0"
+            )
+        try:
+            import ray
+        except ImportError as error:
+            raise UserError(
+                '--launcher ray needs Ray, which is not installed: pip install "rlcnn[ray]"'
+            ) from error
+        self._ray, self._tell = ray, tell
+        if not ray.is_initialized():
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                told = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise UserError(f'--ray-address "{address}": no cluster answers: {told}') from error
+        self.workers = min(jobs, self._places(cpus, gpus))
+        self.threads = threads or cpus
+        # Lost jobs are submitted here and not by Ray, so that the user is told of it.
+        self._submit = (
+            ray.remote(_serve).options(num_cpus=cpus, num_gpus=gpus, max_retries=0).remote
+        )
+
+    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
+        """See :class:`~agents.launchers.Launcher`."""
+        ray = self._ray
+        losses: Counter[str] = Counter()
+        running = {self._submit(job): job for job in jobs}
+        try:
+            while running:
+                tick([job.name for job in running.values()])
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=TICK_SECONDS)
+                for reference in ready:
+                    job = running.pop(reference)
+                    try:
+                        yield Outcome(job.name, *ray.get(reference))
+                    except ray.exceptions.RayTaskError as error:
+                        # Of what is not the job's own, such as a disk that the node cannot see.
+                        told = (str(error.cause).strip() or "failed").splitlines()[0]
+                        yield Outcome(job.name, "failed", reason=told)
+                    except ray.exceptions.RayError as error:
+                        losses[job.name] += 1
+                        told = f"lost with its worker: {type(error).__name__}"
+                        if losses[job.name] > RESUBMISSIONS:
+                            yield Outcome(job.name, "failed", reason=f"{told}, again and again")
+                            continue
+                        self._tell(f"{job.name}: {told}; submitted again")
+                        running[self._submit(job)] = job
+        finally:
+            self._stop(list(running))
+
+    def _stop(self, references: list[Any]) -> None:
+        """Asks jobs to stop, and waits for them."""
+        ray = self._ray
+        for reference in references:
+            # Ctrl-C in the worker, which a training answers with a checkpoint.
+            ray.cancel(reference, force=False)
+        try:
+            if references:
+                ray.wait(references, num_returns=len(references))
+        except KeyboardInterrupt:
+            for reference in references:
+                ray.cancel(reference, force=True)
+            raise
+
+    def _places(self, cpus: int, gpus: float) -> int:
+        """How many jobs the cluster has room for at once, as it is now."""
+        places = 0
+        for node in self._ray.nodes():
+            resources = node["Resources"] if node["Alive"] else {}
+            fitting = resources.get("CPU", 0) // cpus
+            if gpus:
+                fitting = min(fitting, resources.get("GPU", 0) // gpus)
+            places += int(fitting)
+        if not places:
+            raise UserError(
+                f"no node of the Ray cluster has {cpus} CPUs and {gpus:g} GPUs for a run:"
+                " lower --ray-cpus or --ray-gpus"
+            )
+        return places
+
+
+def _serve(job: Job) -> tuple[State, Any, str]:
+    with (
+        open(job.log, "a", buffering=1) as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        return perform(job.task)

@@ -1,0 +1,1 @@
+"""How fast something learns: learners, timing in turn, memory, in processes of their own."""

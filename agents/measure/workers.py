@@ -1,0 +1,198 @@
+"""Learners in processes of their own: threads, memory and compiled code are theirs alone."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from agents.measure.learners import Learner
+from agents.measure.peak_memory import peak_host_bytes
+from agents.measure.timing import synchronize
+from envs.errors import UserError
+
+_PATIENCE = 10.0
+
+# A worker is forked from a server process that has imported all this once and has no threads yet:
+# a process with threads, as this one is, cannot be forked safely, and to import torch and
+# stable-baselines3 anew takes seconds. On macOS some system libraries do not survive a fork.
+_START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+_PRELOADED = ["agents.measure.workers", "agents.benchmark.peers", "agents.benchmark.gpu_suite"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a learner took beside time.
+
+    Attributes:
+        compile_seconds: how much longer the first iteration took than the second: compilation,
+            and whatever else is done only once.
+        peak_host_bytes: see :func:`~agents.measure.peak_memory.peak_host_bytes`.
+        peak_device_bytes: most that torch's tensors held on the GPU; None on a CPU.
+        replay_bytes_per_transition: None without a replay.
+    """
+
+    compile_seconds: float
+    peak_host_bytes: int
+    peak_device_bytes: int | None
+    replay_bytes_per_transition: float | None
+
+
+class Worker:
+    """A learner in its own process, warmed up and ready to be measured.
+
+    Args:
+        make: makes the learner, in that process; must be picklable, as what it makes need not be.
+        threads: CPU threads for torch to compute with there.
+        device: where the learner computes.
+        until: time, on :func:`time.monotonic`'s clock, at which the process is killed if it has not
+            answered; :meth:`measure` and :meth:`facts` keep to it, too.
+        start_method: of :mod:`multiprocessing`; "spawn" where the process must read environment
+            variables as they are now when it loads torch.
+
+    Raises:
+        UserError: the learner cannot be made or learn with these options.
+        TimeoutError: the process was killed, since it had not answered in time.
+        MemoryError: there is not enough memory for it.
+        RuntimeError: anything else went wrong in the process; the message ends with its traceback.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Learner],
+        threads: int,
+        device: str,
+        until: float = math.inf,
+        start_method: str = _START_METHOD,
+    ) -> None:
+        self._until = until
+        context: Any = multiprocessing.get_context(start_method)
+        context.set_forkserver_preload(_PRELOADED)
+        self._connection, theirs = context.Pipe()
+        # Not a daemon: those may have no children, as environments in processes are.
+        self._process = context.Process(target=_serve, args=(theirs, make, threads, device))
+        self._process.start()
+        theirs.close()
+        try:
+            self._reply()
+        except BaseException:
+            self.close()
+            raise
+
+    def measure(self, seconds: float) -> float:
+        """Learns for about ``seconds``, whole iterations; environment steps per second."""
+        return float(self._ask("measure", seconds))
+
+    def facts(self) -> Facts:
+        """What it took so far."""
+        facts = self._ask("facts")
+        assert isinstance(facts, Facts)
+        return facts
+
+    def close(self) -> None:
+        """Ends the process and its environments; closing twice does nothing."""
+        # The process takes a closed connection for the end, as when this one is killed.
+        self._connection.close()
+        self._process.join(self._patience)
+        for end in (self._process.terminate, self._process.kill):
+            if self._process.is_alive():
+                end()
+                self._process.join(self._patience)
+
+    @property
+    def _patience(self) -> float:
+        return min(_PATIENCE, max(0.5, self._until - time.monotonic()))
+
+    def _ask(self, request: str, *arguments: object) -> Any:
+        self._connection.send((request, *arguments))
+        return self._reply()
+
+    def _reply(self) -> Any:
+        left = self._until - time.monotonic()
+        if not self._connection.poll(None if left == math.inf else max(0.0, left)):
+            # It may hang where no polite signal reaches it.
+            self._process.kill()
+            raise TimeoutError("the measured process was killed: it took too long")
+        try:
+            kind, value = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(_PATIENCE)
+            raise RuntimeError(
+                f"a measured process ended with status {self._process.exitcode}"
+            ) from None
+        if kind == "mended by the user":
+            raise UserError(value)
+        if kind == "out of memory":
+            raise MemoryError(value)
+        if kind == "failed":
+            raise RuntimeError(value)
+        return value
+
+
+class _Measured:
+    """A learner and the clock beside it."""
+
+    def __init__(self, learner: Learner, device: str) -> None:
+        self._learner, self._device = learner, device
+        if learner.warm_up_steps:
+            learner.learn(learner.warm_up_steps)
+        first, second = self._learn(1), self._learn(1)
+        self._rate = learner.least_steps / second
+        self._compile_seconds = max(0.0, first - second)
+
+    def measure(self, seconds: float) -> float:
+        wanted = round(self._rate * seconds / self._learner.least_steps)
+        began = time.perf_counter()
+        steps = self._learner.learn(max(1, wanted) * self._learner.least_steps)
+        synchronize(self._device)
+        self._rate = self._learner.steady_rate or steps / (time.perf_counter() - began)
+        return self._rate
+
+    def facts(self) -> Facts:
+        on_gpu = torch.device(self._device).type == "cuda"
+        return Facts(
+            compile_seconds=self._compile_seconds,
+            peak_host_bytes=peak_host_bytes(),
+            peak_device_bytes=torch.cuda.max_memory_allocated(self._device) if on_gpu else None,
+            replay_bytes_per_transition=self._learner.replay_bytes_per_transition,
+        )
+
+    def _learn(self, iterations: int) -> float:
+        """Seconds that so many iterations took."""
+        began = time.perf_counter()
+        self._learner.learn(iterations * self._learner.least_steps)
+        synchronize(self._device)
+        return time.perf_counter() - began
+
+
+def _serve(connection: Connection, make: Callable[[], Learner], threads: int, device: str) -> None:
+    # Ctrl-C reaches every process of the terminal; the one that asks says when it is over.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    with connection, suppress(EOFError, BrokenPipeError):
+        try:
+            with closing(make()) as learner:
+                measured = _Measured(learner, device)
+                connection.send(("done", None))
+                while True:
+                    request, *arguments = connection.recv()
+                    connection.send(("done", getattr(measured, request)(*arguments)))
+        except (EOFError, BrokenPipeError):
+            raise
+        except UserError as error:
+            connection.send(("mended by the user", str(error)))
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            connection.send(("out of memory", str(error)))
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}".splitlines()[0]
+            connection.send(("failed", f"{told}\n{traceback.format_exc()}"))

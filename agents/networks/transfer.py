@@ -1,0 +1,132 @@
+"""A pretrained encoder in an agent that learns: at a rate of its own, and from which step on."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.dqn.policies import DQNPolicy
+from torch import nn
+
+from envs.errors import UserError
+from rlcnn.encoders.base import check_positive
+from rlcnn.encoders.stored import pretrained_parts
+from rlcnn.sb3 import EncoderExtractor
+
+
+def rebuild_optimizer(
+    policy: ActorCriticPolicy | DQNPolicy, network: nn.Module, encoder_lr_factor: float
+) -> None:
+    """Gives a pretrained encoder a learning rate that is a factor of the rest's.
+
+    Args:
+        policy: whose optimiser is made anew.
+        network: what it learns, with a ``features_extractor``.
+        encoder_lr_factor: 1 leaves the optimiser as it is.
+
+    Raises:
+        UserError: the factor is not a positive number, or the encoder is frozen or none of ours.
+    """
+    if encoder_lr_factor == 1:
+        return
+    extractor = _our_extractor(network, "encoder_lr_factor")
+    check_positive("encoder_lr_factor", encoder_lr_factor, whole=False)
+    if extractor.frozen:
+        raise UserError("encoder_lr_factor has no meaning for a frozen encoder")
+    pretrained = [p for part in pretrained_parts(extractor.encoder) for p in part.parameters()]
+    known = {id(parameter) for parameter in pretrained}
+    others = [p for p in network.parameters() if id(p) not in known]
+    rate = policy.optimizer.param_groups[0]["lr"]
+    policy.optimizer = policy.optimizer_class(
+        [
+            {"params": pretrained, "lr_factor": encoder_lr_factor, "lr": rate * encoder_lr_factor},
+            {"params": others, "lr_factor": 1.0},
+        ],
+        lr=rate,  # type: ignore[call-arg]
+        **policy.optimizer_kwargs,
+    )
+
+
+def hold_encoder(network: nn.Module, unfreeze_at_step: int) -> None:
+    """Keeps a new network's encoder as it is, where it shall learn from a later step on only.
+
+    Its parameters are in the optimiser from the start all the same, without gradients.
+
+    Args:
+        network: what learns, with a ``features_extractor``.
+        unfreeze_at_step: 0 lets it learn from the start.
+
+    Raises:
+        UserError: the step is no whole number from 0, or the encoder is frozen or none of ours.
+    """
+    if isinstance(unfreeze_at_step, bool) or not isinstance(unfreeze_at_step, int):
+        raise UserError(f"unfreeze_at_step must be a whole number, not {unfreeze_at_step!r}")
+    if unfreeze_at_step < 0:
+        raise UserError(f"unfreeze_at_step must be at least 0, not {unfreeze_at_step}")
+    if unfreeze_at_step:
+        extractor = _our_extractor(network, "unfreeze_at_step")
+        if extractor.frozen:
+            raise UserError("unfreeze_at_step has no meaning for an encoder that stays frozen")
+        extractor.let_learn(False)
+
+
+def unfreeze_when_due(network: nn.Module, unfreeze_at_step: int, step: int) -> None:
+    """Lets a held encoder learn from the first update on that is made at ``unfreeze_at_step``.
+
+    To be called before every update: what is due follows from ``step`` alone, so that a training
+    that was resumed goes on as it would have.
+
+    Args:
+        network: what learns, with a ``features_extractor``.
+        unfreeze_at_step: 0 where nothing was held.
+        step: environment steps taken so far.
+    """
+    if unfreeze_at_step:
+        _our_extractor(network, "unfreeze_at_step").let_learn(step >= unfreeze_at_step)
+
+
+def frozen_state(network: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Differs from what it was before wherever a frozen encoder was written to; () without one.
+
+    What it is made of is looked at without reading any tensor: where each lies, and how often it
+    was written.
+    """
+    return tuple((t.data_ptr(), t._version) for t in _frozen_tensors(network))
+
+
+def frozen_digest(network: nn.Module) -> str:
+    """SHA-256 of a frozen encoder's tensors, hexadecimal; empty where nothing is frozen."""
+    digest = hashlib.sha256()
+    tensors = _frozen_tensors(network)
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest() if tensors else ""
+
+
+def without_weights(arguments: dict[str, Any]) -> dict[str, Any]:
+    """A policy's arguments but for the weights to begin with, which then are in its parameters.
+
+    Where a saved agent is loaded, the file that they once came from may be gone.
+    """
+    extractor = arguments.get("features_extractor_kwargs") or {}
+    if "weights" not in extractor:
+        return arguments
+    kept = {name: value for name, value in extractor.items() if name != "weights"}
+    return {**arguments, "features_extractor_kwargs": kept}
+
+
+def _frozen_tensors(network: nn.Module) -> list[torch.Tensor]:
+    extractor = network.features_extractor
+    if not isinstance(extractor, EncoderExtractor) or not extractor.frozen:
+        return []
+    parts = pretrained_parts(extractor.encoder)
+    return [t for part in parts for t in (*part.parameters(), *part.buffers())]
+
+
+def _our_extractor(network: nn.Module, option: str) -> EncoderExtractor:
+    extractor = network.features_extractor
+    if not isinstance(extractor, EncoderExtractor):
+        raise UserError(f"{option} is for encoders of ours, not {type(extractor).__name__}")
+    return extractor

@@ -1,0 +1,374 @@
+"""What stable-baselines3's users pass to an agent: it works as there, or is refused in one line."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel, BasePolicy
+from stable_baselines3.common.preprocessing import maybe_transpose
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    NatureCNN,
+)
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+
+from envs.errors import UserError, nearest
+from rlcnn.accelerate.devices import resolve_device
+from rlcnn.sb3 import EncoderExtractor, check_encoder_arguments
+
+_ENCODER_HINT = 'an encoder is chosen by features_extractor_kwargs=dict(encoder="impala")'
+
+
+def resolve_policy(
+    policy: Any, policy_kwargs: Any, ours: type[BasePolicy], theirs: type[BasePolicy]
+) -> tuple[type[BasePolicy], dict[str, Any]]:
+    """The policy class of ours that serves, and its arguments.
+
+    stable-baselines3's own policy for images, given as a class or read from its zip, becomes ours
+    with its network, ``NatureCNN``: the parameters have the same names and shapes.
+
+    Args:
+        policy: the class that was asked for.
+        policy_kwargs: its arguments.
+        ours: the algorithm's policy.
+        theirs: stable-baselines3's policy for images of the same algorithm.
+
+    Raises:
+        UserError: ``policy`` is another class, or an argument is unknown.
+    """
+    if not isinstance(policy_kwargs, Mapping):
+        raise UserError(f"policy_kwargs must be a dict, not {policy_kwargs!r}")
+    chosen = dict(policy_kwargs)
+    for name in chosen:
+        if not isinstance(name, str):
+            raise UserError(f"policy_kwargs must have names as keys, not {_shown(name)}")
+    if policy is theirs:
+        policy = ours
+        extractor = chosen.setdefault("features_extractor_class", NatureCNN)
+        if extractor is not NatureCNN:
+            # What stable-baselines3 puts behind any other extractor.
+            chosen.setdefault("net_arch", [64, 64])
+    if not (isinstance(policy, type) and issubclass(policy, ours)):
+        name = getattr(policy, "__name__", repr(policy))
+        is_policy = isinstance(policy, type) and issubclass(policy, BasePolicy)
+        # A file of the other algorithm names a policy of that one.
+        other = is_policy and not issubclass(policy, theirs.__bases__)
+        hint = "; a file saved by another algorithm is loaded by it" if other else ""
+        raise UserError(
+            f'policy {name} does not fit: expected "CnnPolicy" or a subclass of'
+            f" agents.networks.policies.{ours.__name__}{hint}"
+        )
+    _check_extractor(
+        chosen.get("features_extractor_class", EncoderExtractor),
+        chosen.get("features_extractor_kwargs"),
+    )
+    return policy, chosen
+
+
+def unknown_policy(name: str) -> UserError:
+    """What to say of a policy's name that is not "CnnPolicy"."""
+    return UserError(
+        f'policy "{name}" is unknown: observations are images, so the policy is "CnnPolicy"'
+    )
+
+
+def check_policy_arguments(
+    base: type[BasePolicy],
+    more: Mapping[str, Any],
+    extractor: Any,
+    extractor_kwargs: Mapping[str, Any] | None,
+    net_arch: Any,
+) -> None:
+    """Refuses arguments of a policy that are unknown or of the wrong kind.
+
+    Args:
+        base: stable-baselines3's policy, which takes ``more``.
+        more: arguments that our policy hands on.
+        extractor: the class of the features extractor.
+        extractor_kwargs: its arguments.
+        net_arch: hidden layers of the heads; None for the default.
+
+    Raises:
+        UserError: one is.
+    """
+    known = [name for name in inspect.signature(base.__init__).parameters if name != "self"]
+    known += ["precision", "encoder_lr_factor", "unfreeze_at_step", "feature_dtype"]
+    for name in more:
+        if name not in known:
+            hint = "." + nearest(name, known)
+            if name in inspect.signature(ActorCriticPolicy.__init__).parameters:
+                hint = "; only PPO's policy has it: leave it out"
+            elif name.startswith("encoder"):
+                hint = f"; {_ENCODER_HINT}"
+            raise UserError(f'policy_kwargs has no option "{name}"{hint}'.rstrip("."))
+    if more.get("squash_output"):
+        raise UserError("squash_output is not supported: it bounds continuous actions")
+    _check_extractor(extractor, extractor_kwargs)
+    _check_net_arch(base, net_arch)
+    if "activation_fn" in more:
+        _check_activation(more["activation_fn"])
+    _check_optimizer(more.get("optimizer_class", torch.optim.Adam), more.get("optimizer_kwargs"))
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line."""
+    line = " ".join(repr(value).split())
+    return line if len(line) <= 60 else f"{line[:57]}..."
+
+
+def _check_extractor(extractor: Any, arguments: Any) -> None:
+    if (
+        not (isinstance(extractor, type) and issubclass(extractor, BaseFeaturesExtractor))
+        or extractor is BaseFeaturesExtractor
+    ):
+        raise UserError(
+            "features_extractor_class must be a subclass of BaseFeaturesExtractor, not"
+            f" {_shown(extractor)}; {_ENCODER_HINT}"
+        )
+    if issubclass(extractor, CombinedExtractor):
+        raise UserError(
+            f"features_extractor_class {extractor.__name__} is for dict observations, but"
+            f" observations are images: use NatureCNN, or leave it out; {_ENCODER_HINT}"
+        )
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise UserError(f"features_extractor_kwargs must be a dict, not {_shown(arguments)}")
+    arguments = arguments or {}
+    parameters = dict(list(inspect.signature(extractor.__init__).parameters.items())[2:])
+    if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
+        for name in arguments:
+            if name not in parameters:
+                raise UserError(
+                    f'features_extractor_kwargs has no option "{name}": {extractor.__name__} takes'
+                    f" {', '.join(parameters) or 'none'}."
+                    f"{nearest(str(name), parameters)}"
+                )
+    for name, one in parameters.items():
+        variadic = one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+        if one.default is one.empty and not variadic and name not in arguments:
+            raise UserError(
+                f'features_extractor_kwargs lacks "{name}", which {extractor.__name__} needs'
+            )
+    if issubclass(extractor, EncoderExtractor):
+        check_encoder_arguments(
+            arguments.get("encoder", "nature"),
+            arguments.get("encoder_options"),
+            arguments.get("weights"),
+        )
+
+
+def _check_activation(activation: Any) -> None:
+    try:
+        # It may draw its first values: that must not change what is drawn after it.
+        with torch.random.fork_rng(devices=[]):
+            made = activation()
+            # One that changes the width would not fit the layer after it.
+            fits = isinstance(made, nn.Module) and made(torch.zeros(2, 4)).shape == (2, 4)
+    except Exception:
+        fits = False
+    if not fits:
+        raise UserError(
+            "activation_fn must be a class of activations, such as torch.nn.ReLU, not"
+            f" {_shown(activation)}"
+        )
+
+
+def _check_optimizer(optimizer: Any, arguments: Any) -> None:
+    if not callable(optimizer):
+        raise UserError(
+            "optimizer_class must be a class of optimizers, such as torch.optim.Adam, not"
+            f" {_shown(optimizer)}"
+        )
+    if arguments is not None and not isinstance(arguments, Mapping):
+        raise UserError(f"optimizer_kwargs must be a dict, not {_shown(arguments)}")
+    arguments = arguments or {}
+    name = getattr(optimizer, "__name__", _shown(optimizer))
+    if "lr" in arguments:
+        raise UserError("optimizer_kwargs must not have lr: set learning_rate of the agent instead")
+    if "params" in arguments:
+        raise UserError("optimizer_kwargs must not have params: the agent's own are optimized")
+    try:
+        # A weight and a bias, as every network here has them.
+        made = optimizer(
+            [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))], lr=1e-3, **arguments
+        )
+    except Exception as error:
+        given = f" with optimizer_kwargs {_shown(dict(arguments))}" if arguments else ""
+        raise UserError(
+            f"optimizer_class {name}{given} does not work: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UserError(
+            f"optimizer_class must make an optimizer, such as torch.optim.Adam does, not {name}"
+        )
+    closure = inspect.signature(made.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise UserError(
+            f"optimizer_class {name} is not supported: it computes the loss several times in each"
+            " step; use torch.optim.Adam"
+        )
+    if isinstance(made, torch.optim.SparseAdam):
+        raise UserError(
+            f"optimizer_class {name} is not supported: gradients are dense; use torch.optim.Adam"
+        )
+
+
+def _check_net_arch(base: type[BasePolicy], net_arch: Any) -> None:
+    if net_arch is None:
+        return
+    # An actor-critic may have other layers for each of its heads.
+    two_heads = "ortho_init" in inspect.signature(base.__init__).parameters
+    layers = [net_arch]
+    if two_heads:
+        older = isinstance(net_arch, list) and len(net_arch) == 1
+        by_head = net_arch[0] if older else net_arch
+        if isinstance(by_head, dict) and set(by_head) <= {"pi", "vf"}:
+            layers = list(by_head.values())
+    if not all(map(_are_widths, layers)):
+        each = " or dict(pi=[64], vf=[64])" if two_heads else ""
+        raise UserError(
+            f"net_arch must be the widths of hidden layers, [64, 64]{each}, not {_shown(net_arch)}"
+        )
+
+
+def _are_widths(layers: Any) -> bool:
+    return isinstance(layers, list | tuple) and all(
+        isinstance(width, int | np.integer) and not isinstance(width, bool) and width >= 1
+        for width in layers
+    )
+
+
+def as_images(observation: Any, space: spaces.Box) -> np.ndarray:
+    """Observations as uint8 images, channels first, as ``predict`` is given them.
+
+    Args:
+        observation: one observation or a batch of them, channels first or last, of any numbers
+            from 0 to 255; fractions are rounded.
+        space: uint8 (channels, height, width).
+
+    Raises:
+        UserError: the shape is another, or the numbers are no pixels of 0 to 255.
+    """
+    if isinstance(observation, Mapping):
+        raise UserError(f"predict takes an array of images {space.shape}, not a dict")
+    if isinstance(observation, torch.Tensor):
+        observation = observation.detach().cpu()
+        # numpy has no bfloat16.
+        observation = observation.float() if observation.is_floating_point() else observation
+    try:
+        images = np.asarray(observation)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"predict takes an array of images {space.shape} or a batch of them; this"
+            f" {type(observation).__name__} makes no array: {' '.join(str(error).split())}"
+        ) from error
+    if images.ndim in (3, 4):
+        images = maybe_transpose(images, space)
+    if images.ndim not in (3, 4) or images.shape[-3:] != space.shape:
+        raise UserError(
+            f"predict takes images {space.shape} or a batch of them, not of shape {images.shape}"
+        )
+    if images.dtype == np.uint8:
+        # torch takes no array with a negative stride, such as a flipped image.
+        return images.copy() if min(images.strides) < 0 else images
+    if images.dtype.kind not in "buif":
+        raise UserError(f"predict takes pixels of 0 to 255, not {images.dtype}")
+    least, most = (images.min(), images.max()) if images.size else (0, 0)
+    # A comparison with NaN is False.
+    if not (least >= 0 and most <= 255):
+        raise UserError(f"predict takes pixels of 0 to 255, not of {least:g} to {most:g}")
+    rounded = np.rint(images) if images.dtype.kind == "f" else images
+    if most <= 1 and (rounded != images).any():
+        raise UserError(
+            "predict takes pixels of 0 to 255, but these are fractions of at most 1: multiply by"
+            " 255, or hand over the uint8 images"
+        )
+    return rounded.astype(np.uint8)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Refuses what is no whole number from ``least``.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise UserError(f"{name} must be a whole number, not {_shown(value)}")
+    if value < least:
+        raise UserError(f"{name} must be at least {least}, not {value}")
+
+
+def checked_device(device: Any) -> Any:
+    """A device to compute on, as stable-baselines3 takes it.
+
+    As there, "cuda" is the CPU where torch finds no GPU.
+
+    Raises:
+        UserError: it is no device of this machine, or none that is supported.
+    """
+    name = f"cuda:{device}" if type(device) is int else str(device)
+    if re.fullmatch(r"cuda(:\d+)?", name) and not torch.cuda.is_available():
+        return name
+    return resolve_device(name)
+
+
+def check_environment(env: Any) -> None:
+    """Refuses what is no environment, such as a function that makes one.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(env, gym.Env | VecEnv | str):
+        return
+    if env is None:
+        raise UserError('env is None: give an environment or its id, such as "ALE/Pong-v5"')
+    if isinstance(env, type):
+        raise UserError(f"env is a class: give an environment made of it, {env.__name__}(...)")
+    if isinstance(env, list | tuple):
+        raise UserError(
+            f"env is a {type(env).__name__}: give one environment, or"
+            " DummyVecEnv([make_env, make_env]) of functions that make them"
+        )
+    if isinstance(env, gym.vector.VectorEnv):
+        raise UserError(
+            "env is a vector of Gymnasium: make one of stable-baselines3, by make_vec_env"
+        )
+    if callable(env):
+        raise UserError("env is a function: call it, or give DummyVecEnv([make_env])")
+    raise UserError(f"env must be an environment or its id, not {_shown(env)}")
+
+
+class ImageInput(BaseModel):
+    """Makes uint8 images of whatever numbers ``predict`` is given."""
+
+    def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:
+        """Observations as a uint8 tensor on the device, and whether they are a batch.
+
+        Raises:
+            UserError: as of :func:`as_images`.
+        """
+        assert isinstance(self.observation_space, spaces.Box)
+        return super().obs_to_tensor(as_images(observation, self.observation_space))
+
+    def parameters_to_vector(self) -> np.ndarray:
+        """All parameters in one vector, float32."""
+        # stable-baselines3's own calls view(), which the layout of an encoder's weights refuses.
+        flat = [parameter.detach().flatten() for parameter in self.parameters()]
+        return torch.cat(flat).cpu().numpy()
+
+    @torch.no_grad()
+    def load_from_vector(self, vector: np.ndarray) -> None:
+        """Sets all parameters, from what :meth:`parameters_to_vector` returned."""
+        parameters = list(self.parameters())
+        parts = torch.as_tensor(vector).split([parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.copy_(part.view(parameter.shape))

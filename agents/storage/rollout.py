@@ -1,0 +1,243 @@
+"""On-policy storage: one uint8 frame per step, on the device that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from agents.sb3.algorithm import check_stacking
+from agents.sb3.arguments import check_count
+from agents.storage.items import Pixels, Stored
+from agents.storage.stacking import stack_frames
+from envs.errors import UserError
+from envs.stacking import FrameStacking
+from rlcnn.accelerate.transfers import upload
+
+
+class RolloutBatch(NamedTuple):
+    """Transitions of a rollout, in stable-baselines3's terms; float32 but for the first two."""
+
+    observations: torch.Tensor  # (batch, depth * channels, height, width), as stored
+    actions: torch.Tensor  # int64 (batch,)
+    old_values: torch.Tensor  # (batch,)
+    old_log_prob: torch.Tensor  # (batch,)
+    advantages: torch.Tensor  # (batch,)
+    returns: torch.Tensor  # (batch,)
+
+
+class FrameRollout:
+    """Steps of ``n_envs`` environments in lockstep, whose observations share their frames.
+
+    The rows before the first step's hold the older frames of its stack, so that every observation
+    of the rollout is rebuilt bit-equal to the environment's own.
+
+    Args:
+        buffer_size: steps per environment.
+        observation_space: uint8 (depth * channels, height, width).
+        action_space: Discrete.
+        device: where the rollout lives, normally where it is learned from.
+        gae_lambda: the lambda of generalised advantage estimation, 0 to 1.
+        gamma: discount factor, 0 to 1.
+        n_envs: environments in lockstep.
+        stacking: how the environment makes an observation of frames.
+        stored: what is stored of them; by default their pixels.
+
+    Raises:
+        UserError: ``stacking`` does not make such observations.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Box,
+        action_space: spaces.Discrete,
+        device: torch.device | str = "cpu",
+        gae_lambda: float = 1.0,
+        gamma: float = 0.99,
+        n_envs: int = 1,
+        *,
+        stacking: FrameStacking,
+        stored: Stored | None = None,
+    ) -> None:
+        check_stacking(observation_space, stacking)
+        self.buffer_size, self.n_envs = buffer_size, n_envs
+        self.gae_lambda, self.gamma = gae_lambda, gamma
+        self.device = torch.device(device)
+        self.stacking = stacking
+        self.stored = stored or Pixels(stacking, observation_space.shape)
+        rows = buffer_size + self.stored.stacking.depth - 1
+        self.frames = torch.zeros(
+            (rows, n_envs, *self.stored.shape), dtype=self.stored.dtype, device=self.device
+        )
+        self.ages = torch.zeros((rows, n_envs), dtype=torch.uint8, device=self.device)
+        self.rewards = self._per_step(torch.float32)
+        self.episode_starts = self._per_step(torch.float32)
+        # What the host knows of a step is written there, and goes to the device all at once.
+        self._told = {
+            name: _on_host(getattr(self, name)) for name in ("ages", "rewards", "episode_starts")
+        }
+        self.actions = self._per_step(torch.int64)
+        self.values = self._per_step(torch.float32)
+        self.log_probs = self._per_step(torch.float32)
+        self.advantages = self._per_step(torch.float32)
+        self.returns = self._per_step(torch.float32)
+        self.pos = 0
+
+    def _per_step(self, dtype: torch.dtype) -> torch.Tensor:
+        return torch.zeros((self.buffer_size, self.n_envs), dtype=dtype, device=self.device)
+
+    @property
+    def full(self) -> bool:
+        """Whether every step has been added."""
+        return self.pos == self.buffer_size
+
+    def size(self) -> int:
+        """Steps of each environment that have been added."""
+        return self.pos
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, frames and everything else."""
+        held = (value for value in vars(self).values() if isinstance(value, torch.Tensor))
+        return sum(tensor.nbytes for tensor in held)
+
+    def reset(self) -> None:
+        """Forgets all steps; the next one added brings its whole stack along."""
+        self.pos = 0
+
+    def store(
+        self,
+        observations: torch.Tensor,
+        stack_starts: np.ndarray,
+        actions: torch.Tensor,
+        values: torch.Tensor,
+        log_probs: torch.Tensor,
+        envs: slice = slice(None),
+    ) -> None:
+        """Stores what environments acted on and how, before it is known what came of it.
+
+        Args:
+            observations: (environments, depth * channels, height, width), what was acted on, as
+                ``stored`` has it.
+            stack_starts: bool (environments,), whether that observation began a fresh stack.
+            actions: int64 (environments,).
+            values: float32 (environments,) or (environments, 1).
+            log_probs: float32 (environments,).
+            envs: which of all environments these are.
+        """
+        depth, channels = self.stored.stacking.depth, self.stored.shape[0]
+        row = self.pos + depth - 1
+        ages = self._told["ages"].numpy()
+        if self.pos == 0:
+            stack = observations.unflatten(1, (depth, channels))
+            self.frames[:depth, envs].copy_(stack.transpose(0, 1))
+            # The rows below hold this stack's padding, too: nothing is left to fill in.
+            ages[row, envs] = depth - 1
+        else:
+            self.frames[row, envs].copy_(observations[:, -channels:])
+            older = np.minimum(ages[row - 1, envs] + 1, depth - 1)
+            ages[row, envs] = np.where(stack_starts, 0, older)
+        self.actions[self.pos, envs] = actions
+        self.values[self.pos, envs] = values.flatten()
+        self.log_probs[self.pos, envs] = log_probs
+
+    def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
+        """Completes the step that was stored; after the last one all are on the device.
+
+        Args:
+            rewards: float32 (environments,).
+            episode_starts: bool (environments,), whether the step before was the last of an
+                episode, so that no value is carried back over it. A lost life sets this, but not
+                ``stack_starts``.
+        """
+        self._told["rewards"].numpy()[self.pos] = rewards
+        self._told["episode_starts"].numpy()[self.pos] = episode_starts
+        self.pos += 1
+        if self.full:
+            self._upload()
+
+    def _upload(self) -> None:
+        """Brings what the host was told of the steps to the device."""
+        for name, host in self._told.items():
+            device = getattr(self, name)
+            if host is not device:
+                device.copy_(host, non_blocking=True)
+
+    def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: np.ndarray) -> None:
+        """Generalised advantage estimation (Schulman et al. 2016, equation 16).
+
+        Args:
+            last_values: float32 (environments,) or (environments, 1), the values of the
+                observations after the last step.
+            dones: bool (environments,), whether the last step ended an episode.
+        """
+        ends = torch.cat([self.episode_starts[1:], upload(dones, self.device).float()[None]])
+        next_values = torch.cat([self.values[1:], last_values.flatten()[None]])
+        discounts = self.gamma * (1.0 - ends)
+        deltas = self.rewards + discounts * next_values - self.values
+        self.advantages.copy_(reverse_discounted_sums(deltas, self.gae_lambda * discounts))
+        torch.add(self.advantages, self.values, out=self.returns)
+
+    def observations(self, indices: torch.Tensor) -> torch.Tensor:
+        """Observations (batch, depth * channels, height, width) of flat step indices."""
+        stacking, blank = self.stored.stacking, self.stored.blank
+        rows, columns = indices // self.n_envs + stacking.depth - 1, indices % self.n_envs
+        return stack_frames(self.frames, self.ages, rows, columns, stacking, blank)
+
+    def batch(self, indices: torch.Tensor) -> RolloutBatch:
+        """The transitions at flat indices ``step * n_envs + environment``, int64 (batch,)."""
+        columns = (self.actions, self.values, self.log_probs, self.advantages, self.returns)
+        taken = (column.flatten()[indices] for column in columns)
+        return RolloutBatch(self.observations(indices), *taken)
+
+    def get(self, batch_size: int | None = None) -> Iterator[RolloutBatch]:
+        """Every transition once, shuffled by numpy's global generator, in batches.
+
+        Args:
+            batch_size: of all but the last batch, which may be smaller; None takes all at once.
+
+        Raises:
+            UserError: not every step has been added, or ``batch_size`` is no whole number from 1.
+        """
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        if not self.full:
+            raise UserError(
+                f"the rollout holds {self.pos} of {self.buffer_size} steps: call learn() first"
+            )
+        shuffled = np.random.permutation(self.buffer_size * self.n_envs)
+        indices = torch.as_tensor(shuffled, device=self.device)
+        return map(self.batch, indices.split(int(batch_size or len(indices))))
+
+
+def reverse_discounted_sums(deltas: torch.Tensor, discounts: torch.Tensor) -> torch.Tensor:
+    """Sums ``s[t] = deltas[t] + discounts[t] * s[t + 1]``, where the last is its delta.
+
+    Doubles the length of the sums in each pass (Hillis & Steele 1986, "Data parallel algorithms"),
+    so that a GPU gets a few dozen kernels rather than some for every step.
+
+    Args:
+        deltas: float32 (steps, environments).
+        discounts: float32 (steps, environments); the last row is not used.
+
+    Returns:
+        float32 (steps, environments).
+    """
+    sums, products = deltas.clone(), discounts.clone()
+    length = 1
+    while length < len(deltas):
+        sums[:-length] += products[:-length] * sums[length:]
+        products[:-length] *= products[length:].clone()
+        length *= 2
+    return sums
+
+
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` itself where it is on the host, else one like it from which copies are fast."""
+    if tensor.device.type == "cpu":
+        return tensor
+    return torch.zeros_like(tensor, device="cpu").pin_memory()

@@ -1,0 +1,1 @@
+"""A study: games x arms x seeds, planned, run, compared, and reported."""

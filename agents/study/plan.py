@@ -1,0 +1,340 @@
+"""A study as data: games x arms x seeds, and the training that each of them is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from agents.config import MAX_SEED, TrainConfig
+from agents.study.arms import Arm, directory_name, parse_arm
+from agents.train.builder import build_agent, make_train_env
+from agents.train.training import RESUMABLE
+from envs.errors import UserError
+from envs.registry import find_spec
+from rlcnn.runs.files import plain
+from rlcnn.weights.load import weights_file
+
+# The results hang on these, though a single run may change them when it goes on.
+_DECIDING = {"total_steps", "overlap", "env_groups", "eval_every", "eval_episodes"}
+WHERE_AND_HOW = RESUMABLE - _DECIDING
+"""Options that may differ from one start of a study to the next, and between its runs."""
+
+# Arms, games and seeds say these.
+_OF_A_RUN = {"env", "weights", "mode", "seed"}
+
+LEAST_SEEDS = 2
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One training of a study.
+
+    Attributes:
+        game: for people: "Pong".
+        arm: name of the arm.
+        seed: the training's.
+        config: the training.
+        directory: where it lies within the study.
+    """
+
+    game: str
+    arm: str
+    seed: int
+    config: TrainConfig
+    directory: str
+
+    @property
+    def name(self) -> str:
+        """What tells it from all others of the study, for people."""
+        return f"{self.game}, {self.arm}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What is compared, and on what.
+
+    Attributes:
+        games: ids of environments.
+        arms: what is compared.
+        seeds: of the trainings; each arm plays each game once with each of them.
+        base: every other option.
+    """
+
+    games: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    base: TrainConfig
+
+    @cached_property
+    def arm_names(self) -> list[str]:
+        """A name for each arm, in their order; as short as it can be told from the others'."""
+        names = [arm.name for arm in self.arms]
+        for parts in range(2, max((len(Path(arm.weights).parts) for arm in self.arms), default=0)):
+            counts = Counter(names)
+            names = [
+                name if counts[name] == 1 else arm.named(parts)
+                for name, arm in zip(names, self.arms, strict=True)
+            ]
+        counts = Counter(names)
+        return [
+            name if counts[name] == 1 else arm.text
+            for name, arm in zip(names, self.arms, strict=True)
+        ]
+
+    @cached_property
+    def runs(self) -> list[StudyRun]:
+        """Every training: seed by seed, so that what is done at any time compares all arms."""
+        games = _places([game_name(game) for game in self.games], "game")
+        arms = _places(self.arm_names, "arm")
+        return [
+            StudyRun(
+                game=game_name(game),
+                arm=name,
+                seed=seed,
+                config=replace(arm.configure(self.base), env=game, seed=seed),
+                directory=f"runs/{games[game_name(game)]}--{arms[name]}--seed{seed}",
+            )
+            for seed in self.seeds
+            for game in self.games
+            for name, arm in zip(self.arm_names, self.arms, strict=True)
+        ]
+
+    @property
+    def total_steps(self) -> int:
+        """Agent steps of all runs together."""
+        return len(self.runs) * self.base.total_steps
+
+    def validate(self) -> None:
+        """Checks all that can be judged without an environment.
+
+        Raises:
+            UserError: too few or repeated arms, games or seeds, or a value that is not valid.
+        """
+        if len(self.arms) < 2:
+            named = self.arms[0].name if self.arms else "(none)"
+            raise UserError(f"--arms {named} leaves nothing to compare: expected at least 2 arms")
+        if not self.games:
+            raise UserError('--games names no game: expected at least one, such as "Pong"')
+        if len(self.seeds) < LEAST_SEEDS:
+            raise UserError(
+                f"--seeds {len(self.seeds)} says nothing of chance: expected at least"
+                f" {LEAST_SEEDS}, and 5 for a verdict beyond suggestive"
+            )
+        if self.seeds[-1] > MAX_SEED:
+            raise UserError(f"--seed {self.seeds[0]} leaves no room for {len(self.seeds)} seeds")
+        if self.base.eval_episodes < 1:
+            raise UserError(
+                f"--eval-episodes {self.base.eval_episodes} leaves nothing to compare: expected at"
+                " least 1"
+            )
+        for option, given in (("games", list(self.games)), ("arms", [a.text for a in self.arms])):
+            for value, count in Counter(given).items():
+                if count > 1:
+                    raise UserError(f'--{option} names "{value}" {count} times')
+        for run in self.runs[: len(self.arms)]:
+            run.config.validate()
+        # One file may be named in several ways.
+        trainings = [
+            replace(run.config, weights=_contents(run.config.weights))
+            for run in self.runs[: len(self.arms)]
+        ]
+        for (a, first), (b, second) in combinations(zip(self.arm_names, trainings, strict=True), 2):
+            if first == second:
+                raise UserError(f'--arms "{a}" and "{b}" are the same training')
+
+    def check_builds(self, runs: list[StudyRun]) -> None:
+        """Builds the agent of each game and arm among ``runs`` once, its weights loaded.
+
+        Raises:
+            UserError: there is no such game, or an arm cannot be built; the line names it.
+        """
+        seen: set[tuple[str, str]] = set()
+        for game in self.games:
+            of_game = [run for run in runs if run.config.env == game]
+            if not of_game:
+                continue
+            with closing(make_train_env(_to_be_built(of_game[0].config))) as venv:
+                for run in of_game:
+                    if (game, run.arm) in seen:
+                        continue
+                    seen.add((game, run.arm))
+                    try:
+                        build_agent(_to_be_built(run.config), venv)
+                    except UserError as error:
+                        raise UserError(f'--arms "{run.arm}": {error}') from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON values, with the SHA-256 of every file of weights.
+
+        Of a file that is not there (any more) it is null.
+
+        Raises:
+            UserError: such a file cannot be read.
+        """
+        options = self.base.with_batch_size().to_json()
+        return plain(
+            {
+                "games": self.games,
+                "arms": [arm.text for arm in self.arms],
+                "weights": {arm.text: _digest(arm.weights) for arm in self.arms},
+                "seeds": self.seeds,
+                "options": {n: v for n, v in options.items() if n not in _OF_A_RUN},
+            }
+        )
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> StudyPlan:
+        """Reads what :meth:`to_json` wrote.
+
+        Raises:
+            UserError: it is no plan, or one that this release does not know.
+        """
+        try:
+            return cls(
+                games=tuple(document["games"]),
+                arms=tuple(parse_arm(text) for text in document["arms"]),
+                seeds=tuple(int(seed) for seed in document["seeds"]),
+                base=TrainConfig.from_json(
+                    {**document["options"], "seed": int(document["seeds"][0])}
+                ),
+            )
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise UserError(f"it holds no plan of a study: {error!r}") from error
+
+
+def game_name(env_id: str) -> str:
+    """``Pong`` of ``ALE/Pong-v5``; the id itself of what is no Atari game."""
+    return env_id.removeprefix("ALE/").removesuffix("-v5") if env_id.startswith("ALE/") else env_id
+
+
+def parse_games(text: str) -> tuple[str, ...]:
+    """Ids of the environments in ``Pong,Breakout,my_module:MyEnv-v0``.
+
+    Raises:
+        UserError: an environment is unknown; the line names the nearest.
+    """
+    return tuple(_env_id(name.strip()) for name in text.split(",") if name.strip())
+
+
+def deviations(planned: TrainConfig, options: dict[str, Any]) -> list[str]:
+    """What of a run's options is not as it was planned, one phrase for each.
+
+    Args:
+        planned: the training; what is "auto" there may be anything.
+        options: of the run on disk.
+
+    Raises:
+        UserError: an option is unknown or of the wrong type.
+    """
+    found = TrainConfig.from_json(options).with_batch_size().to_json()
+    plan = {
+        name: found[name] if value == "auto" else value
+        for name, value in planned.with_batch_size().to_json().items()
+    }
+    return list(_differing(found, plan, ""))
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What of a plan (:meth:`StudyPlan.to_json`) differs, one phrase for each option.
+
+    A default batch size is compared as the number that it stands for.
+    """
+    told = [
+        f"--{name} {_listed(before.get(name))} there, {_listed(now[name])} here"
+        for name in ("games", "arms", "seeds")
+        if before.get(name) != now[name]
+    ]
+    if before.get("arms") == now["arms"] and before.get("weights") != now["weights"]:
+        digests = before.get("weights") or {}
+        # A file that is gone since is missed only by runs that have yet to begin.
+        told += [
+            f"the weights of {arm} have changed since"
+            for arm, digest in now["weights"].items()
+            if digest not in (None, digests.get(arm))
+        ]
+    # What an older plan does not say was its default.
+    then, here = (
+        TrainConfig.from_json(plan.get("options") or {}).with_batch_size().to_json()
+        for plan in (before, now)
+    )
+    compared = now["options"]
+    told += _differing({name: then[name] for name in compared}, {n: here[n] for n in compared}, "")
+    return told
+
+
+def _differing(before: dict[str, Any], now: dict[str, Any], prefix: str) -> Iterator[str]:
+    for name in [*now, *(name for name in before if name not in now)]:
+        then, value = before.get(name), now.get(name)
+        if then == value or (not prefix and name in WHERE_AND_HOW):
+            continue
+        if isinstance(then, dict) and isinstance(value, dict) and name in ("ppo", "dqn"):
+            yield from _differing(then, value, f"{name}.")
+        else:
+            yield f"--{prefix}{name.replace('_', '-')} {then} there, {value} here"
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def _env_id(name: str) -> str:
+    atari = f"ALE/{name}-v5"
+    if atari in gym.registry:
+        return atari
+    try:
+        find_spec(name)
+    except UserError as error:
+        raise UserError(f"--games: {error}") from error
+    return name
+
+
+def _digest(weights: str) -> str | None:
+    if weights in ("none", "imagenet"):
+        return None
+    if not os.path.exists(weights):
+        return None
+    path = weights_file(Path(weights))
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f'cannot read "{path}": {error.strerror or error}') from error
+
+
+def _contents(weights: str) -> str:
+    """What tells weights apart; the name of those that cannot be read, which is told later."""
+    with suppress(UserError):
+        return _digest(weights) or weights
+    return weights
+
+
+def _to_be_built(config: TrainConfig) -> TrainConfig:
+    """``config`` where only building is of interest, and not where and how fast it will train."""
+    config = replace(config, device="cpu", num_threads=1, compile="off", overlap="off")
+    return config.resolve()
+
+
+def _places(names: Sequence[str], what: str) -> dict[str, str]:
+    """Of each name what stands for it in a path; equal ones are told apart by number."""
+    places = {name: directory_name(name) for name in names}
+    counts = Counter(places.values())
+    return {
+        name: place if counts[place] == 1 else f"{place}-{what}{number}"
+        for number, (name, place) in enumerate(places.items(), start=1)
+    }
+
+
+def options_of(config: TrainConfig) -> dict[str, Any]:
+    """Every option of a configuration, its sections as they are."""
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}

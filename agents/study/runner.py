@@ -1,0 +1,410 @@
+"""A study from its plan to its results: many trainings, compared.
+
+Layout of its directory::
+
+    study.json     the plan, with the command, versions and machine it was begun by
+    runs/          {game}--{arm}--seed{N}/, each a run as agents.train.training makes it
+    failures/      one file for each run that failed, with the reason
+    logs/          what each run printed
+    random.json    returns of an agent that acts at random, under the study's protocol
+    results.csv    one row for each run, whatever became of it
+    report.html    all of it on one page
+    figures/       its figures, as SVG and PNG
+    .lock          held by the one process that goes on with the study
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from agents.evaluate.random_agent import random_returns
+from agents.launchers.local import Job, Launcher, Outcome
+from agents.study.arms import directory_name
+from agents.study.cost import known_speeds, tell_cost
+from agents.study.display import StudyDisplay
+from agents.study.job import train_or_resume
+from agents.study.plan import WHERE_AND_HOW, StudyPlan, StudyRun, differences, game_name
+from agents.study.report import study_report
+from agents.study.results import (
+    FAILURES,
+    RESULTS,
+    failure_path,
+    problems,
+    read_result,
+    results_table,
+    write_results,
+)
+from agents.train.run_length import notes_on_length
+from envs.errors import UserError, in_shell
+from rlcnn.report import Films, Report, RunResult, write_report
+from rlcnn.report.tracked import track_report
+from rlcnn.runs.directory import acquire, provenance
+from rlcnn.runs.files import disk_errors, read_json, write_json_atomic
+from rlcnn.runs.progress import make_console
+from rlcnn.runs.stopping import TrainingStopped
+from rlcnn.stats.scores import RandomAgent
+
+PLAN = "study.json"
+RANDOM = "random.json"
+LEAST_RANDOM_EPISODES = 30
+# Weights & Biases refuses a run with a longer one.
+LONGEST_TAG = 64
+
+MakeLauncher = Callable[[int], Launcher]
+"""Makes a launcher for so many jobs."""
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """All that a study has shown, finished or not.
+
+    Attributes:
+        path: the study's directory.
+        plan: what was compared.
+        runs: every run, in the plan's order.
+        random_returns: of each game (its id), returns of an agent that acts at random.
+    """
+
+    path: Path
+    plan: StudyPlan
+    runs: list[RunResult]
+    random_returns: dict[str, list[float]]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every run has a result."""
+        return all(run.state == "done" for run in self.runs)
+
+    @property
+    def random_agent(self) -> RandomAgent:
+        """What acting at random is worth in each game, by the names that runs give them.
+
+        Raises:
+            UserError: too few of its games were played.
+        """
+        return RandomAgent.from_returns(
+            {game_name(game): returns for game, returns in self.random_returns.items()}
+        )
+
+
+def run_study(
+    plan: StudyPlan,
+    path: Path,
+    make_launcher: MakeLauncher,
+    *,
+    retry: bool = False,
+    dry_run: bool = False,
+    report_only: bool = False,
+    films: Films = "linked",
+    console: Console | None = None,
+    command: list[str] | None = None,
+) -> StudyResults | None:
+    """Does every run of a study that is not done yet, and reports.
+
+    Args:
+        plan: what to compare.
+        path: the study's directory, new or of the same plan.
+        make_launcher: where the runs are done; called once, if there is something to do.
+        retry: whether runs that failed are gone on with.
+        dry_run: whether to stop when it is told what the study will cost; nothing is written then.
+        report_only: whether to report what there is and do no run.
+        films: how films are in the report.
+        console: where progress is told; by default standard error.
+        command: the command line to note; by default this process's.
+
+    Returns:
+        The results; None for a dry run.
+
+    Raises:
+        UserError: for whatever a user can mend, before anything is begun.
+        TrainingStopped: it was asked to stop; runs at work cut checkpoints.
+    """
+    console = console or make_console()
+    command = command or sys.argv
+    plan.validate()
+    document = _open(path, plan)
+    results = [read_result(path, run) for run in plan.runs]
+    pairs = list(zip(plan.runs, results, strict=True))
+    to_do = [
+        (run, result)
+        for run, result in pairs
+        if result.state in ("waiting", "begun") or (retry and result.state == "failed")
+    ]
+    console.print(
+        f"study {path}: {len(plan.games)} game{'s' * (len(plan.games) != 1)} x"
+        f" {len(plan.arms)} arms x {len(plan.seeds)} seeds = {len(plan.runs)} runs,"
+        f" {plan.total_steps:,} agent steps"
+    )
+    _tell_what_is_there(results, retry, console)
+    if report_only:
+        if not document:
+            raise UserError(f"{path} holds no study to report on")
+        return report(path, plan, console, films)
+    if to_do:
+        for line in notes_on_length(plan.base):
+            console.print(line)
+        if document and not dry_run:
+            # Held by another process: better found out before anything is built and measured.
+            _locked(path).close()
+        # What goes on from a checkpoint needs its first weights no more.
+        plan.check_builds([run for run, result in to_do if result.steps == 0])
+        launcher = make_launcher(len(to_do))
+        speeds = known_speeds(document, [run for run, _ in to_do], launcher, console)
+        tell_cost(to_do, speeds, launcher, console)
+        if dry_run:
+            return None
+        with _locked(path):
+            measured = {name: speed.to_json() for name, speed in speeds.items()}
+            document = _begin(path, plan, {str(launcher.threads): measured}, command)
+            # Asked for once, a second try goes on, too, when it was stopped in the middle.
+            for run, _ in to_do:
+                failure_path(path, run).unlink(missing_ok=True)
+            _run_all(path, plan, [run for run, _ in to_do], launcher, document, console)
+    elif dry_run:
+        console.print("nothing is left to do")
+        return None
+    return report(path, plan, console, films)
+
+
+def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked") -> StudyResults:
+    """Tells what a study has shown, finished or not, and writes its table and its page.
+
+    Everything that is to be made of a study's results is made from here. The same results give the
+    same files.
+
+    Args:
+        path: the study's directory.
+        plan: what it compares.
+        console: where it is told.
+        films: how films are in the page.
+
+    Raises:
+        UserError: a file cannot be read or written.
+    """
+    with _locked(path):
+        results = StudyResults(
+            path,
+            plan,
+            [read_result(path, run) for run in plan.runs],
+            _random_returns(path, plan, console),
+        )
+        table = write_results(path, results.runs)
+        shown = study_report(path, plan, results.runs, results.random_agent, read_json(path / PLAN))
+        page, drawings = write_report(shown, path, films)
+    games = [game_name(game) for game in plan.games]
+    for line in [
+        *results_table(results.runs, games, plan.arm_names),
+        *problems(results.runs),
+        *_verdict_lines(shown),
+    ]:
+        console.print(line)
+    console.print(f"table:  {table}")
+    console.print(f"report: {page}")
+    track_report(
+        shown,
+        page,
+        drawings,
+        plan.base.track,
+        project=plan.base.project,
+        group=path.resolve().name,
+    )
+    return results
+
+
+def _verdict_lines(shown: Report) -> list[str]:
+    if not shown.verdicts:
+        return [f"no verdict: {shown.no_verdict}"]
+    lines = [line for verdict in shown.verdicts for line in (verdict.sentence, *verdict.notes)]
+    return list(dict.fromkeys([*lines, *shown.notes]))
+
+
+def read_plan(path: Path) -> StudyPlan:
+    """The plan of a study on disk.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    if not (path / PLAN).is_file():
+        raise UserError(f"{path} holds no {PLAN}, so it is no study")
+    try:
+        return StudyPlan.from_json(_plan_of(read_json(path / PLAN)))
+    except UserError as error:
+        raise UserError(f"{path / PLAN}: {error}") from error
+
+
+def default_study_dir(plan: StudyPlan) -> Path:
+    """``studies/<games>-<algorithm>-<mark>``, marked by the plan: one command finds it again."""
+    games = "-".join(directory_name(game_name(game)) for game in plan.games[:3])
+    more = f"-and-{len(plan.games) - 3}" if len(plan.games) > 3 else ""
+    mark = hashlib.sha256(json.dumps(_comparable(plan.to_json()), sort_keys=True).encode())
+    return Path("studies") / f"{games}{more}-{plan.base.algo}-{mark.hexdigest()[:8]}"
+
+
+def _comparable(plan: dict[str, Any]) -> dict[str, Any]:
+    """What tells a plan from others on the command line."""
+    kept = {name: v for name, v in plan["options"].items() if name not in WHERE_AND_HOW}
+    return {"options": kept, **{name: plan[name] for name in ("games", "arms", "seeds")}}
+
+
+def _plan_of(document: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(document.get("plan"), dict):
+        raise UserError('it holds no plan of a study: "plan" is missing')
+    return document["plan"]
+
+
+def _open(path: Path, plan: StudyPlan) -> dict[str, Any]:
+    """What ``study.json`` says, or nothing where there is no study yet.
+
+    Raises:
+        UserError: the directory is of another plan, or of something else.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"study directory {path} is a file: choose another by --study-dir")
+    if (path / PLAN).is_file():
+        document = read_json(path / PLAN)
+        try:
+            differing = differences(_plan_of(document), plan.to_json())
+        except (UserError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path / PLAN} holds no plan of a study: {error}") from error
+        if differing:
+            raise UserError(
+                f"study {path} has another plan: {'; '.join(differing)}."
+                f" Choose another --study-dir, or go on with it by --resume {in_shell(path)}"
+            )
+        return document
+    if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
+        raise UserError(
+            f"study directory {path} is not empty and no study: it has no {PLAN};"
+            " choose another by --study-dir"
+        )
+    return {}
+
+
+def _locked(path: Path) -> Any:
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        return acquire(path, "study")
+
+
+def _tell_what_is_there(results: Sequence[RunResult], retry: bool, console: Console) -> None:
+    done = sum(result.state == "done" for result in results)
+    if done:
+        console.print(f"{done} of them are done")
+    for result in results:
+        if result.state == "failed":
+            name = f"{result.game}, {result.arm}, seed {result.seed}"
+            hint = "" if retry else "; --retry goes on with it"
+            console.print(f"failed: {name}: {result.reason}{hint}")
+
+
+def _begin(
+    path: Path, plan: StudyPlan, speeds: dict[str, dict[str, Any]], command: list[str]
+) -> dict[str, Any]:
+    """Writes ``study.json``, unless another process has begun another study here meanwhile."""
+    before = _open(path, plan)
+    document = {
+        "plan": plan.to_json(),
+        "command": command,
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "provenance": provenance(),
+        **before,
+        # By CPU threads of a run and by kind of training.
+        "speeds": {**before.get("speeds", {}), **speeds},
+    }
+    for directory in ("runs", "logs", FAILURES):
+        with disk_errors(path):
+            (path / directory).mkdir(exist_ok=True)
+    write_json_atomic(path / PLAN, document)
+    return document
+
+
+def _run_all(
+    path: Path,
+    plan: StudyPlan,
+    runs: Sequence[StudyRun],
+    launcher: Launcher,
+    document: dict[str, Any],
+    console: Console,
+) -> None:
+    by_name = {run.name: run for run in runs}
+    display = StudyDisplay(path, by_name, len(plan.runs) - len(runs), console)
+    jobs = [_job(path, run, launcher, document) for run in runs]
+    try:
+        with closing(launcher.run(jobs, display.tick)) as outcomes:
+            for outcome in outcomes:
+                display.ended(outcome.name, _keep(path, by_name[outcome.name], outcome))
+                write_results(path, [read_result(path, run) for run in plan.runs])
+    except KeyboardInterrupt:
+        write_results(path, [read_result(path, run) for run in plan.runs])
+        raise TrainingStopped(
+            f"stopped; the same command goes on with the study, as does --resume {in_shell(path)}"
+        ) from None
+    finally:
+        display.close()
+
+
+def _job(path: Path, run: StudyRun, launcher: Launcher, document: dict[str, Any]) -> Job:
+    labels = {"group": path.resolve().name, "tags": [_tag(run.arm), _tag(run.game)]}
+    config = replace(run.config, num_threads=launcher.threads)
+    # Workers of a cluster need not share this process's working directory.
+    run_dir = (path / run.directory).absolute()
+    task = partial(train_or_resume, config, run_dir, labels, document["command"])
+    return Job(run.name, task, (path / "logs" / f"{run_dir.name}.log").absolute())
+
+
+def _tag(name: str) -> str:
+    """``name``, marked where it had to be cut, so that it is no other's."""
+    if len(name) <= LONGEST_TAG:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_TAG - len(mark) - 1]}-{mark}"
+
+
+def _keep(path: Path, run: StudyRun, outcome: Outcome) -> str:
+    """Keeps the reason of a failure, or forgets an earlier one; how the run ended, for people."""
+    failure = failure_path(path, run)
+    if outcome.state == "failed":
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json_atomic(failure, {"run": run.name, "reason": outcome.reason, "when": when})
+        return f"failed: {outcome.reason}"
+    if outcome.state == "stopped":
+        return "stopped"
+    failure.unlink(missing_ok=True)
+    result = read_result(path, run)
+    return f"mean return {result.score:.2f}" if result.score is not None else result.reason
+
+
+def _random_returns(path: Path, plan: StudyPlan, console: Console) -> dict[str, list[float]]:
+    """Returns of random play in each game: measured once, kept in ``random.json``."""
+    file = path / RANDOM
+    returns: dict[str, list[float]] = read_json(file) if file.exists() else {}
+    for game in plan.games:
+        if game not in returns:
+            console.print(f"{game_name(game)}: playing at random, to compare with")
+            # By no network: the GPUs of a cluster need not be here.
+            config = replace(plan.base, env=game, seed=plan.seeds[0], device="cpu").resolve()
+            episodes = max(LEAST_RANDOM_EPISODES, plan.base.eval_episodes)
+            returns[game] = random_returns(config, episodes)
+            write_json_atomic(file, returns)
+    return returns
+
+
+__all__ = [
+    "RESULTS",
+    "StudyResults",
+    "default_study_dir",
+    "read_plan",
+    "report",
+    "run_study",
+]

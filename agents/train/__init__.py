@@ -1,0 +1,1 @@
+"""A training run: built from a configuration, trained, checkpointed, and resumed."""

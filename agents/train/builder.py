@@ -1,0 +1,268 @@
+"""From a configuration to the environments and the agent that it describes."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents import config as configuration
+from agents.config import TrainConfig
+from agents.dqn.agent import DQN
+from agents.ppo.agent import PPO
+from agents.seeding import derive_seed
+from agents.storage.items import Pixels
+from agents.train.checkpoint import POLICY, Agent, encoder_extractor, load_policy
+from envs.errors import UserError
+from envs.groups import GroupedVecEnv
+from envs.make import make_vec_env
+from rlcnn.accelerate.memory import gigabytes
+from rlcnn.encoders.base import size_option
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.files import disk_errors
+from rlcnn.weights.report import LoadReport
+
+
+def make_train_env(config: TrainConfig) -> VecEnv:
+    """The environments to train in."""
+    num_envs = config.num_envs // config.env_groups
+    groups = [
+        make_vec_env(
+            config.env,
+            num_envs,
+            protocol=config.protocol,
+            training=True,
+            obs=config.obs,
+            obs_size=config.obs_size,
+            frame_stack=config.frame_stack,
+            num_threads=min(math.ceil(config.num_threads / config.env_groups), num_envs),
+        )
+        for _ in range(config.env_groups)
+    ]
+    return GroupedVecEnv(groups) if len(groups) > 1 else groups[0]
+
+
+def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
+    """A fresh agent of a resolved configuration.
+
+    Args:
+        config: the run; its ``weights`` are loaded into the encoder.
+        venv: its environments; their next reset is seeded by the run's seed and ``step``.
+        step: the agent step at which training begins or goes on.
+
+    Raises:
+        UserError: the options do not fit each other or the environment.
+    """
+    common: dict[str, Any] = {
+        "policy": "CnnPolicy",
+        "env": venv,
+        "seed": config.seed,
+        "device": config.device,
+        "policy_kwargs": {
+            "features_extractor_kwargs": {
+                "encoder": config.encoder,
+                "encoder_options": config.encoder_options,
+                "weights": None if config.weights == "none" else config.weights,
+                "frozen": config.mode == "frozen",
+                "unfreeze_from": config.unfreeze_from or None,
+            },
+            "precision": config.precision,
+            "encoder_lr_factor": config.finetune_factor if config.mode == "finetune" else 1.0,
+            "unfreeze_at_step": config.unfreeze_at_step,
+            "feature_dtype": config.feature_dtype,
+        },
+    }
+    with size_option("--obs-size"):
+        model = _build_ppo(config, common) if config.algo == "ppo" else _build_dqn(config, common)
+    # After the agent, which seeds its environments with its own seed when it is made.
+    venv.seed(derive_seed(config.seed, "train", step))
+    return model
+
+
+def load_agent(
+    run_dir: str | Path, *, checkpoint: str | Path | None = None, device: str = "auto"
+) -> Agent:
+    """The trained agent of a run, finished or not, ready to ``predict``.
+
+    Its ``num_timesteps`` says how long it had been trained.
+
+    It is not made to be trained further; :func:`agents.train.training.resume` goes on with a run.
+
+    Args:
+        run_dir: what ``scripts/train_agent.py`` wrote.
+        checkpoint: one of its ``checkpoints/``, or the step of one; by default the newest whole.
+        device: "auto", "cpu", "cuda" ...; need not be the device it was trained on.
+
+    Raises:
+        UserError: the run or checkpoint is missing or damaged.
+    """
+    run = RunDirectory.open(run_dir)
+    config = configuration.read_config(run)
+    # Emulators take a while to start, and only the environments' spaces are wanted. One
+    # environment makes another rollout: the agent comes to play, so any that is valid will do.
+    # The checkpoint holds all weights, wherever the encoder's first came from.
+    config = configuration.replace(
+        config,
+        weights="none",
+        device=configuration.resolve_device(device),
+        num_envs=1,
+        env_groups=1,
+        compile="off",
+        cuda_graphs="off",
+        overlap="off",
+        ppo=configuration.replace(config.ppo, n_steps=2, batch_size=2),
+    )
+    with closing(make_train_env(config)) as venv:
+        model = build_agent(config, venv)
+    for last_try in (False, False, True):
+        path = find_checkpoint(run, checkpoint)
+        try:
+            load_policy(model, path)
+            break
+        except UserError:
+            # A run in progress removes its old checkpoints: there is a newer one then.
+            if last_try or path.exists():
+                raise
+    model.num_timesteps = int(path.name)
+    return model
+
+
+def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path:
+    """A checkpoint of a run whose policy is whole; of its other files only the sizes are checked.
+
+    Args:
+        run: the run.
+        wanted: its directory or its step; by default the newest that is whole.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is damaged.
+    """
+    if wanted is None:
+        newest, broken = run.latest_whole([POLICY])
+        if broken:
+            # Perhaps only because a run in progress replaced it while it was read.
+            newest, broken = run.latest_whole([POLICY])
+        if newest is None:
+            found = f": {broken[0].path}: {broken[0].reason}" if broken else " yet"
+            raise UserError(f"run {run.path} has no whole checkpoint{found}")
+        return newest
+    path = Path(wanted)
+    if not path.is_dir():
+        path = run.checkpoints_dir / str(wanted).zfill(12)
+    if not path.is_dir() or not path.name.isdecimal():
+        known = ", ".join(str(int(checkpoint.name)) for checkpoint in run.checkpoints())
+        raise UserError(
+            f"run {run.path} has no checkpoint {wanted}: it has those of step {known or '(none)'}"
+        )
+    if (flaw := run.verify(path, [POLICY])) is not None:
+        raise UserError(f"checkpoint {path} is damaged: {flaw}")
+    return path
+
+
+def load_report(model: Agent) -> LoadReport | None:
+    """What became of the weights that the agent's encoder was to start from, if any."""
+    extractor = encoder_extractor(model)
+    return extractor.load_report if extractor else None
+
+
+def describe_storage(model: Agent) -> str:
+    """What of each frame is stored, and how much memory all of it takes."""
+    if isinstance(model, DQN):
+        held, stored = model.setup_replay().nbytes, model.setup_replay().stored
+    else:
+        held, stored = model.rollout_bytes, model.rollout_buffer.stored
+    item = "x".join(str(side) for side in stored.shape if side > 1)
+    what = f"storing {item} pixels of each frame"
+    if not isinstance(stored, Pixels):
+        each = "frame" if stored.stacking.depth > 1 else "observation"
+        kind = str(stored.dtype).removeprefix("torch.")
+        what = f"storing {item} features of the frozen encoder ({kind}) of each {each}"
+    return f"{what}: {gigabytes(held)}"
+
+
+def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
+    """Looks, before a training begins, whether it will fit into memory and on the disk.
+
+    DQN's replay takes its memory here.
+
+    Raises:
+        UserError: there is too little room.
+    """
+    parameters = sum(p.numel() * p.element_size() for p in model.policy.parameters())
+    # The policy, Adam's two moments, and one checkpoint more than is kept while it is written.
+    needed = 3 * parameters * (config.keep_checkpoints + 1)
+    if isinstance(model, DQN):
+        replay = model.setup_replay()
+        if config.save_replay:
+            # The old snapshot stays until the new one is whole.
+            needed += 2 * replay.nbytes
+    place = run_dir.absolute()
+    with disk_errors(run_dir):
+        while not place.exists():
+            place = place.parent
+    # What a run to be resumed already holds is room that its next checkpoints will have.
+    held = sum(file.stat().st_size for file in run_dir.glob("checkpoints/*/*"))
+    free = shutil.disk_usage(place).free + held
+    if needed > free:
+        hint = "; --no-save-replay needs less" if isinstance(model, DQN) else ""
+        raise UserError(
+            f"checkpoints in {run_dir} may take {gigabytes(needed)},"
+            f" but {place} has {gigabytes(free)} free for them{hint}"
+        )
+
+
+def _build_ppo(config: TrainConfig, common: dict[str, Any]) -> PPO:
+    options = config.ppo
+    return PPO(
+        **common,
+        learning_rate=_schedule(options.learning_rate, options.learning_rate_schedule),
+        n_steps=options.n_steps,
+        batch_size=options.batch_size,
+        n_epochs=options.n_epochs,
+        gamma=options.gamma,
+        gae_lambda=options.gae_lambda,
+        clip_range=_schedule(options.clip_range, options.clip_range_schedule),
+        clip_range_vf=options.clip_range_vf,
+        normalize_advantage=options.normalize_advantage,
+        ent_coef=_schedule(options.ent_coef, options.ent_coef_schedule),
+        vf_coef=options.vf_coef,
+        max_grad_norm=options.max_grad_norm,
+        target_kl=options.target_kl,
+        compile_update=config.compile == "on",
+        overlap=config.overlap == "on",
+        cuda_graphs=config.cuda_graphs == "on",
+    )
+
+
+def _build_dqn(config: TrainConfig, common: dict[str, Any]) -> DQN:
+    options = config.dqn
+    return DQN(
+        **common,
+        learning_rate=_schedule(options.learning_rate, options.learning_rate_schedule),
+        buffer_size=options.buffer_size,
+        learning_starts=options.learning_starts,
+        batch_size=options.batch_size,
+        tau=options.tau,
+        gamma=options.gamma,
+        train_freq=options.train_freq,
+        gradient_steps=options.gradient_steps,
+        n_steps=options.n_steps,
+        target_update_interval=options.target_update_interval,
+        exploration_fraction=options.exploration_fraction,
+        exploration_initial_eps=options.exploration_initial_eps,
+        exploration_final_eps=options.exploration_final_eps,
+        max_grad_norm=options.max_grad_norm,
+        replay_device=config.replay_device,
+        overlap=config.overlap == "on",
+        cuda_graphs=config.cuda_graphs == "on",
+    )
+
+
+def _schedule(value: float, kind: configuration.Schedule) -> float | Schedule:
+    return LinearSchedule(value, 0.0, end_fraction=1.0) if kind == "linear" else value

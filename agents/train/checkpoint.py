@@ -1,0 +1,251 @@
+"""A training in progress on disk: everything that the next update depends on, nothing pickled.
+
+A checkpoint holds ``policy.safetensors``, ``optimizer.pt`` and ``rng.pt`` (both read with
+``weights_only=True``), ``state.json`` (counters, the last games, figures not yet logged) and, for
+DQN, ``replay.safetensors``.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.dqn.agent import DQN
+from agents.ppo.agent import PPO
+from envs.errors import UserError
+from rlcnn.runs.files import plain, read_json, write_json_atomic
+from rlcnn.runs.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
+from rlcnn.sb3 import EncoderExtractor
+from rlcnn.weights.load import read_tensors, save_tensors
+from rlcnn.weights.origin import Origin
+
+POLICY, OPTIMIZER, RNG, STATE = "policy.safetensors", "optimizer.pt", "rng.pt", "state.json"
+REPLAY = "replay.safetensors"
+
+Agent = PPO | DQN
+
+
+def save_checkpoint(
+    model: Agent,
+    directory: Path,
+    *,
+    replay: bool = True,
+    extra: dict[str, Any] | None = None,
+    about: dict[str, Any] | None = None,
+) -> None:
+    """Writes a model that stands between two updates.
+
+    Beside the policy stands where its encoder's first weights came from.
+
+    Args:
+        model: the agent.
+        directory: an existing directory, made whole by the caller
+            (:meth:`rlcnn.runs.RunDirectory.new_checkpoint`).
+        replay: whether DQN's replay is written too.
+        extra: JSON values to keep in ``state.json``.
+        about: JSON values to keep beside the policy, for whoever takes weights from it: how it was
+            trained.
+
+    Raises:
+        UserError: the disk is full or cannot be written, or a parameter is no longer finite.
+    """
+    model.check_finite()
+    origin = encoder_origin(model)
+    described = {
+        "algorithm": algorithm(model),
+        "step": model.num_timesteps,
+        "encoder": _encoder_spec(model),
+        "origin": origin.to_json() if origin else None,
+        "about": about or {},
+    }
+    save_tensors(directory / POLICY, model.policy.state_dict(), described)
+    save_torch(_optimizer_state(model.policy.optimizer), directory / OPTIMIZER)
+    save_torch(torch_rng(model.device), directory / RNG)
+    write_json_atomic(directory / STATE, {**_state(model), "extra": extra or {}})
+    if replay and isinstance(model, DQN):
+        model.save_replay_buffer(directory / REPLAY)
+
+
+def load_policy(model: Agent, directory: Path) -> None:
+    """Loads the parameters of a checkpoint, and where its encoder came from; nothing else.
+
+    Raises:
+        UserError: the file is missing or damaged, or of another architecture.
+    """
+    path = directory / POLICY
+    tensors, about = read_tensors(path, own=True)
+    for what, here in (("algorithm", algorithm(model)), ("encoder", _encoder_spec(model))):
+        if what in about and about[what] != plain(here):
+            raise UserError(f'"{path}" is of {what} {about[what]}, this agent of {here}')
+    own = {name: tuple(tensor.shape) for name, tensor in model.policy.state_dict().items()}
+    saved = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(own.keys() | saved.keys()):
+        if own.get(name) != saved.get(name):
+            raise UserError(
+                f'"{path}" does not fit this agent: tensor {name} is {saved.get(name, "missing")}'
+                f" there and {own.get(name, 'missing')} here"
+            )
+    model.policy.load_state_dict(tensors)
+    if (extractor := encoder_extractor(model)) is not None:
+        extractor.origin = Origin.from_json(about.get("origin"))
+
+
+def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
+    """Brings a freshly made model to where the checkpoint was cut.
+
+    Its environments start new games: the emulator's state is not part of a checkpoint.
+
+    Args:
+        model: made by the same configuration, with its environments.
+        directory: a whole checkpoint.
+
+    Returns:
+        What ``save_checkpoint`` was given as ``extra``.
+
+    Raises:
+        UserError: a file is missing or damaged, or of another algorithm or architecture.
+    """
+    state = read_json(directory / STATE)
+    if state.get("algorithm") != algorithm(model):
+        raise UserError(
+            f"checkpoint {directory} is of algorithm {state.get('algorithm')!r},"
+            f" not {algorithm(model)!r}"
+        )
+    load_policy(model, directory)
+    optimizer_state, rng = load_torch(directory / OPTIMIZER), load_torch(directory / RNG)
+    try:
+        model.policy.optimizer.load_state_dict(optimizer_state)
+        _restore_state(model, state)
+        replay = directory / REPLAY
+        if isinstance(model, DQN) and replay.exists():
+            model.load_replay_buffer(replay)
+            # Now, while a refusal leaves the run as it is.
+            model.claim_replay()
+        extra = dict(state["extra"])
+        # Last, since what came before may have drawn from the generators.
+        _restore_rng(model.device, rng, state)
+    except UserError:
+        raise
+    except Exception as error:
+        # Whatever a damaged file makes the readers raise, the user's remedy is the same.
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise UserError(f"checkpoint {directory} is damaged: {reason}") from error
+    return extra
+
+
+def algorithm(model: Agent) -> str:
+    """The algorithm's name: "ppo" or "dqn"."""
+    return type(model).__name__.lower()
+
+
+def encoder_extractor(model: Agent) -> EncoderExtractor | None:
+    """What holds the encoder that learns; None where that is not one of ours."""
+    network = model.policy.q_net if isinstance(model, DQN) else model.policy
+    extractor = network.features_extractor
+    return extractor if isinstance(extractor, EncoderExtractor) else None
+
+
+def encoder_origin(model: Agent) -> Origin | None:
+    """Where the first weights of an agent's encoder came from; None if they were random."""
+    extractor = encoder_extractor(model)
+    return extractor.origin if extractor else None
+
+
+def _encoder_spec(model: Agent) -> Any:
+    """What the agent sees with; None where that is not one of our encoders.
+
+    Shapes alone would not tell: all variants of LeNet with average or max pooling share theirs.
+    """
+    extractor = encoder_extractor(model)
+    return extractor.encoder.spec() if extractor else None
+
+
+def _state(model: Agent) -> dict[str, Any]:
+    state: dict[str, Any] = {
+        "algorithm": algorithm(model),
+        "num_timesteps": model.num_timesteps,
+        "n_updates": model._n_updates,
+        "episode_num": model._episode_num,
+        "progress_remaining": model._current_progress_remaining,
+        "episodes": list(model.ep_info_buffer or ()),
+        "successes": list(model.ep_success_buffer or ()),
+        "pending": _pending(model),
+        "python_rng": _python_rng(),
+        "numpy_rng": _numpy_rng(),
+    }
+    if isinstance(model, DQN):
+        state["exploration_rng"] = model.exploration_state
+        state["exploration_rate"] = model.exploration_rate
+        state["losses"] = [model._loss_sum.item(), model._losses_summed]
+    return state
+
+
+def _restore_state(model: Agent, state: dict[str, Any]) -> None:
+    model.num_timesteps = int(state["num_timesteps"])
+    model._n_updates = int(state["n_updates"])
+    model._episode_num = int(state["episode_num"])
+    model._current_progress_remaining = float(state["progress_remaining"])
+    model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(state["successes"], maxlen=model._stats_window_size)
+    for key, (value, exclude) in state["pending"].items():
+        # JSON has no NaN: it comes back as None.
+        model.logger.record(key, math.nan if value is None else value, tuple(exclude))
+    if isinstance(model, DQN):
+        model.exploration_state = state["exploration_rng"]
+        falls = model.exploration_final_eps <= model.exploration_initial_eps
+        # Older checkpoints do not hold it, and an agent that never learned has none.
+        if falls and model.num_timesteps and "exploration_rate" in state:
+            model.exploration_limit = float(state["exploration_rate"])
+        loss_sum, model._losses_summed = state["losses"]
+        model._loss_sum.fill_(loss_sum)
+
+
+def _pending(model: Agent) -> dict[str, tuple[float, tuple[str, ...]]]:
+    """Figures of the update just done, which are logged with the next games; where not to."""
+    logger = getattr(model, "_logger", None)
+    if logger is None:
+        return {}
+    return {
+        key: (float(value), logger.name_to_excluded[key])
+        for key, value in logger.name_to_value.items()
+        if isinstance(value, Real)
+    }
+
+
+def _python_rng() -> list[Any]:
+    version, internal, gauss = random.getstate()
+    return [version, list(internal), gauss]
+
+
+def _numpy_rng() -> list[Any]:
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return [name, np.asarray(keys).tolist(), *rest]
+
+
+def _restore_rng(
+    device: torch.device, of_torch: dict[str, torch.Tensor], state: dict[str, Any]
+) -> None:
+    version, internal, gauss = state["python_rng"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy_rng"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    restore_torch_rng(device, of_torch)
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        # A tensor where the step is captured as a graph, which is this machine's affair.
+        group["lr"] = float(group["lr"])
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,1 @@
+"""The machine under a process: cores, control groups, spinning threads."""

@@ -1,0 +1,1 @@
+"""What makes torch fast: devices, CPU threads, copies, CUDA graphs, compilation, memory."""

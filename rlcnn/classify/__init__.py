@@ -1,1 +1,0 @@
-"""Image classification: labelled images, classifiers on an encoder, and training them."""

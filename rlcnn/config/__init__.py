@@ -1,0 +1,1 @@
+"""Options as fields of dataclasses, and the command line made of them."""

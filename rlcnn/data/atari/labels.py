@@ -1,0 +1,144 @@
+"""Classes for what an emulator knows of its frames: RAM, actions, rewards, order, the game."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlcnn.data.images import UNKNOWN, Task
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """One task, and its labels.
+
+    Attributes:
+        task: name and classes.
+        train: int64 (training observations,); ``UNKNOWN`` where there is no label.
+        test: int64 (test observations,), likewise.
+        entropy: of the training labels, divided by the logarithm of the number of classes: 1
+            where all classes are equally frequent, 0 where there is only one.
+    """
+
+    task: Task
+    train: np.ndarray
+    test: np.ndarray
+    entropy: float
+
+    def about(self) -> dict[str, Any]:
+        """The task in JSON values."""
+        return {
+            "name": self.task.name,
+            "classes": len(self.task.classes),
+            "normalised_entropy": round(self.entropy, 4),
+        }
+
+
+def label_names(
+    name: str, names: tuple[str, ...], train: np.ndarray, test: np.ndarray
+) -> Labelling:
+    """Labels for what has names: classes are those that occur in training.
+
+    Args:
+        name: the task's.
+        names: what each value is called.
+        train: int64: places in ``names``, or ``UNKNOWN``.
+        test: likewise; a value that training lacks becomes ``UNKNOWN``.
+    """
+    present = np.unique(train[train != UNKNOWN])
+    classes = tuple(names[value] for value in present)
+    return _labelling(Task(name, classes), _places(train, present), _places(test, present))
+
+
+def label_values(name: str, train: np.ndarray, test: np.ndarray, *, max_classes: int) -> Labelling:
+    """Labels for bytes of RAM.
+
+    Where training shows at most ``max_classes`` values, each is a class. Where it shows more, the
+    range from the least to the greatest is cut into ``max_classes`` bins of equal width, and each
+    bin in which a training value lies is a class. AtariARI (Anand et al. 2019, "Unsupervised
+    State Representation Learning in Atari") has 256 classes for every byte. Here neighbouring
+    values share a class, because most bytes with many values are positions in a screen of 160 x
+    210 pixels: a frame of 84 x 84 shows every second of them, most of 256 classes would have
+    next to no examples, and the head would outgrow the encoder.
+
+    Args:
+        name: the task's.
+        train: integers 0 to 255, or ``UNKNOWN``.
+        test: likewise; a value whose class training lacks becomes ``UNKNOWN``, one beyond the
+            range of training counts to the outermost bin.
+        max_classes: at least 2.
+    """
+    known = train[train != UNKNOWN]
+    values = np.unique(known)
+    if len(values) <= max_classes:
+        classes = tuple(str(value) for value in values)
+        return _labelling(Task(name, classes), _places(train, values), _places(test, values))
+    low, high = int(values[0]), int(values[-1])
+    # Bin i holds the values from edges[i] up to the next edge.
+    edges = low + np.ceil(np.arange(max_classes) * (high + 1 - low) / max_classes).astype(np.int64)
+    bins = [
+        np.where(of == UNKNOWN, UNKNOWN, np.searchsorted(edges, of.clip(low, high), "right") - 1)
+        for of in (train, test)
+    ]
+    present = np.unique(bins[0][bins[0] != UNKNOWN])
+    last = np.append(edges[1:] - 1, high)
+    classes = tuple(
+        str(edges[i]) if edges[i] == last[i] else f"{edges[i]}-{last[i]}" for i in present
+    )
+    return _labelling(Task(name, classes), *(_places(each, present) for each in bins))
+
+
+def normalised_entropy(labels: np.ndarray, classes: int) -> float:
+    """Entropy of the labels that are known, as a share of the greatest that many classes allow."""
+    counts = np.bincount(labels[labels != UNKNOWN], minlength=classes)
+    if classes < 2 or not counts.any():
+        return 0.0
+    shares = counts[counts > 0] / counts.sum()
+    # Adding zero turns the -0.0 of a constant into 0.0.
+    return float(-(shares * np.log(shares)).sum() / math.log(classes)) + 0.0
+
+
+def shuffle_half(stacks: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Puts the frames of half of the observations in a wrong order.
+
+    Only whole stacks of frames that all differ are chosen from: in others the order could not be
+    seen, or the zeros of a fresh stack would give it away. A stack to be shuffled gets each order
+    but the true one with equal probability.
+
+    Args:
+        stacks: int64 (n, frame_stack): frames by number, 0 for none.
+        seed: of the choice.
+
+    Returns:
+        The stacks, and for each the class 0 ("shuffled"), 1 ("true") or ``UNKNOWN``.
+    """
+    rng = np.random.default_rng(seed)
+    stacks = stacks.copy()
+    depth = stacks.shape[1]
+    in_order = np.sort(stacks, axis=1)
+    whole = (in_order[:, 0] > 0) & (np.diff(in_order, axis=1) > 0).all(axis=1)
+    chosen = rng.permutation(np.flatnonzero(whole))
+    chosen = chosen[: len(chosen) // 2]
+    labels = np.where(whole, 1, UNKNOWN)
+    labels[chosen] = 0
+    for row in chosen:
+        order = np.arange(depth)
+        while (order == np.arange(depth)).all():
+            order = rng.permutation(depth)
+        stacks[row] = stacks[row, order]
+    return stacks, labels
+
+
+def _places(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Each value's place among those present, or ``UNKNOWN``."""
+    if not len(present):
+        return np.full(len(values), UNKNOWN, dtype=np.int64)
+    places = np.searchsorted(present, values).clip(max=len(present) - 1)
+    return np.where(present[places] == values, places, UNKNOWN).astype(np.int64)
+
+
+def _labelling(task: Task, train: np.ndarray, test: np.ndarray) -> Labelling:
+    return Labelling(task, train, test, normalised_entropy(train, len(task.classes)))

@@ -1,0 +1,507 @@
+"""A run's directory: configuration, metrics, checkpoints and summary; every write atomic.
+
+Layout::
+
+    config.json        everything needed to repeat the run
+    metrics.jsonl      one JSON object a line, each with an integer "step"
+    summary.json       written when the run is finished
+    attempts.json      when, where and how the run was started or resumed
+    checkpoints/       {step:012d}/, each with manifest.json: size and SHA-256 of every file
+    videos/  tb/       filmed games; TensorBoard event files
+    .lock              held by the one process that may write
+
+A directory whose name starts with a dot inside ``checkpoints/`` is not a checkpoint: it is one
+being written or removed, or was left so by a process that was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self
+
+from envs.errors import UserError, in_shell
+from rlcnn.runs import manifest
+from rlcnn.runs.files import (
+    disk_errors,
+    fsync,
+    plain,
+    read_json,
+    write_atomic,
+    write_json_atomic,
+)
+from rlcnn.runs.provenance import provenance
+
+__all__ = [
+    "BrokenCheckpoint",
+    "RunDirectory",
+    "RunInUseError",
+    "acquire",
+    "provenance",
+    "require_vacant",
+    "write_atomic",
+    "write_json_atomic",
+]
+
+_LOCK = ".lock"
+_OLD = ".old"
+
+
+class BrokenCheckpoint(NamedTuple):
+    """A checkpoint that cannot be used, and what is wrong with it."""
+
+    path: Path
+    reason: str
+
+
+class RunTakenError(UserError):
+    """Another run has the directory."""
+
+
+class RunInUseError(RunTakenError):
+    """Another process holds the run for writing."""
+
+
+class RunDirectory:
+    """One run on disk. Make it with :meth:`create` or :meth:`open`.
+
+    At most one process holds a run for writing; any number may read it meanwhile. Use it as a
+    context manager, or call :meth:`close`, to give the writing lock back; the operating system
+    gives it back when the process dies, however it dies.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], lock: IO[bytes] | None) -> None:
+        """Private: ``lock`` is the locked file, or None when only reading."""
+        self.path = path
+        self._config = config
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> Self:
+        """Start a new run, held for writing.
+
+        Args:
+            path: A directory that is empty or does not exist yet; parents are made.
+            config: Everything needed to repeat the run, as JSON values.
+
+        Raises:
+            UserError: The directory exists and is not empty, cannot be written, is in use by
+                another process, or the disk is full.
+        """
+        path = Path(path)
+        require_vacant(path)
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock = acquire(path)
+        run = cls(path, plain(config), lock)
+        try:
+            # Another process may have begun here between the look and the lock.
+            require_vacant(path)
+            write_json_atomic(path / "config.json", run._config)
+            run._make_directories()
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def create_numbered(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> Self:
+        """Start a new run as :meth:`create` does, under the first name that no other run has.
+
+        The names are ``path``, ``path-2``, ``path-3`` and so on. Runs that begin at the same time
+        get different names.
+
+        Raises:
+            UserError: The directory cannot be written, or the disk is full.
+        """
+        path, number = Path(path), 1
+        while True:
+            name = path.name if number == 1 else f"{path.name}-{number}"
+            try:
+                return cls.create(path.with_name(name), config)
+            except RunTakenError:
+                number += 1
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> Self:
+        """Open a run that exists. Nothing in it is touched.
+
+        Args:
+            path: The run's directory.
+            write: Hold the run for writing, so that nobody else changes it. Without it a run can
+                be read while another process trains it. What a killed process left half-written
+                stays until :meth:`recover`.
+
+        Raises:
+            UserError: The directory is missing, not a directory, empty, no run, its config.json is
+                truncated or corrupted, or (``write``) another process holds it or the record of
+                attempts is.
+        """
+        path = Path(path)
+        try:
+            _require_run(path)
+        except PermissionError as error:
+            raise UserError(f"run directory {path} cannot be read: permission denied") from error
+        config = read_json(path / "config.json")
+        if not write:
+            return cls(path, config, lock=None)
+        with disk_errors(path):
+            lock = acquire(path)
+        try:
+            # Again: whoever held the lock until now may have changed it.
+            run = cls(path, read_json(path / "config.json"), lock)
+            # What will be written on must be readable: better found out before anything changes.
+            run._attempts()
+        except BaseException:
+            lock.close()
+            raise
+        return run
+
+    def close(self) -> None:
+        """Give the writing lock back; reading goes on working."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration as stored in ``config.json``."""
+        return self._config
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Where checkpoints lie, one directory each."""
+        return self.path / "checkpoints"
+
+    @property
+    def videos_dir(self) -> Path:
+        """Where filmed games lie."""
+        return self.path / "videos"
+
+    @property
+    def tb_dir(self) -> Path:
+        """Where TensorBoard's event files lie."""
+        return self.path / "tb"
+
+    @property
+    def attempts(self) -> int:
+        """How often the run was started or resumed: 1 during the first attempt."""
+        return len(self._attempts())
+
+    def begin_attempt(self, about: Mapping[str, Any] | None = None) -> None:
+        """Note in ``attempts.json`` that the run is started or goes on: now, here.
+
+        Args:
+            about: What else to note of this attempt, as JSON values.
+
+        Raises:
+            UserError: The disk is full or cannot be written.
+        """
+        self._require_lock()
+        attempt = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": platform.node(),
+            "pid": os.getpid(),
+            **plain(about or {}),
+        }
+        write_json_atomic(self.path / "attempts.json", {"attempts": [*self._attempts(), attempt]})
+
+    def recover(self) -> None:
+        """Clear away what a killed process was writing; bring back what it was about to replace.
+
+        Raises:
+            UserError: The disk cannot be written.
+        """
+        self._require_lock()
+        self._make_directories()
+        with disk_errors(self.path):
+            for path in (*self.path.glob(".*.tmp"), *self.videos_dir.glob(".*.part")):
+                path.unlink()
+            for path in self.checkpoints_dir.glob(".*"):
+                final = path.with_name(path.name.removeprefix(".").removesuffix(_OLD))
+                if path.name.endswith(_OLD) and not final.exists():
+                    path.rename(final)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
+            if self.metrics_path.exists():
+                rows = self.metrics_path.read_bytes()
+                os.truncate(self.metrics_path, rows.rfind(b"\n") + 1)
+
+    def update_config(self, changes: Mapping[str, Any]) -> None:
+        """Replace top-level keys of the configuration, in memory and in ``config.json``.
+
+        Raises:
+            UserError: The disk is full or the file cannot be written; nothing has changed then.
+        """
+        self._require_lock()
+        config = {**self._config, **plain(changes)}
+        write_json_atomic(self.path / "config.json", config)
+        self._config = config
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write ``summary.json``, the mark of a finished run; NaN and infinities become null."""
+        self._require_lock()
+        write_json_atomic(self.path / "summary.json", summary)
+
+    def summary(self) -> dict[str, Any] | None:
+        """What ``summary.json`` says, or None while the run is not finished.
+
+        Raises:
+            UserError: The file is truncated or corrupted.
+        """
+        path = self.path / "summary.json"
+        return read_json(path) if path.exists() else None
+
+    # -- metrics ---------------------------------------------------------------------------------
+
+    @property
+    def metrics_path(self) -> Path:
+        """The file of metrics, one row a line."""
+        return self.path / "metrics.jsonl"
+
+    def append_metrics(self, step: int, values: Mapping[str, Any]) -> None:
+        """Append one row ``{"step": step, **values}``.
+
+        Values are numbers, strings or None. NaN and the infinities, which JSON does not have, are
+        written as null and read back as None.
+
+        Raises:
+            UserError: The disk is full or the file cannot be written. Earlier rows stay, and no
+                half row is left behind.
+        """
+        self._require_lock()
+        row = json.dumps({"step": int(step), **plain(values)}, allow_nan=False).encode() + b"\n"
+        # Unbuffered, so that a row that did not fit is not tried again when the file is closed.
+        with disk_errors(self.metrics_path), open(self.metrics_path, "ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            try:
+                rest = memoryview(row)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(start)
+                raise
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole rows, in the order written; a last line still being written is left out.
+
+        Raises:
+            UserError: A row is corrupted; the message names its line.
+        """
+        try:
+            lines = self.metrics_path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+                row["step"] = int(row["step"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(f"{self.metrics_path} is corrupted at line {number}") from error
+            rows.append(row)
+        return rows
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop rows beyond ``step`` and a half-written last line, for a resume from that step.
+
+        Raises:
+            UserError: A row is corrupted, or the disk is full; the file is unchanged then.
+        """
+        self._require_lock()
+        rows = (json.dumps(row) + "\n" for row in self.metrics() if row["step"] <= step)
+        write_atomic(self.metrics_path, "".join(rows))
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    @contextmanager
+    def new_checkpoint(self, step: int) -> Iterator[Path]:
+        """Write a checkpoint that appears whole, or not at all.
+
+        Yields a hidden directory to write files into. When the block ends well, every file is
+        flushed to the disk, the manifest is written last, and the directory is renamed to
+        ``checkpoints/{step:012d}``, in place of one that was there. Checkpoints beyond ``step``
+        are removed: a resume passed them over as broken. When the block raises, the hidden
+        directory is removed and all other checkpoints are as before.
+
+        Raises:
+            UserError: The disk is full or cannot be written.
+        """
+        self._require_lock()
+        final = self.checkpoints_dir / f"{step:012d}"
+        with disk_errors(final):
+            scratch = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+            scratch.mkdir()
+            try:
+                yield scratch
+                if self.metrics_path.exists():
+                    # A resume expects every row up to the checkpoint, also after a power cut.
+                    fsync(self.metrics_path)
+                manifest.seal(scratch)
+                self._put_in_place(scratch, final)
+            except BaseException:
+                shutil.rmtree(scratch, ignore_errors=True)
+                raise
+
+    def _put_in_place(self, scratch: Path, final: Path) -> None:
+        replaced = final.with_name(f".{final.name}{_OLD}")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if final.exists():
+            final.rename(replaced)
+        scratch.rename(final)
+        fsync(self.checkpoints_dir)
+        shutil.rmtree(replaced, ignore_errors=True)
+        # Left there, one with the right sizes but corrupted contents would count as the newest,
+        # and be kept when the whole ones are pruned.
+        for path in self._numbered():
+            if int(path.name) > int(final.name):
+                _remove(path)
+
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, oldest first. Judged by file sizes; :meth:`verify` reads contents."""
+        return [path for path in self._numbered() if manifest.flaw(path, contents=False) is None]
+
+    def verify(self, checkpoint: Path, files: Collection[str] | None = None) -> str | None:
+        """What is wrong with a checkpoint, or None if it is whole.
+
+        Args:
+            checkpoint: Its directory.
+            files: Names of those that will be read; by default all. SHA-256 tells whether they are
+                whole; of others only the size is looked at, since some are large.
+        """
+        return manifest.flaw(checkpoint, contents=True if files is None else files)
+
+    def latest_whole(
+        self, files: Collection[str] | None = None
+    ) -> tuple[Path | None, list[BrokenCheckpoint]]:
+        """The newest checkpoint that passes :meth:`verify`, and the newer ones that do not."""
+        broken: list[BrokenCheckpoint] = []
+        for path in reversed(self._numbered()):
+            reason = self.verify(path, files)
+            if reason is None:
+                return path, broken
+            broken.append(BrokenCheckpoint(path, reason))
+        return None, broken
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the newest ``keep`` whole checkpoints (at least 1), and broken ones."""
+        self._require_lock()
+        if keep < 1:
+            raise ValueError(f"at least 1 checkpoint must be kept, not {keep}")
+        kept = self.checkpoints()[-keep:]
+        for path in self._numbered():
+            if path not in kept:
+                _remove(path)
+
+    def drop_from_older(self, filename: str) -> None:
+        """Remove a file from all whole checkpoints but the newest, and from their manifests.
+
+        For large files of which only the last state is of use, such as a replay snapshot.
+        """
+        self._require_lock()
+        for path in self.checkpoints()[:-1]:
+            with disk_errors(path):
+                manifest.drop(path, filename)
+
+    def _numbered(self) -> list[Path]:
+        """Everything named as a checkpoint, whole or not, oldest first."""
+        if not self.checkpoints_dir.is_dir():
+            return []
+        found = [path for path in self.checkpoints_dir.iterdir() if path.name.isdecimal()]
+        return sorted(found, key=lambda path: int(path.name))
+
+    # -- attempts and the lock -------------------------------------------------------------------
+
+    def _attempts(self) -> list[dict[str, Any]]:
+        path = self.path / "attempts.json"
+        return list(read_json(path).get("attempts", [])) if path.exists() else []
+
+    def _require_lock(self) -> None:
+        if self._lock is None:
+            raise RuntimeError(f"run {self.path} is not open for writing")
+
+    def _make_directories(self) -> None:
+        with disk_errors(self.path):
+            for directory in (self.checkpoints_dir, self.videos_dir, self.tb_dir):
+                directory.mkdir(exist_ok=True)
+
+
+def _entries(path: Path) -> list[str]:
+    return [name for name in os.listdir(path) if name != _LOCK]
+
+
+def require_vacant(path: Path) -> None:
+    """Refuses a directory that no run can begin in.
+
+    Raises:
+        RunTakenError: it is a file, or holds something.
+    """
+    with disk_errors(path):
+        if path.exists() and not path.is_dir():
+            raise RunTakenError(f"run directory {path} is a file")
+        if path.exists() and _entries(path):
+            raise RunTakenError(
+                f"run directory {path} exists and is not empty: choose another by --run-dir,"
+                f" or go on with it by --resume {in_shell(path)}"
+            )
+
+
+def _require_run(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"run directory {path} does not exist")
+    if not path.is_dir():
+        raise UserError(f"run directory {path} is not a directory")
+    if not (path / "config.json").exists():
+        state = "holds no config.json, so it is not a run" if _entries(path) else "is empty"
+        raise UserError(f"run directory {path} {state}")
+
+
+def _remove(checkpoint: Path) -> None:
+    # Renamed first, so that a reader never meets a half-removed checkpoint.
+    with disk_errors(checkpoint):
+        hidden = checkpoint.with_name(f".{checkpoint.name}.{secrets.token_hex(4)}.removed")
+        checkpoint.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def acquire(path: Path, what: str = "run directory") -> IO[bytes]:
+    """Lock a directory for this process; the returned file holds the lock until it is closed.
+
+    Raises:
+        RunInUseError: Another process holds it.
+    """
+    lock = (path / _LOCK).open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise RunInUseError(f"{what} {path} is in use by another process") from None
+    except OSError as error:
+        # Some network file systems have no locks; a run there is worth more than the guard.
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            lock.close()
+            raise
+    return lock

@@ -1,0 +1,234 @@
+"""Encoders as features extractors of plain stable-baselines3."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+from envs.errors import UserError
+from rlcnn.encoders.base import Encoder
+from rlcnn.encoders.freezing import Layers, layers_before, pretrained_layers
+from rlcnn.encoders.registry import create_encoder
+from rlcnn.weights.load import load_into
+from rlcnn.weights.origin import Origin
+from rlcnn.weights.report import LoadReport
+
+logger = logging.getLogger(__name__)
+
+
+class EncoderExtractor(BaseFeaturesExtractor):
+    """Lets any stable-baselines3 algorithm look through one of our encoders.
+
+    ::
+
+        policy_kwargs = dict(
+            features_extractor_class=EncoderExtractor,
+            features_extractor_kwargs=dict(encoder="impala"),
+        )
+        PPO("CnnPolicy", env, policy_kwargs=policy_kwargs)
+
+    Encoders take uint8 and scale it themselves; stable-baselines3 hands floats to its features
+    extractors, divided by 255 or not. The extractor restores the uint8 exactly.
+
+    Unlike other extractors it keeps its weights, loaded or freshly initialised, when PPO and A2C
+    initialise their networks orthogonally (``ortho_init``, on by default).
+
+    Attributes:
+        encoder: the encoder.
+        frozen: whether it stays as it is for good.
+        load_report: what became of every tensor of ``weights``; None without any.
+        origin: where its weights came from; None where they were initialised afresh.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        encoder: str | Encoder = "nature",
+        encoder_options: dict[str, Any] | None = None,
+        weights: str | Path | None = None,
+        normalized_image: bool = False,
+        frozen: bool = False,
+        unfreeze_from: str | None = None,
+        features_dim: int | None = None,
+    ) -> None:
+        """Builds or copies the encoder.
+
+        Args:
+            observation_space: a Box of images (channels, height, width): uint8 of 0..255, or
+                floats of [0, 1] or [0, 255] that came from uint8.
+            encoder: name of an encoder (``create_encoder``), or one already built, which is copied:
+                DQN makes two extractors of the same arguments, and they must not share weights.
+            encoder_options: options of an encoder given by name.
+            weights: what to load into it, as ``rlcnn.weights.load_into`` takes it: a file, a run's
+                directory or "imagenet".
+            normalized_image: must be True where the policy has ``normalize_images=False``, as for
+                stable-baselines3's own ``NatureCNN``: uint8 observations then arrive as floats
+                of 0..255.
+            frozen: whether the encoder stays as it is. Where it looks at each frame alone, what
+                stands behind its trunk is learned all the same.
+            unfreeze_from: the node from which on the encoder is learned; all that comes before it
+                stays as it is. See :func:`rlcnn.encoders.freezing.layers_before`.
+            features_dim: the encoder option of that name, as stable-baselines3's extractors take
+                it.
+
+        Raises:
+            UserError: no image space, an unknown encoder, option or node, an encoder built for
+                another observation shape, or weights that do not fit.
+        """
+        shape, high = _image_space(observation_space)
+        check_encoder_arguments(encoder, encoder_options, weights)
+        if features_dim is not None:
+            encoder_options = {**(encoder_options or {}), "features_dim": features_dim}
+        if isinstance(encoder, Encoder):
+            if encoder_options:
+                raise UserError("encoder_options are for an encoder given by name, not one built.")
+            if encoder.observation_shape != shape:
+                raise UserError(
+                    f'encoder "{encoder.name}" was built for observations '
+                    f"{encoder.observation_shape}, but the environment's are {shape}."
+                )
+            encoder = copy.deepcopy(encoder)
+        else:
+            encoder = create_encoder(encoder, shape, **(encoder_options or {}))
+        super().__init__(observation_space, encoder.features_dim)
+        self.encoder = encoder
+        self.load_report: LoadReport | None = None
+        self.origin: Origin | None = None
+        if weights is not None:
+            self.load_report = load_into(self.encoder, weights)
+            self.origin = self.load_report.origin
+            logger.info("%s", self.load_report)
+        if frozen and unfreeze_from is not None:
+            raise UserError(f'a frozen encoder is not unfrozen from a node, "{unfreeze_from}".')
+        self.frozen = frozen
+        self._pretrained = pretrained_layers(self.encoder)
+        self._front = Layers([], [])
+        if unfreeze_from is not None:
+            self._front = layers_before(self.encoder, unfreeze_from)
+        self._held = Layers([], [])
+        self.let_learn(not frozen)
+        # Only uint8 spaces are scaled by stable-baselines3; others arrive as they are.
+        scaled = high == 1 or (observation_space.dtype == np.uint8 and not normalized_image)
+        self._levels = 255 if scaled else 1
+        self._range_seen = False
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Encodes observations.
+
+        Args:
+            observations: (batch, channels, height, width), float as stable-baselines3 makes them,
+                or uint8.
+
+        Returns:
+            Features (batch, features_dim).
+
+        Raises:
+            UserError: the first floats seen contradict ``normalized_image``.
+        """
+        if observations.dtype != torch.uint8:
+            if not self._range_seen:
+                self._check_range(observations)
+            observations = (observations * self._levels).round().to(torch.uint8)
+        return self.encoder(observations)
+
+    def let_learn(self, learns: bool) -> None:
+        """Whether updates change the encoder from now on, which may be said over and over.
+
+        Args:
+            learns: all of it, or what comes after ``unfreeze_from``. Otherwise its pretrained half
+                stays as it is, running statistics of BatchNorm included.
+        """
+        wanted = self._front if learns else self._pretrained
+        if wanted is self._held:
+            return
+        self._held = wanted
+        held = set(map(id, self._held.parameters))
+        for parameter in self._pretrained.parameters:
+            parameter.requires_grad_(id(parameter) not in held)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; but what is held stays in evaluation mode, running means included."""
+        super().train(mode)
+        for module in self._held.modules:
+            module.eval()
+        return self
+
+    def apply(self, fn: Callable[[nn.Module], None]) -> Self:
+        """Like ``torch.nn.Module.apply``, but deaf to stable-baselines3's initialisation.
+
+        An actor-critic policy applies its orthogonal initialisation to the whole features
+        extractor as its last step of construction, which would wipe out loaded weights.
+        """
+        if isinstance(fn, partial) and fn.func is BasePolicy.init_weights:
+            return self
+        return super().apply(fn)
+
+    def _check_range(self, observations: torch.Tensor) -> None:
+        # A flag that contradicts the policy's would feed the network noise, and be noticed only
+        # as an agent that does not learn. One look suffices; a black image tells nothing yet.
+        if torch.compiler.is_compiling() or observations.numel() == 0:
+            return
+        largest = float(observations.max())
+        if self._levels == 255 and largest > 1:
+            raise UserError(
+                f"observations reach {largest:g} but were expected in [0, 1]: a policy with "
+                "normalize_images=False needs normalized_image=True in features_extractor_kwargs."
+            )
+        if self._levels == 1 and bool((observations != observations.round()).any()):
+            raise UserError(
+                "observations are fractions but were expected as 0..255: normalized_image=True "
+                "belongs to a policy with normalize_images=False."
+            )
+        self._range_seen = largest > 0
+
+
+def check_encoder_arguments(encoder: Any, encoder_options: Any, weights: Any) -> None:
+    """Refuses an encoder, or options or weights of one, of the wrong kind.
+
+    Raises:
+        UserError: it is neither a name nor an :class:`Encoder`, its options are no dict, or its
+            weights no path.
+    """
+    if not isinstance(encoder, str | Encoder):
+        kind = encoder.__name__ if isinstance(encoder, type) else type(encoder).__name__
+        shown = f"{kind} {encoder}" if isinstance(encoder, int | float) else kind
+        raise UserError(
+            f'encoder must be a name, such as "impala", or what create_encoder made, not {shown};'
+            " a network of your own becomes a subclass of BaseFeaturesExtractor, given as"
+            " features_extractor_class"
+        )
+    if encoder_options is not None and not isinstance(encoder_options, Mapping):
+        raise UserError(
+            f"encoder_options must be a dict, such as dict(features_dim=256), not"
+            f" {' '.join(repr(encoder_options).split())}"
+        )
+    if weights is not None and not isinstance(weights, str | Path):
+        raise UserError(
+            'weights must be the path of a file or of a run, or "imagenet", not'
+            f" {type(weights).__name__}"
+        )
+
+
+def _image_space(space: spaces.Space) -> tuple[tuple[int, int, int], int]:
+    """Shape (channels, height, width) and highest value (1 or 255) of an image space."""
+    if isinstance(space, spaces.Box) and len(space.shape) == 3:
+        high = float(space.high.max())
+        if (space.low == 0).all() and (space.high == high).all() and high in (1, 255):
+            channels, height, width = space.shape
+            return (channels, height, width), int(high)
+    raise UserError(
+        "EncoderExtractor needs images: a Box of uint8 (channels, height, width) from 0 to 255, "
+        f"not {space}."
+    )

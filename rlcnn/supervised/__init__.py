@@ -1,0 +1,1 @@
+"""Pretraining of an encoder on labelled images: configuration, network, trainer, and run."""

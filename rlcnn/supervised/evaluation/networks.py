@@ -1,0 +1,229 @@
+"""Whole classification networks, head included: our own classifiers, and published networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from envs.errors import UserError, nearest
+from rlcnn.data.crops import View
+from rlcnn.data.images import ImageFiles, LabelledImages, Task
+from rlcnn.encoders import create_encoder, list_encoders, why_unknown
+from rlcnn.encoders.architectures import find_architecture
+from rlcnn.encoders.backbones import LOGITS, split_name
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.supervised.classifier import Classifier, load_classifier
+from rlcnn.weights.load import BEST, LAST, load_into, read_tensors
+
+# What its run's configuration lies under, in config.json.
+_PRETRAINING = "pretraining"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that classifies images.
+
+    Attributes:
+        source: where its weights came from, as a user named it.
+        module: uint8 (batch, channels, height, width) -> logits of each task; in evaluation mode.
+        tasks: what it tells, and between which classes.
+        channels: of its images.
+        view: how it looks at an image.
+        training: what it was trained on: ``data``, ``data_dir``, ``seed``, ``colours``,
+            ``augment`` and ``frames`` as ``pretrain_encoder.py`` was told; empty where the weights
+            do not say.
+        report: a line about the weights.
+    """
+
+    source: str
+    module: nn.Module
+    tasks: tuple[Task, ...]
+    channels: int
+    view: View
+    training: dict[str, Any]
+    report: str
+
+    def task(self, name: str) -> int:
+        """The place of the task of that name.
+
+        Raises:
+            UserError: there is none.
+        """
+        names = [task.name for task in self.tasks]
+        if name not in names:
+            raise UserError(
+                f'"{self.source}" was not trained for "{name}", but for'
+                f" {', '.join(names)}.{nearest(name, names)}"
+            )
+        return names.index(name)
+
+    def probabilities(self, images: torch.Tensor, task: int) -> torch.Tensor:
+        """What the network makes of images: uint8 (n, channels, h, w) -> float32 (n, classes)."""
+        with torch.inference_mode():
+            logits: torch.Tensor = self.module(images)[task]
+            return logits.float().softmax(dim=1)
+
+    def prepared_for(self, data: str | None, images: LabelledImages) -> Network:
+        """The network with the view its own held-out images had, where those are to be judged.
+
+        Args:
+            data: the name of the images.
+            images: they themselves.
+        """
+        augment = self.training.get("augment")
+        if not augment or data != self.training.get("data"):
+            return self
+        if self.view.resize is not None:
+            # What is said on the command line comes first.
+            return self
+        # As the training does: images of one size stay as they are unless a resize is configured;
+        # of files that differ in size the view makes 8/7 of the crop.
+        resize = augment.get("resize") or (None if isinstance(images, ImageFiles) else 0)
+        return replace(self, view=replace(self.view, resize=resize, pad=augment.get("pad", 0)))
+
+
+class _PublishedNetwork(nn.Module):
+    """An encoder cut at its logits, as a classifier of one task."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.encoder(images),)
+
+
+def load_network(
+    weights: str,
+    encoder: str | None = None,
+    *,
+    size: int | None = None,
+    resize: int | None = None,
+    device: str = "cpu",
+) -> Network:
+    """A classifier with its head.
+
+    Args:
+        weights: the directory of a run of ``pretrain_encoder.py``, whose best weights are taken, or
+            a weights file of one; otherwise, for a published network, "imagenet" or a file with the
+            whole network's tensors.
+        encoder: a classification network of torchvision or timm; needed where the file does not say
+            what it is.
+        size: side of the crops; by default what a published network was judged on. A classifier of
+            ours takes its own.
+        resize: shorter side that images are brought to first.
+        device: to compute on.
+
+    Raises:
+        UserError: the weights are missing, damaged, of another network or without a head; the
+            encoder is unknown or has no head of its own; a size does not apply.
+    """
+    path = None if weights == "imagenet" else _weights_file(Path(weights))
+    metadata = read_tensors(path).metadata if path else {}
+    if path and "tasks" in metadata:
+        network = _own(weights, path, metadata, encoder, size, resize)
+    elif path and "encoder" in metadata:
+        raise UserError(
+            f'"{path}" holds encoder "{metadata["encoder"].get("name")}" alone, without a'
+            " classifier: pretrain_encoder.py trains one, and probe_encoder.py judges its features"
+        )
+    else:
+        network = _published(weights, path, encoder, size, resize)
+    network.module.to(device).eval()
+    return network
+
+
+def _weights_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    if not (path / "config.json").is_file():
+        raise UserError(f'"{path}" is a directory, but no run: it has no config.json.')
+    kept = [path / name for name in (BEST, LAST) if (path / name).is_file()]
+    if not kept:
+        pretrains = _PRETRAINING in RunDirectory.open(path).config
+        why = "has no weights yet" if pretrains else "is no run of pretrain_encoder.py"
+        raise UserError(f'"{path}" {why}: it has neither {BEST} nor {LAST}')
+    return kept[0]
+
+
+def _own(
+    source: str,
+    path: Path,
+    metadata: dict[str, Any],
+    encoder: str | None,
+    size: int | None,
+    resize: int | None,
+) -> Network:
+    classifier: Classifier = load_classifier(path)
+    name = classifier.encoder.name
+    if encoder is not None and encoder not in (name, split_name(name)[0]):
+        raise UserError(f'"{path}" holds a classifier of encoder "{name}", not of "{encoder}"')
+    channels, height, width = classifier.encoder.observation_shape
+    if size is not None and (size, size) != (height, width):
+        raise UserError(
+            f'--size {size} does not apply to "{source}", which was trained on {height}x{width}'
+            " pixels"
+        )
+    return Network(
+        source=source,
+        module=classifier,
+        tasks=classifier.tasks,
+        channels=channels,
+        view=View(height, width, resize),
+        training=_training(path, metadata),
+        report=f'classifier of encoder "{name}" from "{path}"',
+    )
+
+
+def _published(
+    source: str, path: Path | None, encoder: str | None, size: int | None, resize: int | None
+) -> Network:
+    if encoder is None:
+        raise UserError(f'"{source}" does not say what network it is of: give --encoder NAME')
+    name, node = split_name(encoder)
+    if name in list_encoders():
+        raise UserError(
+            f'encoder "{name}" has no classifier of its own, and "{source}" holds none of ours:'
+            " pretrain_encoder.py trains one"
+        )
+    architecture = find_architecture(name)
+    if architecture is None:
+        raise UserError(f'unknown encoder "{name}": {why_unknown(name)}')
+    if node not in ("", LOGITS):
+        raise UserError(f'a whole network classifies, not "{encoder}": give --encoder {name}')
+    if size is not None and size < 1:
+        raise UserError(f"--size {size} must be at least 1")
+    side = size or architecture.crop
+    view = View(side, side, resize or architecture.resize, interpolation=architecture.interpolation)
+    network = create_encoder(
+        f"{name}:{LOGITS}", (3, side, side), frame_channels=3, projection="none"
+    )
+    report = load_into(network, path or source)
+    if network.features_dim != len(architecture.classes):
+        raise UserError(
+            f'"{encoder}" has {network.features_dim} outputs for'
+            f" {len(architecture.classes)} classes"
+        )
+    return Network(
+        source=source,
+        module=_PublishedNetwork(network),
+        tasks=(Task("class", architecture.classes),),
+        channels=3,
+        view=view,
+        training={},
+        report=str(report),
+    )
+
+
+def _training(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """How the run trained in whose directory the file lies; what the file says, where in none."""
+    if (path.parent / "config.json").is_file():
+        config = RunDirectory.open(path.parent).config.get(_PRETRAINING)
+        if isinstance(config, dict):
+            return config
+    about = metadata.get("about")
+    return dict(about) if isinstance(about, dict) else {}

@@ -1,0 +1,106 @@
+"""The optimiser of a training on labelled images, its learning rate, and its loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rlcnn.data.images import UNKNOWN
+from rlcnn.supervised.config import PretrainConfig
+
+
+def make_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW, over all parameters; on a GPU a step is one fused kernel.
+
+    Unless ``decay_all``, only what has more than one dimension decays: weights, not the biases and
+    the scales of normalisation layers.
+    """
+    parameters = list(model.parameters())
+    decaying = [p for p in parameters if config.decay_all or p.ndim > 1]
+    others = [p for p in parameters if not config.decay_all and p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decaying, "weight_decay": config.weight_decay}]
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0})
+    rate, fused = config.learning_rate, parameters[0].is_cuda or None
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, rate, betas=(config.momentum, 0.999), fused=fused)
+    return torch.optim.SGD(
+        groups, rate, momentum=config.momentum, nesterov=config.nesterov, fused=fused
+    )
+
+
+def adopt_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Makes an optimiser's saved state say which kernels ``optimizer`` uses.
+
+    Loading takes them from the state. They belong to the device, which may be another now.
+
+    Args:
+        optimizer: that is to load the state.
+        state: what ``state_dict`` returned on any device; changed in place.
+    """
+    for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        saved |= {name: own[name] for name in ("fused", "foreach", "capturable") if name in own}
+
+
+def learning_rate(config: PretrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of one update.
+
+    Args:
+        config: the run.
+        step: how many updates came before.
+        steps_per_epoch: updates in an epoch.
+
+    Returns:
+        Rising linearly to ``config.learning_rate`` over the warm-up, whose first update already
+        moves; after it, "linear" and "cosine" (Loshchilov & Hutter 2017, equation 5, without
+        restarts) fall to 0 at the end of the run, and "steps" at shares of the whole run.
+    """
+    total = config.epochs * steps_per_epoch
+    warmup = config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return config.learning_rate * min(1.0, (step + 1) / warmup)
+    progress = (step - warmup) / max(1.0, total - warmup)
+    match config.schedule:
+        case "constant":
+            factor = 1.0
+        case "linear":
+            factor = 1 - progress
+        case "cosine":
+            factor = (1 + math.cos(math.pi * progress)) / 2
+        case "steps":
+            passed = sum(step >= share * total for share in config.milestones)
+            factor = config.step_factor**passed
+    return config.learning_rate * factor
+
+
+def classification_loss(
+    logits: Sequence[torch.Tensor], labels: torch.Tensor, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """Mean over tasks of the mean cross-entropy over the images whose class is known.
+
+    Args:
+        logits: for each task (batch, classes).
+        labels: int64 (batch, tasks), ``UNKNOWN`` where a class is not known. A task of which no
+            image of the batch has one counts as 0.
+        label_smoothing: share of the target that is spread evenly over all classes.
+
+    Returns:
+        A scalar.
+    """
+    losses = []
+    for column, scores in enumerate(logits):
+        target = labels[:, column]
+        summed = F.cross_entropy(
+            scores,
+            target,
+            ignore_index=UNKNOWN,
+            reduction="sum",
+            label_smoothing=label_smoothing,
+        )
+        losses.append(summed / (target != UNKNOWN).sum().clamp(min=1))
+    return torch.stack(losses).mean()

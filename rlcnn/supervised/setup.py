@@ -1,0 +1,192 @@
+"""From a configuration to images, minibatches and the network that learns from them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from envs.errors import UserError
+from rlcnn.data.atari.stacked import StackedFrames
+from rlcnn.data.augment import Augmentation, bring_to_size
+from rlcnn.data.batches import Batches
+from rlcnn.data.by_name import ATARI, load_data
+from rlcnn.data.images import UNKNOWN, LabelledImages, Split
+from rlcnn.encoders import Encoder, create_encoder, with_frame_channels
+from rlcnn.encoders.base import size_option
+from rlcnn.runs.files import plain
+from rlcnn.supervised.classifier import Classifier
+from rlcnn.supervised.config import PretrainConfig
+from rlcnn.supervised.trainer import Trainer
+from rlcnn.weights.load import load_into, read_spec
+
+if TYPE_CHECKING:
+    from rlcnn.data.atari.dataset import PolicyPlay
+
+CHANNELS = {"auto": None, "grey": 1, "rgb": 3}
+
+
+def load_images(
+    config: PretrainConfig,
+    tell: Callable[[str], None],
+    policies: Mapping[str, PolicyPlay] | None = None,
+) -> Split:
+    """The images of a configuration, as they are.
+
+    Args:
+        config: the run.
+        tell: told what there is, and of what takes long.
+        policies: those of the configuration's ``players``.
+
+    Raises:
+        UserError: as :func:`rlcnn.data.by_name.load_data`.
+    """
+    if len(config.players) != len(policies or {}):
+        raise UserError(
+            f"the configuration names {len(config.players)} players, but {len(policies or {})}"
+            " policies are given: agents.evaluate.players.load_players makes them"
+        )
+    if config.data.startswith(ATARI):
+        tell(f"{config.data}: playing, unless kept in {config.data_dir} from an earlier run")
+    split = load_data(
+        config.data,
+        Path(config.data_dir),
+        seed=config.seed,
+        channels=CHANNELS[config.colours],
+        frames=config.frames,
+        policies=policies,
+    )
+    tell(f"{config.data}: {counted(describe(split))}")
+    return split
+
+
+def check_start(config: PretrainConfig) -> None:
+    """Refuses an encoder and weights that cannot be what a training begins with.
+
+    All that can be told without the images, which may take long to get: of games, whose
+    observations have a shape that is known, everything.
+
+    Raises:
+        UserError: as :func:`rlcnn.weights.load_into`; games' observations are too small.
+    """
+    if config.data.startswith(ATARI):
+        frames, crop = config.frames, config.augment.crop
+        channels = frames.frame_stack * frames.frame_channels
+        size = crop or frames.obs_size
+        shape = (channels, size, size)
+        encoder = _create_encoder(config, shape)
+        if config.weights != "none":
+            load_into(encoder, config.weights)
+    elif config.weights not in ("none", "imagenet"):
+        read_spec(config.weights)
+
+
+def check_players(
+    data: Mapping[str, Any], policies: Mapping[str, PolicyPlay] | None, run: str
+) -> None:
+    """Refuses to have games played by other agents than those that a run's images are from.
+
+    Args:
+        data: what :func:`describe` told of them.
+        policies: who is to play, by game.
+        run: what to call the run.
+
+    Raises:
+        UserError: an agent is another; as a run's is that has learned on since.
+    """
+    before = data.get("games", {}).get("policies", {})
+    for game, policy in (policies or {}).items():
+        if game in before and before[game] != policy.name:
+            raise UserError(
+                f"the agent that plays {game} is not as it was when run {run} began: another"
+                " checkpoint is its newest now. Begin a new run from its config.json with --config"
+            )
+
+
+def describe(split: Split) -> dict[str, Any]:
+    """What images there are, as JSON; equal for equal labels in equal order."""
+    facts: dict[str, Any] = {
+        "tasks": [{"name": t.name, "classes": list(t.classes)} for t in split.train.tasks],
+        **{
+            name: {"images": len(part), "labels_crc32": zlib.crc32(part.labels.numpy().tobytes())}
+            for name, part in split._asdict().items()
+        },
+    }
+    if isinstance(split.train, StackedFrames):
+        facts["games"] = plain(split.train.about)
+    return facts
+
+
+def counted(data: Mapping[str, Any]) -> str:
+    """What :func:`describe` found, in a few words."""
+    classes = sum(len(task["classes"]) for task in data["tasks"])
+    tasks = f"{len(data['tasks'])} tasks and " if len(data["tasks"]) > 1 else ""
+    images = " and ".join(f"{data[part]['images']:,} to {part}" for part in ("train", "test"))
+    return f"{images}, of {tasks}{classes} classes"
+
+
+def _create_encoder(config: PretrainConfig, shape: tuple[int, int, int]) -> Encoder:
+    """The configured encoder, which is told how many channels a frame of games has."""
+    of_games = config.data.startswith(ATARI)
+    channels = config.frames.frame_channels if of_games else None
+    options = with_frame_channels(config.encoder, config.encoder_options, channels)
+    larger = "--frames.obs-size" if of_games else "--augment.resize"
+    with size_option("--augment.crop" if config.augment.crop else larger):
+        return create_encoder(config.encoder, shape, **options)
+
+
+class Setting:
+    """What a configuration and its images come to: batches, and encoders for them.
+
+    Attributes:
+        config: the run.
+        tasks: of its images.
+        train: minibatches to learn from.
+        test: those held out.
+        train_labels: int64 (images, tasks).
+        test_labels: likewise.
+    """
+
+    def __init__(self, config: PretrainConfig, split: Split) -> None:
+        """Brings the images to size.
+
+        Args:
+            config: the run, with every "auto" resolved.
+            split: its images.
+
+        Raises:
+            UserError: they cannot be brought to the size that is asked for.
+        """
+        self.config = config
+        self.tasks = split.train.tasks
+        train, test = (bring_to_size(part, config.augment) for part in split)
+        if (test.labels == UNKNOWN).all():
+            raise UserError("of no held-out image a class is known: there is nothing to judge by")
+        self.train_labels, self.test_labels = train.labels, test.labels
+        self._augmentation = Augmentation(config.augment, train)
+        self.train, self.test = self._batches(train), self._batches(test)
+
+    def make_encoder(self, seed: int) -> Encoder:
+        """A fresh encoder, the same for the same seed; torch's generators go on from there."""
+        torch.manual_seed(seed)
+        config, shape = self.config, self._augmentation.output_shape
+        return _create_encoder(config, shape)
+
+    def make_trainer(self, encoder: Encoder) -> Trainer:
+        """A fresh head on the encoder, and all that makes them learn."""
+        classifier = Classifier(encoder, self.tasks, dropout=self.config.dropout)
+        return Trainer(self.config, classifier, self.train, self.test)
+
+    def _batches(self, images: LabelledImages) -> Batches:
+        config = self.config
+        return Batches(
+            images,
+            self._augmentation,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=torch.device(config.device),
+            workers=config.num_workers,
+        )

@@ -1,0 +1,230 @@
+"""Learning from labelled images: one update after the other, and what it takes to go on exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from envs.errors import UserError
+from rlcnn.accelerate.cpu_threads import SpareCores
+from rlcnn.accelerate.devices import Precision, prepare_device
+from rlcnn.accelerate.transfers import read_late
+from rlcnn.data.batches import Batch, Batches
+from rlcnn.data.images import UNKNOWN
+from rlcnn.runs.files import read_json, write_json_atomic
+from rlcnn.runs.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
+from rlcnn.supervised.averaging import WeightAverage
+from rlcnn.supervised.classifier import Classifier
+from rlcnn.supervised.config import PretrainConfig
+from rlcnn.supervised.evaluation.metrics import held_out_figures, metric
+from rlcnn.supervised.optimization import (
+    adopt_kernels,
+    classification_loss,
+    learning_rate,
+    make_optimizer,
+)
+
+STATE, OPTIMIZER, NETWORK = "state.json", "optimizer.pt", "network.pt"
+
+
+class Trainer:
+    """A classifier that learns, update by update.
+
+    With the same configuration, data and seed, on a CPU in float32, two trainings are equal to the
+    bit, and so is one that was saved and restored anywhere in between.
+
+    Attributes:
+        classifier: what learns; its encoder carries the configured start.
+        epoch: how many epochs are done.
+        batch: how many updates of the next one are.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, classifier: Classifier, train: Batches, test: Batches
+    ) -> None:
+        """Puts the classifier on the device.
+
+        Args:
+            config: with every "auto" resolved.
+            classifier: freshly made; it is moved to ``config.device``.
+            train: to learn from.
+            test: held out.
+        """
+        self.config = config
+        self.device = torch.device(config.device)
+        prepare_device(self.device, cast(Precision, config.precision))
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        # torch's stubs know of modules of one memory format only.
+        self.classifier: Classifier = classifier.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self._train, self._test = train, test
+        self._optimizer = make_optimizer(classifier, config)
+        self._average = WeightAverage(classifier, config.ema) if config.ema else None
+        self.epoch = self.batch = 0
+        # What float32 learns must not depend on what else runs on the machine.
+        self._spare_cores = SpareCores(self.device.type == "cpu" and config.precision == "bf16")
+        self._begin_epoch()
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self.epoch * self.steps_per_epoch + self.batch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in an epoch."""
+        return self._train.per_epoch
+
+    @property
+    def judged(self) -> Classifier:
+        """What is evaluated and saved: the classifier, or the moving average of its weights."""
+        if self._average is None:
+            return self.classifier
+        average: Any = self._average.module
+        return average
+
+    def learn_epoch(self) -> Generator[int, None, None]:
+        """Does the rest of an epoch, yielding the number of images after each update.
+
+        It may be left between two updates; what is called next goes on there. At its end the next
+        epoch begins.
+        """
+        self.classifier.train()
+        batches = self._train.epoch(self.epoch, self.batch)
+        with self._spare_cores:
+            for batch in batches:
+                self._spare_cores.adjust()
+                self._update(batch)
+                self.batch += 1
+                yield len(batch.images)
+        self.epoch, self.batch = self.epoch + 1, 0
+
+    def epoch_figures(self) -> dict[str, float]:
+        """What the updates since the last call were like: mean loss and training accuracy, by task.
+
+        Raises:
+            UserError: the loss is no longer a finite number.
+        """
+        loss_sum, updates, *counts = self._sums.tolist()
+        loss = loss_sum / max(1, updates)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is no longer a finite number in epoch {self.epoch}: a lower"
+                f" --learning-rate than {self.config.learning_rate:g} or a longer --warmup-epochs"
+                " may help"
+            )
+        figures = {"train/loss": loss}
+        for number, task in enumerate(self.classifier.tasks):
+            right, known = counts[2 * number : 2 * number + 2]
+            figures[metric("train/top1", task, self.classifier.tasks)] = right / max(1, known)
+        self._begin_epoch()
+        return figures
+
+    def _begin_epoch(self) -> None:
+        # Loss, updates, and for each task how many were right of how many known: summed on the
+        # device, so that an update need not wait to be read.
+        count = 2 + 2 * len(self.classifier.tasks)
+        self._sums = torch.zeros(count, dtype=torch.float64, device=self.device)
+
+    def _update(self, batch: Batch) -> None:
+        rate = learning_rate(self.config, self.step, self.steps_per_epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        with self._autocast():
+            features = self.classifier.encoder(batch.images)
+        logits = self.classifier.classify(features)
+        loss = classification_loss(logits, batch.labels, self.config.label_smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update()
+        self._count(loss.detach(), logits, batch.labels)
+
+    def _count(
+        self, loss: torch.Tensor, logits: Sequence[torch.Tensor], labels: torch.Tensor
+    ) -> None:
+        sums = [loss, torch.ones_like(loss)]
+        for column, scores in enumerate(logits):
+            target = labels[:, column]
+            sums += [(scores.argmax(dim=1) == target).sum(), (target != UNKNOWN).sum()]
+        self._sums += torch.stack([value.double() for value in sums])
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    # -- judging ---------------------------------------------------------------------------------
+
+    def held_out_logits(self, classifier: Classifier) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Logits of the held-out images, each task (images, classes), and labels; on the CPU."""
+        classifier.eval()
+        with torch.inference_mode(), self._autocast():
+            batches = self._test.held_out()
+            # One tensor a batch, which is read while the next batch is computed.
+            logits = (torch.cat(classifier(batch.images), dim=1) for batch in batches)
+            every = torch.cat(list(read_late(logits, self.device)))
+        return list(every.split(classifier.classes, dim=1)), self._test.labels
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss, and top-1 and (of more than five classes) top-5 accuracy on the held-out images.
+
+        With several tasks, ``test/top1`` is the mean over them.
+        """
+        logits, labels = self.held_out_logits(self.judged)
+        return held_out_figures(logits, labels, self.classifier.tasks)
+
+    # -- going on --------------------------------------------------------------------------------
+
+    def save(self, directory: Path, extra: dict[str, Any]) -> None:
+        """Writes all that the next update depends on.
+
+        Args:
+            directory: that of a checkpoint being made.
+            extra: JSON values to keep beside it.
+
+        Raises:
+            UserError: the disk is full or cannot be written.
+        """
+        network = {
+            "classifier": self.classifier.state_dict(),
+            "average": self._average.state_dict() if self._average is not None else None,
+            "sums": self._sums,
+            "rng": torch_rng(self.device),
+        }
+        save_torch(network, directory / NETWORK)
+        save_torch(self._optimizer.state_dict(), directory / OPTIMIZER)
+        state = {"epoch": self.epoch, "batch": self.batch, "extra": extra}
+        write_json_atomic(directory / STATE, state)
+
+    def restore(self, directory: Path) -> dict[str, Any]:
+        """Brings a freshly made trainer to where :meth:`save` was called.
+
+        Returns:
+            What ``save`` was given as ``extra``.
+
+        Raises:
+            UserError: a file is missing or damaged, or of another network.
+        """
+        state = read_json(directory / STATE)
+        network = load_torch(directory / NETWORK)
+        optimizer = load_torch(directory / OPTIMIZER)
+        try:
+            self.epoch, self.batch = int(state["epoch"]), int(state["batch"])
+            extra = dict(state["extra"])
+            self.classifier.load_state_dict(network["classifier"])
+            if self._average is not None:
+                self._average.load_state_dict(network["average"])
+            adopt_kernels(self._optimizer, optimizer)
+            self._optimizer.load_state_dict(optimizer)
+            self._sums.copy_(network["sums"])
+            # Last, since what came before may have drawn from the generators.
+            restore_torch_rng(self.device, network["rng"])
+        except Exception as error:
+            # Whatever a damaged file makes torch raise, the user's remedy is the same.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"checkpoint {directory} is damaged: {reason}") from error
+        return extra

@@ -1,0 +1,414 @@
+"""What the page of a study says, of studies written by hand: whole, unfinished, with failures."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from support.study_files import COMMAND, RANDOM_RETURNS, STEPS, Ends, make_plan, write_study
+
+from agents.launchers.local import Launcher
+from agents.study.plan import StudyPlan, StudyRun, game_name
+from agents.study.pretraining import pretraining_of
+from agents.study.report import study_report
+from agents.study.results import read_result
+from agents.study.runner import PLAN, run_study
+from agents.study.runner import RANDOM as RANDOM_FILE
+from envs.errors import UserError
+from rlcnn.report import Films, Report, render
+from rlcnn.report.formatting import percent
+from rlcnn.report.plots import draw
+from rlcnn.report.style import Drawing, finish, new_figure, styled
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.files import read_json, write_json_atomic
+from rlcnn.stats import RandomAgent, coverage_range
+
+RANDOM, HUMAN = float(np.mean(RANDOM_RETURNS)), 14.6
+
+
+def well(run: StudyRun) -> float:
+    """Scratch learns, the other arm half as well; seeds differ."""
+    return (15.0 if run.arm == "scratch" else -5.0) + run.seed
+
+
+def spoilt(run: StudyRun) -> float | str:
+    return "failed" if (run.arm, run.seed) == ("frozen-random", 1) else well(run)
+
+
+def unfinished(run: StudyRun) -> float | str:
+    return {3: "begun", 4: "waiting"}.get(run.seed, well(run))
+
+
+def no_launcher(jobs: int) -> Launcher:
+    raise AssertionError(f"{jobs} runs would be done")
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,000 bootstrap samples take seconds, and tests of the statistics look at intervals."""
+    monkeypatch.setattr("agents.study.runner.study_report", partial(study_report, reps=20))
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take seconds, and tests of the page look at them."""
+    monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: {})
+
+
+def reported(path: Path, plan: StudyPlan, films: Films = "linked", **options: Any) -> str:
+    """Has the whole report made; the page."""
+    console = Console(file=io.StringIO(), width=200)
+    run_study(plan, path, no_launcher, console=console, films=films, **options)
+    return (path / "report.html").read_text()
+
+
+def page_of(path: Path, plan: StudyPlan, films: Films = "linked") -> str:
+    """The page without its figures, which take most of the time."""
+    return render(shown(path, plan), {}, films)
+
+
+def shown(path: Path, plan: StudyPlan) -> Report:
+    runs = [read_result(path, run) for run in plan.runs]
+    returns = read_json(path / RANDOM_FILE)
+    random_agent = RandomAgent.from_returns({game_name(game): returns[game] for game in returns})
+    return study_report(path, plan, runs, random_agent, read_json(path / PLAN), reps=20)
+
+
+def text_of(page: str) -> str:
+    """What the page says, without markup and entities of it."""
+    body = re.sub(r"data:[^\"]*", "", page.partition("<body>")[2])
+    within_words = re.sub(r"</?(span|wbr)[^>]*>", "", body)
+    return html.unescape(re.sub(r"<[^>]+>", " ", within_words))
+
+
+def study(path: Path, ends: Ends, *arms: str, **options: Any) -> tuple[Path, StudyPlan]:
+    plan = make_plan(*arms)
+    return write_study(path / "study", plan, ends, **options), plan
+
+
+def test_a_finished_study_is_reported_anew_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, plan = study(tmp_path, well)
+    # Drawn once: that the same report gives the same figures is a test of the page.
+    drawings: list[dict[str, Drawing]] = []
+
+    def draw_once(report: Report) -> dict[str, Drawing]:
+        if not drawings:
+            drawings.append(draw(report))
+        return drawings[0]
+
+    monkeypatch.setattr("rlcnn.report.writing.draw", draw_once)
+    page = reported(path, plan)
+    assert "<figure>" in page
+    figures = {file.name: file.read_bytes() for file in (path / "figures").iterdir()}
+    assert {"curve-Pong.svg", "curve-Pong.png", "difference.svg", "profile.png"} <= set(figures)
+    shutil.rmtree(path / "figures")
+    (path / "report.html").unlink()
+    assert reported(path, plan) == page
+    assert {file.name: file.read_bytes() for file in (path / "figures").iterdir()} == figures
+
+
+def test_the_page_tells_verdict_runs_and_command(tmp_path: Path) -> None:
+    text = text_of(page_of(*study(tmp_path, well)))
+    assert "frozen-random is worse than scratch" in text
+    # Both arms spread alike, and 20 returns of difference.
+    assert f"difference {-20 / (HUMAN - RANDOM):+.3g} in human-normalised score" in text
+    for seed in range(5):
+        assert re.search(rf"Pong\s+scratch\s+{seed}\s+done\s+{15 + seed}\.0 \(1\.50\)\s+30", text)
+    assert "1,000,000" in text
+    assert "526" in text
+    assert "python scripts/compare_encoders.py --games Pong --arms scratch 'a b'" in text
+    assert "/someone" not in text
+    assert COMMAND[-1] == "a b"
+    assert "rlcnn 0.1.0, torch 2.15" in text
+    # The table of calibration for five runs of one game: ours, Welch's, the percentile bootstrap.
+    assert re.search(r"lognormal, one arm twice the other\s+94\.\d%\s+91\.\d%\s+88", text)
+
+
+def test_transfer_is_told_of_normalised_curves(tmp_path: Path) -> None:
+    text = text_of(page_of(*study(tmp_path, well)))
+    scale = HUMAN - RANDOM
+    # At the end as the scores; the difference of two arms whose seeds are 0 to 4 apart.
+    gain = -20 / scale
+    row = re.search(r"frozen-random\s+agent steps\s+(\S+ \S+ \S+)\s+(\S+) ", text)
+    assert row
+    assert row[2] == f"{gain:+.2f}".replace("-", "\N{MINUS SIGN}")
+    # Half of the human's score is a return of -3.01: of -5 to -1 three of five end above it.
+    assert re.search(r"frozen-random\s+agent steps.*?\s60%, 100%\s", text, re.DOTALL)
+    assert "with pretraining" not in text
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_an_unfinished_study_says_what_is_missing_and_gives_no_verdict(tmp_path: Path) -> None:
+    path, plan = study(tmp_path, unfinished)
+    text = text_of(reported(path, plan, report_only=True))
+    assert "No verdict yet" in text
+    assert "Pong, scratch, seed 3: 500,000 steps taken" in text
+    assert "Pong, frozen-random, seed 4: not begun" in text
+    assert "6 of 10 runs done, 4 not finished" in text
+    assert "better" not in text
+    assert "worse" not in text
+    # There are curves; without a comparison no figure shows an aggregate.
+    report = shown(path, plan)
+    assert report.curves["Pong"]
+    assert report.comparison is None
+
+
+def test_only_a_report_of_a_study_that_is_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no study to report on"):
+        reported(tmp_path / "nowhere", make_plan(), report_only=True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_failed_run_is_on_the_page_and_in_the_figures_of_it(tmp_path: Path) -> None:
+    path, plan = study(tmp_path, spoilt)
+    page = page_of(path, plan)
+    text = text_of(page)
+    assert "9 of 10 runs done, 1 failed" in text
+    assert re.search(r"Pong\s+frozen-random\s+1\s+failed", text)
+    assert "the loss became <NaN> & stayed so" in text
+    assert "<NaN>" not in page
+    assert f"failed and counts with a score of {RANDOM:g}" in text
+    scores = [well(run) if run.seed != 1 else RANDOM for run in plan.runs if run.arm != "scratch"]
+    mean = (np.mean(scores) - 17) / (HUMAN - RANDOM)
+    assert f"difference {mean:+.3g}" in text
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_study_in_which_all_failed_has_a_page(tmp_path: Path) -> None:
+    text = text_of(reported(*study(tmp_path, lambda run: "failed")))
+    assert "10 failed" in text
+    assert "No arm learned" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ends", [lambda run: "failed", unfinished], ids=["failed", "unfinished"])
+def test_figures_can_be_drawn_of_any_study(tmp_path: Path, ends: Ends) -> None:
+    path, plan = study(tmp_path, ends)
+    page = reported(path, plan, report_only=True)
+    assert "Learning curves" in text_of(page)
+    aggregates = list((path / "figures").glob("aggregate-*"))
+    assert bool(aggregates) == (ends is not unfinished)
+
+
+@pytest.mark.parametrize("evaluations, source", [(10, "evaluations on the way"), (4, "last 100")])
+def test_curves_are_of_evaluations_where_there_are_enough(
+    tmp_path: Path, evaluations: int, source: str
+) -> None:
+    assert source in shown(*study(tmp_path, well, evaluations=evaluations)).curves_of
+
+
+def test_two_arms_two_seeds_and_a_game_without_a_human(tmp_path: Path) -> None:
+    plan = make_plan(seeds=2, games=("support.games:Signals-v0",))
+    path = write_study(tmp_path / "study", plan, well)
+    text = text_of(page_of(path, plan))
+    assert "frozen-random may be worse than scratch, but 2 runs an arm only suggest it" in text
+    assert "deviations of random play" in text
+    assert "optimality gap" not in text
+    # What two runs cover is simulated; the table of several intervals begins with three.
+    least, greatest = map(percent, coverage_range((2, 2), 1))
+    assert "With 2 runs an arm and 1 game, as in this study" in text
+    assert f"in {least} to {greatest} of the studies" in text
+    assert "no study as small as this one" in text
+
+
+def test_films_are_strips_with_a_link_unless_the_page_is_to_be_moved(tmp_path: Path) -> None:
+    path, plan = study(tmp_path, well, film=True)
+    page = page_of(path, plan)
+    # The middle one of five: its file's name has a blank nowhere.
+    film = f"runs/Pong--scratch--seed2/videos/{STEPS:012d}.mp4"
+    assert f'href="{film}"' in page
+    assert "the middle one of 5 finished runs by score (mean return 17.0 over 30 games)" in page
+    assert page.count("data:image/png;base64,iVBORw0KGgo") == 2
+    assert "<video" not in page
+    moved = page_of(path, plan, films="strips")
+    assert ".mp4" not in moved
+    assert moved.count('class="film"') == 2
+    assert page_of(path, plan, films="embedded").count("<video") == 2
+
+
+def test_a_film_is_of_the_middle_one_of_the_runs_that_have_a_score(tmp_path: Path) -> None:
+    plan = make_plan(seeds=4)
+    ends = {0: 15.0, 1: "failed", 2: "failed"}
+    path = write_study(
+        tmp_path / "study",
+        plan,
+        lambda run: ends.get(run.seed, 17.0) if run.arm == "scratch" else -5.0 + run.seed,
+        film=True,
+    )
+    captions = {film.arm: film.caption for film in shown(path, plan).films}
+    assert "Seed 0 after 1,000,000 steps, the middle one of 2 finished" in captions["scratch"]
+    assert "Seed 1 after 1,000,000 steps, the middle one of 4" in captions["frozen-random"]
+    # Where the film itself is shown, there is no left and no right.
+    assert not any("left to right" in caption for caption in captions.values())
+
+
+def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:
+    path, plan = study(tmp_path, well, film=True)
+    (path / f"runs/Pong--scratch--seed2/videos/{STEPS:012d}.mp4").write_bytes(b"no film")
+    text = text_of(page_of(path, plan))
+    assert "cannot be read" in text
+    assert "frozen-random is worse than scratch" in text
+
+
+# -- what weights had cost -------------------------------------------------------------------------
+
+
+def pretrained(path: Path, players: Sequence[str] = (), **about: Any) -> dict[str, Any]:
+    """A pretraining on 1,000 frames of which 100 came twice, and the origin of its weights."""
+    part = {"observations": 500, "games": 3, "duplicates": 50}
+    config = {
+        "pretraining": {"players": [*players]},
+        "data": {"train": {"images": 500}, "games": {"games": {"Pong": {"a": part, "b": part}}}},
+    }
+    with RunDirectory.create(path, config) as run:
+        run.write_summary({"wall_seconds": 600.0})
+    return {
+        "weights": str(path),
+        "file": str(path / "best.safetensors"),
+        "sha256": "a1" * 32,
+        "about": {"data": "atari:Pong", "run": str(path), **about},
+        "origin": None,
+    }
+
+
+def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
+    weights = tmp_path / "<balls>.safetensors"
+    weights.touch()
+    arm = "frozen:<balls>"
+    origin = pretrained(tmp_path / "pretraining")
+    ends = {"scratch": 15.0, arm: 15.0}
+    path, plan = study(
+        tmp_path,
+        lambda run: ends[run.arm] + run.seed,
+        *("scratch", f"frozen:{weights}"),
+        origins={arm: origin},
+    )
+    text = text_of(page_of(path, plan))
+    assert "1,100 agent steps, 10 min" in text
+    assert "data atari:Pong" in text
+    assert f"SHA-256 {'a1' * 6}" in text
+    # Alike but for what came before: 1,100 steps later, and 600 seconds.
+    rows = re.search(
+        rf"{arm}\s+agent steps.*?steps with pretraining(.*?)wall time.*?wall time with"
+        r" pretraining(.*?)Curves",
+        text,
+        re.DOTALL,
+    )
+    assert rows
+    assert "\N{MINUS SIGN}1,100 [" in rows[1]
+    assert "\N{MINUS SIGN}10 min [" in rows[2]
+
+
+@pytest.mark.parametrize(
+    "origin, told",
+    [
+        ({"weights": "imagenet", "about": {"data": "ImageNet"}}, "what training on ImageNet took"),
+        ({"weights": "/x/w.pth", "file": "/x/w.pth"}, '"w.pth" does not say how it was made'),
+        (
+            {"weights": "/x/gone", "about": {"run": "/x/gone"}},
+            "the run gone is no longer there to be asked",
+        ),
+    ],
+)
+def test_a_cost_that_is_not_known_is_said_to_be(
+    tmp_path: Path, origin: dict[str, Any], told: str
+) -> None:
+    path, plan = study(
+        tmp_path, well, "scratch", "frozen:imagenet", origins={"frozen:imagenet": origin}
+    )
+    text = text_of(page_of(path, plan))
+    assert told in text
+    assert re.search(r"steps with pretraining\s+not known\s+wall time", text)
+
+
+def test_an_agents_weights_cost_its_steps_and_all_that_came_before(tmp_path: Path) -> None:
+    first = pretrained(tmp_path / "pretraining")
+    with RunDirectory.create(tmp_path / "agent", {}) as agent:
+        agent.write_summary({"steps": 2000, "wall_seconds": 50.0})
+    file = agent.checkpoints_dir / "000000001000" / "policy.safetensors"
+    origin = {
+        "weights": str(agent.path),
+        "file": str(file),
+        "about": {"algorithm": "PPO", "step": 1000},
+        "origin": first,
+    }
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        write_json_atomic(run.path / "weights.json", {"origin": origin})
+    before = pretraining_of(run.path)
+    assert before is not None
+    assert (before.steps, before.seconds) == (1000 + 1100, 25.0 + 600.0)
+    assert pretraining_of(agent.path) is None
+
+
+def test_what_a_player_had_begun_with_is_part_of_what_it_cost(tmp_path: Path) -> None:
+    first = pretrained(tmp_path / "first")
+    with RunDirectory.create(tmp_path / "player", {}) as player:
+        player.write_summary({"steps": 2000, "wall_seconds": 50.0})
+        write_json_atomic(player.path / "weights.json", {"origin": first})
+    second = pretrained(tmp_path / "second", players=[str(player.path)])
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        write_json_atomic(run.path / "weights.json", {"origin": second})
+    before = pretraining_of(run.path)
+    assert before is not None
+    assert (before.steps, before.seconds) == (1100 + 2000 + 1100, 600.0 + 50.0 + 600.0)
+
+
+# -- Weights & Biases ------------------------------------------------------------------------------
+
+
+def records(directory: Path) -> list[dict[str, Any]]:
+    """What a W&B directory holds, as W&B's own tool reads it."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(directory)]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in answer.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_report_is_one_more_run_of_the_studys_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(seeds=2, track="offline", project="pixels")
+    path = write_study(tmp_path / "a study", plan, well, film=True)
+    # Real figures take seconds each time, and other tests look at them.
+    with styled():
+        drawn = [finish(new_figure(1.0), name, name, "") for name in ("curve-Pong", "difference")]
+    drawings = {drawing.name: drawing for drawing in drawn}
+    monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: drawings)
+    reported(path, plan)
+    (directory,) = (path / "wandb").glob("offline-run-*")
+    found = records(directory)
+    run = next(record["run"] for record in found if record["type"] == "run")
+    assert run["run_group"] == "a study"
+    assert run["job_type"] == "report"
+    assert run["project"] == "pixels"
+    (row,) = [record["history"]["item"] for record in found if record["type"] == "history"]
+    for name in drawings:
+        assert row[f"report/{name}._type"] == "image-file"
+        kept = directory / "files" / row[f"report/{name}.path"]
+        assert kept.read_bytes() == (path / "figures" / f"{name}.png").read_bytes()
+    assert row["video/Pong/scratch._type"] == "video-file"
+    assert row["report/runs._type"] == "table-file"
+    table = json.loads((directory / "files" / row["report/runs.path"]).read_text())
+    assert len(table["data"]) == 4
+
+    # The same page is not logged twice; another one goes to the same run.
+    reported(path, plan)
+    assert len(list((path / "wandb").glob("offline-run-*"))) == 1
+    reported(path, plan, films="strips")
+    directories = list((path / "wandb").glob("offline-run-*"))
+    assert len(directories) == 2
+    assert len({name.name.split("-")[3] for name in directories}) == 1

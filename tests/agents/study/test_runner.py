@@ -1,0 +1,362 @@
+"""Whole studies of tiny trainings: what they leave, what they do not do again, what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from support.inline_launcher import InlineLauncher
+from support.study_files import tiny_plan
+from support.tiny_agents import TINY
+
+from agents.launchers.local import Launcher
+from agents.study.plan import StudyPlan
+from agents.study.report import study_report
+from agents.study.runner import StudyResults, default_study_dir, read_plan, run_study
+from agents.train.training import resume
+from envs.errors import UserError
+from rlcnn.encoders import create_encoder
+from rlcnn.runs.directory import acquire
+from rlcnn.runs.stopping import TrainingStopped
+from rlcnn.weights.load import save_encoder
+
+
+class Study:
+    """A study and what it said."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.said = io.StringIO()
+        self.launchers: list[InlineLauncher] = []
+
+    def __call__(
+        self, plan: StudyPlan, interrupt_after: int | None = None, **options: Any
+    ) -> StudyResults | None:
+        def make_launcher(jobs: int) -> Launcher:
+            self.launchers.append(InlineLauncher(interrupt_after))
+            return self.launchers[-1]
+
+        console = Console(file=self.said, width=200)
+        return run_study(plan, self.path, make_launcher, console=console, **options)
+
+    def rows(self) -> list[dict[str, str]]:
+        return list(csv.DictReader((self.path / "results.csv").read_text().splitlines()))
+
+    def trained(self) -> list[str]:
+        """Names of the runs that the last launcher was given, without measurements of speed."""
+        return [name for name in self.launchers[-1].done if "seed" in name]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_reports() -> Iterator[None]:
+    """Figures and 2,000 bootstrap samples take seconds, and other tests look at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlcnn.report.writing.draw", lambda report: {})
+        patch.setattr("agents.study.runner.study_report", partial(study_report, reps=20))
+        yield
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(tmp_path / "a study")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyResults]:
+    """The tiny plan's study, done. Copy it to change it."""
+    study = Study(tmp_path_factory.mktemp("whole") / "a study")
+    results = study(tiny_plan())
+    assert results is not None
+    return study.path, results
+
+
+@pytest.fixture
+def finished(study: Study, whole: tuple[Path, StudyResults]) -> Study:
+    """A copy of the tiny plan's study, done."""
+    shutil.copytree(whole[0], study.path)
+    return study
+
+
+def test_a_study_leaves_a_run_and_a_row_for_each_game_arm_and_seed(
+    whole: tuple[Path, StudyResults],
+) -> None:
+    study, results = Study(whole[0]), whole[1]
+    assert results.whole
+    rows = study.rows()
+    assert len(rows) == 4
+    for row in rows:
+        run = study.path / row["directory"]
+        summary = json.loads((run / "summary.json").read_text())
+        assert row["state"] == "done"
+        assert float(row["score"]) == summary["eval"]["mean_return"]
+        assert int(row["steps"]) == 32
+        config = json.loads((run / "config.json").read_text())
+        assert config["labels"] == {
+            "group": "a study",
+            "tags": [row["arm"], "support.games:Signals-v0"],
+        }
+    # Each seed's games are the same for both arms, and no two seeds' are.
+    protocols = [
+        json.loads((study.path / row["directory"] / "summary.json").read_text())["eval"]["protocol"]
+        for row in rows
+    ]
+    assert protocols[0] == protocols[1] != protocols[2] == protocols[3]
+    assert all(len(v) >= 30 for v in results.random_returns.values())
+
+
+def test_arms_of_long_names_have_tags_of_their_own(study: Study, tmp_path: Path) -> None:
+    arms = []
+    for end in "ab":
+        weights = tmp_path / f"{'x' * 70}{end}.safetensors"
+        save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
+        arms.append(f"frozen:{weights}")
+    plan = tiny_plan(*arms)
+    study(plan)
+    tags = set()
+    for run in plan.runs:
+        config = json.loads((study.path / run.directory / "config.json").read_text())
+        tags.add(config["labels"]["tags"][0])
+    assert len(tags) == 2
+    # Weights & Biases refuses a longer one.
+    assert max(map(len, tags)) == 64
+
+
+def test_what_is_done_is_not_done_again(finished: Study) -> None:
+    study = finished
+    before = {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()}
+    count = len(study.launchers)
+    results = study(tiny_plan())
+    assert results is not None
+    assert results.whole
+    assert len(study.launchers) == count
+    assert {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_stopped_study_goes_on_where_it_was(study: Study) -> None:
+    # The speeds of two kinds of training are measured first.
+    with pytest.raises(TrainingStopped, match="--resume"):
+        study(tiny_plan(), interrupt_after=3)
+    assert len(study.trained()) == 1
+    states = [row["state"] for row in study.rows()]
+    assert states == ["done", "waiting", "waiting", "waiting"]
+    results = study(tiny_plan())
+    assert results is not None
+    assert results.whole
+    assert len(study.trained()) == 3
+
+
+def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> None:
+    plan = tiny_plan()
+    spoilt = study.path / plan.runs[1].directory
+    with pytest.raises(TrainingStopped):
+        study(plan, interrupt_after=2)
+    # A file where the run's directory belongs: nothing can be trained there.
+    spoilt.touch()
+    results = study(plan)
+    assert results is not None
+    assert not results.whole
+    row = study.rows()[1]
+    assert row["state"] == "failed"
+    assert row["reason"] == f"run directory {spoilt} is a file"
+    assert [r["state"] for r in study.rows()].count("done") == 3
+    said = study.said.getvalue()
+    assert f"failed: {plan.runs[1].name}" in said
+    assert (
+        'arm "frozen-random", seed 0 in "support.games:Signals-v0" failed and counts with' in said
+    )
+
+    spoilt.unlink()
+    again = study(plan)
+    assert again is not None
+    assert not again.whole
+    assert study.rows()[1]["reason"] == row["reason"]
+
+    retried = study(plan, retry=True)
+    assert retried is not None
+    assert retried.whole
+    assert study.trained() == [plan.runs[1].name]
+    assert study.rows()[1]["reason"] == ""
+
+
+def test_a_run_that_diverges_is_a_failed_run(study: Study) -> None:
+    # Nothing is a finite number after the first update.
+    diverging = replace(TINY, ppo=replace(TINY.ppo, learning_rate=1e38, max_grad_norm=1e38))
+    results = study(tiny_plan(base=diverging))
+    assert results is not None
+    assert {run.state for run in results.runs} == {"failed"}
+    assert all("the loss became" in run.reason for run in results.runs)
+
+
+def test_another_plan_in_the_same_directory_is_refused(finished: Study) -> None:
+    study = finished
+    with pytest.raises(UserError, match="another plan: --total-steps 32 there, 64 here"):
+        study(tiny_plan(base=replace(TINY, total_steps=64)))
+    with pytest.raises(UserError, match="another plan: --seeds"):
+        study(tiny_plan(seeds=(0, 1, 2)))
+
+
+def test_a_directory_of_something_else_is_refused(study: Study) -> None:
+    study.path.mkdir()
+    (study.path / "thesis.tex").touch()
+    with pytest.raises(
+        UserError, match=r"is not empty and no study: .* choose another by --study-dir"
+    ):
+        study(tiny_plan())
+    assert [path.name for path in study.path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(study: Study) -> None:
+    assert study(tiny_plan(), dry_run=True) is None
+    assert not study.path.exists()
+    said = study.said.getvalue()
+    assert "1 game x 2 arms x 2 seeds = 4 runs, 128 agent steps" in said
+    assert "to do: 4 runs, 128 agent steps, 1 at once: about" in said
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
+    study: Study, tmp_path: Path
+) -> None:
+    weights = tmp_path / "small.safetensors"
+    save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=8), weights)
+    with pytest.raises(UserError, match=r'--arms "frozen:small".*features_dim'):
+        study(tiny_plan("scratch", f"frozen:{weights}"))
+    assert not study.path.exists()
+    assert not study.launchers
+
+
+def test_options_of_which_no_agent_can_be_made_are_refused_likewise(study: Study) -> None:
+    # 16 transitions in a rollout: no minibatch of 12 divides them.
+    with pytest.raises(UserError, match=r'--arms "scratch": .*12'):
+        study(tiny_plan(base=replace(TINY, ppo=replace(TINY.ppo, batch_size=12))))
+    assert not study.path.exists()
+
+
+def test_a_study_is_found_again_by_its_plan() -> None:
+    assert default_study_dir(tiny_plan()) == default_study_dir(tiny_plan())
+    others = [tiny_plan(seeds=(0, 1, 2)), tiny_plan("scratch", "scratch:impala")]
+    assert len({default_study_dir(plan) for plan in [tiny_plan(), *others]}) == 3
+
+
+def test_a_plan_is_read_from_the_study_itself(finished: Study, tmp_path: Path) -> None:
+    study = finished
+    assert read_plan(study.path).runs == tiny_plan().runs
+    with pytest.raises(UserError, match=r"holds no study\.json"):
+        read_plan(tmp_path)
+    (study.path / "study.json").write_text("{}")
+    with pytest.raises(UserError, match='"plan" is missing'):
+        read_plan(study.path)
+
+
+SPOILT: list[Callable[[Path], Any]] = [
+    lambda path: path.write_text("{"),
+    lambda path: path.write_text("{}"),
+    lambda path: path.write_text('{"steps": 32, "eval": null}'),
+    lambda path: path.write_text(
+        path.read_text().replace('"mean_return": ', '"mean_return": NaN, "_": ')
+    ),
+]
+
+
+def test_runs_whose_results_are_damaged_are_told_of_and_judged_again_when_asked(
+    finished: Study, whole: tuple[Path, StudyResults]
+) -> None:
+    study, before, plan = finished, whole[1], tiny_plan()
+    summaries = [study.path / run.directory / "summary.json" for run in plan.runs]
+    for spoil, summary in zip(SPOILT, summaries, strict=True):
+        spoil(summary)
+    spoilt = [summary.read_bytes() for summary in summaries]
+    results = study(plan)
+    assert results is not None
+    assert {run.state for run in results.runs} == {"failed"}
+    assert all("summary.json" in run.reason for run in results.runs)
+    again = study(plan, retry=True)
+    assert again is not None
+    assert [run.score for run in again.runs] == [run.score for run in before.runs]
+    kept = [summary.with_name("summary.damaged.json").read_bytes() for summary in summaries]
+    assert kept == spoilt
+
+
+def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(finished: Study) -> None:
+    study, plan = finished, tiny_plan()
+    resume(study.path / plan.runs[0].directory, {"total_steps": 64}, console=Console(quiet=True))
+    results = study(plan)
+    assert results is not None
+    assert [run.state for run in results.runs] == ["failed", "done", "done", "done"]
+    assert results.runs[0].reason == (
+        "it was trained otherwise than planned: --total-steps 64 there, 32 here; delete its"
+        " directory to begin it anew"
+    )
+
+
+@pytest.mark.slow
+def test_a_second_try_that_was_stopped_goes_on_without_being_asked_for_again(study: Study) -> None:
+    plan = tiny_plan()
+    with pytest.raises(TrainingStopped):
+        study(plan, interrupt_after=2)
+    spoilt = [study.path / run.directory for run in plan.runs[:2]]
+    for path in spoilt:
+        path.touch()
+    study(plan)
+    for path in spoilt:
+        path.unlink()
+    with pytest.raises(TrainingStopped):
+        study(plan, retry=True, interrupt_after=1)
+    results = study(plan)
+    assert results is not None
+    assert results.whole
+
+
+@pytest.mark.slow
+def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
+    study: Study, tmp_path: Path
+) -> None:
+    weights = tmp_path / "small.safetensors"
+    save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
+    plan = tiny_plan("scratch", f"frozen:{weights}")
+    study(plan)
+    weights.unlink()
+    for run in plan.runs:
+        (study.path / run.directory / "summary.json").unlink()
+    document = json.loads((study.path / "study.json").read_text())
+    # As though it had run on other numbers of threads.
+    (study.path / "study.json").write_text(json.dumps({**document, "speeds": {}}))
+    results = study(plan)
+    assert results is not None
+    assert results.whole
+
+
+def test_random_play_needs_no_gpu(finished: Study) -> None:
+    study, plan = finished, tiny_plan()
+    (study.path / "random.json").unlink()
+    # As from a machine without GPUs, whose cluster has some.
+    results = study(replace(plan, base=replace(TINY, device="cuda:9")))
+    assert results is not None
+    assert results.random_returns
+
+
+def test_a_study_at_work_is_refused_before_anything_is_measured(study: Study) -> None:
+    with pytest.raises(TrainingStopped):
+        study(tiny_plan(), interrupt_after=3)
+    launchers = len(study.launchers)
+    with acquire(study.path), pytest.raises(UserError, match="in use by another process"):
+        study(tiny_plan())
+    assert len(study.launchers) == launchers
+
+
+@pytest.mark.parametrize("plan", [3, {}, {"options": 3}, {"options": {"nope": 1}}])
+def test_a_plan_that_is_none_is_one_line(study: Study, plan: Any) -> None:
+    study.path.mkdir()
+    (study.path / "study.json").write_text(json.dumps({"plan": plan}))
+    with pytest.raises(UserError) as error:
+        study(tiny_plan())
+    assert "\n" not in str(error.value)
+    assert str(study.path) in str(error.value)

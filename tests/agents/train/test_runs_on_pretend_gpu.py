@@ -1,0 +1,84 @@
+"""Whole runs, and all that is done beside training, on a pretend GPU."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from support.pretend_gpu import CUDA, PretendGPU
+from support.tiny_agents import TINY
+
+from agents import load_agent
+from agents.benchmark.stages import Variant, inference_stage, update_stage
+from agents.config import DQNConfig, TrainConfig
+from agents.evaluate.evaluation import evaluate_agent
+from agents.train import training
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PPO = replace(
+    TINY,
+    env="support.games:Signals-v0",
+    device="cuda",
+    cuda_graphs="on",
+    overlap="on",
+    total_steps=96,
+    eval_every=48,
+    checkpoint_every=32,
+)
+DQN = replace(
+    PPO,
+    algo="dqn",
+    dqn=DQNConfig(buffer_size=64, learning_starts=16, batch_size=8, target_update_interval=32),
+)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.mark.parametrize("config", [PPO, DQN], ids=["ppo", "dqn"])
+def test_a_run_is_evaluated_saved_resumed_and_loaded(
+    config: TrainConfig, tmp_path: Path, pretend_gpu: PretendGPU
+) -> None:
+    run_dir = tmp_path / "run"
+    training.train(config, run_dir, console=quiet())
+    training.resume(run_dir, {"total_steps": 160}, console=quiet())
+    assert pretend_gpu.replays
+    for device in ("cuda", "cpu"):
+        model = load_agent(run_dir, device=device)
+        assert {p.device.type for p in model.policy.parameters()} == {device}
+        assert len(evaluate_agent(model, config, episodes=2).returns) == 2
+
+
+@pytest.mark.parametrize("config", [PPO, DQN], ids=["ppo", "dqn"])
+def test_an_encoder_is_unfrozen_in_the_midst_of_a_run(
+    config: TrainConfig, tmp_path: Path, pretend_gpu: PretendGPU
+) -> None:
+    config = replace(config, mode="finetune", unfreeze_at_step=48, eval_episodes=0)
+    training.train(config, tmp_path / "run", console=quiet())
+    assert pretend_gpu.captures > 2
+
+
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
+def test_a_frozen_encoder_with_its_replay_on_the_host(
+    precision: str, tmp_path: Path, pretend_gpu: PretendGPU
+) -> None:
+    config = replace(DQN, mode="frozen", replay_device="cpu", precision=precision, eval_episodes=0)
+    training.train(config, tmp_path / "run", console=quiet())
+
+
+@pytest.mark.parametrize("config", [PPO, DQN], ids=["ppo", "dqn"])
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+def test_the_benchmarks_stages_run(
+    graph: bool, config: TrainConfig, pretend_gpu: PretendGPU
+) -> None:
+    variant = Variant("bf16", 1, graph=graph)
+    for stage in (inference_stage, update_stage):
+        assert stage(config, (2, 36, 36), 4, variant).measure(0.0) > 0
+    assert pretend_gpu.captures == 2 * graph
+    assert torch.zeros(1, device="cuda").device == CUDA

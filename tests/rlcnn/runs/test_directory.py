@@ -1,0 +1,454 @@
+"""A run's directory loses nothing: not to a kill, a full disk, a second writer or a resume."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO
+
+import pytest
+import safetensors.torch
+import torch
+from support.property_tests import given, settings, st
+
+from envs.errors import UserError
+from rlcnn.runs import directory as runs
+from rlcnn.runs.directory import RunDirectory
+
+CONFIG = {"seed": 7, "ppo": {"learning_rate": 2.5e-4}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunDirectory]:
+    with RunDirectory.create(tmp_path / "run", CONFIG) as run:
+        yield run
+
+
+def save(run: RunDirectory, step: int, **files: bytes) -> Path:
+    with run.new_checkpoint(step) as directory:
+        for name, content in (files or {"weights": b"w"}).items():
+            (directory / name).write_bytes(content)
+    return run.checkpoints_dir / f"{step:012d}"
+
+
+def test_runs_of_one_name_take_the_next_free_one(tmp_path: Path) -> None:
+    (tmp_path / "run-3").touch()
+    with RunDirectory.create_numbered(tmp_path / "run", CONFIG) as first:
+        # The first one is held by a process, the second has ended, the third name is a file's.
+        RunDirectory.create_numbered(tmp_path / "run", CONFIG).close()
+        with RunDirectory.create_numbered(tmp_path / "run", CONFIG) as last:
+            assert [first.path.name, last.path.name] == ["run", "run-4"]
+    with pytest.raises(UserError, match="not empty"):
+        RunDirectory.create(tmp_path / "run-2", CONFIG)
+
+
+def killed_while(path: Path, body: str) -> None:
+    """Open a run for writing in another process, run ``body`` there, and kill it with -9."""
+    code = f"""
+import time
+from rlcnn.runs.directory import RunDirectory
+run = RunDirectory.open({str(path)!r}, write=True)
+{body}
+print("ready", flush=True)
+time.sleep(60)
+"""
+    root = Path(__file__).parents[3]
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        with pytest.raises(UserError, match="in use by another process"):
+            RunDirectory.open(path, write=True)
+        assert RunDirectory.open(path).config == CONFIG
+        process.send_signal(signal.SIGKILL)
+
+
+# -- making and opening ----------------------------------------------------------------------------
+
+
+def test_a_run_is_found_again_as_it_was_made(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "parent" / "run", CONFIG) as run:
+        run.update_config({"device": "cpu", "seed": 8})
+    again = RunDirectory.open(tmp_path / "parent" / "run")
+    assert again.config == {**CONFIG, "device": "cpu", "seed": 8}
+    assert again.summary() is None
+    assert again.metrics() == []
+    assert again.checkpoints() == []
+    assert again.latest_whole() == (None, [])
+
+
+def test_an_empty_directory_may_become_a_run(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path, CONFIG).close()
+    assert RunDirectory.open(tmp_path).config == CONFIG
+
+
+def test_a_directory_with_anything_in_it_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="exists and is not empty"):
+        RunDirectory.create(tmp_path, CONFIG)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_run_is_not_made_over_another(run: RunDirectory) -> None:
+    with pytest.raises(UserError, match="exists and is not empty"):
+        RunDirectory.create(run.path, CONFIG)
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "/proc/run"])
+def test_a_place_that_cannot_hold_a_run_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"{place}[^\n]*$"):
+        RunDirectory.create(tmp_path / place, CONFIG)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_place_without_permission_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match=r"cannot write .*/run: permission denied"):
+        RunDirectory.create(tmp_path / "run", CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (None, "does not exist"),
+        ({}, "is empty"),
+        ({"metrics.jsonl": b""}, "holds no config.json"),
+        ({"config.json": b""}, "truncated or corrupted"),
+        ({"config.json": b'{"seed": 7, "pp'}, "truncated or corrupted"),
+        ({"config.json": b"\x80"}, "truncated or corrupted"),
+        ({"config.json": b"7"}, "corrupted"),
+    ],
+)
+@pytest.mark.parametrize("write", [False, True])
+def test_what_is_not_a_run_is_refused_in_one_line_and_left_alone(
+    tmp_path: Path, files: dict[str, bytes] | None, said: str, write: bool
+) -> None:
+    path = tmp_path / "run"
+    for name, content in (files or {}).items():
+        path.mkdir(exist_ok=True)
+        (path / name).write_bytes(content)
+    if files == {}:
+        path.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=rf"^[^\n]*{path}[^\n]* {said}[^\n]*$"):
+        RunDirectory.open(path, write=write)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "agent.zip").touch()
+    with pytest.raises(UserError, match=r"agent\.zip is not a directory"):
+        RunDirectory.open(tmp_path / "agent.zip")
+
+
+def test_reading_changes_nothing_and_cannot_write(run: RunDirectory) -> None:
+    (run.checkpoints_dir / ".being-written.tmp").mkdir()
+    run.append_metrics(1, {"loss": 1.0})
+    before = sorted(run.path.rglob("*"))
+    reader = RunDirectory.open(run.path)
+    assert reader.metrics() == [{"step": 1, "loss": 1.0}]
+    assert sorted(run.path.rglob("*")) == before
+    for write in (
+        reader.begin_attempt,
+        reader.recover,
+        lambda: reader.append_metrics(2, {}),
+        lambda: reader.truncate_metrics(0),
+        lambda: reader.update_config({}),
+        lambda: reader.write_summary({}),
+        lambda: reader.prune(1),
+        lambda: reader.drop_from_older("replay"),
+        lambda: save(reader, 1),
+    ):
+        with pytest.raises(RuntimeError, match="not open for writing"):
+            write()
+
+
+def test_only_one_may_write_and_closing_hands_over(run: RunDirectory) -> None:
+    with pytest.raises(UserError, match=f"{run.path} is in use"):
+        RunDirectory.open(run.path, write=True)
+    run.close()
+    run.close()
+    with RunDirectory.open(run.path, write=True):
+        pass
+
+
+def test_a_run_that_is_forgotten_unclosed_is_free_again(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path, CONFIG)
+    gc.collect()
+    with RunDirectory.open(tmp_path, write=True):
+        pass
+
+
+def test_attempts_are_counted_when_they_begin(run: RunDirectory) -> None:
+    assert run.attempts == 0
+    run.begin_attempt()
+    assert run.attempts == 1
+    run.close()
+    with RunDirectory.open(run.path, write=True) as again:
+        assert again.attempts == 1
+        again.begin_attempt({"command": ["train", "--seed", 1]})
+    assert RunDirectory.open(run.path).attempts == 2
+    first, second = json.loads((run.path / "attempts.json").read_text())["attempts"]
+    assert first.keys() == {"started", "host", "pid"}
+    assert second == {**second, "pid": os.getpid(), "command": ["train", "--seed", 1]}
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_opening_touches_nothing(run: RunDirectory, write: bool) -> None:
+    run.begin_attempt()
+    run.append_metrics(1, {"loss": 1.0})
+    save(run, 1)
+    (run.checkpoints_dir / ".000000000002.0123abcd.tmp").mkdir()
+    run.close()
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    RunDirectory.open(run.path, write=write).close()
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_a_writer_reads_the_configuration_when_nobody_else_may_change_it(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire = runs.acquire
+
+    def late(path: Path) -> IO[bytes]:
+        # Just before the lock is had, its last holder writes.
+        run.update_config({"seed": 8})
+        run.close()
+        return acquire(path)
+
+    monkeypatch.setattr(runs, "acquire", late)
+    with RunDirectory.open(run.path, write=True) as again:
+        assert again.config["seed"] == 8
+
+
+# -- a killed process ------------------------------------------------------------------------------
+
+
+def test_kill_9_frees_the_lock_and_leaves_no_half_checkpoint(run: RunDirectory) -> None:
+    whole = save(run, 100)
+    run.append_metrics(100, {"loss": 1.0})
+    run.close()
+    killed_while(
+        run.path,
+        """
+half = run.new_checkpoint(200)
+(half.__enter__() / "weights").write_bytes(b"x")
+open(run.metrics_path, "a").write('{"step": 200, "lo')
+(run.path / ".summary.json.0123abcd.tmp").touch()
+""",
+    )
+    reader = RunDirectory.open(run.path)
+    assert reader.latest_whole() == (whole, [])
+    assert reader.metrics() == [{"step": 100, "loss": 1.0}]
+    assert len(list(run.checkpoints_dir.iterdir())) == 2
+    with RunDirectory.open(run.path, write=True) as again:
+        again.recover()
+        assert list(again.checkpoints_dir.iterdir()) == [whole]
+        assert not list(again.path.glob("*.tmp"))
+        again.append_metrics(101, {"loss": 0.5})
+        assert again.metrics() == [{"step": 100, "loss": 1.0}, {"step": 101, "loss": 0.5}]
+
+
+def test_a_kill_between_setting_aside_and_replacing_brings_the_old_one_back(
+    run: RunDirectory,
+) -> None:
+    checkpoint = save(run, 100)
+    checkpoint.rename(run.checkpoints_dir / ".000000000100.old")
+    run.close()
+    with RunDirectory.open(run.path, write=True) as again:
+        again.recover()
+        assert again.latest_whole() == (checkpoint, [])
+
+
+# -- metrics ---------------------------------------------------------------------------------------
+
+
+def test_metrics_come_back_as_written_and_stay_json(run: RunDirectory) -> None:
+    run.append_metrics(1, {"loss": 0.1, "games": 3, "video/eval": "videos/1.mp4"})
+    run.append_metrics(2, {"loss": math.nan, "best": -math.inf})
+    assert run.metrics() == [
+        {"step": 1, "loss": 0.1, "games": 3, "video/eval": "videos/1.mp4"},
+        {"step": 2, "loss": None, "best": None},
+    ]
+    for line in run.metrics_path.read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+@settings(max_examples=50)
+@given(steps=st.lists(st.integers(0, 50)), cut=st.integers(0, 50), half=st.binary(max_size=20))
+def test_a_resume_keeps_exactly_the_rows_up_to_its_step(
+    steps: list[int], cut: int, half: bytes
+) -> None:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        RunDirectory.create(directory, CONFIG) as run,
+    ):
+        for number, step in enumerate(steps):
+            run.append_metrics(step, {"number": number, "third": number / 3})
+        before = run.metrics()
+        with run.metrics_path.open("ab") as file:
+            file.write(half.replace(b"\n", b""))
+        run.truncate_metrics(cut)
+        assert run.metrics() == [row for row in before if row["step"] <= cut]
+        run.append_metrics(cut, {"again": 1})
+        assert len(run.metrics()) == sum(step <= cut for step in steps) + 1
+
+
+def test_a_corrupted_row_is_named_and_the_file_left_alone(run: RunDirectory) -> None:
+    run.append_metrics(1, {})
+    run.metrics_path.write_text('{"step": 1}\n{"loss": 2}\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl is corrupted at line 2"):
+        run.truncate_metrics(1)
+    assert run.metrics_path.read_text().count("\n") == 3
+
+
+def test_a_row_that_does_not_fit_leaves_no_half_behind(
+    run: RunDirectory, largest_file: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    run.append_metrics(1, {"loss": 1.0})
+    with largest_file(100), pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl"):
+        run.append_metrics(2, {"name": "x" * 200})
+    assert run.metrics_path.read_bytes() == b'{"step": 1, "loss": 1.0}\n'
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has /dev/full")
+def test_a_full_disk_is_named_when_a_row_is_appended(run: RunDirectory) -> None:
+    run.metrics_path.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: the disk is full"):
+        run.append_metrics(1, {"loss": 1.0})
+
+
+def test_the_summary_is_what_was_written(run: RunDirectory) -> None:
+    run.write_summary({"steps": 100, "eval": {"returns": [1.0, 2.0], "std": math.nan}})
+    expected = {"steps": 100, "eval": {"returns": [1.0, 2.0], "std": None}}
+    assert RunDirectory.open(run.path).summary() == expected
+
+
+# -- checkpoints -----------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_appears_only_when_it_is_whole(run: RunDirectory) -> None:
+    with run.new_checkpoint(5) as directory:
+        (directory / "weights").write_bytes(b"abc")
+        assert run.checkpoints() == []
+        assert run.latest_whole() == (None, [])
+    path = run.checkpoints_dir / "000000000005"
+    assert run.checkpoints() == [path]
+    assert run.verify(path) is None
+    assert (path / "weights").read_bytes() == b"abc"
+    assert list(run.checkpoints_dir.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_checkpoint_that_fails_leaves_nothing(
+    run: RunDirectory, error: type[BaseException]
+) -> None:
+    first = save(run, 1)
+    with pytest.raises(error), run.new_checkpoint(2):
+        raise error
+    assert list(run.checkpoints_dir.iterdir()) == [first]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, tensors: safetensors.torch.save_file(tensors, path),
+        lambda path, tensors: torch.save(tensors, path),
+        lambda path, tensors: path.write_bytes(tensors["w"].numpy().tobytes()),
+    ],
+    ids=["safetensors", "torch", "bytes"],
+)
+def test_a_full_disk_during_a_checkpoint_loses_no_earlier_one(
+    run: RunDirectory,
+    largest_file: Callable[[int], AbstractContextManager[None]],
+    write: Callable[[Path, dict[str, torch.Tensor]], object],
+) -> None:
+    first = save(run, 1)
+    tensors = {"w": torch.zeros(10_000)}
+    with (
+        largest_file(10_000),
+        pytest.raises(UserError, match=r"^cannot write .*000000000002: [^\n]+$"),
+        run.new_checkpoint(2) as directory,
+    ):
+        write(directory / "weights", tensors)
+    assert list(run.checkpoints_dir.iterdir()) == [first]
+    assert run.latest_whole() == (first, [])
+
+
+def test_a_checkpoint_of_the_same_step_takes_the_place_of_the_old(run: RunDirectory) -> None:
+    path = save(run, 3, weights=b"old", extra=b"old")
+    assert save(run, 3, weights=b"new") == path
+    assert sorted(os.listdir(path)) == ["manifest.json", "weights"]
+    assert (path / "weights").read_bytes() == b"new"
+    assert list(run.checkpoints_dir.iterdir()) == [path]
+
+
+def test_checkpoints_are_ordered_by_step(run: RunDirectory) -> None:
+    paths = [save(run, step) for step in (50, 900, 10**13)]
+    assert run.checkpoints() == paths
+
+
+def test_a_checkpoint_removes_those_beyond_it_that_a_resume_passed_over(run: RunDirectory) -> None:
+    save(run, 100, weights=b"1234")
+    corrupted = save(run, 300, weights=b"1234")
+    (corrupted / "weights").write_bytes(b"1235")
+    new = save(run, 200, weights=b"1234")
+    run.prune(1)
+    assert list(run.checkpoints_dir.iterdir()) == [new]
+    assert run.latest_whole() == (new, [])
+
+
+def test_a_broken_checkpoint_is_passed_over_and_named(run: RunDirectory) -> None:
+    good, truncated, flipped, bare = (save(run, step, weights=b"1234") for step in range(1, 5))
+    (truncated / "weights").write_bytes(b"12")
+    (flipped / "weights").write_bytes(b"1235")
+    (bare / "manifest.json").unlink()
+    found, broken = run.latest_whole()
+    assert found == good
+    assert [entry.path for entry in broken] == [bare, flipped, truncated]
+    assert "manifest.json is missing" in broken[0].reason
+    assert "weights are corrupted" in broken[1].reason
+    assert "2 bytes instead of 4" in broken[2].reason
+    assert run.checkpoints() == [good, flipped]
+
+
+def test_pruning_keeps_the_newest_whole_ones(run: RunDirectory) -> None:
+    paths = [save(run, step, weights=b"1234") for step in range(1, 6)]
+    (paths[4] / "weights").unlink()
+    run.prune(2)
+    assert sorted(run.checkpoints_dir.iterdir()) == paths[2:4]
+    run.prune(9)
+    assert run.checkpoints() == paths[2:4]
+    with pytest.raises(ValueError, match="at least 1"):
+        run.prune(0)
+
+
+def test_a_reader_never_meets_a_half_removed_checkpoint(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = save(run, 1), save(run, 2)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    run.prune(1)
+    assert not first.exists()
+    assert run.checkpoints() == [second]
+
+
+def test_a_rolling_file_stays_in_the_newest_checkpoint_only(run: RunDirectory) -> None:
+    paths = [save(run, step, weights=b"w", replay=b"r" * step) for step in (1, 2, 3)]
+    run.drop_from_older("replay")
+    run.drop_from_older("replay")
+    assert [(path / "replay").exists() for path in paths] == [False, False, True]
+    assert run.checkpoints() == paths
+    assert [run.verify(path) for path in paths] == [None] * 3

@@ -1,0 +1,51 @@
+"""Being asked to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from rlcnn.runs.stopping import StopRequest, TrainingStopped, answering_signals
+
+
+def test_a_request_is_told_once_and_answered_where_it_is_asked_for() -> None:
+    told: list[str] = []
+    stop = StopRequest(told.append)
+    stop.check()
+    stop.handle(signal.SIGINT, None)
+    assert len(told) == 1
+    with pytest.raises(TrainingStopped):
+        stop.check()
+
+
+def test_a_second_signal_is_not_waited_for() -> None:
+    stop = StopRequest(lambda line: None)
+    stop.handle(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        stop.handle(signal.SIGTERM, None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_answered_inside_the_block_only(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    stop = StopRequest(lambda line: None)
+    with answering_signals(stop.handle):
+        os.kill(os.getpid(), number)
+        assert stop.requested
+    assert signal.getsignal(number) is before
+
+
+def test_a_thread_that_gets_no_signals_runs_all_the_same() -> None:
+    done: list[bool] = []
+
+    def run() -> None:
+        with answering_signals(lambda *_: None):
+            done.append(True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert done

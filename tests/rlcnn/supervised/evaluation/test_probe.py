@@ -1,0 +1,229 @@
+"""Linear classifiers on frozen features, where what they can find is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from envs.errors import UserError
+from rlcnn.data.images import UNKNOWN, Episodes, StoredImages, Task
+from rlcnn.encoders import create_encoder
+from rlcnn.supervised.evaluation.probe import (
+    METHODS,
+    Comparison,
+    Fit,
+    Method,
+    build_encoder,
+    choose_images,
+    encode,
+    fit,
+    random_like,
+    read_once,
+)
+from rlcnn.weights.load import save_encoder
+
+SHAPE = (3, 32, 32)
+
+
+def planted(count: int, seed: int, signal: float) -> tuple[np.ndarray, np.ndarray]:
+    """Features of which a few tell the class, on scales that differ by a million."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    features = random.normal(size=(count, 12))
+    features[:, :3] += signal * np.eye(3)[labels]
+    return (features * np.logspace(-3, 3, 12) + 5).astype(np.float32), labels.astype(np.int64)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_planted_is_found_whatever_its_scale(method: Method) -> None:
+    found = fit(method, *planted(150, 0, 6.0), *planted(90, 1, 6.0))
+    assert found.accuracy > 0.95
+    lower, upper = found.interval
+    assert lower < found.accuracy <= upper
+    assert found.converged
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_where_nothing_is_planted_nothing_is_found(method: Method) -> None:
+    lower, upper = fit(method, *planted(150, 0, 0.0), *planted(300, 1, 0.0)).interval
+    assert lower < 1 / 3 < upper
+
+
+def test_two_fits_of_one_seed_are_equal() -> None:
+    first, second = (fit("svm", *planted(90, 0, 1.0), *planted(90, 1, 1.0)) for _ in range(2))
+    assert first.c == second.c
+    assert (first.correct == second.correct).all()
+
+
+def test_features_that_are_no_numbers_are_refused() -> None:
+    features, labels = planted(30, 0, 1.0)
+    with pytest.raises(UserError, match="not all finite"):
+        fit("linear", np.full_like(features, np.nan), labels, features, labels)
+
+
+def test_the_gain_is_over_the_mean_of_random_encoders() -> None:
+    def right(*images: int) -> Fit:
+        return Fit(np.array(images, dtype=bool), 1.0, True)
+
+    own = right(1, 1, 1, 0)
+    comparison = Comparison(own, {0: right(1, 0, 0, 0), 1: right(1, 1, 0, 0)})
+    assert comparison.gain == pytest.approx(0.75 - 0.375)
+    interval = comparison.gain_interval
+    assert interval is not None
+    assert interval[0] < 0.375 < interval[1]
+    told = comparison.to_json()
+    assert told["own"]["accuracy"] == 0.75
+    assert [one["seed"] for one in told["random"]] == [0, 1]
+    assert Comparison(None, {0: own}).to_json()["gain"] is None
+
+
+# Encoders.
+
+
+def images(count: int, seed: int = 0) -> StoredImages:
+    random = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (count, *SHAPE), generator=random, dtype=torch.uint8)
+    return StoredImages(pixels, torch.arange(count) % 4, [Task("class", tuple("abcd"))])
+
+
+# cifar_resnet has BatchNorm, whose statistics must not move.
+@pytest.mark.parametrize("name", ["lenet", "cifar_resnet", "squeezenet1_1:features.4"])
+def test_features_are_the_encoders_and_leave_it_as_it_is(name: str) -> None:
+    encoder, report = build_encoder(name, SHAPE, {}, "none")
+    assert report is None
+    data = images(5)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    features = encode(encoder, data, [4, 0, 2], batch_size=2)
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+    assert features.shape == (3, encoder.features_dim)
+    with torch.no_grad():
+        expected = encoder.eval()(data.images[[4, 0, 2]])
+    np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_backbones_features_are_not_sent_through_an_untrained_projection() -> None:
+    encoder, _ = build_encoder("squeezenet1_1:features.4", SHAPE, {"pooling": "mean"}, "none")
+    assert encoder.features_dim == 128
+    chosen, _ = build_encoder("squeezenet1_1:features.4", SHAPE, {"projection": "learned"}, "none")
+    assert chosen.features_dim == 256
+
+
+def test_long_vectors_are_projected_alike_for_encoders_of_one_architecture() -> None:
+    encoder = create_encoder("nature", (3, 44, 44))
+    data = StoredImages(
+        torch.zeros(2, 3, 44, 44, dtype=torch.uint8), torch.tensor([0, 1]), images(1).tasks
+    )
+    full, cut = (encode(encoder, data, [0, 1], max_features=size) for size in (None, 16))
+    assert full.shape == (2, 512)
+    assert cut.shape == (2, 16)
+    torch.manual_seed(99)
+    np.testing.assert_array_equal(cut, encode(encoder, data, [0, 1], max_features=16))
+
+
+def test_random_encoders_are_of_the_same_architecture_and_of_their_seed(tmp_path: Path) -> None:
+    source = create_encoder("cifar_resnet", SHAPE, depth=8)
+    save_encoder(source, tmp_path / "e.safetensors")
+    encoder, report = build_encoder("cifar_resnet", SHAPE, {}, str(tmp_path / "e.safetensors"))
+    assert report is not None
+    # The file's own options count where none are given.
+    assert encoder.spec() == source.spec()
+    first, again, other = (random_like(encoder, seed) for seed in (0, 0, 1))
+    assert first.spec() == encoder.spec()
+    weight = "trunk." + next(n for n, p in encoder.trunk.named_parameters() if p.ndim == 4)
+    loaded, *fresh = (e.get_parameter(weight) for e in (encoder, first, again, other))
+    assert torch.equal(loaded, source.get_parameter(weight))
+    assert torch.equal(fresh[0], fresh[1])
+    assert not torch.equal(fresh[0], fresh[2])
+    assert not torch.equal(fresh[0], loaded)
+
+
+def test_weights_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    save_encoder(create_encoder("lenet", SHAPE), tmp_path / "e.safetensors")
+    with pytest.raises(UserError, match='holds weights of encoder "lenet"'):
+        build_encoder("cifar_resnet", SHAPE, {}, str(tmp_path / "e.safetensors"))
+
+
+# Images.
+
+
+def test_images_are_drawn_by_the_seed_from_those_of_known_class() -> None:
+    train, test = images(40), images(20, seed=1)
+    train.labels[::2] = UNKNOWN
+
+    def chosen(seed: int) -> tuple[list[int], list[int]]:
+        drawn = choose_images(train, test, "class", train_size=16, test_size=7, seed=seed)
+        return drawn.train_indices, drawn.test_indices
+
+    assert chosen(0) == chosen(0) != chosen(1)
+    for part, size, of in zip(chosen(0), (16, 7), (40, 20), strict=True):
+        assert len(set(part)) == size
+        assert max(part) < of
+    assert all(index % 2 for index in chosen(0)[0])
+    everything = choose_images(train, test, "class", train_size=None, test_size=None, seed=0)
+    assert len(everything.train_indices) == 20
+    assert everything.labels("test").tolist() == [i % 4 for i in range(20)]
+
+
+def test_images_that_are_read_once_are_those_that_were_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train, test = images(12), images(8, seed=1)
+    chosen = choose_images(train, test, "class", train_size=10, test_size=3, seed=0)
+
+    def look(image: torch.Tensor) -> torch.Tensor:
+        return image[:, ::2, ::2]
+
+    held = read_once(chosen, look)
+    assert held is not None
+    for part in ("train", "test"):
+        np.testing.assert_array_equal(held.labels(part), chosen.labels(part))
+        source, indices = getattr(chosen, part), getattr(chosen, f"{part}_indices")
+        seen = torch.stack([look(source[index]) for index in indices])
+        assert torch.equal(getattr(held, part).images, seen)
+    # What is too large is read again for each encoder.
+    monkeypatch.setattr("rlcnn.supervised.evaluation.probe._HOLD_IN_MEMORY", 13 * 3 * 16 * 16 - 1)
+    assert read_once(chosen, look) is None
+
+
+def test_frames_of_few_games_tell_less_than_as_many_images() -> None:
+    correct = np.repeat([True, True, False, True], 25)
+    played = Episodes(torch.zeros(100, dtype=torch.int64), torch.arange(100) // 25)
+    alone, together = Fit(correct, 1.0, True), Fit(correct, 1.0, True, played)
+    widths = [upper - lower for lower, upper in (alone.interval, together.interval)]
+    assert widths[1] > 3 * widths[0]
+    wrong = Fit(~correct, 1.0, True)
+    gains = [Comparison(own, {0: wrong}).gain_interval for own in (alone, together)]
+    assert None not in gains
+    assert gains[1][1] - gains[1][0] > 3 * (gains[0][1] - gains[0][0])  # type: ignore[index]
+    once = Fit(correct, 1.0, True, Episodes(played.games, torch.zeros(100, dtype=torch.int64)))
+    assert once.interval == (0, 1)
+    assert Comparison(once, {0: wrong}).gain_interval == (-1, 1)
+
+
+def test_the_majority_class_is_that_of_the_training_images() -> None:
+    train, test = images(8), images(8, seed=1)
+    train.labels[:, 0] = torch.tensor([2, 2, 2, 2, 2, 1, 1, 1])
+    chosen = choose_images(train, test, "class", train_size=None, test_size=None, seed=0)
+    assert chosen.majority() == 0.25
+
+
+@pytest.mark.parametrize(
+    "sizes, said",
+    [
+        ((0, None), "--train-size 0 must be at least 1 and at most 40"),
+        ((41, None), "--train-size 41 must be at least 1 and at most 40"),
+        ((None, 21), "--test-size 21 must be at least 1 and at most 20"),
+        ((1, None), "of one class: there is nothing to tell it from"),
+        ((3, None), "one image only to train with"),
+    ],
+)
+def test_sizes_that_cannot_be_had_are_refused(
+    sizes: tuple[int | None, int | None], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        choose_images(
+            images(40), images(20), "class", train_size=sizes[0], test_size=sizes[1], seed=0
+        )

@@ -1,0 +1,53 @@
+"""What a run left behind, but for what the clock says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from rlcnn.runs.directory import RunDirectory
+
+
+def rows_of(run_dir: Path) -> list[dict[str, Any]]:
+    """Metrics but for what the clock says."""
+    return [
+        {key: value for key, value in row.items() if not key.startswith("time/")}
+        for row in RunDirectory.open(run_dir).metrics()
+    ]
+
+
+def learned(run_dir: Path) -> dict[str, Any]:
+    """All that the last checkpoint holds, but for what the clock says."""
+    path = RunDirectory.open(run_dir).checkpoints()[-1]
+    state = json.loads((path / "state.json").read_text())
+    del state["extra"]["wall_seconds"]
+    for game in state["episodes"]:
+        del game["t"]
+    for key in [key for key in state["pending"] if key.startswith("time/")]:
+        del state["pending"][key]
+    held = {"state": state, "policy": load_file(path / "policy.safetensors")}
+    for name in ("optimizer", "rng"):
+        held[name] = torch.load(path / f"{name}.pt", weights_only=True)
+    if (path / "replay.safetensors").exists():
+        held["replay"] = load_file(path / "replay.safetensors")
+    return held
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    """The same to the bit, at any depth."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_equal(a, b)
+    else:
+        assert one == other
