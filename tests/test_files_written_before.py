@@ -24,7 +24,7 @@ ALGORITHMS = pytest.mark.parametrize("algo", ["ppo", "dqn"])
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of all files, in which the test runs; its games can be imported."""
-    monkeypatch.syspath_prepend(ROOT / "tests" / "support")
+    monkeypatch.syspath_prepend(ROOT / "tests" / "support" / "behaviour")
     copy = shutil.copytree(WRITTEN, tmp_path / "written")
     monkeypatch.chdir(copy)
     return copy

@@ -1,8 +1,8 @@
 """Records digests of what short runs give, to show that a change of the code changes no behaviour.
 
-    python tests/support/record_behaviour.py --out before.json
+    python tests/support/behaviour/record.py --out before.json
     ... change the code ...
-    python tests/support/record_behaviour.py --out after.json --compare before.json
+    python tests/support/behaviour/record.py --out after.json --compare before.json
 
 The second call prints each case that differs and exits with 1. Digests hold for one machine and one
 set of installed packages: another processor may round otherwise. Everything is computed by one
@@ -24,14 +24,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SUPPORT = Path(__file__).parent
 sys.path[:0] = [str(ROOT), str(SUPPORT)]
 # One thread and one width of text everywhere, set before torch is imported.
 os.environ.update(OMP_NUM_THREADS="1", COLUMNS="250", WANDB_MODE="disabled")
 
 import numpy as np  # noqa: E402
-from behaviour_digests import (  # noqa: E402
+from digests import (  # noqa: E402
     digest_of_json,
     digest_of_table,
     digest_of_tensors,
