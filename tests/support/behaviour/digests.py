@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-# Keys of values that differ between two equal runs.
+# Keys of values that differ between two equal runs. The SHA-256 of a file of weights is one, as
+# the file says in which directory its run lay.
 VARYING = re.compile(
     r"^time/|seconds|per_second|^t$|^(began|started|when|command|provenance|speeds|versions"
-    r"|platform|git_commit|git_dirty|host|pid)$"
+    r"|platform|git_commit|git_dirty|host|pid|sha256)$"
 )
 
 
