@@ -50,6 +50,11 @@ def find_spec(env_id: str) -> EnvSpec:
     return spec
 
 
+def game_name(env_id: str) -> str:
+    """``Pong`` of ``ALE/Pong-v5``; the id itself of an environment that is no Atari game."""
+    return env_id.removeprefix("ALE/").removesuffix("-v5") if env_id.startswith("ALE/") else env_id
+
+
 def is_atari(spec: EnvSpec) -> bool:
     """Whether this is one of ale-py's games."""
     return str(spec.entry_point).startswith("ale_py")

@@ -24,7 +24,8 @@ from agents.benchmark.gpu_suite import SIZES, Scale, run_gpu_suite
 from agents.benchmark.report import report
 from agents.benchmark.settings import PARTS, Part, Settings
 from agents.benchmark.suite import run_benchmark
-from agents.config import Algorithm, TrainConfig, preset_config
+from agents.config import TrainConfig, preset_config
+from agents.registry import Algorithm
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options, run_script
 from rlcnn.runs.files import check_writable, write_json_atomic

@@ -13,7 +13,7 @@ from agents.evaluate.players import load_players
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
 from rlcnn.config.cli import parse_options, run_script
-from rlcnn.config.fields import check_range, dataclass_of
+from rlcnn.config.fields import Seed, check_value, from_json
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.by_name import check_held_out, load_data
 from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
@@ -21,7 +21,6 @@ from rlcnn.data.label_file import load_labelled_files
 from rlcnn.runs.files import check_writable, write_json_atomic
 from rlcnn.runs.progress import make_console
 from rlcnn.runs.provenance import provenance
-from rlcnn.supervised.config import MAX_SEED
 from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
 from rlcnn.supervised.evaluation.error_plots import write_sheets
 from rlcnn.supervised.evaluation.networks import Network, load_network
@@ -126,7 +125,7 @@ def check(options: Options) -> None:
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
     if options.seed is not None:
-        check_range("seed", options.seed, least=0, most=MAX_SEED)
+        check_value("seed", options.seed, Seed)
     if options.labels is not None:
         if not (options.data or "").startswith(FOLDER):
             raise UserError(f"--labels is for the images of a folder: give --data {FOLDER}DIR")
@@ -164,7 +163,7 @@ def load_images(options: Options, networks: list[Network]) -> LabelledImages:
             check_held_out(data, seed, member.training, member.source)
     colours = CHANNELS.get(trained.get("colours", "auto"))
     # Observations as the network knows them, also of games that it has not seen.
-    frames = dataclass_of(FrameOptions, trained.get("frames", {}), "frames.")
+    frames = from_json(FrameOptions, trained.get("frames", {}), "frames.")
     # By the same players, too, of the games that they played.
     players = trained.get("players", ()) if data == trained.get("data") else ()
     split = load_data(

@@ -24,7 +24,7 @@ from rich.table import Table
 from agents.benchmark.peers import peer_variants
 from agents.benchmark.settings import Settings
 from agents.benchmark.stage_learners import SupervisedLearner
-from agents.config import Algorithm, TrainConfig, preset_config
+from agents.config import TrainConfig, preset_config
 from agents.measure.learners import Learner, our_agent
 from agents.measure.timing import Spread, round_by_round
 from agents.measure.workers import Worker
@@ -173,7 +173,7 @@ def _learner(subject: Subject, threads: int, precision: Any) -> Callable[[], Lea
     if subject == "pretraining":
         config = TrainConfig(device="cpu", precision=precision, num_threads=threads).resolve()
         return partial(SupervisedLearner, config, images=2_048, batch_size=128)
-    algo: Algorithm = "ppo" if subject.endswith("ppo") else "dqn"
+    algo: Any = subject.removeprefix("sb3-")
     train = dataclasses.replace(
         preset_config("zoo", algo), device="cpu", precision=precision, num_threads=threads
     )

@@ -19,10 +19,10 @@ from agents.benchmark.stage_learners import (
     environments_alone,
     update_alone,
 )
-from agents.benchmark.throughput_bound import samples_per_step
 from agents.benchmark.timed_rows import Row, RowResult, measure_rows
-from agents.config import Algorithm, TrainConfig
+from agents.config import TrainConfig
 from agents.measure.learners import our_agent
+from agents.registry import Algorithm
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.provenance import provenance
 
@@ -182,7 +182,7 @@ def _impala_rows(settings: Settings) -> list[Row]:
             _agent_row(
                 f"PPO, impala, {way}",
                 _config(settings, "ppo", True, overlap, encoder="impala"),
-                bounds={ENVIRONMENTS: 1.0, update: samples_per_step(config)},
+                bounds={ENVIRONMENTS: 1.0, update: config.hyperparameters.samples_per_step},
             )
             for way, overlap in ways.items()
         ),

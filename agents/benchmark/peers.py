@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import ale_py
 import gymnasium as gym
-from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_util import make_atari_env
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
 
-from agents.config import LARGEST, TrainConfig
+from agents.config import TrainConfig
 from agents.measure.learners import Learner, ModelLearner, our_agent
 from envs.errors import UserError, nearest
 from envs.protocol import get_protocol
 from rlcnn.accelerate.memory import available_memory
+from rlcnn.config.fields import MAX_STEPS
 from rlcnn.sb3 import EncoderExtractor
 
 gym.register_envs(ale_py)
@@ -87,17 +85,17 @@ def stable_baselines3(config: TrainConfig) -> Variants:
     """
     if config.obs != "grey":
         raise UserError("stable-baselines3's Atari wrappers make grey observations: use --obs grey")
-    buffer_size, note = config.dqn.buffer_size, ""
-    if config.algo == "dqn":
+    note = ""
+    if config.algorithm.replay:
+        buffer_size = config.dqn.buffer_size
         left = available_memory("cpu")
         # It stores every observation and every next one, whole.
         each = 2 * config.frame_stack * config.obs_size**2
         if left is not None and left < each * buffer_size:
             buffer_size = left // each
             note = f", a replay of {buffer_size:,}"
-    config = dataclasses.replace(
-        config, dqn=dataclasses.replace(config.dqn, buffer_size=buffer_size)
-    )
+            smaller = dataclasses.replace(config.dqn, buffer_size=buffer_size)
+            config = dataclasses.replace(config, dqn=smaller)
     return {
         f"{kind.__name__}{note}": partial(_sb3_agent, config, kind)
         for kind in (DummyVecEnv, SubprocVecEnv)
@@ -120,7 +118,7 @@ def uncached(config: TrainConfig) -> Variants:
     never = dataclasses.replace(
         config,
         mode="finetune",
-        unfreeze_at_step=LARGEST["total_steps"],
+        unfreeze_at_step=MAX_STEPS,
         feature_dtype="auto",
     )
     return {f"{config.precision}, frames stored": partial(our_agent, never)}
@@ -150,8 +148,7 @@ def _sb3_agent(config: TrainConfig, kind: type[DummyVecEnv] | type[SubprocVecEnv
         },
     )
     try:
-        algorithm = PPO if config.algo == "ppo" else DQN
-        model = algorithm(
+        model = config.algorithm.baseline(
             "CnnPolicy",
             VecFrameStack(venv, config.frame_stack),
             seed=config.seed,
@@ -184,16 +181,6 @@ def sb3_hyperparameters(config: TrainConfig) -> dict[str, Any]:
     Its DQN counts ``train_freq`` in steps of the vector and makes ``gradient_steps`` whatever the
     number of environments: both are chosen so that it makes as many updates per step as ours.
     """
-    algorithm, section = (PPO, config.ppo) if config.algo == "ppo" else (DQN, config.dqn)
-    options: dict[str, Any] = dataclasses.asdict(section)
-    for name in [name for name in options if name.endswith("_schedule")]:
-        scheduled = name.removesuffix("_schedule")
-        if options[name] == "linear":
-            options[scheduled] = LinearSchedule(options[scheduled], 0.0, end_fraction=1.0)
-    if config.algo == "dqn":
-        steps = math.lcm(config.dqn.train_freq, config.num_envs)
-        options["train_freq"] = steps // config.num_envs
-        if config.dqn.gradient_steps != -1:
-            options["gradient_steps"] = steps // config.dqn.train_freq * config.dqn.gradient_steps
-    known = inspect.signature(algorithm).parameters
+    options = config.hyperparameters.in_vector_steps(config.num_envs).to_arguments()
+    known = inspect.signature(config.algorithm.baseline).parameters
     return {name: value for name, value in options.items() if name in known}

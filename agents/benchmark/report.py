@@ -50,13 +50,8 @@ def title(result: AlgorithmResult) -> str:
     """What was trained, in one line."""
     config = result.config
     encoder = config.encoder if config.mode == "train" else f"{config.encoder} {config.mode}"
-    what = f"{config.algo.upper()}, {config.env}, {encoder}, {config.num_envs} environments"
-    if config.algo == "ppo":
-        batches = f"{config.ppo.n_steps} steps, {config.ppo.n_epochs} epochs of minibatches"
-        return f"{what} x {batches} of {config.ppo.batch_size}, {config.device}"
-    options = config.dqn
-    rounds = f"{options.gradient_steps} updates of {options.batch_size} in {options.train_freq}"
-    return f"{what}, {rounds} steps, {config.device}"
+    rounds = config.hyperparameters.describe(f"{config.num_envs} environments")
+    return f"{config.algo.upper()}, {config.env}, {encoder}, {rounds}, {config.device}"
 
 
 def _memory_table(result: AlgorithmResult) -> Table:

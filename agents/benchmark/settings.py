@@ -8,10 +8,12 @@ from typing import Literal
 
 from agents.benchmark.encoder_table import IMAGE_MODELS
 from agents.benchmark.peers import list_peers
-from agents.config import LARGEST, Algorithm, TrainConfig, preset_config
+from agents.config import TrainConfig, preset_config
+from agents.registry import ALGORITHMS, Algorithm
 from envs.errors import UserError, nearest
 from envs.registry import atari_rom
 from rlcnn.accelerate.compilation import can_compile
+from rlcnn.config.fields import MAX_ENVS
 
 Part = Literal["ceilings", "ppo", "dqn", "encoders"]
 PARTS: tuple[Part, ...] = ("ceilings", "ppo", "dqn", "encoders")
@@ -43,9 +45,8 @@ class Settings:
     @property
     def algorithms(self) -> list[Algorithm]:
         """Those chosen; ceilings alone are those of both."""
-        both: tuple[Algorithm, ...] = ("ppo", "dqn")
-        chosen = [algo for algo in both if algo in self.parts]
-        return chosen or (list(both) if "ceilings" in self.parts else [])
+        chosen = [algo for algo in ALGORITHMS if algo in self.parts]
+        return chosen or (list(ALGORITHMS) if "ceilings" in self.parts else [])
 
     @property
     def compile_ceilings(self) -> bool:
@@ -64,7 +65,7 @@ class Settings:
         Raises:
             UserError: a value is not valid.
         """
-        num_envs = self.train.num_envs if algo == "ppo" else self.dqn_num_envs
+        num_envs = {"dqn": self.dqn_num_envs}.get(algo, self.train.num_envs)
         config = replace(self.train, algo=algo, num_envs=num_envs)
         config.validate()
         dqn = replace(
@@ -85,7 +86,7 @@ class Settings:
         _check_known("parts", self.parts, PARTS)
         _check_known("peers", self.peers, list_peers())
         _check_known("image-models", self.image_models, IMAGE_MODELS)
-        _check_range("dqn-num-envs", self.dqn_num_envs, 1, LARGEST["num_envs"])
+        _check_range("dqn-num-envs", self.dqn_num_envs, 1, MAX_ENVS)
         _check_range("rounds", self.rounds, 1, 1_000)
         _check_range("encoder-batch", self.encoder_batch, 1, 2**20)
         if not 0 < self.seconds < math.inf:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -196,6 +196,29 @@ def dqn_loss(
     return functional.smooth_l1_loss(values, targets)
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """An algorithm's plainest form.
+
+    Attributes:
+        act: makes actions of a network and observations.
+        loss: of a minibatch.
+        values: outputs of the network beside those of the actions.
+        target: whether the loss takes a target network and the next observations.
+    """
+
+    act: Callable[..., object]
+    loss: Callable[..., torch.Tensor]
+    values: int
+    target: bool
+
+
+_PARTS = {
+    "ppo": _Parts(act, ppo_loss, values=1, target=False),
+    "dqn": _Parts(act_greedily, dqn_loss, values=0, target=True),
+}
+
+
 def inference_stage(
     config: TrainConfig, observation_shape: tuple[int, ...], actions: int, variant: Variant
 ) -> Loop:
@@ -211,7 +234,7 @@ def inference_stage(
     # Made once, as where agents act.
     hold_kernels(network, torch.float32 if variant.arithmetic == "fp32" else torch.bfloat16)
     observations = _observations(config, observation_shape, config.num_envs)
-    function: Callable[..., object] = act if config.algo == "ppo" else act_greedily
+    function = _PARTS[config.algo].act
     if variant.compiled:
         function = torch.compile(function, dynamic=False)
     return _loop(lambda: function(network, observations), config.num_envs, config, variant)
@@ -226,22 +249,22 @@ def update_stage(
     :func:`inference_stage`.
     """
     network = _network(config, observation_shape, actions, variant)
-    options = config.ppo if config.algo == "ppo" else config.dqn
+    options: Any = config.hyperparameters
     size = options.batch_size
     observations = _observations(config, observation_shape, size)
     taken = torch.randint(actions, (size, 1), device=config.device)
-    loss: Callable[..., torch.Tensor]
+    parts = _PARTS[config.algo]
+    loss = parts.loss
     arguments: tuple[object, ...]
-    if config.algo == "ppo":
-        scalars = torch.randn(3, size, device=config.device)
-        constants = (config.ppo.clip_range, config.ppo.vf_coef, config.ppo.ent_coef)
-        loss, arguments = ppo_loss, (network, observations, taken, scalars, *constants)
-    else:
+    if parts.target:
         scalars = torch.rand(2, size, device=config.device)
         target = _network(config, observation_shape, actions, variant)
         following = _observations(config, observation_shape, size)
-        loss = dqn_loss
         arguments = (network, target, observations, following, taken, scalars)
+    else:
+        scalars = torch.randn(3, size, device=config.device)
+        constants = (options.clip_range, options.vf_coef, options.ent_coef)
+        arguments = (network, observations, taken, scalars, *constants)
     if variant.compiled:
         loss = torch.compile(loss, dynamic=False)
     parameters = list(network.parameters())
@@ -263,7 +286,7 @@ def _network(
     # As agents compute: without it, torch rounds what is called float32 here.
     assert config.precision != "auto"
     prepare_device(config.device, config.precision)
-    outputs = actions + 1 if config.algo == "ppo" else actions
+    outputs = actions + _PARTS[config.algo].values
     network = Network(config, observation_shape, outputs, bf16=variant.arithmetic != "fp32")
     if variant.arithmetic == "bf16 weights":
         network.encoder.to(torch.bfloat16)

@@ -20,8 +20,8 @@ from agents.benchmark.encoder_table import (
 from agents.benchmark.peers import peer_variants
 from agents.benchmark.settings import Settings
 from agents.benchmark.stages import environment_stage, threads_name
-from agents.benchmark.throughput_bound import overlapped_rate, samples_per_step, serial_rate
-from agents.config import Algorithm, TrainConfig
+from agents.benchmark.throughput_bound import overlapped_rate, serial_rate
+from agents.config import TrainConfig
 from agents.measure.learners import our_agent
 from agents.measure.timing import (
     Fastest,
@@ -34,6 +34,7 @@ from agents.measure.timing import (
     round_by_round,
 )
 from agents.measure.workers import Facts, Worker
+from agents.registry import Algorithm
 from rlcnn.accelerate.malloc import keep_freed_memory
 from rlcnn.runs.provenance import provenance
 
@@ -97,7 +98,8 @@ class AlgorithmResult:
             return None
         rate = overlapped_rate if self.overlapped else serial_rate
         parts = (self.ceilings[name].rate for name in CEILINGS)
-        return round_by_round(partial(rate, samples=samples_per_step(self.config)), *parts)
+        samples = self.config.hyperparameters.samples_per_step
+        return round_by_round(partial(rate, samples=samples), *parts)
 
     @property
     def efficiency(self) -> Spread | None:
@@ -121,7 +123,7 @@ class AlgorithmResult:
         return {
             "config": self.config.to_json(),
             "ceilings": {name: part.to_json() for name, part in self.ceilings.items()},
-            "samples_per_step": samples_per_step(self.config),
+            "samples_per_step": self.config.hyperparameters.samples_per_step,
             "stages": "overlapped" if self.overlapped else "serial",
             "permitted": permitted.to_json() if permitted else None,
             "agents": {name: agent.to_json() for name, agent in self.agents.items()},

@@ -2,17 +2,6 @@
 
 from __future__ import annotations
 
-from agents.config import TrainConfig
-
-
-def samples_per_step(config: TrainConfig) -> float:
-    """How many samples an agent learns from for each step it takes in the environment."""
-    if config.algo == "ppo":
-        return config.ppo.n_epochs
-    options = config.dqn
-    updates = 1.0 if options.gradient_steps == -1 else options.gradient_steps / options.train_freq
-    return updates * options.batch_size
-
 
 def serial_rate(environment: float, inference: float, update: float, samples: float) -> float:
     """Steps per second where one resource does everything in turn, as the cores of a CPU do.
@@ -21,7 +10,7 @@ def serial_rate(environment: float, inference: float, update: float, samples: fl
         environment: steps per second of the environments alone.
         inference: observations per second that the policy alone acts on.
         update: samples per second that the update alone learns from.
-        samples: that are learned from for each step; see :func:`samples_per_step`.
+        samples: that are learned from for each step.
     """
     return 1 / (1 / environment + 1 / inference + samples / update)
 

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agents.config import TrainConfig, read_config
 from agents.evaluate.evaluation import Evaluation, evaluate_agent, film_agent
+from agents.registry import Agent
 from agents.train.builder import load_agent
-from agents.train.checkpoint import Agent, encoder_origin
+from agents.train.checkpoint import encoder_origin
 from envs.errors import UserError
 from envs.films.camera import FilmResult
 from rlcnn.accelerate.devices import use_threads

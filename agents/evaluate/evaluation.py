@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3 import DQN as SB3DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import TrainConfig
-from agents.dqn.agent import DQN
-from agents.ppo.agent import PPO
+from agents.sb3.run_agent import RunAgent
 from agents.seeding import Purpose, derive_seed
 from envs.atari import AtariVecEnv
 from envs.errors import UserError
@@ -93,7 +91,8 @@ class Player:
         self._model = model
         self._on_step = on_step
         self._deterministic = deterministic
-        self.epsilon = DQN_EPSILON if isinstance(model, SB3DQN) and not deterministic else 0.0
+        explores = hasattr(model, "exploration_rate")
+        self.epsilon = DQN_EPSILON if explores and not deterministic else 0.0
         self._coins = np.random.default_rng(seed)
         self._torch_state = torch.Generator(model.device).manual_seed(seed).get_state()
 
@@ -272,7 +271,7 @@ def film_agent(
 @contextmanager
 def inference(model: BaseAlgorithm) -> Iterator[None]:
     """Lets an agent play inside the block, and gives its policy's mode back however that ends."""
-    if isinstance(model, (PPO, DQN)):
+    if isinstance(model, RunAgent):
         model.finish_update()
     was_training = model.policy.training
     model.policy.set_training_mode(False)

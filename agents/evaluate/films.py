@@ -9,7 +9,7 @@ from rich.console import Console
 
 from agents.config import TrainConfig
 from agents.evaluate.evaluation import film_agent
-from agents.train.checkpoint import Agent
+from agents.registry import Agent
 from envs.errors import UserError, describe_error
 from envs.films.camera import FilmResult, why_not_rendered
 from rlcnn.runs.stopping import TrainingStopped

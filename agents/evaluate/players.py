@@ -13,7 +13,8 @@ from agents.evaluate.evaluation import Player
 from agents.train.builder import load_agent
 from envs.errors import UserError
 from envs.protocol import get_protocol
-from rlcnn.data.atari.dataset import PolicyPlay, short_name
+from envs.registry import game_name
+from rlcnn.data.atari.dataset import PolicyPlay
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.runs.directory import RunDirectory
 
@@ -59,7 +60,7 @@ def load_players(
                 f'the agent of "{run_dir}" has the actions of --protocol {config.protocol}, not of'
                 f" --frames.protocol {frames.protocol}"
             )
-        game = short_name(config.env)
+        game = game_name(config.env)
         if game in players:
             raise UserError(f'two agents are to play "{game}": give one')
         model = load_agent(run_dir, device=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any, Protocol
 
@@ -12,12 +11,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
 from agents.config import TrainConfig
-from agents.ppo.agent import PPO
 from agents.train.builder import build_agent, make_train_env
 from rlcnn.accelerate.malloc import keep_freed_memory
-
-# Of DQN, which could be stopped after any step, the fewest that are timed at once.
-_FEWEST_STEPS = 200
 
 
 class Learner(Protocol):
@@ -61,8 +56,10 @@ class ModelLearner:
         self.model = model
         # Without one, stable-baselines3 makes a temporary directory in every call of learn().
         model.set_logger(Logger(None, []))
-        self.least_steps = iteration_steps(config)
-        self.warm_up_steps = config.dqn.learning_starts if config.algo == "dqn" else 0
+        self.least_steps = config.hyperparameters.timed_steps(config.num_envs)
+        self.warm_up_steps = config.hyperparameters.warm_up_steps
+        # A round of updates of an algorithm with a replay is too short to matter.
+        self._laps_count = config.algorithm.on_policy and getattr(model, "overlap", False)
         self._laps = Laps()
 
     @property
@@ -76,9 +73,7 @@ class ModelLearner:
     @property
     def steady_rate(self) -> float | None:
         """Steps per second of PPO with ``overlap``, where the last call had three rollouts."""
-        # A round of DQN's updates is too short to matter.
-        overlaps = isinstance(self.model, PPO) and self.model.overlap
-        return self._laps.rate if overlaps else None
+        return self._laps.rate if self._laps_count else None
 
     def learn(self, steps: int) -> int:
         """Collects ``steps`` more and learns from them; environment steps really taken."""
@@ -131,14 +126,6 @@ def our_agent(config: TrainConfig) -> ModelLearner:
     except BaseException:
         venv.close()
         raise
-
-
-def iteration_steps(config: TrainConfig) -> int:
-    """Environment steps of one whole iteration: a PPO rollout, or some rounds of DQN updates."""
-    if config.algo == "ppo":
-        return config.num_envs * config.ppo.n_steps
-    round_of_updates = math.lcm(config.num_envs, config.dqn.train_freq)
-    return math.ceil(_FEWEST_STEPS / round_of_updates) * round_of_updates
 
 
 def _held(replay: Any) -> int:

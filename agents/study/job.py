@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.config import TrainConfig
-from agents.study.plan import WHERE_AND_HOW
+from agents.study.plan import RUNTIME_OPTIONS
 from agents.study.results import read_figures
 from agents.train.training import resume, train
 from envs.errors import UserError
@@ -51,7 +51,7 @@ def train_or_resume(
         print(f"put aside: {error}", file=sys.stderr)
         summary = run_dir / "summary.json"
         summary.replace(summary.with_name("summary.damaged.json"))
-    changes = {name: getattr(config, name) for name in WHERE_AND_HOW}
+    changes = {name: getattr(config, name) for name in RUNTIME_OPTIONS}
     resume(run_dir, changes, console=make_console(), command=command)
 
 

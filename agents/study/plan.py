@@ -16,22 +16,24 @@ from typing import Any
 
 import gymnasium as gym
 
-from agents.config import MAX_SEED, TrainConfig
+from agents.config import TrainConfig
+from agents.registry import ALGORITHMS
 from agents.study.arms import Arm, directory_name, parse_arm
 from agents.train.builder import build_agent, make_train_env
 from agents.train.training import RESUMABLE
 from envs.errors import UserError
-from envs.registry import find_spec
+from envs.registry import find_spec, game_name
+from rlcnn.config.fields import MAX_SEED
 from rlcnn.runs.files import plain
 from rlcnn.weights.load import weights_file
 
 # The results hang on these, though a single run may change them when it goes on.
-_DECIDING = {"total_steps", "overlap", "env_groups", "eval_every", "eval_episodes"}
-WHERE_AND_HOW = RESUMABLE - _DECIDING
+RESULT_OPTIONS = {"total_steps", "overlap", "env_groups", "eval_every", "eval_episodes"}
+RUNTIME_OPTIONS = RESUMABLE - RESULT_OPTIONS
 """Options that may differ from one start of a study to the next, and between its runs."""
 
 # Arms, games and seeds say these.
-_OF_A_RUN = {"env", "weights", "mode", "seed"}
+PER_RUN_OPTIONS = {"env", "weights", "mode", "seed"}
 
 LEAST_SEEDS = 2
 
@@ -189,7 +191,7 @@ class StudyPlan:
                 "arms": [arm.text for arm in self.arms],
                 "weights": {arm.text: _digest(arm.weights) for arm in self.arms},
                 "seeds": self.seeds,
-                "options": {n: v for n, v in options.items() if n not in _OF_A_RUN},
+                "options": {n: v for n, v in options.items() if n not in PER_RUN_OPTIONS},
             }
         )
 
@@ -211,11 +213,6 @@ class StudyPlan:
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise UserError(f"it holds no plan of a study: {error!r}") from error
-
-
-def game_name(env_id: str) -> str:
-    """``Pong`` of ``ALE/Pong-v5``; the id itself of what is no Atari game."""
-    return env_id.removeprefix("ALE/").removesuffix("-v5") if env_id.startswith("ALE/") else env_id
 
 
 def parse_games(text: str) -> tuple[str, ...]:
@@ -276,9 +273,9 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def _differing(before: dict[str, Any], now: dict[str, Any], prefix: str) -> Iterator[str]:
     for name in [*now, *(name for name in before if name not in now)]:
         then, value = before.get(name), now.get(name)
-        if then == value or (not prefix and name in WHERE_AND_HOW):
+        if then == value or (not prefix and name in RUNTIME_OPTIONS):
             continue
-        if isinstance(then, dict) and isinstance(value, dict) and name in ("ppo", "dqn"):
+        if isinstance(then, dict) and isinstance(value, dict) and name in ALGORITHMS:
             yield from _differing(then, value, f"{name}.")
         else:
             yield f"--{prefix}{name.replace('_', '-')} {then} there, {value} here"

@@ -10,7 +10,7 @@ from typing import Any
 
 from agents.config import TrainConfig
 from agents.study.curves import StudyCurves, study_curves, transfer_rows, transfer_threshold
-from agents.study.plan import StudyPlan, game_name
+from agents.study.plan import StudyPlan
 from agents.study.pretraining import Pretraining, pretraining_of
 from agents.study.scores import (
     StudyScores,
@@ -21,6 +21,7 @@ from agents.study.scores import (
 )
 from envs.errors import UserError
 from envs.films.filmstrip import film_strip
+from envs.registry import game_name
 from rlcnn.report import ArmFacts, Film, Levels, Report, RunResult, compare
 from rlcnn.report.formatting import number
 from rlcnn.stats import RandomAgent, Verdict

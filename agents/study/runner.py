@@ -34,7 +34,7 @@ from agents.study.arms import directory_name
 from agents.study.cost import known_speeds, tell_cost
 from agents.study.display import StudyDisplay
 from agents.study.job import train_or_resume
-from agents.study.plan import WHERE_AND_HOW, StudyPlan, StudyRun, differences, game_name
+from agents.study.plan import RUNTIME_OPTIONS, StudyPlan, StudyRun, differences
 from agents.study.report import study_report
 from agents.study.results import (
     FAILURES,
@@ -47,6 +47,7 @@ from agents.study.results import (
 )
 from agents.train.run_length import notes_on_length
 from envs.errors import UserError, in_shell
+from envs.registry import game_name
 from rlcnn.report import Films, Report, RunResult, write_report
 from rlcnn.report.tracked import track_report
 from rlcnn.runs.directory import acquire, provenance
@@ -253,7 +254,7 @@ def default_study_dir(plan: StudyPlan) -> Path:
 
 def _comparable(plan: dict[str, Any]) -> dict[str, Any]:
     """What tells a plan from others on the command line."""
-    kept = {name: v for name, v in plan["options"].items() if name not in WHERE_AND_HOW}
+    kept = {name: v for name, v in plan["options"].items() if name not in RUNTIME_OPTIONS}
     return {"options": kept, **{name: plan[name] for name in ("games", "arms", "seeds")}}
 
 

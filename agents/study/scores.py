@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from agents.study.plan import StudyPlan, game_name
+from agents.study.plan import StudyPlan
 from envs.errors import UserError
-from envs.registry import atari_rom
+from envs.registry import atari_rom, game_name
 from rlcnn.report import RunResult
 from rlcnn.stats.checks import FloatArray
 from rlcnn.stats.scores import ATARI57, RandomAgent, human_normalise, random_normalise

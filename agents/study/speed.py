@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -12,7 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from agents.config import TrainConfig
 from agents.evaluate.evaluation import evaluate_agent, game_environments
 from agents.evaluate.random_agent import random_length
-from agents.measure.learners import iteration_steps, our_agent
+from agents.measure.learners import our_agent
 from rlcnn.accelerate.devices import use_threads
 
 # So long is measured, but never more than a tenth of the training.
@@ -72,14 +72,9 @@ def measure_speed(config: TrainConfig) -> Speed:
         UserError: it cannot be built with these options.
     """
     config = config.resolve()
-    if config.algo == "dqn":
-        # Neither filling the replay nor its memory is to be measured.
-        first = iteration_steps(config)
-        least = max(first, config.dqn.batch_size + config.dqn.n_steps)
-        room = min(config.dqn.buffer_size, 20_000)
-        config = replace(
-            config, dqn=replace(config.dqn, learning_starts=least, buffer_size=max(room, 2 * least))
-        )
+    # Neither filling a replay nor its memory is to be measured.
+    short = config.hyperparameters.with_short_warm_up(config.num_envs)
+    config = config.with_hyperparameters(short)
     with use_threads(config.num_threads), closing(our_agent(config)) as learner:
         if learner.warm_up_steps:
             learner.learn(learner.warm_up_steps)

@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 import shutil
 from contextlib import closing
+from dataclasses import replace
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents import config as configuration
-from agents.config import TrainConfig
-from agents.dqn.agent import DQN
-from agents.ppo.agent import PPO
+from agents.config import TrainConfig, read_config
+from agents.registry import Agent
 from agents.seeding import derive_seed
 from agents.storage.items import Pixels
-from agents.train.checkpoint import POLICY, Agent, encoder_extractor, load_policy
+from agents.train.checkpoint import POLICY, encoder_extractor, load_policy
 from envs.errors import UserError
 from envs.groups import GroupedVecEnv
 from envs.make import make_vec_env
+from rlcnn.accelerate.devices import resolve_device
 from rlcnn.accelerate.memory import gigabytes
 from rlcnn.encoders.base import size_option
 from rlcnn.runs.directory import RunDirectory
@@ -59,27 +58,29 @@ def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
     Raises:
         UserError: the options do not fit each other or the environment.
     """
-    common: dict[str, Any] = {
-        "policy": "CnnPolicy",
-        "env": venv,
-        "seed": config.seed,
-        "device": config.device,
-        "policy_kwargs": {
-            "features_extractor_kwargs": {
-                "encoder": config.encoder,
-                "encoder_options": config.encoder_options,
-                "weights": None if config.weights == "none" else config.weights,
-                "frozen": config.mode == "frozen",
-                "unfreeze_from": config.unfreeze_from or None,
-            },
-            "precision": config.precision,
-            "encoder_lr_factor": config.finetune_factor if config.mode == "finetune" else 1.0,
-            "unfreeze_at_step": config.unfreeze_at_step,
-            "feature_dtype": config.feature_dtype,
+    policy_kwargs = {
+        "features_extractor_kwargs": {
+            "encoder": config.encoder,
+            "encoder_options": config.encoder_options,
+            "weights": None if config.weights == "none" else config.weights,
+            "frozen": config.mode == "frozen",
+            "unfreeze_from": config.unfreeze_from or None,
         },
+        "precision": config.precision,
+        "encoder_lr_factor": config.finetune_factor if config.mode == "finetune" else 1.0,
+        "unfreeze_at_step": config.unfreeze_at_step,
+        "feature_dtype": config.feature_dtype,
     }
     with size_option("--obs-size"):
-        model = _build_ppo(config, common) if config.algo == "ppo" else _build_dqn(config, common)
+        model = config.algorithm.agent(
+            "CnnPolicy",
+            venv,
+            seed=config.seed,
+            device=config.device,
+            policy_kwargs=policy_kwargs,
+            **config.hyperparameters.to_arguments(),
+            **_run_arguments(config),
+        )
     # After the agent, which seeds its environments with its own seed when it is made.
     venv.seed(derive_seed(config.seed, "train", step))
     return model
@@ -103,20 +104,20 @@ def load_agent(
         UserError: the run or checkpoint is missing or damaged.
     """
     run = RunDirectory.open(run_dir)
-    config = configuration.read_config(run)
+    config = read_config(run)
     # Emulators take a while to start, and only the environments' spaces are wanted. One
     # environment makes another rollout: the agent comes to play, so any that is valid will do.
     # The checkpoint holds all weights, wherever the encoder's first came from.
-    config = configuration.replace(
+    config = replace(
         config,
         weights="none",
-        device=configuration.resolve_device(device),
+        device=resolve_device(device),
         num_envs=1,
         env_groups=1,
         compile="off",
         cuda_graphs="off",
         overlap="off",
-        ppo=configuration.replace(config.ppo, n_steps=2, batch_size=2),
+        ppo=replace(config.ppo, n_steps=2, batch_size=2),
     )
     with closing(make_train_env(config)) as venv:
         model = build_agent(config, venv)
@@ -173,17 +174,14 @@ def load_report(model: Agent) -> LoadReport | None:
 
 def describe_storage(model: Agent) -> str:
     """What of each frame is stored, and how much memory all of it takes."""
-    if isinstance(model, DQN):
-        held, stored = model.setup_replay().nbytes, model.setup_replay().stored
-    else:
-        held, stored = model.rollout_bytes, model.rollout_buffer.stored
+    stored = model.storage.stored
     item = "x".join(str(side) for side in stored.shape if side > 1)
     what = f"storing {item} pixels of each frame"
     if not isinstance(stored, Pixels):
         each = "frame" if stored.stacking.depth > 1 else "observation"
         kind = str(stored.dtype).removeprefix("torch.")
         what = f"storing {item} features of the frozen encoder ({kind}) of each {each}"
-    return f"{what}: {gigabytes(held)}"
+    return f"{what}: {gigabytes(model.storage_bytes)}"
 
 
 def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
@@ -197,11 +195,10 @@ def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
     parameters = sum(p.numel() * p.element_size() for p in model.policy.parameters())
     # The policy, Adam's two moments, and one checkpoint more than is kept while it is written.
     needed = 3 * parameters * (config.keep_checkpoints + 1)
-    if isinstance(model, DQN):
-        replay = model.setup_replay()
-        if config.save_replay:
-            # The old snapshot stays until the new one is whole.
-            needed += 2 * replay.nbytes
+    replay = model.setup_replay()
+    if replay is not None and config.save_replay:
+        # The old snapshot stays until the new one is whole.
+        needed += 2 * replay.nbytes
     place = run_dir.absolute()
     with disk_errors(run_dir):
         while not place.exists():
@@ -210,59 +207,22 @@ def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
     held = sum(file.stat().st_size for file in run_dir.glob("checkpoints/*/*"))
     free = shutil.disk_usage(place).free + held
     if needed > free:
-        hint = "; --no-save-replay needs less" if isinstance(model, DQN) else ""
+        hint = "; --no-save-replay needs less" if replay is not None else ""
         raise UserError(
             f"checkpoints in {run_dir} may take {gigabytes(needed)},"
             f" but {place} has {gigabytes(free)} free for them{hint}"
         )
 
 
-def _build_ppo(config: TrainConfig, common: dict[str, Any]) -> PPO:
-    options = config.ppo
-    return PPO(
-        **common,
-        learning_rate=_schedule(options.learning_rate, options.learning_rate_schedule),
-        n_steps=options.n_steps,
-        batch_size=options.batch_size,
-        n_epochs=options.n_epochs,
-        gamma=options.gamma,
-        gae_lambda=options.gae_lambda,
-        clip_range=_schedule(options.clip_range, options.clip_range_schedule),
-        clip_range_vf=options.clip_range_vf,
-        normalize_advantage=options.normalize_advantage,
-        ent_coef=_schedule(options.ent_coef, options.ent_coef_schedule),
-        vf_coef=options.vf_coef,
-        max_grad_norm=options.max_grad_norm,
-        target_kl=options.target_kl,
-        compile_update=config.compile == "on",
-        overlap=config.overlap == "on",
-        cuda_graphs=config.cuda_graphs == "on",
-    )
+def _run_arguments(config: TrainConfig) -> dict[str, Any]:
+    """The agent's arguments beyond stable-baselines3's, from the options of the run.
 
-
-def _build_dqn(config: TrainConfig, common: dict[str, Any]) -> DQN:
-    options = config.dqn
-    return DQN(
-        **common,
-        learning_rate=_schedule(options.learning_rate, options.learning_rate_schedule),
-        buffer_size=options.buffer_size,
-        learning_starts=options.learning_starts,
-        batch_size=options.batch_size,
-        tau=options.tau,
-        gamma=options.gamma,
-        train_freq=options.train_freq,
-        gradient_steps=options.gradient_steps,
-        n_steps=options.n_steps,
-        target_update_interval=options.target_update_interval,
-        exploration_fraction=options.exploration_fraction,
-        exploration_initial_eps=options.exploration_initial_eps,
-        exploration_final_eps=options.exploration_final_eps,
-        max_grad_norm=options.max_grad_norm,
-        replay_device=config.replay_device,
-        overlap=config.overlap == "on",
-        cuda_graphs=config.cuda_graphs == "on",
-    )
-
-
-def _schedule(value: float, kind: configuration.Schedule) -> float | Schedule:
-    return LinearSchedule(value, 0.0, end_fraction=1.0) if kind == "linear" else value
+    These arguments are keyword-only and have the options' names, but for ``compile_update``.
+    """
+    options = {**vars(config), "compile_update": config.compile}
+    switches = {"on": True, "off": False}
+    return {
+        name: switches.get(options[name], options[name])
+        for name, parameter in signature(config.algorithm.agent).parameters.items()
+        if parameter.kind is Parameter.KEYWORD_ONLY and name in options
+    }

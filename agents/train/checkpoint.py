@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.dqn.agent import DQN
-from agents.ppo.agent import PPO
+from agents.registry import Agent, algorithm_of
 from envs.errors import UserError
 from rlcnn.runs.files import plain, read_json, write_json_atomic
 from rlcnn.runs.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
@@ -28,8 +27,6 @@ from rlcnn.weights.origin import Origin
 
 POLICY, OPTIMIZER, RNG, STATE = "policy.safetensors", "optimizer.pt", "rng.pt", "state.json"
 REPLAY = "replay.safetensors"
-
-Agent = PPO | DQN
 
 
 def save_checkpoint(
@@ -59,7 +56,7 @@ def save_checkpoint(
     model.check_finite()
     origin = encoder_origin(model)
     described = {
-        "algorithm": algorithm(model),
+        "algorithm": algorithm_of(model).name,
         "step": model.num_timesteps,
         "encoder": _encoder_spec(model),
         "origin": origin.to_json() if origin else None,
@@ -69,8 +66,8 @@ def save_checkpoint(
     save_torch(_optimizer_state(model.policy.optimizer), directory / OPTIMIZER)
     save_torch(torch_rng(model.device), directory / RNG)
     write_json_atomic(directory / STATE, {**_state(model), "extra": extra or {}})
-    if replay and isinstance(model, DQN):
-        model.save_replay_buffer(directory / REPLAY)
+    if replay and (stored := model.setup_replay()) is not None:
+        stored.save(directory / REPLAY)
 
 
 def load_policy(model: Agent, directory: Path) -> None:
@@ -81,7 +78,7 @@ def load_policy(model: Agent, directory: Path) -> None:
     """
     path = directory / POLICY
     tensors, about = read_tensors(path, own=True)
-    for what, here in (("algorithm", algorithm(model)), ("encoder", _encoder_spec(model))):
+    for what, here in (("algorithm", algorithm_of(model).name), ("encoder", _encoder_spec(model))):
         if what in about and about[what] != plain(here):
             raise UserError(f'"{path}" is of {what} {about[what]}, this agent of {here}')
     own = {name: tuple(tensor.shape) for name, tensor in model.policy.state_dict().items()}
@@ -113,21 +110,18 @@ def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
         UserError: a file is missing or damaged, or of another algorithm or architecture.
     """
     state = read_json(directory / STATE)
-    if state.get("algorithm") != algorithm(model):
+    if state.get("algorithm") != algorithm_of(model).name:
         raise UserError(
             f"checkpoint {directory} is of algorithm {state.get('algorithm')!r},"
-            f" not {algorithm(model)!r}"
+            f" not {algorithm_of(model).name!r}"
         )
     load_policy(model, directory)
     optimizer_state, rng = load_torch(directory / OPTIMIZER), load_torch(directory / RNG)
     try:
         model.policy.optimizer.load_state_dict(optimizer_state)
         _restore_state(model, state)
-        replay = directory / REPLAY
-        if isinstance(model, DQN) and replay.exists():
-            model.load_replay_buffer(replay)
-            # Now, while a refusal leaves the run as it is.
-            model.claim_replay()
+        if (replay := directory / REPLAY).exists():
+            model.load_replay(replay)
         extra = dict(state["extra"])
         # Last, since what came before may have drawn from the generators.
         _restore_rng(model.device, rng, state)
@@ -140,15 +134,9 @@ def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
     return extra
 
 
-def algorithm(model: Agent) -> str:
-    """The algorithm's name: "ppo" or "dqn"."""
-    return type(model).__name__.lower()
-
-
 def encoder_extractor(model: Agent) -> EncoderExtractor | None:
     """What holds the encoder that learns; None where that is not one of ours."""
-    network = model.policy.q_net if isinstance(model, DQN) else model.policy
-    extractor = network.features_extractor
+    extractor = model.trained_network.features_extractor
     return extractor if isinstance(extractor, EncoderExtractor) else None
 
 
@@ -168,8 +156,8 @@ def _encoder_spec(model: Agent) -> Any:
 
 
 def _state(model: Agent) -> dict[str, Any]:
-    state: dict[str, Any] = {
-        "algorithm": algorithm(model),
+    return {
+        "algorithm": algorithm_of(model).name,
         "num_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,
         "episode_num": model._episode_num,
@@ -179,12 +167,8 @@ def _state(model: Agent) -> dict[str, Any]:
         "pending": _pending(model),
         "python_rng": _python_rng(),
         "numpy_rng": _numpy_rng(),
+        **model.training_state(),
     }
-    if isinstance(model, DQN):
-        state["exploration_rng"] = model.exploration_state
-        state["exploration_rate"] = model.exploration_rate
-        state["losses"] = [model._loss_sum.item(), model._losses_summed]
-    return state
 
 
 def _restore_state(model: Agent, state: dict[str, Any]) -> None:
@@ -197,14 +181,7 @@ def _restore_state(model: Agent, state: dict[str, Any]) -> None:
     for key, (value, exclude) in state["pending"].items():
         # JSON has no NaN: it comes back as None.
         model.logger.record(key, math.nan if value is None else value, tuple(exclude))
-    if isinstance(model, DQN):
-        model.exploration_state = state["exploration_rng"]
-        falls = model.exploration_final_eps <= model.exploration_initial_eps
-        # Older checkpoints do not hold it, and an agent that never learned has none.
-        if falls and model.num_timesteps and "exploration_rate" in state:
-            model.exploration_limit = float(state["exploration_rate"])
-        loss_sum, model._losses_summed = state["losses"]
-        model._loss_sum.fill_(loss_sum)
+    model.restore_training_state(state)
 
 
 def _pending(model: Agent) -> dict[str, tuple[float, tuple[str, ...]]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 
 from agents.config import TrainConfig
-from agents.dqn.agent import DQN
-from agents.train.checkpoint import Agent
+from agents.registry import ALGORITHMS, Agent
 from rlcnn.accelerate.devices import describe_device
 
 
@@ -40,26 +39,15 @@ def notes_on_device(asked: TrainConfig, config: TrainConfig, model: Agent) -> li
     notes = []
     on_gpu = torch.device(config.device).type == "cuda"
     if asked.compile == "on" and config.compile == "off":
-        notes.append("--compile on has no effect: it compiles PPO's update, and this is DQN")
+        compiled = " or ".join(n.upper() for n, spec in ALGORITHMS.items() if spec.compiles)
+        notes.append(
+            f"--compile on has no effect: it compiles {compiled}'s update, and this is"
+            f" {config.algo.upper()}"
+        )
     if asked.cuda_graphs == "on" and not on_gpu:
         notes.append(f"--cuda-graphs on has no effect: it needs a GPU, and this is {config.device}")
     if config.precision == "tf32" and not on_gpu:
         notes.append("--precision tf32 has no effect: a CPU computes in fp32")
     if config.cuda_graphs == "on":
-        notes += _notes_on_graphs(config, model)
+        notes += model.notes_on_graphs()
     return notes
-
-
-def _notes_on_graphs(config: TrainConfig, model: Agent) -> list[str]:
-    if isinstance(model, DQN):
-        if model.setup_replay().device.type == "cpu":
-            return [
-                "the replay is on the host: storing and sampling are not captured as CUDA graphs"
-                " (--replay-device cuda, a smaller --dqn.buffer-size)"
-            ]
-    elif config.ppo.target_kl is not None:
-        return [
-            "--ppo.target-kl waits for the GPU after each minibatch: the update is not captured as"
-            " a CUDA graph"
-        ]
-    return []

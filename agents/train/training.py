@@ -15,10 +15,10 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 
 from agents.config import TrainConfig, read_config
-from agents.dqn.agent import DQN
 from agents.evaluate.evaluation import Evaluation, evaluate_agent
 from agents.evaluate.films import Filming
 from agents.networks.transfer_options import notes_on_transfer
+from agents.registry import Agent
 from agents.train.builder import (
     build_agent,
     check_resources,
@@ -33,7 +33,7 @@ from agents.train.callbacks import (
     StopRequest,
     UpdateLog,
 )
-from agents.train.checkpoint import Agent, load_checkpoint, save_checkpoint
+from agents.train.checkpoint import load_checkpoint, save_checkpoint
 from agents.train.device_notes import describe_device_use, notes_on_device
 from agents.train.run_length import notes_on_length
 from envs.errors import EnvironmentFailure, UserError, in_shell
@@ -243,19 +243,13 @@ class Training:
         done = self._logged(self.model.num_timesteps)
         self._owed = [name for name in extra.get("owed", ()) if name not in done]
         self.console.print(f"resuming from step {self.model.num_timesteps:,}")
-        if isinstance(self.model, DQN):
-            remaining = max(0.0, 1 - self.model.num_timesteps / self.config.total_steps)
-            scheduled = self.model.exploration_schedule(remaining)
-            if scheduled > self.model.exploration_limit:
-                self.console.print(
-                    f"epsilon stays at {self.model.exploration_limit:.3g}: the schedule of the"
-                    f" longer run would raise it to {scheduled:.3g}"
-                )
+        for line in self.model.notes_on_resume(self.config.total_steps):
+            self.console.print(line)
 
     def notes(self) -> list[str]:
         """Lines on what of this attempt may not be as its user means it, before it begins."""
-        replay = self.model.replay_buffer if isinstance(self.model, DQN) else None
-        stored_steps = replay.pos * replay.n_envs if replay else 0
+        replay = self.model.setup_replay()
+        stored_steps = 0 if replay is None else replay.pos * replay.n_envs
         notes = notes_on_length(self.config, self.model.num_timesteps, stored_steps)
         if self._filming.note:
             notes.append(self._filming.note)
@@ -284,7 +278,7 @@ class Training:
             [
                 display,
                 learned,
-                *([UpdateLog()] if config.algo == "ppo" else []),
+                *([UpdateLog()] if config.algorithm.on_policy else []),
                 *periodic.values(),
                 # After the others, so that what they logged at this step lies before the cut.
                 Every(config.checkpoint_every, self.checkpoint),
@@ -298,14 +292,14 @@ class Training:
                 model.learn(
                     config.total_steps - model.num_timesteps,
                     callback=callbacks,
-                    log_interval=LOG_INTERVAL[config.algo],
+                    log_interval=config.algorithm.log_interval,
                     reset_num_timesteps=False,
                 )
                 self._log_last_losses()
             except (TrainingStopped, EnvironmentFailure) as error:
                 self._owed = [name for name, every in periodic.items() if every.due]
                 if isinstance(error, EnvironmentFailure):
-                    if config.algo == "ppo" and learned.steps is not None:
+                    if config.algorithm.on_policy and learned.steps is not None:
                         # A rollout that was not finished is not learned from.
                         model.num_timesteps = learned.steps
                     self._save_after_failure()
@@ -339,7 +333,8 @@ class Training:
 
         At the end only: a run that was stopped tells it when it has gone on.
         """
-        if isinstance(self.model, DQN) and not self._logged(self.model.num_timesteps):
+        on_policy = self.config.algorithm.on_policy
+        if not on_policy and not self._logged(self.model.num_timesteps):
             self.model.dump_logs()
 
     def _logged(self, step: int) -> set[str]:
@@ -438,9 +433,6 @@ class Training:
             },
         )
 
-
-LOG_INTERVAL = {"ppo": 1, "dqn": 4}
-"""stable-baselines3's defaults: rollouts between two rows of metrics, or episodes."""
 
 EVALUATION, VIDEO = "eval/mean_return", "video/game"
 

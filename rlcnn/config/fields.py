@@ -1,4 +1,9 @@
-"""Options as fields of dataclasses: read from JSON and checked, a line for each thing wrong."""
+"""Options as annotated fields of dataclasses: their types and limits, checked in one line each.
+
+A field says what it accepts: ``Annotated[int, Interval(ge=1)]``, ``Literal["on", "off"]``, or a
+:class:`Rule`. :func:`check_options` reads these annotations, and :func:`from_json` the types of the
+defaults.
+"""
 
 from __future__ import annotations
 
@@ -6,65 +11,226 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
+from annotated_types import Interval
 
 from envs.errors import UserError, nearest
-from rlcnn.encoders import list_encoders
+from envs.protocol import PROTOCOLS
+from rlcnn.encoders import list_encoders, why_unknown
 
 # Not known before encoders are registered; --help shows them as it does those of a Literal.
 _ENCODER_NAMES = ",".join([*list_encoders(), "NETWORK[:NODE]"])
 # Where a path may begin within a value: ~/x, --run-dir=~/x, folder:~/x, frozen:NET@~/x, a,~/x.
 _HOME = re.compile(r"(?:^|(?<=[=:@,]))~[^/=:@,]*(?=/|$)")
 
-EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{_ENCODER_NAMES}}}")]
+Config = TypeVar("Config")
 
 
-def dataclass_of(cls: type[Any], values: Any, prefix: str = "") -> Any:
+@dataclass(frozen=True)
+class Rule:
+    """A condition beside a field that a type or an interval does not express.
+
+    Attributes:
+        problem: what is wrong with a value, as it follows the option's name; "" for a valid one.
+    """
+
+    problem: Callable[[Any], str]
+
+
+def one_of(*choices: str) -> Rule:
+    """A rule that accepts ``choices`` alone; the message names the nearest."""
+    return Rule(lambda value: _unknown(value, choices))
+
+
+def never(value: float, reason: str) -> Rule:
+    """A rule that refuses one value: ``never(0, "is no time to explore in: expected more")``."""
+    return Rule(lambda given: f"{value} {reason}" if given == value else "")
+
+
+def _unknown_encoder(name: str) -> str:
+    reason = why_unknown(name)
+    return f'"{name}" is unknown: {reason}' if reason else ""
+
+
+MAX_SEED = 2**31 - 1
+MAX_COUNT = 2**31 - 1
+MAX_THREADS = 1024
+# Nothing learns for longer, and emulators or torch fail in ways of their own beyond the others.
+MAX_STEPS = 10**12
+MAX_ENVS = 4096
+
+Count = Annotated[int, Interval(ge=1, le=MAX_COUNT)]
+Period = Annotated[int, Interval(ge=0, le=MAX_STEPS)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+NonNegative = Annotated[float, Interval(ge=0)]
+Switch = Literal["auto", "on", "off"]
+EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{_ENCODER_NAMES}}}"), Rule(_unknown_encoder)]
+EncoderOptions = dict[str, int | float | bool | str]
+ProtocolName = Annotated[str, one_of(*sorted(PROTOCOLS))]
+ObsSize = Annotated[int, Interval(ge=1, le=1024)]
+FrameStack = Annotated[int, Interval(ge=1, le=64)]
+
+# Options of every run, with their help.
+Seed = Annotated[
+    int,
+    Interval(ge=0, le=MAX_SEED),
+    tyro.conf.arg(help=f"Seed of everything random, 0 to {MAX_SEED}."),
+]
+Device = Annotated[
+    str, tyro.conf.arg(help="auto (the GPU where there is one), cpu, cuda, cuda:1 ...")
+]
+PrecisionChoice = Annotated[
+    Literal["auto", "fp32", "tf32", "bf16"],
+    tyro.conf.arg(
+        help="Arithmetic of the encoder; auto takes bf16 where the device is fast at it. tf32 is"
+        " float32 whose products a GPU rounds to 10 bits of mantissa."
+    ),
+]
+Threads = Annotated[int, Interval(ge=0, le=MAX_THREADS)]
+Track = Annotated[
+    Literal["disabled", "offline", "online"],
+    tyro.conf.arg(
+        help="Weights & Biases; offline needs no account: `wandb sync` uploads it later. WANDB_MODE"
+        " and WANDB_DISABLED, where they are set, give the default."
+    ),
+]
+Project = Annotated[str, tyro.conf.arg(help="Project in Weights & Biases.")]
+KeepCheckpoints = Annotated[
+    int, Interval(ge=1, le=10**6), tyro.conf.arg(help="Newest checkpoints to keep.")
+]
+
+
+def check_options(config: Any, section: str = "") -> None:
+    """Checks every field of a dataclass by its annotation; fields that are sections are skipped.
+
+    Args:
+        config: the dataclass.
+        section: the section that ``config`` is of a larger one, such as "ppo"; for messages.
+
+    Raises:
+        UserError: a value is not valid; the line names it and what is expected.
+    """
+    prefix = f"{section}." if section else ""
+    for name, hint in get_type_hints(type(config), include_extras=True).items():
+        check_value(prefix + name, getattr(config, name), hint)
+
+
+def check_value(name: str, value: Any, hint: Any) -> None:
+    """Checks one value by its annotation; None is always valid.
+
+    Raises:
+        UserError: it is not valid.
+    """
+    kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if value is None or isinstance(hint, str):
+        return
+    if get_origin(kind) is tuple:
+        for element in value:
+            check_value(name, element, get_args(kind)[0])
+    problems = [_unknown(value, get_args(kind)) if get_origin(kind) is Literal else ""]
+    problems += [_outside(value, mark) for mark in marks if isinstance(mark, Interval)]
+    problems += [mark.problem(value) for mark in marks if isinstance(mark, Rule)]
+    for problem in filter(None, problems):
+        raise UserError(f"{option_name(name)} {problem}")
+
+
+def _unknown(value: str, choices: Iterable[str]) -> str:
+    if value in choices:
+        return ""
+    expected = ", ".join(choices)
+    return f'"{value}" is unknown: expected one of {expected}.{nearest(str(value), choices)}'
+
+
+def _outside(value: Any, interval: Interval) -> str:
+    # Whole numbers are finite, also those that no float holds.
+    infinite = isinstance(value, float) and math.isinf(value)
+    inside = (
+        (interval.ge is None or value >= interval.ge)
+        and (interval.le is None or value <= interval.le)
+        and (interval.lt is None or value < interval.lt)
+    )
+    if inside and not infinite:
+        return ""
+    limits = ["finite"] if infinite else []
+    limits += [
+        f"{words} {limit}"
+        for words, limit in (
+            ("at least", interval.ge),
+            ("at most", interval.le),
+            ("below", interval.lt),
+        )
+        if limit is not None
+    ]
+    return f"{value} must be {' and '.join(limits)}"
+
+
+def option_name(name: str) -> str:
+    """The option of a field: ``num_envs`` -> ``--num-envs``."""
+    return "--" + name.replace("_", "-")
+
+
+def fields_of(cls: type[Any], source: Any) -> dict[str, Any]:
+    """The values in ``source`` of every field of ``cls``, one of its bases or its own class."""
+    return {field.name: getattr(source, field.name) for field in dataclasses.fields(cls)}
+
+
+def from_json(cls: type[Config], values: Any, prefix: str = "") -> Config:
     """An instance of a dataclass out of a JSON object; what is missing takes its default.
 
     ``~`` is expanded where a path begins, as on a command line.
 
     Args:
-        cls: a dataclass that can be made without arguments. What holds another dataclass must
-            have been made into one already.
+        cls: a dataclass whose fields all have defaults; those that are dataclasses are read
+            likewise.
         values: the object.
         prefix: what the options' names begin with in messages, such as "ppo.".
 
     Raises:
         UserError: an option is unknown or of the wrong type.
     """
-    known = {f.name: f for f in dataclasses.fields(cls)}
     if not isinstance(values, dict):
         raise UserError(f"the configuration's {prefix.rstrip('.')} must be an object of options")
-    for name, value in values.items():
+    defaults = cls()
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for name in values:
         if name not in known:
             raise UserError(
                 f'unknown option "{prefix}{name}" in the configuration.{nearest(name, known)}'
             )
-        default = getattr(cls(), name)
-        if dataclasses.is_dataclass(default):
-            continue
-        # What may be None is a number otherwise.
-        kinds = {
-            type(default),
-            *((int,) if isinstance(default, float) else ()),
-            *((int, float) if default is None else ()),
+    return cls(
+        **{
+            name: _from_json(prefix + name, value, getattr(defaults, name))
+            for name, value in values.items()
         }
-        if isinstance(default, tuple) and isinstance(value, list):
-            _check_elements(prefix + name, value, default)
-            elements = (expand_home(e) if isinstance(e, str) else e for e in value)
-            values = {**values, name: tuple(elements)}
-        elif type(value) not in kinds:
-            expected = "a number or null" if default is None else type(default).__name__
-            raise UserError(
-                f"option {prefix}{name} in the configuration must be {expected}, not {value!r}"
-            )
-        elif isinstance(value, str):
-            values = {**values, name: expand_home(value)}
-    return cls(**values)
+    )
+
+
+def _from_json(option: str, value: Any, default: Any) -> Any:
+    """A value of the default's type; an option whose default is None takes numbers."""
+    if dataclasses.is_dataclass(default) and not isinstance(default, type):
+        return from_json(type(default), value, f"{option}.")
+    if isinstance(default, tuple) and isinstance(value, list):
+        # One that is empty by default takes names.
+        kind = type(default[0]) if default else str
+        for element in value:
+            if type(element) not in ({kind, int} if kind is float else {kind}):
+                raise UserError(
+                    f"option {option} in the configuration must be a list of {kind.__name__},"
+                    f" not with {element!r}"
+                )
+        return tuple(expand_home(e) if isinstance(e, str) else e for e in value)
+    kinds: dict[type, tuple[type, ...]] = {
+        float: (float, int),
+        type(None): (type(None), int, float),
+    }
+    if type(value) not in kinds.get(type(default), (type(default),)):
+        expected = "a number or null" if default is None else type(default).__name__
+        raise UserError(f"option {option} in the configuration must be {expected}, not {value!r}")
+    return expand_home(value) if isinstance(value, str) else value
 
 
 def expand_home(value: str) -> str:
@@ -73,49 +239,3 @@ def expand_home(value: str) -> str:
     A shell does so only at the beginning of an argument, and nothing does in JSON.
     """
     return _HOME.sub(lambda found: os.path.expanduser(found[0]), value)
-
-
-def _check_elements(option: str, values: list[Any], default: tuple[Any, ...]) -> None:
-    """Refuses a list with an element of another type than those of the default."""
-    # One that is empty by default takes names.
-    kind = type(default[0]) if default else str
-    kinds = {kind, int} if kind is float else {kind}
-    for value in values:
-        if type(value) not in kinds:
-            expected = kind.__name__
-            raise UserError(
-                f"option {option} in the configuration must be a list of {expected}, not with"
-                f" {value!r}"
-            )
-
-
-def option_name(name: str) -> str:
-    """The option of a field: ``num_envs`` -> ``--num-envs``."""
-    return "--" + name.replace("_", "-")
-
-
-def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Refuses a value that is none of ``choices``.
-
-    Raises:
-        UserError: it is none of them; the nearest is named.
-    """
-    if value not in choices:
-        raise UserError(
-            f'{option_name(name)} "{value}" is unknown: expected one of'
-            f" {', '.join(choices)}.{nearest(str(value), choices)}"
-        )
-
-
-def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
-    """Refuses a number outside [least, most], and one that is not finite.
-
-    Raises:
-        UserError: it lies outside.
-    """
-    # Whole numbers are finite, also those too large to be asked.
-    infinite = isinstance(value, float) and math.isinf(value)
-    if infinite or not least <= value <= most:
-        upper = "" if most == math.inf else f" and at most {most}"
-        finite = "finite and " if infinite else ""
-        raise UserError(f"{option_name(name)} {value} must be {finite}at least {least}{upper}")

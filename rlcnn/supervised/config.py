@@ -1,52 +1,72 @@
-"""Everything a training on labelled images is told, as plain data."""
+"""The options of a training on labelled images."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from annotated_types import Interval
 
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
-from rlcnn.accelerate.devices import PRECISIONS, resolve_device, resolve_precision
-from rlcnn.config.fields import EncoderName, check_choice, check_range, dataclass_of
+from rlcnn.accelerate.devices import resolve_device, resolve_precision
+from rlcnn.config.fields import (
+    Device,
+    EncoderName,
+    EncoderOptions,
+    Fraction,
+    KeepCheckpoints,
+    NonNegative,
+    PrecisionChoice,
+    Project,
+    Seed,
+    Switch,
+    Threads,
+    Track,
+    check_options,
+    from_json,
+    never,
+)
+from rlcnn.config.files import read_config_file
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.by_name import ATARI, FOLDER, check_data_name
-from rlcnn.encoders import why_unknown
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.files import read_json
 
 RecipeName = Literal["frames", "lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018"]
 RECIPE_NAMES = get_args(RecipeName)
 
-MAX_SEED = 2**31 - 1
+Pixels = Annotated[int, Interval(ge=0, le=4096)]
+Scale = Annotated[float, Interval(ge=0.1, le=10)]
+AtLeastOne = Annotated[int, Interval(ge=1, le=10**6)]
+Share = Annotated[float, Interval(ge=0, le=1), never(1, "learns nothing: expected less")]
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """How images are changed each time they are learned from, and how all are brought to size."""
 
-    resize: int = 0
+    resize: Pixels = 0
     """Shorter side, in pixels, that every image is first brought to; 0 leaves images of one size as
     they are, and others at 8/7 of --augment.crop."""
-    pad: int = 0
+    pad: Pixels = 0
     """Rows and columns of zeros put around every image."""
-    crop: int = 0
+    crop: Pixels = 0
     """Side of the square that is learned from: anywhere in the image, the middle when held out; 0
     takes the whole image."""
-    crop_padding: int = 0
+    crop_padding: Pixels = 0
     """Pixels by which a crop may lie outside the image; --augment.edge says what it finds there."""
     edge: Literal["mean", "reflect", "repeat"] = "mean"
     """What lies outside an image: the mean colour of those learned from, its mirror image, or its
     outermost pixels."""
     flip: bool = False
     """Whether half of the images are mirrored left to right."""
-    scale_from: float = 1.0
+    scale_from: Scale = 1.0
     """Scale jitter: the least factor by which an image is resized before it is cropped."""
-    scale_to: float = 1.0
+    scale_to: Scale = 1.0
     """Scale jitter: the greatest factor."""
-    cutout: int = 0
+    cutout: Pixels = 0
     """Side of a square that is replaced by the mean colour (DeVries & Taylor 2017); 0 for none."""
     trivial: bool = False
     """Whether each image is changed by one random operation (TrivialAugment, Mueller & Hutter
@@ -66,42 +86,42 @@ class PretrainConfig:
     """Directory of the published sets, which are downloaded to it where they are missing."""
     encoder: EncoderName = "nature"
     """Convolutional encoder, as train_agent.py takes them."""
-    encoder_options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    encoder_options: EncoderOptions = field(default_factory=dict)
     """Options of the encoder, as NAME VALUE pairs: depth 56."""
     weights: str = "none"
     """What the encoder starts from: none, imagenet, a weights file, or the directory of a run."""
     colours: Literal["auto", "grey", "rgb"] = "auto"
     """Colours of a folder's images; auto leaves them as they are."""
-    epochs: int = 10
+    epochs: AtLeastOne = 10
     """Passes over the images."""
-    batch_size: int = 256
+    batch_size: AtLeastOne = 256
     """Images in a minibatch."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """SGD with momentum, or AdamW (Loshchilov & Hutter 2019)."""
-    learning_rate: float = 1e-3
+    learning_rate: NonNegative = 1e-3
     """Greatest learning rate."""
-    momentum: float = 0.9
+    momentum: Share = 0.9
     """SGD's momentum, or AdamW's first beta."""
     nesterov: bool = False
     """Whether SGD's momentum is Nesterov's."""
-    weight_decay: float = 0.01
+    weight_decay: NonNegative = 0.01
     """Weight decay: the L2 penalty's gradient in SGD, decoupled in AdamW."""
     decay_all: bool = False
     """Whether biases and normalisation layers decay as well as weights."""
     schedule: Literal["constant", "linear", "cosine", "steps"] = "cosine"
     """What becomes of the learning rate after the warm-up."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: NonNegative = 0.0
     """Epochs over which the learning rate rises linearly from 0."""
-    milestones: tuple[float, ...] = (0.5, 0.75)
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
     """For --schedule steps: shares of the run after which the rate is multiplied by the factor."""
-    step_factor: float = 0.1
+    step_factor: NonNegative = 0.1
     """For --schedule steps: factor of the learning rate at each milestone."""
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     """Share of the target that is spread evenly over all classes (Szegedy et al. 2016)."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Probability with which each feature is zeroed before the head."""
-    ema: float = 0.0
-    """Decay of a moving average of the weights, which then is judged and saved; 0 for none."""
+    ema: Share = 0.0
+    """Decay of a moving average of the weights, which is then evaluated and saved; 0 for none."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How images are brought to size and changed."""
     frames: FrameOptions = field(default_factory=FrameOptions)
@@ -109,38 +129,30 @@ class PretrainConfig:
     players: tuple[str, ...] = ()
     """Run directories of agents that play the games they were trained on, of atari: data; the other
     games are played at random."""
-    seed: int = 0
-    """Seed of everything random, 0 to 2147483647."""
-    device: str = "auto"
-    """auto (the GPU where there is one), cpu, cuda, cuda:1 ..."""
-    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
-    """Arithmetic of the encoder; auto takes bf16 where the device is fast at it. tf32 is float32
-    whose products a GPU rounds to 10 bits of mantissa."""
+    seed: Seed = 0
+    device: Device = "auto"
+    precision: PrecisionChoice = "auto"
     channels_last: bool = True
     """Whether the encoder's weights are laid out for images in channels_last order."""
-    num_threads: int = 0
+    num_threads: Threads = 0
     """CPU threads of torch; 0 takes every core this process may use. In bfloat16 it takes
     fewer while other programs compute."""
-    num_workers: int = 0
+    num_workers: Threads = 0
     """Processes that decode and augment images one by one, where that is needed; 0 does it in this
     one."""
-    eval_every: int = 1
+    eval_every: AtLeastOne = 1
     """Epochs between two evaluations on the held-out images."""
-    checkpoint_every: int = 1
+    checkpoint_every: Annotated[int, Interval(ge=0, le=1024)] = 1
     """Epochs between two checkpoints; 0 keeps the last state only."""
-    keep_checkpoints: int = 1
-    """Newest checkpoints to keep."""
-    baselines: Literal["auto", "on", "off"] = "auto"
+    keep_checkpoints: KeepCheckpoints = 1
+    baselines: Switch = "auto"
     """Whether the accuracy is set beside the majority class, a linear classifier on the features of
     the encoder at random, and one on pixels; auto does so for atari: data."""
-    baseline_images: int = 20_000
+    baseline_images: Annotated[int, Interval(ge=0, le=10**9)] = 20_000
     """Training images that these linear classifiers are fitted on, drawn by the seed, of each game
     where there are several; 0 takes all."""
-    track: Literal["disabled", "offline", "online"] = "offline"
-    """Weights & Biases; offline needs no account, and is uploaded by `wandb sync` later. WANDB_MODE
-    and WANDB_DISABLED, where they are set, say the default."""
-    project: str = "rlcnn"
-    """Project in Weights & Biases."""
+    track: Track = "offline"
+    project: Project = "rlcnn"
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -153,60 +165,33 @@ class PretrainConfig:
         Raises:
             UserError: An option is unknown or of the wrong type.
         """
-        values = dict(values)
-        for name, section in SECTIONS.items():
-            values[name] = dataclass_of(section, values.get(name, {}), f"{name}.")
-        config: PretrainConfig = dataclass_of(cls, values)
-        return config
+        return from_json(cls, values)
 
     def validate(self) -> None:
-        """Checks every value that can be judged without the data.
+        """Checks every value that can be checked without the data.
 
         Raises:
             UserError: A value is not valid; the line names it and what was expected.
         """
-        check_choice("recipe", self.recipe, RECIPE_NAMES)
+        check_options(self)
+        check_options(self.augment, "augment")
+        self.frames.check()
         check_data_name(self.data)
-        if reason := why_unknown(self.encoder):
-            raise UserError(f'--encoder "{self.encoder}" is unknown: {reason}')
-        check_choice("colours", self.colours, ("auto", "grey", "rgb"))
         if self.colours != "auto" and not self.data.startswith(FOLDER):
             raise UserError(f'--colours {self.colours} is for folder: data, not "{self.data}"')
-        check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
-        check_choice("schedule", self.schedule, ("constant", "linear", "cosine", "steps"))
-        check_choice("precision", self.precision, ("auto", *PRECISIONS))
-        check_choice("baselines", self.baselines, ("auto", "on", "off"))
-        check_choice("track", self.track, ("disabled", "offline", "online"))
-        check_choice("augment.edge", self.augment.edge, ("mean", "reflect", "repeat"))
-        for name in ("batch_size", "eval_every", "keep_checkpoints"):
-            check_range(name, getattr(self, name), least=1, most=10**6)
-        for name in ("checkpoint_every", "num_workers", "num_threads"):
-            check_range(name, getattr(self, name), least=0, most=1024)
-        check_range("epochs", self.epochs, least=1, most=10**6)
-        check_range("baseline_images", self.baseline_images, least=0, most=10**9)
-        check_range("warmup_epochs", self.warmup_epochs, least=0, most=self.epochs)
-        check_range("seed", self.seed, least=0, most=MAX_SEED)
-        for name in ("learning_rate", "weight_decay", "step_factor"):
-            check_range(name, getattr(self, name), least=0)
-        for name in ("momentum", "label_smoothing", "dropout", "ema"):
-            check_range(name, getattr(self, name), least=0, most=1)
-            if getattr(self, name) == 1:
-                raise UserError(f"--{name.replace('_', '-')} 1 learns nothing: expected less")
+        if self.warmup_epochs > self.epochs:
+            raise UserError(
+                f"--warmup-epochs {self.warmup_epochs} must be at least 0 and at most {self.epochs}"
+            )
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise UserError("--nesterov is for --optimizer sgd with a --momentum")
-        for share in self.milestones:
-            check_range("milestones", share, least=0, most=1)
-        self._check_augmentation()
+        if self.augment.scale_to < self.augment.scale_from:
+            raise UserError(
+                f"--augment.scale-to {self.augment.scale_to} must be at least"
+                f" {self.augment.scale_from} and at most 10"
+            )
         if self.players and not self.data.startswith(ATARI):
             raise UserError(f'--players is for atari: data, not "{self.data}"')
-        self.frames.check()
-
-    def _check_augmentation(self) -> None:
-        augment = self.augment
-        for name in ("resize", "pad", "crop", "crop_padding", "cutout"):
-            check_range(f"augment.{name}", getattr(augment, name), least=0, most=4096)
-        check_range("augment.scale_from", augment.scale_from, least=0.1, most=10)
-        check_range("augment.scale_to", augment.scale_to, least=augment.scale_from, most=10)
 
     def resolve(self) -> PretrainConfig:
         """The same run with every "auto" replaced by what it stands for on this machine.
@@ -225,30 +210,15 @@ class PretrainConfig:
         )
 
 
-SECTIONS: dict[str, type[Any]] = {"augment": AugmentConfig, "frames": FrameOptions}
-"""Fields that hold a dataclass of their own."""
-
-
 def read_pretrain_config(source: RunDirectory | Path) -> PretrainConfig:
     """The configuration of a run, or in a ``config.json`` such as a run writes.
 
     Raises:
         UserError: the file is missing or damaged, or holds no configuration of such a training.
     """
-    if isinstance(source, RunDirectory):
-        document, path = source.config, source.path / "config.json"
-    else:
-        if not source.is_file():
-            inside = source / "config.json"
-            hint = f' Did you mean "{inside}"?' if inside.is_file() else ""
-            raise UserError(f"configuration {source} is not a file.{hint}")
-        document, path = read_json(source), source
-    if not isinstance(document.get("pretraining"), dict):
+
+    def missing(document: dict[str, Any]) -> str:
         agents = " but that of an agent's training" if "config" in document else ""
-        raise UserError(f"{path} holds no configuration of a pretraining{agents}")
-    try:
-        config = PretrainConfig.from_json(document["pretraining"])
-        config.validate()
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return config
+        return f"holds no configuration of a pretraining{agents}"
+
+    return read_config_file(source, "pretraining", PretrainConfig.from_json, missing)

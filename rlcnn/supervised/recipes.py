@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rlcnn.config.fields import check_choice
-from rlcnn.supervised.config import RECIPE_NAMES, AugmentConfig, PretrainConfig, RecipeName
+from rlcnn.config.fields import check_value
+from rlcnn.supervised.config import AugmentConfig, PretrainConfig, RecipeName
 
 # What needs no download, and the fields' own defaults. Of no publication: AdamW at its usual rate,
 # annealed.
@@ -123,7 +123,7 @@ def recipe_config(recipe: RecipeName, encoder: str | None = None) -> PretrainCon
     Raises:
         UserError: There is no such recipe.
     """
-    check_choice("recipe", recipe, RECIPE_NAMES)
+    check_value("recipe", recipe, RecipeName)
     config = RECIPES[recipe]
     if encoder is None or encoder == config.encoder:
         return config

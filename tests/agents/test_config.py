@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 
 from agents import config as configuration
 from agents.config import (
-    Algorithm,
     DQNConfig,
     PPOConfig,
     Preset,
@@ -21,6 +19,7 @@ from agents.config import (
     preset_config,
     read_config,
 )
+from agents.registry import Algorithm
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from rlcnn.encoders import list_encoders
@@ -246,16 +245,6 @@ def test_a_hyperparameter_out_of_range_is_refused(
 @pytest.mark.parametrize("encoder", [*list_encoders(), "resnet18", "vgg16_bn:features.32"])
 def test_every_encoder_can_be_chosen(encoder: str) -> None:
     TrainConfig(encoder=encoder).validate()
-
-
-def test_every_option_explains_itself() -> None:
-    """The command line's help is made of these strings."""
-    source = Path(configuration.__file__).read_text()
-    for section in (TrainConfig, PPOConfig, DQNConfig):
-        body = source[source.index(f"class {section.__name__}") :]
-        for option in dataclasses.fields(section):
-            declared = body[body.index(f"    {option.name}: ") :].splitlines()
-            assert declared[1].strip().startswith('"""'), option.name
 
 
 # -- what "auto" stands for ------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 from support.property_tests import given, st
 
-from agents.config import MAX_SEED
 from agents.seeding import Purpose, derive_seed
+from rlcnn.config.fields import MAX_SEED
 
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 SEEDS = st.integers(0, MAX_SEED)

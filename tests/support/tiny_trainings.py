@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from agents.config import Algorithm, TrainConfig, preset_config
+from agents.config import TrainConfig, preset_config
+from agents.registry import Algorithm
 from envs.errors import UserError
 
 

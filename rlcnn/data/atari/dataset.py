@@ -17,7 +17,7 @@ from envs.checks import check_count, check_seed
 from envs.errors import UserError, nearest
 from envs.machine.cores import usable_cores
 from envs.protocol import get_protocol
-from envs.registry import atari_rom
+from envs.registry import atari_rom, game_name
 from rlcnn.data.atari.cache import cache_path, read_cache, write_cache
 from rlcnn.data.atari.collecting import PARTS, GameFrames, Part, collect
 from rlcnn.data.atari.emulator import minimal_actions
@@ -96,7 +96,7 @@ def play_frames(
     options.check()
     seed = check_seed(seed)
     roms = _roms(games, options.labels)
-    players = {short_name(game): policy for game, policy in (policies or {}).items()}
+    players = {_short_name(game): policy for game, policy in (policies or {}).items()}
     for name in players:
         if name not in roms:
             raise UserError(
@@ -327,16 +327,16 @@ def _informative(
     return kept, left_out
 
 
-def short_name(game: str) -> str:
-    """A game's name without the namespace and the version: "ALE/Pong-v5" -> "Pong"."""
-    return game.removeprefix("ALE/").removesuffix("-v5")
+def _short_name(game: str) -> str:
+    """``Pong`` of ``Pong``, ``Pong-v5`` or ``ALE/Pong-v5``."""
+    return game_name(f"ALE/{game.removeprefix('ALE/')}")
 
 
 def _roms(games: Sequence[str], labels: Sequence[LabelKind]) -> dict[str, str]:
     """The ROM of each game, by the game's short name, in the order given."""
     roms: dict[str, str] = {}
     for game in games:
-        name = short_name(game)
+        name = _short_name(game)
         rom = atari_rom(f"ALE/{name}-v5")
         if name in roms:
             raise UserError(f'the game "{name}" is given twice')

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agents.benchmark.throughput_bound import overlapped_rate, samples_per_step, serial_rate
+from agents.benchmark.throughput_bound import overlapped_rate, serial_rate
 from agents.config import preset_config
 
 
@@ -24,7 +24,7 @@ def test_where_a_gpu_computes_the_slower_side_counts() -> None:
 
 
 def test_ppo_learns_from_a_step_once_in_each_epoch() -> None:
-    assert samples_per_step(preset_config("zoo", "ppo")) == 4
+    assert preset_config("zoo", "ppo").hyperparameters.samples_per_step == 4
 
 
 @pytest.mark.parametrize("updates, samples", [(1, 8), (2, 16), (-1, 32)])
@@ -32,4 +32,4 @@ def test_dqn_learns_from_a_batch_in_each_update(updates: int, samples: float) ->
     config = preset_config("zoo", "dqn")
     config = replace(config, dqn=replace(config.dqn, gradient_steps=updates))
     assert (config.dqn.batch_size, config.dqn.train_freq) == (32, 4)
-    assert samples_per_step(config) == samples
+    assert config.hyperparameters.samples_per_step == samples

@@ -8,11 +8,11 @@ import pytest
 from support.tiny_trainings import tiny
 
 from agents.benchmark.peers import peer_variants
-from agents.measure.learners import Laps, iteration_steps, our_agent
+from agents.measure.learners import Laps, our_agent
 
 
 def test_an_iteration_of_ppo_is_a_rollout() -> None:
-    assert iteration_steps(tiny("ppo", num_envs=3)) == 3 * 8
+    assert tiny("ppo", num_envs=3).hyperparameters.timed_steps(3) == 3 * 8
 
 
 @pytest.mark.parametrize("num_envs, train_freq, steps", [(1, 4, 200), (8, 4, 200), (3, 4, 204)])
@@ -21,7 +21,7 @@ def test_an_iteration_of_dqn_is_whole_rounds_of_updates(
 ) -> None:
     config = tiny("dqn", num_envs=num_envs)
     config = replace(config, dqn=replace(config.dqn, train_freq=train_freq))
-    assert iteration_steps(config) == steps
+    assert config.hyperparameters.timed_steps(num_envs) == steps
 
 
 def test_our_ppo_learns_from_whole_rollouts() -> None:

@@ -19,8 +19,9 @@ from torchvision import models
 
 from agents import DQN, PPO, load_agent
 from agents.config import TrainConfig
+from agents.registry import Agent
 from agents.train.builder import build_agent, load_report, make_train_env
-from agents.train.checkpoint import Agent, encoder_origin
+from agents.train.checkpoint import encoder_origin
 from agents.train.training import default_run_dir, resume, train
 from envs.errors import UserError
 from rlcnn.encoders import Encoder, FrameEncoder, create_encoder

@@ -1,0 +1,28 @@
+"""The algorithms by name."""
+
+from __future__ import annotations
+
+import inspect
+from typing import get_args
+
+import pytest
+
+from agents.config import PRESETS, Preset, TrainConfig
+from agents.registry import ALGORITHMS, Algorithm
+
+
+@pytest.mark.parametrize("name", get_args(Algorithm))
+def test_every_algorithm_has_a_specification_a_section_and_presets(name: Algorithm) -> None:
+    spec = ALGORITHMS[name]
+    config = TrainConfig(algo=name)
+    assert spec.name == name
+    assert isinstance(config.hyperparameters, spec.section)
+    assert config.algorithm is spec
+    assert {preset for preset, algo in PRESETS if algo == name} == set(get_args(Preset))
+    assert set(ALGORITHMS) == set(get_args(Algorithm))
+
+
+@pytest.mark.parametrize("name", get_args(Algorithm))
+def test_every_hyperparameter_is_an_argument_of_the_agent(name: Algorithm) -> None:
+    arguments = TrainConfig(algo=name).hyperparameters.to_arguments()
+    assert arguments.keys() <= inspect.signature(ALGORITHMS[name].agent).parameters.keys()
