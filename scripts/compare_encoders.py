@@ -13,11 +13,12 @@ from agents.config import TrainConfig, preset_config
 from agents.launchers.local import Launcher, LocalLauncher
 from agents.launchers.ray import RayLauncher
 from agents.study.arms import parse_arm
-from agents.study.plan import StudyPlan, options_of, parse_games
+from agents.study.plan import StudyPlan, parse_games
 from agents.study.runner import default_study_dir, read_plan, run_study
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device, resolve_precision
 from rlcnn.config.cli import given_value, parse_options, run_script
+from rlcnn.config.fields import fields_of
 from rlcnn.report import Films
 from rlcnn.runs.progress import make_console
 
@@ -102,18 +103,18 @@ def default_options(arguments: list[str]) -> Options:
     if resumed is not None:
         plan = read_plan(Path(resumed))
         return Options(
-            **options_of(plan.base),
+            **fields_of(TrainConfig, plan.base),
             games=",".join(plan.games),
             arms=tuple(arm.text for arm in plan.arms),
             seeds=len(plan.seeds),
         )
     preset_and_algo: Any = (preset or "fast", algo or "ppo")
-    return Options(**options_of(preset_config(*preset_and_algo)))
+    return Options(**fields_of(TrainConfig, preset_config(*preset_and_algo)))
 
 
 def study_plan(options: Options) -> StudyPlan:
     """The study that the options describe."""
-    base = TrainConfig(**{name: getattr(options, name) for name in options_of(TrainConfig())})
+    base = TrainConfig(**fields_of(TrainConfig, options))
     if base.precision == "auto" and options.launcher == "local" and options.resume is None:
         # The same for every run of the study, wherever it is gone on with; one that a cluster began
         # stays as it was planned, so that its report can be made anywhere.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from collections import Counter
@@ -330,8 +329,3 @@ def _places(names: Sequence[str], what: str) -> dict[str, str]:
         name: place if counts[place] == 1 else f"{place}-{what}{number}"
         for number, (name, place) in enumerate(places.items(), start=1)
     }
-
-
-def options_of(config: TrainConfig) -> dict[str, Any]:
-    """Every option of a configuration, its sections as they are."""
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}

@@ -41,11 +41,6 @@ class Rule:
     problem: Callable[[Any], str]
 
 
-def one_of(*choices: str) -> Rule:
-    """A rule that accepts ``choices`` alone; the message names the nearest."""
-    return Rule(lambda value: _unknown(value, choices))
-
-
 def never(value: float, reason: str) -> Rule:
     """A rule that refuses one value: ``never(0, "is no time to explore in: expected more")``."""
     return Rule(lambda given: f"{value} {reason}" if given == value else "")
@@ -70,7 +65,7 @@ NonNegative = Annotated[float, Interval(ge=0)]
 Switch = Literal["auto", "on", "off"]
 EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{_ENCODER_NAMES}}}"), Rule(_unknown_encoder)]
 EncoderOptions = dict[str, int | float | bool | str]
-ProtocolName = Annotated[str, one_of(*sorted(PROTOCOLS))]
+ProtocolName = Annotated[str, Rule(lambda name: _unknown(name, sorted(PROTOCOLS)))]
 ObsSize = Annotated[int, Interval(ge=1, le=1024)]
 FrameStack = Annotated[int, Interval(ge=1, le=64)]
 

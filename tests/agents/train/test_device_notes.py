@@ -19,9 +19,11 @@ GPU = replace(CPU, device="cuda", cuda_graphs="on", overlap="on", compile="off")
 LENET = {"features_extractor_kwargs": {"encoder": "lenet"}}
 
 
-def agent(algo: str) -> PPO | DQN:
+def agent(algo: str, target_kl: float | None) -> PPO | DQN:
     make: Any = PPO if algo == "ppo" else DQN
-    sizes = {"n_steps": 8, "batch_size": 8} if algo == "ppo" else {"buffer_size": 64}
+    sizes: dict[str, Any] = {"buffer_size": 64}
+    if algo == "ppo":
+        sizes = {"n_steps": 8, "batch_size": 8, "target_kl": target_kl}
     return make("CnnPolicy", WorldVecEnv(Columns(), 1, 2), policy_kwargs=LENET, **sizes)
 
 
@@ -56,7 +58,7 @@ def test_an_option_without_effect_gets_one_line(
 ) -> None:
     asked = replace(asked, algo=algo)
     config = asked if asked.device == "cuda" else asked.resolve()
-    notes = notes_on_device(asked, config, agent(algo))
+    notes = notes_on_device(asked, config, agent(algo, asked.ppo.target_kl))
     assert len(notes) == len(expected)
     for note, begins in zip(notes, expected, strict=True):
         assert note.startswith(begins)

@@ -326,7 +326,7 @@ class TestRefusals:
             (["Pong"], {"labels": ()}, "at least one"),
             (["Pong"], {"play": "sticky"}, r'Did you mean "sticky-random"'),
             (["Pong"], {"protocol": "clasic"}, 'Did you mean "classic"'),
-            (["Pong"], {"obs": "gray"}, "unknown obs"),
+            (["Pong"], {"obs": "gray"}, '--frames.obs "gray" is unknown'),
             (["Pong"], {"max_classes": 1}, "--frames.max-classes 1 must be"),
             (["Pong"], {"repeat_probability": 1.0}, "--frames.repeat-probability 1.0 must be"),
             (
