@@ -27,7 +27,8 @@ from agents.benchmark.suite import run_benchmark
 from agents.config import TrainConfig, preset_config
 from agents.registry import Algorithm
 from envs.errors import UserError
-from rlcnn.config.cli import given_value, parse_options, run_script
+from rlcnn.config.cli import given_value, parse_options
+from rlcnn.config.script import run_script
 from rlcnn.runs.files import check_writable, write_json_atomic
 from rlcnn.runs.progress import make_console
 

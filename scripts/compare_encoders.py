@@ -17,8 +17,9 @@ from agents.study.plan import StudyPlan, parse_games
 from agents.study.runner import default_study_dir, read_plan, run_study
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device, resolve_precision
-from rlcnn.config.cli import given_value, parse_options, run_script
+from rlcnn.config.cli import given_value, parse_options
 from rlcnn.config.fields import fields_of
+from rlcnn.config.script import run_script
 from rlcnn.report import Films
 from rlcnn.runs.progress import make_console
 

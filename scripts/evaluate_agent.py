@@ -12,8 +12,9 @@ import tyro
 
 from agents.evaluate.assessment import Assessment, assess_run
 from envs.errors import UserError
-from rlcnn.config.cli import parse_options, run_script
+from rlcnn.config.cli import parse_options
 from rlcnn.config.fields import expand_home
+from rlcnn.config.script import run_script
 from rlcnn.runs.files import check_writable, write_json_atomic
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]

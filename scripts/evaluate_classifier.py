@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agents.evaluate.players import load_players
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
-from rlcnn.config.cli import parse_options, run_script
+from rlcnn.config.cli import parse_options
 from rlcnn.config.fields import Seed, check_value, from_json
+from rlcnn.config.script import run_script
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.by_name import check_held_out, load_data
 from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages

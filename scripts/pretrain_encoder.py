@@ -9,7 +9,8 @@ from typing import Any
 
 from agents.evaluate.players import load_players
 from envs.errors import UserError
-from rlcnn.config.cli import given_value, parse_options, run_script
+from rlcnn.config.cli import given_value, parse_options
+from rlcnn.config.script import run_script
 from rlcnn.data.atari.dataset import PolicyPlay
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.supervised.config import PretrainConfig, read_pretrain_config

@@ -10,7 +10,8 @@ from typing import Any
 from agents.config import TrainConfig, preset_config, read_config
 from agents.train.training import resume, train
 from envs.errors import UserError
-from rlcnn.config.cli import given_value, parse_options, run_script
+from rlcnn.config.cli import given_value, parse_options
+from rlcnn.config.script import run_script
 from rlcnn.runs.directory import RunDirectory
 
 

@@ -32,7 +32,8 @@ from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from envs.machine.openmp import DEFAULT_SPIN_COUNT, best_spin_count
 from rlcnn.accelerate import cpu_threads
-from rlcnn.config.cli import parse_options, run_script
+from rlcnn.config.cli import parse_options
+from rlcnn.config.script import run_script
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.progress import make_console
 from rlcnn.runs.provenance import provenance

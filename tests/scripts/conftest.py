@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from support.script_modules import load_script
 from support.script_runs import ROLLOUT, TINY
 
 from envs.protocol import PROTOCOLS
-from rlcnn.config import cli
 
 
 def _in_process(script: str) -> Callable[..., None]:
@@ -64,22 +62,6 @@ def benchmark() -> Callable[..., None]:
 def compare_encoders() -> Callable[..., None]:
     """``compare_encoders.py`` within this process."""
     return _in_process("compare_encoders")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _options_listed_once() -> Iterator[None]:
-    """Reads each script's options off its help once: every refusal needs them, and it is slow."""
-    list_options = cli._known_options
-    listed: dict[type[Any], set[str]] = {}
-
-    def known_options(options: type[Any], chosen: dict[str, Any]) -> set[str]:
-        if options not in listed:
-            listed[options] = list_options(options, chosen)
-        return listed[options]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "_known_options", known_options)
-        yield
 
 
 @pytest.fixture(autouse=True)

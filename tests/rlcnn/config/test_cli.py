@@ -8,13 +8,16 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+import tyro
 
 from agents.config import TrainConfig
 from envs.errors import UserError
-from rlcnn.config.cli import PIPE_CLOSED, USER_ERROR, given_value, parse_options
+from rlcnn.config.cli import given_value, parse_options
 from rlcnn.config.fields import expand_home
+from rlcnn.config.script import PIPE_CLOSED, USER_ERROR
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ def test_the_environment_says_the_default_of_track(
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     code = (
-        "from rlcnn.config.cli import run_script; run_script(lambda a: print('line\\n' * 100_000))"
+        "from rlcnn.config.script import run_script\n"
+        "run_script(lambda a: print('line\\n' * 100_000))"
     )
     root = Path(__file__).parents[3]
     with subprocess.Popen(
@@ -119,7 +123,7 @@ def test_a_run_goes_on_when_the_reader_of_its_progress_leaves(
 ) -> None:
     code = f"""
 import pathlib, sys
-from rlcnn.config.cli import run_script
+from rlcnn.config.script import run_script
 from envs.errors import UserError
 from rlcnn.runs.progress import make_console
 def main(arguments):
@@ -164,7 +168,7 @@ def test_output_that_cannot_be_written_costs_nothing_but_the_output(
 ) -> None:
     code = f"""
 import pathlib, sys
-from rlcnn.config.cli import run_script
+from rlcnn.config.script import run_script
 from rlcnn.runs.progress import make_console
 def main(arguments):
     make_console().print("progress")
@@ -228,6 +232,54 @@ def test_other_spellings_and_no_hint_that_leads_astray(option: str, said: str) -
         parse_options(TrainConfig, [option], TrainConfig())
     assert said in str(refusal.value)
     assert "?" in said or "Did you mean" not in str(refusal.value)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Options whose values are written alike."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    num_envs: int = 1
+    workers: int = 1
+    games: str = "Pong"
+    seeds: int = 5
+    arms: tuple[str, ...] = ()
+    save: bool = True
+    encoder: Literal["nature", "lenet"] = "nature"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("run --num-envs 1 --seeds 0 1", '"1": --seeds takes how many, which count up from --seed'),
+        ("run --workers 1 --games Pong 1", '"1": --games takes one value, separated by commas'),
+        ("run --num-envs 1 --workers=1 1", '"1": --workers takes one value'),
+        ("run --save 1 --num-envs 1", '"1": --save takes no value; it is --save or --no-save'),
+        ("run --arms 1 2 --num-envs 2 1", '"1": --num-envs takes one value'),
+        ("1 1 --num-envs 1", 'unexpected argument "1"'),
+        ("--num-envs 1 1 1", '"1": --num-envs takes one value'),
+    ],
+)
+def test_a_value_too_many_is_blamed_on_the_option_before_it(arguments: str, said: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        parse_options(Study, arguments.split())
+    assert str(refusal.value).startswith("unexpected argument")
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--seeds 3", "RUN_DIR is missing; --help tells what it takes"),
+        ("run --seeds --arms a", "--seeds takes a value: none given"),
+        ("run --num-envs 2 --seeds 1.5", '--seeds "1.5" is not a whole number.'),
+        ("run --encoder lenett", 'expected one of nature, lenet. Did you mean "lenet"?'),
+    ],
+)
+def test_the_first_thing_wrong_is_named(arguments: str, said: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        parse_options(Study, arguments.split())
+    assert said in str(refusal.value)
 
 
 @pytest.mark.parametrize(
