@@ -65,12 +65,12 @@ class TrainConfig:
     mode: Literal["train", "finetune", "frozen"] = "train"
     """What becomes of the encoder: train learns it as the rest; finetune at a fraction of the rate;
     frozen not at all, and each frame passes it once."""
-    finetune_factor: float = 0.1
+    finetune_factor: Annotated[float, Interval(gt=0)] = 0.1
     """Fine-tuned encoder's learning rate, as a factor of the rest's."""
     unfreeze_from: str = ""
     """Node of the encoder from which on it is fine-tuned, such as layer2 or trunk.4; what comes
     before stays as it is. Empty fine-tunes all of it."""
-    unfreeze_at_step: int = 0
+    unfreeze_at_step: Period = 0
     """Step from which on the encoder is fine-tuned; it stays as it is before. 0 begins at once."""
     feature_dtype: FeatureType = "auto"
     """What a frozen encoder's features are stored in; auto takes what it computes in, fp32 or

@@ -28,6 +28,7 @@ from agents.config import TrainConfig, preset_config
 from agents.registry import Algorithm
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options
+from rlcnn.config.fields import fields_of
 from rlcnn.config.script import run_script
 from rlcnn.runs.files import check_writable, write_json_atomic
 from rlcnn.runs.progress import make_console
@@ -146,19 +147,14 @@ def default_options(arguments: list[str]) -> Options:
         sizes = SIZES.get(scale, SIZES["full"])
         train = dataclasses.replace(sizes.apply(train), device="cuda")
         dqn_num_envs = sizes.dqn_num_envs
-    return Options(**_fields(train), dqn_num_envs=dqn_num_envs)
+    return Options(**fields_of(TrainConfig, train), dqn_num_envs=dqn_num_envs)
 
 
 def settings(options: Options) -> Settings:
     """The options in the benchmark's terms."""
-    own = {f.name for f in dataclasses.fields(Settings)} - {"train"}
-    return Settings(
-        train=TrainConfig(**_fields(options)), **{name: getattr(options, name) for name in own}
-    )
-
-
-def _fields(config: TrainConfig) -> dict[str, Any]:
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(TrainConfig)}
+    own = [field.name for field in dataclasses.fields(Settings) if field.name != "train"]
+    train = TrainConfig(**fields_of(TrainConfig, options))
+    return Settings(train=train, **{name: getattr(options, name) for name in own})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from envs.errors import UserError
@@ -17,8 +16,6 @@ def check_transfer(config: TrainConfig) -> None:
     Raises:
         UserError: they do; the line names them.
     """
-    if not (math.isfinite(config.finetune_factor) and config.finetune_factor > 0):
-        raise UserError(f"--finetune-factor {config.finetune_factor} must be a positive number")
     for option, value in (
         ("--unfreeze-from", config.unfreeze_from),
         ("--unfreeze-at-step", config.unfreeze_at_step),
@@ -29,8 +26,6 @@ def check_transfer(config: TrainConfig) -> None:
                 f"{option} {value} is for --mode finetune: --mode {config.mode} learns {learns},"
                 " from the start to the end"
             )
-    if config.unfreeze_at_step < 0:
-        raise UserError(f"--unfreeze-at-step {config.unfreeze_at_step} must be at least 0")
     if config.unfreeze_at_step and config.unfreeze_at_step >= config.total_steps:
         raise UserError(
             f"--unfreeze-at-step {config.unfreeze_at_step} is not reached before the end at"

@@ -1,1 +1,9 @@
-"""Options as fields of dataclasses, and the command line made of them."""
+"""Options as fields of dataclasses, and the command line made of them.
+
+- :mod:`rlcnn.config.fields`: what a field accepts, and configurations from JSON.
+- :mod:`rlcnn.config.files`: configurations in the directory of a run or in a file.
+- :mod:`rlcnn.config.cli`: a command line into a dataclass; ``diagnosis`` and ``hints`` say what is
+  wrong with one and what its user may mean.
+- :mod:`rlcnn.config.runs`: the command line of a new run, or of one to go on with.
+- :mod:`rlcnn.config.script`: a script from its start to its exit status.
+"""

@@ -45,7 +45,7 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
     except SystemExit as error:
         known = list_options(options, required=default is None)
         raise UserError(problem_with(arguments, known) or _flat(output.getvalue())) from error
-    for field in dataclasses.fields(parsed):  # type: ignore[arg-type]
+    for field in dataclasses.fields(parsed):
         value = getattr(parsed, field.name)
         # Empty, as a shell's variable that is not set, a path would be the working directory.
         if isinstance(value, Path) or (value == "" and field.default != ""):

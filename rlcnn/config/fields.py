@@ -144,7 +144,8 @@ def _outside(value: Any, interval: Interval) -> str:
     # Whole numbers are finite, also those that no float holds.
     infinite = isinstance(value, float) and math.isinf(value)
     inside = (
-        (interval.ge is None or value >= interval.ge)
+        (interval.gt is None or value > interval.gt)
+        and (interval.ge is None or value >= interval.ge)
         and (interval.le is None or value <= interval.le)
         and (interval.lt is None or value < interval.lt)
     )
@@ -154,6 +155,7 @@ def _outside(value: Any, interval: Interval) -> str:
     limits += [
         f"{words} {limit}"
         for words, limit in (
+            ("more than", interval.gt),
             ("at least", interval.ge),
             ("at most", interval.le),
             ("below", interval.lt),

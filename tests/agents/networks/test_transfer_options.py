@@ -47,7 +47,7 @@ def test_what_goes_together_is_taken(changes: dict[str, Any]) -> None:
         ({"unfreeze_at_step": -1, "mode": "finetune"}, "--unfreeze-at-step -1 must be at least 0"),
         ({"feature_dtype": "bf16"}, "--feature-dtype bf16 is for the features that --mode frozen"),
         ({"feature_dtype": "fp8", "mode": "frozen"}, '--feature-dtype "fp8" is unknown'),
-        ({"finetune_factor": 0.0}, "--finetune-factor 0.0 must be a positive number"),
+        ({"finetune_factor": 0.0}, "--finetune-factor 0.0 must be more than 0"),
     ],
     ids=str,
 )
