@@ -60,6 +60,7 @@ MAX_ENVS = 4096
 
 Count = Annotated[int, Interval(ge=1, le=MAX_COUNT)]
 Period = Annotated[int, Interval(ge=0, le=MAX_STEPS)]
+SeedNumber = Annotated[int, Interval(ge=0, le=MAX_SEED)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 NonNegative = Annotated[float, Interval(ge=0)]
 Switch = Literal["auto", "on", "off"]
@@ -70,11 +71,7 @@ ObsSize = Annotated[int, Interval(ge=1, le=1024)]
 FrameStack = Annotated[int, Interval(ge=1, le=64)]
 
 # Options of every run, with their help.
-Seed = Annotated[
-    int,
-    Interval(ge=0, le=MAX_SEED),
-    tyro.conf.arg(help=f"Seed of everything random, 0 to {MAX_SEED}."),
-]
+Seed = Annotated[SeedNumber, tyro.conf.arg(help=f"Seed of everything random, 0 to {MAX_SEED}.")]
 Device = Annotated[
     str, tyro.conf.arg(help="auto (the GPU where there is one), cpu, cuda, cuda:1 ...")
 ]

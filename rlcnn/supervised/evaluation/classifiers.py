@@ -1,0 +1,253 @@
+"""Classifiers evaluated on labelled images, from the options to the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from annotated_types import Interval
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from envs.errors import UserError
+from rlcnn.accelerate.devices import resolve_device
+from rlcnn.config.fields import MAX_SEED, Device, check_options, from_json
+from rlcnn.data.atari.dataset import PolicyPlay
+from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.by_name import FOLDER, check_held_out, load_data
+from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
+from rlcnn.data.label_file import load_labelled_files
+from rlcnn.runs.files import check_writable
+from rlcnn.runs.provenance import provenance
+from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
+from rlcnn.supervised.evaluation.error_plots import write_sheets
+from rlcnn.supervised.evaluation.networks import Network, load_network
+from rlcnn.supervised.setup import CHANNELS
+
+LoadPolicies = Callable[[tuple[str, ...], FrameOptions, int], Mapping[str, PolicyPlay]]
+"""Makes the players of games from run directories, how they play, and a seed."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluate a classifier on labelled images; several are an ensemble, averaged."""
+
+    weights: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS_OR_RUN...")
+    ]
+    """Runs of pretrain_encoder.py, weights files of theirs, or whole networks of torchvision or
+    timm: a file, or imagenet."""
+    encoder: str | None = None
+    """Network that the weights are of, where they do not say it themselves: resnet18, timm:NAME."""
+    data: str | None = None
+    """Labelled images: folder:DIR, mnist, fashion_mnist, cifar10, atari:GAME[,GAME...]; by default
+    those that the run was trained on."""
+    labels: Path | None = None
+    """CSV with columns file,class_index for a folder's images, there or here; without it a class is
+    a folder."""
+    data_dir: Path | None = None
+    """Directory of the published sets; by default the run's own, or data."""
+    part: Literal["test", "train", "all"] | None = None
+    """Which of the images; by default test, those held out."""
+    crops: Literal[1, 10] = 1
+    """Crops of each image: the middle, or four corners and the centre and their mirror images."""
+    resize: Annotated[int | None, Interval(ge=1)] = None
+    """Shorter side that images are first brought to; by default what the network was published or
+    trained with."""
+    size: Annotated[int | None, Interval(ge=1)] = None
+    """Side of the crops of a published network; by default what it was published with."""
+    channels: Literal[1, 3] | None = None
+    """Decode a folder's images to grey (1) or RGB (3); by default grey where all are, else RGB."""
+    task: str | None = None
+    """What to ask, of images that have several labels."""
+    json: Path | None = None
+    """File to write the result to, with the confusion matrix."""
+    plots: Path | None = None
+    """Directory for pictures: confusion.png, worst.png, top5.png."""
+    batch_size: Annotated[int, Interval(ge=1)] = 64
+    """Crops that go through the network at once."""
+    seed: Annotated[int | None, Interval(ge=0, le=MAX_SEED)] = None
+    """Chooses the held-out images of a folder without test/; by default the run's own."""
+    device: Device = "auto"
+
+    def validate(self) -> None:
+        """Checks what can be checked before anything is read.
+
+        Raises:
+            UserError: a value is not valid; the line names it and what was expected.
+        """
+        if not self.weights:
+            raise UserError("WEIGHTS_OR_RUN is missing: what to evaluate?")
+        check_options(self)
+        if self.labels is not None:
+            if not (self.data or "").startswith(FOLDER):
+                raise UserError(f"--labels is for the images of a folder: give --data {FOLDER}DIR")
+            if self.part is not None:
+                raise UserError("--labels names the images itself: --part does not apply")
+        if self.json is not None:
+            check_writable("--json", self.json)
+        if self.plots is not None and not self.plots.is_dir():
+            check_writable("--plots", self.plots)
+            if self.plots.exists():
+                raise UserError(f'--plots "{self.plots}" is a file, not a directory')
+
+
+@dataclass(frozen=True)
+class ClassifierEvaluation:
+    """The evaluation of classifiers.
+
+    Attributes:
+        config: of the evaluation.
+        networks: that were evaluated.
+        images: that they were evaluated on.
+        assessment: their answers beside the labels.
+    """
+
+    config: EvaluationConfig
+    networks: list[Network]
+    images: LabelledImages
+    assessment: Assessment
+
+    def lines(self) -> list[str]:
+        """The result in lines to read."""
+        assessment = self.assessment
+        crops = "the middle of each" if assessment.crops == 1 else "10 crops of each"
+        lines = [f"images: {len(assessment.indices):,} ({crops})"]
+        together = _figures_line(assessment.together.figures())
+        if len(assessment.members) == 1:
+            return [*lines, *together.split(", ")]
+        for weights, member in zip(self.config.weights, assessment.members, strict=True):
+            lines.append(f"{weights}: {_figures_line(member.figures())}")
+        return [*lines, f"together: {together}"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything about the result as JSON values."""
+        config = self.config
+        sides = ("height", "width", "resize", "pad", "interpolation")
+        return {
+            "networks": [
+                {
+                    "weights": network.source,
+                    "encoder": config.encoder,
+                    **{side: getattr(network.view, side) for side in sides},
+                }
+                for network in self.networks
+            ],
+            "data": config.data or self.networks[0].training.get("data"),
+            "labels": config.labels,
+            "part": None if config.labels else config.part or "test",
+            **self.assessment.to_json(),
+            "provenance": provenance(),
+        }
+
+    def write_plots(self, directory: Path) -> list[Path]:
+        """Writes pictures of the errors; their paths."""
+        images = self.images
+        names = [path.name for path in images.paths] if isinstance(images, ImageFiles) else None
+        # As the network saw it, which is what its answer is about.
+        view = self.networks[0].view
+        return list(
+            write_sheets(
+                self.assessment, lambda index: view.centre(images[index])[0], directory, names
+            )
+        )
+
+
+def evaluate_classifiers(
+    config: EvaluationConfig, load_policies: LoadPolicies, console: Console
+) -> ClassifierEvaluation:
+    """Evaluates the networks of a valid configuration.
+
+    Args:
+        config: of the evaluation.
+        load_policies: loads the agents that played the games of a run's own data.
+        console: shows what is loaded, and progress.
+
+    Raises:
+        UserError: for weights or images that do not fit each other or do not exist, and for images
+            that a network learned from.
+    """
+    device = resolve_device(config.device)
+    networks = [
+        load_network(weights, config.encoder, size=config.size, resize=config.resize, device=device)
+        for weights in config.weights
+    ]
+    for network in networks:
+        console.print(network.report)
+    images = _load_images(config, networks, load_policies)
+    if config.labels is None:
+        data = config.data or networks[0].training.get("data")
+        networks = [network.prepared_for(data, images) for network in networks]
+    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        shown = bar.add_task("", total=len(images))
+        assessment = assess(
+            networks,
+            images,
+            crops=config.crops,
+            task=config.task,
+            batch_size=config.batch_size,
+            device=device,
+            on_images=lambda count: bar.advance(shown, count),
+        )
+    return ClassifierEvaluation(config, networks, images, assessment)
+
+
+def _load_images(
+    config: EvaluationConfig, networks: list[Network], load_policies: LoadPolicies
+) -> LabelledImages:
+    """The images to evaluate on."""
+    network = networks[0]
+    trained = network.training
+    if config.labels is not None and config.data is not None:
+        directory = Path(config.data.removeprefix(FOLDER))
+        channels = config.channels or (1 if network.channels == 1 else 3)
+        if config.task is None and len(network.tasks) > 1:
+            names = " or ".join(task.name for task in network.tasks)
+            raise UserError(f"the network answers several questions: give --task {names}")
+        task = network.tasks[network.task(config.task or network.tasks[0].name)]
+        return load_labelled_files(config.labels, directory, task, channels=channels)
+    data = config.data or trained.get("data")
+    if data is None:
+        raise UserError(
+            f'"{network.source}" does not say what it was trained on: give --data {FOLDER}DIR'
+        )
+    # Another seed would hold out other images, some of which it has learned from.
+    seed = config.seed if config.seed is not None else trained.get("seed", 0)
+    if config.part in (None, "test"):
+        for member in networks:
+            check_held_out(data, seed, member.training, member.source)
+    colours = CHANNELS.get(trained.get("colours", "auto"))
+    # Observations as the network knows them, also of games that it has not seen.
+    frames = from_json(FrameOptions, trained.get("frames", {}), "frames.")
+    # By the same players, too, of the games that they played.
+    players = trained.get("players", ()) if data == trained.get("data") else ()
+    split = load_data(
+        data,
+        config.data_dir or Path(trained.get("data_dir", "data")),
+        seed=seed,
+        channels=config.channels or (colours if data == trained.get("data") else None),
+        frames=frames,
+        policies=load_policies(players, frames, seed),
+    )
+    if config.part == "all":
+        for images in split:
+            check_channels(images.channels, network)
+        return JoinedImages(split)
+    return split.train if config.part == "train" else split.test
+
+
+def _figures_line(figures: dict[str, Any]) -> str:
+    """``top-1 57.50% (95% interval 42.20 to 71.49), top-5 ...``."""
+    parts = []
+    for k in (1, 5):
+        if f"top{k}" in figures:
+            lower, upper = figures[f"top{k}_interval"]
+            share = 100 * figures[f"top{k}"]
+            parts.append(
+                f"top-{k} {share:.2f}% (95% interval {100 * lower:.2f} to {100 * upper:.2f})"
+            )
+    return ", ".join(parts)
