@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
+from agents.algorithm import AlgorithmSpec
 from agents.dqn.config import DQNConfig
 from agents.hyperparameters import Hyperparameters
 from agents.networks.transfer_options import check_transfer
 from agents.ppo.config import PPOConfig
-from agents.registry import ALGORITHMS, Algorithm, AlgorithmSpec
+from agents.registry import ALGORITHMS, Algorithm
 from agents.storage.items import FeatureType
 from envs.checks import ObservationColour
 from envs.errors import UserError
@@ -127,7 +128,7 @@ class TrainConfig:
     """Hyperparameters of DQN."""
 
     @property
-    def algorithm(self) -> AlgorithmSpec:
+    def algorithm(self) -> AlgorithmSpec[Any]:
         """The algorithm that learns."""
         return ALGORITHMS[self.algo]
 

@@ -19,7 +19,7 @@ from stable_baselines3.common.type_aliases import (
     TrainFrequencyUnit,
 )
 from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
-from stable_baselines3.dqn.policies import CnnPolicy, QNetwork
+from stable_baselines3.dqn.policies import CnnPolicy
 
 from agents.collect.actor import InferenceCopy
 from agents.dqn.learner import QSteps
@@ -382,68 +382,3 @@ class DQN(DQNLoop):
         networks = ["_actor", "_target", "batch_norm_stats", "batch_norm_stats_target"]
         others = ["_loss_sum", "_returns", "_steps", "_background", "_spare_cores"]
         return [*super()._excluded_save_params(), *others, *networks]
-
-    # What training runs ask of an agent: see RunAgent.
-
-    @property
-    def trained_network(self) -> QNetwork:
-        """The network that learns; the target network copies it."""
-        return self.q_net
-
-    @property
-    def storage(self) -> FrameReplay:
-        """The replay."""
-        return self.setup_replay()
-
-    @property
-    def storage_bytes(self) -> int:
-        """Memory of the replay."""
-        return self.storage.nbytes
-
-    def load_replay(self, path: Path) -> None:
-        """Reads a replay that this agent's frozen encoder made, if it has one.
-
-        Raises:
-            UserError: the file is damaged, or another encoder made its features.
-        """
-        self.load_replay_buffer(path)
-        # Now, while a refusal leaves the run as it is.
-        self.claim_replay()
-
-    def training_state(self) -> dict[str, Any]:
-        """Exploration, and the losses since the last log."""
-        return {
-            "exploration_rng": self.exploration_state,
-            "exploration_rate": self.exploration_rate,
-            "losses": [self._loss_sum.item(), self._losses_summed],
-        }
-
-    def restore_training_state(self, state: dict[str, Any]) -> None:
-        """Takes over what :meth:`training_state` returned; epsilon never rises again."""
-        self.exploration_state = state["exploration_rng"]
-        falls = self.exploration_final_eps <= self.exploration_initial_eps
-        # Older checkpoints do not hold it, and an agent that never learned has none.
-        if falls and self.num_timesteps and "exploration_rate" in state:
-            self.exploration_limit = float(state["exploration_rate"])
-        loss_sum, self._losses_summed = state["losses"]
-        self._loss_sum.fill_(loss_sum)
-
-    def notes_on_resume(self, total_steps: int) -> list[str]:
-        """A line where the schedule of a longer run would raise epsilon."""
-        remaining = max(0.0, 1 - self.num_timesteps / total_steps)
-        scheduled = self.exploration_schedule(remaining)
-        if scheduled <= self.exploration_limit:
-            return []
-        return [
-            f"epsilon stays at {self.exploration_limit:.3g}: the schedule of the longer run would"
-            f" raise it to {scheduled:.3g}"
-        ]
-
-    def notes_on_graphs(self) -> list[str]:
-        """A line where the replay is not on the GPU."""
-        if self.setup_replay().device.type != "cpu":
-            return []
-        return [
-            "the replay is on the host: storing and sampling are not captured as CUDA graphs"
-            " (--replay-device cuda, a smaller --dqn.buffer-size)"
-        ]

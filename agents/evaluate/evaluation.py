@@ -14,7 +14,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import TrainConfig
-from agents.sb3.run_agent import RunAgent
 from agents.seeding import Purpose, derive_seed
 from envs.atari import AtariVecEnv
 from envs.errors import UserError
@@ -271,8 +270,9 @@ def film_agent(
 @contextmanager
 def inference(model: BaseAlgorithm) -> Iterator[None]:
     """Lets an agent play inside the block, and gives its policy's mode back however that ends."""
-    if isinstance(model, RunAgent):
-        model.finish_update()
+    # Only our agents have updates beside their rollouts.
+    if (finish_update := getattr(model, "finish_update", None)) is not None:
+        finish_update()
     was_training = model.policy.training
     model.policy.set_training_mode(False)
     try:

@@ -218,19 +218,3 @@ class PPO(PPOLoop):
         """Writes a zip, as stable-baselines3's, of the agent as it stands between two updates."""
         self.finish_update()
         super().save(path, exclude, include)
-
-    # What training runs ask of an agent: see RunAgent.
-
-    @property
-    def storage(self) -> FrameRollout:
-        """The rollout."""
-        return self.rollout_buffer
-
-    def notes_on_graphs(self) -> list[str]:
-        """A line where updates are not captured."""
-        if self.target_kl is None:
-            return []
-        return [
-            "--ppo.target-kl waits for the GPU after each minibatch: the update is not captured as"
-            " a CUDA graph"
-        ]

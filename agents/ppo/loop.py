@@ -228,7 +228,7 @@ class PPOLoop(LearningRateFactors, SB3PPO):
         self.rollout_buffer, self._spare_rollout = self._spare_rollout, self.rollout_buffer
 
     @property
-    def storage_bytes(self) -> int:
+    def rollout_bytes(self) -> int:
         """What rollouts take in memory, of which there are two with ``overlap``."""
         rollouts = {id(rollout): rollout for rollout in (self.rollout_buffer, self._spare_rollout)}
         return sum(rollout.nbytes for rollout in rollouts.values())

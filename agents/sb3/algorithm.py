@@ -12,14 +12,13 @@ from typing import Any, Self
 import gymnasium as gym
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
 from agents.sb3.arguments import check_environment, checked_device, unknown_policy
-from agents.sb3.run_agent import RunAgent
 from envs.errors import UserError
 from envs.stacking import FrameStacking, frame_channels
 from rlcnn import encoders
@@ -145,7 +144,7 @@ def former_names() -> Iterator[None]:
             del sys.modules[old]
 
 
-class RefusedInOneLine(RunAgent):
+class RefusedInOneLine(BaseAlgorithm):
     """Refuses in one line what stable-baselines3 meets with other errors."""
 
     @classmethod

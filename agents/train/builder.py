@@ -13,7 +13,7 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import TrainConfig, read_config
-from agents.registry import Agent
+from agents.registry import Agent, algorithm_of
 from agents.seeding import derive_seed
 from agents.storage.items import Pixels
 from agents.train.checkpoint import POLICY, encoder_extractor, load_policy
@@ -174,14 +174,15 @@ def load_report(model: Agent) -> LoadReport | None:
 
 def describe_storage(model: Agent) -> str:
     """What of each frame is stored, and how much memory all of it takes."""
-    stored = model.storage.stored
+    algorithm = algorithm_of(model)
+    stored = algorithm.storage(model).stored
     item = "x".join(str(side) for side in stored.shape if side > 1)
     what = f"storing {item} pixels of each frame"
     if not isinstance(stored, Pixels):
         each = "frame" if stored.stacking.depth > 1 else "observation"
         kind = str(stored.dtype).removeprefix("torch.")
         what = f"storing {item} features of the frozen encoder ({kind}) of each {each}"
-    return f"{what}: {gigabytes(model.storage_bytes)}"
+    return f"{what}: {gigabytes(algorithm.storage_bytes(model))}"
 
 
 def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
@@ -195,7 +196,7 @@ def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
     parameters = sum(p.numel() * p.element_size() for p in model.policy.parameters())
     # The policy, Adam's two moments, and one checkpoint more than is kept while it is written.
     needed = 3 * parameters * (config.keep_checkpoints + 1)
-    replay = model.setup_replay()
+    replay = algorithm_of(model).find_replay(model)
     if replay is not None and config.save_replay:
         # The old snapshot stays until the new one is whole.
         needed += 2 * replay.nbytes

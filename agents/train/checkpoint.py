@@ -66,7 +66,7 @@ def save_checkpoint(
     save_torch(_optimizer_state(model.policy.optimizer), directory / OPTIMIZER)
     save_torch(torch_rng(model.device), directory / RNG)
     write_json_atomic(directory / STATE, {**_state(model), "extra": extra or {}})
-    if replay and (stored := model.setup_replay()) is not None:
+    if replay and (stored := algorithm_of(model).find_replay(model)) is not None:
         stored.save(directory / REPLAY)
 
 
@@ -121,7 +121,7 @@ def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
         model.policy.optimizer.load_state_dict(optimizer_state)
         _restore_state(model, state)
         if (replay := directory / REPLAY).exists():
-            model.load_replay(replay)
+            algorithm_of(model).load_replay(model, replay)
         extra = dict(state["extra"])
         # Last, since what came before may have drawn from the generators.
         _restore_rng(model.device, rng, state)
@@ -136,7 +136,7 @@ def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
 
 def encoder_extractor(model: Agent) -> EncoderExtractor | None:
     """What holds the encoder that learns; None where that is not one of ours."""
-    extractor = model.trained_network.features_extractor
+    extractor = algorithm_of(model).trained_network(model).features_extractor
     return extractor if isinstance(extractor, EncoderExtractor) else None
 
 
@@ -167,7 +167,7 @@ def _state(model: Agent) -> dict[str, Any]:
         "pending": _pending(model),
         "python_rng": _python_rng(),
         "numpy_rng": _numpy_rng(),
-        **model.training_state(),
+        **algorithm_of(model).training_state(model),
     }
 
 
@@ -181,7 +181,7 @@ def _restore_state(model: Agent, state: dict[str, Any]) -> None:
     for key, (value, exclude) in state["pending"].items():
         # JSON has no NaN: it comes back as None.
         model.logger.record(key, math.nan if value is None else value, tuple(exclude))
-    model.restore_training_state(state)
+    algorithm_of(model).restore_training_state(model, state)
 
 
 def _pending(model: Agent) -> dict[str, tuple[float, tuple[str, ...]]]:

@@ -49,5 +49,5 @@ def notes_on_device(asked: TrainConfig, config: TrainConfig, model: Agent) -> li
     if config.precision == "tf32" and not on_gpu:
         notes.append("--precision tf32 has no effect: a CPU computes in fp32")
     if config.cuda_graphs == "on":
-        notes += model.notes_on_graphs()
+        notes += config.algorithm.notes_on_graphs(model)
     return notes

@@ -243,12 +243,13 @@ class Training:
         done = self._logged(self.model.num_timesteps)
         self._owed = [name for name in extra.get("owed", ()) if name not in done]
         self.console.print(f"resuming from step {self.model.num_timesteps:,}")
-        for line in self.model.notes_on_resume(self.config.total_steps):
+        config, model = self.config, self.model
+        for line in config.algorithm.notes_on_resume(model, config.total_steps):
             self.console.print(line)
 
     def notes(self) -> list[str]:
         """Lines on what of this attempt may not be as its user means it, before it begins."""
-        replay = self.model.setup_replay()
+        replay = self.config.algorithm.find_replay(self.model)
         stored_steps = 0 if replay is None else replay.pos * replay.n_envs
         notes = notes_on_length(self.config, self.model.num_timesteps, stored_steps)
         if self._filming.note:

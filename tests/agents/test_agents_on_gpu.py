@@ -487,7 +487,7 @@ def test_beside_what_is_stored_a_training_keeps_to_the_headroom(
         sizes: dict[str, Any] = {"n_steps": 64, "batch_size": 256, "n_epochs": 2}
         model = make_ppo("train", precision, env=BigPictures(16), **nature, **sizes, overlap=True)
         model.learn(4 * 64 * 16)
-        stored = model.storage_bytes
+        stored = model.rollout_bytes
     else:
         sizes = {"buffer_size": 100_000, "batch_size": 32, "replay_device": "auto"}
         model = make_dqn("train", precision, env=BigPictures(8), **nature, **sizes)

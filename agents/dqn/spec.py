@@ -1,0 +1,77 @@
+"""DQN as the rest of the project sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import stable_baselines3
+from torch import nn
+
+from agents.algorithm import AlgorithmSpec
+from agents.dqn.agent import DQN
+from agents.dqn.config import DQNConfig
+from agents.storage.replay import FrameReplay
+
+
+class DQNSpec(AlgorithmSpec[DQN]):
+    """Deep Q-learning."""
+
+    name = "dqn"
+    agent = DQN
+    section = DQNConfig
+    baseline = stable_baselines3.DQN
+    log_interval = 4
+    replay = True
+
+    def trained_network(self, model: DQN) -> nn.Module:
+        """The online network, which the target network copies."""
+        return model.q_net
+
+    def storage(self, model: DQN) -> FrameReplay:
+        """The replay."""
+        return model.setup_replay()
+
+    def load_replay(self, model: DQN, path: Path) -> None:
+        """Reads a replay whose features, if any, this agent's frozen encoder made."""
+        model.load_replay_buffer(path)
+        # Now, while a refusal leaves the run as it is.
+        model.claim_replay()
+
+    def training_state(self, model: DQN) -> dict[str, Any]:
+        """Exploration, and the losses since the last log."""
+        return {
+            "exploration_rng": model.exploration_state,
+            "exploration_rate": model.exploration_rate,
+            "losses": [model._loss_sum.item(), model._losses_summed],
+        }
+
+    def restore_training_state(self, model: DQN, state: dict[str, Any]) -> None:
+        """Takes over what :meth:`training_state` returned; epsilon never rises again."""
+        model.exploration_state = state["exploration_rng"]
+        falls = model.exploration_final_eps <= model.exploration_initial_eps
+        # Older checkpoints do not hold it, and an agent that never learned has none.
+        if falls and model.num_timesteps and "exploration_rate" in state:
+            model.exploration_limit = float(state["exploration_rate"])
+        loss_sum, model._losses_summed = state["losses"]
+        model._loss_sum.fill_(loss_sum)
+
+    def notes_on_resume(self, model: DQN, total_steps: int) -> list[str]:
+        """A line where the schedule of a longer run would raise epsilon."""
+        remaining = max(0.0, 1 - model.num_timesteps / total_steps)
+        scheduled = model.exploration_schedule(remaining)
+        if scheduled <= model.exploration_limit:
+            return []
+        return [
+            f"epsilon stays at {model.exploration_limit:.3g}: the schedule of the longer run would"
+            f" raise it to {scheduled:.3g}"
+        ]
+
+    def notes_on_graphs(self, model: DQN) -> list[str]:
+        """A line where the replay is not on the GPU."""
+        if self.storage(model).device.type != "cpu":
+            return []
+        return [
+            "the replay is on the host: storing and sampling are not captured as CUDA graphs"
+            " (--replay-device cuda, a smaller --dqn.buffer-size)"
+        ]

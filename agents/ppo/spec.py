@@ -1,0 +1,40 @@
+"""PPO as the rest of the project sees it."""
+
+from __future__ import annotations
+
+import stable_baselines3
+
+from agents.algorithm import AlgorithmSpec
+from agents.ppo.agent import PPO
+from agents.ppo.config import PPOConfig
+from agents.storage.rollout import FrameRollout
+
+
+class PPOSpec(AlgorithmSpec[PPO]):
+    """Proximal policy optimisation."""
+
+    name = "ppo"
+    agent = PPO
+    section = PPOConfig
+    baseline = stable_baselines3.PPO
+    log_interval = 1
+    on_policy = True
+    groups = True
+    compiles = True
+
+    def storage(self, model: PPO) -> FrameRollout:
+        """The rollout."""
+        return model.rollout_buffer
+
+    def storage_bytes(self, model: PPO) -> int:
+        """Memory of all rollouts, of which there are two with ``overlap``."""
+        return model.rollout_bytes
+
+    def notes_on_graphs(self, model: PPO) -> list[str]:
+        """A line where updates are not captured."""
+        if model.target_kl is None:
+            return []
+        return [
+            "--ppo.target-kl waits for the GPU after each minibatch: the update is not captured as"
+            " a CUDA graph"
+        ]
