@@ -40,7 +40,7 @@ def test_nothing_is_suggested_where_nothing_is_near():
         find_spec("Qqqq-v0")
 
 
-@pytest.mark.parametrize("module", ["tests/support/toy_envs.py", "./worlds", "/my files/worlds.py"])
+@pytest.mark.parametrize("module", ["tests/support/worlds.py", "./worlds", "/my files/worlds.py"])
 def test_a_file_is_no_module(module):
     with pytest.raises(UserError, match=r'names a file: .* such as "worlds:Cave-v0" from'):
         find_spec(f"{module}:Cave-v0")
