@@ -46,6 +46,11 @@ class RunResult:
     reason: str = ""
     directory: str = ""
 
+    @property
+    def name(self) -> str:
+        """Game, arm and seed, for people."""
+        return f"{self.game}, {self.arm}, seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class ArmFacts:
@@ -54,14 +59,14 @@ class ArmFacts:
     Attributes:
         name: of the arm.
         encoder: the network, with its options.
-        fate: what becomes of it: "learned", "left as it is" ...
+        mode: how it is trained: "trained", "frozen", "fine-tuned at 0.1 of the learning rate".
         origin: where its weights came from, in one line; empty where it starts from initial values.
         cost: what making these weights had cost, in one line; empty likewise.
     """
 
     name: str
     encoder: str
-    fate: str
+    mode: str
     origin: str = ""
     cost: str = ""
 

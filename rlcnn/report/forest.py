@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from rlcnn.report.style import FAINT, Drawing, Look, elided, finish, new_figure
+from rlcnn.report.style import FAINT, ArmStyle, Drawing, elided, finish, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 def forest(
     rows: Sequence[Row],
-    look: Mapping[str, Look],
+    styles: Mapping[str, ArmStyle],
     *,
     name: str,
     title: str,
@@ -48,7 +48,7 @@ def forest(
 
     Args:
         rows: from top to bottom.
-        look: of each arm.
+        styles: of each arm.
         name: of the figure's files.
         title: above it.
         label: of the axis.
@@ -59,9 +59,10 @@ def forest(
     if marked is not None:
         axes.axvline(marked, color=FAINT, linewidth=1.2)
     for place, row in enumerate(rows):
+        style = styles[row.arm]
         if math.isfinite(row.low) and math.isfinite(row.high):
-            axes.plot([row.low, row.high], [place] * 2, color=look[row.arm].colour, linewidth=2.6)
-        axes.plot(row.point, place, look[row.arm].marker, color=look[row.arm].colour, markersize=8)
+            axes.plot([row.low, row.high], [place] * 2, color=style.colour, linewidth=2.6)
+        axes.plot(row.point, place, style.marker, color=style.colour, markersize=8)
     axes.margins(x=0.08)
     axes.set_title(title)
     axes.set_xlabel(label)

@@ -14,8 +14,20 @@ from rlcnn.report.comparison import OPTIMALITY_GAP
 from rlcnn.report.content import Levels, Report, RunResult
 from rlcnn.report.curves import MeanCurve, RunCurve, mean_curve
 from rlcnn.report.forest import Row, forest, row_figure
-from rlcnn.report.formatting import interval, number, signed
-from rlcnn.report.style import FAINT, INK, Drawing, Look, elided, finish, looks, new_figure, styled
+from rlcnn.report.style import (
+    FAINT,
+    INK,
+    ArmStyle,
+    Drawing,
+    arm_styles,
+    elided,
+    finish,
+    interval,
+    new_figure,
+    number,
+    signed,
+    styled,
+)
 from rlcnn.stats import Estimate
 from rlcnn.stats.checks import FloatArray
 
@@ -41,17 +53,17 @@ def draw(report: Report) -> dict[str, Drawing]:
     Names are ``curve-GAME``, ``scores-GAME``, ``aggregate-NAME``, ``difference``, ``improvement``,
     ``profile`` and ``profile-difference``.
     """
-    look = looks(report.arm_names, report.control)
+    styles = arm_styles(report.arm_names, report.control)
     names = file_names(report.games)
     with styled():
         drawings = [
-            *(_curves(report, game, look, names[game]) for game in report.games),
-            *(_scores(report, game, look, names[game]) for game in report.games),
-            _difference(report, look),
-            *_aggregates(report, look),
-            _improvement(report, look),
-            _profile(report, look),
-            _profile_difference(report, look),
+            *(_curves(report, game, styles, names[game]) for game in report.games),
+            *(_scores(report, game, styles, names[game]) for game in report.games),
+            _difference(report, styles),
+            *_aggregates(report, styles),
+            _improvement(report, styles),
+            _profile(report, styles),
+            _profile_difference(report, styles),
         ]
     return {drawing.name: drawing for drawing in drawings if drawing is not None}
 
@@ -70,7 +82,7 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
 # -- learning curves -------------------------------------------------------------------------------
 
 
-def _curves(report: Report, game: str, look: Mapping[str, Look], file: str) -> Drawing | None:
+def _curves(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str) -> Drawing | None:
     from matplotlib.ticker import EngFormatter
 
     of_game = report.curves.get(game, {})
@@ -81,10 +93,10 @@ def _curves(report: Report, game: str, look: Mapping[str, Look], file: str) -> D
     told, reached = [], []
     end = max(curve.steps[-1] for runs in curves.values() for curve in runs if len(curve.steps))
     for arm, runs in curves.items():
-        _thin_lines(axes, runs, look[arm])
+        _thin_lines(axes, runs, styles[arm])
         reached += [value for curve in runs for value in curve.returns]
         mean = mean_curve(runs, until=end)
-        _mean_line(axes, mean, look[arm], elided(arm, _LEGEND_CHARACTERS))
+        _mean_line(axes, mean, styles[arm], elided(arm, _LEGEND_CHARACTERS))
         told.append(f"{arm} {_end_of(mean)}")
     for level in _levels(report.levels.get(game, Levels()), reached):
         if level.near:
@@ -108,32 +120,32 @@ def _says_something(runs: Sequence[RunCurve]) -> bool:
     return any(curve.first < math.inf for curve in runs)
 
 
-def _thin_lines(axes: Axes, runs: Sequence[RunCurve], look: Look) -> None:
+def _thin_lines(axes: Axes, runs: Sequence[RunCurve], style: ArmStyle) -> None:
     for curve in runs:
         if len(runs) <= _MOST_THIN:
-            axes.plot(curve.steps, curve.returns, color=look.colour, linewidth=0.7, alpha=0.35)
+            axes.plot(curve.steps, curve.returns, color=style.colour, linewidth=0.7, alpha=0.35)
         if curve.failed_as is not None and len(curve.steps):
-            axes.plot(curve.steps[-1], curve.returns[-1], "x", color=look.colour, markersize=7)
+            axes.plot(curve.steps[-1], curve.returns[-1], "x", color=style.colour, markersize=7)
 
 
-def _mean_line(axes: Axes, mean: MeanCurve | None, look: Look, label: str) -> None:
+def _mean_line(axes: Axes, mean: MeanCurve | None, style: ArmStyle, label: str) -> None:
     if mean is None:
-        axes.plot([], [], color=look.colour, linestyle=look.line, label=label)
+        axes.plot([], [], color=style.colour, linestyle=style.line, label=label)
         return
     few = len(mean.steps) <= 30
     axes.plot(
         mean.steps,
         mean.mean,
-        color=look.colour,
-        linestyle=look.line,
+        color=style.colour,
+        linestyle=style.line,
         linewidth=2,
-        marker=look.marker if few else None,
+        marker=style.marker if few else None,
         markersize=4,
         label=label,
     )
     if mean.runs > 1:
         axes.fill_between(
-            mean.steps, mean.low, mean.high, color=look.colour, alpha=0.15, linewidth=0
+            mean.steps, mean.low, mean.high, color=style.colour, alpha=0.15, linewidth=0
         )
 
 
@@ -193,7 +205,7 @@ def _legend_columns(names: Sequence[str]) -> int:
 # -- scores ----------------------------------------------------------------------------------------
 
 
-def _scores(report: Report, game: str, look: Mapping[str, Look], file: str) -> Drawing | None:
+def _scores(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str) -> Drawing | None:
     rows, told, known = [], [], []
     levels = report.levels.get(game, Levels())
     for arm in report.arm_names:
@@ -214,7 +226,7 @@ def _scores(report: Report, game: str, look: Mapping[str, Look], file: str) -> D
             axes.axvline(level.value, color=FAINT, linestyle=level.line, linewidth=1, zorder=0.5)
             lines.append(f"{'dashed' if level.line == '--' else 'dotted'}: {level.name}")
     for place, arm in enumerate(report.arm_names):
-        _dots(axes, report.runs_of(game, arm), place, look[arm].colour, levels.random)
+        _dots(axes, report.runs_of(game, arm), place, styles[arm].colour, levels.random)
     axes.margins(x=0.06)
     axes.set_title(f"{elided(game, _LEGEND_CHARACTERS)}: every run's score")
     axes.set_xlabel("mean return of the last agent" + (f" ({', '.join(lines)})" if lines else ""))
@@ -254,13 +266,13 @@ def _states(runs: Sequence[RunResult]) -> str:
 # -- arm against arm -------------------------------------------------------------------------------
 
 
-def _aggregates(report: Report, look: Mapping[str, Look]) -> list[Drawing]:
+def _aggregates(report: Report, styles: Mapping[str, ArmStyle]) -> list[Drawing]:
     if report.comparison is None:
         return []
     return [
         forest(
             _estimated(estimates),
-            look,
+            styles,
             name=f"aggregate-{name.replace(' ', '-')}",
             title=name[0].upper() + name[1:],
             label=f"{report.unit}, {'lower' if name == OPTIMALITY_GAP else 'higher'} is better",
@@ -270,12 +282,12 @@ def _aggregates(report: Report, look: Mapping[str, Look]) -> list[Drawing]:
     ]
 
 
-def _improvement(report: Report, look: Mapping[str, Look]) -> Drawing | None:
+def _improvement(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | None:
     if report.comparison is None or not report.comparison.improvement:
         return None
     return forest(
         _estimated(report.comparison.improvement),
-        look,
+        styles,
         name="improvement",
         title="Probability of improvement",
         label=f"that a run beats one of {elided(report.control, 26)}",
@@ -292,7 +304,7 @@ def _estimated(estimates: Mapping[str, Estimate]) -> list[Row]:
     ]
 
 
-def _difference(report: Report, look: Mapping[str, Look]) -> Drawing | None:
+def _difference(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | None:
     if not report.verdicts:
         return None
     rows = []
@@ -304,7 +316,7 @@ def _difference(report: Report, look: Mapping[str, Look]) -> Drawing | None:
     control = report.control
     return forest(
         rows,
-        look,
+        styles,
         name="difference",
         title=f"Difference to {elided(control, 28)}",
         label=f"{report.unit}; right of the line: better",
@@ -313,11 +325,11 @@ def _difference(report: Report, look: Mapping[str, Look]) -> Drawing | None:
     )
 
 
-def _profile(report: Report, look: Mapping[str, Look]) -> Drawing | None:
+def _profile(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | None:
     comparison = report.comparison
     if comparison is None:
         return None
-    figure, axes = _shares(comparison.thresholds, comparison.profiles, look)
+    figure, axes = _shares(comparison.thresholds, comparison.profiles, styles)
     told = [
         f"{arm}: median of the runs {number(float(np.median(comparison.scores[arm])))}"
         for arm in comparison.profiles
@@ -330,11 +342,11 @@ def _profile(report: Report, look: Mapping[str, Look]) -> Drawing | None:
     return finish(figure, "profile", "Performance profile", alt)
 
 
-def _profile_difference(report: Report, look: Mapping[str, Look]) -> Drawing | None:
+def _profile_difference(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | None:
     comparison = report.comparison
     if comparison is None or not comparison.profile_differences:
         return None
-    figure, axes = _shares(comparison.thresholds, comparison.profile_differences, look)
+    figure, axes = _shares(comparison.thresholds, comparison.profile_differences, styles)
     axes.axhline(0.0, color=FAINT, linewidth=1.2)
     told = []
     for arm, share in comparison.profile_differences.items():
@@ -352,17 +364,17 @@ def _profile_difference(report: Report, look: Mapping[str, Look]) -> Drawing | N
 
 
 def _shares(
-    thresholds: FloatArray, shares: Mapping[str, Estimate], look: Mapping[str, Look]
+    thresholds: FloatArray, shares: Mapping[str, Estimate], styles: Mapping[str, ArmStyle]
 ) -> tuple[Figure, Axes]:
     """A line for each arm over normalised scores, shaded between the ends of its intervals."""
     figure, axes = _with_legend(3.0, list(shares))
     for arm, share in shares.items():
-        colour = look[arm].colour
+        colour = styles[arm].colour
         axes.plot(
             thresholds,
             share.point,
             color=colour,
-            linestyle=look[arm].line,
+            linestyle=styles[arm].line,
             linewidth=2,
             label=elided(arm, _LEGEND_CHARACTERS),
         )

@@ -1,15 +1,99 @@
-"""How the figures of a report look: one colour for an arm everywhere, legible on a phone."""
+"""How a report writes numbers and styles figures: one colour per arm, legible on a phone."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# A typographic minus: a hyphen is easily missed.
+_MINUS = "\N{MINUS SIGN}"
+NOTHING = "\N{EN DASH}"
+
+
+def number(value: float) -> str:
+    """Three digits that count, and no more decimals than two: 0.62, 17.7, 1,204."""
+    if not math.isfinite(value):
+        return NOTHING if math.isnan(value) else "∞" if value > 0 else f"{_MINUS}∞"
+    size = abs(value)
+    decimals = 2 if size < 10 else 1 if size < 100 else 0
+    text = f"{size:,.{decimals}f}"
+    return f"{_MINUS}{text}" if value < 0 and float(text.replace(",", "")) else text
+
+
+def signed(value: float) -> str:
+    """:func:`number` with a sign also where it is positive."""
+    text = number(value)
+    rounded_away = not any(digit in "123456789∞" for digit in text)
+    return text if text.startswith(_MINUS) or rounded_away else f"+{text}"
+
+
+def interval(low: float, high: float, written: Callable[[float], str] = number) -> str:
+    """``[low, high]``."""
+    return f"[{written(low)}, {written(high)}]"
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with a decimal where there is one."""
+    return f"{round(100 * share, 1):g}%"
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``12 min``, ``3.4 h``."""
+    size = abs(seconds)
+    if size < 90:
+        return f"{number(seconds).removesuffix('.00')} s" if size < 10 else f"{seconds:.0f} s"
+    if size < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def counted(steps: float) -> str:
+    """Steps in full: 2,000,896."""
+    return f"{steps:,.0f}"
+
+
+def short_count(steps: float) -> str:
+    """Steps by three digits that count: 1,100, 34.0k, 1.07M."""
+    if steps >= 1e6:
+        return f"{number(steps / 1e6)}M"
+    return f"{number(steps / 1e3)}k" if steps >= 1e4 else counted(steps)
+
+
+def p_value(value: float) -> str:
+    """Two digits that count."""
+    return f"{value:.2g}" if value >= 1e-4 else f"{value:.0e}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 game``, ``3 games``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def signed_duration(seconds: float) -> str:
+    """:func:`duration` with its sign: ``+12 min``."""
+    return _with_sign(seconds, duration)
+
+
+def signed_count(steps: float) -> str:
+    """:func:`short_count` with its sign: ``+34.0k``."""
+    return _with_sign(steps, short_count)
+
+
+def _with_sign(value: float, written: Callable[[float], str]) -> str:
+    if not math.isfinite(value):
+        return signed(value)
+    sign = "+" if value > 0 else _MINUS if value < 0 else ""
+    return sign + written(abs(value))
+
+
+# -- figures ---------------------------------------------------------------------------------------
 
 # Okabe and Ito 2008, "Color universal design", without the yellow, which white paper swallows.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
@@ -52,7 +136,7 @@ _SETTINGS: Any = {
 }
 
 
-class Look(NamedTuple):
+class ArmStyle(NamedTuple):
     """What an arm is drawn with; no two arms share all three."""
 
     colour: str
@@ -79,18 +163,18 @@ class Drawing:
     png: bytes
 
 
-def looks(arms: Sequence[str], control: str) -> dict[str, Look]:
+def arm_styles(arms: Sequence[str], control: str) -> dict[str, ArmStyle]:
     """What each arm is drawn with: the control in dark grey, the others in colours.
 
     Colours are told apart without red-green vision; where there are more arms than colours, lines
     and markers differ.
     """
     others = [arm for arm in arms if arm != control]
-    given = {control: Look(_CONTROL, "-", "o")}
+    given = {control: ArmStyle(_CONTROL, "-", "o")}
     for number, arm in enumerate(others):
         lap, place = divmod(number, len(_COLOURS))
         marker = _MARKERS[(number + 1) % len(_MARKERS)]
-        given[arm] = Look(_COLOURS[place], _LINES[lap % len(_LINES)], marker)
+        given[arm] = ArmStyle(_COLOURS[place], _LINES[lap % len(_LINES)], marker)
     return {arm: given[arm] for arm in arms}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlcnn.report.content import Report
-from rlcnn.report.html import Films, render
+from rlcnn.report.page import Films, render
 from rlcnn.report.plots import draw, file_names
 from rlcnn.report.style import Drawing
 from rlcnn.runs.files import disk_errors, write_atomic

@@ -14,6 +14,9 @@ OURS = "larger variance, t"
 WELCH = "Welch, t"
 """The table's name of Welch's interval, stratified by game."""
 
+PERCENTILE = "percentile bootstrap, IQM"
+"""The table's name of the interval that rliable's plots show."""
+
 
 @dataclass(frozen=True)
 class Cell:

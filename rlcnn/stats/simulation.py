@@ -17,7 +17,7 @@ import numpy as np
 from envs.errors import UserError
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.stats.aggregate import aggregate_iqm, aggregate_mean
-from rlcnn.stats.calibration import OURS, WELCH
+from rlcnn.stats.calibration import OURS, PERCENTILE, WELCH
 from rlcnn.stats.checks import FloatArray
 from rlcnn.stats.intervals import t_parts, t_reach
 from rlcnn.stats.scenarios import (
@@ -137,7 +137,7 @@ def resampling_cell(
     }
     welch = bounds.pop(WELCH)
     truths = dict.fromkeys(bounds, truth)
-    truths["percentile bootstrap, IQM"] = _true_iqm_difference(scenario, games)
+    truths[PERCENTILE] = _true_iqm_difference(scenario, games)
     cell = _coverages(bounds, truths, welch)
     cell["coverage"]["permutation, inverted"] = float(np.mean(np.concatenate(kept)))
     return cell

@@ -11,8 +11,8 @@ import numpy as np
 from agents.config import TrainConfig
 from agents.study.arms import parse_arm
 from agents.study.plan import StudyPlan, StudyRun
-from agents.study.results import FAILURES, failure_path
-from agents.study.runner import PLAN, RANDOM
+from agents.study.results import FAILURES, PLAN, failure_path
+from agents.study.runner import RANDOM
 from envs.films.mp4 import Mp4Writer
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import write_json_atomic

@@ -1,4 +1,4 @@
-"""What the page of a study says, of studies written by hand: whole, unfinished, with failures."""
+"""The pages of hand-written studies: complete, unfinished, with failures."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from rich.console import Console
 from support.study_files import COMMAND, RANDOM_RETURNS, STEPS, Ends, make_plan, write_study
 
 from agents.launchers.local import Launcher
-from agents.study.plan import StudyPlan, StudyRun, game_name
+from agents.study.plan import StudyPlan, StudyRun
 from agents.study.pretraining import pretraining_of
 from agents.study.report import study_report
-from agents.study.results import read_result
-from agents.study.runner import PLAN, run_study
+from agents.study.results import StudyResults, read_result
 from agents.study.runner import RANDOM as RANDOM_FILE
+from agents.study.runner import run_study
 from envs.errors import UserError
 from rlcnn.report import Films, Report, render
-from rlcnn.report.formatting import percent
 from rlcnn.report.plots import draw
-from rlcnn.report.style import Drawing, finish, new_figure, styled
+from rlcnn.report.style import Drawing, finish, new_figure, percent, styled
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import read_json, write_json_atomic
-from rlcnn.stats import RandomAgent, coverage_range
+from rlcnn.stats import coverage_range
 
 RANDOM, HUMAN = float(np.mean(RANDOM_RETURNS)), 14.6
 
@@ -81,9 +80,8 @@ def page_of(path: Path, plan: StudyPlan, films: Films = "linked") -> str:
 
 def shown(path: Path, plan: StudyPlan) -> Report:
     runs = [read_result(path, run) for run in plan.runs]
-    returns = read_json(path / RANDOM_FILE)
-    random_agent = RandomAgent.from_returns({game_name(game): returns[game] for game in returns})
-    return study_report(path, plan, runs, random_agent, read_json(path / PLAN), reps=20)
+    results = StudyResults(path, plan, runs, read_json(path / RANDOM_FILE))
+    return study_report(results, reps=20)
 
 
 def text_of(page: str) -> str:
@@ -204,7 +202,7 @@ def test_figures_can_be_drawn_of_any_study(tmp_path: Path, ends: Ends) -> None:
     assert bool(aggregates) == (ends is not unfinished)
 
 
-@pytest.mark.parametrize("evaluations, source", [(10, "evaluations on the way"), (4, "last 100")])
+@pytest.mark.parametrize("evaluations, source", [(10, "evaluations during"), (4, "last 100")])
 def test_curves_are_of_evaluations_where_there_are_enough(
     tmp_path: Path, evaluations: int, source: str
 ) -> None:
@@ -316,11 +314,14 @@ def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "origin, told",
     [
-        ({"weights": "imagenet", "about": {"data": "ImageNet"}}, "what training on ImageNet took"),
-        ({"weights": "/x/w.pth", "file": "/x/w.pth"}, '"w.pth" does not say how it was made'),
+        (
+            {"weights": "imagenet", "about": {"data": "ImageNet"}},
+            "the cost of training on ImageNet",
+        ),
+        ({"weights": "/x/w.pth", "file": "/x/w.pth"}, '"w.pth" does not record how it was made'),
         (
             {"weights": "/x/gone", "about": {"run": "/x/gone"}},
-            "the run gone is no longer there to be asked",
+            "the run gone no longer exists",
         ),
     ],
 )

@@ -21,7 +21,8 @@ from support.tiny_agents import TINY
 from agents.launchers.local import Launcher
 from agents.study.plan import StudyPlan
 from agents.study.report import study_report
-from agents.study.runner import StudyResults, default_study_dir, read_plan, run_study
+from agents.study.results import StudyResults
+from agents.study.runner import default_study_dir, read_plan, run_study
 from agents.train.training import resume
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
@@ -90,7 +91,7 @@ def test_a_study_leaves_a_run_and_a_row_for_each_game_arm_and_seed(
     whole: tuple[Path, StudyResults],
 ) -> None:
     study, results = Study(whole[0]), whole[1]
-    assert results.whole
+    assert results.complete
     rows = study.rows()
     assert len(rows) == 4
     for row in rows:
@@ -136,7 +137,7 @@ def test_what_is_done_is_not_done_again(finished: Study) -> None:
     count = len(study.launchers)
     results = study(tiny_plan())
     assert results is not None
-    assert results.whole
+    assert results.complete
     assert len(study.launchers) == count
     assert {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()} == before
 
@@ -150,7 +151,7 @@ def test_a_stopped_study_goes_on_where_it_was(study: Study) -> None:
     assert states == ["done", "waiting", "waiting", "waiting"]
     results = study(tiny_plan())
     assert results is not None
-    assert results.whole
+    assert results.complete
     assert len(study.trained()) == 3
 
 
@@ -163,7 +164,7 @@ def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> 
     spoilt.touch()
     results = study(plan)
     assert results is not None
-    assert not results.whole
+    assert not results.complete
     row = study.rows()[1]
     assert row["state"] == "failed"
     assert row["reason"] == f"run directory {spoilt} is a file"
@@ -177,12 +178,12 @@ def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> 
     spoilt.unlink()
     again = study(plan)
     assert again is not None
-    assert not again.whole
+    assert not again.complete
     assert study.rows()[1]["reason"] == row["reason"]
 
     retried = study(plan, retry=True)
     assert retried is not None
-    assert retried.whole
+    assert retried.complete
     assert study.trained() == [plan.runs[1].name]
     assert study.rows()[1]["reason"] == ""
 
@@ -292,8 +293,8 @@ def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(finished
     assert results is not None
     assert [run.state for run in results.runs] == ["failed", "done", "done", "done"]
     assert results.runs[0].reason == (
-        "it was trained otherwise than planned: --total-steps 64 there, 32 here; delete its"
-        " directory to begin it anew"
+        "its options are not those of the plan: --total-steps 64 there, 32 here; delete its"
+        " directory to train it anew"
     )
 
 
@@ -312,7 +313,7 @@ def test_a_second_try_that_was_stopped_goes_on_without_being_asked_for_again(stu
         study(plan, retry=True, interrupt_after=1)
     results = study(plan)
     assert results is not None
-    assert results.whole
+    assert results.complete
 
 
 @pytest.mark.slow
@@ -331,7 +332,7 @@ def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
     (study.path / "study.json").write_text(json.dumps({**document, "speeds": {}}))
     results = study(plan)
     assert results is not None
-    assert results.whole
+    assert results.complete
 
 
 def test_random_play_needs_no_gpu(finished: Study) -> None:

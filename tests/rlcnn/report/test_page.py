@@ -1,4 +1,4 @@
-"""A report of what is given by hand: figures, numbers and page."""
+"""Reports of given content: figures, numbers and page."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from rlcnn.report import (
     render,
     write_report,
 )
-from rlcnn.report.head import lead
-from rlcnn.report.markup import breakable
+from rlcnn.report.page import breakable, lead
 from rlcnn.stats import (
     AGGREGATES,
     Curves,
