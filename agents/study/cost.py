@@ -196,7 +196,7 @@ def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Sp
     names = sorted(kinds) * -(-launcher.workers // len(kinds))
     chosen = names[: max(len(kinds), launcher.workers)]
     speeds: dict[str, list[Speed]] = {name: [] for name in kinds}
-    # A run that goes on from a checkpoint may have lost its first weights; speed needs none.
+    # A resumed run may have lost its first weights; its speed does not depend on them.
     configs = {
         name: replace(run.config, num_threads=launcher.threads, weights="none")
         for name, run in kinds.items()

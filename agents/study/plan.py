@@ -259,7 +259,7 @@ def deviations(planned: TrainConfig, options: dict[str, Any]) -> list[str]:
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The options in which two plans (:meth:`StudyPlan.to_json`) differ, one phrase for each.
 
-    A default batch size is compared as the number that it stands for.
+    A default batch size counts as its number.
     """
     found = [
         f"--{name} {_listed(before.get(name))} there, {_listed(now[name])} here"

@@ -117,7 +117,7 @@ def train_or_resume(
             return
     except UserError as error:
         # The checkpoint holds the whole agent, so it is only evaluated again.
-        print(f"put aside: {error}", file=sys.stderr)
+        print(f"moved to summary.damaged.json: {error}", file=sys.stderr)
         summary = run_dir / "summary.json"
         summary.replace(summary.with_name("summary.damaged.json"))
     changes = {name: getattr(config, name) for name in RUNTIME_OPTIONS}

@@ -123,7 +123,7 @@ def run_study(
         if document and not dry_run:
             # If another process holds it, fail before anything is built and measured.
             _locked(path).close()
-        # A run that goes on from a checkpoint no longer needs its first weights.
+        # A run that resumes from a checkpoint no longer needs its first weights.
         plan.check_builds([run for run, result in to_do if result.steps == 0])
         launcher = make_launcher(len(to_do))
         speeds = known_speeds(document, [run for run, _ in to_do], launcher, console)
@@ -239,7 +239,7 @@ def _open(path: Path, plan: StudyPlan) -> dict[str, Any]:
         if differing:
             raise UserError(
                 f"study {path} has another plan: {'; '.join(differing)}."
-                f" Choose another --study-dir, or go on with it by --resume {in_shell(path)}"
+                f" Choose another --study-dir, or resume it by --resume {in_shell(path)}"
             )
         return document
     if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
@@ -262,7 +262,7 @@ def _print_states(results: Sequence[RunResult], retry: bool, console: Console) -
         console.print(f"{done} of them are done")
     for result in results:
         if result.state == "failed":
-            hint = "" if retry else "; --retry goes on with it"
+            hint = "" if retry else "; --retry resumes it"
             console.print(f"failed: {result.name}: {result.reason}{hint}")
 
 
@@ -306,7 +306,7 @@ def _run_all(
     except KeyboardInterrupt:
         write_results(path, [read_result(path, run) for run in plan.runs])
         raise TrainingStopped(
-            f"stopped; the same command goes on with the study, as does --resume {in_shell(path)}"
+            f"stopped; the same command resumes the study, as does --resume {in_shell(path)}"
         ) from None
     finally:
         display.close()

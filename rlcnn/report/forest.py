@@ -1,4 +1,4 @@
-"""Figures with a row for each arm: its name and figures above, a point or an interval below."""
+"""Figures with a row for each arm: name and figures above, a point or an interval below."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What fits side by side above a row, name and figures together.
+# Characters that fit above a row, name and figures together.
 _ROW_CHARACTERS = 52
 
 
 class Row(NamedTuple):
-    """An arm's figure.
+    """The figures of an arm.
 
     Attributes:
         arm: its name.
-        shown: its figures, in words.
-        point: where it lies.
-        low: end of its interval; not finite where there is none.
-        high: the other end, likewise.
+        shown: its figures, as text.
+        point: its value.
+        low: lower end of its interval; not finite if there is none.
+        high: upper end of its interval; not finite if there is none.
     """
 
     arm: str
@@ -50,10 +50,10 @@ def forest(
         rows: from top to bottom.
         styles: of each arm.
         name: of the figure's files.
-        title: above it.
+        title: above the figure.
         label: of the axis.
-        what: it shows, for who cannot see it.
-        marked: a value with a line through all rows.
+        what: the content of the figure, for readers who cannot see it.
+        marked: a value to mark by a line through all rows.
     """
     figure, axes = row_figure(rows)
     if marked is not None:
@@ -73,12 +73,12 @@ def forest(
 def row_figure(rows: Sequence[Row]) -> tuple[Figure, Axes]:
     """An empty figure; row ``i`` is at height ``i``.
 
-    Names stand above their rows, where long ones take no room from the plot.
+    Names are above their rows, so that a long name takes no room from the plot.
     """
     figure = new_figure(0.85 + 0.5 * len(rows))
     axes = figure.subplots()
     across = axes.get_yaxis_transform()
-    # On paper of their own, so that no line runs through them.
+    # A white box, so that no line crosses the text.
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     for place, row in enumerate(rows):
         height = place - 0.26

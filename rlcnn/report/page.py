@@ -1,4 +1,4 @@
-"""The page of a study: one HTML file that holds all it shows, without scripts or a network."""
+"""The page of a study: one HTML file with all its content, without scripts or network access."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rlcnn.stats import Verdict, coverage_range, load_calibration
 from rlcnn.stats.calibration import OURS, PERCENTILE, WELCH, Cell
 
 Films = Literal["linked", "embedded", "strips"]
-"""How the page shows films: as strips of pictures with a link to each film, with the films
-themselves where they are small enough, or as strips alone."""
+"""How the page shows films: strips of pictures with a link to each film, strips with the films
+themselves if they are small enough, or strips alone."""
 
 LARGEST_FILM = 3_000_000
 """Bytes of the largest film that a page embeds."""
@@ -33,7 +33,7 @@ _FINDINGS = {
     "suggestively better": ("{} may be better", "{} may be better"),
     "worse": ("{} is worse", "{} are worse"),
     "suggestively worse": ("{} may be worse", "{} may be worse"),
-    "inconclusive": ("of {} it is not settled", "of {} it is not settled"),
+    "inconclusive": ("for {} it is not settled", "for {} it is not settled"),
 }
 
 
@@ -145,7 +145,7 @@ def _common_notes(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _embedded(film: Film, films: Films) -> str:
-    """A film as an address that holds it; empty where the page does not embed it."""
+    """A film as a data URI; empty if the page does not embed it."""
     if film.path is None or films != "embedded" or film.path.stat().st_size > LARGEST_FILM:
         return ""
     return _data_uri(film.path.read_bytes(), "video/mp4")

@@ -35,20 +35,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Beyond so many runs of an arm its single curves hide the mean.
+# With more runs of an arm than this, single curves hide the mean.
 _MOST_THIN = 12
 
-# A level further from the returns than so many times their range would squeeze them flat.
+# A level further from the returns than this many times their range would flatten the curves.
 _LEVEL_REACH = 0.75
 
 _LEGEND_CHARACTERS = 46
 
-# Disks take 255 bytes, of which some are for what stands before and behind.
+# File systems allow 255 bytes, of which prefix and ending take some.
 _LONGEST_FILE_NAME = 200
 
 
 def draw(report: Report) -> dict[str, Drawing]:
-    """Every figure that a study has the results for, by name.
+    """Every figure for which the study has results, by name.
 
     Names are ``curve-GAME``, ``scores-GAME``, ``aggregate-NAME``, ``difference``, ``improvement``,
     ``profile`` and ``profile-difference``.
@@ -69,7 +69,7 @@ def draw(report: Report) -> dict[str, Drawing]:
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:
-    """A file name for each name, no two alike, not too long and with nothing that disks refuse."""
+    """A unique file name for each name, not too long and valid on all file systems."""
     plain = {name: re.sub(r"[^A-Za-z0-9.=]+", "-", name).strip("-.") or "game" for name in names}
     plain = {name: file[:_LONGEST_FILE_NAME] for name, file in plain.items()}
     counts = Counter(file.lower() for file in plain.values())
@@ -88,16 +88,16 @@ def _curves(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str
     of_game = report.curves.get(game, {})
     if not any(len(curve.steps) for runs in of_game.values() for curve in runs):
         return None
-    curves = {arm: runs for arm, runs in of_game.items() if _says_something(runs)}
+    curves = {arm: runs for arm, runs in of_game.items() if _has_values(runs)}
     figure, axes = _with_legend(3.3, [*curves, "human", "random"])
-    told, reached = [], []
+    ends, reached = [], []
     end = max(curve.steps[-1] for runs in curves.values() for curve in runs if len(curve.steps))
     for arm, runs in curves.items():
         _thin_lines(axes, runs, styles[arm])
         reached += [value for curve in runs for value in curve.returns]
         mean = mean_curve(runs, until=end)
         _mean_line(axes, mean, styles[arm], elided(arm, _LEGEND_CHARACTERS))
-        told.append(f"{arm} {_end_of(mean)}")
+        ends.append(f"{arm} {_end_of(mean)}")
     for level in _levels(report.levels.get(game, Levels()), reached):
         if level.near:
             axes.axhline(
@@ -112,11 +112,11 @@ def _curves(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(y=0.08)
     _add_legend(figure, axes)
-    alt = f"Learning curves in {game}: {report.curves_of}, at the end: {'; '.join(told)}."
+    alt = f"Learning curves in {game}: {report.curves_of}, at the end: {'; '.join(ends)}."
     return finish(figure, f"curve-{file}", f"Learning curves, {game}", alt)
 
 
-def _says_something(runs: Sequence[RunCurve]) -> bool:
+def _has_values(runs: Sequence[RunCurve]) -> bool:
     return any(curve.first < math.inf for curve in runs)
 
 
@@ -152,12 +152,12 @@ def _mean_line(axes: Axes, mean: MeanCurve | None, style: ArmStyle, label: str) 
 def _end_of(mean: MeanCurve | None) -> str:
     if mean is None:
         return "has no run that has ended"
-    told = number(mean.mean[-1])
+    end = number(mean.mean[-1])
     if mean.runs < 2:
-        return told
+        return end
     if mean.low[-1] == mean.high[-1]:
-        return f"{told} ({mean.runs} runs, all alike)"
-    return f"{told} (95% interval {interval(mean.low[-1], mean.high[-1])}, {mean.runs} runs)"
+        return f"{end} ({mean.runs} runs, all alike)"
+    return f"{end} (95% interval {interval(mean.low[-1], mean.high[-1])}, {mean.runs} runs)"
 
 
 class _Level(NamedTuple):
@@ -171,7 +171,7 @@ class _Level(NamedTuple):
 
 
 def _levels(levels: Levels, returns: Sequence[float]) -> list[_Level]:
-    """The levels that are known, and whether they are near enough to ``returns`` to be drawn."""
+    """The known levels, and whether each is near enough to ``returns`` to be drawn."""
     values = [*returns, *([] if levels.random is None else [levels.random])]
     low, high = min(values), max(values)
     reach = _LEVEL_REACH * (high - low)
@@ -183,7 +183,7 @@ def _levels(levels: Levels, returns: Sequence[float]) -> list[_Level]:
 
 
 def _with_legend(height: float, names: Sequence[str]) -> tuple[Figure, Axes]:
-    """A figure with room for the names below it, so that the plot is as high however many."""
+    """A figure with room for a legend below, so that the plot keeps its height."""
     figure = new_figure(height + 0.19 * math.ceil(len(names) / _legend_columns(names)))
     return figure, figure.subplots()
 
@@ -206,7 +206,7 @@ def _legend_columns(names: Sequence[str]) -> int:
 
 
 def _scores(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str) -> Drawing | None:
-    rows, told, known = [], [], []
+    rows, texts, known = [], [], []
     levels = report.levels.get(game, Levels())
     for arm in report.arm_names:
         runs = report.runs_of(game, arm)
@@ -214,14 +214,14 @@ def _scores(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str
         state = _states(runs)
         shown = f"mean {number(float(np.mean(counted)))}{state}" if counted else f"no score{state}"
         rows.append(Row(arm, shown))
-        told.append(f"{arm}: {shown} ({', '.join(map(number, scores)) or 'none'})")
+        texts.append(f"{arm}: {shown} ({', '.join(map(number, scores)) or 'none'})")
         known += scores
     if not known:
         return None
     figure, axes = row_figure(rows)
     lines = []
     for level in _levels(levels, known):
-        told.append(str(level))
+        texts.append(str(level))
         if level.near:
             axes.axvline(level.value, color=FAINT, linestyle=level.line, linewidth=1, zorder=0.5)
             lines.append(f"{'dashed' if level.line == '--' else 'dotted'}: {level.name}")
@@ -230,7 +230,7 @@ def _scores(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str
     axes.margins(x=0.06)
     axes.set_title(f"{elided(game, _LEGEND_CHARACTERS)}: every run's score")
     axes.set_xlabel("mean return of the last agent" + (f" ({', '.join(lines)})" if lines else ""))
-    alt = f"Final scores of every run in {game}: {'; '.join(told)}."
+    alt = f"Final scores of every run in {game}: {'; '.join(texts)}."
     return finish(figure, f"scores-{file}", f"Scores, {game}", alt)
 
 
@@ -250,7 +250,7 @@ def _known_scores(runs: Sequence[RunResult]) -> list[float]:
 
 
 def _counted_scores(runs: Sequence[RunResult], random: float | None) -> list[float]:
-    """The scores that are known, and then one of the random agent for each run that failed."""
+    """The known scores, then one of the random agent for each failed run."""
     failed = sum(run.state == "failed" for run in runs)
     return _known_scores(runs) + ([] if random is None else [random] * failed)
 
@@ -320,7 +320,7 @@ def _difference(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | Non
         name="difference",
         title=f"Difference to {elided(control, 28)}",
         label=f"{report.unit}; right of the line: better",
-        what=f"Difference of the mean {report.unit} to {control}, with the interval that judges it",
+        what=f"Difference of the mean {report.unit} to {control}, with the interval of the verdict",
         marked=0.0,
     )
 
@@ -330,7 +330,7 @@ def _profile(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | None:
     if comparison is None:
         return None
     figure, axes = _shares(comparison.thresholds, comparison.profiles, styles)
-    told = [
+    medians = [
         f"{arm}: median of the runs {number(float(np.median(comparison.scores[arm])))}"
         for arm in comparison.profiles
     ]
@@ -338,7 +338,7 @@ def _profile(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | None:
     axes.set_xlabel(report.unit)
     axes.set_ylabel("share of runs above it")
     axes.set_ylim(-0.03, 1.03)
-    alt = f"Share of runs whose {report.unit} is above each value. {'; '.join(told)}."
+    alt = f"Share of runs whose {report.unit} is above each value. {'; '.join(medians)}."
     return finish(figure, "profile", "Performance profile", alt)
 
 
@@ -348,17 +348,17 @@ def _profile_difference(report: Report, styles: Mapping[str, ArmStyle]) -> Drawi
         return None
     figure, axes = _shares(comparison.thresholds, comparison.profile_differences, styles)
     axes.axhline(0.0, color=FAINT, linewidth=1.2)
-    told = []
+    largest = []
     for arm, share in comparison.profile_differences.items():
         place = int(np.abs(share.point).argmax())
         value = number(float(comparison.thresholds[place]))
-        told.append(f"{arm}: at most {signed(float(share.point[place]))}, at {value}")
+        largest.append(f"{arm}: at most {signed(float(share.point[place]))}, at {value}")
     axes.set_title(f"Profile less that of {elided(report.control, 26)}")
     axes.set_xlabel(report.unit)
     axes.set_ylabel("difference in share above it")
     alt = (
         f"Share of runs whose {report.unit} is above each value, less that of {report.control}."
-        f" {'; '.join(told)}."
+        f" {'; '.join(largest)}."
     )
     return finish(figure, "profile-difference", "Difference of performance profiles", alt)
 
@@ -366,7 +366,7 @@ def _profile_difference(report: Report, styles: Mapping[str, ArmStyle]) -> Drawi
 def _shares(
     thresholds: FloatArray, shares: Mapping[str, Estimate], styles: Mapping[str, ArmStyle]
 ) -> tuple[Figure, Axes]:
-    """A line for each arm over normalised scores, shaded between the ends of its intervals."""
+    """A line for each arm over normalised scores, with a shade for its intervals."""
     figure, axes = _with_legend(3.0, list(shares))
     for arm, share in shares.items():
         colour = styles[arm].colour

@@ -18,7 +18,7 @@ NOTHING = "\N{EN DASH}"
 
 
 def number(value: float) -> str:
-    """Three digits that count, and no more decimals than two: 0.62, 17.7, 1,204."""
+    """Three significant digits, at most two decimals: 0.62, 17.7, 1,204."""
     if not math.isfinite(value):
         return NOTHING if math.isnan(value) else "∞" if value > 0 else f"{_MINUS}∞"
     size = abs(value)
@@ -28,7 +28,7 @@ def number(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """:func:`number` with a sign also where it is positive."""
+    """:func:`number` with a plus sign for positive values."""
     text = number(value)
     rounded_away = not any(digit in "123456789∞" for digit in text)
     return text if text.startswith(_MINUS) or rounded_away else f"+{text}"
@@ -40,7 +40,7 @@ def interval(low: float, high: float, written: Callable[[float], str] = number) 
 
 
 def percent(share: float) -> str:
-    """A share in per cent, with a decimal where there is one."""
+    """A share in per cent, with at most one decimal."""
     return f"{round(100 * share, 1):g}%"
 
 
@@ -60,14 +60,14 @@ def counted(steps: float) -> str:
 
 
 def short_count(steps: float) -> str:
-    """Steps by three digits that count: 1,100, 34.0k, 1.07M."""
+    """Steps by three significant digits: 1,100, 34.0k, 1.07M."""
     if steps >= 1e6:
         return f"{number(steps / 1e6)}M"
     return f"{number(steps / 1e3)}k" if steps >= 1e4 else counted(steps)
 
 
 def p_value(value: float) -> str:
-    """Two digits that count."""
+    """Two significant digits."""
     return f"{value:.2g}" if value >= 1e-4 else f"{value:.0e}"
 
 
@@ -95,7 +95,7 @@ def _with_sign(value: float, written: Callable[[float], str]) -> str:
 
 # -- figures ---------------------------------------------------------------------------------------
 
-# Okabe and Ito 2008, "Color universal design", without the yellow, which white paper swallows.
+# Okabe and Ito 2008, "Color universal design", without yellow, which is invisible on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
 _CONTROL = "#333333"
 _LINES = ("-", "--", ":", "-.")
@@ -103,7 +103,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 INK, FAINT = "#1a1a1a", "#6b6b6b"
 
-# Inches; a figure as wide as a phone's screen is shown a little larger than it is.
+# Inches: a little less than a phone's screen, which enlarges the figure.
 WIDTH = 4.4
 
 _SETTINGS: Any = {
@@ -122,7 +122,7 @@ _SETTINGS: Any = {
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "text.color": INK,
-    # Names of arms and games are no formulas, whatever dollars are in them.
+    # Dollars in names of arms and games do not make a formula.
     "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -130,14 +130,14 @@ _SETTINGS: Any = {
     "grid.color": "#e3e3e3",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    # Drawn twice, a figure is the same to the bit; shown without its fonts, it looks the same.
+    # The same figure gives the same bytes, and does not depend on installed fonts.
     "svg.hashsalt": "rlcnn",
     "svg.fonttype": "path",
 }
 
 
 class ArmStyle(NamedTuple):
-    """What an arm is drawn with; no two arms share all three."""
+    """Colour, line and marker of an arm; no two arms share all three."""
 
     colour: str
     line: str
@@ -151,9 +151,9 @@ class Drawing:
     Attributes:
         name: of its files, without ending.
         title: in a few words.
-        alt: what it shows, for who cannot see it: the figures in it.
-        svg: the drawing.
-        png: the same in pixels.
+        alt: its content as text, for readers who cannot see it.
+        svg: content of the SVG file.
+        png: content of the PNG file.
     """
 
     name: str
@@ -164,10 +164,10 @@ class Drawing:
 
 
 def arm_styles(arms: Sequence[str], control: str) -> dict[str, ArmStyle]:
-    """What each arm is drawn with: the control in dark grey, the others in colours.
+    """A style for each arm: dark grey for the control, colours for the others.
 
-    Colours are told apart without red-green vision; where there are more arms than colours, lines
-    and markers differ.
+    The colours differ without red-green vision; with more arms than colours, lines and markers
+    differ too.
     """
     others = [arm for arm in arms if arm != control]
     given = {control: ArmStyle(_CONTROL, "-", "o")}
@@ -179,7 +179,7 @@ def arm_styles(arms: Sequence[str], control: str) -> dict[str, ArmStyle]:
 
 
 def elided(name: str, most: int) -> str:
-    """``name``, its middle left out where it is longer than ``most`` characters."""
+    """``name``, without its middle if it is longer than ``most`` characters."""
     if len(name) <= most:
         return name
     head = (most - 1) * 2 // 3
@@ -188,8 +188,8 @@ def elided(name: str, most: int) -> str:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within it figures are drawn and saved as reports have them."""
-    # Slow to import, and wanted by reports only.
+    """Applies the settings of reports to figures drawn and saved within it."""
+    # Slow to import, and only reports need it.
     import matplotlib
 
     with matplotlib.rc_context(_SETTINGS):
@@ -197,8 +197,8 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure as wide as all, ``height`` inches high."""
-    # Not pyplot, which keeps every figure and may want a display.
+    """An empty figure of the common width, ``height`` inches high."""
+    # pyplot keeps every figure and may need a display.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height), layout="constrained")
@@ -206,13 +206,13 @@ def new_figure(height: float) -> Figure:
 
 def finish(figure: Figure, name: str, title: str, alt: str) -> Drawing:
     """The figure as SVG and PNG; the same figure gives the same bytes."""
-    # Laid out once for both: it takes as long as drawing, and so they are the same.
+    # One layout for both formats: it takes as long as drawing, and keeps them equal.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     files = []
     for kind in ("svg", "png"):
         content = io.BytesIO()
-        # A date would make every report another one.
+        # A date would make every report different.
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(content, format=kind, dpi=200, facecolor="white", metadata=metadata)
         files.append(content.getvalue())

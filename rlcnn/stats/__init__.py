@@ -1,4 +1,4 @@
-"""What few runs can say: normalised scores, aggregates, differences with intervals, verdicts."""
+"""Statistics of few runs: normalised scores, aggregates, differences with intervals, verdicts."""
 
 from rlcnn.stats.aggregate import (
     AGGREGATES,

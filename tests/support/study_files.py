@@ -1,4 +1,4 @@
-"""Studies as they stand on disk, written by hand: what a report is made of, without training."""
+"""Hand-written studies on disk, to report on without training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tiny_plan(*arms: str, **changes: Any) -> StudyPlan:
 
 
 Ends = Callable[[StudyRun], float | str]
-"""What becomes of a run: its score, or "failed", "begun" or "waiting"."""
+"""The end of a run: its score, or "failed", "begun" or "waiting"."""
 
 
 def make_plan(

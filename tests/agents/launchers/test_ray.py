@@ -87,7 +87,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_checkpoint(
     results = run_study(
         plan,
         tmp_path,
-        lambda jobs: Launcher(cluster.address, 1, 0, jobs, tell=console.print),
+        lambda jobs: Launcher(cluster.address, 1, 0, jobs, notify=console.print),
         console=console,
     )
     assert lost

@@ -85,7 +85,7 @@ def test_an_arm_is_called_by_the_end_of_its_path() -> None:
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ("scrach", 'expected scratch.* Did you mean "scratch"'),
         ("froze:imagenet", 'Did you mean "frozen:imagenet"'),
@@ -107,8 +107,8 @@ def test_an_arm_is_called_by_the_end_of_its_path() -> None:
         ("", "is unknown: expected scratch"),
     ],
 )
-def test_what_is_no_arm_is_refused_in_one_line(text: str, told: str) -> None:
-    with pytest.raises(UserError, match=told) as caught:
+def test_what_is_no_arm_is_refused_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         parse_arm(text)
     assert "\n" not in str(caught.value)
 

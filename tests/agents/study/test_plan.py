@@ -73,10 +73,10 @@ def test_a_plan_tells_what_differs_from_another() -> None:
     before = plan().to_json()
     assert differences(before, plan(seeds=(3, 4)).to_json()) == ["--seeds 3, 4, 5 there, 3, 4 here"]
     longer = replace(TINY, total_steps=64, ppo=replace(TINY.ppo, gamma=0.5))
-    told = differences(before, plan(base=longer).to_json())
-    assert told == ["--total-steps 32 there, 64 here", "--ppo.gamma 0.99 there, 0.5 here"]
-    told = differences(before, plan("scratch", "scratch:impala").to_json())
-    assert told == ["--arms scratch, frozen-random there, scratch, scratch:impala here"]
+    found = differences(before, plan(base=longer).to_json())
+    assert found == ["--total-steps 32 there, 64 here", "--ppo.gamma 0.99 there, 0.5 here"]
+    found = differences(before, plan("scratch", "scratch:impala").to_json())
+    assert found == ["--arms scratch, frozen-random there, scratch, scratch:impala here"]
 
 
 def test_a_plan_from_before_an_option_was_there_took_its_default() -> None:
@@ -114,7 +114,7 @@ def test_a_default_batch_size_is_the_number_that_it_stands_for(algo: Any) -> Non
         plan(base=replace(config, ppo=replace(config.ppo, batch_size=batch_size)))
         for config, batch_size in itertools.product([preset_config("zoo", algo)], [0, 256])
     )
-    # A study of a version whose default was 256 is found by its command and gone on with.
+    # A study of a version whose default was 256 is found by its command and resumed.
     assert default_study_dir(default) == default_study_dir(named)
     for before, now in itertools.product([default, named], repeat=2):
         # As from_json reads it, a plan on disk may hold the 0.
@@ -153,14 +153,14 @@ def test_weights_that_changed_make_another_plan_and_weights_that_are_gone_do_not
     before = with_weights.to_json()
     assert differences(before, with_weights.to_json()) == []
     save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
-    (told,) = differences(before, with_weights.to_json())
-    assert "have changed" in told
+    (found,) = differences(before, with_weights.to_json())
+    assert "have changed" in found
     weights.unlink()
     assert differences(before, with_weights.to_json()) == []
 
 
 @pytest.mark.parametrize(
-    "changes, told",
+    "changes, message",
     [
         ({"arms": (parse_arm("scratch"),)}, "--arms scratch leaves nothing to compare"),
         ({"arms": ()}, "expected at least 2 arms"),
@@ -178,8 +178,8 @@ def test_weights_that_changed_make_another_plan_and_weights_that_are_gone_do_not
         ({"seeds": (2**31 - 1, 2**31)}, "leaves no room"),
     ],
 )
-def test_a_plan_that_could_show_nothing_is_refused(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_a_plan_that_could_show_nothing_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         plan(**changes).validate()
 
 

@@ -56,18 +56,18 @@ def no_launcher(jobs: int) -> Launcher:
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2,000 bootstrap samples take seconds, and tests of the statistics look at intervals."""
+    """2,000 bootstrap samples take seconds, and tests of the statistics check intervals."""
     monkeypatch.setattr("agents.study.runner.study_report", partial(study_report, reps=20))
 
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take seconds, and tests of the page look at them."""
+    """Figures take seconds, and tests of the page check them."""
     monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: {})
 
 
 def reported(path: Path, plan: StudyPlan, films: Films = "linked", **options: Any) -> str:
-    """Has the whole report made; the page."""
+    """Makes the whole report and returns its page."""
     console = Console(file=io.StringIO(), width=200)
     run_study(plan, path, no_launcher, console=console, films=films, **options)
     return (path / "report.html").read_text()
@@ -85,10 +85,10 @@ def shown(path: Path, plan: StudyPlan) -> Report:
 
 
 def text_of(page: str) -> str:
-    """What the page says, without markup and entities of it."""
+    """The text of a page, without markup and with single spaces."""
     body = re.sub(r"data:[^\"]*", "", page.partition("<body>")[2])
     within_words = re.sub(r"</?(span|wbr)[^>]*>", "", body)
-    return html.unescape(re.sub(r"<[^>]+>", " ", within_words))
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", within_words)).split())
 
 
 def study(path: Path, ends: Ends, *arms: str, **options: Any) -> tuple[Path, StudyPlan]:
@@ -119,7 +119,7 @@ def test_a_finished_study_is_reported_anew_without_training(
     assert {file.name: file.read_bytes() for file in (path / "figures").iterdir()} == figures
 
 
-def test_the_page_tells_verdict_runs_and_command(tmp_path: Path) -> None:
+def test_the_page_shows_verdict_runs_and_command(tmp_path: Path) -> None:
     text = text_of(page_of(*study(tmp_path, well)))
     assert "frozen-random is worse than scratch" in text
     # Both arms spread alike, and 20 returns of difference.
@@ -136,7 +136,7 @@ def test_the_page_tells_verdict_runs_and_command(tmp_path: Path) -> None:
     assert re.search(r"lognormal, one arm twice the other\s+94\.\d%\s+91\.\d%\s+88", text)
 
 
-def test_transfer_is_told_of_normalised_curves(tmp_path: Path) -> None:
+def test_transfer_is_of_normalised_curves(tmp_path: Path) -> None:
     text = text_of(page_of(*study(tmp_path, well)))
     scale = HUMAN - RANDOM
     # At the end as the scores; the difference of two arms whose seeds are 0 to 4 apart.
@@ -213,13 +213,13 @@ def test_two_arms_two_seeds_and_a_game_without_a_human(tmp_path: Path) -> None:
     plan = make_plan(seeds=2, games=("support.games:Signals-v0",))
     path = write_study(tmp_path / "study", plan, well)
     text = text_of(page_of(path, plan))
-    assert "frozen-random may be worse than scratch, but 2 runs an arm only suggest it" in text
+    assert "frozen-random may be worse than scratch, but 2 runs per arm only suggest it" in text
     assert "deviations of random play" in text
     assert "optimality gap" not in text
     # What two runs cover is simulated; the table of several intervals begins with three.
     least, greatest = map(percent, coverage_range((2, 2), 1))
-    assert "With 2 runs an arm and 1 game, as in this study" in text
-    assert f"in {least} to {greatest} of the studies" in text
+    assert "With 2 runs per arm and 1 game, as in this study" in text
+    assert f"in {least} to {greatest} of the simulated studies" in text
     assert "no study as small as this one" in text
 
 
@@ -302,7 +302,7 @@ def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
     # Alike but for what came before: 1,100 steps later, and 600 seconds.
     rows = re.search(
         rf"{arm}\s+agent steps.*?steps with pretraining(.*?)wall time.*?wall time with"
-        r" pretraining(.*?)Curves",
+        r" pretraining(.*?)The curves",
         text,
         re.DOTALL,
     )
@@ -312,7 +312,7 @@ def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin, told",
+    "origin, message",
     [
         (
             {"weights": "imagenet", "about": {"data": "ImageNet"}},
@@ -326,13 +326,13 @@ def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
     ],
 )
 def test_a_cost_that_is_not_known_is_said_to_be(
-    tmp_path: Path, origin: dict[str, Any], told: str
+    tmp_path: Path, origin: dict[str, Any], message: str
 ) -> None:
     path, plan = study(
         tmp_path, well, "scratch", "frozen:imagenet", origins={"frozen:imagenet": origin}
     )
     text = text_of(page_of(path, plan))
-    assert told in text
+    assert message in text
     assert re.search(r"steps with pretraining\s+not known\s+wall time", text)
 
 
@@ -384,7 +384,7 @@ def test_a_report_is_one_more_run_of_the_studys_group(
 ) -> None:
     plan = make_plan(seeds=2, track="offline", project="pixels")
     path = write_study(tmp_path / "a study", plan, well, film=True)
-    # Real figures take seconds each time, and other tests look at them.
+    # Real figures take seconds each time, and other tests check them.
     with styled():
         drawn = [finish(new_figure(1.0), name, name, "") for name in ("curve-Pong", "difference")]
     drawings = {drawing.name: drawing for drawing in drawn}

@@ -101,7 +101,7 @@ def test_the_page_fits_says_its_verdict_and_asks_nobody(
     assert natural
     assert all(done and wide > 0 and high > 0 and alt for done, wide, high, alt in natural)
 
-    # What is written in a figure is not much smaller than what stands around it.
+    # Text in a figure is not much smaller than the text around it.
     shown = page.evaluate("[...document.querySelectorAll('.figures img')].map(i => i.clientWidth)")
     assert min(shown) >= 300
 

@@ -59,7 +59,7 @@ class Study:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_reports() -> Iterator[None]:
-    """Figures and 2,000 bootstrap samples take seconds, and other tests look at them."""
+    """Figures and 2,000 bootstrap samples take seconds, and other tests check them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rlcnn.report.writing.draw", lambda report: {})
         patch.setattr("agents.study.runner.study_report", partial(study_report, reps=20))
@@ -267,7 +267,7 @@ SPOILT: list[Callable[[Path], Any]] = [
 ]
 
 
-def test_runs_whose_results_are_damaged_are_told_of_and_judged_again_when_asked(
+def test_runs_with_damaged_results_are_listed_and_evaluated_again_when_asked(
     finished: Study, whole: tuple[Path, StudyResults]
 ) -> None:
     study, before, plan = finished, whole[1], tiny_plan()

@@ -72,7 +72,7 @@ def test_our_interval_covers_what_it_says_wherever_the_runs_can_tell() -> None:
         assert cell.coverage[OURS] >= cell.coverage[WELCH] - 0.005, cell
 
 
-def test_our_interval_costs_no_more_than_a_third_in_width_beside_welchs() -> None:
+def test_our_interval_is_at_most_a_third_wider_than_welchs() -> None:
     assert max(cell.width[OURS] for cell in CELLS.values()) < 1.34
 
 
