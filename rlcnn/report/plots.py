@@ -62,8 +62,7 @@ def draw(report: Report) -> dict[str, Drawing]:
             _difference(report, styles),
             *_aggregates(report, styles),
             _improvement(report, styles),
-            _profile(report, styles),
-            _profile_difference(report, styles),
+            *_profiles(report, styles),
         ]
     return {drawing.name: drawing for drawing in drawings if drawing is not None}
 
@@ -325,42 +324,42 @@ def _difference(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | Non
     )
 
 
-def _profile(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | None:
-    comparison = report.comparison
-    if comparison is None:
-        return None
-    figure, axes = _shares(comparison.thresholds, comparison.profiles, styles)
+def _profiles(report: Report, styles: Mapping[str, ArmStyle]) -> list[Drawing]:
+    """Performance profiles, and their differences to the control's."""
+    if (comparison := report.comparison) is None:
+        return []
+    thresholds = comparison.thresholds
+    figure, axes = _shares(thresholds, comparison.profiles, styles)
     medians = [
         f"{arm}: median of the runs {number(float(np.median(comparison.scores[arm])))}"
         for arm in comparison.profiles
     ]
-    axes.set_title("Performance profile")
-    axes.set_xlabel(report.unit)
-    axes.set_ylabel("share of runs above it")
-    axes.set_ylim(-0.03, 1.03)
-    alt = f"Share of runs whose {report.unit} is above each value. {'; '.join(medians)}."
-    return finish(figure, "profile", "Performance profile", alt)
-
-
-def _profile_difference(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | None:
-    comparison = report.comparison
-    if comparison is None or not comparison.profile_differences:
-        return None
-    figure, axes = _shares(comparison.thresholds, comparison.profile_differences, styles)
-    axes.axhline(0.0, color=FAINT, linewidth=1.2)
-    largest = []
-    for arm, share in comparison.profile_differences.items():
-        place = int(np.abs(share.point).argmax())
-        value = number(float(comparison.thresholds[place]))
-        largest.append(f"{arm}: at most {signed(float(share.point[place]))}, at {value}")
-    axes.set_title(f"Profile less that of {elided(report.control, 26)}")
-    axes.set_xlabel(report.unit)
-    axes.set_ylabel("difference in share above it")
-    alt = (
-        f"Share of runs whose {report.unit} is above each value, less that of {report.control}."
-        f" {'; '.join(largest)}."
+    axes.set(
+        title="Performance profile",
+        xlabel=report.unit,
+        ylabel="share of runs above it",
+        ylim=(-0.03, 1.03),
     )
-    return finish(figure, "profile-difference", "Difference of performance profiles", alt)
+    what = f"Share of runs whose {report.unit} is above each value"
+    alt = f"{what}. {'; '.join(medians)}."
+    drawings = [finish(figure, "profile", "Performance profile", alt)]
+    if comparison.profile_differences:
+        figure, axes = _shares(thresholds, comparison.profile_differences, styles)
+        axes.axhline(0.0, color=FAINT, linewidth=1.2)
+        largest = []
+        for arm, share in comparison.profile_differences.items():
+            place = int(np.abs(share.point).argmax())
+            difference, value = signed(float(share.point[place])), number(float(thresholds[place]))
+            largest.append(f"{arm}: at most {difference}, at {value}")
+        axes.set(
+            title=f"Profile less that of {elided(report.control, 26)}",
+            xlabel=report.unit,
+            ylabel="difference in share above it",
+        )
+        alt = f"{what}, less that of {report.control}. {'; '.join(largest)}."
+        title = "Difference of performance profiles"
+        drawings.append(finish(figure, "profile-difference", title, alt))
+    return drawings
 
 
 def _shares(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from rlcnn.stats.checks import FloatArray, check_arm, check_confidence, check_scores
+from rlcnn.stats.checks import FloatArray, check_arm, check_confidence, check_pair
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,8 @@ def difference_interval(
         UserError: scores that cannot be compared, or an invalid confidence.
     """
     check_confidence(confidence)
-    pair = check_scores(
-        {"treatment": check_arm("treatment", treatment), "control": check_arm("control", control)},
-        least_runs=2,
-    )
-    point, error, freedom = t_parts(pair["treatment"], pair["control"])
+    pair = {"treatment": treatment, "control": control}
+    point, error, freedom = t_parts(*check_pair(pair, "treatment", "control"))
     reach = t_reach(error, freedom, confidence)
     return Difference(
         point=float(point),

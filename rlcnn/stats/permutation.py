@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlcnn.stats.checks import FloatArray, check_arm, check_scores
+from rlcnn.stats.checks import FloatArray, check_pair
 from rlcnn.stats.intervals import t_parts
 
 _MOST_EXACT = 20_000
@@ -49,12 +49,10 @@ def permutation_p(
     Raises:
         UserError: scores that cannot be compared.
     """
-    pair = check_scores(
-        {"treatment": check_arm("treatment", treatment), "control": check_arm("control", control)},
-        least_runs=2,
-    )
-    runs = len(pair["treatment"])
-    pooled = np.concatenate([pair["treatment"], pair["control"]])
+    pair = {"treatment": treatment, "control": control}
+    first, second = check_pair(pair, "treatment", "control")
+    runs = len(first)
+    pooled = np.concatenate([first, second])
     total, games = pooled.shape
     seen = _statistic(pooled[None], runs)[0]
     exact = games == 1 and math.comb(total, runs) <= _MOST_EXACT

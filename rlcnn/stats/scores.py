@@ -100,6 +100,8 @@ class RandomAgent:
         means: mean return of each game, by its given name.
         deviations: sample standard deviation of the returns of each game.
         episodes: number of episodes of each game.
+
+    All methods raise :class:`UserError` for a game that was not measured.
     """
 
     means: Mapping[str, float]
@@ -131,27 +133,15 @@ class RandomAgent:
         return cls(means, deviations, episodes)
 
     def mean(self, game: str) -> float:
-        """Mean return in a game.
-
-        Raises:
-            UserError: the game was not measured.
-        """
+        """Mean return in a game."""
         return self.means[self._measured(game)]
 
     def deviation(self, game: str) -> float:
-        """Standard deviation of single games' returns.
-
-        Raises:
-            UserError: the game was not measured.
-        """
+        """Standard deviation of the returns of single games."""
         return self.deviations[self._measured(game)]
 
     def error(self, game: str) -> float:
-        """Standard error of the mean return.
-
-        Raises:
-            UserError: the game was not measured.
-        """
+        """Standard error of the mean return."""
         name = self._measured(game)
         return self.deviations[name] / math.sqrt(self.episodes[name])
 
@@ -162,7 +152,7 @@ class RandomAgent:
         the random agent's own.
 
         Raises:
-            UserError: the game was not measured, or ``episodes`` is less than 1.
+            UserError: ``episodes`` is less than 1.
         """
         if episodes < 1:
             raise UserError(f"an evaluation of {episodes} games has no mean: expected at least 1")

@@ -84,6 +84,9 @@ def test_speeds_are_measured_of_real_play_and_kept() -> None:
     launcher = InlineLauncher()
     assert known_speeds(document, [run], launcher, Console(quiet=True)) == {kind(run.config): speed}
     assert launcher.done == []
+    # So is a speed that study.json has kept since the first release.
+    written = {"training": speed.training, "judging": speed.evaluation, "game": speed.game}
+    assert Speed.from_json(written) == speed
     # A speed in an earlier release's form is measured again.
     document = {"speeds": {"1": {kind(run.config): 526.0}}}  # type: ignore[dict-item]
     assert set(known_speeds(document, [run], launcher, Console(quiet=True))) == {kind(run.config)}
