@@ -26,6 +26,7 @@ from agents.study.plan import StudyRun
 from envs.errors import UserError
 from rlcnn.accelerate.devices import use_threads
 from rlcnn.report import RunResult
+from rlcnn.report.style import plural
 
 MEASURED_GAMES = 3
 """Games in which each arm is measured; its speed in others is taken as their mean."""
@@ -67,7 +68,7 @@ class Speed:
 
     def to_json(self) -> dict[str, float]:
         """As JSON values."""
-        # The second key is from before evaluation was called so.
+        # Studies on disk have the second key.
         return {"training": self.training, "judging": self.evaluation, "game": self.game}
 
     @classmethod
@@ -100,10 +101,9 @@ class Cost:
     def __str__(self) -> str:
         """One line for people."""
         return (
-            f"{self.runs} run{'s' * (self.runs != 1)}, {self.steps:,} agent steps,"
-            f" {self.workers} at once: about {_duration(self.hours)}, of which"
-            f" {100 * self.evaluation:.0f}% evaluations if games last as long as at random; films"
-            " not counted"
+            f"{plural(self.runs, 'run')}, {self.steps:,} agent steps, {self.workers} at once:"
+            f" about {_duration(self.hours)}, of which {100 * self.evaluation:.0f}% evaluations if"
+            " games last as long as at random; films not counted"
         )
 
 
@@ -245,8 +245,8 @@ def known_speeds(
     known = {name: speed for name, speed in read.items() if speed is not None}
     unknown = [run for run in runs if kind(run.config) not in known]
     if unknown:
-        kinds = len({kind(run.config) for run in unknown})
-        console.print(f"measuring the speed of {kinds} kind{'s' * (kinds != 1)} of training")
+        kinds = plural(len({kind(run.config) for run in unknown}), "kind")
+        console.print(f"measuring the speed of {kinds} of training")
         known |= measure_speeds(unknown, launcher)
     return known
 
@@ -279,8 +279,8 @@ def print_cost(
     speeds: Mapping[str, Speed],
     launcher: Launcher,
     console: Console,
-) -> Cost:
-    """Prints and returns what the runs still cost, by the speed of each kind of training."""
+) -> None:
+    """Prints what the runs still cost, by the speed of each kind of training."""
     by_arm: dict[str, list[float]] = {}
     for run, _ in to_do:
         by_arm.setdefault(run.arm, []).append(speeds[kind(run.config)].training)
@@ -289,9 +289,7 @@ def print_cost(
         ends = dict.fromkeys(f"{rate:,.0f}" for rate in (min(rates), max(rates)))
         console.print(f"  {arm}: {' to '.join(ends)} steps/s")
     runs, done = [run for run, _ in to_do], [result.steps for _, result in to_do]
-    cost = estimate(runs, done, speeds, launcher.workers)
-    console.print(f"to do: {cost}")
-    return cost
+    console.print(f"to do: {estimate(runs, done, speeds, launcher.workers)}")
 
 
 def _duration(hours: float) -> str:

@@ -176,7 +176,7 @@ def _chosen(filmed: list[tuple[RunResult, list[Path]]]) -> tuple[RunResult, Path
 
 
 def _film(path: Path, run: RunResult, film: Path, scored: int) -> Film:
-    """``scored``: the number of runs of which it is the middle one."""
+    """The film of the middle run of ``scored`` runs with a score."""
     caption = f"Seed {run.seed} after {int(film.stem):,} steps"
     if run.score is not None:
         place = (

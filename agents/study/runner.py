@@ -49,6 +49,7 @@ from agents.study.results import (
 from agents.train.run_length import notes_on_length
 from envs.errors import UserError, in_shell
 from rlcnn.report import Films, Report, RunResult, write_report
+from rlcnn.report.style import plural
 from rlcnn.report.tracked import track_report
 from rlcnn.runs.directory import acquire, provenance
 from rlcnn.runs.files import disk_errors, read_json, write_json_atomic
@@ -108,7 +109,7 @@ def run_study(
         if result.state in ("waiting", "begun") or (retry and result.state == "failed")
     ]
     console.print(
-        f"study {path}: {len(plan.games)} game{'s' * (len(plan.games) != 1)} x"
+        f"study {path}: {plural(len(plan.games), 'game')} x"
         f" {len(plan.arms)} arms x {len(plan.seeds)} seeds = {len(plan.runs)} runs,"
         f" {plan.total_steps:,} agent steps"
     )

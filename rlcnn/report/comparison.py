@@ -30,10 +30,10 @@ class Comparison:
     Attributes:
         scores: arm -> (runs, games).
         aggregates: name of the aggregate -> arm -> estimate.
-        differences: name of the aggregate -> each other arm -> its aggregate less the control's.
+        differences: name of the aggregate -> each other arm -> its aggregate minus the control's.
         thresholds: of the profiles, (points,).
         profiles: arm -> share of runs above each threshold, (points,).
-        profile_differences: each other arm -> its profile less the control's, (points,).
+        profile_differences: each other arm -> its profile minus the control's, (points,).
         improvement: each other arm -> probability that one of its runs beats one of the control's.
     """
 

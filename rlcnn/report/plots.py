@@ -352,11 +352,11 @@ def _profiles(report: Report, styles: Mapping[str, ArmStyle]) -> list[Drawing]:
             difference, value = signed(float(share.point[place])), number(float(thresholds[place]))
             largest.append(f"{arm}: at most {difference}, at {value}")
         axes.set(
-            title=f"Profile less that of {elided(report.control, 26)}",
+            title=f"Profile minus that of {elided(report.control, 26)}",
             xlabel=report.unit,
             ylabel="difference in share above it",
         )
-        alt = f"{what}, less that of {report.control}. {'; '.join(largest)}."
+        alt = f"{what}, minus that of {report.control}. {'; '.join(largest)}."
         title = "Difference of performance profiles"
         drawings.append(finish(figure, "profile-difference", title, alt))
     return drawings

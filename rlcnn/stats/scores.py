@@ -91,7 +91,7 @@ ATARI57: Mapping[str, Reference] = {
 
 @dataclass(frozen=True)
 class RandomAgent:
-    """Returns of acting at random under a protocol of one's own.
+    """Returns of acting at random under a given protocol.
 
     Sticky actions, full action spaces and starts other than up to 30 no-ops change them, so a study
     may need another zero than the table's random scores.
