@@ -21,19 +21,19 @@ from agents.study.results import last_figures
 from agents.train.callbacks import StepRate
 
 _UPDATE_SECONDS = 1.0
+_LINE_SECONDS = 60.0
 
 
 class StudyDisplay:
     """A bar for the whole study and one for each current run, read from the runs' directories.
 
-    Without a terminal, it prints a line at most every ``line_seconds``.
+    Without a terminal, it prints a line at most every minute.
 
     Args:
         study: the study's directory.
         runs: all runs to do now, by name.
         others: number of runs that are done or have failed.
         console: where to show it.
-        line_seconds: seconds between two lines without a terminal.
     """
 
     def __init__(
@@ -42,10 +42,8 @@ class StudyDisplay:
         runs: dict[str, StudyRun],
         others: int,
         console: Console,
-        line_seconds: float = 60.0,
     ) -> None:
         self._study, self._runs, self._console = study, runs, console
-        self._line_seconds = line_seconds
         self._bar = Progress(
             # No markup: names of files may hold brackets and colons.
             TextColumn("{task.description}", markup=False),
@@ -91,7 +89,7 @@ class StudyDisplay:
         self._rate.add(taken, now - self._updated)
         self._updated = now
         self._bar.update(self._whole, figures=f"{self._rate.value:,.0f} steps/s")
-        if not self._console.is_terminal and now - self._shown >= self._line_seconds:
+        if not self._console.is_terminal and now - self._shown >= _LINE_SECONDS:
             self._shown = now
             current = "; ".join(
                 f"{name}: {self._steps[name]:,}/{self._runs[name].config.total_steps:,}"

@@ -75,7 +75,6 @@ def run_study(
     report_only: bool = False,
     films: Films = "linked",
     console: Console | None = None,
-    command: list[str] | None = None,
 ) -> StudyResults | None:
     """Does every run of a study that is not done yet, and reports.
 
@@ -88,7 +87,6 @@ def run_study(
         report_only: whether to report the runs as they are and do none.
         films: how the page shows films.
         console: for progress; by default standard error.
-        command: the command line to record; by default this process's.
 
     Returns:
         The results; None for a dry run.
@@ -98,7 +96,6 @@ def run_study(
         TrainingStopped: the study was stopped; current runs saved checkpoints.
     """
     console = console or make_console()
-    command = command or sys.argv
     plan.validate()
     document = _open(path, plan)
     results = [read_result(path, run) for run in plan.runs]
@@ -133,7 +130,7 @@ def run_study(
             return None
         with _locked(path):
             measured = {name: speed.to_json() for name, speed in speeds.items()}
-            document = _begin(path, plan, {str(launcher.threads): measured}, command)
+            document = _begin(path, plan, {str(launcher.threads): measured})
             # A retry that is stopped in the middle is resumed without another --retry.
             for run, _ in to_do:
                 failure_path(path, run).unlink(missing_ok=True)
@@ -267,14 +264,12 @@ def _print_states(results: Sequence[RunResult], retry: bool, console: Console) -
             console.print(f"failed: {result.name}: {result.reason}{hint}")
 
 
-def _begin(
-    path: Path, plan: StudyPlan, speeds: dict[str, dict[str, Any]], command: list[str]
-) -> dict[str, Any]:
+def _begin(path: Path, plan: StudyPlan, speeds: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Writes ``study.json``, unless another process has begun another study here by now."""
     before = _open(path, plan)
     document = {
         "plan": plan.to_json(),
-        "command": command,
+        "command": sys.argv,
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "provenance": provenance(),
         **before,

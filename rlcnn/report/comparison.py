@@ -46,9 +46,7 @@ class Comparison:
     improvement: Mapping[str, Estimate]
 
 
-def compare(
-    scores: Scores, control: str, *, human: bool, reps: int = 2_000, seed: int = 0
-) -> Comparison:
+def compare(scores: Scores, control: str, *, human: bool, reps: int = 2_000) -> Comparison:
     """Computes all statistics.
 
     Args:
@@ -57,7 +55,6 @@ def compare(
         human: whether 1 is the human's score. Otherwise the optimality gap, the distance to that
             score, has no meaning and is left out.
         reps: bootstrap samples of each estimate.
-        seed: of the samples.
 
     Raises:
         UserError: invalid scores, or fewer than 2 runs of an arm.
@@ -71,12 +68,11 @@ def compare(
     others = [arm for arm in arrays if arm != control]
 
     def estimated(aggregate: Aggregate) -> dict[str, Estimate]:
-        return interval_estimates(arrays, aggregate, reps=reps, seed=seed)
+        return interval_estimates(arrays, aggregate, reps=reps)
 
     def differing(aggregate: Aggregate) -> dict[str, Estimate]:
         return {
-            arm: difference_estimate(arrays, arm, control, aggregate, reps=reps, seed=seed)
-            for arm in others
+            arm: difference_estimate(arrays, arm, control, aggregate, reps=reps) for arm in others
         }
 
     return Comparison(
@@ -87,9 +83,7 @@ def compare(
         profiles=estimated(profile),
         profile_differences=differing(profile),
         improvement={
-            arm: pair_estimate(
-                arrays, arm, control, probability_of_improvement, reps=reps, seed=seed
-            )
+            arm: pair_estimate(arrays, arm, control, probability_of_improvement, reps=reps)
             for arm in others
         },
     )

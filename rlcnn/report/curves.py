@@ -15,6 +15,9 @@ from rlcnn.stats.intervals import t_reach
 MOST_POINTS = 160
 """Points of a curve; a figure shows no more detail."""
 
+CONFIDENCE = 0.95
+"""Nominal coverage of the interval at each single step."""
+
 
 @dataclass(frozen=True)
 class RunCurve:
@@ -106,9 +109,7 @@ def common_steps(
     return steps
 
 
-def mean_curve(
-    curves: Sequence[RunCurve], until: float = math.inf, confidence: float = 0.95
-) -> MeanCurve | None:
+def mean_curve(curves: Sequence[RunCurve], until: float = math.inf) -> MeanCurve | None:
     """The mean over the runs that ended, at the steps at which all have a value.
 
     A failed run is part of the mean, with its ``failed_as``.
@@ -116,7 +117,6 @@ def mean_curve(
     Args:
         curves: of one arm in one game.
         until: largest step.
-        confidence: nominal coverage of the interval at each single step.
 
     Returns:
         None if there is no such step.
@@ -131,5 +131,5 @@ def mean_curve(
         unknown = np.full(len(steps), math.nan)
         return MeanCurve(steps, mean, unknown, unknown, runs)
     error = values.std(axis=0, ddof=1) / math.sqrt(runs)
-    reach = t_reach(error, np.full(len(steps), runs - 1.0), confidence)
+    reach = t_reach(error, np.full(len(steps), runs - 1.0), CONFIDENCE)
     return MeanCurve(steps, mean, mean - reach, mean + reach, runs)
