@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: what they bring back, how they fail, and that they end."""
+"""Jobs in processes of their own: their values, their failures and their end."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_no_more_workers_than_jobs_are_made() -> None:
         (ZeroDivisionError("by zero\nand more"), "failed", "ZeroDivisionError: by zero"),
     ],
 )
-def test_how_a_task_failed_is_told_in_one_line(
+def test_the_reason_of_a_failed_task_is_one_line(
     error: BaseException, state: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def task() -> None:

@@ -33,7 +33,7 @@ def make_plan(*games: str) -> StudyPlan:
     return StudyPlan(games=games, arms=arms, seeds=(0, 1), base=BASE)
 
 
-def test_evaluations_on_the_way_and_at_the_end_take_their_time() -> None:
+def test_evaluations_during_and_after_training_take_time() -> None:
     speed = Speed(training=16.0, evaluation=8.0, game=6.0)
     # At 10, 20 and 30 steps and at the end, four games of 6 steps each.
     assert speed.seconds(BASE, done=0) == (2.0, 4 * 4 * 6 / 8)
@@ -46,7 +46,7 @@ def test_evaluations_on_the_way_and_at_the_end_take_their_time() -> None:
     assert speed.seconds(replace(BASE, eval_every=16), done=0) == (2.0, 2 * 4 * 6 / 8)
 
 
-def test_each_game_costs_what_it_takes_itself() -> None:
+def test_each_game_has_its_own_cost() -> None:
     plan = make_plan(*GAMES)
     fast, slow = Speed(32.0, 1.0, 0.0), Speed(8.0, 1.0, 0.0)
     speeds = {kind(run.config): fast if run.game == GAMES[0] else slow for run in plan.runs}
@@ -93,7 +93,7 @@ def test_speeds_are_measured_of_real_play_and_kept() -> None:
     assert len(launcher.done) == 1
 
 
-def test_of_many_games_the_first_few_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_few_of_many_games_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"ALE/Pong-v5": 1.0, "ALE/Krull-v5": 2.0, "ALE/Boxing-v5": 6.0, "ALE/Alien-v5": 9.0}
     monkeypatch.setattr(
         "agents.study.cost.measure_speed",

@@ -42,7 +42,7 @@ def learning(steps: np.ndarray, rate: float = 0.001, **options: float) -> list[R
 
 
 @pytest.mark.parametrize("failed_at", [300.0, 0.0])
-def test_an_arm_that_failed_wholly_is_compared_over_the_whole_budget(failed_at: float) -> None:
+def test_an_arm_whose_runs_all_failed_is_compared_over_the_whole_budget(failed_at: float) -> None:
     steps = STEPS[: round(failed_at / 100)]
     found = metrics(learning(steps, failed_as=0.0), learning(STEPS))
     assert isinstance(found, TransferMetrics)
@@ -54,7 +54,7 @@ def test_an_arm_that_failed_wholly_is_compared_over_the_whole_budget(failed_at: 
     assert found.jumpstart.point == pytest.approx(0.0 if failed_at else -1.1)
 
 
-def test_a_jumpstart_is_that_of_both_arms_at_one_step() -> None:
+def test_a_jumpstart_compares_both_arms_at_the_same_step() -> None:
     # Alike, but for when the first games of the one ended.
     found = metrics(learning(STEPS[3:]), learning(STEPS))
     assert isinstance(found, TransferMetrics)

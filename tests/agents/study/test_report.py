@@ -96,7 +96,7 @@ def study(path: Path, ends: Ends, *arms: str, **options: Any) -> tuple[Path, Stu
     return write_study(path / "study", plan, ends, **options), plan
 
 
-def test_a_finished_study_is_reported_anew_without_training(
+def test_a_finished_study_is_reported_again_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, plan = study(tmp_path, well)
@@ -165,7 +165,7 @@ def test_an_unfinished_study_says_what_is_missing_and_gives_no_verdict(tmp_path:
     assert report.comparison is None
 
 
-def test_only_a_report_of_a_study_that_is_there(tmp_path: Path) -> None:
+def test_a_report_needs_an_existing_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no study to report on"):
         reported(tmp_path / "nowhere", make_plan(), report_only=True)
     assert not (tmp_path / "nowhere").exists()
@@ -194,7 +194,7 @@ def test_a_study_in_which_all_failed_has_a_page(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ends", [lambda run: "failed", unfinished], ids=["failed", "unfinished"])
-def test_figures_can_be_drawn_of_any_study(tmp_path: Path, ends: Ends) -> None:
+def test_every_study_has_figures(tmp_path: Path, ends: Ends) -> None:
     path, plan = study(tmp_path, ends)
     page = reported(path, plan, report_only=True)
     assert "Learning curves" in text_of(page)
@@ -203,7 +203,7 @@ def test_figures_can_be_drawn_of_any_study(tmp_path: Path, ends: Ends) -> None:
 
 
 @pytest.mark.parametrize("evaluations, source", [(10, "evaluations during"), (4, "last 100")])
-def test_curves_are_of_evaluations_where_there_are_enough(
+def test_curves_are_of_evaluations_if_there_are_enough(
     tmp_path: Path, evaluations: int, source: str
 ) -> None:
     assert source in shown(*study(tmp_path, well, evaluations=evaluations)).curves_of
@@ -226,7 +226,7 @@ def test_two_arms_two_seeds_and_a_game_without_a_human(tmp_path: Path) -> None:
 def test_films_are_strips_with_a_link_unless_the_page_is_to_be_moved(tmp_path: Path) -> None:
     path, plan = study(tmp_path, well, film=True)
     page = page_of(path, plan)
-    # The middle one of five: its file's name has a blank nowhere.
+    # The film of the middle one of five runs.
     film = f"runs/Pong--scratch--seed2/videos/{STEPS:012d}.mp4"
     assert f'href="{film}"' in page
     assert "the middle one of 5 finished runs by score (mean return 17.0 over 30 games)" in page
@@ -238,7 +238,7 @@ def test_films_are_strips_with_a_link_unless_the_page_is_to_be_moved(tmp_path: P
     assert page_of(path, plan, films="embedded").count("<video") == 2
 
 
-def test_a_film_is_of_the_middle_one_of_the_runs_that_have_a_score(tmp_path: Path) -> None:
+def test_a_film_shows_the_middle_run_by_score(tmp_path: Path) -> None:
     plan = make_plan(seeds=4)
     ends = {0: 15.0, 1: "failed", 2: "failed"}
     path = write_study(
@@ -250,11 +250,11 @@ def test_a_film_is_of_the_middle_one_of_the_runs_that_have_a_score(tmp_path: Pat
     captions = {film.arm: film.caption for film in shown(path, plan).films}
     assert "Seed 0 after 1,000,000 steps, the middle one of 2 finished" in captions["scratch"]
     assert "Seed 1 after 1,000,000 steps, the middle one of 4" in captions["frozen-random"]
-    # Where the film itself is shown, there is no left and no right.
+    # The order of pictures is no part of the caption of a film.
     assert not any("left to right" in caption for caption in captions.values())
 
 
-def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:
+def test_an_unreadable_film_does_not_prevent_the_report(tmp_path: Path) -> None:
     path, plan = study(tmp_path, well, film=True)
     (path / f"runs/Pong--scratch--seed2/videos/{STEPS:012d}.mp4").write_bytes(b"no film")
     text = text_of(page_of(path, plan))
@@ -262,11 +262,11 @@ def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:
     assert "frozen-random is worse than scratch" in text
 
 
-# -- what weights had cost -------------------------------------------------------------------------
+# -- cost of weights ----------------------------------------------------------------------------
 
 
 def pretrained(path: Path, players: Sequence[str] = (), **about: Any) -> dict[str, Any]:
-    """A pretraining on 1,000 frames of which 100 came twice, and the origin of its weights."""
+    """A pretraining on 1,000 frames, 100 of them duplicates, and the origin of its weights."""
     part = {"observations": 500, "games": 3, "duplicates": 50}
     config = {
         "pretraining": {"players": [*players]},
@@ -283,7 +283,7 @@ def pretrained(path: Path, players: Sequence[str] = (), **about: Any) -> dict[st
     }
 
 
-def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
+def test_the_cost_of_pretraining_is_added(tmp_path: Path) -> None:
     weights = tmp_path / "<balls>.safetensors"
     weights.touch()
     arm = "frozen:<balls>"
@@ -299,7 +299,7 @@ def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
     assert "1,100 agent steps, 10 min" in text
     assert "data atari:Pong" in text
     assert f"SHA-256 {'a1' * 6}" in text
-    # Alike but for what came before: 1,100 steps later, and 600 seconds.
+    # Equal but for the pretraining: 1,100 steps later, and 600 seconds.
     rows = re.search(
         rf"{arm}\s+agent steps.*?steps with pretraining(.*?)wall time.*?wall time with"
         r" pretraining(.*?)The curves",
@@ -325,9 +325,7 @@ def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_cost_that_is_not_known_is_said_to_be(
-    tmp_path: Path, origin: dict[str, Any], message: str
-) -> None:
+def test_an_unknown_cost_is_named(tmp_path: Path, origin: dict[str, Any], message: str) -> None:
     path, plan = study(
         tmp_path, well, "scratch", "frozen:imagenet", origins={"frozen:imagenet": origin}
     )
@@ -336,7 +334,7 @@ def test_a_cost_that_is_not_known_is_said_to_be(
     assert re.search(r"steps with pretraining\s+not known\s+wall time", text)
 
 
-def test_an_agents_weights_cost_its_steps_and_all_that_came_before(tmp_path: Path) -> None:
+def test_an_agents_weights_cost_its_steps_and_its_pretraining(tmp_path: Path) -> None:
     first = pretrained(tmp_path / "pretraining")
     with RunDirectory.create(tmp_path / "agent", {}) as agent:
         agent.write_summary({"steps": 2000, "wall_seconds": 50.0})
@@ -355,7 +353,7 @@ def test_an_agents_weights_cost_its_steps_and_all_that_came_before(tmp_path: Pat
     assert pretraining_of(agent.path) is None
 
 
-def test_what_a_player_had_begun_with_is_part_of_what_it_cost(tmp_path: Path) -> None:
+def test_the_cost_of_a_player_includes_its_first_weights(tmp_path: Path) -> None:
     first = pretrained(tmp_path / "first")
     with RunDirectory.create(tmp_path / "player", {}) as player:
         player.write_summary({"steps": 2000, "wall_seconds": 50.0})

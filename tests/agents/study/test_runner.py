@@ -1,4 +1,4 @@
-"""Whole studies of tiny trainings: what they leave, what they do not do again, what they refuse."""
+"""Studies of tiny trainings: their files, resuming, and refused directories and options."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rlcnn.weights.load import save_encoder
 
 
 class Study:
-    """A study and what it said."""
+    """A study and its output."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -131,7 +131,7 @@ def test_arms_of_long_names_have_tags_of_their_own(study: Study, tmp_path: Path)
     assert max(map(len, tags)) == 64
 
 
-def test_what_is_done_is_not_done_again(finished: Study) -> None:
+def test_finished_runs_are_not_repeated(finished: Study) -> None:
     study = finished
     before = {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()}
     count = len(study.launchers)
@@ -142,7 +142,7 @@ def test_what_is_done_is_not_done_again(finished: Study) -> None:
     assert {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()} == before
 
 
-def test_a_stopped_study_goes_on_where_it_was(study: Study) -> None:
+def test_a_stopped_study_resumes(study: Study) -> None:
     # The speeds of two kinds of training are measured first.
     with pytest.raises(TrainingStopped, match="--resume"):
         study(tiny_plan(), interrupt_after=3)
@@ -155,7 +155,7 @@ def test_a_stopped_study_goes_on_where_it_was(study: Study) -> None:
     assert len(study.trained()) == 3
 
 
-def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> None:
+def test_a_failed_run_is_shown_and_resumed_only_on_request(study: Study) -> None:
     plan = tiny_plan()
     spoilt = study.path / plan.runs[1].directory
     with pytest.raises(TrainingStopped):
@@ -215,7 +215,7 @@ def test_a_directory_of_something_else_is_refused(study: Study) -> None:
     assert [path.name for path in study.path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_dry_run_tells_the_cost_and_writes_nothing(study: Study) -> None:
+def test_a_dry_run_prints_the_cost_and_writes_nothing(study: Study) -> None:
     assert study(tiny_plan(), dry_run=True) is None
     assert not study.path.exists()
     said = study.said.getvalue()
@@ -234,7 +234,9 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
     assert not study.launchers
 
 
-def test_options_of_which_no_agent_can_be_made_are_refused_likewise(study: Study) -> None:
+def test_options_that_no_agent_supports_are_refused_before_writing(
+    study: Study,
+) -> None:
     # 16 transitions in a rollout: no minibatch of 12 divides them.
     with pytest.raises(UserError, match=r'--arms "scratch": .*12'):
         study(tiny_plan(base=replace(TINY, ppo=replace(TINY.ppo, batch_size=12))))
@@ -286,7 +288,7 @@ def test_runs_with_damaged_results_are_listed_and_evaluated_again_when_asked(
     assert kept == spoilt
 
 
-def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(finished: Study) -> None:
+def test_a_run_that_was_extended_by_hand_counts_as_failed(finished: Study) -> None:
     study, plan = finished, tiny_plan()
     resume(study.path / plan.runs[0].directory, {"total_steps": 64}, console=Console(quiet=True))
     results = study(plan)
@@ -299,7 +301,7 @@ def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(finished
 
 
 @pytest.mark.slow
-def test_a_second_try_that_was_stopped_goes_on_without_being_asked_for_again(study: Study) -> None:
+def test_a_stopped_retry_resumes_without_another_request(study: Study) -> None:
     plan = tiny_plan()
     with pytest.raises(TrainingStopped):
         study(plan, interrupt_after=2)
@@ -317,7 +319,7 @@ def test_a_second_try_that_was_stopped_goes_on_without_being_asked_for_again(stu
 
 
 @pytest.mark.slow
-def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
+def test_speeds_are_measured_without_weights_that_no_longer_exist(
     study: Study, tmp_path: Path
 ) -> None:
     weights = tmp_path / "small.safetensors"
@@ -328,7 +330,7 @@ def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
     for run in plan.runs:
         (study.path / run.directory / "summary.json").unlink()
     document = json.loads((study.path / "study.json").read_text())
-    # As though it had run on other numbers of threads.
+    # As after a run with another number of threads.
     (study.path / "study.json").write_text(json.dumps({**document, "speeds": {}}))
     results = study(plan)
     assert results is not None
@@ -338,13 +340,13 @@ def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
 def test_random_play_needs_no_gpu(finished: Study) -> None:
     study, plan = finished, tiny_plan()
     (study.path / "random.json").unlink()
-    # As from a machine without GPUs, whose cluster has some.
+    # As on a machine without GPUs that uses a cluster with GPUs.
     results = study(replace(plan, base=replace(TINY, device="cuda:9")))
     assert results is not None
     assert results.random_returns
 
 
-def test_a_study_at_work_is_refused_before_anything_is_measured(study: Study) -> None:
+def test_a_study_in_use_is_refused_before_anything_is_measured(study: Study) -> None:
     with pytest.raises(TrainingStopped):
         study(tiny_plan(), interrupt_after=3)
     launchers = len(study.launchers)
@@ -354,7 +356,7 @@ def test_a_study_at_work_is_refused_before_anything_is_measured(study: Study) ->
 
 
 @pytest.mark.parametrize("plan", [3, {}, {"options": 3}, {"options": {"nope": 1}}])
-def test_a_plan_that_is_none_is_one_line(study: Study, plan: Any) -> None:
+def test_an_invalid_plan_is_refused_in_one_line(study: Study, plan: Any) -> None:
     study.path.mkdir()
     (study.path / "study.json").write_text(json.dumps({"plan": plan}))
     with pytest.raises(UserError) as error:

@@ -60,14 +60,14 @@ def test_only_ales_games_have_a_human_score() -> None:
 
 
 @pytest.mark.parametrize("env_id", ["Pong-v1", "Pong"])
-def test_a_game_of_another_world_is_not_measured_by_ataris_human(env_id: str) -> None:
+def test_other_environments_do_not_use_ataris_human_score(env_id: str) -> None:
     agent = RandomAgent.from_returns({env_id: PONG})
     scale = Scale.of([env_id], agent)
     assert not scale.human
     assert scale.unit == "deviations of random play"
 
 
-def test_the_humans_scale_is_taken_where_the_human_is_far_from_random_play() -> None:
+def test_the_humans_scale_is_used_if_the_human_is_far_above_random_play() -> None:
     verdict, notes = verdict_of({"Pong": PONG}, {"scratch": 10, "frozen-random": 0}, "ALE/Pong-v5")
     assert "human-normalised score" in verdict.sentence
     assert verdict.difference.point == pytest.approx(-10 / (14.6 + 20.2))
@@ -75,7 +75,7 @@ def test_the_humans_scale_is_taken_where_the_human_is_far_from_random_play() -> 
 
 
 @pytest.mark.parametrize("shift", [0.0, 5.0])
-def test_a_human_who_is_hardly_better_than_random_play_gives_no_scale(shift: float) -> None:
+def test_a_human_score_near_random_play_gives_no_scale(shift: float) -> None:
     # Also where random play was measured above the human: that is no reason for no verdict.
     dunk = DOUBLE_DUNK + shift
     verdict, (note,) = verdict_of(
@@ -89,12 +89,12 @@ def test_a_human_who_is_hardly_better_than_random_play_gives_no_scale(shift: flo
     assert "a human's -16.4 in DoubleDunk is too near" in note
 
 
-def test_noisy_games_keep_the_humans_scale_where_the_human_is_clearly_above() -> None:
+def test_noisy_games_keep_the_humans_scale_if_the_human_is_clearly_above() -> None:
     agent = RandomAgent.from_returns({"Krull": KRULL, "TimePilot": TIME_PILOT})
     assert Scale.of(["ALE/Krull-v5", "ALE/TimePilot-v5"], agent).human
 
 
-def test_random_play_that_always_returns_the_same_costs_no_verdict() -> None:
+def test_random_play_with_constant_returns_does_not_prevent_a_verdict() -> None:
     name = "support.games:Signals-v0"
     verdict, (note,) = verdict_of({name: np.zeros(30)}, {"scratch": 10, "frozen-random": 0}, name)
     assert verdict.finding == "worse"

@@ -236,7 +236,7 @@ def test_an_arm_is_named_once_above_its_gains(report: Report) -> None:
     assert "no run has a <known> time" in page.text
 
 
-def test_names_and_reasons_are_data(report: Report, drawings: Mapping[str, Drawing]) -> None:
+def test_names_and_reasons_are_escaped(report: Report, drawings: Mapping[str, Drawing]) -> None:
     first, *others = report.runs
     failed = replace(first, state="failed", score=None, reason='<script>alert("1")</script>')
     html = render(replace(report, runs=(failed, *others)), drawings)
@@ -286,7 +286,7 @@ def test_films_are_linked_or_embedded_or_left_out(report: Report, tmp_path: Path
         assert len(page.all("img")) == 1
 
 
-def test_an_arm_that_failed_wholly_is_in_the_curves(report: Report) -> None:
+def test_an_arm_whose_runs_all_failed_is_in_the_curves(report: Report) -> None:
     steps = np.array([500.0, 1000.0])
     curves = {
         ARMS[0]: tuple(RunCurve(s, steps, steps) for s in range(2)),
@@ -357,7 +357,7 @@ def test_file_names_differ_where_names_do() -> None:
     assert max(map(len, kept)) < 240
 
 
-def test_long_names_may_be_broken_and_stay_what_they_are() -> None:
+def test_long_names_can_break_and_keep_their_text() -> None:
     name = f"frozen:<b>@{'weights' * 10}.of_a&b"
     html = str(breakable(name))
     assert Page(html).text == name

@@ -1,4 +1,4 @@
-"""How arms style in figures."""
+"""Numbers as a report writes them, and the styles of arms in figures."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ MINUS = "\N{MINUS SIGN}"
         (math.nan, "\N{EN DASH}"),
     ],
 )
-def test_numbers_have_the_digits_that_count(value: float, expected: str) -> None:
+def test_numbers_have_three_significant_digits(value: float, expected: str) -> None:
     assert number(value) == expected
 
 
-def test_a_sign_stands_before_all_that_is_not_zero() -> None:
+def test_every_number_but_zero_has_a_sign() -> None:
     assert [signed(v) for v in (0.5, -0.5, 0.0, 0.004, -0.004)] == [
         "+0.50",
         f"{MINUS}0.50",

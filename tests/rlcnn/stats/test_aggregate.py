@@ -1,4 +1,4 @@
-"""Aggregates against closed forms, and their bootstrap intervals against what is known of them."""
+"""Aggregates against closed forms, and bootstrap intervals against exact ones."""
 
 from __future__ import annotations
 

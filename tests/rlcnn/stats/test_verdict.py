@@ -1,4 +1,4 @@
-"""Verdicts that cannot mislead."""
+"""Verdicts: findings, sentences and notes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_findings(treatment: float, control: float, runs: int, finding: str) -> 
     assert verdict.runs == (runs, runs)
 
 
-def test_the_sentence_holds_the_figures() -> None:
+def test_the_sentence_contains_the_figures() -> None:
     verdict = judge(study(1.0, 0.5), "frozen", "scratch")
     assert verdict.sentence == (
         "frozen is better than scratch (difference +0.5 in human-normalised score, 95% interval"
@@ -129,7 +129,7 @@ def test_several_verdicts_widen_every_interval() -> None:
         ((40, 40), 1, None),
     ],
 )
-def test_a_design_whose_interval_may_cover_less_than_it_states_is_told_with_a_warning(
+def test_a_design_whose_interval_may_cover_too_little_has_a_warning(
     runs: tuple[int, int], comparisons: int, warning: str | None
 ) -> None:
     rng = np.random.default_rng(0)
@@ -182,7 +182,7 @@ def test_options_that_give_no_verdict_are_refused() -> None:
         judge(study(1, 0), "frozen", "scratch", learned_above=[0.1, 0.2, 0.3])
 
 
-def test_the_sentence_tells_of_runs_that_failed() -> None:
+def test_the_sentence_names_failed_runs() -> None:
     scores = study(1.0, 0.5)
     verdict = judge(scores, "frozen", "scratch", failed={"frozen": 2, "scratch": 0, "other": 1})
     assert "runs per arm, of which failed: 2 of frozen)" in verdict.sentence
