@@ -255,10 +255,7 @@ def known_speeds(
 
 
 def estimate(
-    runs: Sequence[StudyRun],
-    steps_done: Sequence[int],
-    speeds: Mapping[str, Speed],
-    workers: int,
+    runs: Sequence[StudyRun], steps_done: Sequence[int], speeds: Mapping[str, Speed], workers: int
 ) -> Cost:
     """The cost of ``runs``; the first free worker takes the next run."""
     free = [0.0] * workers

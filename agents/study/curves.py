@@ -113,8 +113,33 @@ def transfer_rows(
         threshold: normalised score to which times are measured.
         pretraining: arm with given weights -> the cost of these weights.
     """
+    control = results.plan.control
+
+    def normalised(game: str, arm: str, unit: str, steps: FloatArray) -> Curves:
+        """Curves at ``steps``, over steps or over the seconds they took."""
+        returns = np.stack([curve.at(steps) for curve in curves[game][arm]])
+        scores = scale.normalise(returns[..., None], [game])[..., 0]
+        spent = np.broadcast_to(steps, scores.shape)
+        if unit == "seconds":
+            spent = spent * _seconds_per_step(results.runs_of(game, arm))[:, None]
+        return Curves.of(spent, scores, f"{arm} in {game}")
+
+    def transfer(arm: str, spent: str, unit: str, cost: float | None) -> Transfer:
+        if cost is None:
+            return Transfer(arm, spent, unit, None, "not known")
+        try:
+            steps = {game: _shared_steps(of_game, arm, control) for game, of_game in curves.items()}
+            treatment, other = (
+                {game: normalised(game, each, unit, steps[game]) for game in curves}
+                for each in (arm, control)
+            )
+            metrics = transfer_metrics(treatment, other, threshold, pretraining=cost)
+        except UserError as error:
+            return Transfer(arm, spent, unit, None, str(error))
+        return Transfer(arm, spent, unit, metrics)
+
     return [
-        _transfer(results, curves, scale, threshold, arm, *way)
+        transfer(arm, *way)
         for arm in results.plan.treatments
         for way in _ways(pretraining.get(arm))
     ]
@@ -128,34 +153,6 @@ def _ways(before: Pretraining | None) -> Iterator[tuple[str, str, float | None]]
     yield "wall time", "seconds", 0.0
     if before:
         yield "wall time with pretraining", "seconds", before.seconds
-
-
-def _transfer(
-    results: StudyResults,
-    curves: GameCurves,
-    scale: Scale,
-    threshold: float,
-    arm: str,
-    spent: str,
-    unit: str,
-    cost: float | None,
-) -> Transfer:
-    if cost is None:
-        return Transfer(arm, spent, unit, None, "not known")
-    control = results.plan.control
-    try:
-        steps = {game: _shared_steps(of_game, arm, control) for game, of_game in curves.items()}
-        treatment, other = (
-            {
-                game: _normalised(results, curves, scale, game, each, unit, steps[game])
-                for game in curves
-            }
-            for each in (arm, control)
-        )
-        metrics = transfer_metrics(treatment, other, threshold, pretraining=cost)
-    except UserError as error:
-        return Transfer(arm, spent, unit, None, str(error))
-    return Transfer(arm, spent, unit, metrics)
 
 
 def _shared_steps(
@@ -172,24 +169,6 @@ def _shared_steps(
     if not len(steps):
         raise UserError("there is no step at which all runs of both arms were evaluated")
     return steps
-
-
-def _normalised(
-    results: StudyResults,
-    curves: GameCurves,
-    scale: Scale,
-    game: str,
-    arm: str,
-    unit: str,
-    steps: FloatArray,
-) -> Curves:
-    """The curves of an arm in a game at ``steps``, over steps or over the seconds they took."""
-    returns = np.stack([curve.at(steps) for curve in curves[game][arm]])
-    scores = scale.normalise(returns[..., None], [game])[..., 0]
-    spent = np.broadcast_to(steps, scores.shape)
-    if unit == "seconds":
-        spent = spent * _seconds_per_step(results.runs_of(game, arm))[:, None]
-    return Curves.of(spent, scores, f"{arm} in {game}")
 
 
 def _seconds_per_step(runs: Sequence[RunResult]) -> np.ndarray:

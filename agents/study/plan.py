@@ -170,16 +170,13 @@ class StudyPlan:
         Raises:
             UserError: a game is unknown, or an arm cannot be built; the line names it.
         """
-        seen: set[tuple[str, str]] = set()
-        for game in self.games:
-            of_game = [run for run in runs if run.config.env == game]
-            if not of_game:
-                continue
-            with closing(make_train_env(_to_be_built(of_game[0].config))) as venv:
-                for run in of_game:
-                    if (game, run.arm) in seen:
-                        continue
-                    seen.add((game, run.arm))
+        by_game: dict[str, dict[str, StudyRun]] = {}
+        for run in runs:
+            by_game.setdefault(run.config.env, {}).setdefault(run.arm, run)
+        for by_arm in by_game.values():
+            first, *_ = by_arm.values()
+            with closing(make_train_env(_to_be_built(first.config))) as venv:
+                for run in by_arm.values():
                     try:
                         build_agent(_to_be_built(run.config), venv)
                     except UserError as error:
@@ -311,9 +308,7 @@ def _env_id(name: str) -> str:
 
 
 def _digest(weights: str) -> str | None:
-    if weights in ("none", "imagenet"):
-        return None
-    if not os.path.exists(weights):
+    if weights in ("none", "imagenet") or not os.path.exists(weights):
         return None
     path = weights_file(Path(weights))
     try:
