@@ -238,7 +238,9 @@ def test_an_arm_is_named_once_above_its_gains(report: Report) -> None:
 
 def test_names_and_reasons_are_escaped(report: Report, drawings: Mapping[str, Drawing]) -> None:
     first, *others = report.runs
-    failed = replace(first, state="failed", score=None, reason='<script>alert("1")</script>')
+    failed = replace(
+        first, state="failed", score=None, reason='<script>alert("1")</script> {{ 7 * 7 }}'
+    )
     html = render(replace(report, runs=(failed, *others)), drawings)
     page = Page(html)
     assert not page.all("b")
