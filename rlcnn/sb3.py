@@ -113,11 +113,11 @@ class EncoderExtractor(BaseFeaturesExtractor):
             raise UserError(f'a frozen encoder is not unfrozen from a node, "{unfreeze_from}".')
         self.frozen = frozen
         self._pretrained = pretrained_layers(self.encoder)
-        self._front = Layers([], [])
+        self._before_node = Layers([], [])
         if unfreeze_from is not None:
-            self._front = layers_before(self.encoder, unfreeze_from)
-        self._held = Layers([], [])
-        self.let_learn(not frozen)
+            self._before_node = layers_before(self.encoder, unfreeze_from)
+        self._frozen_layers = Layers([], [])
+        self.set_trainable(not frozen)
         # Only uint8 spaces are scaled by stable-baselines3; others arrive as they are.
         scaled = high == 1 or (observation_space.dtype == np.uint8 and not normalized_image)
         self._levels = 255 if scaled else 1
@@ -142,18 +142,18 @@ class EncoderExtractor(BaseFeaturesExtractor):
             observations = (observations * self._levels).round().to(torch.uint8)
         return self.encoder(observations)
 
-    def let_learn(self, learns: bool) -> None:
+    def set_trainable(self, learns: bool) -> None:
         """Whether updates change the encoder from now on, which may be said over and over.
 
         Args:
             learns: all of it, or what comes after ``unfreeze_from``. Otherwise its pretrained half
                 stays as it is, running statistics of BatchNorm included.
         """
-        wanted = self._front if learns else self._pretrained
-        if wanted is self._held:
+        wanted = self._before_node if learns else self._pretrained
+        if wanted is self._frozen_layers:
             return
-        self._held = wanted
-        held = set(map(id, self._held.parameters))
+        self._frozen_layers = wanted
+        held = set(map(id, self._frozen_layers.parameters))
         for parameter in self._pretrained.parameters:
             parameter.requires_grad_(id(parameter) not in held)
         self.train(self.training)
@@ -161,7 +161,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
     def train(self, mode: bool = True) -> Self:
         """As of any module; but what is held stays in evaluation mode, running means included."""
         super().train(mode)
-        for module in self._held.modules:
+        for module in self._frozen_layers.modules:
             module.eval()
         return self
 

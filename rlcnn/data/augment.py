@@ -8,12 +8,14 @@ training resumed in the middle of an epoch sees what it would have seen.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch.nn import functional as F
 
 from envs.errors import UserError
 from rlcnn.data.images import ImageFiles, LabelledImages, StoredImages
-from rlcnn.supervised.config import AugmentConfig
 
 # Of ImageNet's usual preparation: a crop of 224 out of images whose shorter side is 256.
 _RESIZE_BY_CROP = 8 / 7
@@ -23,6 +25,36 @@ _DRAWN = _TOP, _LEFT, _MIRRORED, _HOLE_TOP, _HOLE_LEFT = range(5)
 
 # So many images tell the mean colour well enough.
 _MEAN_OF = 2000
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How images are changed each time they are learned from, and how all are brought to size."""
+
+    resize: int = 0
+    """Shorter side, in pixels, that every image is first brought to; 0 leaves images of one size as
+    they are, and others at 8/7 of --augment.crop."""
+    pad: int = 0
+    """Rows and columns of zeros put around every image."""
+    crop: int = 0
+    """Side of the square that is learned from: anywhere in the image, the middle when held out; 0
+    takes the whole image."""
+    crop_padding: int = 0
+    """Pixels by which a crop may lie outside the image; --augment.edge says what it finds there."""
+    edge: Literal["mean", "reflect", "repeat"] = "mean"
+    """What lies outside an image: the mean colour of those learned from, its mirror image, or its
+    outermost pixels."""
+    flip: bool = False
+    """Whether half of the images are mirrored left to right."""
+    scale_from: float = 1.0
+    """Scale jitter: the least factor by which an image is resized before it is cropped."""
+    scale_to: float = 1.0
+    """Scale jitter: the greatest factor."""
+    cutout: int = 0
+    """Side of a square that is replaced by the mean colour (DeVries & Taylor 2017); 0 for none."""
+    trivial: bool = False
+    """Whether each image is changed by one random operation (TrivialAugment, Mueller & Hutter
+    2021)."""
 
 
 def bring_to_size(images: LabelledImages, config: AugmentConfig) -> LabelledImages:

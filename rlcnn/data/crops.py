@@ -15,7 +15,7 @@ _RESIZE_BY_CROP = 8 / 7
 
 
 @dataclass(frozen=True)
-class View:
+class CropTransform:
     """How an image of any size becomes what a network takes.
 
     Attributes:
@@ -80,15 +80,15 @@ class View:
         middle = functional.center_crop(resized, square)
         return torch.stack(functional.ten_crop(middle, [self.height, self.width]))
 
-    def look(self, image: torch.Tensor, crops: int) -> torch.Tensor:
-        """:meth:`centre` for 1 crop, :meth:`ten` for 10: uint8 (crops, channels, height, width).
+    def crops(self, image: torch.Tensor, count: int) -> torch.Tensor:
+        """:meth:`centre` for 1 crop, :meth:`ten` for 10: uint8 (count, channels, height, width).
 
         Raises:
             UserError: any other number.
         """
-        if crops not in (1, 10):
-            raise UserError(f"--crops {crops} must be 1 or 10")
-        return self.centre(image) if crops == 1 else self.ten(image)
+        if count not in (1, 10):
+            raise UserError(f"--crops {count} must be 1 or 10")
+        return self.centre(image) if count == 1 else self.ten(image)
 
     def _resized(self, image: torch.Tensor) -> torch.Tensor:
         if self.resize is None:

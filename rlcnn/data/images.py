@@ -37,16 +37,16 @@ class Episodes(NamedTuple):
 
     Attributes:
         games: int64 (images,): which of the games each shows.
-        matches: int64 (images,): in which of all the games played it was seen; none is of two
+        ids: int64 (images,): in which of all the games played it was seen; none is of two
             games.
     """
 
     games: torch.Tensor
-    matches: torch.Tensor
+    ids: torch.Tensor
 
     def at(self, indices: torch.Tensor | list[int]) -> Episodes:
         """Those of some of the images."""
-        return Episodes(self.games[indices], self.matches[indices])
+        return Episodes(self.games[indices], self.ids[indices])
 
 
 class Split(NamedTuple):
@@ -280,9 +280,9 @@ class JoinedImages(LabelledImages):
         self._split = split
         first, second = (part.episodes for part in split)
         if first is not None and second is not None:
-            later = second.matches + first.matches.max() + 1
+            later = second.ids + first.ids.max() + 1
             self.episodes = Episodes(
-                torch.cat((first.games, second.games)), torch.cat((first.matches, later))
+                torch.cat((first.games, second.games)), torch.cat((first.ids, later))
             )
 
     @property

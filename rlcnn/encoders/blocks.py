@@ -64,11 +64,11 @@ class BlockedConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride=stride)
         self.block = stride
         self.input_scale = input_scale
-        self._held: torch.Tensor | None = None
+        self._cached_kernel: torch.Tensor | None = None
 
     def forward(self, blocks: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels * stride**2, rows, columns) -> (batch, out_channels, ...)."""
-        kernel = self.kernel() if self._held is None else self._held
+        kernel = self.kernel() if self._cached_kernel is None else self._cached_kernel
         return F.conv2d(blocks, kernel, self.bias)
 
     def kernel(self) -> torch.Tensor:
@@ -85,24 +85,24 @@ class BlockedConv2d(nn.Conv2d):
         )
 
     @torch.no_grad()
-    def hold(self, dtype: torch.dtype) -> None:
-        """Makes :meth:`kernel` now, in ``dtype``, for all calls until the next ``hold``.
+    def cache_kernel(self, dtype: torch.dtype) -> None:
+        """Makes :meth:`kernel` now, in ``dtype``, for all calls until the next ``cache_kernel``.
 
         For inference with few observations, of which making it takes a good part.
         """
         kernel = self.kernel()
-        if self._held is None:
-            self._held = kernel.to(dtype)
+        if self._cached_kernel is None:
+            self._cached_kernel = kernel.to(dtype)
         else:
             # In place: captured graphs read it where it lies.
-            self._held.copy_(kernel)
+            self._cached_kernel.copy_(kernel)
 
 
-def hold_kernels(network: nn.Module, dtype: torch.dtype) -> None:
-    """:meth:`BlockedConv2d.hold` for every such layer of a network that only infers."""
+def cache_kernels(network: nn.Module, dtype: torch.dtype) -> None:
+    """:meth:`BlockedConv2d.cache_kernel` for every such layer of a network that only infers."""
     for layer in network.modules():
         if isinstance(layer, BlockedConv2d):
-            layer.hold(dtype)
+            layer.cache_kernel(dtype)
 
 
 def _move_blocks(images: torch.Tensor, block: int) -> torch.Tensor:

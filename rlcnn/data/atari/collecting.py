@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from envs.errors import UserError
-from rlcnn.data.atari.playing import Match, Play, Playthrough, digest
+from rlcnn.data.atari.playing import EpisodeRecord, EpisodeSpec, Play, digest
 from rlcnn.data.atari.stacked import FrameBuffer
 
 Part = Literal["train", "test"]
@@ -36,7 +36,7 @@ class Observations:
     Attributes:
         stacks: int64 (n, frame_stack): frames by number, oldest first; 0 is the frame of zeros.
         ram: uint8 (n, 128).
-        actions: int64 (n,): see :class:`~rlcnn.data.atari.playing.Playthrough`.
+        actions: int64 (n,): see :class:`~rlcnn.data.atari.playing.EpisodeRecord`.
         rewards: int64 (n,), not clipped.
         ages: int64 (n,): agent steps since the opening; at 0 there is no action and no reward.
         matches: int64 (n,): which of the games played it is from, counted from 0 in each part.
@@ -69,14 +69,14 @@ class GameFrames:
     counts: Mapping[Part, Mapping[str, int]]
 
 
-def match_seed(seed: int, part: Part, number: int) -> int:
+def episode_seed(seed: int, part: Part, number: int) -> int:
     """The seed of one game, below 2**31: even for training and odd for testing, so never shared."""
     word = int(np.random.SeedSequence([seed, PARTS.index(part), number]).generate_state(1)[0])
     return 2 * (word % 2**30) + PARTS.index(part)
 
 
 def collect(
-    match: Match,
+    match: EpisodeSpec,
     wanted: Mapping[Part, int],
     *,
     frame_stack: int,
@@ -103,15 +103,15 @@ def collect(
     counts: dict[Part, dict[str, int]] = {}
     for part in PARTS:
         matches = (
-            dataclasses.replace(match, seed=match_seed(seed, part, number))
+            dataclasses.replace(match, seed=episode_seed(seed, part, number))
             for number in itertools.count()
         )
         gathered: list[Observations] = []
         kept = duplicates = 0
         recent: deque[float] = deque(maxlen=_PATIENCE)
-        with closing(play(matches)) as playthroughs:
+        with closing(play(matches)) as records:
             while kept < wanted[part]:
-                played = next(playthroughs)
+                played = next(records)
                 rows, stacks, looked_at = pool.add(played, wanted[part] - kept)
                 gathered.append(_observations(played, rows, stacks, len(gathered)))
                 kept += len(rows)
@@ -139,7 +139,7 @@ class _Pool:
         self._seen: set[tuple[int, ...]] = set()
         self._depth = frame_stack
 
-    def add(self, played: Playthrough, wanted: int) -> tuple[list[int], list[Stack], int]:
+    def add(self, played: EpisodeRecord, wanted: int) -> tuple[list[int], list[Stack], int]:
         """Takes in what is new, up to ``wanted`` observations.
 
         Returns:
@@ -161,7 +161,7 @@ class _Pool:
                 break
         return rows, stacks, row + 1
 
-    def _number(self, played: Playthrough, row: int) -> int:
+    def _number(self, played: EpisodeRecord, row: int) -> int:
         key = played.digests[row]
         if key not in self._numbers:
             self._numbers[key] = len(self.frames)
@@ -170,7 +170,7 @@ class _Pool:
 
 
 def _observations(
-    played: Playthrough, rows: list[int], stacks: list[Stack], match: int
+    played: EpisodeRecord, rows: list[int], stacks: list[Stack], match: int
 ) -> Observations:
     ages = np.array(rows, dtype=np.int64)
     return Observations(

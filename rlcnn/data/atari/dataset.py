@@ -23,7 +23,7 @@ from rlcnn.data.atari.collecting import PARTS, GameFrames, Part, collect
 from rlcnn.data.atari.emulator import minimal_actions
 from rlcnn.data.atari.labels import Labelling, label_names, label_values, shuffle_half
 from rlcnn.data.atari.options import FrameOptions, LabelKind
-from rlcnn.data.atari.playing import Match, Play, Policy, play_by_policy, random_players
+from rlcnn.data.atari.playing import EpisodeSpec, Play, Policy, play_by_policy, random_players
 from rlcnn.data.atari.ram import RAM_VARIABLES
 from rlcnn.data.atari.stacked import FrameBuffer, StackedFrames
 from rlcnn.data.images import UNKNOWN, Episodes, Split
@@ -107,10 +107,10 @@ def play_frames(
         few = (options.train_frames + options.test_frames) * len(roms) < _WORTH_WORKERS
         workers = 1 if few else usable_cores()
 
-    gathered = _Gathered()
+    gathered = DatasetBuilder()
     with random_players(workers) as at_random:
         for name, rom in roms.items():
-            seen = _seen(
+            seen = _load_or_play(
                 name, rom, options, seed, data_dir, at_random, players.get(name), on_progress
             )
             gathered.add(name, seen, *_label(name, rom, seen, options, seed))
@@ -128,7 +128,7 @@ def play_frames(
     return gathered.split(kept, about)
 
 
-class _Gathered:
+class DatasetBuilder:
     """What was seen of one game after the other, put together."""
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ class _Gathered:
         return Split(*parts)
 
 
-def _seen(
+def _load_or_play(
     name: str,
     rom: str,
     options: FrameOptions,
@@ -204,7 +204,7 @@ def _seen(
     on_progress: Callable[[str, int], None],
 ) -> GameFrames:
     """One game's observations, from the disk or played."""
-    match = Match(
+    match = EpisodeSpec(
         rom=rom,
         protocol=get_protocol(options.protocol),
         obs=options.obs,

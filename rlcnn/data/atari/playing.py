@@ -30,7 +30,7 @@ LANES = 8
 
 
 @dataclass(frozen=True)
-class Match:
+class EpisodeSpec:
     """One game to be played, from its opening to its end: all that decides how it goes.
 
     Attributes:
@@ -52,7 +52,7 @@ class Match:
     seed: int
 
 
-class Playthrough(NamedTuple):
+class EpisodeRecord(NamedTuple):
     """What an agent saw of one game, and what the emulator knew: one row an observation.
 
     The picture a game ends with is left out: no action is chosen on it, and it lacks the
@@ -77,7 +77,7 @@ class Playthrough(NamedTuple):
 class _Recorder:
     """A game under way, and what was seen of it."""
 
-    def __init__(self, match: Match, game: AtariGame) -> None:
+    def __init__(self, match: EpisodeSpec, game: AtariGame) -> None:
         game.reseed(match.seed)
         self.game = game
         # Not the emulator's own generator, whose openings must not hang on what was played.
@@ -111,8 +111,8 @@ class _Recorder:
     def newest(self) -> np.ndarray:
         return self._frames[-1]
 
-    def playthrough(self) -> Playthrough:
-        return Playthrough(
+    def record(self) -> EpisodeRecord:
+        return EpisodeRecord(
             frames=np.stack(self._frames),
             digests=[digest(frame) for frame in self._frames],
             ram=np.stack(self._ram).reshape(-1, RAM_BYTES),
@@ -132,22 +132,24 @@ def digest(frame: np.ndarray) -> bytes:
     return hashlib.blake2b(frame.tobytes(), digest_size=16).digest()
 
 
-def play_at_random(match: Match) -> Playthrough:
+def play_at_random(match: EpisodeSpec) -> EpisodeRecord:
     """Plays a game by random actions; a function of the match alone, wherever it is called."""
-    recorder = _Recorder(match, _at_hand(match.rom, match.protocol, match.obs, match.obs_size))
+    recorder = _Recorder(match, _cached_game(match.rom, match.protocol, match.obs, match.obs_size))
     while recorder.step(recorder.random_action()) is not None:
         pass
-    return recorder.playthrough()
+    return recorder.record()
 
 
 @functools.lru_cache(maxsize=1)
-def _at_hand(rom: str, protocol: AtariProtocol, obs: ObservationColour, obs_size: int) -> AtariGame:
+def _cached_game(
+    rom: str, protocol: AtariProtocol, obs: ObservationColour, obs_size: int
+) -> AtariGame:
     return AtariGame(rom, protocol, obs=obs, obs_size=obs_size)
 
 
 def play_by_policy(
-    matches: Iterable[Match], policy: Policy, *, frame_stack: int, exploration: float = 0.0
-) -> Generator[Playthrough, None, None]:
+    matches: Iterable[EpisodeSpec], policy: Policy, *, frame_stack: int, exploration: float = 0.0
+) -> Generator[EpisodeRecord, None, None]:
     """Plays games by a policy, ``LANES`` of them side by side, and gives them in their order.
 
     Args:
@@ -163,7 +165,7 @@ def play_by_policy(
     upcoming = enumerate(matches)
     lanes: list[tuple[int, _Recorder]] = []
     stacks: list[np.ndarray] = []
-    finished: dict[int, Playthrough] = {}
+    finished: dict[int, EpisodeRecord] = {}
     due = 0
     for number, match in itertools.islice(upcoming, LANES):
         game = AtariGame(match.rom, match.protocol, obs=match.obs, obs_size=match.obs_size)
@@ -181,7 +183,7 @@ def play_by_policy(
             if frame is not None:
                 stacks[lane] = np.concatenate([stacks[lane][len(frame) :], frame])
                 continue
-            finished[number] = recorder.playthrough()
+            finished[number] = recorder.record()
             following = next(upcoming, None)
             if following is None:
                 del lanes[lane], stacks[lane]
@@ -208,7 +210,7 @@ def _checked(actions: np.ndarray, count: int, game: AtariGame) -> list[int]:
     return [int(action) for action in actions]
 
 
-Play = Callable[[Iterable[Match]], Generator[Playthrough, None, None]]
+Play = Callable[[Iterable[EpisodeSpec]], Generator[EpisodeRecord, None, None]]
 """Plays matches, of which there may be no end, and gives them in their order until closed."""
 
 
@@ -237,10 +239,10 @@ def _settle_in() -> None:
 
 
 def _in_order(
-    pool: Executor, matches: Iterable[Match], ahead: int
-) -> Generator[Playthrough, None, None]:
+    pool: Executor, matches: Iterable[EpisodeSpec], ahead: int
+) -> Generator[EpisodeRecord, None, None]:
     upcoming = iter(matches)
-    running: deque[Future[Playthrough]] = deque(
+    running: deque[Future[EpisodeRecord]] = deque(
         pool.submit(play_at_random, match) for match in itertools.islice(upcoming, ahead)
     )
     try:

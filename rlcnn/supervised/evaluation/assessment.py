@@ -97,7 +97,7 @@ def assess(
         batch = [images[index] for index in part]
         found = []
         for network, place in zip(networks, places, strict=True):
-            seen = torch.cat([network.view.look(image, crops) for image in batch])
+            seen = torch.cat([network.transform.crops(image, crops) for image in batch])
             every = network.probabilities(upload(seen, target), place)
             found.append(every.unflatten(0, (len(batch), crops)).mean(dim=1))
         return torch.stack(found)

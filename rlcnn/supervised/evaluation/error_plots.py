@@ -29,7 +29,7 @@ _TRUE, _OTHER = "tab:red", "tab:blue"
 Image = Callable[[int], torch.Tensor]
 
 
-def write_sheets(
+def write_error_plots(
     assessment: Assessment, image: Image, directory: Path, names: Sequence[str] | None = None
 ) -> list[Path]:
     """Draws all three into a directory, which is made.

@@ -98,7 +98,7 @@ def _interval(
 ) -> Interval | None:
     if episodes is not None:
         return clustered_gain_interval(
-            differences, episodes.matches.numpy()[rows], episodes.games.numpy()[rows]
+            differences, episodes.ids.numpy()[rows], episodes.games.numpy()[rows]
         )
     if differences.shape[1] == 1:
         return paired_interval(differences[:, 0])

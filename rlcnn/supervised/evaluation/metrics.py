@@ -111,11 +111,11 @@ def accuracy_interval(right: torch.Tensor, episodes: Episodes | None = None) -> 
     """
     if episodes is None:
         return wilson_interval(int(right.sum()), len(right))
-    found = clustered_interval(right.double()[:, None], episodes.matches, episodes.games)
+    found = clustered_interval(right.double()[:, None], episodes.ids, episodes.games)
     lower, upper = found or (0.0, 1.0)
     if lower == upper:
         # No game seen differs from another, as where all is right; each counts as one image.
-        games = len(episodes.matches.unique())
+        games = len(episodes.ids.unique())
         return wilson_interval(round(lower * games), games)
     return max(0.0, lower), min(1.0, upper)
 
@@ -133,7 +133,7 @@ def confusion_matrix(predicted: torch.Tensor, labels: torch.Tensor, classes: int
     """
     known = labels != UNKNOWN
     cells = labels[known] * classes + predicted[known]
-    return torch.bincount(cells, minlength=classes**2).view(classes, classes)
+    return torch.bincount(cells, minlength=classes**2).transform(classes, classes)
 
 
 def mean_probabilities(members: Sequence[torch.Tensor]) -> torch.Tensor:

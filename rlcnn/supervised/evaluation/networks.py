@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from envs.errors import UserError, nearest
-from rlcnn.data.crops import View
+from rlcnn.data.crops import CropTransform
 from rlcnn.data.images import ImageFiles, LabelledImages, Task
 from rlcnn.encoders import create_encoder, list_encoders, why_unknown
 from rlcnn.encoders.architectures import find_architecture
@@ -32,7 +32,7 @@ class Network:
         module: uint8 (batch, channels, height, width) -> logits of each task; in evaluation mode.
         tasks: what it tells, and between which classes.
         channels: of its images.
-        view: how it looks at an image.
+        transform: how it looks at an image.
         training: what it was trained on: ``data``, ``data_dir``, ``seed``, ``colours``,
             ``augment`` and ``frames`` as ``pretrain_encoder.py`` was told; empty where the weights
             do not say.
@@ -43,7 +43,7 @@ class Network:
     module: nn.Module
     tasks: tuple[Task, ...]
     channels: int
-    view: View
+    transform: CropTransform
     training: dict[str, Any]
     report: str
 
@@ -68,7 +68,7 @@ class Network:
             return logits.float().softmax(dim=1)
 
     def prepared_for(self, data: str | None, images: LabelledImages) -> Network:
-        """The network with the view its own held-out images had, where those are to be judged.
+        """The network with the transform its own held-out images had, where those are to be judged.
 
         Args:
             data: the name of the images.
@@ -77,13 +77,15 @@ class Network:
         augment = self.training.get("augment")
         if not augment or data != self.training.get("data"):
             return self
-        if self.view.resize is not None:
+        if self.transform.resize is not None:
             # What is said on the command line comes first.
             return self
         # As the training does: images of one size stay as they are unless a resize is configured;
-        # of files that differ in size the view makes 8/7 of the crop.
+        # of files that differ in size the transform makes 8/7 of the crop.
         resize = augment.get("resize") or (None if isinstance(images, ImageFiles) else 0)
-        return replace(self, view=replace(self.view, resize=resize, pad=augment.get("pad", 0)))
+        return replace(
+            self, transform=replace(self.transform, resize=resize, pad=augment.get("pad", 0))
+        )
 
 
 class _PublishedNetwork(nn.Module):
@@ -173,7 +175,7 @@ def _own(
         module=classifier,
         tasks=classifier.tasks,
         channels=channels,
-        view=View(height, width, resize),
+        transform=CropTransform(height, width, resize),
         training=_training(path, metadata),
         report=f'classifier of encoder "{name}" from "{path}"',
     )
@@ -198,7 +200,9 @@ def _published(
     if size is not None and size < 1:
         raise UserError(f"--size {size} must be at least 1")
     side = size or architecture.crop
-    view = View(side, side, resize or architecture.resize, interpolation=architecture.interpolation)
+    transform = CropTransform(
+        side, side, resize or architecture.resize, interpolation=architecture.interpolation
+    )
     network = create_encoder(
         f"{name}:{LOGITS}", (3, side, side), frame_channels=3, projection="none"
     )
@@ -213,7 +217,7 @@ def _published(
         module=_PublishedNetwork(network),
         tasks=(Task("class", architecture.classes),),
         channels=3,
-        view=view,
+        transform=transform,
         training={},
         report=str(report),
     )

@@ -106,7 +106,7 @@ class Comparison:
         episodes = self.own.episodes
         if episodes is None:
             return paired_interval(differences)
-        found = clustered_gain_interval(differences[:, None], episodes.matches, episodes.games)
+        found = clustered_gain_interval(differences[:, None], episodes.ids, episodes.games)
         return found or (-1.0, 1.0)
 
     def _differences(self) -> npt.NDArray[np.float64] | None:
@@ -215,13 +215,13 @@ def choose_images(
 
 
 def read_once(
-    images: ProbeImages, look: Callable[[torch.Tensor], torch.Tensor] | None = None
+    images: ProbeImages, transform: Callable[[torch.Tensor], torch.Tensor] | None = None
 ) -> ProbeImages | None:
     """The chosen images as every encoder is to see them, so that no file is decoded for each anew.
 
     Args:
         images: chosen of image files, or of what is held in memory.
-        look: as for :func:`encode`.
+        transform: as for :func:`encode`.
 
     Returns:
         Those alone, held in memory; None where they would take more than 2 GB of it.
@@ -230,7 +230,7 @@ def read_once(
         UserError: a file cannot be read as an image.
     """
     chosen = ((images.train, images.train_indices), (images.test, images.test_indices))
-    see = look or (lambda image: image)
+    see = transform or (lambda image: image)
     shapes = [see(part[indices[0]]).shape for part, indices in chosen]
     counts = [len(indices) for _, indices in chosen]
     if sum(map(operator.mul, counts, map(math.prod, shapes))) > _HOLD_IN_MEMORY:
@@ -299,7 +299,7 @@ def encode(
     images: LabelledImages,
     indices: Sequence[int],
     *,
-    look: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
     device: str = "cpu",
     batch_size: int = 128,
     max_features: int | None = None,
@@ -311,7 +311,7 @@ def encode(
         encoder: is moved to ``device``.
         images: to encode.
         indices: of those to encode, in this order.
-        look: makes of an image what the encoder takes, uint8 (channels, height, width); by default
+        transform: image -> what the encoder takes, uint8 (channels, height, width); by default
             it takes images as they are.
         device: to compute on.
         batch_size: images at a time.
@@ -335,8 +335,8 @@ def encode(
 
     def encoded(some: Sequence[int]) -> torch.Tensor:
         batch = (
-            torch.stack([look(images[index]) for index in some])
-            if look
+            torch.stack([transform(images[index]) for index in some])
+            if transform
             else images.gather(torch.tensor(some))
         )
         found: torch.Tensor = projection(encoder(upload(batch, target)).float())

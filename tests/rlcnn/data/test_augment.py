@@ -10,9 +10,8 @@ import pytest
 import torch
 from support.picture_files import pictures, refused, write_folder
 
-from rlcnn.data.augment import Augmentation, bring_to_size
+from rlcnn.data.augment import Augmentation, AugmentConfig, bring_to_size
 from rlcnn.data.images import ImageFiles, StoredImages, Task
-from rlcnn.supervised.config import AugmentConfig
 
 
 def numbered(count: int = 64, height: int = 6, width: int = 5) -> StoredImages:

@@ -130,4 +130,4 @@ def test_joined_images_are_those_learned_from_and_then_those_held_out() -> None:
     joined = JoinedImages(Split(train, test))
     assert joined.episodes is not None
     # No game that was learned from is one that is held out.
-    assert joined.episodes.matches.tolist() == list(range(len(joined)))
+    assert joined.episodes.ids.tolist() == list(range(len(joined)))

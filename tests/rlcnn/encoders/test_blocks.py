@@ -99,17 +99,17 @@ def test_a_held_kernel_stays_until_it_is_held_again(dtype: torch.dtype) -> None:
             return layer(blocks)
 
     before = outputs()
-    layer.hold(dtype)
-    place = layer._held.data_ptr()  # type: ignore[union-attr]
+    layer.cache_kernel(dtype)
+    place = layer._cached_kernel.data_ptr()  # type: ignore[union-attr]
     with torch.no_grad():
         layer.weight.mul_(2)
     assert torch.equal(outputs(), before)
-    layer.hold(dtype)
+    layer.cache_kernel(dtype)
     held = outputs()
     assert not torch.equal(held, before)
     # Where a captured graph reads it.
-    assert layer._held.data_ptr() == place  # type: ignore[union-attr]
-    layer._held = None
+    assert layer._cached_kernel.data_ptr() == place  # type: ignore[union-attr]
+    layer._cached_kernel = None
     assert torch.equal(outputs(), held)
 
 

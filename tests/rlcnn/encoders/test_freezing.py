@@ -146,11 +146,11 @@ def test_a_part_is_held_through_every_change_of_mode() -> None:
         assert network.get_submodule("layer2.0.bn1").training == mode
     assert not network.conv1.weight.requires_grad
     assert network.get_submodule("layer2.0.conv1").weight.requires_grad
-    made.let_learn(False)
+    made.set_trainable(False)
     assert not any(p.requires_grad for p in made.encoder.trunk.parameters())
     assert not network.get_submodule("layer2.0.bn1").training
     assert all(p.requires_grad for p in made.encoder.projection.parameters())
-    made.let_learn(True)
+    made.set_trainable(True)
     assert not network.conv1.weight.requires_grad
     assert network.get_submodule("layer2.0.conv1").weight.requires_grad
     assert network.get_submodule("layer2.0.bn1").training

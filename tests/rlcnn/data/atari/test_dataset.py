@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs import UserError
-from rlcnn.data.atari.collecting import match_seed
+from rlcnn.data.atari.collecting import episode_seed
 from rlcnn.data.atari.dataset import PolicyPlay, play_frames
 from rlcnn.data.atari.labels import normalised_entropy
 from rlcnn.data.atari.options import FrameOptions
@@ -205,7 +205,7 @@ class TestRepeating:
         assert len({*pong} & {*observations(other.train)}) < 100
 
     def test_no_game_is_played_in_both_parts(self):
-        seeds = {part: {match_seed(0, part, i) for i in range(500)} for part in ("train", "test")}
+        seeds = {part: {episode_seed(0, part, i) for i in range(500)} for part in ("train", "test")}
         assert not seeds["train"] & seeds["test"]
         assert all(len(each) == 500 and max(each) < 2**31 for each in seeds.values())
 

@@ -7,7 +7,7 @@ import pytest
 
 from envs import AtariVecEnv, UserError, get_protocol
 from rlcnn.data.atari.playing import (
-    Match,
+    EpisodeSpec,
     digest,
     play_at_random,
     play_by_policy,
@@ -22,8 +22,8 @@ def few_lanes(monkeypatch):
     monkeypatch.setattr("rlcnn.data.atari.playing.LANES", LANES)
 
 
-def match(seed=2, rom="breakout", protocol="sticky", **changes) -> Match:
-    return Match(
+def match(seed=2, rom="breakout", protocol="sticky", **changes) -> EpisodeSpec:
+    return EpisodeSpec(
         **{
             "rom": rom,
             "protocol": get_protocol(protocol),

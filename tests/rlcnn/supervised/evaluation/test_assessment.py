@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from envs.errors import UserError
-from rlcnn.data.crops import View
+from rlcnn.data.crops import CropTransform
 from rlcnn.data.images import UNKNOWN, StoredImages, Task
 from rlcnn.supervised.evaluation.assessment import Assessment, assess, class_indices
 from rlcnn.supervised.evaluation.networks import Network
@@ -31,7 +31,9 @@ class Brightness(nn.Module):
 
 def network(sharpness: float = 1.0, classes: tuple[str, ...] = CLASSES) -> Network:
     tasks = (Task("class", classes),)
-    return Network(f"sharp {sharpness}", Brightness(sharpness), tasks, 1, View(8, 8), {}, "")
+    return Network(
+        f"sharp {sharpness}", Brightness(sharpness), tasks, 1, CropTransform(8, 8), {}, ""
+    )
 
 
 def images(
@@ -84,7 +86,7 @@ def test_ten_crops_are_the_mean_over_crops() -> None:
     data, one = images([0, 1, 2]), network(0.02)
     judged = assess([one], data, crops=10, batch_size=4)
     for image, found in zip(data.images, judged.together.probabilities, strict=True):
-        expected = one.probabilities(one.view.ten(image), 0).mean(dim=0)
+        expected = one.probabilities(one.transform.ten(image), 0).mean(dim=0)
         torch.testing.assert_close(found, expected)
     assert judged.to_json()["crops"] == 10
 

@@ -64,7 +64,7 @@ def test_a_published_network_is_whole(published: Path) -> None:
     network = load_network(str(published), NAME, size=64, resize=70)
     assert len(network.tasks[0].classes) == 1000
     assert network.tasks[0].classes[13] == "junco"
-    assert (network.view.height, network.view.resize) == (64, 70)
+    assert (network.transform.height, network.transform.resize) == (64, 70)
     own = models.get_model(NAME).eval()
     own.load_state_dict(torch.load(published, weights_only=True))
     images = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
@@ -76,9 +76,9 @@ def test_a_published_network_is_whole(published: Path) -> None:
 
 
 def test_the_published_size_is_the_default(published: Path) -> None:
-    view = load_network(str(published), NAME).view
-    assert (view.height, view.width, view.resize) == (224, 224, 256)
-    assert load_network(str(published), f"{NAME}:logits", size=227).view.height == 227
+    transform = load_network(str(published), NAME).transform
+    assert (transform.height, transform.width, transform.resize) == (224, 224, 256)
+    assert load_network(str(published), f"{NAME}:logits", size=227).transform.height == 227
 
 
 def test_a_classifier_of_ours_brings_its_head(run: Path, classifier: Classifier) -> None:
@@ -97,14 +97,14 @@ def test_a_runs_own_data_are_brought_to_size_as_it_did(run: Path) -> None:
     image = torch.full((1, 28, 28), 200, dtype=torch.uint8)
     data = StoredImages(image[None], torch.tensor([0]), TASKS)
     network = load_network(str(run))
-    seen = network.prepared_for("mnist", data).view.centre(image)[0]
+    seen = network.prepared_for("mnist", data).transform.centre(image)[0]
     assert torch.equal(seen[:, 2:-2, 2:-2], image)
     assert int(seen[:, :2].max()) == 0
     # Other images fill the network's input.
-    assert int(network.prepared_for("folder:other", data).view.centre(image).min()) == 200
+    assert int(network.prepared_for("folder:other", data).transform.centre(image).min()) == 200
     # What is said on the command line comes first.
     chosen = load_network(str(run), resize=40).prepared_for("mnist", data)
-    assert (chosen.view.resize, chosen.view.pad) == (40, 0)
+    assert (chosen.transform.resize, chosen.transform.pad) == (40, 0)
 
 
 def test_what_cannot_classify_is_refused(run: Path, published: Path, tmp_path: Path) -> None:

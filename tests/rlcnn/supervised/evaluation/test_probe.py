@@ -173,19 +173,19 @@ def test_images_that_are_read_once_are_those_that_were_chosen(
     train, test = images(12), images(8, seed=1)
     chosen = choose_images(train, test, "class", train_size=10, test_size=3, seed=0)
 
-    def look(image: torch.Tensor) -> torch.Tensor:
+    def transform(image: torch.Tensor) -> torch.Tensor:
         return image[:, ::2, ::2]
 
-    held = read_once(chosen, look)
+    held = read_once(chosen, transform)
     assert held is not None
     for part in ("train", "test"):
         np.testing.assert_array_equal(held.labels(part), chosen.labels(part))
         source, indices = getattr(chosen, part), getattr(chosen, f"{part}_indices")
-        seen = torch.stack([look(source[index]) for index in indices])
+        seen = torch.stack([transform(source[index]) for index in indices])
         assert torch.equal(getattr(held, part).images, seen)
     # What is too large is read again for each encoder.
     monkeypatch.setattr("rlcnn.supervised.evaluation.probe._HOLD_IN_MEMORY", 13 * 3 * 16 * 16 - 1)
-    assert read_once(chosen, look) is None
+    assert read_once(chosen, transform) is None
 
 
 def test_frames_of_few_games_tell_less_than_as_many_images() -> None:
