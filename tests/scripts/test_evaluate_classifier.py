@@ -276,7 +276,7 @@ def test_images_that_one_of_the_networks_learned_from_are_refused(
     for run in runs:
         evaluate_classifier(run)
     told = refused(evaluate_classifier, *runs)
-    assert told.startswith(f'"{runs[1]}" learned from images that --seed 0 holds out of')
+    assert told.startswith(f'"{runs[1]}" was trained on images that --seed 0 holds out of')
     monkeypatch.chdir(tmp_path)
     told = refused(evaluate_classifier, runs[0], "--seed", 1, "--data", "folder:images")
     assert told.startswith(f'"{runs[0]}" learned from')

@@ -1,4 +1,4 @@
-"""How games are played for their frames, and what is asked about these, as plain data."""
+"""Options of labelled frames: how games are played, and which labels their frames get."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEAST = {"train_frames": 100, "test_frames": 100, "max_episode_steps": 1, "max_
 
 @dataclass(frozen=True)
 class FrameOptions:
-    """How games are played for their frames, and what is asked about these."""
+    """How games are played for their frames, and which labels the frames get."""
 
     train_frames: int = 100_000
     """Different observations of each game to learn from."""

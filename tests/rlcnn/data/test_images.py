@@ -11,6 +11,7 @@ from PIL import Image
 from support.picture_files import pictures, refused, write_folder
 
 from envs.errors import UserError
+from rlcnn.data.decoding import read_image
 from rlcnn.data.images import (
     UNKNOWN,
     Episodes,
@@ -19,7 +20,6 @@ from rlcnn.data.images import (
     Split,
     StoredImages,
     Task,
-    read_image,
 )
 
 TASK = Task("class", ("a", "b", "c"))
