@@ -24,17 +24,13 @@ from rlcnn.runs.files import check_writable, write_json_atomic
 from rlcnn.runs.progress import make_console
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import chosen_task
+from rlcnn.supervised.evaluation.linear import METHODS, Features, Fit, Method, fit
 from rlcnn.supervised.evaluation.probe import (
-    METHODS,
     Comparison,
-    Features,
-    Fit,
-    Method,
     ProbeImages,
     build_encoder,
     choose_images,
     encode,
-    fit,
     random_like,
     read_once,
 )

@@ -190,7 +190,7 @@ def refused(script: Script, *arguments: object) -> str:
         ("{run} --device gpu", 'unknown device "gpu"'),
         ("{run} --crop 1", 'Did you mean "--crops"'),
         ("{run} --task lives", '"lives"'),
-        ("{folder}", "but no run: it has no config.json"),
+        ("{folder}", "but not a run: it has no config.json"),
         ("{published} --data folder:{folder}", "give --encoder NAME"),
         ("{published} --encoder squeezenet1_1", "does not say what it was trained on"),
         ("{published} --encoder squeezenet1_1 --data folder:{folder}", 'knows no class "blue"'),
@@ -242,7 +242,7 @@ def test_bad_images_are_one_line_that_names_the_file(
         file.unlink()
     assert 'class "blue" is empty' in judged()
     rest.rmdir()
-    assert "one class only" in judged()
+    assert "only one class" in judged()
 
 
 def test_grey_images_before_a_network_for_colours_are_one_line(

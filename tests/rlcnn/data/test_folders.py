@@ -109,7 +109,7 @@ def test_an_empty_class_and_a_single_one_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, 'class "nothing" is empty', str(tmp_path / "nothing"))
     (tmp_path / "nothing").rmdir()
     shutil.rmtree(tmp_path / "dark")
-    refused(tmp_path, "one class only", '"bright"')
+    refused(tmp_path, "only one class", '"bright"')
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_what_the_system_refuses_is_one_line(parted: Path) -> None:
     (dark / "dead\nlink.png").unlink()
     # Opened, it would be waited for.
     os.mkfifo(dark / "pipe.png")
-    refused(parted, 'pipe.png" is no file')
+    refused(parted, 'pipe.png" is not a file')
     (dark / "pipe.png").unlink()
     (dark / "none.png").write_bytes(b"")
     refused(parted, 'none.png" is empty')

@@ -36,9 +36,7 @@ from rlcnn.encoders import (
     list_encoders,
 )
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.weights.formats import STATE_KEYS
 from rlcnn.weights.load import (
-    LoadReport,
     load_encoder,
     load_into,
     read_about,
@@ -46,7 +44,10 @@ from rlcnn.weights.load import (
     save_encoder,
     save_tensors,
 )
-from rlcnn.weights.report import fill, without_values
+from rlcnn.weights.nearest import without_values
+from rlcnn.weights.placement import fill
+from rlcnn.weights.report import LoadReport
+from rlcnn.weights.states import STATE_KEYS
 
 SHAPE = (4, 40, 40)
 LARGER = {"alexnet_2012": (4, 67, 67), "zfnet": (4, 47, 47)}
@@ -870,4 +871,4 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "run", {}):
         pass
     assert "no whole checkpoint" in refusal(tmp_path / "run")
-    assert "is a directory, but no run" in refusal(tmp_path)
+    assert "is a directory, but not a run" in refusal(tmp_path)

@@ -47,28 +47,28 @@ def images(
 
 
 def test_every_image_is_judged_and_counted() -> None:
-    counted: list[int] = []
-    judged = assess([network()], images([0, 1, 2, 1, 0]), batch_size=2, on_images=counted.append)
-    assert judged.together.accuracy() == 1.0
-    assert judged.together.labels.tolist() == [0, 1, 2, 1, 0]
-    assert counted == [2, 2, 1]
-    assert judged.to_json()["top1"] == 1.0
-    assert "members" not in judged.to_json()
+    counts: list[int] = []
+    assessment = assess([network()], images([0, 1, 2, 1, 0]), batch_size=2, on_images=counts.append)
+    assert assessment.together.figures()["top1"] == 1.0
+    assert assessment.together.labels.tolist() == [0, 1, 2, 1, 0]
+    assert counts == [2, 2, 1]
+    assert assessment.to_json()["top1"] == 1.0
+    assert "members" not in assessment.to_json()
 
 
 def test_classes_go_by_name_whatever_their_order() -> None:
     order = ("bright", "dark", "grey")
-    judged = assess([network()], images([0, 1, 2, 2], order))
-    assert judged.together.accuracy() == 1.0
-    assert judged.together.labels.tolist() == [2, 0, 1, 1]
+    assessment = assess([network()], images([0, 1, 2, 2], order))
+    assert assessment.together.figures()["top1"] == 1.0
+    assert assessment.together.labels.tolist() == [2, 0, 1, 1]
     some = assess([network()], images([0, 1], ("bright", "dark")))
-    assert some.together.accuracy() == 1.0
+    assert some.together.figures()["top1"] == 1.0
 
 
 def test_images_of_unknown_class_are_left_out() -> None:
-    judged = assess([network()], images([UNKNOWN, 1, UNKNOWN, 2]))
-    assert judged.indices == [1, 3]
-    assert judged.together.accuracy() == 1.0
+    assessment = assess([network()], images([UNKNOWN, 1, UNKNOWN, 2]))
+    assert assessment.indices == [1, 3]
+    assert assessment.together.figures()["top1"] == 1.0
     with pytest.raises(UserError, match="no image has a known label"):
         assess([network()], images([UNKNOWN]))
 
@@ -76,19 +76,19 @@ def test_images_of_unknown_class_are_left_out() -> None:
 def test_an_ensemble_is_the_mean_of_its_members() -> None:
     data = images([0, 1, 2])
     alone = [assess([network(s)], data).together.probabilities for s in (0.01, 0.1)]
-    judged = assess([network(0.01), network(0.1)], data)
-    assert torch.equal(judged.together.probabilities, (alone[0] + alone[1]) / 2)
-    assert torch.equal(judged.members[1].probabilities, alone[1])
-    assert len(judged.to_json()["members"]) == 2
+    assessment = assess([network(0.01), network(0.1)], data)
+    assert torch.equal(assessment.together.probabilities, (alone[0] + alone[1]) / 2)
+    assert torch.equal(assessment.members[1].probabilities, alone[1])
+    assert len(assessment.to_json()["members"]) == 2
 
 
 def test_ten_crops_are_the_mean_over_crops() -> None:
     data, one = images([0, 1, 2]), network(0.02)
-    judged = assess([one], data, crops=10, batch_size=4)
-    for image, found in zip(data.images, judged.together.probabilities, strict=True):
+    assessment = assess([one], data, crops=10, batch_size=4)
+    for image, found in zip(data.images, assessment.together.probabilities, strict=True):
         expected = one.probabilities(one.transform.ten(image), 0).mean(dim=0)
         torch.testing.assert_close(found, expected)
-    assert judged.to_json()["crops"] == 10
+    assert assessment.to_json()["crops"] == 10
 
 
 def test_batches_make_no_difference() -> None:
@@ -108,7 +108,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(UserError, match=r"images have 1 channel \(grey\), but .* --channels 3"):
         assess([rgb], images([0, 1]))
     other = network(2.0, ("dark", "grey", "light"))
-    with pytest.raises(UserError, match="make no ensemble"):
+    with pytest.raises(UserError, match="are not an ensemble"):
         assess([network(), other], images([0, 1]))
     with pytest.raises(UserError, match=r'knows no class "bright".*Did you mean "light"'):
         assess([other], images([0, 2]))
@@ -118,13 +118,13 @@ def test_several_labels_ask_which() -> None:
     tasks = [Task("class", CLASSES), Task("lives", ("0", "1"))]
     pixels = images([0, 1]).images
     several = StoredImages(pixels, torch.tensor([[0, 0], [1, 1]]), tasks)
-    with pytest.raises(UserError, match="several questions: give --task class or lives"):
+    with pytest.raises(UserError, match="several tasks: give --task class or lives"):
         assess([network()], several)
     with pytest.raises(UserError, match=r'--task "lifes" is unknown.*Did you mean "lives"'):
         assess([network()], several, task="lifes")
     with pytest.raises(UserError, match='was not trained for "lives", but for class'):
         assess([network()], several, task="lives")
-    assert assess([network()], several, task="class").together.accuracy() == 1.0
+    assert assess([network()], several, task="class").together.figures()["top1"] == 1.0
 
 
 def test_folders_may_be_named_by_index_or_by_wordnet_number() -> None:

@@ -111,7 +111,7 @@ def test_what_cannot_classify_is_refused(run: Path, published: Path, tmp_path: P
     alone = tmp_path / "alone.safetensors"
     save_encoder(create_encoder("lenet", (1, 32, 32)), alone)
     refused('holds encoder "lenet" alone, without a classifier', str(alone))
-    refused("does not say what network it is of: give --encoder", str(published))
+    refused("does not name its network: give --encoder", str(published))
     refused('encoder "lenet" has no classifier of its own', str(published), "lenet")
     refused("a whole network classifies, not", str(published), f"{NAME}:features.4")
     refused('unknown encoder "squeezenet1_2".* Did you mean', str(published), "squeezenet1_2")
@@ -129,8 +129,8 @@ def test_runs_without_a_classifier_are_refused(run: Path, tmp_path: Path) -> Non
     (run / "best.safetensors").unlink()
     refused("has no weights yet", str(run))
     write_json_atomic(run / "config.json", {"config": {}})
-    refused("is no run of pretrain_encoder.py", str(run))
-    refused("but no run: it has no config.json", str(tmp_path))
+    refused("is not a run of pretrain_encoder.py", str(run))
+    refused("but not a run: it has no config.json", str(tmp_path))
     refused("does not exist", str(tmp_path / "none.safetensors"))
 
 

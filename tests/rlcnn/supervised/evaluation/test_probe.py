@@ -11,15 +11,13 @@ import torch
 from envs.errors import UserError
 from rlcnn.data.images import UNKNOWN, Episodes, StoredImages, Task
 from rlcnn.encoders import create_encoder
+from rlcnn.supervised.evaluation import probe
+from rlcnn.supervised.evaluation.linear import METHODS, Fit, Method, fit
 from rlcnn.supervised.evaluation.probe import (
-    METHODS,
     Comparison,
-    Fit,
-    Method,
     build_encoder,
     choose_images,
     encode,
-    fit,
     random_like,
     read_once,
 )
@@ -184,7 +182,7 @@ def test_images_that_are_read_once_are_those_that_were_chosen(
         seen = torch.stack([transform(source[index]) for index in indices])
         assert torch.equal(getattr(held, part).images, seen)
     # What is too large is read again for each encoder.
-    monkeypatch.setattr("rlcnn.supervised.evaluation.probe._HOLD_IN_MEMORY", 13 * 3 * 16 * 16 - 1)
+    monkeypatch.setattr(probe, "MAX_BYTES_IN_MEMORY", 13 * 3 * 16 * 16 - 1)
     assert read_once(chosen, transform) is None
 
 
@@ -216,8 +214,8 @@ def test_the_majority_class_is_that_of_the_training_images() -> None:
         ((0, None), "--train-size 0 must be at least 1 and at most 40"),
         ((41, None), "--train-size 41 must be at least 1 and at most 40"),
         ((None, 21), "--test-size 21 must be at least 1 and at most 20"),
-        ((1, None), "of one class: there is nothing to tell it from"),
-        ((3, None), "one image only to train with"),
+        ((1, None), "of one class: expected at least two"),
+        ((3, None), "only one image to train with"),
     ],
 )
 def test_sizes_that_cannot_be_had_are_refused(
