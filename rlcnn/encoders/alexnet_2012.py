@@ -1,4 +1,4 @@
-"""The network that won ImageNet in 2012, in its two towers."""
+"""The two-tower network that won ImageNet in 2012."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class ResponseNorm(nn.Module):
     """Local response normalisation across maps (Krizhevsky et al. 2012, section 3.3).
 
     ``b_i = a_i / (k + alpha * sum_j a_j^2) ^ beta`` over the n maps j nearest to i, with k = 2,
-    n = 5, alpha = 1e-4, beta = 0.75. The paper's alpha weighs the sum; torch's, like Caffe's, the
-    mean, so that it is given n * alpha here.
+    n = 5, alpha = 1e-4, beta = 0.75. The paper's alpha weighs the sum, torch's (and Caffe's) the
+    mean, so torch gets n * alpha.
     """
 
     def __init__(self, towers: int = 1) -> None:
-        """``towers``: groups of maps that are normalised apart."""
+        """``towers``: groups of maps with separate normalisation."""
         super().__init__()
         self.towers = towers
         self.norm = nn.LocalResponseNorm(size=5, alpha=5 * 1e-4, beta=0.75, k=2)
@@ -33,8 +33,8 @@ class ResponseNorm(nn.Module):
         """(batch, channels, height, width) -> the same shape."""
         if self.towers == 1:
             return self.norm(x)
-        apart = x.unflatten(1, (self.towers, -1)).flatten(0, 1)
-        return self.norm(apart).unflatten(0, (-1, self.towers)).flatten(1, 2)
+        towers = x.unflatten(1, (self.towers, -1)).flatten(0, 1)
+        return self.norm(towers).unflatten(0, (-1, self.towers)).flatten(1, 2)
 
 
 @register_encoder("alexnet_2012")
@@ -42,17 +42,16 @@ class AlexNet2012Encoder(Encoder):
     """AlexNet as published (Krizhevsky et al. 2012, "ImageNet classification with deep
     convolutional neural networks", section 3), up to its second layer of 4096.
 
-    Half of the maps of each layer lived on each of two GPUs: the second, fourth and fifth
-    convolution see the maps of their own tower only (``groups=2``), response normalisation likewise
-    stays within a tower, and the third convolution and the linear layers see everything. With a
-    linear layer to 1000 classes at 227x227x3 (the size that gives the paper's 55x55 maps; it says
-    224): 60,965,224 parameters. torchvision's ``alexnet`` is a later, narrower network in one
-    tower without normalisation.
+    Each of two GPUs had half of the maps of each layer: the second, fourth and fifth convolution
+    and response normalisation use the maps of their own tower (``groups=2``), the third convolution
+    and the linear layers all maps. With a linear layer to 1000 classes at 227x227x3 (the size of
+    the paper's 55x55 maps; the paper says 224): 60,965,224 parameters. torchvision's ``alexnet`` is
+    a later, narrower network with one tower and without normalisation.
 
-    At other sizes the first linear layer sees as many positions as are left.
+    At other sizes the first linear layer has another number of inputs.
 
-    Weights start by He et al. 2015, biases at zero: with the paper's N(0, 0.01) and biases of one,
-    features would at first be nearly constant and 64 long, for a policy's heads to start from.
+    Weights are initialised by He et al. 2015, biases with zero: with the paper's N(0, 0.01) and
+    biases of one, initial features would be nearly constant with a norm of 64.
     """
 
     least_size: ClassVar[int] = 67
@@ -97,7 +96,7 @@ class AlexNet2012Encoder(Encoder):
 
 
 def linear_layers(in_features: int, features_dim: int, dropout: float) -> nn.Sequential:
-    """The two large linear layers, their outputs under dropout (Krizhevsky et al. 2012, 4.2)."""
+    """The two large linear layers with dropout (Krizhevsky et al. 2012, section 4.2)."""
     return nn.Sequential(
         OrderedDict(
             fc6=nn.Linear(in_features, 4096),
@@ -120,10 +119,10 @@ def initialise_he(module: nn.Module) -> None:
 
 
 def check_dropout(value: object) -> None:
-    """Refuses what is no probability of dropping.
+    """Refuses a dropout probability outside [0, 1).
 
     Raises:
-        UserError: it is not in [0, 1).
+        UserError: it is outside.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise UserError(f"dropout must be a number from 0 to below 1, not {value!r}.")

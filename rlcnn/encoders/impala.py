@@ -24,7 +24,7 @@ Pooling = Literal["flatten", "mean"]
 
 SECTION_CHANNELS = (16, 32, 32)
 
-# Six residual branches of two convolutions each share one unit of variance.
+# Six residual branches of two convolutions share one unit of variance.
 BLOCK_GAIN = math.sqrt(1 / math.sqrt(6))
 
 
@@ -45,7 +45,7 @@ class ResidualBlock(nn.Module):
 
 
 class Section(nn.Sequential):
-    """A convolution, a pooling that halves the sides (rounding up), and two residual blocks."""
+    """A convolution, pooling to half the sides (rounded up), and two residual blocks."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         conv = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1)
@@ -67,13 +67,13 @@ class ImpalaEncoder(Encoder):
     Three sections of 16, 32 and 32 channels with 15 convolutions in all, a ReLU, and a linear
     layer to 256. At 84x84x4: 1,089,232 parameters, 54 million multiply-accumulates.
 
-    Weights start orthogonal, biases zero, with the gains of the reference implementation of Cobbe
-    et al. 2020, "Phasic policy gradient": residual branches start small, so that features are about
-    as long as those of ``nature`` and a policy head on them starts close to uniform. With gain
-    sqrt(2) throughout, as is usual elsewhere, they would be over twenty times longer.
+    Weights are initialised orthogonally, biases with zero. The gains are those of the reference
+    implementation of Cobbe et al. 2020, "Phasic policy gradient": residual branches start small, so
+    features have about the norm of those of ``nature``, and a policy head starts close to uniform.
+    With the usual gain sqrt(2) everywhere, the norm would be over twenty times larger.
     """
 
-    # Three halvings: below 8 pixels a side, the last section would see padding more than image.
+    # With smaller images the last section would compute mostly on padding.
     least_size: ClassVar[int] = 8
 
     def __init__(
@@ -89,11 +89,11 @@ class ImpalaEncoder(Encoder):
         Args:
             observation_shape: (channels, height, width), at least 8x8.
             features_dim: width of the last, linear layer.
-            width: factor on the number of channels of every section (Cobbe et al. 2019,
-                "Quantifying generalization in reinforcement learning", use 4 and more).
-            pooling: "flatten", as published: the linear layer sees every position; "mean": it sees
-                the global average (Impoola: Trumpp et al. 2025, "The power of average pooling for
-                image-based deep reinforcement learning").
+            width: factor on the channels of every section (Cobbe et al. 2019, "Quantifying
+                generalization in reinforcement learning", use 4 and more).
+            pooling: input of the linear layer: "flatten", as published, is every position; "mean"
+                is the global average (Impoola: Trumpp et al. 2025, "The power of average pooling
+                for image-based deep reinforcement learning").
         """
         check_positive("features_dim", features_dim)
         check_positive("width", width, whole=False)

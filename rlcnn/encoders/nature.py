@@ -25,12 +25,12 @@ from rlcnn.encoders.registry import register_encoder
 @register_encoder("nature")
 class NatureEncoder(Encoder):
     """Three convolutions and a linear layer (Mnih et al. 2015, "Human-level control through deep
-    reinforcement learning", Methods): the standard of Atari agents.
+    reinforcement learning", Methods), the standard for Atari agents.
 
     1,684,128 parameters and 9.3 million multiply-accumulates at 84x84x4.
 
-    Weights start orthogonal with gain sqrt(2), biases zero: what PPO's reference implementation
-    does for this network (OpenAI baselines, ``a2c/utils.py`` and ``common/models.py:nature_cnn``;
+    Weights are initialised orthogonally with gain sqrt(2), biases with zero, as in PPO's reference
+    implementation (OpenAI baselines, ``a2c/utils.py`` and ``common/models.py:nature_cnn``;
     detail 2 of Huang et al. 2022, "The 37 implementation details of PPO").
     """
 
@@ -44,7 +44,7 @@ class NatureEncoder(Encoder):
             features_dim: width of the last, linear layer.
         """
         check_positive("features_dim", features_dim)
-        # Scaling the first filters comes to the same as scaling all pixels, which are many more.
+        # The first filters are scaled instead of the pixels, which are many more.
         preprocessing = Preprocessing(checked_shape(observation_shape), block=4, scaled=False)
         super().__init__(observation_shape, {"features_dim": features_dim}, preprocessing)
         self.features_dim = features_dim

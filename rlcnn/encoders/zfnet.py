@@ -1,4 +1,4 @@
-"""AlexNet as its visualisation suggested to change it."""
+"""AlexNet with the changes that its visualisation suggested."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ZFNetEncoder(Encoder):
     AlexNet in one tower, with 7x7 filters at stride 2 in the first layer and stride 2 in the
     second, pooling before response normalisation. With a linear layer to 1000 classes at
     224x224x3: 62,357,608 parameters; maps of 110, 55, 26, 13, 13 and 6 pixels a side, as in the
-    figure. The paper names no constants for the normalisation; AlexNet's stand here.
+    figure. The paper gives no constants of the normalisation; those of AlexNet are used.
 
     Initialised as ``alexnet_2012``.
     """
@@ -48,7 +48,7 @@ class ZFNetEncoder(Encoder):
         check_dropout(dropout)
         super().__init__(observation_shape, {"features_dim": features_dim, "dropout": dropout})
         self.features_dim = features_dim
-        # Rounding up is what makes 110 pixels 55 and 26 pixels 13.
+        # Rounding up halves 110 to 55 and 26 to 13 pixels.
         self.trunk = nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(self.preprocessing.output_shape[0], 96, 7, stride=2, padding=1),

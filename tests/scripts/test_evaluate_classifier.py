@@ -279,7 +279,7 @@ def test_images_that_one_of_the_networks_learned_from_are_refused(
     assert told.startswith(f'"{runs[1]}" was trained on images that --seed 0 holds out of')
     monkeypatch.chdir(tmp_path)
     told = refused(evaluate_classifier, runs[0], "--seed", 1, "--data", "folder:images")
-    assert told.startswith(f'"{runs[0]}" learned from')
+    assert told.startswith(f'"{runs[0]}" was trained on')
     # Of all of them no one says that they were not learned from.
     evaluate_classifier(*runs, "--part", "all")
     # As many of each are held out under another seed, too, but others.

@@ -113,7 +113,7 @@ def test_nodes_end_where_the_network_is_cut() -> None:
         ("resnet18:layer2", "layr1", 'no node "layr1" to be unfrozen from. Did you mean "layer1"'),
         ("resnet18:layer2", "layer3", 'no node "layer3"'),
         ("resnet18:layer2", "trunk.network.layer1", "no node"),
-        ("resnet18:layer2", "layer2.1.relu_1", "nothing of .* has parameters to learn"),
+        ("resnet18:layer2", "layer2.1.relu_1", "encoder .* has no parameters to train"),
         ("lenet", ".*", "no node"),
     ],
 )

@@ -497,7 +497,7 @@ def test_two_encoders_in_one_file_are_not_chosen_between(tmp_path: Path) -> None
     }
     save_file(both, tmp_path / "e.safetensors")
     message = refusal(tmp_path / "e.safetensors", create_encoder("lenet", SHAPE))
-    assert 'more than once, behind the prefixes "student.", "teacher."' in message
+    assert 'more than once, with the prefixes "student.", "teacher."' in message
 
 
 def test_a_part_of_the_own_tensors_keeps_its_names(tmp_path: Path) -> None:
@@ -523,7 +523,7 @@ def test_weights_that_are_no_finite_numbers_are_refused(value: float, tmp_path: 
     save_file({f"module.{n}": t for n, t in state.items()}, tmp_path / "e.safetensors")
     message = refusal(tmp_path / "e.safetensors", create_encoder("lenet", SHAPE))
     assert message.endswith(
-        "no finite numbers (NaN or infinite), as a training that diverged"
+        "not finite (NaN or infinite), as a training that diverged"
         " leaves them: in: trunk.c1.weight."
     )
 
