@@ -95,7 +95,7 @@ class AtariVecEnv(EpisodeVecEnv):
         if max_episode_steps is None:
             max_episode_steps = self.protocol.max_episode_steps
         self.max_episode_steps = check_count("max_episode_steps", max_episode_steps, 1)
-        # Life losses and clipping are handled here. The emulator's `episodic_life` restarts the game
+        # Life losses and clipping are handled here. The emulator's `episodic_life` restarts a game
         # at each lost life, and its clipped rewards hide the true returns.
         self._emulator: AtariVectorEnv | None = AtariVectorEnv(
             rom,
