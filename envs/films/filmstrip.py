@@ -1,4 +1,4 @@
-"""A film on paper: some of its pictures side by side."""
+"""Pictures of a film side by side."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def film_strip(
     """Writes pictures of a film side by side, as a PNG.
 
     Args:
-        video: a film such as ``film_episode`` makes.
-        path: of the PNG.
-        seconds: when to take each picture; by default ``pictures`` spread evenly over the film.
-        pictures: how many, where ``seconds`` does not say.
-        height: of each picture, in pixels.
+        video: a film, such as one of ``film_episode``.
+        path: path of the PNG.
+        seconds: time of each picture; by default ``pictures`` times spread evenly over the film.
+        pictures: number of pictures without ``seconds``.
+        height: height of each picture in pixels.
 
     Returns:
         ``path``.

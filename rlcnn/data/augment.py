@@ -32,29 +32,28 @@ class AugmentConfig:
     """How images are resized, and how training images are changed at random."""
 
     resize: int = 0
-    """Shorter side, in pixels, that every image is first brought to; 0 leaves images of one size as
-    they are, and others at 8/7 of --augment.crop."""
+    """Shorter side in pixels that every image is first resized to; 0 keeps images of one size, and
+    resizes others to 8/7 of --augment.crop."""
     pad: int = 0
     """Rows and columns of zeros put around every image."""
     crop: int = 0
-    """Side of the square that is learned from: anywhere in the image, the middle when held out; 0
+    """Side of the square crop: at a random place for training, the centre for held-out images; 0
     takes the whole image."""
     crop_padding: int = 0
-    """Pixels by which a crop may lie outside the image; --augment.edge says what it finds there."""
+    """Pixels by which a crop may lie outside the image; --augment.edge fills them."""
     edge: Literal["mean", "reflect", "repeat"] = "mean"
-    """What lies outside an image: the mean colour of those learned from, its mirror image, or its
+    """What lies outside an image: the mean colour of the training images, its mirror image, or its
     outermost pixels."""
     flip: bool = False
-    """Whether half of the images are mirrored left to right."""
+    """Whether half of the training images are mirrored left to right."""
     scale_from: float = 1.0
-    """Scale jitter: the least factor by which an image is resized before it is cropped."""
+    """Scale jitter: least factor by which an image is resized before the crop."""
     scale_to: float = 1.0
-    """Scale jitter: the greatest factor."""
+    """Scale jitter: greatest factor."""
     cutout: int = 0
     """Side of a square that is replaced by the mean colour (DeVries & Taylor 2017); 0 for none."""
     trivial: bool = False
-    """Whether each image is changed by one random operation (TrivialAugment, Mueller & Hutter
-    2021)."""
+    """Whether one random operation changes each image (TrivialAugment, Mueller & Hutter 2021)."""
 
 
 def bring_to_size(images: LabelledImages, config: AugmentConfig) -> LabelledImages:
@@ -65,9 +64,7 @@ def bring_to_size(images: LabelledImages, config: AugmentConfig) -> LabelledImag
     """
     if isinstance(images, ImageFiles):
         if not config.crop:
-            raise UserError(
-                "the images differ in size: give the side to learn from, --augment.crop"
-            )
+            raise UserError("the images differ in size: give the side of a crop, --augment.crop")
         resize = config.resize or round(config.crop * RESIZE_BY_CROP)
         return ImageFiles(
             images.paths, images.labels, images.tasks, channels=images.channels, resize=resize

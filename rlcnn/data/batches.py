@@ -72,7 +72,7 @@ class Batches:
         workers: int = 0,
     ) -> None:
         if len(images) < 2:
-            raise UserError("one image is too few to learn from")
+            raise UserError("one image is too few to train on")
         self._images = images
         self._augmentation = augmentation
         self._batch_size = batch_size
