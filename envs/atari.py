@@ -11,12 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from envs.checks import (
-    ObservationColour,
-    check_actions,
-    check_count,
-    check_observation,
-)
+from envs.checks import ObservationColour, check_actions, check_count, check_observation
 from envs.episodes import EpisodeVecEnv
 from envs.machine.cores import usable_cores
 from envs.protocol import AtariProtocol, get_protocol
@@ -144,10 +139,7 @@ class AtariVecEnv(EpisodeVecEnv):
         return self._channels_first(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Starts a step.
-
-        Args:
-            actions: integers (num_envs,), each below ``action_space.n``.
+        """Starts a step with actions, integers (num_envs,) below ``action_space.n``.
 
         Raises:
             UserError: the actions are not valid. None was sent, and the games can continue.

@@ -37,14 +37,10 @@ def check_seed(seed: int) -> int:
 
 
 def derive_seeds(seed: int | None, count: int) -> list[int]:
-    """One seed for each environment.
+    """One seed for each environment; ``seed``: 0 <= seed < 2**31, None draws one from numpy.
 
     numpy's ``SeedSequence`` mixes them. With ``seed``, ``seed + 1`` ... two runs with neighbouring
     seeds would share nearly all games.
-
-    Args:
-        seed: 0 <= seed < 2**31; None draws one from numpy's global generator.
-        count: number of environments.
 
     Raises:
         UserError: the seed is not in that range.

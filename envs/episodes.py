@@ -36,13 +36,10 @@ class EpisodeVecEnv(VecEnv):
         self._created = time.perf_counter()
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seeds the next ``reset``.
+        """Seeds the next ``reset`` and returns the seed of each environment.
 
         Args:
             seed: 0 <= seed < 2**31; None draws one from numpy's global generator.
-
-        Returns:
-            The seed of each environment.
 
         Raises:
             UserError: the seed is not in that range.

@@ -36,11 +36,7 @@ class GroupedVecEnv(VecEnv):
         super().__init__(ends[-1], first.observation_space, first.action_space)
 
     def seed(self, seed: int | None = None) -> list[int | None]:
-        """Seeds the next ``reset``; each group gets a seed derived from this one.
-
-        Args:
-            seed: 0 <= seed < 2**31; None draws one from numpy's global generator.
-        """
+        """Seeds the next ``reset``; each group gets a seed derived from this one."""
         seeds = derive_seeds(seed, len(self.groups))
         return [s for group, own in zip(self.groups, seeds, strict=True) for s in group.seed(own)]
 

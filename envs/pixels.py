@@ -15,12 +15,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from envs.checked import CheckedEnv
-from envs.checks import (
-    ObservationColour,
-    check_actions,
-    check_count,
-    check_observation,
-)
+from envs.checks import ObservationColour, check_actions, check_count, check_observation
 from envs.episodes import EpisodeVecEnv
 from envs.errors import UserError, describe_error
 from envs.pictures import to_grey, to_rgb

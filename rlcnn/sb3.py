@@ -123,14 +123,9 @@ class EncoderExtractor(BaseFeaturesExtractor):
         self._range_seen = False
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Encodes observations.
+        """Encodes observations to features (batch, features_dim).
 
-        Args:
-            observations: (batch, channels, height, width), float as stable-baselines3 makes them,
-                or uint8.
-
-        Returns:
-            Features (batch, features_dim).
+        Observations (batch, channels, height, width) are uint8, or stable-baselines3's floats.
 
         Raises:
             UserError: the first floats contradict ``normalized_image``.
@@ -144,9 +139,8 @@ class EncoderExtractor(BaseFeaturesExtractor):
     def set_trainable(self, trainable: bool) -> None:
         """Freezes or unfreezes the encoder; repeated calls are cheap.
 
-        Args:
-            trainable: True trains all of it, or the part from ``unfreeze_from`` on. False freezes
-                the pretrained half with its running statistics of BatchNorm.
+        True trains all of it, or the part from ``unfreeze_from`` on. False freezes the pretrained
+        half with its running statistics of BatchNorm.
         """
         frozen = self._before_node if trainable else self._pretrained
         if frozen is self._frozen_layers:

@@ -22,7 +22,7 @@ def film_strip(
     pictures: int = 6,
     height: int = 210,
 ) -> Path:
-    """Writes pictures of a film side by side, as a PNG.
+    """Writes pictures of a film side by side as a PNG, and returns its path.
 
     Args:
         video: a film, such as one of ``film_episode``.
@@ -31,12 +31,8 @@ def film_strip(
         pictures: number of pictures without ``seconds``.
         height: height of each picture in pixels.
 
-    Returns:
-        ``path``.
-
     Raises:
-        UserError: the film cannot be read, is shorter than ``seconds`` asks for, or the PNG cannot
-            be written.
+        UserError: the film cannot be read or is too short, or the PNG cannot be written.
     """
     reader = cv2.VideoCapture(os.fspath(video))
     try:

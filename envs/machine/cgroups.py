@@ -14,13 +14,9 @@ def control_groups(
 ) -> Iterator[Path]:
     """Directories of this process's control groups and of their parents.
 
-    Some may not exist, and some may be repeated.
-
-    Args:
-        *controllers: names of controllers. Version 1 of control groups has a hierarchy for each
-            controller, version 2 one hierarchy for all.
-        root: mount point of control groups.
-        membership: the file that lists the groups of this process.
+    Some may not exist, and some may be repeated. Version 1 of control groups has a hierarchy for
+    each controller, version 2 one for all. ``root`` is the mount point, and ``membership`` lists
+    the groups.
     """
     try:
         lines = membership.read_text().splitlines()

@@ -13,10 +13,6 @@ def usable_cores(cgroup_root: Path = CGROUP_ROOT, membership: Path = MEMBERSHIP)
 
     ``os.cpu_count`` counts the machine's cores; a container may have fewer, and more threads than
     cores slow each other down.
-
-    Args:
-        cgroup_root: mount point of control groups.
-        membership: the file that lists the groups of this process.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1

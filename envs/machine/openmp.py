@@ -30,11 +30,7 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def best_spin_count(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
-    """The spin count for this processor.
-
-    Args:
-        cpuinfo: the kernel's list of processors; torch cannot be asked, since it is loaded later.
-    """
+    """The spin count for this processor, by the kernel's list: torch is not loaded yet."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

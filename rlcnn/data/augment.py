@@ -92,15 +92,11 @@ class Augmentation:
     """
 
     def __init__(self, config: AugmentConfig, train: LabelledImages) -> None:
-        """Computes the mean colour of the images.
-
-        Args:
-            config: the changes.
-            train: training images, resized by :func:`bring_to_size`.
+        """Computes the mean colour of the training images, resized by :func:`bring_to_size`.
 
         Raises:
-            UserError: the images are too small for the crop, or ``trivial`` does not support their
-                number of channels.
+            UserError: the images are too small for the crop, or have channels that ``trivial`` does
+                not support.
         """
         self.config = config
         if config.trivial and train.channels not in (1, 3):
@@ -121,12 +117,7 @@ class Augmentation:
         self._means: dict[torch.device, torch.Tensor] = {}
 
     def draw(self, count: int, size: tuple[int, int], random: torch.Generator) -> torch.Tensor:
-        """Draws the random numbers for :meth:`apply`.
-
-        Args:
-            count: number of images.
-            size: their height and width.
-            random: a generator of the CPU.
+        """Draws the random numbers of :meth:`apply` for ``count`` images of one size.
 
         Returns:
             int64 (count, 5) on the CPU: first row and column of each crop (negative outside the
@@ -148,26 +139,16 @@ class Augmentation:
         return drawn
 
     def apply(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        """Crops, mirrors and cuts holes, if ``batched``.
+        """Crops, mirrors and cuts holes by the numbers of :meth:`draw`, if ``batched``.
 
-        Args:
-            images: uint8 (batch, channels, height, width) on any device.
-            drawn: the result of :meth:`draw`, on the same device.
-
-        Returns:
-            uint8 (batch, *output_shape) on the same device.
+        uint8 (batch, channels, height, width) -> uint8 (batch, *output_shape), on any one device.
         """
         return self._cut_out(self._cropped(images, drawn), drawn)
 
     def image(self, image: torch.Tensor, seed: int) -> torch.Tensor:
-        """Augments one image of any size.
+        """Augments one image by a seed, on the CPU.
 
-        Args:
-            image: uint8 (channels, height, width) on the CPU.
-            seed: seed of all its random numbers.
-
-        Returns:
-            uint8 ``output_shape``.
+        uint8 (channels, height, width) of any size -> uint8 ``output_shape``.
         """
         random = torch.Generator().manual_seed(seed)
         config = self.config

@@ -67,7 +67,7 @@ def check_held_out(name: str, seed: int, trained: Mapping[str, Any], weights: st
 
     Args:
         name: the data of the evaluation.
-        seed: the seed of the evaluation's split.
+        seed: the seed of its split.
         trained: ``data`` and ``seed`` of the training; empty if unknown.
         weights: name of the weights in the message.
 

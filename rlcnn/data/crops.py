@@ -51,17 +51,11 @@ class CropTransform:
         return functional.center_crop(self._resized(image), [self.height, self.width])[None]
 
     def ten(self, image: torch.Tensor) -> torch.Tensor:
-        """Ten crops of an image (Krizhevsky et al. 2012, section 4.1).
+        """Ten crops (Krizhevsky et al. 2012, section 4.1): uint8 (10, channels, height, width).
 
-        The image is resized to a shorter side of ``resize`` (256 in the paper), and its central
-        square is kept. The crops are the four corners and the centre of it, and their mirror
-        images.
-
-        Args:
-            image: uint8 (channels, h, w).
-
-        Returns:
-            uint8 (10, channels, height, width).
+        The image, uint8 (channels, h, w), is resized to a shorter side of ``resize`` (256 in the
+        paper), and its central square is kept. The crops are the four corners and the centre of it,
+        and their mirror images.
 
         Raises:
             UserError: the square is not larger than a crop, so all crops would be equal.

@@ -20,15 +20,12 @@ _SIXTEEN_BITS = "I;16"
 
 
 def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:
-    """Decodes an image file, turned upright by its EXIF orientation.
+    """Decodes an image file to uint8 (channels, height, width), upright by its EXIF orientation.
 
     Args:
         path: a file of any format that Pillow reads.
         channels: 3 for RGB, 1 for grey.
         resize: shorter side in pixels to resize it to (bilinear, antialiased); 0 keeps its size.
-
-    Returns:
-        uint8 (channels, height, width).
 
     Raises:
         UserError: the file is missing, truncated, damaged or not an image.

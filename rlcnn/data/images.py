@@ -64,11 +64,7 @@ class LabelledImages(ABC):
     episodes: Episodes | None = None
 
     def __init__(self, labels: torch.Tensor, tasks: Sequence[Task]) -> None:
-        """Checks the labels.
-
-        Args:
-            labels: integers (images, tasks), or (images,) for a single task.
-            tasks: one for each column.
+        """Checks the labels, integers (images, tasks), or (images,) for a single task.
 
         Raises:
             UserError: a task has fewer than two classes, or a label lies outside its classes.
@@ -107,13 +103,9 @@ class LabelledImages(ABC):
         """
 
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
-        """Images of one size as a batch.
+        """Images of one size at int64 indices, uint8 (batch, channels, height, width).
 
-        Args:
-            indices: int64 (batch,), on the device that stores the pixels.
-
-        Returns:
-            uint8 (batch, channels, height, width), on the same device.
+        The indices lie on the device that stores the pixels, and so does the result.
 
         Raises:
             UserError: a file cannot be read as an image.
@@ -124,12 +116,7 @@ class LabelledImages(ABC):
     def stored_on(self, device: torch.device, most: int) -> LabelledImages | None:
         """A copy whose pixels lie on ``device``; its labels stay on the CPU.
 
-        Args:
-            device: where to store the pixels.
-            most: bytes that they may take.
-
-        Returns:
-            None if the images are not in memory, or take more bytes.
+        None if the images are not in memory, or take more than ``most`` bytes.
         """
         return None
 
@@ -156,12 +143,7 @@ class StoredImages(LabelledImages):
     """
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, tasks: Sequence[Task]) -> None:
-        """Takes the images without a copy.
-
-        Args:
-            images: uint8 (images, channels, height, width).
-            labels: as for :class:`LabelledImages`.
-            tasks: likewise.
+        """Takes images, uint8 (images, channels, height, width), without a copy.
 
         Raises:
             UserError: there are no images, or as for :class:`LabelledImages`.
@@ -214,12 +196,8 @@ class ImageFiles(LabelledImages):
     ) -> None:
         """Stores the paths; no file is opened yet.
 
-        Args:
-            paths: image files.
-            labels: as for :class:`LabelledImages`.
-            tasks: likewise.
-            channels: 3 decodes to RGB, 1 to grey, whatever the file holds.
-            resize: shorter side in pixels; 0 keeps the size.
+        Files are decoded to RGB with 3 channels and to grey with 1, and resized to a shorter side
+        of ``resize`` pixels, if it is not 0.
 
         Raises:
             UserError: there are no files, or as for :class:`LabelledImages`.

@@ -21,13 +21,11 @@ _IDX = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 
 
 def load_idx(name: str, data_dir: Path) -> Split:
-    """MNIST or Fashion-MNIST, grey 28x28.
+    """MNIST or Fashion-MNIST by its name, grey 28x28.
 
-    Args:
-        name: "mnist" or "fashion_mnist".
-        data_dir: the four idx files, compressed by gzip or not, lie in it or in ``MNIST/raw`` (or
-            ``FashionMNIST/raw``) below it, as torchvision stores them. Missing files are
-            downloaded to there.
+    The four idx files, compressed by gzip or not, lie in ``data_dir`` or in ``MNIST/raw`` (or
+    ``FashionMNIST/raw``) below it, as torchvision stores them. Missing files are downloaded to
+    there.
 
     Raises:
         UserError: the files are damaged, or missing and cannot be downloaded.
@@ -58,13 +56,11 @@ def load_idx(name: str, data_dir: Path) -> Split:
 
 
 def load_cifar10(data_dir: Path, *, seed: int) -> Split:
-    """CIFAR-10, RGB 32x32.
+    """CIFAR-10, RGB 32x32; ``seed`` has no effect, since the split is published.
 
-    Args:
-        data_dir: holds ``cifar-10-batches-py``, as torchvision stores it. Or it, or ``cifar10``
-            in it, is an image folder with ``train/<class>`` and ``test/<class>``. If it holds
-            neither, the set is downloaded to it.
-        seed: has no effect, since the split is published.
+    ``data_dir`` holds ``cifar-10-batches-py``, as torchvision stores it. Or it, or ``cifar10`` in
+    it, is an image folder with ``train/<class>`` and ``test/<class>``. If it holds neither, the set
+    is downloaded to it.
 
     Raises:
         UserError: the files are damaged, or missing and cannot be downloaded.

@@ -59,12 +59,10 @@ class AlexNet2012Encoder(Encoder):
     def __init__(
         self, observation_shape: Sequence[int], *, features_dim: int = 4096, dropout: float = 0.5
     ) -> None:
-        """Builds the network.
+        """Builds the network for observations (channels, height, width) of at least 67x67.
 
-        Args:
-            observation_shape: (channels, height, width), at least 67x67.
-            features_dim: width of the second linear layer.
-            dropout: probability with which each of their outputs is zeroed in training mode.
+        ``features_dim`` is the width of the second linear layer, and ``dropout`` the probability
+        with which each output of both is zeroed in training mode.
         """
         check_positive("features_dim", features_dim)
         check_dropout(dropout)

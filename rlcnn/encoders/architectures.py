@@ -118,10 +118,7 @@ def list_architectures() -> list[str]:
 
 
 def find_architecture(name: str) -> Architecture | None:
-    """The network of this name, or None.
-
-    Args:
-        name: one of ``list_architectures()``, or "timm:NAME".
+    """The network of ``list_architectures()`` or "timm:NAME", or None.
 
     Raises:
         UserError: timm is not installed, or does not have this network.
@@ -143,10 +140,7 @@ def published_sizes() -> dict[str, int]:
 
 def _of_torchvision(name: str) -> Architecture:
     from torchvision import models
-    from torchvision.models.feature_extraction import (
-        create_feature_extractor,
-        get_graph_node_names,
-    )
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
     from torchvision.ops import StochasticDepth
 
     # As a leaf it checks the training mode itself, so one graph serves both modes.

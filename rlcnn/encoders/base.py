@@ -141,10 +141,7 @@ class Preprocessing(nn.Module):
             self.register_buffer("shift", -means / stds, persistent=False)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Converts observations to the trunk's input.
-
-        Args:
-            observations: uint8 (batch, channels, height, width).
+        """Converts observations, uint8 (batch, channels, height, width), to the trunk's input.
 
         Returns:
             (batch, channels, height', width'), in autocast's dtype or else float32; with blocks
@@ -214,12 +211,9 @@ class Encoder(nn.Module):
         options: dict[str, Any],
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        """Checks the shape and stores the options.
+        """Checks the shape (channels, height, width) and stores all options of the subclass.
 
-        Args:
-            observation_shape: (channels, height, width).
-            options: every option of the subclass's constructor with its value.
-            preprocessing: None scales by 1/255.
+        Without ``preprocessing`` pixels are scaled by 1/255.
 
         Raises:
             UserError: the shape is not that of an image, or is too small.
@@ -233,13 +227,9 @@ class Encoder(nn.Module):
             raise TooSmallError(self.name, (height, width), self.least_size)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Encodes observations.
+        """Observations, uint8 (batch, channels, height, width), to features (batch, features_dim).
 
-        Args:
-            observations: uint8 (batch, channels, height, width).
-
-        Returns:
-            Features (batch, features_dim), in autocast's dtype or else float32.
+        Features have autocast's dtype, or else float32.
         """
         return self.projection(self.pool(self.trunk(self.preprocessing(observations))))
 

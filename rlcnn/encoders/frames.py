@@ -147,39 +147,15 @@ class FrameEncoder(Encoder):
         self.projection = nn.Sequential(layers)
 
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
-        """Encodes frames, each alone.
-
-        Args:
-            frames: uint8 (n, *frame_shape).
-
-        Returns:
-            (n, frame_features).
-        """
+        """Encodes frames, each alone: uint8 (n, *frame_shape) -> (n, frame_features)."""
         return self.pool(self.trunk(self.preprocessing(frames)))
 
     def combine(self, features: torch.Tensor) -> torch.Tensor:
-        """Combines the feature vectors of a stack's frames into one.
-
-        Args:
-            features: (batch, stack, frame_features), oldest frame first.
-
-        Returns:
-            (batch, features_dim).
-        """
+        """(batch, stack, frame_features), oldest frame first -> (batch, features_dim)."""
         return self.projection(features)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Encodes observations.
-
-        Args:
-            observations: uint8 (batch, channels, height, width), oldest frame first.
-
-        Returns:
-            Features (batch, features_dim), in autocast's dtype or else float32.
-
-        Raises:
-            ValueError: the encoder was built for another shape.
-        """
+        """As :meth:`Encoder.forward`; the oldest frame comes first."""
         frames = split_frames(observations, self.observation_shape, self.stack)
         return self.combine(self.encode_frames(frames).unflatten(0, (-1, self.stack)))
 
@@ -243,17 +219,10 @@ fx.wrap("split_frames")
 def inflate(weight: torch.Tensor, frames: int, frame_channels: int) -> torch.Tensor:
     """Converts filters for RGB images to filters for stacks of frames.
 
-    A stack of equal frames gives the same output as the RGB image. A grey frame is an image with
-    three equal channels, as in timm's ``adapt_input_conv`` for one channel (whose rule for other
-    numbers would use a fourth grey frame as a second red channel).
-
-    Args:
-        weight: (out, 3, height, width).
-        frames: number of frames in a stack.
-        frame_channels: 1 or 3.
-
-    Returns:
-        (out, frames * frame_channels, height, width).
+    (out, 3, height, width) -> (out, frames * frame_channels, height, width). A stack of equal
+    frames gives the same output as the RGB image. A grey frame is an image with three equal
+    channels, as in timm's ``adapt_input_conv`` for one channel (whose rule for other numbers would
+    use a fourth grey frame as a second red channel).
     """
     per_frame = weight.sum(dim=1, keepdim=True) if frame_channels == 1 else weight
     return per_frame.repeat(1, frames, 1, 1) / frames

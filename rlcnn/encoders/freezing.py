@@ -37,9 +37,7 @@ def pretrained_layers(encoder: Encoder) -> Layers:
 def layers_before(encoder: Encoder, node: str) -> Layers:
     """The layers that are used only before a node.
 
-    Args:
-        encoder: an encoder.
-        node: one of ``encoder.nodes()``, or a module, which means its first node.
+    The node is one of ``encoder.nodes()``, or a module, which means its first node.
 
     Raises:
         UserError: there is no such node, or no trainable parameter from it on.

@@ -37,11 +37,9 @@ class NatureEncoder(Encoder):
     least_size: ClassVar[int] = 36
 
     def __init__(self, observation_shape: Sequence[int], *, features_dim: int = 512) -> None:
-        """Builds the network.
+        """Builds the network for observations (channels, height, width) of at least 36x36.
 
-        Args:
-            observation_shape: (channels, height, width), at least 36x36.
-            features_dim: width of the last, linear layer.
+        ``features_dim`` is the width of the linear layer.
         """
         check_positive("features_dim", features_dim)
         # The first filters are scaled instead of the pixels, which are many more.

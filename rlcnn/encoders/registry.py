@@ -57,11 +57,7 @@ def with_frame_channels(
     """Adds ``frame_channels`` to an encoder's options, if it has this option and it is not set.
 
     Without it an encoder for RGB images takes three grey frames for one frame in colour.
-
-    Args:
-        name: name of the encoder.
-        options: options for ``create_encoder``.
-        channels: channels of one frame; None if unknown.
+    ``channels`` is None if it is unknown.
 
     Raises:
         UserError: no encoder has this name.

@@ -69,11 +69,9 @@ class ResNet9Encoder(Encoder):
     least_size: ClassVar[int] = 16
 
     def __init__(self, observation_shape: Sequence[int], *, width: float = 1) -> None:
-        """Builds the network.
+        """Builds the network for observations (channels, height, width) of at least 16x16.
 
-        Args:
-            observation_shape: (channels, height, width), at least 16x16.
-            width: factor on the number of channels everywhere.
+        ``width`` is a factor on the number of channels everywhere.
         """
         check_positive("width", width, whole=False)
         super().__init__(observation_shape, {"width": width})

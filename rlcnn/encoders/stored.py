@@ -17,15 +17,10 @@ from rlcnn.encoders.frames import FrameEncoder, split_frames
 
 
 def storage_layout(encoder: Encoder, depth: int) -> tuple[int, int]:
-    """Number and length of the items that are stored for an observation.
+    """Number and length of the items that are stored for an observation of ``depth`` frames.
 
-    Args:
-        encoder: the frozen encoder.
-        depth: number of frames that the environment stacks in an observation.
-
-    Returns:
-        ``depth`` items, one for each frame, if the encoder encodes each frame alone; otherwise one
-        item for the whole observation.
+    There are ``depth`` items, one for each frame, if the encoder encodes each frame alone;
+    otherwise one item for the whole observation.
     """
     if isinstance(encoder, FrameEncoder):
         if encoder.stack == depth:
@@ -35,15 +30,10 @@ def storage_layout(encoder: Encoder, depth: int) -> tuple[int, int]:
 
 
 def encode_for_storage(encoder: Encoder, frames: torch.Tensor) -> torch.Tensor:
-    """Encodes frames for storage.
+    """Encodes frames to items (n, length); see :func:`storage_layout`.
 
-    Args:
-        encoder: the frozen encoder.
-        frames: uint8 (n, channels, height, width): single frames if the encoder encodes each frame
-            alone, otherwise whole observations.
-
-    Returns:
-        (n, length) by :func:`storage_layout`.
+    Frames, uint8 (n, channels, height, width), are single if the encoder encodes each frame alone,
+    otherwise whole observations.
     """
     if not isinstance(encoder, FrameEncoder):
         return encoder(frames)
@@ -54,11 +44,9 @@ def encode_for_storage(encoder: Encoder, frames: torch.Tensor) -> torch.Tensor:
 
 
 def features_of_stored(encoder: Encoder, stored: torch.Tensor) -> torch.Tensor:
-    """Features of observations, (batch, features_dim).
+    """Features of observations, (batch, features_dim), by the trained half.
 
-    Args:
-        encoder: the frozen encoder, whose second half is trained.
-        stored: (batch, items * length), the stored items of each observation, oldest first.
+    ``stored``: (batch, items * length), the items of each observation, oldest first.
     """
     if isinstance(encoder, FrameEncoder):
         return encoder.combine(stored.unflatten(1, (encoder.stack, -1)))

@@ -9,12 +9,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from rlcnn.encoders.alexnet_2012 import (
-    ResponseNorm,
-    check_dropout,
-    initialise_he,
-    linear_layers,
-)
+from rlcnn.encoders.alexnet_2012 import ResponseNorm, check_dropout, initialise_he, linear_layers
 from rlcnn.encoders.base import Encoder, check_positive, trunk_output_shape
 from rlcnn.encoders.registry import register_encoder
 
@@ -37,12 +32,9 @@ class ZFNetEncoder(Encoder):
     def __init__(
         self, observation_shape: Sequence[int], *, features_dim: int = 4096, dropout: float = 0.5
     ) -> None:
-        """Builds the network.
+        """Builds the network for observations (channels, height, width) of at least 47x47.
 
-        Args:
-            observation_shape: (channels, height, width), at least 47x47.
-            features_dim: width of the second linear layer.
-            dropout: probability with which each of their outputs is zeroed in training mode.
+        ``features_dim`` and ``dropout`` are those of ``alexnet_2012``.
         """
         check_positive("features_dim", features_dim)
         check_dropout(dropout)

@@ -25,11 +25,9 @@ class WeightAverage:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        """Starts with a copy of the network.
+        """Starts with a copy of a network whose tensors are updated in place.
 
-        Args:
-            network: the network, whose tensors are updated in place.
-            decay: weight of the old average at an update, 0 to 1.
+        ``decay``, 0 to 1, is the weight of the old average at an update.
         """
         self.module = copy.deepcopy(network)
         self._weight = 1 - decay

@@ -27,12 +27,9 @@ class Classifier(nn.Module):
     """
 
     def __init__(self, encoder: Encoder, tasks: Sequence[Task], *, dropout: float = 0.0) -> None:
-        """Adds a freshly initialised head to an encoder.
+        """Adds a freshly initialised head for one or more tasks to an encoder.
 
-        Args:
-            encoder: an encoder for the shape of the images.
-            tasks: one or more tasks.
-            dropout: probability with which each feature is zeroed in training mode.
+        ``dropout`` is the probability with which each feature is zeroed in training mode.
         """
         super().__init__()
         self.encoder = encoder
@@ -42,14 +39,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(encoder.features_dim, sum(self.classes))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Logits of each task.
-
-        Args:
-            images: uint8 (batch, channels, height, width).
-
-        Returns:
-            For each task float32 (batch, classes).
-        """
+        """uint8 (batch, channels, height, width) -> logits of each task, float32 (batch, classes)."""
         return self.classify(self.encoder(images))
 
     def classify(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -64,12 +54,8 @@ def save_classifier(
 ) -> None:
     """Writes a classifier to a safetensors file that is also a weights file of its encoder.
 
-    ``rlcnn.weights.load`` reads the encoder's tensors and leaves out the head's.
-
-    Args:
-        classifier: a classifier on any device.
-        path: usually ends in ``.safetensors``; its directory must exist.
-        about: JSON values to store with the weights: data, recipe, accuracy, run.
+    ``rlcnn.weights.load`` reads the encoder's tensors and leaves out the head's. ``about`` are JSON
+    values to store with the weights: data, recipe, accuracy, run.
 
     Raises:
         UserError: the disk is full or the file cannot be written; an older file does not change.
@@ -84,12 +70,9 @@ def save_classifier(
 
 
 def load_classifier(path: str | PathLike[str]) -> Classifier:
-    """Builds the classifier that a file describes and loads its weights, on the CPU.
+    """Builds the classifier in a file of :func:`save_classifier`, on the CPU, in training mode.
 
-    It is in training mode. ``rlcnn.weights.load.read_about`` reads ``about``.
-
-    Args:
-        path: a file of :func:`save_classifier`.
+    ``rlcnn.weights.load.read_about`` reads ``about``.
 
     Raises:
         UserError: the file is missing, truncated, of another program or of an encoder alone, the

@@ -35,13 +35,9 @@ def make_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Opti
 
 
 def adopt_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Sets the choice of kernels in an optimiser's saved state to that of ``optimizer``.
+    """Sets the choice of kernels in a saved state of any device to that of ``optimizer``, in place.
 
     Otherwise loading the state would restore the choice for another device.
-
-    Args:
-        optimizer: the optimiser that will load the state.
-        state: a result of ``state_dict`` on any device; changed in place.
     """
     for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
         saved |= {name: own[name] for name in ("fused", "foreach", "capturable") if name in own}

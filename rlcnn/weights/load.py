@@ -65,15 +65,10 @@ class TensorFile(NamedTuple):
 def save_tensors(
     path: str | PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
 ) -> None:
-    """Writes tensors to a safetensors file, all or nothing.
+    """Writes tensors of any device and layout with JSON ``metadata`` to a safetensors file.
 
     A tensor with several names, such as those of a shared features extractor in a state_dict, is
-    written once; ``read_tensors`` returns it under all names.
-
-    Args:
-        path: the file; its directory must exist.
-        tensors: tensors of any device and memory layout.
-        metadata: JSON values to store with the tensors.
+    written once; ``read_tensors`` returns it under all names. The directory must exist.
 
     Raises:
         UserError: the disk is full or the file cannot be written; an older file does not change.
@@ -97,11 +92,8 @@ def save_tensors(
 def read_tensors(path: str | PathLike[str], *, own: bool = False) -> TensorFile:
     """Reads a safetensors file, or a file of ``torch.save`` with ``weights_only=True``.
 
-    The first bytes decide the format, not the name. Files of other programs have no metadata.
-
-    Args:
-        path: the file.
-        own: whether :func:`save_tensors` wrote the file, so that another format means damage.
+    The first bytes decide the format, not the name. Files of other programs have no metadata. With
+    ``own``, :func:`save_tensors` wrote the file, so that another format means damage.
 
     Raises:
         UserError: the file is missing, truncated or of another format, or holds more than tensors.
@@ -147,12 +139,7 @@ def read_tensors(path: str | PathLike[str], *, own: bool = False) -> TensorFile:
 def save_encoder(
     encoder: Encoder, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes an encoder's weights with its spec, as ``load_encoder`` needs them.
-
-    Args:
-        encoder: an encoder on any device.
-        path: usually ends in ``.safetensors``; its directory must exist.
-        metadata: JSON values to store with the weights, such as their origin.
+    """Writes an encoder's weights with its spec, and JSON ``metadata`` such as their origin.
 
     Raises:
         UserError: as :func:`save_tensors`.
@@ -162,10 +149,7 @@ def save_encoder(
 
 
 def load_encoder(path: str | PathLike[str]) -> Encoder:
-    """Builds the encoder that a file describes and loads its weights, on the CPU.
-
-    Args:
-        path: a file of ``save_encoder`` or of a classifier.
+    """Builds the encoder in a file of ``save_encoder`` or of a classifier, on the CPU.
 
     Raises:
         UserError: the file is missing, truncated or of another program, the encoder is unknown, or
@@ -271,12 +255,9 @@ def _described(spec: EncoderSpec) -> str:
 
 
 def weights_file(path: Path) -> Path:
-    """The weights file of a path.
+    """The weights file of a run's directory or a folder of Hugging Face; a file itself.
 
     For a pretraining, it is the best classifier; for an agent, the policy of the newest checkpoint.
-
-    Args:
-        path: a file, which may be missing, the directory of a run or a folder of Hugging Face.
 
     Raises:
         UserError: the directory has no weights, or is a run without a whole checkpoint.

@@ -33,13 +33,7 @@ class Origin:
 
     @classmethod
     def of_file(cls, weights: str, file: Path, metadata: Mapping[str, Any]) -> Self:
-        """The origin of weights in a file.
-
-        Args:
-            weights: the user's choice.
-            file: the file that was read.
-            metadata: its metadata (``rlcnn.weights.load.read_tensors``).
-        """
+        """The origin of weights in a file, from the user's choice and the file's metadata."""
         about = {key: metadata[key] for key in _OF_AGENTS if key in metadata}
         if isinstance(metadata.get("about"), dict):
             about.update(metadata["about"])

@@ -23,12 +23,9 @@ _WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_mod
 
 
 def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> LoadReport:
-    """Loads tensors into an encoder; on an error the encoder does not change.
+    """Loads tensors into an encoder; on an error, which names ``source``, it does not change.
 
-    Args:
-        encoder: an encoder on any device.
-        tensors: by the names of ``encoder.state_dict()``, or by those of a published network.
-        source: name of their source in messages.
+    Tensors have the names of ``encoder.state_dict()`` or of a published network.
 
     Raises:
         UserError: tensors are missing, left over or of another shape (the message names the nearest
@@ -99,11 +96,6 @@ def without_prefix(
     A prefix is removed if all tensors that the encoder needs have it. Otherwise a shared prefix of
     all names is removed if training scripts use it, so that a message can name the network that the
     tensors fit.
-
-    Args:
-        encoder: the encoder to load into.
-        tensors: by the names of the file.
-        source: name of their source in messages.
 
     Returns:
         The tensors with the prefix by their names without it, the prefix, and the other names.
@@ -183,9 +175,7 @@ def _shared_prefix(names: Iterable[str]) -> str:
 def _channels_advice(misfits: list[tuple[torch.Size, torch.Size]], encoder: Encoder) -> str:
     """How to get observations with the channels of the weights; empty if that is not the problem.
 
-    Args:
-        misfits: shapes in the file and in the encoder of the tensors whose shapes differ.
-        encoder: the encoder.
+    ``misfits`` are the shapes in the file and in the encoder of tensors that differ.
     """
     if len(misfits) != 1:
         return ""

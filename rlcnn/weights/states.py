@@ -70,18 +70,12 @@ def read_torch(path: Path) -> dict[str, torch.Tensor]:
 
 
 def find_state(value: Any, depth: int = 4) -> dict[str, torch.Tensor] | None:
-    """Finds the tensors by name in what a training script saved.
+    """Finds the tensors by name in what a training script saved; None if there are none.
 
     They come from the first key of ``STATE_KEYS`` that has some, or the only other dictionary that
     consists of tensors, or the top level, or the only nested dictionary or list that has some.
-    Arrays become tensors; other values, such as a version number, are left out.
-
-    Args:
-        value: the saved value.
-        depth: levels of dictionaries and lists to search.
-
-    Returns:
-        None if there are none.
+    ``depth`` levels are searched. Arrays become tensors; other values, such as a version number,
+    are left out.
     """
     if isinstance(value, torch.nn.Module):
         return dict(value.state_dict())
@@ -155,10 +149,7 @@ def _has_strange_protocol(path: Path) -> bool:
 def saving_command(value: str, path: Path, module: str = "torch") -> str:
     """A shell command that saves the weights in a Python value to a file beside ``path``.
 
-    Args:
-        value: a Python expression; ``w`` is the module :mod:`rlcnn.weights.conversion`.
-        path: the file that cannot be loaded.
-        module: a module that the expression needs.
+    In the expression ``value``, ``w`` is :mod:`rlcnn.weights.conversion`; it may need ``module``.
     """
     new = str(path.with_name(f"{path.name.split('.')[0]}-weights.pth"))
     imports = "onnx.numpy_helper, onnx" if module == "onnx" else module

@@ -27,12 +27,9 @@ _KEYS |= {"steps": "ages", "episodes": "matches"}
 
 
 def cache_path(root: Path, name: str, settings: Mapping[str, Any]) -> Path:
-    """The directory of a game's observations.
+    """The directory of a game's observations below ``root``.
 
-    Args:
-        root: directory of all games.
-        name: name of the game; the directory's name begins with it.
-        settings: everything that determines the observations, as JSON values.
+    ``settings`` are JSON values that determine the observations.
     """
     text = json.dumps(plain(settings), sort_keys=True)
     return root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"

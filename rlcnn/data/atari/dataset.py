@@ -202,18 +202,7 @@ def load_or_play(
     player: PolicyPlay | None,
     on_progress: Callable[[str, int], None],
 ) -> GameFrames:
-    """The observations of one game, from the cache or newly played.
-
-    Args:
-        name: name of the game in messages and the cache.
-        rom: name of its ROM.
-        options: how it is played.
-        seed: as for :func:`play_frames`.
-        data_dir: likewise.
-        play_at_random: plays without a policy.
-        player: the policy, or None.
-        on_progress: as for :func:`play_frames`.
-    """
+    """The observations of one game, from the cache or newly played; see :func:`play_frames`."""
     spec = EpisodeSpec(
         rom=rom,
         protocol=get_protocol(options.protocol),

@@ -105,14 +105,11 @@ class AtariGame:
         return self._frame()
 
     def step(self, action: int) -> tuple[np.ndarray | None, int]:
-        """Takes one action for ``frame_skip`` emulator frames.
-
-        Args:
-            action: below ``len(actions)``.
+        """Takes one action, below ``len(actions)``, for ``frame_skip`` emulator frames.
 
         Returns:
-            The new frame, uint8 (channels, obs_size, obs_size), or None at the end of the game;
-            and the reward, not clipped.
+            The new frame, uint8 (channels, obs_size, obs_size), or None at the end of the game; and
+            the reward, not clipped.
         """
         pressed = self._actions[action]
         reward = 0

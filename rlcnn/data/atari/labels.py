@@ -42,11 +42,8 @@ def label_names(
 ) -> Labelling:
     """Labels of named values; the classes are the values that occur in training.
 
-    Args:
-        name: name of the task.
-        names: name of each value.
-        train: int64: indices of ``names``, or ``UNKNOWN``.
-        test: likewise; a value that does not occur in training becomes ``UNKNOWN``.
+    ``train`` and ``test`` are int64 indices of ``names``, or ``UNKNOWN``. A test value that does
+    not occur in training becomes ``UNKNOWN``.
     """
     present = np.unique(train[train != UNKNOWN])
     classes = tuple(names[value] for value in present)

@@ -154,13 +154,8 @@ def class_indices(task: Task, classes: Sequence[str], source: str) -> list[int]:
     classes are numbers. If there are as many names as classes, they may be ImageNet's WordNet
     numbers, which have the order of its classes.
 
-    Args:
-        task: task of the images.
-        classes: classes of the network.
-        source: name of the network in messages.
-
     Raises:
-        UserError: the network does not know a class; the message names the nearest.
+        UserError: the network does not know a class; the message names the nearest, and ``source``.
     """
     places = {name: index for index, name in enumerate(classes)}
     if all(name in places for name in task.classes):

@@ -54,10 +54,7 @@ def fit_baselines(
 def majority(train: torch.Tensor, test: torch.Tensor, tasks: Sequence[Task]) -> Baseline:
     """Always predicts the most frequent class of the training images.
 
-    Args:
-        train: labels int64 (images, tasks).
-        test: labels of the held-out images, likewise.
-        tasks: their tasks.
+    ``train`` and ``test`` are labels, int64 (images, tasks).
     """
     logits = []
     for column, task in enumerate(tasks):

@@ -68,14 +68,10 @@ def gains(
     tasks: Sequence[Task],
     episodes: Episodes | None = None,
 ) -> Gains:
-    """Compares two classifiers.
+    """Compares two classifiers by their correct predictions, bool (images, tasks).
 
-    Args:
-        own: bool (images, tasks): the correct predictions of one.
-        other: those of the other.
-        labels: int64 (images, tasks), ``UNKNOWN`` where a class is not known; at least one is.
-        tasks: the tasks.
-        episodes: which images depend on each other.
+    ``labels`` are int64 (images, tasks), ``UNKNOWN`` where a class is not known; at least one is.
+    ``episodes`` says which images depend on each other.
     """
     differences = np.where(labels == UNKNOWN, np.nan, own.double() - other.double())
     known = [column for column in range(len(tasks)) if (labels[:, column] != UNKNOWN).any()]

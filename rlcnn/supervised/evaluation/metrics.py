@@ -14,18 +14,15 @@ from rlcnn.supervised.optimization import classification_loss
 
 
 def topk_correct(scores: torch.Tensor, labels: torch.Tensor, k: int = 1) -> torch.Tensor:
-    """Whether the true class is among the ``k`` classes of highest score.
+    """Whether the true class is among the ``k`` classes of highest score, bool (images,).
 
     Of equal scores the first counts as the highest, as for ``argmax``, so a network with constant
-    scores is right by chance only. NaN is never right.
+    scores is right by chance only. NaN and ``UNKNOWN`` labels are never right.
 
     Args:
         scores: logits or probabilities (images, classes).
-        labels: int64 (images,), 0 to classes - 1; ``UNKNOWN`` is never right.
+        labels: int64 (images,).
         k: at least 1.
-
-    Returns:
-        bool (images,).
     """
     known = labels != UNKNOWN
     own = scores.gather(1, labels.clamp(min=0)[:, None])
@@ -35,30 +32,16 @@ def topk_correct(scores: torch.Tensor, labels: torch.Tensor, k: int = 1) -> torc
 
 
 def right_by_task(logits: Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    """Whether the true class has the highest logit.
+    """Whether the true class has the highest logit, bool (images, tasks); False if it is unknown.
 
-    Args:
-        logits: for each task (images, classes).
-        labels: int64 (images, tasks).
-
-    Returns:
-        bool (images, tasks); False also where a class is not known.
+    ``logits`` are (images, classes) for each task, and ``labels`` int64 (images, tasks).
     """
     columns = [topk_correct(scores, labels[:, task]) for task, scores in enumerate(logits)]
     return torch.stack(columns, dim=1)
 
 
 def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, k: int = 1) -> float:
-    """Share of the images with a known label that are :func:`topk_correct`.
-
-    Args:
-        scores: logits or probabilities (images, classes).
-        labels: int64 (images,), ``UNKNOWN`` where the class is not known.
-        k: at least 1.
-
-    Returns:
-        0 to 1; NaN if no label is known.
-    """
+    """Share of images with a known label that are :func:`topk_correct`; NaN without such."""
     known = int((labels != UNKNOWN).sum())
     return int(topk_correct(scores, labels, k).sum()) / known if known else float("nan")
 
@@ -66,12 +49,7 @@ def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, k: int = 1) -> flo
 def held_out_figures(
     logits: Sequence[torch.Tensor], labels: torch.Tensor, tasks: Sequence[Task]
 ) -> dict[str, float]:
-    """The metrics that are logged for held-out images.
-
-    Args:
-        logits: for each task (images, classes).
-        labels: int64 (images, tasks).
-        tasks: the tasks.
+    """The metrics that are logged for held-out images; arguments as :func:`right_by_task`.
 
     Returns:
         ``test/loss``, ``test/top1``, ``test/top5`` (mean over tasks with more than five classes);
@@ -100,14 +78,8 @@ def metric(name: str, task: Task, tasks: Sequence[Task]) -> str:
 def accuracy_interval(right: torch.Tensor, episodes: Episodes | None = None) -> tuple[float, float]:
     """95% interval of an accuracy: Wilson's, or over episodes where images are frames of games.
 
-    The interval has a width even if all episodes show the same.
-
-    Args:
-        right: bool (images,).
-        episodes: which images depend on each other.
-
-    Returns:
-        Lower and upper end; 0 and 1 if a game has only one episode.
+    The interval has a width even if all episodes show the same, and is 0 to 1 if a game has only
+    one episode. ``right`` is bool (images,).
     """
     if episodes is None:
         return wilson_interval(int(right.sum()), len(right))

@@ -67,12 +67,7 @@ class Network:
             return logits.float().softmax(dim=1)
 
     def prepared_for(self, data: str | None, images: LabelledImages) -> Network:
-        """The network with the transform of its training, if the images are its own held-out ones.
-
-        Args:
-            data: name of the images.
-            images: the images.
-        """
+        """The network with the transform of its training, if ``data`` names its own images."""
         augment = self.training.get("augment")
         # A resize given by the user has priority.
         if not augment or data != self.training.get("data") or self.transform.resize is not None:

@@ -14,13 +14,7 @@ import torch
 from envs.errors import UserError
 from rlcnn.accelerate.devices import prepare_device
 from rlcnn.accelerate.transfers import read_late, upload
-from rlcnn.data.images import (
-    MAX_BYTES_IN_MEMORY,
-    UNKNOWN,
-    Episodes,
-    LabelledImages,
-    StoredImages,
-)
+from rlcnn.data.images import MAX_BYTES_IN_MEMORY, UNKNOWN, Episodes, LabelledImages, StoredImages
 from rlcnn.encoders import Encoder, create_encoder, encoder_options
 from rlcnn.encoders.layers import RandomProjection
 from rlcnn.supervised.evaluation.baselines import majority
@@ -124,15 +118,7 @@ def choose_images(
     test_size: int | None,
     seed: int,
 ) -> ProbeImages:
-    """Draws images whose class is known.
-
-    Args:
-        train: images to fit on.
-        test: images to test on, with the same tasks.
-        task: name of the task.
-        train_size: number of images to fit on; None takes all.
-        test_size: number of images to test on; None takes all.
-        seed: seed of the draw.
+    """Draws images with a known class to fit on and to test on; no size takes all of them.
 
     Raises:
         UserError: there are not enough images or classes.
@@ -167,12 +153,8 @@ def choose_images(
 def read_once(images: ProbeImages, transform: Transform | None = None) -> ProbeImages | None:
     """Decodes and transforms the images once for all encoders.
 
-    Args:
-        images: the chosen images.
-        transform: as for :func:`encode`.
-
     Returns:
-        The chosen images in memory; None if they take more than ``MAX_BYTES_IN_MEMORY``.
+        The images in memory; None if they take more than ``MAX_BYTES_IN_MEMORY``.
 
     Raises:
         UserError: a file cannot be read as an image.

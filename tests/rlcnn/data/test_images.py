@@ -12,15 +12,7 @@ from support.picture_files import pictures, refused, write_folder
 
 from envs.errors import UserError
 from rlcnn.data.decoding import read_image
-from rlcnn.data.images import (
-    UNKNOWN,
-    Episodes,
-    ImageFiles,
-    JoinedImages,
-    Split,
-    StoredImages,
-    Task,
-)
+from rlcnn.data.images import UNKNOWN, Episodes, ImageFiles, JoinedImages, Split, StoredImages, Task
 
 TASK = Task("class", ("a", "b", "c"))
 

@@ -15,13 +15,7 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from envs.errors import UserError
-from rlcnn.encoders import (
-    Encoder,
-    Preprocessing,
-    create_encoder,
-    encoder_options,
-    list_encoders,
-)
+from rlcnn.encoders import Encoder, Preprocessing, create_encoder, encoder_options, list_encoders
 from rlcnn.encoders.lenet import C3_TABLE, SparseC3
 
 ATARI = (4, 84, 84)

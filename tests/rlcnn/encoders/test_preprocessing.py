@@ -6,10 +6,7 @@ import pytest
 import torch
 from support.images import images
 
-from rlcnn.encoders import (
-    Preprocessing,
-    create_encoder,
-)
+from rlcnn.encoders import Preprocessing, create_encoder
 
 
 def test_pixels_are_scaled_to_one_in_channels_last_order() -> None:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 
 from envs.errors import UserError
-from rlcnn.encoders import (
-    Encoder,
-    create_encoder,
-    register_encoder,
-)
+from rlcnn.encoders import Encoder, create_encoder, register_encoder
 
 ATARI = (4, 84, 84)
 

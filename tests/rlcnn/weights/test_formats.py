@@ -24,16 +24,8 @@ from safetensors.torch import save_file
 from support.weights import SHAPE, equal, refusal
 
 from envs.errors import UserError
-from rlcnn.encoders import (
-    create_encoder,
-)
-from rlcnn.weights.load import (
-    load_encoder,
-    load_into,
-    read_tensors,
-    save_encoder,
-    save_tensors,
-)
+from rlcnn.encoders import create_encoder
+from rlcnn.weights.load import load_encoder, load_into, read_tensors, save_encoder, save_tensors
 
 
 class Bomb:

@@ -15,11 +15,7 @@ from torchvision.io import ImageReadMode, read_image
 from torchvision.transforms import CenterCrop
 
 from envs.errors import UserError
-from rlcnn.encoders import (
-    create_encoder,
-    encoder_options,
-    list_encoders,
-)
+from rlcnn.encoders import create_encoder, encoder_options, list_encoders
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.weights.load import (
     load_encoder,

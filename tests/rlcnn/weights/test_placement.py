@@ -11,14 +11,8 @@ from support.weights import RGB, SHAPE, equal, refusal
 from torchvision import models
 
 from envs.errors import UserError
-from rlcnn.encoders import (
-    create_encoder,
-    list_architectures,
-)
-from rlcnn.weights.load import (
-    load_into,
-    save_encoder,
-)
+from rlcnn.encoders import create_encoder, list_architectures
+from rlcnn.weights.load import load_into, save_encoder
 from rlcnn.weights.nearest import without_values
 from rlcnn.weights.placement import fill
 

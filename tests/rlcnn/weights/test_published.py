@@ -13,15 +13,8 @@ from support.weights import RGB, SHAPE, equal, refusal
 from torchvision import models
 
 from envs.errors import UserError
-from rlcnn.encoders import (
-    Encoder,
-    create_encoder,
-)
-from rlcnn.weights.load import (
-    load_encoder,
-    load_into,
-    save_encoder,
-)
+from rlcnn.encoders import Encoder, create_encoder
+from rlcnn.weights.load import load_encoder, load_into, save_encoder
 
 BACKBONE = "squeezenet1_1:features.4"
 

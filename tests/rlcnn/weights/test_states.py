@@ -11,12 +11,8 @@ import torch
 from safetensors.torch import save_file
 from support.weights import SHAPE, equal, refusal
 
-from rlcnn.encoders import (
-    create_encoder,
-)
-from rlcnn.weights.load import (
-    load_into,
-)
+from rlcnn.encoders import create_encoder
+from rlcnn.weights.load import load_into
 from rlcnn.weights.states import STATE_KEYS
 
 

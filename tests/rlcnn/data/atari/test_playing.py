@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 
 from envs import AtariVecEnv, UserError, get_protocol
-from rlcnn.data.atari.playing import (
-    EpisodeSpec,
-    digest,
-    play_at_random,
-    play_by_policy,
-)
+from rlcnn.data.atari.playing import EpisodeSpec, digest, play_at_random, play_by_policy
 
 # Episodes side by side; each needs an emulator of its own, and time.
 LANES = 2
