@@ -65,35 +65,37 @@ class AlexNet2012Encoder(Encoder):
         with which each output of both is zeroed in training mode.
         """
         check_positive("features_dim", features_dim)
-        check_dropout(dropout)
+        _check_dropout(dropout)
         super().__init__(observation_shape, {"features_dim": features_dim, "dropout": dropout})
         self.features_dim = features_dim
-        self.trunk = nn.Sequential(
-            OrderedDict(
-                conv1=nn.Conv2d(self.preprocessing.output_shape[0], 96, 11, stride=4),
-                relu1=nn.ReLU(),
-                norm1=ResponseNorm(towers=2),
-                pool1=nn.MaxPool2d(3, stride=2),
-                conv2=nn.Conv2d(96, 256, 5, padding=2, groups=2),
-                relu2=nn.ReLU(),
-                norm2=ResponseNorm(towers=2),
-                pool2=nn.MaxPool2d(3, stride=2),
-                conv3=nn.Conv2d(256, 384, 3, padding=1),
-                relu3=nn.ReLU(),
-                conv4=nn.Conv2d(384, 384, 3, padding=1, groups=2),
-                relu4=nn.ReLU(),
-                conv5=nn.Conv2d(384, 256, 3, padding=1, groups=2),
-                relu5=nn.ReLU(),
-                pool5=nn.MaxPool2d(3, stride=2),
-            )
-        )
+        self.trunk = nn.Sequential(self._layers(self.preprocessing.output_shape[0]))
         self.pool = nn.Flatten()
         flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
-        self.projection = linear_layers(flat, features_dim, dropout)
-        initialise_he(self)
+        self.projection = _linear_layers(flat, features_dim, dropout)
+        _initialise_he(self)
+
+    @staticmethod
+    def _layers(channels: int) -> OrderedDict[str, nn.Module]:
+        return OrderedDict(
+            conv1=nn.Conv2d(channels, 96, 11, stride=4),
+            relu1=nn.ReLU(),
+            norm1=ResponseNorm(towers=2),
+            pool1=nn.MaxPool2d(3, stride=2),
+            conv2=nn.Conv2d(96, 256, 5, padding=2, groups=2),
+            relu2=nn.ReLU(),
+            norm2=ResponseNorm(towers=2),
+            pool2=nn.MaxPool2d(3, stride=2),
+            conv3=nn.Conv2d(256, 384, 3, padding=1),
+            relu3=nn.ReLU(),
+            conv4=nn.Conv2d(384, 384, 3, padding=1, groups=2),
+            relu4=nn.ReLU(),
+            conv5=nn.Conv2d(384, 256, 3, padding=1, groups=2),
+            relu5=nn.ReLU(),
+            pool5=nn.MaxPool2d(3, stride=2),
+        )
 
 
-def linear_layers(in_features: int, features_dim: int, dropout: float) -> nn.Sequential:
+def _linear_layers(in_features: int, features_dim: int, dropout: float) -> nn.Sequential:
     """The two large linear layers with dropout (Krizhevsky et al. 2012, section 4.2)."""
     return nn.Sequential(
         OrderedDict(
@@ -107,7 +109,7 @@ def linear_layers(in_features: int, features_dim: int, dropout: float) -> nn.Seq
     )
 
 
-def initialise_he(module: nn.Module) -> None:
+def _initialise_he(module: nn.Module) -> None:
     """Weights by He et al. 2015, equation 10; zero biases."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -116,7 +118,7 @@ def initialise_he(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def check_dropout(value: object) -> None:
+def _check_dropout(value: object) -> None:
     """Refuses a dropout probability outside [0, 1).
 
     Raises:

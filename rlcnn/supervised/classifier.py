@@ -39,7 +39,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(encoder.features_dim, sum(self.classes))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """uint8 (batch, channels, height, width) -> logits of each task, float32 (batch, classes)."""
+        """uint8 (batch, channels, height, width) -> for each task float32 (batch, classes)."""
         return self.classify(self.encoder(images))
 
     def classify(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
