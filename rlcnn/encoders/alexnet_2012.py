@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -11,7 +9,8 @@ import torch
 from torch import nn
 
 from envs.errors import UserError
-from rlcnn.encoders.base import Encoder, check_positive, trunk_output_shape
+from rlcnn.encoders.base import Encoder, check_positive
+from rlcnn.encoders.layers import named
 from rlcnn.encoders.registry import register_encoder
 
 
@@ -68,15 +67,15 @@ class AlexNet2012Encoder(Encoder):
         _check_dropout(dropout)
         super().__init__(observation_shape, {"features_dim": features_dim, "dropout": dropout})
         self.features_dim = features_dim
-        self.trunk = nn.Sequential(self._layers(self.preprocessing.output_shape[0]))
+        self.trunk = self._make_trunk(self.preprocessing.output_shape[0])
         self.pool = nn.Flatten()
-        flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
+        flat = self.trunk_values()
         self.projection = _linear_layers(flat, features_dim, dropout)
         _initialise_he(self)
 
     @staticmethod
-    def _layers(channels: int) -> OrderedDict[str, nn.Module]:
-        return OrderedDict(
+    def _make_trunk(channels: int) -> nn.Sequential:
+        return named(
             conv1=nn.Conv2d(channels, 96, 11, stride=4),
             relu1=nn.ReLU(),
             norm1=ResponseNorm(towers=2),
@@ -97,15 +96,13 @@ class AlexNet2012Encoder(Encoder):
 
 def _linear_layers(in_features: int, features_dim: int, dropout: float) -> nn.Sequential:
     """The two large linear layers with dropout (Krizhevsky et al. 2012, section 4.2)."""
-    return nn.Sequential(
-        OrderedDict(
-            fc6=nn.Linear(in_features, 4096),
-            relu6=nn.ReLU(),
-            dropout6=nn.Dropout(dropout),
-            fc7=nn.Linear(4096, features_dim),
-            relu7=nn.ReLU(),
-            dropout7=nn.Dropout(dropout),
-        )
+    return named(
+        fc6=nn.Linear(in_features, 4096),
+        relu6=nn.ReLU(),
+        dropout6=nn.Dropout(dropout),
+        fc7=nn.Linear(4096, features_dim),
+        relu7=nn.ReLU(),
+        dropout7=nn.Dropout(dropout),
     )
 
 

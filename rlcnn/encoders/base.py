@@ -289,6 +289,10 @@ class Encoder(nn.Module):
         tracing = {"leaf_modules": [Preprocessing]}
         return get_graph_node_names(self, tracing, suppress_diff_warning=True)[1]
 
+    def trunk_values(self) -> int:
+        """Number of values in the trunk's output for one observation."""
+        return math.prod(output_shape(self.trunk, self.preprocessing.output_shape))
+
     def num_parameters(self) -> int:
         """Number of parameters, trainable or not."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -321,12 +325,6 @@ def output_shape(module: nn.Module, input_shape: ObservationShape) -> tuple[int,
     # A traced network prints long texts about an error before it raises it.
     with redirect_stderr(io.StringIO()):
         return tuple(torch.func.functional_call(module, tensors, images).shape[1:])
-
-
-def trunk_output_shape(trunk: nn.Module, input_shape: ObservationShape) -> ObservationShape:
-    """Shape (channels, height, width) of ``trunk``'s output for one image of ``input_shape``."""
-    channels, height, width = output_shape(trunk, input_shape)
-    return channels, height, width
 
 
 def initialise_orthogonally(module: nn.Module, gain: float) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from envs.errors import UserError
-from rlcnn.encoders.base import Encoder, check_choice, trunk_output_shape
-from rlcnn.encoders.layers import make_pool
+from rlcnn.encoders.base import Encoder, check_choice, output_shape
+from rlcnn.encoders.layers import make_pool, named
 from rlcnn.encoders.registry import register_encoder
 
 Shortcut = Literal["identity", "constant", "exclusive_gate", "shortcut_gate", "conv", "dropout"]
@@ -53,21 +53,17 @@ class ResidualUnit(nn.Module):
         self, in_channels: int, channels: int, stride: int, shortcut: Shortcut, gate_bias: float
     ) -> None:
         super().__init__()
-        self.residual = nn.Sequential(
-            OrderedDict(
-                conv1=_conv(in_channels, channels, 3, stride),
-                bn1=nn.BatchNorm2d(channels),
-                relu=nn.ReLU(),
-                conv2=_conv(channels, channels, 3),
-                bn2=nn.BatchNorm2d(channels),
-            )
+        self.residual = named(
+            conv1=_conv(in_channels, channels, 3, stride),
+            bn1=nn.BatchNorm2d(channels),
+            relu=nn.ReLU(),
+            conv2=_conv(channels, channels, 3),
+            bn2=nn.BatchNorm2d(channels),
         )
         self.kind = shortcut
         if shortcut == "conv":
-            self.shortcut: nn.Module = nn.Sequential(
-                OrderedDict(
-                    conv=_conv(in_channels, channels, 1, stride), bn=nn.BatchNorm2d(channels)
-                )
+            self.shortcut: nn.Module = named(
+                conv=_conv(in_channels, channels, 1, stride), bn=nn.BatchNorm2d(channels)
             )
         elif in_channels == channels and stride == 1:
             self.shortcut = nn.Identity()
@@ -147,23 +143,23 @@ class CifarResNetEncoder(Encoder):
         options = {"depth": depth, "shortcut": shortcut, "gate_bias": gate_bias, "pooling": pooling}
         super().__init__(observation_shape, options)
         in_channels = STAGE_CHANNELS[0]
-        layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv=_conv(self.preprocessing.output_shape[0], in_channels, 3),
-            bn=nn.BatchNorm2d(in_channels),
-            relu=nn.ReLU(),
-        )
+        layers: dict[str, nn.Module] = {
+            "conv": _conv(self.preprocessing.output_shape[0], in_channels, 3),
+            "bn": nn.BatchNorm2d(in_channels),
+            "relu": nn.ReLU(),
+        }
         for stage, channels in enumerate(STAGE_CHANNELS, start=1):
-            units: OrderedDict[str, nn.Module] = OrderedDict()
+            units: dict[str, nn.Module] = {}
             for index in range(1, (depth - 2) // 6 + 1):
                 stride = 2 if stage > 1 and index == 1 else 1
                 units[f"unit{index}"] = ResidualUnit(
                     in_channels, channels, stride, shortcut, gate_bias
                 )
                 in_channels = channels
-            layers[f"stage{stage}"] = nn.Sequential(units)
-        self.trunk = nn.Sequential(layers)
-        output_shape = trunk_output_shape(self.trunk, self.preprocessing.output_shape)
-        self.pool, self.features_dim = make_pool(pooling, output_shape)
+            layers[f"stage{stage}"] = named(**units)
+        self.trunk = named(**layers)
+        maps = output_shape(self.trunk, self.preprocessing.output_shape)
+        self.pool, self.features_dim = make_pool(pooling, maps)
         self.projection = nn.Identity()
 
 

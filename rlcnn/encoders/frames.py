@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -19,7 +18,7 @@ from rlcnn.encoders.base import (
     checked_shape,
     output_shape,
 )
-from rlcnn.encoders.layers import RandomProjection, make_pool
+from rlcnn.encoders.layers import RandomProjection, make_pool, named
 
 Stacking = Literal["per_frame", "inflated"]
 Projection = Literal["learned", "random", "none"]
@@ -131,7 +130,7 @@ class FrameEncoder(Encoder):
                 "random", RandomProjection(self.frame_features, width, options["projection_seed"])
             )
             self.frame_features = width
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers: dict[str, nn.Module] = {}
         vectors = self.stack
         if options["differences"]:
             layers["differences"] = Differences()
@@ -144,7 +143,7 @@ class FrameEncoder(Encoder):
             self.features_dim = options["features_dim"]
             layers["norm"] = nn.LayerNorm(self.features_dim)
             layers["tanh"] = nn.Tanh()
-        self.projection = nn.Sequential(layers)
+        self.projection = named(**layers)
 
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
         """Encodes frames, each alone: uint8 (n, *frame_shape) -> (n, frame_features)."""

@@ -10,14 +10,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import nn
 
-from rlcnn.encoders.base import (
-    Encoder,
-    check_choice,
-    check_positive,
-    initialise_orthogonally,
-    trunk_output_shape,
-)
-from rlcnn.encoders.layers import Flatten
+from rlcnn.encoders.base import Encoder, check_choice, check_positive, initialise_orthogonally
+from rlcnn.encoders.layers import Flatten, named
 from rlcnn.encoders.registry import register_encoder
 
 Pooling = Literal["flatten", "mean"]
@@ -102,22 +96,20 @@ class ImpalaEncoder(Encoder):
         super().__init__(observation_shape, options)
         self.features_dim = features_dim
 
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers: dict[str, nn.Module] = {}
         channels = self.preprocessing.output_shape[0]
         for index, base in enumerate(SECTION_CHANNELS, start=1):
             out_channels = max(1, round(base * width))
             layers[f"section{index}"] = Section(channels, out_channels)
             channels = out_channels
         layers["relu"] = nn.ReLU()
-        self.trunk = nn.Sequential(layers)
+        self.trunk = named(**layers)
 
         if pooling == "mean":
-            self.pool = nn.Sequential(OrderedDict(mean=nn.AdaptiveAvgPool2d(1), flatten=Flatten()))
+            self.pool = named(mean=nn.AdaptiveAvgPool2d(1), flatten=Flatten())
             flat = channels
         else:
             self.pool = Flatten()
-            flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
-        self.projection = nn.Sequential(
-            OrderedDict(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())
-        )
+            flat = self.trunk_values()
+        self.projection = named(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())
         initialise_orthogonally(self.projection, gain=math.sqrt(2))

@@ -14,6 +14,11 @@ from torch.nn import functional as F
 from envs.errors import UserError, nearest
 
 
+def named(**layers: nn.Module) -> nn.Sequential:
+    """The layers in order, each with its name."""
+    return nn.Sequential(OrderedDict(layers))
+
+
 class Flatten(nn.Flatten):
     """Feature maps to vectors, (batch, channels, height, width) -> (batch, features).
 
@@ -101,7 +106,7 @@ def make_pool(pooling: str, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]
             f'pooling must be "flatten", "mean" or a grid such as "4x4", not {pooling!r}.'
             f"{nearest(str(pooling), ('flatten', 'mean', '4x4'))}"
         )
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers: dict[str, nn.Module] = {}
     if pooling == "flatten":
         features = math.prod(shape)
     elif len(shape) == 3:
@@ -119,4 +124,4 @@ def make_pool(pooling: str, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]
     else:
         raise UserError(f"pooling {pooling!r} needs feature maps, not outputs of shape {shape}.")
     layers["flatten"] = Flatten()
-    return nn.Sequential(layers), features
+    return named(**layers), features

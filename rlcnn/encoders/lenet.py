@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import nn
 
-from rlcnn.encoders.base import (
-    Encoder,
-    check_choice,
-    check_positive,
-    initialise_orthogonally,
-    trunk_output_shape,
-)
+from rlcnn.encoders.base import Encoder, check_choice, check_positive, initialise_orthogonally
+from rlcnn.encoders.layers import named
 from rlcnn.encoders.registry import register_encoder
 
 Variant = Literal["tanh", "lecun1998", "course"]
@@ -120,25 +114,21 @@ class LeNetEncoder(Encoder):
         self.features_dim = features_dim
         channels = self.preprocessing.output_shape[0]
         published = variant == "lecun1998"
-        self.trunk = nn.Sequential(
-            OrderedDict(
-                c1=nn.Conv2d(channels, 6, kernel_size=5),
-                c1_squash=_activation(variant),
-                s2=_pooling(variant, 6),
-                c3=SparseC3() if published else nn.Conv2d(6, 16, kernel_size=5),
-                c3_squash=_activation(variant),
-                s4=_pooling(variant, 16),
-            )
+        self.trunk = named(
+            c1=nn.Conv2d(channels, 6, kernel_size=5),
+            c1_squash=_activation(variant),
+            s2=_pooling(variant, 6),
+            c3=SparseC3() if published else nn.Conv2d(6, 16, kernel_size=5),
+            c3_squash=_activation(variant),
+            s4=_pooling(variant, 16),
         )
         self.pool = nn.Flatten()
-        flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
-        self.projection = nn.Sequential(
-            OrderedDict(
-                c5=nn.Linear(flat, 120),
-                c5_squash=_activation(variant),
-                f6=nn.Linear(120, features_dim),
-                f6_squash=_activation(variant),
-            )
+        flat = self.trunk_values()
+        self.projection = named(
+            c5=nn.Linear(flat, 120),
+            c5_squash=_activation(variant),
+            f6=nn.Linear(120, features_dim),
+            f6_squash=_activation(variant),
         )
         initialise_orthogonally(self, GAINS[variant])
 
@@ -158,7 +148,6 @@ def _pooling(variant: Variant, channels: int) -> nn.Module:
         case "tanh":
             return nn.AvgPool2d(kernel_size=2)
         case "lecun1998":
-            layers = OrderedDict(sample=Subsampling(channels), squash=ScaledTanh())
-            return nn.Sequential(layers)
+            return named(sample=Subsampling(channels), squash=ScaledTanh())
         case "course":
             return nn.MaxPool2d(kernel_size=2)

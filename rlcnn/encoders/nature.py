@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -15,10 +14,9 @@ from rlcnn.encoders.base import (
     check_positive,
     checked_shape,
     initialise_orthogonally,
-    trunk_output_shape,
 )
 from rlcnn.encoders.blocks import BlockedConv2d
-from rlcnn.encoders.layers import Flatten
+from rlcnn.encoders.layers import Flatten, named
 from rlcnn.encoders.registry import register_encoder
 
 
@@ -47,19 +45,15 @@ class NatureEncoder(Encoder):
         super().__init__(observation_shape, {"features_dim": features_dim}, preprocessing)
         self.features_dim = features_dim
         channels = self.preprocessing.image_shape[0]
-        self.trunk = nn.Sequential(
-            OrderedDict(
-                conv1=BlockedConv2d(channels, 32, kernel_size=8, stride=4, input_scale=1 / 255),
-                relu1=nn.ReLU(),
-                conv2=nn.Conv2d(32, 64, kernel_size=4, stride=2),
-                relu2=nn.ReLU(),
-                conv3=nn.Conv2d(64, 64, kernel_size=3, stride=1),
-                relu3=nn.ReLU(),
-            )
+        self.trunk = named(
+            conv1=BlockedConv2d(channels, 32, kernel_size=8, stride=4, input_scale=1 / 255),
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(32, 64, kernel_size=4, stride=2),
+            relu2=nn.ReLU(),
+            conv3=nn.Conv2d(64, 64, kernel_size=3, stride=1),
+            relu3=nn.ReLU(),
         )
         self.pool = Flatten()
-        flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
-        self.projection = nn.Sequential(
-            OrderedDict(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())
-        )
+        flat = self.trunk_values()
+        self.projection = named(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())
         initialise_orthogonally(self, gain=math.sqrt(2))

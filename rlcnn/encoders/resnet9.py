@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rlcnn.encoders.base import Encoder, check_positive
+from rlcnn.encoders.layers import named
 from rlcnn.encoders.registry import register_encoder
 
 # Factor on the logits: smaller initial logits give less extreme probabilities.
@@ -76,19 +77,17 @@ class ResNet9Encoder(Encoder):
         check_positive("width", width, whole=False)
         super().__init__(observation_shape, {"width": width})
         first, second, third, last = (max(1, round(c * width)) for c in (64, 128, 256, 512))
-        self.trunk = nn.Sequential(
-            OrderedDict(
-                prep=ConvUnit(self.preprocessing.output_shape[0], first),
-                layer1=ConvUnit(first, second),
-                pool1=nn.MaxPool2d(2),
-                residual1=Residual(second),
-                layer2=ConvUnit(second, third),
-                pool2=nn.MaxPool2d(2),
-                layer3=ConvUnit(third, last),
-                pool3=nn.MaxPool2d(2),
-                residual3=Residual(last),
-            )
+        self.trunk = named(
+            prep=ConvUnit(self.preprocessing.output_shape[0], first),
+            layer1=ConvUnit(first, second),
+            pool1=nn.MaxPool2d(2),
+            residual1=Residual(second),
+            layer2=ConvUnit(second, third),
+            pool2=nn.MaxPool2d(2),
+            layer3=ConvUnit(third, last),
+            pool3=nn.MaxPool2d(2),
+            residual3=Residual(last),
         )
-        self.pool = nn.Sequential(OrderedDict(max=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten()))
+        self.pool = named(max=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten())
         self.projection = Scale(LOGIT_SCALE)
         self.features_dim = last

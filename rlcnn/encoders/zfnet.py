@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import ClassVar
 
 from torch import nn
 
 from rlcnn.encoders.alexnet_2012 import AlexNet2012Encoder, ResponseNorm
+from rlcnn.encoders.layers import named
 from rlcnn.encoders.registry import register_encoder
 
 
@@ -27,9 +27,9 @@ class ZFNetEncoder(AlexNet2012Encoder):
     least_size: ClassVar[int] = 47
 
     @staticmethod
-    def _layers(channels: int) -> OrderedDict[str, nn.Module]:
+    def _make_trunk(channels: int) -> nn.Sequential:
         # Rounding up halves 110 to 55 and 26 to 13 pixels.
-        return OrderedDict(
+        return named(
             conv1=nn.Conv2d(channels, 96, 7, stride=2, padding=1),
             relu1=nn.ReLU(),
             pool1=nn.MaxPool2d(3, stride=2, ceil_mode=True),
