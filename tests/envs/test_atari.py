@@ -235,7 +235,7 @@ def test_returns_are_of_whole_games_and_unclipped(env_id, num_envs):
 
 
 class TestTruncation:
-    def test_is_told_from_the_end_of_the_game(self):
+    def test_differs_from_the_end_of_the_game(self):
         env = AtariVecEnv("ALE/Pong-v5", 2, max_episode_steps=30)
         for step, (observations, _, dones, infos) in enumerate(
             play(env, random_actions(env, 60)), start=1
@@ -267,6 +267,6 @@ class TestTruncation:
         assert ends
         assert all(info["TimeLimit.truncated"] is False for info in ends)
 
-    def test_the_cap_is_half_an_hour_unless_told_otherwise(self):
+    def test_the_default_limit_is_half_an_hour(self):
         assert AtariVecEnv(num_envs=1).max_episode_steps == 27_000
         assert AtariVecEnv(num_envs=1, max_episode_steps=9).max_episode_steps == 9

@@ -163,7 +163,7 @@ def test_images_are_resized_and_padded_before_anything_else() -> None:
     assert bring_to_size(images, AugmentConfig(crop=8)) is images
 
 
-def test_the_middle_is_judged() -> None:
+def test_held_out_images_are_centre_crops() -> None:
     images = numbered(3)
     augmentation = Augmentation(AugmentConfig(crop=3), images)
     assert torch.equal(augmentation.held_out(images.images), images.images[:, :, 1:4, 1:4])

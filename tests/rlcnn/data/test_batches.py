@@ -145,7 +145,7 @@ def test_processes_that_help_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_damaged_file_is_told_in_one_line(workers: int, tmp_path: Path) -> None:
+def test_a_damaged_file_gives_one_line(workers: int, tmp_path: Path) -> None:
     write_folder(tmp_path, pictures(2))
     paths = sorted(tmp_path.rglob("*.png"))
     files = ImageFiles(paths, torch.zeros(12), [Task("class", ("a", "b"))], resize=16)

@@ -201,7 +201,7 @@ def test_images_beside_the_folders_are_left_out_in_a_line(
     ]
 
 
-def test_what_the_system_refuses_is_one_line(parted: Path) -> None:
+def test_errors_of_the_system_give_one_line(parted: Path) -> None:
     refused(parted / ("x" * 300), "cannot read", "File name too long")
     dark = parted / "train" / "dark"
     os.symlink("nowhere.png", dark / "dead\nlink.png")

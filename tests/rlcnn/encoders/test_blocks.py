@@ -90,7 +90,7 @@ def test_scaling_the_filters_is_scaling_the_pixels() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_held_kernel_stays_until_it_is_held_again(dtype: torch.dtype) -> None:
+def test_a_cached_kernel_stays_until_it_is_cached_again(dtype: torch.dtype) -> None:
     layer = BlockedConv2d(4, 8, 8, 4, input_scale=1 / 255)
     blocks = blocks_to_channels(images(torch.uint8, 3, 4, 36, 36), 4).to(dtype)
 
@@ -105,12 +105,12 @@ def test_a_held_kernel_stays_until_it_is_held_again(dtype: torch.dtype) -> None:
         layer.weight.mul_(2)
     assert torch.equal(outputs(), before)
     layer.cache_kernel(dtype)
-    held = outputs()
-    assert not torch.equal(held, before)
+    cached = outputs()
+    assert not torch.equal(cached, before)
     # Where a captured graph reads it.
     assert layer._cached_kernel.data_ptr() == place  # type: ignore[union-attr]
     layer._cached_kernel = None
-    assert torch.equal(outputs(), held)
+    assert torch.equal(outputs(), cached)
 
 
 def test_a_kernel_of_no_whole_blocks_is_refused() -> None:

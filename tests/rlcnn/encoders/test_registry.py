@@ -33,7 +33,7 @@ ATARI = (4, 84, 84)
         ("zfnet", {"dropout": 1}, "dropout must be a number from 0 to below 1, not 1"),
     ],
 )
-def test_bad_names_and_options_are_told_in_one_line(
+def test_bad_names_and_options_give_one_line(
     name: str, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as refusal:

@@ -91,7 +91,7 @@ def run_command(message: str) -> None:
     exec(code, {})
 
 
-def test_what_holds_more_than_tensors_is_saved_anew_by_the_command_it_is_refused_with(
+def test_the_command_for_a_file_with_more_than_tensors_saves_its_weights(
     tmp_path: Path,
 ) -> None:
     source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
@@ -114,7 +114,7 @@ def test_what_holds_more_than_tensors_is_saved_anew_by_the_command_it_is_refused
     assert equal(source, target)
 
 
-def test_files_of_other_kinds_are_told_with_the_command_that_makes_one_that_loads(
+def test_files_of_other_formats_get_a_command_that_converts_them(
     tmp_path: Path,
 ) -> None:
     source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
@@ -175,7 +175,7 @@ def test_other_kinds_are_known_by_their_first_bytes(
     assert said in refusal(path)
 
 
-def test_archives_of_others_are_told_apart(tmp_path: Path) -> None:
+def test_other_archives_are_distinguished(tmp_path: Path) -> None:
     for member, said in (
         ("policy.pth", "saved by stable-baselines3: unzip"),
         ("model.weights.h5", "is a Keras file"),
@@ -188,7 +188,7 @@ def test_archives_of_others_are_told_apart(tmp_path: Path) -> None:
         assert said in refusal(tmp_path / "weights.zip")
 
 
-def test_commands_hold_for_any_name_protocol_and_content(tmp_path: Path) -> None:
+def test_commands_work_for_any_name_protocol_and_content(tmp_path: Path) -> None:
     source = create_encoder("lenet", SHAPE)
     state = source.state_dict()
     arrays = {"model": {name: tensor.numpy() for name, tensor in state.items()}}

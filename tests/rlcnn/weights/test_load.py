@@ -140,7 +140,7 @@ def test_another_encoder_or_other_options_are_named(tmp_path: Path) -> None:
     path = tmp_path / "e.safetensors"
     save_encoder(create_encoder("lenet", SHAPE, variant="course"), path)
     assert 'holds weights of encoder "lenet"' in refusal(path)
-    # The same tensors, but meant for another activation: shapes alone would not tell.
+    # The same shapes, but for another activation.
     assert "variant='course'" in refusal(path, create_encoder("lenet", SHAPE))
 
 

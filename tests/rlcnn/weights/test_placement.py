@@ -38,14 +38,14 @@ def test_missing_left_over_and_misshapen_tensors_are_named(tmp_path: Path) -> No
     assert "of another shape: trunk.conv2.bias (65,) instead of (64,)." in message
 
 
-def test_another_image_size_is_told_by_shapes(tmp_path: Path) -> None:
+def test_another_image_size_shows_in_shapes(tmp_path: Path) -> None:
     save_encoder(create_encoder("nature", (4, 64, 64)), tmp_path / "e.safetensors")
     message = refusal(tmp_path / "e.safetensors")
     assert "for observations (4, 40, 40): of another shape: projection.linear.weight" in message
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "module.encoder.", "a.b."])
-def test_a_prefix_of_all_names_is_taken_off_and_told(prefix: str, tmp_path: Path) -> None:
+def test_a_prefix_of_all_names_is_removed_and_reported(prefix: str, tmp_path: Path) -> None:
     source, target = create_encoder("lenet", SHAPE), create_encoder("lenet", SHAPE)
     state = {f"{prefix}{name}": tensor for name, tensor in source.state_dict().items()}
     path = tmp_path / "e.safetensors"
@@ -59,7 +59,7 @@ def test_a_prefix_of_all_names_is_taken_off_and_told(prefix: str, tmp_path: Path
         assert report.to_json()["prefix"] == prefix
 
 
-def test_two_encoders_in_one_file_are_not_chosen_between(tmp_path: Path) -> None:
+def test_two_encoders_in_one_file_are_refused(tmp_path: Path) -> None:
     one, other = (create_encoder("lenet", SHAPE).state_dict() for _ in range(2))
     both = {f"student.{n}": t for n, t in one.items()} | {
         f"teacher.{n}": t for n, t in other.items()
@@ -69,7 +69,7 @@ def test_two_encoders_in_one_file_are_not_chosen_between(tmp_path: Path) -> None
     assert 'more than once, with the prefixes "student.", "teacher."' in message
 
 
-def test_a_part_of_the_own_tensors_keeps_its_names(tmp_path: Path) -> None:
+def test_missing_tensors_do_not_change_the_names_of_others(tmp_path: Path) -> None:
     state = create_encoder("lenet", SHAPE).state_dict()
     save_file({"trunk.c1.bias": state["trunk.c1.bias"]}, tmp_path / "e.safetensors")
     message = refusal(tmp_path / "e.safetensors", create_encoder("lenet", SHAPE))
@@ -84,7 +84,7 @@ def test_a_prefix_hides_no_other_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
-def test_weights_that_are_no_finite_numbers_are_refused(value: float, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
     state = create_encoder("lenet", SHAPE).state_dict()
     weight = state["trunk.c1.weight"].double()
     weight[0, 0, 0, 0] = value

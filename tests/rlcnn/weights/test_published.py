@@ -54,7 +54,7 @@ def test_the_whole_network_leaves_nothing_unused(published: Path) -> None:
     assert (report.new, report.unused) == ((), ())
 
 
-def test_filters_for_rgb_are_inflated_and_it_is_said_how(published: Path) -> None:
+def test_filters_for_rgb_are_inflated_and_reported(published: Path) -> None:
     encoder = backbone((4, 40, 40), stacking="inflated")
     report = load_into(encoder, published)
     first = "trunk.network.features.0.weight"
@@ -99,7 +99,7 @@ def test_another_network_is_refused_with_the_nearest(tmp_path: Path) -> None:
     assert refusal(path, backbone(RGB)).endswith('It fits encoder "lenet".')
 
 
-def test_a_network_of_other_classes_or_cut_short_is_told_by_its_tensors(published: Path) -> None:
+def test_a_missing_tensor_of_the_trunk_is_named(published: Path) -> None:
     state = torch.load(published, weights_only=True)
     del state["features.0.bias"]
     torch.save(state, published)
@@ -152,7 +152,7 @@ def test_imagenet_weights_belong_to_published_networks() -> None:
         load_into(create_encoder("nature", SHAPE), "imagenet")
 
 
-def test_without_a_network_it_is_told_how_to_pass_a_file(
+def test_without_an_internet_connection_the_line_says_how_to_pass_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

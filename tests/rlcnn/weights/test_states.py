@@ -86,7 +86,7 @@ def test_weights_are_found_wherever_scripts_put_them(
         (lambda t: t.to("meta"), "no values"),
     ],
 )
-def test_tensors_that_are_no_plain_numbers_are_refused(
+def test_tensors_without_plain_floats_are_refused(
     change: Callable[[torch.Tensor], torch.Tensor], said: str, tmp_path: Path
 ) -> None:
     state = create_encoder("lenet", SHAPE).state_dict()

@@ -125,9 +125,9 @@ def test_what_says_next_to_nothing_is_left_out(two_games):
     assert max(left_out.values()) < 0.1
     names = [task.name for task in two_games.train.tasks]
     assert not {*names} & {*left_out}
-    for task, told in zip(two_games.train.tasks, about["tasks"], strict=True):
+    for task, row in zip(two_games.train.tasks, about["tasks"], strict=True):
         entropy = normalised_entropy(column(two_games.train, task.name).numpy(), len(task.classes))
-        assert told["normalised_entropy"] == pytest.approx(entropy, abs=1e-4)
+        assert row["normalised_entropy"] == pytest.approx(entropy, abs=1e-4)
         assert entropy >= 0.1
 
 

@@ -1,4 +1,4 @@
-"""Classifiers judged on images whose right answers are known."""
+"""Classifiers assessed on images whose right answers are known."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def images(
     return StoredImages(pixels, torch.tensor(labels), [Task("class", classes)])
 
 
-def test_every_image_is_judged_and_counted() -> None:
+def test_every_image_is_evaluated_and_counted() -> None:
     counts: list[int] = []
     assessment = assess([network()], images([0, 1, 2, 1, 0]), batch_size=2, on_images=counts.append)
     assert assessment.together.figures()["top1"] == 1.0
@@ -94,14 +94,14 @@ def test_ten_crops_are_the_mean_over_crops() -> None:
 def test_batches_make_no_difference() -> None:
     data = images([0, 1, 2, 0, 1])
 
-    def judged(batch_size: int) -> Assessment:
+    def assessed(batch_size: int) -> Assessment:
         return assess([network(0.02)], data, batch_size=batch_size, crops=10)
 
-    one_by_one, together = (judged(size).together.probabilities for size in (1, 64))
+    one_by_one, together = (assessed(size).together.probabilities for size in (1, 64))
     torch.testing.assert_close(one_by_one, together)
 
 
-def test_what_does_not_belong_together_is_refused() -> None:
+def test_networks_and_images_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match=r"images have 3 channels \(RGB\), but .* --channels 1"):
         assess([network()], images([0, 1], channels=3))
     rgb = replace(network(), channels=3)
@@ -114,7 +114,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
         assess([other], images([0, 2]))
 
 
-def test_several_labels_ask_which() -> None:
+def test_images_with_several_tasks_need_a_choice() -> None:
     tasks = [Task("class", CLASSES), Task("lives", ("0", "1"))]
     pixels = images([0, 1]).images
     several = StoredImages(pixels, torch.tensor([[0, 0], [1, 1]]), tasks)

@@ -50,7 +50,7 @@ def test_three_pictures_are_written(
             assert len(picture.convert("L").getcolors(256) or ()) > 10
 
 
-def test_without_errors_there_is_no_sheet_of_them(tmp_path: Path) -> None:
+def test_without_errors_there_is_no_plot_of_them(tmp_path: Path) -> None:
     names = ("ant", "bee")
     right = Evaluation(names, torch.tensor([0, 1]), torch.eye(2))
     (tmp_path / "worst.png").write_bytes(b"of an earlier evaluation")

@@ -107,7 +107,9 @@ def test_a_runs_own_data_are_brought_to_size_as_it_did(run: Path) -> None:
     assert (chosen.transform.resize, chosen.transform.pad) == (40, 0)
 
 
-def test_what_cannot_classify_is_refused(run: Path, published: Path, tmp_path: Path) -> None:
+def test_weights_without_a_classifier_are_refused(
+    run: Path, published: Path, tmp_path: Path
+) -> None:
     alone = tmp_path / "alone.safetensors"
     save_encoder(create_encoder("lenet", (1, 32, 32)), alone)
     refused('holds encoder "lenet" alone, without a classifier', str(alone))
@@ -152,6 +154,6 @@ def test_a_pickle_bomb_is_refused_and_does_not_explode(
     assert not Path("exploded").exists()
 
 
-def test_a_size_of_ones_own_leaves_the_training_known(run: Path) -> None:
+def test_a_given_size_keeps_the_options_of_the_training(run: Path) -> None:
     """Its seed among it, by which held-out images are told from others."""
     assert load_network(str(run), resize=40).training["seed"] == 3
