@@ -23,7 +23,7 @@ from rlcnn.runs.progress import make_console
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.config import MAX_SEED
 from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
-from rlcnn.supervised.evaluation.error_plots import write_sheets
+from rlcnn.supervised.evaluation.error_plots import write_error_plots
 from rlcnn.supervised.evaluation.networks import Network, load_network
 from rlcnn.supervised.setup import CHANNELS
 
@@ -110,9 +110,9 @@ def main(arguments: list[str]) -> None:
     if options.plots is not None:
         names = [path.name for path in images.paths] if isinstance(images, ImageFiles) else None
         # As the network saw it, which is what its answer is about.
-        view = networks[0].view
-        for path in write_sheets(
-            assessment, lambda index: view.centre(images[index])[0], options.plots, names
+        transform = networks[0].transform
+        for path in write_error_plots(
+            assessment, lambda index: transform.centre(images[index])[0], options.plots, names
         ):
             console.print(f"wrote {path}")
 
@@ -213,11 +213,11 @@ def document(assessment: Assessment, options: Options, networks: list[Network]) 
         {
             "weights": network.source,
             "encoder": options.encoder,
-            "height": network.view.height,
-            "width": network.view.width,
-            "resize": network.view.resize,
-            "pad": network.view.pad,
-            "interpolation": network.view.interpolation,
+            "height": network.transform.height,
+            "width": network.transform.width,
+            "resize": network.transform.resize,
+            "pad": network.transform.pad,
+            "interpolation": network.transform.interpolation,
         }
         for network in networks
     ]

@@ -17,24 +17,20 @@ from rlcnn.config.cli import parse_options, run_script
 from rlcnn.config.fields import EncoderName
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.by_name import ATARI, check_held_out, load_data
-from rlcnn.data.crops import View
+from rlcnn.data.crops import CropTransform
 from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
 from rlcnn.runs.files import check_writable, write_json_atomic
 from rlcnn.runs.progress import make_console
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import chosen_task
+from rlcnn.supervised.evaluation.linear import METHODS, Features, Fit, Method, fit
 from rlcnn.supervised.evaluation.probe import (
-    METHODS,
     Comparison,
-    Features,
-    Fit,
-    Method,
     ProbeImages,
     build_encoder,
     choose_images,
     encode,
-    fit,
     random_like,
     read_once,
 )
@@ -44,7 +40,7 @@ if TYPE_CHECKING:
     # Loaded by our packages, which first set what it reads from the environment.
     import torch
 
-Look: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+Transform: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 """Makes of an image, uint8 (channels, height, width), what an encoder takes."""
 
 NAMES = {"svm": "linear SVM", "linear": "logistic regression"}
@@ -133,18 +129,24 @@ def main(arguments: list[str]) -> None:
             f"{encoder.features_dim:,} features are brought to {options.max_features:,} by a random"
             " projection; --max-features takes more, and an encoder's pooling makes less"
         )
-    look = centre(options.size) if options.size is not None else None
-    if look is not None:
+    transform = centre(options.size) if options.size is not None else None
+    if transform is not None:
         with console.status("reading the images"):
-            held = read_once(images, look)
+            held = read_once(images, transform)
         if held is not None:
-            images, look = held, None
+            images, transform = held, None
     own = None
     if options.weights != "none":
-        own = fits("the encoder", encoder, images, look, options, device, console)
+        own = fits("the encoder", encoder, images, transform, options, device, console)
     random = {
         seed: fits(
-            f"random {seed}", random_like(encoder, seed), images, look, options, device, console
+            f"random {seed}",
+            random_like(encoder, seed),
+            images,
+            transform,
+            options,
+            device,
+            console,
         )
         for seed in options.random_seeds
     }
@@ -205,17 +207,17 @@ def image_shape(images: ProbeImages, options: Options) -> tuple[int, int, int]:
     return shape
 
 
-def centre(size: int) -> Look:
+def centre(size: int) -> Transform:
     """The middle square of an image, brought to a size."""
-    view = View(size, size)
-    return lambda image: view.centre(image)[0]
+    transform = CropTransform(size, size)
+    return lambda image: transform.centre(image)[0]
 
 
 def fits(
     name: str,
     encoder: Encoder,
     images: ProbeImages,
-    look: Look | None,
+    transform: Transform | None,
     options: Options,
     device: str,
     console: Console,
@@ -236,7 +238,7 @@ def fits(
                 encoder,
                 getattr(images, part),
                 getattr(images, f"{part}_indices"),
-                look=look,
+                transform=transform,
                 device=device,
                 batch_size=options.batch_size,
                 max_features=options.max_features,

@@ -22,7 +22,7 @@ from envs.protocol import get_protocol
 from envs.registry import atari_rom
 from rlcnn.accelerate.devices import prepare_device
 from rlcnn.encoders import create_encoder, with_frame_channels
-from rlcnn.encoders.blocks import hold_kernels
+from rlcnn.encoders.blocks import cache_kernels
 
 Step = Callable[[], object]
 Arithmetic = Literal["fp32", "bf16", "bf16 weights"]
@@ -209,7 +209,7 @@ def inference_stage(
     """
     network = _network(config, observation_shape, actions, variant)
     # Made once, as where agents act.
-    hold_kernels(network, torch.float32 if variant.arithmetic == "fp32" else torch.bfloat16)
+    cache_kernels(network, torch.float32 if variant.arithmetic == "fp32" else torch.bfloat16)
     observations = _observations(config, observation_shape, config.num_envs)
     function: Callable[..., object] = act if config.algo == "ppo" else act_greedily
     if variant.compiled:

@@ -18,7 +18,7 @@ from agents.storage.items import Pixels, StackFollower, Stored
 from agents.storage.stacking import push_frames
 from rlcnn.accelerate.cuda_graphs import Graphed, Recorder, make_recorder, parameters_and_buffers
 from rlcnn.accelerate.transfers import Readback, pinned
-from rlcnn.encoders.blocks import hold_kernels
+from rlcnn.encoders.blocks import cache_kernels
 
 Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
 
@@ -83,7 +83,7 @@ class InferenceCopy(Generic[Network]):
         if self.network is not self.source:
             _copy_all(parameters_and_buffers(self.network), parameters_and_buffers(self.source))
             low = self.source.precision == "bf16"
-            hold_kernels(self.network, torch.bfloat16 if low else torch.float32)
+            cache_kernels(self.network, torch.bfloat16 if low else torch.float32)
 
 
 @torch.no_grad()

@@ -69,7 +69,7 @@ def hold_encoder(network: nn.Module, unfreeze_at_step: int) -> None:
         extractor = _our_extractor(network, "unfreeze_at_step")
         if extractor.frozen:
             raise UserError("unfreeze_at_step has no meaning for an encoder that stays frozen")
-        extractor.let_learn(False)
+        extractor.set_trainable(False)
 
 
 def unfreeze_when_due(network: nn.Module, unfreeze_at_step: int, step: int) -> None:
@@ -84,7 +84,7 @@ def unfreeze_when_due(network: nn.Module, unfreeze_at_step: int, step: int) -> N
         step: environment steps taken so far.
     """
     if unfreeze_at_step:
-        _our_extractor(network, "unfreeze_at_step").let_learn(step >= unfreeze_at_step)
+        _our_extractor(network, "unfreeze_at_step").set_trainable(step >= unfreeze_at_step)
 
 
 def frozen_state(network: nn.Module) -> tuple[tuple[int, int], ...]:

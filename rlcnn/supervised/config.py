@@ -12,6 +12,7 @@ from envs.machine.cores import usable_cores
 from rlcnn.accelerate.devices import PRECISIONS, resolve_device, resolve_precision
 from rlcnn.config.fields import EncoderName, check_choice, check_range, dataclass_of
 from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.augment import AugmentConfig
 from rlcnn.data.by_name import ATARI, FOLDER, check_data_name
 from rlcnn.encoders import why_unknown
 from rlcnn.runs.directory import RunDirectory
@@ -21,36 +22,6 @@ RecipeName = Literal["frames", "lenet5-1998", "alexnet-2012", "resnet-cifar-2016
 RECIPE_NAMES = get_args(RecipeName)
 
 MAX_SEED = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """How images are changed each time they are learned from, and how all are brought to size."""
-
-    resize: int = 0
-    """Shorter side, in pixels, that every image is first brought to; 0 leaves images of one size as
-    they are, and others at 8/7 of --augment.crop."""
-    pad: int = 0
-    """Rows and columns of zeros put around every image."""
-    crop: int = 0
-    """Side of the square that is learned from: anywhere in the image, the middle when held out; 0
-    takes the whole image."""
-    crop_padding: int = 0
-    """Pixels by which a crop may lie outside the image; --augment.edge says what it finds there."""
-    edge: Literal["mean", "reflect", "repeat"] = "mean"
-    """What lies outside an image: the mean colour of those learned from, its mirror image, or its
-    outermost pixels."""
-    flip: bool = False
-    """Whether half of the images are mirrored left to right."""
-    scale_from: float = 1.0
-    """Scale jitter: the least factor by which an image is resized before it is cropped."""
-    scale_to: float = 1.0
-    """Scale jitter: the greatest factor."""
-    cutout: int = 0
-    """Side of a square that is replaced by the mean colour (DeVries & Taylor 2017); 0 for none."""
-    trivial: bool = False
-    """Whether each image is changed by one random operation (TrivialAugment, Mueller & Hutter
-    2021)."""
 
 
 @dataclass(frozen=True)

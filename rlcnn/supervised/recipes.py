@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rlcnn.config.fields import check_choice
-from rlcnn.supervised.config import RECIPE_NAMES, AugmentConfig, PretrainConfig, RecipeName
+from rlcnn.data.augment import AugmentConfig
+from rlcnn.supervised.config import RECIPE_NAMES, PretrainConfig, RecipeName
 
 # What needs no download, and the fields' own defaults. Of no publication: AdamW at its usual rate,
 # annealed.

@@ -46,12 +46,12 @@ def test_a_file_is_no_module(module):
         find_spec(f"{module}:Cave-v0")
 
 
-def test_a_module_that_does_not_register_its_environment_is_told_how():
+def test_a_module_that_does_not_register_its_environment_gets_advice():
     with pytest.raises(UserError, match=r'"json" must call gymnasium\.register\(id="Qqqq-v0"'):
         find_spec("json:Qqqq-v0")
 
 
-def test_kinds_are_told_apart():
+def test_kinds_are_distinguished():
     assert is_atari(find_spec("ALE/Pong-v5"))
     assert is_atari(find_spec("PongNoFrameskip-v4"))
     assert not is_atari(find_spec("CartPole-v1"))
