@@ -20,9 +20,15 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureC
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
-from agents.networks.transfer import hold_encoder, rebuild_optimizer, without_weights
+from agents.networks.transfer import freeze_until, rebuild_optimizer, without_weights
 from agents.sb3.arguments import ImageInput, check_policy_arguments
-from agents.storage.items import FeatureType, FrozenFeatures, Pixels, Stored, feature_dtype
+from agents.storage.codecs import (
+    FeatureCodec,
+    FeatureType,
+    FrameCodec,
+    PixelCodec,
+    feature_dtype,
+)
 from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.devices import PRECISIONS, Precision
@@ -68,12 +74,12 @@ def _image_scale(model: BaseModel) -> float:
     return 1 / 255 if model.normalize_images and is_image_space(model.observation_space) else 1.0
 
 
-def what_to_store(
+def storage_spec(
     extractor: BaseFeaturesExtractor,
     stacking: FrameStacking,
     precision: Precision,
     features: FeatureType,
-) -> Stored:
+) -> FrameCodec:
     """What the storage of an agent holds of frames.
 
     Args:
@@ -83,7 +89,7 @@ def what_to_store(
         features: the type to store a frozen encoder's features in.
     """
     if isinstance(extractor, EncoderExtractor) and extractor.frozen:
-        return FrozenFeatures(
+        return FeatureCodec(
             extractor.encoder,
             stacking,
             next(extractor.parameters()).device,
@@ -92,7 +98,7 @@ def what_to_store(
         )
     shape = extractor._observation_space.shape
     assert shape is not None
-    return Pixels(stacking, shape)
+    return PixelCodec(stacking, shape)
 
 
 def _constructor_parameters(
@@ -212,16 +218,16 @@ class PixelActorCriticPolicy(ImageInput, ActorCriticPolicy):
         self.image_scale = _image_scale(self)
         _use_channels_last(self.features_extractor)
         rebuild_optimizer(self, self, encoder_lr_factor)
-        hold_encoder(self, unfreeze_at_step)
+        freeze_until(self, unfreeze_at_step)
 
     def _build(self, lr_schedule: Schedule) -> None:
         # Called when the encoder is there: all that is made now are heads and the optimiser.
         with drawing_from(self._initial_seeds.heads):
             super()._build(lr_schedule)
 
-    def what_to_store(self, stacking: FrameStacking) -> Stored:
+    def storage_spec(self, stacking: FrameStacking) -> FrameCodec:
         """What rollouts hold of frames: pixels, or the features of an encoder that is frozen."""
-        return what_to_store(self.features_extractor, stacking, self.precision, self.feature_dtype)
+        return storage_spec(self.features_extractor, stacking, self.precision, self.feature_dtype)
 
     def logits_and_values(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both heads at once.
@@ -307,9 +313,9 @@ class PixelQNetwork(ImageInput, QNetwork):
         assert isinstance(obs, torch.Tensor)
         return encode(features_extractor, obs, self.precision, self.image_scale)
 
-    def what_to_store(self, stacking: FrameStacking) -> Stored:
+    def storage_spec(self, stacking: FrameStacking) -> FrameCodec:
         """What a replay holds of frames: pixels, or the features of an encoder that is frozen."""
-        return what_to_store(self.features_extractor, stacking, self.precision, self.feature_dtype)
+        return storage_spec(self.features_extractor, stacking, self.precision, self.feature_dtype)
 
 
 class PixelDQNPolicy(ImageInput, DQNPolicy):
@@ -377,7 +383,7 @@ class PixelDQNPolicy(ImageInput, DQNPolicy):
             **kwargs,
         )
         rebuild_optimizer(self, self.q_net, encoder_lr_factor)
-        hold_encoder(self.q_net, unfreeze_at_step)
+        freeze_until(self.q_net, unfreeze_at_step)
 
     def make_q_net(self) -> PixelQNetwork:
         """A Q network with an encoder of its own, on this policy's device."""

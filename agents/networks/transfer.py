@@ -49,7 +49,7 @@ def rebuild_optimizer(
     )
 
 
-def hold_encoder(network: nn.Module, unfreeze_at_step: int) -> None:
+def freeze_until(network: nn.Module, unfreeze_at_step: int) -> None:
     """Keeps a new network's encoder as it is, where it shall learn from a later step on only.
 
     Its parameters are in the optimiser from the start all the same, without gradients.
@@ -72,7 +72,7 @@ def hold_encoder(network: nn.Module, unfreeze_at_step: int) -> None:
         extractor.let_learn(False)
 
 
-def unfreeze_when_due(network: nn.Module, unfreeze_at_step: int, step: int) -> None:
+def unfreeze_at(network: nn.Module, unfreeze_at_step: int, step: int) -> None:
     """Lets a held encoder learn from the first update on that is made at ``unfreeze_at_step``.
 
     To be called before every update: what is due follows from ``step`` alone, so that a training
@@ -87,7 +87,7 @@ def unfreeze_when_due(network: nn.Module, unfreeze_at_step: int, step: int) -> N
         _our_extractor(network, "unfreeze_at_step").let_learn(step >= unfreeze_at_step)
 
 
-def frozen_state(network: nn.Module) -> tuple[tuple[int, int], ...]:
+def frozen_version(network: nn.Module) -> tuple[tuple[int, int], ...]:
     """Differs from what it was before wherever a frozen encoder was written to; () without one.
 
     What it is made of is looked at without reading any tensor: where each lies, and how often it

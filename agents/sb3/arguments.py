@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -19,7 +18,6 @@ from stable_baselines3.common.torch_layers import (
     NatureCNN,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs
-from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from envs.errors import UserError, nearest
@@ -51,7 +49,7 @@ def resolve_policy(
     chosen = dict(policy_kwargs)
     for name in chosen:
         if not isinstance(name, str):
-            raise UserError(f"policy_kwargs must have names as keys, not {_shown(name)}")
+            raise UserError(f"policy_kwargs must have names as keys, not {shown(name)}")
     if policy is theirs:
         policy = ours
         extractor = chosen.setdefault("features_extractor_class", NatureCNN)
@@ -120,7 +118,7 @@ def check_policy_arguments(
     _check_optimizer(more.get("optimizer_class", torch.optim.Adam), more.get("optimizer_kwargs"))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in one short line."""
     line = " ".join(repr(value).split())
     return line if len(line) <= 60 else f"{line[:57]}..."
@@ -133,7 +131,7 @@ def _check_extractor(extractor: Any, arguments: Any) -> None:
     ):
         raise UserError(
             "features_extractor_class must be a subclass of BaseFeaturesExtractor, not"
-            f" {_shown(extractor)}; {_ENCODER_HINT}"
+            f" {shown(extractor)}; {_ENCODER_HINT}"
         )
     if issubclass(extractor, CombinedExtractor):
         raise UserError(
@@ -141,7 +139,7 @@ def _check_extractor(extractor: Any, arguments: Any) -> None:
             f" observations are images: use NatureCNN, or leave it out; {_ENCODER_HINT}"
         )
     if arguments is not None and not isinstance(arguments, Mapping):
-        raise UserError(f"features_extractor_kwargs must be a dict, not {_shown(arguments)}")
+        raise UserError(f"features_extractor_kwargs must be a dict, not {shown(arguments)}")
     arguments = arguments or {}
     parameters = dict(list(inspect.signature(extractor.__init__).parameters.items())[2:])
     if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
@@ -178,7 +176,7 @@ def _check_activation(activation: Any) -> None:
     if not fits:
         raise UserError(
             "activation_fn must be a class of activations, such as torch.nn.ReLU, not"
-            f" {_shown(activation)}"
+            f" {shown(activation)}"
         )
 
 
@@ -186,12 +184,12 @@ def _check_optimizer(optimizer: Any, arguments: Any) -> None:
     if not callable(optimizer):
         raise UserError(
             "optimizer_class must be a class of optimizers, such as torch.optim.Adam, not"
-            f" {_shown(optimizer)}"
+            f" {shown(optimizer)}"
         )
     if arguments is not None and not isinstance(arguments, Mapping):
-        raise UserError(f"optimizer_kwargs must be a dict, not {_shown(arguments)}")
+        raise UserError(f"optimizer_kwargs must be a dict, not {shown(arguments)}")
     arguments = arguments or {}
-    name = getattr(optimizer, "__name__", _shown(optimizer))
+    name = getattr(optimizer, "__name__", shown(optimizer))
     if "lr" in arguments:
         raise UserError("optimizer_kwargs must not have lr: set learning_rate of the agent instead")
     if "params" in arguments:
@@ -202,7 +200,7 @@ def _check_optimizer(optimizer: Any, arguments: Any) -> None:
             [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))], lr=1e-3, **arguments
         )
     except Exception as error:
-        given = f" with optimizer_kwargs {_shown(dict(arguments))}" if arguments else ""
+        given = f" with optimizer_kwargs {shown(dict(arguments))}" if arguments else ""
         raise UserError(
             f"optimizer_class {name}{given} does not work: {' '.join(str(error).split())}"
         ) from error
@@ -302,7 +300,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         UserError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise UserError(f"{name} must be a whole number, not {_shown(value)}")
+        raise UserError(f"{name} must be a whole number, not {shown(value)}")
     if value < least:
         raise UserError(f"{name} must be at least {least}, not {value}")
 
@@ -319,32 +317,6 @@ def checked_device(device: Any) -> Any:
     if re.fullmatch(r"cuda(:\d+)?", name) and not torch.cuda.is_available():
         return name
     return resolve_device(name)
-
-
-def check_environment(env: Any) -> None:
-    """Refuses what is no environment, such as a function that makes one.
-
-    Raises:
-        UserError: it is none.
-    """
-    if isinstance(env, gym.Env | VecEnv | str):
-        return
-    if env is None:
-        raise UserError('env is None: give an environment or its id, such as "ALE/Pong-v5"')
-    if isinstance(env, type):
-        raise UserError(f"env is a class: give an environment made of it, {env.__name__}(...)")
-    if isinstance(env, list | tuple):
-        raise UserError(
-            f"env is a {type(env).__name__}: give one environment, or"
-            " DummyVecEnv([make_env, make_env]) of functions that make them"
-        )
-    if isinstance(env, gym.vector.VectorEnv):
-        raise UserError(
-            "env is a vector of Gymnasium: make one of stable-baselines3, by make_vec_env"
-        )
-    if callable(env):
-        raise UserError("env is a function: call it, or give DummyVecEnv([make_env])")
-    raise UserError(f"env must be an environment or its id, not {_shown(env)}")
 
 
 class ImageInput(BaseModel):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -218,44 +217,3 @@ def _first_line(error: BaseException) -> str:
 def parameters_and_buffers(network: nn.Module) -> list[torch.Tensor]:
     """All tensors that a network computes with."""
     return [*network.parameters(), *network.buffers()]
-
-
-def can_capture_steps(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step of this optimiser can be part of a graph: its counts lie on the device."""
-    return all(group.get("fused") and "capturable" in group for group in optimizer.param_groups)
-
-
-def keep_rates_on_device(optimizer: torch.optim.Optimizer) -> None:
-    """Makes tensors of the learning rates, which a captured step reads anew each time.
-
-    Once they are, they are to be filled in place.
-    """
-    for group in optimizer.param_groups:
-        device = group["params"][0].device
-        # Loaded from a file, a rate may be a tensor of the host.
-        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
-
-
-def tensors_of(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
-    """Everything that a captured step uses: parameters, the state kept for them, rates."""
-    for group in optimizer.param_groups:
-        yield group["lr"]
-        for parameter in group["params"]:
-            yield parameter
-            # Not by [], which would make an entry.
-            yield from optimizer.state.get(parameter, {}).values()
-
-
-@contextmanager
-def steps_capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Within, steps may be captured. Torch warns of steps that may be and are not."""
-    if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
-        yield
-        return
-    for group in optimizer.param_groups:
-        group["capturable"] = True
-    try:
-        yield
-    finally:
-        for group in optimizer.param_groups:
-            group["capturable"] = False

@@ -147,11 +147,11 @@ def test_an_update_of_dqn_is_the_cpus(mode: Mode, deterministic: None) -> None:
         times = torch.arange(int(replay.first.max()), replay.pos, device=replay.device)
         times, envs = times.repeat(N_ENVS), torch.arange(N_ENVS).repeat_interleave(len(times))
         batch = replay.transitions(times, envs.to(replay.device), model._returns)
-        learned = bootstrap(model._target.network, batch.to(model.device))
+        learned = bootstrap(model._learner.target.network, batch.to(model.device))
         targets.append(learned.targets.cpu())
         use_sgd(model)
-        model._set_up_steps()
-        updates.append(Update(model, lambda: model._steps.learn(learned)))  # noqa: B023
+        model._set_up_parts()
+        updates.append(Update(model, lambda: model._learner.learn(learned)))  # noqa: B023
     torch.testing.assert_close(targets[1], targets[0], rtol=1e-4, atol=1e-5)
     assert_close(updates[1], updates[0])
 
@@ -210,7 +210,7 @@ def test_two_trainings_with_overlap_are_equal_to_the_bit(
 
     class Watch(BaseCallback):
         def _on_step(self) -> bool:
-            beside.append(self.model._updating)  # type: ignore[attr-defined]
+            beside.append(self.model._runner.busy)  # type: ignore[attr-defined]
             return True
 
     models, reports = [], []
@@ -250,7 +250,7 @@ class CompareStored(BaseCallback):
     def _on_rollout_end(self) -> None:
         model = self.model
         assert isinstance(model, PPO)
-        acting, rollout = model._actor.network, model.rollout_buffer
+        acting, rollout = model._acting_copy.network, model.rollout_buffer
         batch = rollout.batch(torch.arange(ROLLOUT, device=model.device))
         seen = torch.as_tensor(np.concatenate(self.witness.seen[-N_STEPS - 1 : -1]))
         if batch.observations.dtype == torch.uint8:
@@ -407,15 +407,15 @@ def test_storing_sampling_and_learning_of_dqn_wait_for_actions_only(
     model.learn(160)
     assert is_captured(model)
     _, callback = model._setup_learn(ROLLOUT, None, reset_num_timesteps=False)
-    env, replay, choose = model.env, model.replay_buffer, model._steps.choose
+    env, replay, act = model.env, model.replay_buffer, model._actor.act
     assert env is not None
     assert replay is not None
 
     def read_actions(*arguments: Any) -> np.ndarray:
         with allowing_waits():
-            return choose(*arguments)
+            return act(*arguments)
 
-    monkeypatch.setattr(model._steps, "choose", read_actions)
+    monkeypatch.setattr(model._actor, "act", read_actions)
     with refusing_waits():
         for _ in range(10):
             # Also past an update of the target network.

@@ -16,7 +16,7 @@ from support.toy_envs import Columns, WorldVecEnv
 
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
-from agents.storage.items import FrozenFeatures, Pixels
+from agents.storage.codecs import FeatureCodec, PixelCodec
 from agents.train.builder import describe_storage
 from agents.train.checkpoint import encoder_extractor, load_checkpoint, save_checkpoint
 from envs.errors import UserError
@@ -72,7 +72,7 @@ def tensors_of(model: Any) -> dict[str, torch.Tensor]:
 
 
 def stored_by(model: Any) -> Any:
-    return model.setup_replay().stored if isinstance(model, DQN) else model.rollout_buffer.stored
+    return model.setup_replay().codec if isinstance(model, DQN) else model.rollout_buffer.codec
 
 
 def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
@@ -99,7 +99,7 @@ class EachUpdate(BaseCallback):
 @BOTH
 def test_only_what_comes_from_the_node_on_learns(algorithm: Algorithm) -> None:
     model = make(algorithm, {**RESIDUAL, "unfreeze_from": "trunk.stage3"}, encoder_lr_factor=0.1)
-    assert isinstance(stored_by(model), Pixels)
+    assert isinstance(stored_by(model), PixelCodec)
     before = tensors_of(model)
     model.learn(3 * ROLLOUT)
     # BatchNorm's running statistics, too.
@@ -144,7 +144,7 @@ def test_the_first_update_at_the_step_is_the_first_that_learns_the_encoder(
     assert len(changes[first]) > len(before) / 2
     assert any("running_mean" in name for name in changes[first])
     assert groups[0]["lr"] == pytest.approx(0.1 * groups[1]["lr"])
-    assert isinstance(stored_by(model), Pixels)
+    assert isinstance(stored_by(model), PixelCodec)
 
 
 @BOTH
@@ -275,7 +275,7 @@ def test_stored_features_are_the_encoders_to_the_types_rounding(
         stored = model.replay_buffer.transitions(times, envs, returns).observations
     assert stored.dtype == DTYPES[name]
     seen = torch.as_tensor(np.concatenate(witness.seen[:8]))
-    whole = FrozenFeatures(encoder_of(model), witness.get_attr("frame_stacking")[0], model.device)
+    whole = FeatureCodec(encoder_of(model), witness.get_attr("frame_stacking")[0], model.device)
     exact = whole.stacks(seen.numpy())
     # Half of the gap between two numbers of the type; beside it what fp32 sums in another order.
     rounding = torch.finfo(DTYPES[name]).eps / 2
