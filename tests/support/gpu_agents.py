@@ -116,9 +116,7 @@ def is_captured(model: PPO | DQN) -> bool:
     """Whether all that can be a graph is one; True without graphs."""
     if isinstance(model, PPO):
         assert model._learner is not None
-        return model._learner.ready(model.rollout_buffer, model.batch_size) and model._is_captured(
-            model._learner
-        )
+        return model._is_captured(model._learner)
     replay, learner = model.replay_buffer, model._learner
     assert replay is not None
     graphs = [replay._write, learner._step, model._actor._graph]

@@ -229,7 +229,7 @@ def test_a_staged_player_draws_from_the_policy() -> None:
     assert np.abs(counts / 4000 - [0.5, 0.25, 0.125, 0.0625, 0.0625]).max() < 0.03
 
 
-def test_only_a_gpu_is_played_for_in_stages() -> None:
+def test_only_a_gpu_gets_an_actor_that_stages() -> None:
     stacking = FrameStacking(1, 1)
     policy = tiny_policy(stacking)
     actor = make_actor(policy, policy.storage_spec(stacking), torch.device("cpu"), graphs=True)

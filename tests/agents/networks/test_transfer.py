@@ -309,7 +309,7 @@ def test_memory_follows_the_type(algorithm: Algorithm) -> None:
                 model.action_space,
                 N_ENVS,
                 model.replay_buffer.stacking,
-                model.replay_buffer.stored,
+                model.replay_buffer.codec,
             )
         else:
             held[name] = model.rollout_buffer.frames.nbytes
@@ -324,7 +324,7 @@ def test_auto_loses_nothing_of_what_bf16_computes() -> None:
     auto.policy.load_state_dict(exact.policy.state_dict())
     frames = np.random.default_rng(0).integers(0, 256, (6, DEPTH, 36, 36), dtype=np.uint8)
     kept = [
-        model.policy.what_to_store(model.env.frame_stacking).stacks(frames)
+        model.policy.storage_spec(model.env.frame_stacking).encode_stacks(frames)
         for model in (exact, auto)
     ]
     assert [tensor.dtype for tensor in kept] == [torch.float32, torch.bfloat16]
@@ -337,7 +337,7 @@ def test_what_is_beyond_a_types_range_becomes_its_largest_number() -> None:
         for parameter in encoder_of(model).trunk.parameters():
             parameter.fill_(100)
     frames = np.full((1, DEPTH, 36, 36), 255, dtype=np.uint8)
-    stored = model.policy.what_to_store(model.env.frame_stacking).stacks(frames)
+    stored = model.policy.storage_spec(model.env.frame_stacking).encode_stacks(frames)
     assert stored.max() == torch.finfo(torch.float16).max
 
 

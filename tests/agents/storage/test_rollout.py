@@ -75,22 +75,22 @@ def test_observations_are_the_environments_own(data: st.DataObject) -> None:
             observations = stream.reset()
         rollout.reset()
         # What the storage is told of the first step does not matter: it has the whole stack.
-        fresh = np.array(data.draw(st.lists(st.booleans(), min_size=n_envs, max_size=n_envs)))
+        stack_reset = np.array(data.draw(st.lists(st.booleans(), min_size=n_envs, max_size=n_envs)))
         seen = []
         for _ in range(length):
             events: list[Event] = [data.draw(st.sampled_from(EVENTS)) for _ in range(n_envs)]
             step = stream.step(events)
             seen.append((observations, step.actions))
-            rollout.store(
+            rollout.add_decision(
                 torch.as_tensor(observations),
-                fresh,
+                stack_reset,
                 torch.as_tensor(step.actions),
                 torch.zeros(n_envs),
                 torch.zeros(n_envs),
             )
             rollout.add(step.rewards, np.zeros(n_envs, dtype=bool))
             observations = step.observations
-            fresh = np.array([event in ("ended", "cut off") for event in events])
+            stack_reset = np.array([event in ("ended", "cut off") for event in events])
         assert rollout.full
         order = torch.randperm(length * n_envs)
         batch = rollout.batch(order)
@@ -136,7 +136,7 @@ def advantages(
         stacking=stacking,
     )
     for reward, value, start in zip(rewards, values, starts, strict=True):
-        rollout.store(
+        rollout.add_decision(
             torch.zeros((1, 1, 2, 2), dtype=torch.uint8),
             np.array([start]),
             torch.zeros(1, dtype=torch.int64),
@@ -212,7 +212,7 @@ def test_they_equal_those_of_stable_baselines3(gae_lambda: float) -> None:
         actions, told = np.zeros(n_envs, dtype=np.int64), torch.as_tensor(values)
         theirs.add(observations, actions, rewards, starts, told, torch.zeros(n_envs))
         observation, action = torch.as_tensor(observations), torch.as_tensor(actions)
-        ours.store(observation, starts, action, told, torch.zeros(n_envs))
+        ours.add_decision(observation, starts, action, told, torch.zeros(n_envs))
         ours.add(rewards, starts)
     last_values, dones = torch.as_tensor(rng.normal(size=n_envs)).float(), np.array([1, 0, 0]) > 0
     for buffer in (ours, theirs):
