@@ -49,17 +49,17 @@ def test_it_acts_as_the_policy_to_the_bit_before_and_after_learning(
     precision: Precision, apart: bool, encoder: str
 ) -> None:
     policy, seen = make_policy(precision, encoder), observations(8)
-    actor = InferenceCopy(policy, apart)
-    told = []
+    copied = InferenceCopy(policy, apart)
+    log_probs_seen = []
     for _ in range(2):
-        actor.sync()
-        for mine, its in zip(act(actor.network, seen), act(policy, seen), strict=True):
+        copied.sync()
+        for mine, its in zip(act(copied.network, seen), act(policy, seen), strict=True):
             assert torch.equal(mine, its)
-        told.append(act(actor.network, seen)[2])
+        log_probs_seen.append(act(copied.network, seen)[2])
         values, log_probs, _ = policy.evaluate_actions(seen, torch.zeros(8, dtype=torch.long))
         (values.sum() - log_probs.sum()).backward()
         policy.optimizer.step()
-    assert not torch.equal(*told)
+    assert not torch.equal(*log_probs_seen)
 
 
 def test_only_the_encoders_weights_are_kept_in_bfloat16() -> None:
@@ -88,9 +88,9 @@ def test_what_computes_with_its_weights_first_is_not_rounded_before() -> None:
     policy, seen = make_policy("bf16"), observations(8)
     trunk = policy.features_extractor.encoder.trunk
     trunk.conv3 = Standardized(64, 64, kernel_size=3).to(memory_format=torch.channels_last)
-    actor = InferenceCopy(policy)
-    actor.sync()
-    for mine, its in zip(act(actor.network, seen), act(policy, seen), strict=True):
+    copied = InferenceCopy(policy)
+    copied.sync()
+    for mine, its in zip(act(copied.network, seen), act(policy, seen), strict=True):
         assert torch.equal(mine, its)
 
 
@@ -185,13 +185,13 @@ def test_actors_stand_where_the_environments_do_and_act_on_it(
 
 def test_a_captured_step_acts_by_what_was_learned_since(pretend_gpu: PretendGPU) -> None:
     policy, stacking = make_policy("bf16").to(CUDA), FrameStacking(4, 1)
-    actor = InferenceCopy(policy)
-    codec = actor.network.storage_spec(stacking)
-    actor = CudaRolloutActor(actor.network, codec, CUDA, make_recorder(CUDA))
+    copied = InferenceCopy(policy)
+    codec = copied.network.storage_spec(stacking)
+    actor = CudaRolloutActor(copied.network, codec, CUDA, make_recorder(CUDA))
     shown = observations(3).numpy()
     told = []
     for _ in range(2):
-        actor.sync()
+        copied.sync()
         actor.reset(shown)
         for _ in range(4):
             # The same frame again and again.

@@ -276,7 +276,7 @@ def test_stored_features_are_the_encoders_to_the_types_rounding(
     assert stored.dtype == DTYPES[name]
     seen = torch.as_tensor(np.concatenate(witness.seen[:8]))
     whole = FeatureCodec(encoder_of(model), witness.get_attr("frame_stacking")[0], model.device)
-    exact = whole.stacks(seen.numpy())
+    exact = whole.encode_stacks(seen.numpy())
     # Half of the gap between two numbers of the type; beside it what fp32 sums in another order.
     rounding = torch.finfo(DTYPES[name]).eps / 2
     torch.testing.assert_close(stored.float(), exact, rtol=rounding + 1e-5, atol=1e-6)
