@@ -234,7 +234,7 @@ def _check_net_arch(base: type[BasePolicy], net_arch: Any) -> None:
     if not all(map(_are_widths, layers)):
         each = " or dict(pi=[64], vf=[64])" if two_heads else ""
         raise UserError(
-            f"net_arch must be the widths of hidden layers, [64, 64]{each}, not {_shown(net_arch)}"
+            f"net_arch must be the widths of hidden layers, [64, 64]{each}, not {shown(net_arch)}"
         )
 
 
