@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -31,34 +30,29 @@ from agents.dqn.actor import EpsilonGreedy, GreedyActor
 from agents.dqn.checks import check_buffer, check_counts, check_rewards
 from agents.dqn.learner import DQNLearner, LossMean
 from agents.dqn.objectives import find_objective
+from agents.dqn.replay_setup import check_replay_stacking, make_replay
 from agents.networks.policies import PixelDQNPolicy, PixelQNetwork
 from agents.networks.transfer import frozen_digest, unfreeze_at
 from agents.sb3.agent import PixelAgent
-from agents.sb3.arguments import checked_device, resolve_policy
+from agents.sb3.arguments import arguments_for, checked_device, resolve_policy
 from agents.sb3.environments import (
     check_images_and_discrete_actions,
     make_checked_env,
     with_frame_channels,
 )
 from agents.storage.replay import FrameReplay
-from agents.storage.samplers import NStepReturns, UniformSampler
-from envs.errors import UserError
 from envs.stacking import frame_stacking
-from rlcnn.accelerate.cuda_graphs import make_recorder
-from rlcnn.accelerate.memory import choose_place
 
 
 class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     """Deep Q-learning (Mnih et al. 2015) from pixels.
 
-    Takes stable-baselines3's arguments in its order, and keeps its callbacks, ``predict``, ``save``
-    and ``load`` (its zip pickles: :mod:`agents.train.checkpoint` writes files that do not). What
-    differs:
+    As stable-baselines3's in arguments, callbacks, ``predict``, ``save`` and ``load`` (whose zip
+    pickles: :mod:`agents.train.checkpoint` writes files that do not), except:
 
     - Observations are uint8 images, actions discrete; the policy is ``"CnnPolicy"``, our
-      :class:`~agents.networks.policies.PixelDQNPolicy`, whose encoder is chosen by
-      ``policy_kwargs=dict(features_extractor_kwargs=dict(encoder="impala"))`` and whose precision
-      by ``policy_kwargs=dict(precision="bf16")``.
+      :class:`~agents.networks.policies.PixelDQNPolicy`, whose ``policy_kwargs`` choose the encoder,
+      ``dict(features_extractor_kwargs=dict(encoder="impala"))``, and ``precision``.
     - ``train_freq``, ``learning_starts`` and ``target_update_interval`` count environment steps,
       however many environments take them: after every ``train_freq`` steps follow
       ``gradient_steps`` updates (-1: as many as steps). With 8 environments and ``train_freq=4``
@@ -68,7 +62,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     - Every environment flips its own epsilon coin, in training and in ``predict``. The coins of
       training have their own generator.
     - Each frame is stored once (:class:`~agents.storage.replay.FrameReplay`), in memory that is
-      taken when learning starts; ``optimize_memory_usage`` is not needed.
+      taken when learning starts.
     - A step is stored before callbacks see it: changes they make to its rewards are not learned.
       The step at which a callback stops training is still learned from.
     - If a callback replaces the policy, the new one is not used.
@@ -76,19 +70,16 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     With precision "fp32" one update equals stable-baselines3's own to rounding on the same batch.
 
     Attributes:
-        exploration_limit: upper bound of epsilon, whatever its schedule says; in an extended run
-            it is the epsilon where the run continues.
-        losses: since the last log.
+        exploration_limit: upper bound of epsilon; in an extended run, epsilon where it continues.
 
     Args:
         replay_device: where frames are stored: ``"auto"`` is the training device if they fit there
             and otherwise the host; or ``"cpu"``, or the training device's name.
         overlap: whether the steps up to the next updates are collected during the updates before
-            them, so that actions come from a network one round of updates older. Batches and
-            targets stay the same: batches are sampled, and the target network is moved, at the same
-            steps as without. ``on_rollout_start`` fires while updates are under way: a callback
-            that uses the policy calls :meth:`finish_update` first, as ``predict``, ``save`` and the
-            end of ``learn`` do. A log reports finished updates.
+            them, by a network one round of updates older; batches and targets stay the same.
+            ``on_rollout_start`` fires while updates are under way: a callback that uses the policy
+            calls :meth:`finish_update` first, as ``predict``, ``save`` and the end of ``learn`` do.
+            A log reports finished updates.
         cuda_graphs: whether, on a GPU, acting and a gradient step are each captured as a graph and
             replayed (:class:`~rlcnn.accelerate.cuda_graphs.Graphed`); storing a step and sampling
             too, if the replay is on the GPU. The first updates, which are captured, do not overlap.
@@ -103,6 +94,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     policy: PixelDQNPolicy
     replay_buffer: FrameReplay | None  # type: ignore[assignment]
     action_space: spaces.Discrete
+    train_freq: TrainFreq  # type: ignore[assignment]
     exploration_limit: float = 1.0
 
     def __init__(
@@ -145,31 +137,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         self.replay_device, self.overlap = replay_device, overlap
         self.cuda_graphs, self.objective = cuda_graphs, objective
         find_objective(objective)
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            buffer_size=buffer_size,
-            learning_starts=learning_starts,
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            train_freq=train_freq,
-            gradient_steps=gradient_steps,
-            n_steps=n_steps,
-            target_update_interval=target_update_interval,
-            exploration_fraction=exploration_fraction,
-            exploration_initial_eps=exploration_initial_eps,
-            exploration_final_eps=exploration_final_eps,
-            max_grad_norm=max_grad_norm,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=checked_device(device),
-            _init_setup_model=_init_setup_model,
-        )
+        device = checked_device(device)
+        super().__init__(**arguments_for(SB3DQN, locals()))
 
     def _setup_model(self) -> None:
         # Not stable-baselines3's own, which would allocate its own replay here.
@@ -203,8 +172,6 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         super().set_env(env, force_reset)
         check_rewards(self._vec_normalize_env)
 
-    # -- the replay and what works on it ---------------------------------------------------------
-
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seeds everything random: torch, numpy, the environments, exploration and sampling."""
         super().set_random_seed(seed)
@@ -214,9 +181,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         self._predict_exploration = EpsilonGreedy(n_actions, predicting)
         self._sampler_seed = int(sampling.generate_state(1, np.uint32)[0])
         if self.replay_buffer is not None:
-            device = self.replay_buffer.device
-            self.replay_buffer.sampler = UniformSampler(device, self._sampler_seed)
-            self._set_up_parts()
+            self.replay_buffer.sampler.generator.manual_seed(self._sampler_seed)
 
     def setup_replay(self) -> FrameReplay:
         """The replay, made at the first call.
@@ -226,29 +191,12 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         """
         # It says how frames are stacked.
         stacking = frame_stacking(self.check_env_is_set())
-        assert isinstance(self.observation_space, spaces.Box)
         if self.replay_buffer is None:
-            arguments = (self.buffer_size, self.observation_space, self.action_space)
             codec = self._acting_copy.network.storage_spec(stacking)
-            needed = FrameReplay.memory_needed(*arguments, self.n_envs, stacking, codec)
-            what = f"a replay of {self.buffer_size:,} transitions"
-            device = choose_place(self.replay_device, self.device, needed, what)
-            self.replay_buffer = FrameReplay(
-                *arguments,
-                device,
-                self.n_envs,
-                stacking=stacking,
-                codec=codec,
-                seed=self._sampler_seed,
-                recorder=make_recorder(device) if self.cuda_graphs else None,
-            )
-            self._returns = NStepReturns(self.n_steps, self.gamma, device)
+            place = (self.replay_device, self.cuda_graphs)
+            self.replay_buffer = make_replay(self, stacking, codec, self._sampler_seed, *place)
             self._set_up_parts()
-        elif self.replay_buffer.stacking != stacking:
-            raise UserError(
-                f"the replay holds stacks of {self.replay_buffer.stacking},"
-                f" the environment now makes {stacking}"
-            )
+        check_replay_stacking(self.replay_buffer, stacking)
         return self.replay_buffer
 
     def _set_up_parts(self) -> None:
@@ -256,14 +204,14 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         self._learner = DQNLearner(
             self.policy,
             self.replay_buffer,
-            self._returns,
             find_objective(self.objective),
-            self.max_grad_norm,
+            n_steps=self.n_steps,
+            gamma=self.gamma,
+            max_grad_norm=self.max_grad_norm,
             graphs=self.cuda_graphs,
         )
-        self._actor = GreedyActor(
-            self._acting_copy.network, self.replay_buffer, self._learner.captures
-        )
+        acting = self._acting_copy.network
+        self._actor = GreedyActor(acting, self.replay_buffer, self._learner.captures)
 
     def save_replay_buffer(self, path: str | Path) -> None:  # type: ignore[override]
         """Writes the replay as safetensors, without pickling. See :meth:`FrameReplay.save`."""
@@ -272,32 +220,32 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     def load_replay_buffer(  # type: ignore[override]
         self, path: str | Path, truncate_last_traj: bool = True
     ) -> None:
-        """Reads what ``save_replay_buffer`` wrote. See :meth:`FrameReplay.load`.
-
-        The trajectory under way when it was written always counts as cut off there.
-        """
+        """Reads what ``save_replay_buffer`` wrote; episodes under way then count as cut off."""
         self.setup_replay().load(path)
 
     def check_replay_encoder(self) -> None:
-        """Checks that this agent's frozen encoder made the features in the replay.
-
-        Raises:
-            UserError: another encoder made them.
-        """
+        """Raises UserError unless this agent's encoder made the features in the replay."""
         self.setup_replay().check_encoder_digest(frozen_digest(self.q_net))
 
-    # -- training --------------------------------------------------------------------------------
-
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        *more: Any,
+        **options: Any,
+    ) -> tuple[int, BaseCallback]:
         self.finish_update()
         replay = self.setup_replay()
         # The networks may have been loaded, or changed by hand.
         self._acting_copy.sync()
         self._learner.target.sync()
         self.check_replay_encoder()
-        before = self._last_obs
-        total_timesteps, callback = super()._setup_learn(*args, **kwargs)
-        if replay.needs_begin or self._last_obs is not before:
+        resets = reset_num_timesteps or self._last_obs is None
+        total_timesteps, callback = super()._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, *more, **options
+        )
+        if resets or replay.needs_begin:
             assert isinstance(self._last_obs, np.ndarray)
             replay.begin(self._last_obs)
         self._anneal()
@@ -322,36 +270,27 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         env, replay = self.check_env_is_set(), self.setup_replay()
-        assert isinstance(self.train_freq, TrainFreq)
         callback.on_training_start(locals(), globals())
         with self._runner.training():
-            continue_training = True
-            while continue_training and self.num_timesteps < total_timesteps:
-                steps_before = self.num_timesteps
-                _, _, continue_training = self.collect_rollouts(
-                    env,
-                    callback,
-                    self.train_freq,
-                    replay,
-                    learning_starts=self.learning_starts,
-                    log_interval=log_interval,
+            while self.num_timesteps < total_timesteps:
+                before = self.num_timesteps
+                rollout = self.collect_rollouts(
+                    env, callback, self.train_freq, replay, None, self.learning_starts, log_interval
                 )
-                if updates := self._pending_updates(steps_before, self.num_timesteps):
-                    self.train(updates, self.batch_size)
+                # Resumed without its replay, it would overfit the few steps that are new.
+                if replay.collected * self.n_envs >= self.learning_starts:
+                    before = max(before, self.learning_starts)
+                    self.train(self._updates_between(before, self.num_timesteps), self.batch_size)
+                if not rollout.continue_training:
+                    break
         self.check_finite()
         callback.on_training_end()
         return self
 
-    def _pending_updates(self, steps_before: int, steps_now: int) -> int:
-        """Gradient steps for the environment steps between two counts."""
-        assert isinstance(self.train_freq, TrainFreq)
-        assert self.replay_buffer is not None
-        if self.replay_buffer.collected * self.n_envs < self.learning_starts:
-            # Resumed without its replay: too few steps to learn from without overfitting them.
-            return 0
+    def _updates_between(self, before: int, now: int) -> int:
+        """Gradient steps that follow the environment steps between two counts."""
         frequency = self.train_freq.frequency
-        steps_before = max(steps_before, self.learning_starts)
-        rounds = max(0, steps_now // frequency - steps_before // frequency)
+        rounds = max(0, now // frequency - before // frequency)
         return rounds * (self.gradient_steps if self.gradient_steps >= 0 else frequency)
 
     def collect_rollouts(
@@ -364,10 +303,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         learning_starts: int = 0,
         log_interval: int | None = None,
     ) -> RolloutReturn:
-        """Steps the environments until the next updates, as stable-baselines3's.
-
-        ``train_freq`` counts environment steps, and ``action_noise`` must be None.
-        """
+        """Steps the environments until the next updates, as stable-baselines3's method does."""
         assert action_noise is None
         if not self._runner.busy:
             self.policy.set_training_mode(False)
@@ -378,9 +314,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
 
         def act() -> np.ndarray:
             epsilon = 1.0 if self.num_timesteps < learning_starts else self.exploration_rate
-            observations = self._last_obs
-            assert isinstance(observations, np.ndarray)
-            greedy = partial(self._actor.act, observations)
+            assert isinstance(self._last_obs, np.ndarray)
+            greedy = partial(self._actor.act, self._last_obs)
             return self.exploration.choose((env.num_envs,), epsilon, greedy)
 
         next_updates = (self.num_timesteps // train_freq.frequency + 1) * train_freq.frequency
@@ -396,8 +331,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         if moves:
             self.finish_update()
             # As many averaging steps at once as there were intervals in this step of the vector.
-            tau = 1 - (1 - self.tau) ** moves
-            self._learner.move_target(tau)
+            self._learner.move_target(1 - (1 - self.tau) ** moves)
         self._anneal()
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
 
@@ -408,56 +342,31 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         self.exploration_rate = min(rate, self.exploration_limit)
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
-        """Learns from ``gradient_steps`` batches; the loss waits on the device for the next log.
-
-        With ``overlap`` it finishes the updates before and begins these.
-        """
+        """Learns from ``gradient_steps`` batches; with ``overlap`` it only begins to."""
+        if not gradient_steps:
+            return
         learner = self._learner
-        batches: Iterable[Any] = (learner.sample_batch(batch_size) for _ in range(gradient_steps))
-        if self.overlap:
-            # Now, before more steps are stored, and beside the updates before.
-            if not learner.can_sample_beside_updates(batch_size):
-                self.finish_update()
-            batches = learner.sample_batches(batch_size, gradient_steps)
+        batches = learner.sample_batches(batch_size, gradient_steps, self._runner)
         self.finish_update()
         self.policy.set_training_mode(True)
         unfreeze_at(self.q_net, self.policy.unfreeze_at_step, self.num_timesteps)
         learner.prepare()
         self._actor.refresh()
         self._update_learning_rate(self.policy.optimizer)
-
         update = partial(learner.learn_all, batches)
-        if self.overlap and self._is_captured(batch_size, next(iter(batches))):
+        if self.overlap and self._actor.ready() and learner.ready(batch_size, next(iter(batches))):
             self._acting_copy.sync()
-            self._runner.start(update, self._end_update)
+            self._runner.start(update, self._add_losses)
         else:
             # While a graph is captured, nothing else may run.
             self._runner.run(update, self._add_losses)
-
-    def _is_captured(self, batch_size: int, batch: Any) -> bool:
-        """Whether nothing is left to capture as a graph."""
-        assert self.replay_buffer is not None
-        return (
-            self._learner.ready(batch_size, batch)
-            and self._actor.ready()
-            and self.replay_buffer.captured
-        )
 
     def _add_losses(self, losses: list[torch.Tensor]) -> None:
         self.losses.add(losses)
         self._n_updates += len(losses)
 
-    def _end_update(self, losses: list[torch.Tensor]) -> None:
-        # Whoever waited finds the policy as between two updates.
-        self.policy.set_training_mode(False)
-        self._add_losses(losses)
-
     def dump_logs(self) -> None:
-        """Writes the log, with the mean loss since the last one.
-
-        Raises:
-            UserError: that loss is not finite.
-        """
+        """Writes the log, with the mean loss since the last one; UserError if it is not finite."""
         if self.losses.count:
             loss = self.losses.value()
             self.raise_if_not_finite(loss)
@@ -467,16 +376,10 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         super().dump_logs()
 
     def check_finite(self) -> None:
-        """Checks the loss and every parameter; to be called before any of them is saved.
-
-        Raises:
-            UserError: one of them is NaN or infinite.
-        """
+        """As :meth:`PixelAgent.check_finite`, and checks the loss."""
         self.finish_update()
-        sums = [self.losses.total, *(p.detach().sum() for p in self.q_net.parameters())]
-        self.raise_if_not_finite(torch.stack(sums).sum().item())
-
-    # -- use -------------------------------------------------------------------------------------
+        self.raise_if_not_finite(self.losses.total.item())
+        super().check_finite()
 
     def predict(
         self,
@@ -494,5 +397,5 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         return actions, state
 
     def _excluded_save_params(self) -> list[str]:
-        parts = ["_learner", "_actor", "exploration", "_predict_exploration", "losses", "_returns"]
+        parts = ["_learner", "_actor", "exploration", "_predict_exploration", "losses"]
         return [*super()._excluded_save_params(), *parts]

@@ -21,6 +21,7 @@ from rlcnn.accelerate.gradient_step import (
     keep_rates_on_device,
     optimizer_tensors,
 )
+from rlcnn.accelerate.update_runner import UpdateRunner
 
 
 class DQNLearner:
@@ -28,14 +29,16 @@ class DQNLearner:
 
     Attributes:
         target: the target network's copy for inference.
+        replay, returns: as sampling uses them.
         captures: whether gradient steps are captured as graphs.
         captures_sampling: whether sampling is captured, too: it needs the replay on the GPU.
 
     Args:
         policy: whose online network learns.
         replay: to sample from.
-        returns: sums rewards.
         objective: what is minimised.
+        n_steps: whose rewards are summed.
+        gamma: discount factor.
         max_grad_norm: largest gradient norm.
         graphs: whether to capture what can be captured, on a GPU.
     """
@@ -44,15 +47,17 @@ class DQNLearner:
         self,
         policy: PixelDQNPolicy,
         replay: FrameReplay,
-        returns: NStepReturns,
         objective: QObjective,
-        max_grad_norm: float,
         *,
+        n_steps: int,
+        gamma: float,
+        max_grad_norm: float,
         graphs: bool,
     ) -> None:
         self._q_net, self._q_net_target = policy.q_net, policy.q_net_target
         self._optimizer, self._max_grad_norm = policy.optimizer, max_grad_norm
-        self._replay, self._returns, self._objective = replay, returns, objective
+        self.replay, self._objective = replay, objective
+        self.returns = NStepReturns(n_steps, gamma, replay.device)
         self.target = InferenceCopy(self._q_net_target)
         self.target.sync()
         # Of BatchNorm, which the target network takes over whole.
@@ -80,17 +85,21 @@ class DQNLearner:
             for sampling in self._sampling.values():
                 sampling.refresh()
 
-    def can_sample_beside_updates(self, batch_size: int) -> bool:
-        """Whether sampling has nothing left to capture."""
-        return self._sampling_of(batch_size).ready()
+    def sample_batches(
+        self, batch_size: int, count: int, runner: UpdateRunner[list[torch.Tensor]]
+    ) -> Iterable[Any]:
+        """Batches as the objective prepares them.
 
-    def sample_batch(self, batch_size: int) -> Any:
-        """A batch as the objective prepares it, valid until the next one is sampled."""
-        return self._sampling_of(batch_size)()
-
-    def sample_batches(self, batch_size: int, count: int) -> list[Any]:
-        """Several batches, valid together."""
-        batches = (self.sample_batch(batch_size) for _ in range(count))
+        Without overlap each is sampled when it is asked for, and valid until the next one is. With
+        overlap all are sampled now: before more steps are stored, and beside the update under way
+        unless sampling has something to capture.
+        """
+        sampling = self._sampling_of(batch_size)
+        batches = (sampling() for _ in range(count))
+        if not runner.overlap:
+            return batches
+        if not sampling.ready():
+            runner.finish()
         if not self.captures_sampling:
             return list(batches)
         # Copies: a graph writes to the same place every time.
@@ -111,8 +120,9 @@ class DQNLearner:
         return [self.learn(batch) for batch in batches]
 
     def ready(self, batch_size: int, batch: Any) -> bool:
-        """Whether nothing is left to capture as a graph."""
-        return self._sampling_of(batch_size).ready() and self._step.ready(*batch)
+        """Whether storing, sampling and learning have nothing left to capture as a graph."""
+        sampling = self._sampling_of(batch_size)
+        return self.replay.captured and sampling.ready() and self._step.ready(*batch)
 
     def move_target(self, tau: float) -> None:
         """Moves the target network towards the online one by a share of ``tau``."""
@@ -133,12 +143,12 @@ class DQNLearner:
                 self._q_net.device,
                 self._recorder(self.captures_sampling),
                 reads=lambda: tensors,
-                generators=[self._replay.sampler.generator],
+                generators=[self.replay.sampler.generator],
             )
         return self._sampling[batch_size]
 
     def _sample(self, batch_size: int) -> Any:
-        batch = self._replay.sample(batch_size, self._returns).to(self._q_net.device)
+        batch = self.replay.sample(batch_size, self.returns).to(self._q_net.device)
         return self._objective.prepare(self.target.network, batch)
 
     def _gradient_step(self, *columns: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,7 @@ from agents.ppo.checks import check_minibatches, check_options
 from agents.ppo.learner import PPOLearner, UpdateReport
 from agents.ppo.objective import METRICS, PPOObjective
 from agents.sb3.agent import PixelAgent
-from agents.sb3.arguments import check_count, checked_device, resolve_policy
+from agents.sb3.arguments import arguments_for, check_count, checked_device, resolve_policy
 from agents.sb3.environments import (
     check_images_and_discrete_actions,
     make_checked_env,
@@ -126,30 +126,8 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
                 check_minibatches(n_envs, n_steps, batch_size, normalize_advantage)
         self.compile_update, self.overlap = compile_update, overlap
         self.cuda_graphs = cuda_graphs
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            batch_size=batch_size,
-            n_epochs=n_epochs,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            clip_range=clip_range,
-            clip_range_vf=clip_range_vf,
-            normalize_advantage=normalize_advantage,
-            ent_coef=ent_coef,  # type: ignore[arg-type]
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,
-            target_kl=target_kl,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=checked_device(device),
-            _init_setup_model=_init_setup_model,
-        )
+        device = checked_device(device)
+        super().__init__(**arguments_for(SB3PPO, locals()))
 
     def _setup_model(self) -> None:
         self.policy_class, self.policy_kwargs = resolve_policy(
@@ -344,8 +322,6 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
 
     def _end_update(self, step: int, metrics: dict[str, Any], report: UpdateReport) -> None:
         """Logs an update that ran beside a rollout, under the step that it learned up to."""
-        # Whoever waited finds the policy as between two updates.
-        self.policy.set_training_mode(False)
         for name, value in metrics.items():
             self.logger.record(name, value)
         self._record_update(report)
@@ -361,16 +337,6 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
         for name, value in figures.items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-
-    def check_finite(self) -> None:
-        """Checks every parameter; to be called before any of them is saved.
-
-        Raises:
-            UserError: one of them is NaN or infinite.
-        """
-        self.finish_update()
-        sums = [parameter.detach().sum() for parameter in self.policy.parameters()]
-        self.raise_if_not_finite(torch.stack(sums).sum().item())
 
     @property
     def rollout_bytes(self) -> int:

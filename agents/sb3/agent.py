@@ -42,7 +42,12 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
         prepare_device(self.device, network.precision)
         self.policy_kwargs = without_weights(self.policy_kwargs)
         self._acting_copy = InferenceCopy(network, apart=overlap)
-        self._runner = UpdateRunner(self.device, network.precision, overlap)
+
+        def end_training_mode() -> None:
+            # Whoever waits for an update finds the policy as between two updates.
+            self.policy.set_training_mode(False)
+
+        self._runner = UpdateRunner(self.device, network.precision, overlap, end_training_mode)
 
     @classmethod
     def load(
@@ -111,6 +116,16 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
         """Writes a zip, as stable-baselines3's, of the agent between two updates."""
         self.finish_update()
         super().save(path, exclude, include)
+
+    def check_finite(self) -> None:
+        """Checks every parameter; to be called before any of them is saved.
+
+        Raises:
+            UserError: one of them is NaN or infinite.
+        """
+        self.finish_update()
+        sums = [parameter.detach().sum() for parameter in self.policy.parameters()]
+        self.raise_if_not_finite(torch.stack(sums).sum().item())
 
     def raise_if_not_finite(self, loss: float) -> None:
         """Stops a training whose loss is no longer a number, before anything more is saved.

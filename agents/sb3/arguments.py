@@ -73,6 +73,12 @@ def resolve_policy(
     return policy, chosen
 
 
+def arguments_for(base: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that stable-baselines3's class takes, out of those of ours."""
+    names = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+    return {name: given[name] for name in names if name in given and name != "self"}
+
+
 def unknown_policy(name: str) -> UserError:
     """What to say of a policy's name that is not "CnnPolicy"."""
     return UserError(

@@ -29,10 +29,17 @@ class UpdateRunner(Generic[R]):
         device: where updates compute.
         precision: of the encoder that learns.
         overlap: as above; training then divides the CPU threads between rollout and update.
+        after_wait: called when an update in the background was waited for.
     """
 
-    def __init__(self, device: torch.device, precision: Precision, overlap: bool) -> None:
-        self.overlap = overlap
+    def __init__(
+        self,
+        device: torch.device,
+        precision: Precision,
+        overlap: bool,
+        after_wait: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.overlap, self._after_wait = overlap, after_wait
         adjusts = precision == "bf16"
         self._spare_cores = SpareCores(device.type == "cpu" and not overlap and adjusts)
         self._background: Background[R] | None = None
@@ -86,4 +93,6 @@ class UpdateRunner(Generic[R]):
         """
         if self._background is not None and self._background.busy:
             assert self._on_finish is not None
-            self._on_finish(self._background.finish())
+            result = self._background.finish()
+            self._after_wait()
+            self._on_finish(result)

@@ -146,7 +146,7 @@ def test_an_update_of_dqn_is_the_cpus(mode: Mode, deterministic: None) -> None:
         assert replay is not None
         times = torch.arange(int(replay.first.max()), replay.pos, device=replay.device)
         times, envs = times.repeat(N_ENVS), torch.arange(N_ENVS).repeat_interleave(len(times))
-        batch = replay.transitions(times, envs.to(replay.device), model._returns)
+        batch = replay.transitions(times, envs.to(replay.device), model._learner.returns)
         learned = bootstrap(model._learner.target.network, batch.to(model.device))
         targets.append(learned.targets.cpu())
         use_sgd(model)
@@ -321,7 +321,7 @@ def test_a_replay_of_features_gives_what_the_encoder_gives(
         times = torch.arange(int(replay.first.max()), steps).repeat_interleave(N_ENVS)
         envs = torch.arange(N_ENVS).repeat(len(times) // N_ENVS)
         where = times.to(replay.device), envs.to(replay.device)
-        batches.append(replay.transitions(*where, model._returns).to(model.device))
+        batches.append(replay.transitions(*where, model._learner.returns).to(model.device))
     shown, stored = batches
     assert shown.observations.dtype == torch.uint8
     assert stored.observations.dtype == torch.float32

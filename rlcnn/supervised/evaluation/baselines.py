@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from rlcnn.accelerate.gradient_step import gradient_step
 from rlcnn.accelerate.transfers import read_late, upload
 from rlcnn.data.batches import Batches
 from rlcnn.data.images import UNKNOWN, Task
@@ -228,9 +229,7 @@ def _fit(
         for index in torch.randperm(train.count, generator=random).split(_BATCH):
             inputs, labels = train.at(index)
             loss = classification_loss(logits(inputs), labels[:, wanted])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            gradient_step(loss, optimizer)
     with torch.inference_mode():
         found = (torch.cat(logits(inputs), dim=1) for inputs, _ in test.parts())
         every = torch.cat(list(read_late(found, mean.device)))

@@ -124,7 +124,7 @@ def test_updates_equal_stable_baselines3s_on_the_same_batches(n_steps: int) -> N
     callback.on_training_start({}, {})
 
     assert ours.replay_buffer is not None
-    batches = [ours.replay_buffer.sample(32, ours._returns) for _ in range(10)]
+    batches = [ours.replay_buffer.sample(32, ours._learner.returns) for _ in range(10)]
     queues = [list(batches), [sb3_samples(batch, ours.gamma) for batch in batches]]
     ours.replay_buffer.sample = lambda *_: queues[0].pop(0)  # type: ignore[assignment,method-assign]
     theirs.replay_buffer.sample = lambda *_, **__: queues[1].pop(0)  # type: ignore[union-attr]

@@ -269,7 +269,7 @@ def test_stored_features_are_the_encoders_to_the_types_rounding(
     if algorithm is PPO:
         stored = model.rollout_buffer.observations(torch.arange(ROLLOUT))
     else:
-        returns = model._returns
+        returns = model._learner.returns
         times = torch.arange(8).repeat_interleave(N_ENVS)
         envs = torch.arange(N_ENVS).repeat(8)
         stored = model.replay_buffer.transitions(times, envs, returns).observations
