@@ -86,8 +86,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         objective: what is minimised, a name of :data:`agents.dqn.objectives.OBJECTIVES`.
 
     Raises:
-        UserError: for what is not supported: other spaces, other buffers, normalising wrappers,
-            ``train_freq`` in episodes; and if the replay does not fit into memory.
+        UserError: an argument is not supported, or the replay does not fit into memory.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": PixelDQNPolicy}
@@ -210,8 +209,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             max_grad_norm=self.max_grad_norm,
             graphs=self.cuda_graphs,
         )
-        acting = self._acting_copy.network
-        self._actor = GreedyActor(acting, self.replay_buffer, self._learner.captures)
+        network = self._acting_copy.network
+        self._actor = GreedyActor(network, self.replay_buffer, self._learner.captures)
 
     def save_replay_buffer(self, path: str | Path) -> None:  # type: ignore[override]
         """Writes the replay as safetensors, without pickling. See :meth:`FrameReplay.save`."""

@@ -11,6 +11,9 @@ from gymnasium import spaces
 from agents.storage.codecs import FrameCodec, PixelCodec
 from envs.errors import UserError
 
+STEP_COLUMNS = ("numbers", "actions", "rewards", "terminated", "truncated")
+"""Tensors of a replay with one entry for each step and environment."""
+
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
@@ -50,14 +53,13 @@ def step_fields(layout: Layout, n_envs: int, codec: FrameCodec) -> Layout:
         n_envs: environments in lockstep.
         codec: a frozen encoder's features are on its device already.
     """
-    columns = ("numbers", "actions", "rewards", "terminated", "truncated")
     fields: Layout = {
         "row": ((1,), torch.int64),
         "bounds": ((1 + n_envs,), torch.int64),
         "newest": ((n_envs,), torch.int64),
         "places": ((n_envs,), torch.int64),
         "frames_in_stack": ((n_envs,), torch.uint8),
-        **{name: ((1, n_envs), layout[name][1]) for name in columns},
+        **{name: ((1, n_envs), layout[name][1]) for name in STEP_COLUMNS},
     }
     if isinstance(codec, PixelCodec):
         fields["frames"] = ((n_envs, *codec.shape), codec.dtype)

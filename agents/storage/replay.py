@@ -19,7 +19,7 @@ from agents.sb3.arguments import check_count
 from agents.storage.codecs import FrameCodec, PixelCodec
 from agents.storage.episode_ends import read_ends
 from agents.storage.frame_ring import FrameRing
-from agents.storage.layout import allocate, layout_bytes, replay_layout, step_fields
+from agents.storage.layout import STEP_COLUMNS, allocate, layout_bytes, replay_layout, step_fields
 from agents.storage.samplers import NStepReturns, Sampler, UniformSampler
 from agents.storage.snapshot import (
     copy_rows,
@@ -58,14 +58,13 @@ class FrameReplay:
     on: its last frame has its own place, between the frames of the two episodes. A third fact, that
     the stack starts anew, is stored with each frame: a lost life does not reset the stack.
 
-    There is room for one truncation in 100 steps. With more of them, the frames of the oldest
-    transitions are overwritten earlier, and ``len`` counts those transitions less.
+    There is room for one truncation in 100 steps. With more, frames of the oldest transitions are
+    overwritten earlier, and ``len`` is lower.
 
     Attributes:
         pos: transitions of each environment so far, the time of the next one.
         first: int64 numpy (environments,), the time of each one's oldest transition still whole.
-        encoder_digest: identifies the encoder of the stored features; empty for pixels, None where
-            a snapshot did not say.
+        encoder_digest: identifies the encoder of stored features; empty for pixels, None unknown.
         sampler: chooses transitions.
         needs_begin: whether :meth:`begin` must come before the next :meth:`add`.
 
@@ -81,8 +80,7 @@ class FrameReplay:
         recorder: captures the writes of a step as one graph, if everything is stored on a GPU.
 
     Raises:
-        UserError: ``buffer_size`` is below ``n_envs``, or ``stacking`` does not produce such
-            observations.
+        UserError: ``buffer_size`` is below ``n_envs``, or observations are no such stacks.
     """
 
     sampler: Sampler
@@ -240,7 +238,7 @@ class FrameReplay:
         self._drop_overwritten()
         step = {
             "row": np.array([row]),
-            "bounds": self._host_bounds(),
+            "bounds": np.concatenate([[self.pos], self.first]),
             "newest": self.ring.pushed - 1,
             "places": places,
             "frames_in_stack": frames_in_stack,
@@ -259,11 +257,8 @@ class FrameReplay:
         """The part of :meth:`add` on ``device``, which is captured."""
         step = self._packed.unpack(packed)
         row = step["row"]
-        self.numbers.index_copy_(0, row, step["numbers"])
-        self.actions.index_copy_(0, row, step["actions"])
-        self.rewards.index_copy_(0, row, step["rewards"])
-        self.terminated.index_copy_(0, row, step["terminated"])
-        self.truncated.index_copy_(0, row, step["truncated"])
+        for name in STEP_COLUMNS:
+            self._tensors[name].index_copy_(0, row, step[name])
         frames = step["frames"] if features is None else features
         self.ring.write(step["places"], step["frames_in_stack"], frames)
         self._bounds.copy_(step["bounds"])
@@ -340,7 +335,6 @@ class FrameReplay:
         Raises:
             UserError: the file is missing, broken, or from a replay of other arguments.
         """
-        self.needs_begin = True
         with reading_snapshot(path, self._geometry()) as (file, metadata):
             self.pos, self.encoder_digest = int(metadata["pos"]), metadata.get("made_by")
             self._emptied = int(metadata.get("emptied", 0))
@@ -349,6 +343,7 @@ class FrameReplay:
             self.ring.restore(file.get_tensor("pushed").numpy().copy())
             self.first = file.get_tensor("first").numpy().copy()
             restore_generator(self.sampler.generator, file.get_tensor("generator"))
+        self.needs_begin = True
         if self.device.type != "cpu":
             self._host_numbers[:] = self.numbers.cpu().numpy()
         self._upload_bounds()
@@ -356,22 +351,19 @@ class FrameReplay:
     def check_valid(self) -> None:
         """Raises AssertionError where the storage contradicts itself; for tests, slow."""
         self.ring.check_valid()
-        oldest = max(0, self.pos - self.capacity)
-        assert (oldest <= self.first).all()
+        assert (self.first >= max(0, self.pos - self.capacity)).all()
         assert (self.first <= self.pos).all()
         assert self._bounds.tolist() == [self.pos, *self.first]
         assert self._newest.tolist() == (self.ring.pushed - 1).tolist()
-        numbers, terminated, truncated = (
-            tensor.cpu().numpy() for tensor in (self.numbers, self.terminated, self.truncated)
-        )
+        columns = (self.numbers, self.terminated, self.truncated)
+        numbers, terminated, truncated = (column.cpu().numpy() for column in columns)
         assert not (terminated & truncated).any()
         assert (numbers == self._host_numbers).all()
         for env, (first, pushed) in enumerate(zip(self.first, self.ring.pushed, strict=True)):
             rows = np.arange(first, self.pos) % self.capacity
             held = numbers[rows, env]
-            assert (
-                not len(held) or held[0] - (self.ring.stacking.depth - 1) >= pushed - self.ring.rows
-            )
+            oldest_frame = pushed - self.ring.rows + self.ring.stacking.depth - 1
+            assert not len(held) or held[0] >= oldest_frame
             steps = np.diff(held, append=pushed - 1)
             cut_off, ended = truncated[rows, env], (terminated | truncated)[rows, env]
             assert (steps[cut_off] > 1).all(), f"environment {env}: a truncation without its frame"
@@ -384,14 +376,11 @@ class FrameReplay:
             oldest = self._host_numbers[self.first % self.capacity, self._envs]
             lost = (self.first < self.pos) & ~self.ring.holds(oldest)
             if not lost.any():
-                break
+                return
             self.first += lost
 
-    def _host_bounds(self) -> np.ndarray:
-        return np.concatenate([[self.pos], self.first])
-
     def _upload_bounds(self) -> None:
-        self._bounds.copy_(upload(self._host_bounds(), self.device))
+        self._bounds.copy_(upload(np.concatenate([[self.pos], self.first]), self.device))
         self._newest.copy_(upload(self.ring.pushed - 1, self.device))
 
     def _filled(self, name: str) -> int:
