@@ -144,7 +144,7 @@ def test_everything_is_as_it_was(make: Make, saved: Any) -> None:
         assert again.exploration.state == model.exploration.state
         assert_equal(again.losses.total, model.losses.total)
         assert again.losses.count == model.losses.count > 0
-        assert_equal(again.replay_buffer._tensors(), model.replay_buffer._tensors())
+        assert_equal(again.replay_buffer._tensors, model.replay_buffer._tensors)
         assert (again.replay_buffer.first == model.replay_buffer.first).all()
         again.replay_buffer.check_valid()
         mine, theirs = (m.replay_buffer.sampler.generator for m in (again, model))
