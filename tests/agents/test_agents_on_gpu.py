@@ -40,7 +40,7 @@ from support.gpu_agents import (
     network,
     refusing_waits,
 )
-from support.observation_recorder import Witness
+from support.observation_recorder import ObservationRecorder
 from support.toy_envs import Columns, WorldVecEnv
 
 from agents.dqn.agent import DQN
@@ -239,9 +239,9 @@ def test_dqn_with_overlap_learns_the_same_of_the_same_steps(
 class CompareStored(BaseCallback):
     """After each rollout: what is stored of it against what was seen and acted by."""
 
-    def __init__(self, witness: Witness) -> None:
+    def __init__(self, recorder: ObservationRecorder) -> None:
         super().__init__()
-        self.witness = witness
+        self.recorder = recorder
         self.rollouts = 0
 
     def _on_step(self) -> bool:
@@ -252,7 +252,7 @@ class CompareStored(BaseCallback):
         assert isinstance(model, PPO)
         acting, rollout = model._acting_copy.network, model.rollout_buffer
         batch = rollout.batch(torch.arange(ROLLOUT, device=model.device))
-        seen = torch.as_tensor(np.concatenate(self.witness.seen[-N_STEPS - 1 : -1]))
+        seen = torch.as_tensor(np.concatenate(self.recorder.seen[-N_STEPS - 1 : -1]))
         if batch.observations.dtype == torch.uint8:
             assert torch.equal(batch.observations.cpu(), seen)
         close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
@@ -279,9 +279,9 @@ class CompareStored(BaseCallback):
 def test_a_rollout_holds_what_was_seen_and_acted_on(
     groups: int, overlap: bool, mode: Mode, encoder: dict[str, Any]
 ) -> None:
-    witnesses = [Witness(make_env(N_ENVS // groups, seed)) for seed in range(groups)]
-    env: Any = GroupedVecEnv(witnesses) if groups > 1 else witnesses[0]
-    together = witnesses[0] if groups == 1 else Together(witnesses)
+    recorders = [ObservationRecorder(make_env(N_ENVS // groups, seed)) for seed in range(groups)]
+    env: Any = GroupedVecEnv(recorders) if groups > 1 else recorders[0]
+    together = recorders[0] if groups == 1 else Together(recorders)
     model = make_ppo(mode, encoder=encoder, env=env, cuda_graphs=True, overlap=overlap)
     compare = CompareStored(together)
     model.learn(6 * ROLLOUT, callback=compare)
@@ -290,14 +290,14 @@ def test_a_rollout_holds_what_was_seen_and_acted_on(
 
 
 class Together:
-    """The witnesses of groups as one."""
+    """The recorders of groups as one."""
 
-    def __init__(self, witnesses: list[Witness]) -> None:
-        self._witnesses = witnesses
+    def __init__(self, recorders: list[ObservationRecorder]) -> None:
+        self._witnesses = recorders
 
     @property
     def seen(self) -> list[np.ndarray]:
-        shown = zip(*(witness.seen for witness in self._witnesses), strict=True)
+        shown = zip(*(recorder.seen for recorder in self._witnesses), strict=True)
         return [np.concatenate(parts) for parts in shown]
 
 

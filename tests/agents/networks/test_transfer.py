@@ -11,7 +11,7 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from support.observation_recorder import Witness
+from support.observation_recorder import ObservationRecorder
 from support.toy_envs import Columns, WorldVecEnv
 
 from agents.dqn.agent import DQN
@@ -263,8 +263,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def test_stored_features_are_the_encoders_to_the_types_rounding(
     algorithm: Algorithm, name: str, extractor: dict[str, Any]
 ) -> None:
-    witness = Witness(WorldVecEnv(Columns(1), N_ENVS, depth=DEPTH))
-    model = make(algorithm, {**extractor, "frozen": True}, witness, feature_dtype=name)
+    recorder = ObservationRecorder(WorldVecEnv(Columns(1), N_ENVS, depth=DEPTH))
+    model = make(algorithm, {**extractor, "frozen": True}, recorder, feature_dtype=name)
     model.learn(ROLLOUT)
     if algorithm is PPO:
         stored = model.rollout_buffer.observations(torch.arange(ROLLOUT))
@@ -274,8 +274,8 @@ def test_stored_features_are_the_encoders_to_the_types_rounding(
         envs = torch.arange(N_ENVS).repeat(8)
         stored = model.replay_buffer.transitions(times, envs, returns).observations
     assert stored.dtype == DTYPES[name]
-    seen = torch.as_tensor(np.concatenate(witness.seen[:8]))
-    whole = FeatureCodec(encoder_of(model), witness.get_attr("frame_stacking")[0], model.device)
+    seen = torch.as_tensor(np.concatenate(recorder.seen[:8]))
+    whole = FeatureCodec(encoder_of(model), recorder.get_attr("frame_stacking")[0], model.device)
     exact = whole.encode_stacks(seen.numpy())
     # Half of the gap between two numbers of the type; beside it what fp32 sums in another order.
     rounding = torch.finfo(DTYPES[name]).eps / 2
@@ -360,9 +360,9 @@ def test_a_replay_in_bf16_is_saved_and_loaded(tmp_path: Path) -> None:
 class Compare(BaseCallback):
     """Compares what rollouts hold with what the present encoder makes of what was seen."""
 
-    def __init__(self, witness: Witness, change: Callable[[Any], None]) -> None:
+    def __init__(self, recorder: ObservationRecorder, change: Callable[[Any], None]) -> None:
         super().__init__()
-        self.witness, self.change, self.compared = witness, change, 0
+        self.recorder, self.change, self.compared = recorder, change, 0
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps == ROLLOUT:
@@ -371,7 +371,7 @@ class Compare(BaseCallback):
     def _on_rollout_end(self) -> None:
         model: Any = self.model
         stored = model.rollout_buffer.observations(torch.arange(ROLLOUT)).flatten(1)
-        seen = torch.as_tensor(np.concatenate(self.witness.seen[-9:-1]))
+        seen = torch.as_tensor(np.concatenate(self.recorder.seen[-9:-1]))
         encoder = encoder_of(model)
         frames = encoder.encode_frames(seen.flatten(0, 1)[:, None]).view(ROLLOUT, -1)
         torch.testing.assert_close(stored, frames, rtol=1e-4, atol=1e-5)
@@ -392,9 +392,9 @@ def load_other_weights(model: Any) -> None:
 
 @pytest.mark.parametrize("change", [put_another_policy, load_other_weights])
 def test_rollouts_hold_what_the_present_encoder_makes(change: Callable[[Any], None]) -> None:
-    witness = Witness(WorldVecEnv(Columns(1), N_ENVS, depth=DEPTH))
-    model = make(PPO, {**PER_FRAME, "frozen": True}, witness)
-    compare = Compare(witness, change)
+    recorder = ObservationRecorder(WorldVecEnv(Columns(1), N_ENVS, depth=DEPTH))
+    model = make(PPO, {**PER_FRAME, "frozen": True}, recorder)
+    compare = Compare(recorder, change)
     model.learn(3 * ROLLOUT, compare)
     assert compare.compared == 3
 
