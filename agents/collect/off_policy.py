@@ -17,12 +17,14 @@ def collect_steps(
     model: OffPolicyAlgorithm,
     env: VecEnv,
     callback: BaseCallback,
-    replay: FrameReplay,
+    replay_buffer: FrameReplay,
     act: Callable[[], np.ndarray],
     until: int,
     log_interval: int | None,
 ) -> RolloutReturn:
     """Steps the environments until a callback stops or ``model.num_timesteps`` reaches ``until``.
+
+    Callbacks find its local variables among their ``locals``, under stable-baselines3's names.
 
     Args:
         model: whose counters, newest observations and finished episodes are advanced, as callbacks
@@ -30,7 +32,7 @@ def collect_steps(
             stable-baselines3 calls them.
         env: the training environments.
         callback: called after each step of all environments.
-        replay: stores the steps.
+        replay_buffer: stores the steps.
         act: chooses actions int64 (environments,) for the newest observations.
         until: environment steps since the training began.
         log_interval: episodes between two logs.
@@ -44,30 +46,11 @@ def collect_steps(
         actions = act()
         new_obs, rewards, dones, infos = env.step(actions)
         assert isinstance(new_obs, np.ndarray)
-        replay.add(actions, rewards, dones, infos, new_obs)
+        replay_buffer.add(actions, rewards, dones, infos, new_obs)
         model._last_obs = new_obs
         model.num_timesteps += env.num_envs
         num_collected_steps += env.num_envs
-        callback.update_locals(
-            {
-                "self": model,
-                "env": env,
-                "callback": callback,
-                "train_freq": model.train_freq,
-                "replay_buffer": replay,
-                "action_noise": None,
-                "learning_starts": model.learning_starts,
-                "log_interval": log_interval,
-                "num_collected_steps": num_collected_steps,
-                "num_collected_episodes": num_collected_episodes,
-                "continue_training": continue_training,
-                "actions": actions,
-                "new_obs": new_obs,
-                "rewards": rewards,
-                "dones": dones,
-                "infos": infos,
-            }
-        )
+        callback.update_locals(locals())
         continue_training = bool(callback.on_step())
         model._update_info_buffer(infos, dones)
         model._on_step()

@@ -83,11 +83,6 @@ class OnPolicyCollector:
                 model.num_timesteps += self.env.num_envs
                 callback.update_locals(
                     {
-                        "self": model,
-                        "env": self.env,
-                        "callback": callback,
-                        "rollout_buffer": rollout,
-                        "n_rollout_steps": n_steps,
                         "n_steps": step,
                         "actions": np.concatenate(actions),
                         # The actors may hold those of the next step already.

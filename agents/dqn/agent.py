@@ -29,7 +29,7 @@ from agents.collect.off_policy import collect_steps
 from agents.dqn.actor import EpsilonGreedy, GreedyActor
 from agents.dqn.checks import check_buffer, check_counts, check_rewards
 from agents.dqn.learner import DQNLearner, LossMean
-from agents.dqn.objectives import find_objective
+from agents.dqn.objectives import OBJECTIVES
 from agents.dqn.replay_setup import check_replay_stacking, make_replay
 from agents.networks.policies import PixelDQNPolicy, PixelQNetwork
 from agents.networks.transfer import frozen_digest, unfreeze_at
@@ -42,6 +42,7 @@ from agents.sb3.environments import (
 )
 from agents.storage.replay import FrameReplay
 from envs.stacking import frame_stacking
+from rlcnn.encoders.base import check_choice
 
 
 class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
@@ -51,16 +52,14 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     pickles: :mod:`agents.train.checkpoint` writes files that do not), except:
 
     - Observations are uint8 images, actions discrete; the policy is ``"CnnPolicy"``, our
-      :class:`~agents.networks.policies.PixelDQNPolicy`, whose ``policy_kwargs`` choose the encoder,
-      ``dict(features_extractor_kwargs=dict(encoder="impala"))``, and ``precision``.
+      :class:`~agents.networks.policies.PixelDQNPolicy`, with an encoder and a ``precision``.
     - ``train_freq``, ``learning_starts`` and ``target_update_interval`` count environment steps,
       however many environments take them: after every ``train_freq`` steps follow
       ``gradient_steps`` updates (-1: as many as steps). With 8 environments and ``train_freq=4``
       that is twice at each step of the vector. The number of updates follows from
       ``num_timesteps`` alone, so none is lost or doubled when training stops and continues. When it
       continues without its replay, the policy first collects ``learning_starts`` steps.
-    - Every environment flips its own epsilon coin, in training and in ``predict``. The coins of
-      training have their own generator.
+    - Every environment flips its own epsilon coin, in training from their own generator.
     - Each frame is stored once (:class:`~agents.storage.replay.FrameReplay`), in memory that is
       taken when learning starts.
     - A step is stored before callbacks see it: changes they make to its rewards are not learned.
@@ -135,7 +134,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             env = make_checked_env(env, verbose)
         self.replay_device, self.overlap = replay_device, overlap
         self.cuda_graphs, self.objective = cuda_graphs, objective
-        find_objective(objective)
+        check_choice("objective", objective, OBJECTIVES)
         device = checked_device(device)
         super().__init__(**arguments_for(SB3DQN, locals()))
 
@@ -203,7 +202,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         self._learner = DQNLearner(
             self.policy,
             self.replay_buffer,
-            find_objective(self.objective),
+            OBJECTIVES[self.objective],
             n_steps=self.n_steps,
             gamma=self.gamma,
             max_grad_norm=self.max_grad_norm,
@@ -310,6 +309,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         # Asked again: the callback may have waited for the update.
         if not self._runner.busy:
             self._acting_copy.sync()
+        callback.update_locals(locals())
 
         def act() -> np.ndarray:
             epsilon = 1.0 if self.num_timesteps < learning_starts else self.exploration_rate

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional
 
 from agents.storage.replay import ReplayBatch
-from envs.errors import UserError, nearest
 
 
 class QBatch(NamedTuple):
@@ -64,17 +63,3 @@ class QObjective(NamedTuple):
 
 
 OBJECTIVES: Mapping[str, QObjective] = {"q": QObjective(bootstrap, q_loss)}
-
-
-def find_objective(name: str) -> QObjective:
-    """The objective of a name.
-
-    Raises:
-        UserError: the name is unknown.
-    """
-    if name not in OBJECTIVES:
-        raise UserError(
-            f'unknown objective "{name}": expected {", ".join(OBJECTIVES)}.'
-            f"{nearest(name, OBJECTIVES)}"
-        )
-    return OBJECTIVES[name]

@@ -237,6 +237,7 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
                 rollout_buffer = self.rollout_buffer
             self.policy.set_training_mode(False)
             self._acting_copy.sync()
+        callback.update_locals(locals())
         collector = self._prepare_collector(env)
         if not collector.collect(self, callback, rollout_buffer, n_rollout_steps):
             self.finish_update()
