@@ -13,7 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from agents.networks.policies import PixelActorCriticPolicy
 from agents.storage.codecs import FrameCodec, PixelCodec
 from agents.storage.stacking import FrameStacker, push_frames
-from rlcnn.accelerate.cuda_graphs import Graphed, Recorder, make_recorder, parameters_and_buffers
+from rlcnn.accelerate.cuda_graphs import (
+    CudaRecorder,
+    Graphed,
+    make_recorder,
+    parameters_and_buffers,
+)
 from rlcnn.accelerate.transfers import Readback, pinned
 
 # Additions and multiplications of one step of acting that are worth one more CPU thread.
@@ -147,7 +152,7 @@ class CudaRolloutActor(RolloutActor):
         policy: PixelActorCriticPolicy,
         codec: FrameCodec,
         device: torch.device,
-        recorder: Recorder | None,
+        recorder: CudaRecorder | None,
     ) -> None:
         super().__init__(policy, codec, device)
         self._codec, self._device = codec, device

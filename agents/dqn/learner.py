@@ -14,7 +14,12 @@ from agents.dqn.objectives import QObjective
 from agents.networks.policies import PixelDQNPolicy
 from agents.storage.replay import FrameReplay
 from agents.storage.samplers import NStepReturns
-from rlcnn.accelerate.cuda_graphs import Graphed, Recorder, make_recorder, parameters_and_buffers
+from rlcnn.accelerate.cuda_graphs import (
+    CudaRecorder,
+    Graphed,
+    make_recorder,
+    parameters_and_buffers,
+)
 from rlcnn.accelerate.gradient_step import (
     can_capture_steps,
     gradient_step,
@@ -130,7 +135,7 @@ class DQNLearner:
         polyak_update(self._statistics, self._statistics_target, 1.0)
         self.target.sync()
 
-    def _recorder(self, captures: bool) -> Recorder | None:
+    def _recorder(self, captures: bool) -> CudaRecorder | None:
         # One for each graph: an update may run beside the others.
         return make_recorder(self._q_net.device) if captures else None
 

@@ -29,7 +29,7 @@ from agents.storage.snapshot import (
 )
 from envs.errors import UserError
 from envs.stacking import FrameStacking
-from rlcnn.accelerate.cuda_graphs import Graphed, Recorder
+from rlcnn.accelerate.cuda_graphs import CudaRecorder, Graphed
 from rlcnn.accelerate.transfers import PackedUpload, upload
 
 _FORMAT = "rlcnn replay 1"
@@ -96,7 +96,7 @@ class FrameReplay:
         stacking: FrameStacking,
         codec: FrameCodec | None = None,
         seed: int | None = None,
-        recorder: Recorder | None = None,
+        recorder: CudaRecorder | None = None,
     ) -> None:
         self.codec = codec or PixelCodec(stacking, observation_space.shape)
         layout = replay_layout(buffer_size, action_space, n_envs, self.codec)

@@ -9,7 +9,7 @@ import torch
 from support.pretend_gpu import CUDA, PretendGPU
 
 from envs.errors import UserError
-from rlcnn.accelerate.cuda_graphs import WARM_UP_CALLS, Graphed, Recorder, make_recorder
+from rlcnn.accelerate.cuda_graphs import WARM_UP_CALLS, CudaRecorder, Graphed, make_recorder
 
 
 class Counter:
@@ -136,7 +136,7 @@ def test_what_the_function_itself_raises_is_raised(pretend_gpu: PretendGPU) -> N
 
 
 def test_random_numbers_go_on_from_replay_to_replay(pretend_gpu: PretendGPU) -> None:
-    def draws(recorder: Recorder | None) -> list[float]:
+    def draws(recorder: CudaRecorder | None) -> list[float]:
         generator = torch.Generator(CUDA).manual_seed(0)
 
         def draw() -> torch.Tensor:
