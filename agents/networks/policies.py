@@ -1,8 +1,7 @@
 """Actor-critic and Q heads on one shared encoder, as stable-baselines3 policies.
 
-They differ from stable-baselines3's own in what they eat: uint8 observations go straight into the
-encoder, which carries its own preprocessing, and the encoder may run in bfloat16 while the heads,
-the losses and the parameters stay in float32.
+Unlike stable-baselines3's own they take uint8 observations: the encoder carries its own
+preprocessing. It may run in bfloat16; heads, losses and parameters stay in float32.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ def encode(
 ) -> torch.Tensor:
     """Features of observations, float32 (batch, features_dim).
 
-    Only the encoder runs in the reduced precision: what the heads make of its features (log
-    probabilities, whose ratio PPO clips at a few percent, and Q values) stays in float32.
+    Only the encoder runs in the reduced precision: the heads' outputs (log probabilities, whose
+    ratio PPO clips at a few percent, and Q values) stay in float32.
 
     Args:
         extractor: computes them.
-        observations: images of 0 to 255, uint8 or float; or, for a frozen encoder, what was stored
-            of their frames (:mod:`rlcnn.encoders.stored`), as channels of one pixel.
-        precision: what the encoder computes in.
-        image_scale: factor of the pixels for an extractor that is none of ours, and takes floats.
+        observations: images of 0 to 255, uint8 or float; or, for a frozen encoder, its stored
+            features (:mod:`rlcnn.encoders.stored`), as channels of one pixel.
+        precision: of the encoder.
+        image_scale: factor of the pixels for an extractor not of ours, which takes floats.
     """
     device = observations.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):

@@ -1,4 +1,4 @@
-"""What stable-baselines3's users pass to an agent: it works as there, or is refused in one line."""
+"""Arguments of stable-baselines3's users: they work as there, or are refused in one line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ENCODER_HINT = 'an encoder is chosen by features_extractor_kwargs=dict(encoder=
 def resolve_policy(
     policy: Any, policy_kwargs: Any, ours: type[BasePolicy], theirs: type[BasePolicy]
 ) -> tuple[type[BasePolicy], dict[str, Any]]:
-    """The policy class of ours that serves, and its arguments.
+    """Our policy class for the one that was asked for, and its arguments.
 
     stable-baselines3's own policy for images, given as a class or read from its zip, becomes ours
     with its network, ``NatureCNN``: the parameters have the same names and shapes.
@@ -54,7 +54,7 @@ def resolve_policy(
         policy = ours
         extractor = chosen.setdefault("features_extractor_class", NatureCNN)
         if extractor is not NatureCNN:
-            # What stable-baselines3 puts behind any other extractor.
+            # stable-baselines3's default behind any other extractor.
             chosen.setdefault("net_arch", [64, 64])
     if not (isinstance(policy, type) and issubclass(policy, ours)):
         name = getattr(policy, "__name__", repr(policy))
@@ -80,7 +80,7 @@ def arguments_for(base: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unknown_policy(name: str) -> UserError:
-    """What to say of a policy's name that is not "CnnPolicy"."""
+    """The error for a policy's name that is not "CnnPolicy"."""
     return UserError(
         f'policy "{name}" is unknown: observations are images, so the policy is "CnnPolicy"'
     )
@@ -97,8 +97,8 @@ def check_policy_arguments(
 
     Args:
         base: stable-baselines3's policy, which takes ``more``.
-        more: arguments that our policy hands on.
-        extractor: the class of the features extractor.
+        more: arguments that our policy passes on.
+        extractor: class of the features extractor.
         extractor_kwargs: its arguments.
         net_arch: hidden layers of the heads; None for the default.
 
@@ -172,7 +172,7 @@ def _check_extractor(extractor: Any, arguments: Any) -> None:
 
 def _check_activation(activation: Any) -> None:
     try:
-        # It may draw its first values: that must not change what is drawn after it.
+        # It may draw initial values, which must not change later draws.
         with torch.random.fork_rng(devices=[]):
             made = activation()
             # One that changes the width would not fit the layer after it.
@@ -252,15 +252,15 @@ def _are_widths(layers: Any) -> bool:
 
 
 def as_images(observation: Any, space: spaces.Box) -> np.ndarray:
-    """Observations as uint8 images, channels first, as ``predict`` is given them.
+    """Observations given to ``predict`` as uint8 images, channels first.
 
     Args:
-        observation: one observation or a batch of them, channels first or last, of any numbers
-            from 0 to 255; fractions are rounded.
+        observation: one observation or a batch of them, channels first or last, any numbers from 0
+            to 255; fractions are rounded.
         space: uint8 (channels, height, width).
 
     Raises:
-        UserError: the shape is another, or the numbers are no pixels of 0 to 255.
+        UserError: the shape differs, or the numbers are not pixels of 0 to 255.
     """
     if isinstance(observation, Mapping):
         raise UserError(f"predict takes an array of images {space.shape}, not a dict")
@@ -300,11 +300,7 @@ def as_images(observation: Any, space: spaces.Box) -> np.ndarray:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Refuses what is no whole number from ``least``.
-
-    Raises:
-        UserError: it is none.
-    """
+    """Raises UserError unless ``value`` is a whole number from ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise UserError(f"{name} must be a whole number, not {shown(value)}")
     if value < least:
@@ -312,12 +308,10 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 
 
 def checked_device(device: Any) -> Any:
-    """A device to compute on, as stable-baselines3 takes it.
-
-    As there, "cuda" is the CPU where torch finds no GPU.
+    """A device as stable-baselines3 takes it: "cuda" is the CPU if torch finds no GPU.
 
     Raises:
-        UserError: it is no device of this machine, or none that is supported.
+        UserError: this machine lacks the device, or it is not supported.
     """
     name = f"cuda:{device}" if type(device) is int else str(device)
     if re.fullmatch(r"cuda(:\d+)?", name) and not torch.cuda.is_available():
@@ -326,7 +320,7 @@ def checked_device(device: Any) -> Any:
 
 
 class ImageInput(BaseModel):
-    """Makes uint8 images of whatever numbers ``predict`` is given."""
+    """Turns the numbers that ``predict`` is given into uint8 images."""
 
     def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:
         """Observations as a uint8 tensor on the device, and whether they are a batch.

@@ -20,13 +20,13 @@ from rlcnn.sb3 import EncoderExtractor
 def check_images_and_discrete_actions(
     observation_space: spaces.Space, action_space: spaces.Space, env: VecEnv | None
 ) -> None:
-    """Refuses what the agents here cannot learn from.
+    """Refuses spaces that no agent here can learn from.
 
     Raises:
-        UserError: Unless observations are uint8 images (channels, height, width) of bounds 0..255
-            and actions discrete, or where ``VecNormalize`` normalizes observations.
+        UserError: observations are not uint8 images (channels, height, width) with bounds 0..255,
+            actions are not discrete, or ``VecNormalize`` normalizes observations.
     """
-    # First, since what it makes of images is no longer uint8.
+    # First: normalized images are no longer uint8.
     normalize = None if env is None else unwrap_vec_wrapper(env, VecNormalize)
     if normalize is not None and normalize.norm_obs:
         raise UserError(
@@ -61,11 +61,7 @@ def check_images_and_discrete_actions(
 
 
 def _check_kind(env: Any) -> None:
-    """Refuses what is no environment, such as a function that makes one.
-
-    Raises:
-        UserError: it is none.
-    """
+    """Refuses anything but an environment or its id."""
     if isinstance(env, gym.Env | VecEnv | str):
         return
     if env is None:
@@ -89,10 +85,8 @@ def _check_kind(env: Any) -> None:
 def make_checked_env(env: GymEnv | str | None, verbose: int) -> GymEnv:
     """The environment that an agent was given, made if it is an id.
 
-    stable-baselines3 would assert, or warn of, what is refused here in one line.
-
     Raises:
-        UserError: as of :func:`check_images_and_discrete_actions`, or it is no environment.
+        UserError: it is no environment, or as :func:`check_images_and_discrete_actions`.
     """
     _check_kind(env)
     try:
@@ -105,13 +99,13 @@ def make_checked_env(env: GymEnv | str | None, verbose: int) -> GymEnv:
 
 
 def with_frame_channels(arguments: dict[str, Any], env: VecEnv | None) -> dict[str, Any]:
-    """A policy's arguments, with the channels of a frame among the options of its encoder.
+    """A policy's arguments, with the channels of one frame among its encoder's options.
 
-    They are added where the environment says them, the encoder takes them and they are not set.
+    They are added if the environment says them, the encoder takes them and they are not set.
 
     Args:
-        arguments: ``policy_kwargs``; left as they are.
-        env: the environment; None where a saved agent is loaded, whose arguments have them.
+        arguments: ``policy_kwargs``; not changed.
+        env: the environment; None for a saved agent, whose arguments have the channels.
 
     Raises:
         UserError: no encoder of that name.

@@ -163,7 +163,7 @@ class FrameReplay:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held on ``device``, frames and everything else."""
+        """Bytes of all tensors on ``device``."""
         return sum(tensor.nbytes for tensor in self._tensors.values())
 
     def __len__(self) -> int:

@@ -100,12 +100,12 @@ class FrameRollout:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, frames and everything else."""
+        """Bytes of all tensors."""
         held = (value for value in vars(self).values() if isinstance(value, torch.Tensor))
         return sum(tensor.nbytes for tensor in held)
 
     def reset(self) -> None:
-        """Forgets all steps; the next one added brings its whole stack along."""
+        """Forgets all steps; the next one is stored with its whole stack."""
         self.pos = 0
 
     def add_decision(
@@ -159,7 +159,7 @@ class FrameRollout:
             self._upload()
 
     def _upload(self) -> None:
-        """Brings what the host was given of the steps to the device."""
+        """Brings the host's part of the steps to the device."""
         for name, host in self._host.items():
             device = getattr(self, name)
             if host is not device:
@@ -213,10 +213,10 @@ class FrameRollout:
 
 
 def reverse_discounted_sums(deltas: torch.Tensor, discounts: torch.Tensor) -> torch.Tensor:
-    """Sums ``s[t] = deltas[t] + discounts[t] * s[t + 1]``, where the last is its delta.
+    """Sums ``s[t] = deltas[t] + discounts[t] * s[t + 1]``, from the last delta backwards.
 
     Doubles the length of the sums in each pass (Hillis & Steele 1986, "Data parallel algorithms"),
-    so that a GPU gets a few dozen kernels rather than some for every step.
+    so that a GPU runs a few dozen kernels rather than some for every step.
 
     Args:
         deltas: float32 (steps, environments).
@@ -235,7 +235,7 @@ def reverse_discounted_sums(deltas: torch.Tensor, discounts: torch.Tensor) -> to
 
 
 def _on_host(tensor: torch.Tensor) -> torch.Tensor:
-    """``tensor`` itself where it is on the host, else one like it from which copies are fast."""
+    """``tensor`` itself if it is on the host, else pinned memory of its shape."""
     if tensor.device.type == "cpu":
         return tensor
     return torch.zeros_like(tensor, device="cpu").pin_memory()
