@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from agents.networks.transfer_options import check_transfer
-from agents.storage.items import FeatureType
+from agents.storage.codecs import FeatureType
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from envs.protocol import PROTOCOLS

@@ -17,7 +17,7 @@ from agents.config import TrainConfig
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
 from agents.seeding import derive_seed
-from agents.storage.items import Pixels
+from agents.storage.codecs import PixelCodec
 from agents.train.checkpoint import POLICY, Agent, encoder_extractor, load_policy
 from envs.errors import UserError
 from envs.groups import GroupedVecEnv
@@ -174,14 +174,14 @@ def load_report(model: Agent) -> LoadReport | None:
 def describe_storage(model: Agent) -> str:
     """What of each frame is stored, and how much memory all of it takes."""
     if isinstance(model, DQN):
-        held, stored = model.setup_replay().nbytes, model.setup_replay().stored
+        held, codec = model.setup_replay().nbytes, model.setup_replay().codec
     else:
-        held, stored = model.rollout_bytes, model.rollout_buffer.stored
-    item = "x".join(str(side) for side in stored.shape if side > 1)
+        held, codec = model.rollout_bytes, model.rollout_buffer.codec
+    item = "x".join(str(side) for side in codec.shape if side > 1)
     what = f"storing {item} pixels of each frame"
-    if not isinstance(stored, Pixels):
-        each = "frame" if stored.stacking.depth > 1 else "observation"
-        kind = str(stored.dtype).removeprefix("torch.")
+    if not isinstance(codec, PixelCodec):
+        each = "frame" if codec.stacking.depth > 1 else "observation"
+        kind = str(codec.dtype).removeprefix("torch.")
         what = f"storing {item} features of the frozen encoder ({kind}) of each {each}"
     return f"{what}: {gigabytes(held)}"
 

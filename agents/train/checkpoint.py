@@ -127,7 +127,7 @@ def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
         if isinstance(model, DQN) and replay.exists():
             model.load_replay_buffer(replay)
             # Now, while a refusal leaves the run as it is.
-            model.claim_replay()
+            model.check_replay_encoder()
         extra = dict(state["extra"])
         # Last, since what came before may have drawn from the generators.
         _restore_rng(model.device, rng, state)
@@ -181,9 +181,9 @@ def _state(model: Agent) -> dict[str, Any]:
         "numpy_rng": _numpy_rng(),
     }
     if isinstance(model, DQN):
-        state["exploration_rng"] = model.exploration_state
+        state["exploration_rng"] = model.exploration.state
         state["exploration_rate"] = model.exploration_rate
-        state["losses"] = [model._loss_sum.item(), model._losses_summed]
+        state["losses"] = [model.losses.total.item(), model.losses.count]
     return state
 
 
@@ -198,13 +198,13 @@ def _restore_state(model: Agent, state: dict[str, Any]) -> None:
         # JSON has no NaN: it comes back as None.
         model.logger.record(key, math.nan if value is None else value, tuple(exclude))
     if isinstance(model, DQN):
-        model.exploration_state = state["exploration_rng"]
+        model.exploration.state = state["exploration_rng"]
         falls = model.exploration_final_eps <= model.exploration_initial_eps
         # Older checkpoints do not hold it, and an agent that never learned has none.
         if falls and model.num_timesteps and "exploration_rate" in state:
             model.exploration_limit = float(state["exploration_rate"])
-        loss_sum, model._losses_summed = state["losses"]
-        model._loss_sum.fill_(loss_sum)
+        loss_sum, model.losses.count = state["losses"]
+        model.losses.total.fill_(loss_sum)
 
 
 def _pending(model: Agent) -> dict[str, tuple[float, tuple[str, ...]]]:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from envs.errors import UserError
+from rlcnn.accelerate.gradient_step import gradient_step
 from rlcnn.accelerate.transfers import read_late
 from rlcnn.data.images import Episodes
 from rlcnn.supervised.evaluation.metrics import accuracy_interval
@@ -205,9 +206,7 @@ def fit_by_adam(
         for index in torch.randperm(train.count, generator=random).split(BATCH):
             inputs, labels = train.at(index)
             loss = classification_loss(logits(inputs), labels[:, wanted])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            gradient_step(loss, optimizer)
     with torch.inference_mode():
         scores = (torch.cat(logits(inputs), dim=1) for inputs, _ in test.batches())
         return list(torch.cat(list(read_late(scores, mean.device))).split(list(classes), dim=1))
