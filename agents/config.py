@@ -15,7 +15,7 @@ from agents.hyperparameters import Hyperparameters
 from agents.networks.transfer_options import check_transfer
 from agents.ppo.config import PPOConfig
 from agents.registry import ALGORITHMS, Algorithm
-from agents.storage.items import FeatureType
+from agents.storage.codecs import FeatureType
 from envs.checks import ObservationColour
 from envs.errors import UserError
 from envs.machine.cores import usable_cores

@@ -1,6 +1,6 @@
-"""Worlds: pixel environments, vectorised, and the cameras that film them."""
+"""Worlds: vectorised environments with image observations, and cameras that film them."""
 
-import envs.machine.openmp  # noqa: F401 - first: torch reads what it sets when it is loaded
+import envs.machine.openmp  # noqa: F401 - before torch, which reads its setting once
 from envs.atari import AtariVecEnv
 from envs.errors import EnvironmentFailure, UserError
 from envs.films.camera import FilmResult, film_episode

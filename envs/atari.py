@@ -1,9 +1,7 @@
-"""ale-py's C++ vector of Atari games, spoken to as a stable-baselines3 VecEnv."""
+"""ale-py's C++ vector environment of Atari games as a stable-baselines3 VecEnv."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -11,49 +9,40 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from envs.checks import (
-    ObservationColour,
-    check_actions,
-    check_count,
-    check_observation,
-    check_seed,
-    derive_seeds,
-)
+from envs.checks import ObservationColour, check_actions, check_count, check_observation
+from envs.episodes import EpisodeVecEnv
 from envs.machine.cores import usable_cores
 from envs.protocol import AtariProtocol, get_protocol
 from envs.registry import atari_rom
-from envs.stacking import FrameStacking
 
 
-class AtariVecEnv(VecEnv):
-    """Many games of one kind, emulated by C++ threads.
+class AtariVecEnv(EpisodeVecEnv):
+    """Several copies of one game, emulated by C++ threads.
 
     Observations are uint8 (num_envs, frame_stack * C, obs_size, obs_size), oldest frame first, with
     C = 1 for grey and 3 for colour; a game starts with zero frames and its first frame. Each step
-    returns fresh arrays. Rewards are float32. An ended game starts anew within the same step.
+    returns new arrays. Rewards are float32. A game that ends restarts in the same step.
 
-    What ``infos[i]`` holds beside ``lives`` (those of the returned observation):
+    ``infos[i]`` holds ``lives`` (of the returned observation) and:
 
-    - where ``dones[i]``: ``terminal_observation``, the observation that the ended episode ended
-      with, and ``TimeLimit.truncated``, true where the step limit alone ended it (the newest frame
-      then lacks the emulator's very last picture, as in Gymnasium's ``AtariPreprocessing``);
-    - ``life_loss``: present, and true, where the episode ended by a lost life only. The game goes
-      on, and so does its stack of frames: the next observation is not a fresh start;
-    - ``episode``: at a real end only: ``r`` the unclipped return of the whole game, ``l`` its
-      length in agent steps, ``t`` seconds since this object was made. SB3's ``Monitor`` would
-      report the same below clipping and life losses, and ``env_is_wrapped(Monitor)`` therefore
-      says true: ``evaluate_policy`` and ``EvalCallback`` then report whole games.
+    - if ``dones[i]``: ``terminal_observation``, the last observation of the episode, and
+      ``TimeLimit.truncated``, true if only the step limit ended it (its newest frame then lacks the
+      emulator's last picture, as in Gymnasium's ``AtariPreprocessing``);
+    - ``life_loss``: true, and present only if a lost life ended the episode. The game and its stack
+      of frames continue: the next observation is not the first of a game;
+    - ``episode``: only at the end of a game: ``r`` its unclipped return, ``l`` its length in agent
+      steps, ``t`` seconds since this object was created. SB3's ``Monitor`` would report the same
+      below clipping and life losses. ``env_is_wrapped(Monitor)`` is therefore true, and
+      ``evaluate_policy`` and ``EvalCallback`` report whole games.
 
-    The games cannot be rendered: film them with ``envs.films.camera``.
+    The games cannot be rendered; ``envs.films.camera`` films them.
 
     Attributes:
-        frame_stacking: how observations are made of frames.
         env_id: the game.
         protocol: how it is played.
-        training: whether the protocol's training-only rules hold.
+        training: whether the protocol's rules for training hold.
     """
 
     render_mode: str | None = None
@@ -72,24 +61,24 @@ class AtariVecEnv(VecEnv):
         num_threads: int = 0,
         max_episode_steps: int | None = None,
     ) -> None:
-        """Start the emulators.
+        """Starts the emulators.
 
         Args:
             env_id: a game, as ``ALE/<Game>-v5``.
-            num_envs: games played side by side.
-            protocol: "classic", "sticky" or a protocol of one's own.
-            training: False leaves out what only training does: episodes that end at a lost life,
-                and clipped rewards.
+            num_envs: number of games played side by side.
+            protocol: "classic", "sticky" or another protocol.
+            training: False disables the protocol's rules for training: episodes that end at a lost
+                life, and clipped rewards.
             obs: "grey" or "rgb".
             obs_size: height and width in pixels.
             frame_stack: frames in one observation.
-            seed: seeds the next ``reset``; each game gets its own seed derived from it.
+            seed: seed of the next ``reset``; each game gets its own seed derived from it.
             num_threads: emulator threads; 0 takes one per game, at most one per usable core.
             max_episode_steps: agent steps after which a game is truncated; None takes the
                 protocol's.
 
         Raises:
-            UserError: a value is not valid; the line names it and what was expected.
+            UserError: a value is not valid.
         """
         rom = atari_rom(env_id)
         num_envs = check_count("num_envs", num_envs, 1)
@@ -98,12 +87,11 @@ class AtariVecEnv(VecEnv):
         self.env_id = env_id
         self.protocol = get_protocol(protocol)
         self.training = training
-        self.frame_stacking = FrameStacking(depth=frame_stack, channels=channels, padding="zeros")
         if max_episode_steps is None:
             max_episode_steps = self.protocol.max_episode_steps
         self.max_episode_steps = check_count("max_episode_steps", max_episode_steps, 1)
-        # Life losses and clipping are done here and not in the emulator: its `episodic_life` starts
-        # a new game at each lost life, and clipped rewards hide the true returns.
+        # Life losses and clipping are handled here. The emulator's `episodic_life` restarts a game
+        # at each lost life, and its clipped rewards hide the true returns.
         self._emulator: AtariVectorEnv | None = AtariVectorEnv(
             rom,
             num_envs,
@@ -125,43 +113,16 @@ class AtariVecEnv(VecEnv):
         )
         actions = self._emulator.single_action_space
         assert isinstance(actions, spaces.Discrete)
-        self._num_actions = int(actions.n)
-        shape = (frame_stack * channels, obs_size, obs_size)
-        super().__init__(
-            num_envs,
-            spaces.Box(0, 255, shape, np.uint8),
-            spaces.Discrete(self._num_actions),
-        )
+        super().__init__(num_envs, int(actions.n), channels, obs_size, frame_stack)
         self._lives = np.zeros(num_envs, dtype=np.int32)
-        self._returns = np.zeros(num_envs, dtype=np.float64)
-        self._lengths = np.zeros(num_envs, dtype=np.int64)
-        self._started = False
         self._stepping = False
-        self._created = time.perf_counter()
         self.seed(seed)
 
-    def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the next ``reset``.
-
-        Args:
-            seed: 0 <= seed < 2**31; None draws one from numpy's global generator.
-
-        Returns:
-            The seed of each game.
-
-        Raises:
-            UserError: the seed is not in that range.
-        """
-        if seed is None:
-            seed = int(np.random.randint(2**31 - 1))
-        self._seeds = list(derive_seeds(check_seed(seed), self.num_envs))
-        return self._seeds
-
     def reset(self) -> np.ndarray:
-        """Start all games anew and return their observations.
+        """Restarts all games and returns their observations.
 
-        Uses the seeds of the last ``seed`` call once; a further ``reset`` goes on drawing from the
-        games' own generators. A step under way is finished first and its result dropped.
+        The seeds of the last ``seed`` call are used once; a further ``reset`` draws from the games'
+        own generators. An unfinished step is finished first, and its result dropped.
         """
         emulator = self._open_emulator()
         if self._stepping:
@@ -178,32 +139,28 @@ class AtariVecEnv(VecEnv):
         return self._channels_first(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Set the games going.
-
-        Args:
-            actions: integers (num_envs,), each below ``action_space.n``.
+        """Starts a step with actions, integers (num_envs,) below ``action_space.n``.
 
         Raises:
-            UserError: the actions are not such; nothing was sent and the games can go on.
+            UserError: the actions are not valid. None was sent, and the games can continue.
             RuntimeError: called before ``reset``, or twice without ``step_wait``.
         """
         emulator = self._open_emulator()
-        if not self._started:
-            raise RuntimeError("call reset() before the first step")
+        self._check_started()
         if self._stepping:
             raise RuntimeError("step_async() was called twice without step_wait()")
         emulator.send(check_actions(actions, self.num_envs, self._num_actions))
         self._stepping = True
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Wait for the games.
+        """Waits for the games.
 
         Returns:
-            observations, rewards float32 (num_envs,), dones bool (num_envs,) and one fresh dict for
-            each game, as the class's docstring tells.
+            observations, rewards float32 (num_envs,), dones bool (num_envs,) and a new info for
+            each game, as described for the class.
         """
         if not self._stepping:
-            # Waiting for games that were never sent an action would last for ever.
+            # The emulator would wait for ever.
             raise RuntimeError("step_wait() was called without step_async()")
         emulator = self._open_emulator()
         observations, rewards, terminated, truncated, info = self._receive(emulator)
@@ -221,6 +178,7 @@ class AtariVecEnv(VecEnv):
             if ended[i]:
                 final = self._channels_first(info["final_obs"][i : i + 1])[0]
                 self._report_end(i, infos[i], final, truncated=not terminated[i])
+                self.reset_infos[i] = {"lives": infos[i]["lives"]}
             else:
                 infos[i]["terminal_observation"] = observations[i].copy()
                 infos[i]["TimeLimit.truncated"] = False
@@ -232,25 +190,17 @@ class AtariVecEnv(VecEnv):
         return observations, rewards, dones, infos
 
     def close(self) -> None:
-        """Stop the emulator's threads; closing twice does nothing."""
+        """Stops the emulator's threads; closing twice does nothing."""
         if self._emulator is not None and self._stepping:
             self._receive(self._emulator)
         self._emulator = None
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The attribute of this object, once for each game asked for: the games share all of them.
-
-        Raises:
-            AttributeError: there is none of that name.
-        """
+        """The attribute of this object for each game: games have no attributes of their own."""
         return [getattr(self, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Not supported: the games live in C++ and share one configuration.
-
-        Raises:
-            NotImplementedError: always.
-        """
+        """Not supported, since the games share one configuration in C++."""
         raise NotImplementedError(f"cannot set {attr_name!r}: Atari games share one configuration")
 
     def env_method(
@@ -260,17 +210,13 @@ class AtariVecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """Not supported: the games are not Python objects.
-
-        Raises:
-            AttributeError: always.
-        """
+        """Not supported, since the games are not Python objects."""
         raise AttributeError(f"the games of {self.env_id} are in C++ and have no {method_name}()")
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """True for SB3's ``Monitor``, whose reports this class makes itself; else false."""
+        """True for SB3's ``Monitor``, since this class makes its reports."""
         return [issubclass(wrapper_class, Monitor) for _ in self._get_indices(indices)]
 
     def _open_emulator(self) -> AtariVectorEnv:
@@ -279,30 +225,14 @@ class AtariVecEnv(VecEnv):
         return self._emulator
 
     def _receive(self, emulator: AtariVectorEnv) -> Any:
-        # Noted before the games are waited for: Ctrl-C meanwhile is raised when the wait is over,
-        # and to wait for them once more, as in close(), would last for ever.
+        # Set before the wait: Ctrl-C during it is raised at its end, and a second wait, as in
+        # close(), would last for ever.
         self._stepping = False
         return emulator.recv()
 
     def _channels_first(self, observations: np.ndarray) -> np.ndarray:
-        """Colour (n, stack, height, width, 3) as (n, stack * 3, height, width); grey as it is."""
+        """Colour (n, stack, height, width, 3) -> (n, stack * 3, height, width); grey unchanged."""
         if observations.ndim == 4:
             return observations
         n, _, height, width, _ = observations.shape
         return observations.transpose(0, 1, 4, 2, 3).reshape(n, -1, height, width)
-
-    def _report_end(
-        self, i: int, info: dict[str, Any], final_observation: np.ndarray, truncated: bool
-    ) -> None:
-        """Tell of the end of game ``i`` and begin counting the next."""
-        # Its own copy: a view would keep the whole batch of final observations alive.
-        info["terminal_observation"] = final_observation.copy()
-        info["TimeLimit.truncated"] = truncated
-        info["episode"] = {
-            "r": float(self._returns[i]),
-            "l": int(self._lengths[i]),
-            "t": round(time.perf_counter() - self._created, 6),
-        }
-        self.reset_infos[i] = {"lives": info["lives"]}
-        self._returns[i] = 0
-        self._lengths[i] = 0

@@ -1,4 +1,4 @@
-"""One environment of the user's own: what it breaks is one line, and its images are 0..255."""
+"""Checks a user's environment: its errors become one line, and its images 0..255."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gymnasium import spaces
 from envs.errors import EnvironmentFailure, UserError, describe_error
 from envs.pictures import make_stretch, uniform_bounds
 
-# An image that is no brighter than this is black to the eye, and nearly so to a network.
+# An image without brighter pixels is black to the eye, and nearly black to a network.
 _DARK = 15
 
 _GREATEST = float(np.finfo(np.float32).max)
@@ -31,23 +31,22 @@ _log = logging.getLogger(__name__)
 
 
 class CheckedEnv:
-    """An environment with image observations and discrete actions, behind checks.
+    """A checked environment with image observations and discrete actions.
 
-    What it raises becomes an ``EnvironmentFailure``, and so does what breaks Gymnasium's interface.
-    Images come as uint8 of 0..255: the bounds that the observation space declares are stretched to
-    that, for each pixel its own.
+    Its errors, and violations of Gymnasium's interface, become ``EnvironmentFailure``. Images are
+    uint8 of 0..255: each pixel is stretched from the bounds of the observation space.
 
     Attributes:
         env: the environment.
         actions: its actions.
-        make_picture: turns an observation into uint8 of 0..255, in its own layout.
+        make_picture: observation -> uint8 of 0..255 in the same layout.
     """
 
     def __init__(self, env: gym.Env, name: str) -> None:
-        """Take an environment.
+        """Checks the spaces.
 
         Raises:
-            UserError: its observations are no images, or its actions are not discrete.
+            UserError: its observations are not images, or its actions are not discrete.
         """
         self.env = env
         self._name = name
@@ -59,10 +58,10 @@ class CheckedEnv:
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode: its first picture and info.
+        """Starts an episode and returns its first picture and info.
 
         Raises:
-            EnvironmentFailure: the environment raised something, or broke the interface.
+            EnvironmentFailure: the environment raised an error, or broke the interface.
         """
         with self._failures():
             result = self.env.reset(seed=seed, options=options)
@@ -78,10 +77,10 @@ class CheckedEnv:
         return picture, self._info("reset", info)
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take a step: picture, reward, whether terminated, whether truncated, info.
+        """Takes a step and returns picture, reward, terminated, truncated and info.
 
         Raises:
-            EnvironmentFailure: the environment raised something, or broke the interface.
+            EnvironmentFailure: the environment raised an error, or broke the interface.
         """
         with self._failures():
             unpacked = self._unpack("step", self.env.step(action), _STEP)
@@ -96,16 +95,16 @@ class CheckedEnv:
         )
 
     def _number(self, what: str, value: Any) -> float:
-        # Nearly every value is one of these, and the rest is slow.
+        # Nearly every value has one of these types, and the other branch is slow.
         if type(value) is float or type(value) is bool:
             number: float = value
         else:
             try:
                 number = float(np.asarray(value, dtype=np.float64).item())
-            # An object of the environment's own may raise anything.
+            # An object of the environment may raise anything.
             except Exception:
                 number = math.nan
-        # Rewards are float32. Written so that NaN fails, too.
+        # Rewards are float32. The comparison is false for NaN.
         if not abs(number) <= _GREATEST:
             raise EnvironmentFailure(
                 f'step() of "{self._name}" returns the {what} {_short(value)}: expected one finite'
@@ -135,16 +134,16 @@ class CheckedEnv:
             yield
         except (UserError, KeyboardInterrupt):
             raise
-        # Neither sys.exit() nor the panic of a library in Rust, which is no Exception either, must
-        # end a training without a word.
+        # Neither sys.exit() nor a panic of a Rust library, which is not an Exception, may end a
+        # training silently.
         except BaseException as error:
             raise EnvironmentFailure(_explain(self._name, error)) from error
 
 
 def picture_maker(space: spaces.Box, name: str) -> Callable[[Any], np.ndarray]:
-    """A function that turns an observation of a uint8 image space into uint8 of 0..255.
+    """A function: observation of a uint8 image space -> uint8 of 0..255.
 
-    It raises ``EnvironmentFailure`` for an observation that is not of the space.
+    It raises ``EnvironmentFailure`` for an observation outside of the space.
     """
     if (space.low >= space.high).all():
         _warn_once(
@@ -186,7 +185,7 @@ def _check_bounds(
 
 
 def _exact_bytes(image: np.ndarray, space: spaces.Box, name: str) -> np.ndarray:
-    """The image as uint8, if nothing of it is lost."""
+    """The image as uint8, if the conversion is exact."""
     if _is_image_shape(image.shape) and image.dtype.kind in "buif":
         with np.errstate(invalid="ignore"):
             exact = image.astype(np.uint8)
@@ -206,7 +205,7 @@ def _warn_once(line: str) -> None:
 def _explain(name: str, error: BaseException) -> str:
     described = describe_error(error)
     innermost = traceback.extract_tb(error.__traceback__)[-1].filename
-    # Gymnasium's own wrappers unpack first what the environment returns.
+    # Gymnasium's wrappers are the first to unpack the environment's results.
     if innermost.startswith(os.path.join(os.path.dirname(gym.__file__), "")):
         for method, names in (("step", _STEP), ("reset", _RESET)):
             if f"values to unpack (expected {len(names.split(', '))}" in described:
@@ -225,7 +224,7 @@ def _is_image_shape(shape: tuple[int, ...]) -> bool:
 
 
 def _check_spaces(name: str, env: gym.Env) -> spaces.Discrete:
-    """The environment's actions, once its observations are known to be images."""
+    """Checks that observations are images, and returns the action space."""
     observations: Any = getattr(env, "observation_space", None)
     actions = getattr(env, "action_space", None)
     box = isinstance(observations, spaces.Box)
@@ -246,7 +245,7 @@ def _check_spaces(name: str, env: gym.Env) -> spaces.Discrete:
 
 
 def _shown_space(space: Any) -> str:
-    """A space in one short line: of bounds and counts, an array each, only the shape."""
+    """A space in one short line, without arrays of bounds or counts."""
     if isinstance(space, spaces.Box):
         return f"Box {space.dtype} {space.shape}"
     text = " ".join(str(space).split())

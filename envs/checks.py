@@ -1,4 +1,4 @@
-"""Checks at the door, shared by all environments: a bad value is refused in one line."""
+"""Checks of arguments, shared by all environments."""
 
 from __future__ import annotations
 
@@ -26,31 +26,37 @@ def check_count(name: str, value: int, minimum: int) -> int:
 
 
 def check_seed(seed: int) -> int:
-    """``seed`` as a Python int, 0 <= seed < 2**31: more than that ale-py cannot take.
+    """``seed`` as a Python int, 0 <= seed < 2**31, the range of ale-py.
 
     Raises:
-        UserError: it is not such a number.
+        UserError: it is outside.
     """
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < SEED_LIMIT:
         raise UserError(f"seed must be a whole number from 0 to {SEED_LIMIT - 1}, not {seed!r}")
     return int(seed)
 
 
-def derive_seeds(seed: int, count: int) -> list[int]:
-    """One seed for each environment.
+def derive_seeds(seed: int | None, count: int) -> list[int]:
+    """One seed for each environment; ``seed``: 0 <= seed < 2**31, None draws one from numpy.
 
-    Counting up from ``seed`` would give two runs with neighbouring seeds nearly all of their games
-    in common; numpy's ``SeedSequence`` mixes instead.
+    numpy's ``SeedSequence`` mixes them. With ``seed``, ``seed + 1`` ... two runs with neighbouring
+    seeds would share nearly all games.
+
+    Raises:
+        UserError: the seed is not in that range.
     """
+    if seed is None:
+        seed = int(np.random.randint(2**31 - 1))
     state = np.random.SeedSequence(check_seed(seed)).generate_state(count)
     return [int(word) % SEED_LIMIT for word in state]
 
 
 def check_observation(obs: ObservationColour, obs_size: int, frame_stack: int) -> int:
-    """Channels of one frame, 1 or 3, once the three options are known to be valid.
+    """Checks three options and returns the channels of one frame, 1 or 3.
 
     Raises:
-        UserError: one of them is not, or their combination would be taken for channels-last.
+        UserError: an option is not valid, or stable-baselines3 would mistake the observations for
+            channels-last.
     """
     choices = get_args(ObservationColour)
     if obs not in choices:
@@ -61,7 +67,7 @@ def check_observation(obs: ObservationColour, obs_size: int, frame_stack: int) -
     obs_size = check_count("obs_size", obs_size, 1)
     stacked = channels * check_count("frame_stack", frame_stack, 1)
     if obs_size < stacked:
-        # stable-baselines3 takes the smallest axis for the channels and would transpose these.
+        # stable-baselines3 takes the smallest axis for the channels and transposes.
         raise UserError(
             f"obs_size {obs_size} is smaller than the {stacked} channels of {frame_stack} "
             f"{obs} frames: choose an obs_size of at least {stacked}"
@@ -73,8 +79,8 @@ def check_actions(actions: np.ndarray, num_envs: int, num_actions: int) -> np.nd
     """``actions`` as int64 (num_envs,).
 
     Raises:
-        UserError: wrong shape, not integers, or outside 0..num_actions-1. ale-py itself would wait
-            for ever for the result of an action that is out of range.
+        UserError: wrong shape, not integers, or outside 0..num_actions-1. For such an action ale-py
+            itself would wait for ever.
     """
     actions = np.asarray(actions)
     if actions.shape != (num_envs,) or actions.dtype.kind not in "iu":

@@ -1,4 +1,4 @@
-"""Errors a user can cause, each in one line."""
+"""User errors, each one line."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import gymnasium as gym
 class UserError(ValueError):
     """One clear line that names the value, what was expected and the nearest valid choice.
 
-    Scripts print it as ``error: ...`` and exit with status 2; no traceback is shown. Names of
-    files and messages of others may hold line breaks and control characters: they are escaped.
+    Scripts print it as ``error: ...`` without a traceback and exit with status 2. Line breaks and
+    control characters, as in names of files, are escaped.
     """
 
     def __init__(self, message: object) -> None:
@@ -25,28 +25,28 @@ class UserError(ValueError):
 
 
 def in_shell(path: str | os.PathLike[str]) -> str:
-    """A path as a shell takes it, for a command that a message hands over."""
+    """A path quoted for a shell command in a message."""
     return shlex.quote(os.fspath(path))
 
 
 class EnvironmentFailure(UserError):  # noqa: N818
-    """An environment raised something, or broke Gymnasium's interface, while it was played."""
+    """An environment raised an error or broke Gymnasium's interface during play."""
 
 
 def describe_error(error: BaseException) -> str:
-    """An error of the user's own code in one line: its kind, what it says, and where it arose.
+    """An error of the user's code in one line: its type, message and place.
 
     The place is the innermost one in the user's code, or else in an installed package.
     """
     try:
         text = " ".join(str(error).split())
     except Exception:
-        # Of an error that cannot say what it is, its kind tells the most.
+        # The message itself raises an error; the type remains.
         text = ""
     if len(text) > _LONGEST_MESSAGE:
         text = f"{text[:_LONGEST_MESSAGE]}..."
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    # A SyntaxError says itself where it is.
+    # The message of a SyntaxError names the place.
     if isinstance(error, SyntaxError):
         return line
     frames = [
@@ -59,7 +59,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    r"""The text with whatever no terminal shows as it is, such as a line break, written ``\n``."""
+    r"""The text with unprintable characters escaped, such as a line break as ``\n``."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
@@ -69,12 +69,12 @@ def _inside(*directories: str) -> tuple[str, ...]:
     return tuple(os.path.join(directory, "") for directory in directories)
 
 
-# So much of an error's message is given in a line.
+# Longer error messages are cut.
 _LONGEST_MESSAGE = 500
 
 _OURS = [str(Path(__file__).parents[1] / name) for name in ("envs", "rlcnn", "agents", "scripts")]
 _INSTALLED = _inside(sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-# "<" begins what is no file, such as "<frozen importlib._bootstrap>".
+# Names that start with "<" are not files, such as "<frozen importlib._bootstrap>".
 _LIBRARY = ("<", *_inside(sysconfig.get_path("stdlib"), os.path.dirname(gym.__file__), *_OURS))
 
 
@@ -84,10 +84,10 @@ def nearest(
     """A hint such as ``Did you mean "impala"?`` with a leading space, or nothing.
 
     Args:
-        name: what the user gave.
-        choices: what would have been valid.
-        key: what of a name is compared; of choices with equal keys the last is named.
-        cutoff: likeness (0 to 1, by ``difflib``) below which there is no hint.
+        name: the user's name.
+        choices: valid names.
+        key: name -> the part that is compared; of choices with equal keys the last is named.
+        cutoff: least similarity for a hint, 0 to 1, by ``difflib``.
     """
     by_key = {key(choice): choice for choice in choices}
     close = difflib.get_close_matches(key(name), by_key, n=1, cutoff=cutoff)

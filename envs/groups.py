@@ -1,4 +1,4 @@
-"""Groups of environments that can step in turn, and step as one where that is not wanted."""
+"""Groups of environments that step in turn, or together as one vector environment."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from envs.checks import check_seed, derive_seeds
+from envs.checks import derive_seeds
 
 
 class GroupedVecEnv(VecEnv):
-    """Vector environments of one kind, side by side as one.
+    """Several vector environments as one.
 
-    Who knows of the groups may step each by itself: while the policy acts for one, the others play.
+    A collector may step each group by itself: while the policy acts in one, the others step.
 
     Attributes:
         groups: the vector environments.
-        slices: which environments of this one each group holds.
+        slices: the environments of each group.
 
     Args:
-        groups: at least one, of the same spaces; this object closes them.
+        groups: at least one, with equal spaces; this object closes them.
     """
 
     def __init__(self, groups: Sequence[VecEnv]) -> None:
@@ -36,29 +36,23 @@ class GroupedVecEnv(VecEnv):
         super().__init__(ends[-1], first.observation_space, first.action_space)
 
     def seed(self, seed: int | None = None) -> list[int | None]:
-        """Seeds the next ``reset``; each group gets a seed derived from this one.
-
-        Args:
-            seed: 0 <= seed < 2**31; None draws one from numpy's global generator.
-        """
-        if seed is None:
-            seed = int(np.random.randint(2**31 - 1))
-        seeds = derive_seeds(check_seed(seed), len(self.groups))
+        """Seeds the next ``reset``; each group gets a seed derived from this one."""
+        seeds = derive_seeds(seed, len(self.groups))
         return [s for group, own in zip(self.groups, seeds, strict=True) for s in group.seed(own)]
 
     def reset(self) -> np.ndarray:
-        """Starts every environment anew; observations (environments, channels, height, width)."""
+        """Restarts all environments; observations (environments, channels, height, width)."""
         observations = np.concatenate([group.reset() for group in self.groups])
         self.reset_infos = [info for group in self.groups for info in group.reset_infos]
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Sets every environment going."""
+        """Starts a step in every environment."""
         for group, envs in zip(self.groups, self.slices, strict=True):
             group.step_async(actions[envs])
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Waits for every environment, and joins what the groups return."""
+        """Waits for every environment, and joins the results of the groups."""
         return join_steps([group.step_wait() for group in self.groups])  # type: ignore[misc]
 
     def close(self) -> None:
@@ -67,12 +61,12 @@ class GroupedVecEnv(VecEnv):
             group.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The attribute of each environment asked for."""
+        """The attribute of the chosen environments."""
         values = [value for group in self.groups for value in group.get_attr(attr_name)]
         return [values[i] for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Sets the attribute in each environment asked for."""
+        """Sets the attribute of the chosen environments."""
         for group, own in self._split(indices):
             group.set_attr(attr_name, value, own)
 
@@ -83,7 +77,7 @@ class GroupedVecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """Calls the method of each environment asked for."""
+        """Calls the method of the chosen environments."""
         return [
             result
             for group, own in self._split(indices)
@@ -93,12 +87,12 @@ class GroupedVecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """Whether each environment asked for is wrapped."""
+        """Whether the chosen environments are wrapped."""
         wrapped = [one for group in self.groups for one in group.env_is_wrapped(wrapper_class)]
         return [wrapped[i] for i in self._get_indices(indices)]
 
     def _split(self, indices: VecEnvIndices) -> list[tuple[VecEnv, list[int]]]:
-        """The groups that hold the environments asked for, and their numbers there."""
+        """Groups with chosen environments, and the indices of these in the group."""
         wanted = list(self._get_indices(indices))
         split = []
         for group, envs in zip(self.groups, self.slices, strict=True):
@@ -112,7 +106,7 @@ Step = tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]
 
 
 def join_steps(steps: Sequence[Step]) -> Step:
-    """Observations, rewards, dones and infos of all groups; a single group's as they are."""
+    """Joins observations, rewards, dones and infos of all groups; one group's are not copied."""
     if len(steps) == 1:
         return steps[0]
     observations, rewards, dones, infos = zip(*steps, strict=True)

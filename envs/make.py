@@ -1,6 +1,8 @@
-"""One function that makes any environment the library can train on."""
+"""Makes any environment that the library can train on."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -24,46 +26,33 @@ def make_vec_env(
     num_threads: int = 0,
     max_episode_steps: int | None = None,
 ) -> VecEnv:
-    """``num_envs`` environments side by side: Atari games, or whatever else Gymnasium knows.
+    """Makes ``num_envs`` environments: Atari games, or other environments of Gymnasium.
 
     Args:
-        env_id: ``ALE/<Game>-v5`` makes an ``AtariVecEnv``; any other registered id, also
-            ``module:Id-v0``, a ``PixelVecEnv``.
-        num_envs: how many.
-        protocol: Atari only: how games are played.
-        training: Atari only: False leaves out what only training does (episodes that end at a lost
-            life, clipped rewards).
+        env_id: ``ALE/<Game>-v5`` for an :class:`AtariVecEnv`; any other registered id, also
+            ``module:Id-v0``, for a :class:`PixelVecEnv`. These classes describe the arguments.
+        num_envs: number of environments.
+        protocol: for Atari only.
+        training: for Atari only.
         obs: "grey" or "rgb".
         obs_size: height and width of observations in pixels.
         frame_stack: frames in one observation.
         seed: 0 <= seed < 2**31.
-        num_threads: Atari only: emulator threads; 0 takes one per game, at most one per usable
-            core.
+        num_threads: for Atari only.
         max_episode_steps: agent steps after which an episode is truncated; None takes the
-            protocol's, or leaves it to the environment.
+            protocol's limit, or none.
 
     Raises:
         UserError: a value is not valid, observations are not images or actions not discrete.
     """
+    options: dict[str, Any] = {
+        "obs": obs,
+        "obs_size": obs_size,
+        "frame_stack": frame_stack,
+        "seed": seed,
+        "max_episode_steps": max_episode_steps,
+    }
     if env_id.startswith("ALE/") or is_atari(find_spec(env_id)):
-        return AtariVecEnv(
-            env_id,
-            num_envs,
-            protocol=protocol,
-            training=training,
-            obs=obs,
-            obs_size=obs_size,
-            frame_stack=frame_stack,
-            seed=seed,
-            num_threads=num_threads,
-            max_episode_steps=max_episode_steps,
-        )
-    return make_pixel_vec_env(
-        env_id,
-        num_envs,
-        obs=obs,
-        obs_size=obs_size,
-        frame_stack=frame_stack,
-        seed=seed,
-        max_episode_steps=max_episode_steps,
-    )
+        options |= {"protocol": protocol, "training": training, "num_threads": num_threads}
+        return AtariVecEnv(env_id, num_envs, **options)
+    return make_pixel_vec_env(env_id, num_envs, **options)

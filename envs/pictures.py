@@ -1,4 +1,4 @@
-"""Images of any layout and range, as uint8 of 0..255."""
+"""Converts images of any layout and range to uint8 of 0..255."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import cv2
 import numpy as np
 from gymnasium import spaces
 
-# How far beyond their bounds floats may lie, as a share: filters and resizing overshoot by less.
+# Share by which floats may exceed their bounds: filters and resizing exceed them by less.
 _ROUNDING = 1e-3
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """An image in any layout that ``PixelVecEnv`` takes, as (height, width, 3)."""
+    """An image in any layout of ``PixelVecEnv`` -> (height, width, 3)."""
     image = _channels_last(image)
     return image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """An image in any layout that ``PixelVecEnv`` takes, as (height, width)."""
+    """An image in any layout of ``PixelVecEnv`` -> (height, width)."""
     image = _channels_last(image)
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
 def _channels_last(image: np.ndarray) -> np.ndarray:
-    """A contiguous (height, width) or (height, width, 3)."""
+    """The image as contiguous (height, width) or (height, width, 3)."""
     if image.ndim == 3 and image.shape[-1] not in (1, 3):
         image = image.transpose(1, 2, 0)
     if image.ndim == 3 and image.shape[-1] == 1:
@@ -35,13 +35,12 @@ def _channels_last(image: np.ndarray) -> np.ndarray:
 
 
 def make_stretch(space: spaces.Box) -> Callable[[np.ndarray], np.ndarray] | None:
-    """How images of a uint8 space become uint8 of 0..255.
+    """A function that stretches images of a uint8 space from its bounds to 0..255.
 
-    The bounds that the space declares are stretched to 0..255. Where they differ, each pixel (and
-    each channel) has its own; one of a single value becomes 0.
+    Each pixel and channel has its own bounds; a pixel with a single value becomes 0.
 
     Returns:
-        None where images stay as they are: the bounds are 0..255, or only one image fits them.
+        None if images do not change: the bounds are 0..255, or the space has only one image.
     """
     if not (space.low < space.high).any():
         return None
@@ -59,29 +58,29 @@ def make_stretch(space: spaces.Box) -> Callable[[np.ndarray], np.ndarray] | None
 
 
 def uniform_bounds(space: spaces.Box) -> tuple[int, int] | None:
-    """The bounds of a uint8 space, or None where they differ from pixel to pixel."""
+    """The bounds of a uint8 space, or None if they differ between pixels."""
     low, high = int(space.low.min()), int(space.high.max())
     return (low, high) if (space.low == low).all() and (space.high == high).all() else None
 
 
 def rendered_picture(rendered: Any) -> np.ndarray:
-    """What an environment rendered, as uint8 (height, width, 3).
+    """Converts a rendered picture to uint8 (height, width, 3).
 
     Args:
-        rendered: grey or colour, with or without alpha, which is dropped; integers and floats of
-            0..255, booleans and floats of 0..1. Of a list of pictures the last is taken.
+        rendered: grey or colour; alpha is dropped. Integers and floats of 0..255, or booleans and
+            floats of 0..1. Of a list of pictures the last is taken.
 
     Raises:
-        ValueError: it is no such picture; the message completes "it renders ...".
+        ValueError: it is not such a picture; the message completes "it renders ...".
     """
     try:
         if isinstance(rendered, list | tuple) and rendered and np.ndim(rendered[-1]) >= 2:
             whole_picture = np.ndim(rendered[-1]) == 2 and np.shape(rendered[-1])[-1] in (3, 4)
-            # Rows of one picture in colour, or pictures.
+            # The list holds rows of one colour picture, or pictures.
             rendered = rendered if whole_picture else rendered[-1]
         picture = np.asarray(rendered)
     except Exception:
-        # What has an array of its own, such as a tensor, refuses with any error.
+        # Objects with their own conversion, such as tensors, raise any error.
         raise ValueError(f"a {type(rendered).__name__} that is no picture") from None
     if picture.dtype.kind not in "buif":
         raise ValueError(f"{_kind(rendered)}, not a picture")
@@ -105,7 +104,7 @@ def _as_bytes(picture: np.ndarray) -> np.ndarray:
     is_float = picture.dtype.kind == "f"
     slack = _ROUNDING if is_float else 0
     top = 1 if picture.dtype.kind == "b" or (is_float and most <= 1 + slack) else 255
-    # Written so that NaN fails, too.
+    # The comparison is false for NaN.
     if not (-slack * top <= least and most <= (1 + slack) * top):
         raise ValueError(f"values of {least:g}..{most:g}, not 0..255")
     return np.rint(picture * (255.0 / top)).clip(0, 255).astype(np.uint8)

@@ -4,53 +4,42 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from envs.checked import CheckedEnv
-from envs.checks import (
-    ObservationColour,
-    check_actions,
-    check_count,
-    check_observation,
-    check_seed,
-    derive_seeds,
-)
+from envs.checks import ObservationColour, check_actions, check_count, check_observation
+from envs.episodes import EpisodeVecEnv
 from envs.errors import UserError, describe_error
 from envs.pictures import to_grey, to_rgb
 from envs.registry import find_spec
-from envs.stacking import FrameStacking
 
 _log = logging.getLogger(__name__)
 
 
-class PixelVecEnv(VecEnv):
+class PixelVecEnv(EpisodeVecEnv):
     """Environments stepped one after the other in this process.
 
     Observations are uint8 (num_envs, frame_stack * C, obs_size, obs_size), oldest frame first, with
     C = 1 for grey and 3 for colour; an episode starts with zero frames and its first frame. Frames
-    are stretched to 0..255 from the bounds that the observation space declares, turned grey (or
-    colour) and then resized with OpenCV's area interpolation. Rewards are float32 and stay as they
-    are. An ended episode starts anew within the same step. Each step returns fresh arrays.
+    are stretched from the bounds of the observation space to 0..255, converted to grey (or colour)
+    and then resized with OpenCV's area interpolation. Rewards are float32 and do not change. An
+    episode that ends is followed by the next one in the same step. Each step returns new arrays.
 
-    ``infos[i]`` holds what the environment says, and where ``dones[i]``: ``terminal_observation``,
+    ``infos[i]`` holds the environment's info and, if ``dones[i]``: ``terminal_observation``,
     ``TimeLimit.truncated`` and ``episode`` (``r`` return, ``l`` length in steps, ``t`` seconds
-    since this object was made), which is what SB3's ``Monitor`` reports; so
-    ``env_is_wrapped(Monitor)`` says true.
+    since this object was created), as SB3's ``Monitor`` reports it; ``env_is_wrapped(Monitor)`` is
+    therefore true.
 
     Attributes:
-        frame_stacking: how observations are made of frames.
-        env_id: the id of the first environment, or its class's name where it has none.
+        env_id: id of the first environment, or the name of its class if it has no id.
     """
 
     def __init__(
@@ -63,18 +52,17 @@ class PixelVecEnv(VecEnv):
         seed: int = 0,
         max_episode_steps: int | None = None,
     ) -> None:
-        """Make the environments.
+        """Makes the environments.
 
         Args:
-            env_fns: one function for each environment; each returns an object of its own. Images
-                are uint8 (height, width), (height, width, 1 or 3) or (1 or 3, height, width), of
-                any bounds.
+            env_fns: one function for each environment; each returns a new object. Images are uint8
+                (height, width), (height, width, 1 or 3) or (1 or 3, height, width), with any
+                bounds.
             obs: "grey" or "rgb".
             obs_size: height and width in pixels.
             frame_stack: frames in one observation.
-            seed: seeds the next ``reset``; each environment gets its own seed derived from it.
-            max_episode_steps: steps after which an episode is truncated; None leaves that to the
-                environments.
+            seed: seed of the next ``reset``; each environment gets its own seed derived from it.
+            max_episode_steps: steps after which an episode is truncated; None sets no limit.
 
         Raises:
             UserError: a value is not valid, observations are not images or actions not discrete.
@@ -93,33 +81,17 @@ class PixelVecEnv(VecEnv):
         if any(env.actions != actions for env in self._checked):
             raise UserError("all functions of env_fns must make environments with equal actions")
         self._first_action = int(actions.start)
-        self.frame_stacking = FrameStacking(depth=frame_stack, channels=channels, padding="zeros")
         self._max_episode_steps = max_episode_steps
-        shape = (frame_stack * channels, obs_size, obs_size)
-        super().__init__(
-            len(self._envs),
-            spaces.Box(0, 255, shape, np.uint8),
-            spaces.Discrete(int(actions.n)),
-        )
-        self._stacks = np.zeros((self.num_envs, *shape), dtype=np.uint8)
-        self._returns = np.zeros(self.num_envs, dtype=np.float64)
-        self._lengths = np.zeros(self.num_envs, dtype=np.int64)
+        super().__init__(len(self._envs), int(actions.n), channels, obs_size, frame_stack)
+        shape = (self.num_envs, frame_stack * channels, obs_size, obs_size)
+        self._stacks = np.zeros(shape, dtype=np.uint8)
         self._actions: np.ndarray | None = None
-        self._started = False
-        self._created = time.perf_counter()
         self.seed(seed)
 
-    def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the next ``reset``; see ``AtariVecEnv.seed``."""
-        if seed is None:
-            seed = int(np.random.randint(2**31 - 1))
-        self._seeds = list(derive_seeds(check_seed(seed), self.num_envs))
-        return self._seeds
-
     def reset(self) -> np.ndarray:
-        """Start all episodes anew and return their observations.
+        """Restarts all episodes and returns their observations.
 
-        Uses the seeds of the last ``seed`` call, and SB3's ``set_options``, once.
+        The seeds of the last ``seed`` call, and SB3's ``set_options``, are used once.
         """
         for i in range(self.num_envs):
             self._begin_episode(i, seed=self._seeds[i], options=self._options[i] or None)
@@ -130,26 +102,24 @@ class PixelVecEnv(VecEnv):
         return self._stacks.copy()
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Take note of the actions, integers (num_envs,), for ``step_wait``.
+        """Stores the actions, integers (num_envs,), for ``step_wait``.
 
         Raises:
-            UserError: the actions are not such.
+            UserError: the actions are not valid.
             RuntimeError: called before ``reset``.
         """
-        if not self._started:
-            raise RuntimeError("call reset() before the first step")
-        assert isinstance(self.action_space, spaces.Discrete)
-        self._actions = check_actions(actions, self.num_envs, int(self.action_space.n))
+        self._check_started()
+        self._actions = check_actions(actions, self.num_envs, self._num_actions)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Step all environments.
+        """Steps all environments.
 
         Returns:
-            observations, rewards float32 (num_envs,), dones bool (num_envs,) and one fresh dict for
-            each environment, as the class's docstring tells.
+            observations, rewards float32 (num_envs,), dones bool (num_envs,) and a new info for
+            each environment, as described for the class.
 
         Raises:
-            EnvironmentFailure: an environment raised something, or broke Gymnasium's interface.
+            EnvironmentFailure: an environment raised an error, or broke Gymnasium's interface.
         """
         if self._actions is None:
             raise RuntimeError("step_wait() was called without step_async()")
@@ -167,12 +137,13 @@ class PixelVecEnv(VecEnv):
             rewards[i] = reward
             dones[i] = terminated or truncated
             if dones[i]:
-                self._report_end(i, infos[i], truncated=bool(truncated and not terminated))
+                truncated = bool(truncated and not terminated)
+                self._report_end(i, infos[i], self._stacks[i], truncated)
                 self._begin_episode(i)
         return self._stacks.copy(), rewards, dones, infos
 
     def close(self) -> None:
-        """Close all environments; one that fails to close costs a line, and nothing else."""
+        """Closes all environments, and warns of one that fails to close."""
         for env in self._envs:
             try:
                 env.close()
@@ -182,18 +153,18 @@ class PixelVecEnv(VecEnv):
                 _log.warning('closing "%s" raised %s', self.env_id, describe_error(error))
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """What each environment renders (None where it was not made to render)."""
+        """The rendered picture of each environment; None without a render mode."""
         return [env.render() for env in self._envs]  # type: ignore[misc]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """The attribute of this object if it has it, else of the environments."""
+        """The attribute of this object if it has one, otherwise of the environments."""
         envs = [self._envs[i] for i in self._get_indices(indices)]
         if attr_name in vars(self):
             return [getattr(self, attr_name) for _ in envs]
         return [env.get_wrapper_attr(attr_name) for env in envs]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set the attribute of the environments."""
+        """Sets the attribute of the environments."""
         for i in self._get_indices(indices):
             self._envs[i].set_wrapper_attr(attr_name, value)
 
@@ -204,7 +175,7 @@ class PixelVecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """Call the method of the environments."""
+        """Calls the method of the environments."""
         return [
             self._envs[i].get_wrapper_attr(method_name)(*method_args, **method_kwargs)
             for i in self._get_indices(indices)
@@ -213,7 +184,7 @@ class PixelVecEnv(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """Whether so wrapped; true for SB3's ``Monitor``, whose reports this class makes itself."""
+        """Whether wrapped; true for SB3's ``Monitor``, since this class makes its reports."""
         return [
             issubclass(wrapper_class, Monitor) or is_wrapped(self._envs[i], wrapper_class)
             for i in self._get_indices(indices)
@@ -229,27 +200,18 @@ class PixelVecEnv(VecEnv):
         self._lengths[i] = 0
 
     def _push(self, i: int, image: np.ndarray) -> None:
-        """Add the newest frame to the stack of environment ``i``."""
+        """Adds the newest frame to the stack of environment ``i``."""
         channels = self.frame_stacking.channels
         self._stacks[i, :-channels] = self._stacks[i, channels:]
         self._stacks[i, -channels:] = self._to_frame(image)
 
     def _to_frame(self, image: np.ndarray) -> np.ndarray:
-        """The image as a frame (channels, height, width) of an observation."""
+        """The image as a frame (channels, height, width)."""
         frame = to_grey(image) if self.frame_stacking.channels == 1 else to_rgb(image)
         size = self._stacks.shape[-2:]
         if frame.shape[:2] != size:
             frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
         return frame[None] if frame.ndim == 2 else frame.transpose(2, 0, 1)
-
-    def _report_end(self, i: int, info: dict[str, Any], truncated: bool) -> None:
-        info["terminal_observation"] = self._stacks[i].copy()
-        info["TimeLimit.truncated"] = truncated
-        info["episode"] = {
-            "r": float(self._returns[i]),
-            "l": int(self._lengths[i]),
-            "t": round(time.perf_counter() - self._created, 6),
-        }
 
 
 def _made(env_fn: Callable[[], gym.Env]) -> gym.Env:
@@ -268,13 +230,13 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
     """One environment of a registered id; ``module:Id-v0`` imports the module first.
 
     Raises:
-        UserError: the id is unknown, or what the environment needs is not installed.
+        UserError: the id is unknown, or a dependency of the environment is not installed.
     """
     spec = find_spec(env_id)
-    # Some environments do not know the argument, and gym.make would hand them None.
+    # Some environments do not have the argument, and gym.make would pass None to them.
     options: dict[str, Any] = {}
     if render_mode is not None:
-        # Gymnasium's checker would not render at a render_fps of 0.
+        # Gymnasium's checker does not render with a render_fps of 0.
         options = {"render_mode": render_mode, "disable_env_checker": True}
     try:
         return gym.make(spec, **options)
@@ -288,26 +250,11 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
         raise UserError(f'cannot make the environment "{env_id}": {reason}') from error
 
 
-def make_pixel_vec_env(
-    env_id: str,
-    num_envs: int,
-    *,
-    obs: ObservationColour = "grey",
-    obs_size: int = 84,
-    frame_stack: int = 4,
-    seed: int = 0,
-    max_episode_steps: int | None = None,
-) -> PixelVecEnv:
-    """``num_envs`` environments of a registered id; see ``PixelVecEnv`` for the arguments.
+def make_pixel_vec_env(env_id: str, num_envs: int, **options: Any) -> PixelVecEnv:
+    """Makes environments of a registered id; ``options`` are arguments of ``PixelVecEnv``.
 
     Raises:
         UserError: as ``make_env`` and ``PixelVecEnv``.
     """
-    return PixelVecEnv(
-        [functools.partial(make_env, env_id)] * check_count("num_envs", num_envs, 1),
-        obs=obs,
-        obs_size=obs_size,
-        frame_stack=frame_stack,
-        seed=seed,
-        max_episode_steps=max_episode_steps,
-    )
+    make = functools.partial(make_env, env_id)
+    return PixelVecEnv([make] * check_count("num_envs", num_envs, 1), **options)

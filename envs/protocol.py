@@ -1,4 +1,4 @@
-"""The conventions by which Atari games are played, as data."""
+"""Rules by which Atari games are played."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from envs.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class AtariProtocol:
-    """How a game starts, what an action does and when an episode is over.
+    """How a game starts, what an action does and when an episode ends.
 
     An agent step is ``frame_skip`` emulator frames, of which the last two are max-pooled
     (Mnih et al. 2015, "Human-level control through deep reinforcement learning", Methods).
 
     Attributes:
-        name: what ``get_protocol`` knows it by.
-        noop_max: a game opens with a random number of no-op frames below this; 0 is none.
+        name: its name for ``get_protocol``.
+        noop_max: a game starts with a random number of no-op frames below this; 0 for none.
             Mnih 2015, extended data table 1 ("no-op max" 30); ale-py draws from 0 to 29.
         repeat_action_probability: chance, at each emulator frame, that the previous action is
             repeated ("sticky actions"). Machado et al. 2018, "Revisiting the Arcade Learning
             Environment: Evaluation Protocols and Open Problems for General Agents".
         full_action_space: all 18 joystick actions instead of the game's own few. Machado 2018.
-        use_fire_reset: press FIRE when a game that waits for it begins. In neither paper: it is
-            the rule of OpenAI baselines' ``FireResetEnv``, behind most published figures.
-        terminal_on_life_loss: training only: a lost life ends the episode and the game goes on.
+        use_fire_reset: presses FIRE at the start of a game that waits for it. In neither paper: it
+            is the rule of OpenAI baselines' ``FireResetEnv``, used for most published results.
+        terminal_on_life_loss: training only: a lost life ends the episode and the game continues.
             Mnih 2015, Methods, "Training details"; Machado 2018 advises against it.
         clip_rewards: training only: rewards become their sign. Mnih 2015, Methods.
         frame_skip: emulator frames for one agent step. Mnih 2015, Methods.
         max_episode_steps: agent steps after which a game is truncated: 27,000 steps are 108,000
-            frames or half an hour of play. Machado 2018; the default of ``ALE/*-v5``.
+            frames, half an hour of play. Machado 2018; the default of ``ALE/*-v5``.
     """
 
     name: str
@@ -67,7 +67,7 @@ PROTOCOLS: dict[str, AtariProtocol] = {
 
 
 def get_protocol(protocol: str | AtariProtocol) -> AtariProtocol:
-    """The protocol of that name; a protocol passes straight through.
+    """The protocol of this name; a protocol is returned unchanged.
 
     Raises:
         UserError: no protocol has this name.

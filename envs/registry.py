@@ -1,4 +1,4 @@
-"""What the names of environments mean: Gymnasium's registry, with helpful refusals."""
+"""Looks up environments by name in Gymnasium's registry, with helpful errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ gym.register_envs(ale_py)
 
 
 def find_spec(env_id: str) -> EnvSpec:
-    """The registered environment of that id; ``module:Id-v0`` imports the module first.
+    """The registered environment of this id; ``module:Id-v0`` imports the module first.
 
     Raises:
-        UserError: there is none, or its module cannot be imported; the line names the nearest id.
+        UserError: there is none (the message names the nearest id), or its module cannot be
+            imported.
     """
     module, _, name = env_id.rpartition(":")
     if module:
@@ -33,7 +34,7 @@ def find_spec(env_id: str) -> EnvSpec:
             importlib.import_module(module)
         except KeyboardInterrupt:
             raise
-        # Whatever the user's own module raises, also by sys.exit().
+        # The user's module may raise anything, also by sys.exit().
         except BaseException as error:
             raise UserError(
                 f'cannot import "{module}" of environment "{env_id}": {describe_error(error)}'
@@ -64,8 +65,8 @@ def atari_rom(env_id: str) -> str:
     """The ROM's name, such as ``ms_pacman``, of an id such as ``ALE/MsPacman-v5``.
 
     Raises:
-        UserError: there is no such game; the line names the nearest, also for the ids of old, such
-            as ``PongNoFrameskip-v4``.
+        UserError: there is no such game; the message names the nearest, also for old ids such as
+            ``PongNoFrameskip-v4``.
     """
     spec = gym.registry.get(env_id)
     if spec is None or not is_atari(spec) or _is_old_atari(spec):
@@ -81,10 +82,10 @@ def atari_rom(env_id: str) -> str:
 
 
 def _is_old_atari(spec: EnvSpec) -> bool:
-    """``Pong-v4``, ``PongNoFrameskip-v4``: each a protocol of its own, which ours replace."""
+    """``Pong-v4``, ``PongNoFrameskip-v4``: old ids, each with a protocol of its own."""
     return is_atari(spec) and spec.namespace != "ALE"
 
 
 def _game(env_id: str) -> str:
-    """The part of an id that tells environments apart: ``pong`` of ``PongNoFrameskip-v4``."""
+    """The part of an id that identifies a game: ``pong`` of ``PongNoFrameskip-v4``."""
     return re.sub(r"^ALE/|(-ram)?(NoFrameskip|Deterministic)?-v\d+$", "", env_id).lower()

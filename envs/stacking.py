@@ -1,4 +1,4 @@
-"""How an observation is made of frames: the contract between environments and storage."""
+"""How frames are stacked in an observation: the contract of environments and storage."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStac
 
 @dataclass(frozen=True)
 class FrameStacking:
-    """How an observation (depth * channels, height, width) is made of single frames.
+    """How single frames are stacked in an observation (depth * channels, height, width).
 
     Attributes:
         depth: frames in one observation, oldest first.
         channels: channels of one frame, 1 (grey) or 3 (colour) for the environments here.
-        padding: what stands in a fresh stack before its first frame: zeros, or that frame repeated.
+        padding: the frames before the first one in a new stack: zeros, or the first one repeated.
     """
 
     depth: int
@@ -26,7 +26,7 @@ class FrameStacking:
 
 
 def frame_stacking(venv: VecEnv) -> FrameStacking:
-    """What ``venv`` says of its stacks; an environment that does not say is taken as unstacked."""
+    """The ``frame_stacking`` of ``venv``; without this attribute, frames are not stacked."""
     if venv.has_attr("frame_stacking"):
         stacking = venv.get_attr("frame_stacking")[0]
         if not isinstance(stacking, FrameStacking):
@@ -41,11 +41,11 @@ def frame_stacking(venv: VecEnv) -> FrameStacking:
 def frame_channels(venv: VecEnv) -> int | None:
     """Channels of one frame in the observations (channels, height, width) of ``venv``.
 
-    What the environment says in ``frame_stacking`` counts. Of others it is known where
-    stable-baselines3's ``VecFrameStack`` or Gymnasium's ``FrameStackObservation`` stacks them.
+    It is known from ``frame_stacking``, stable-baselines3's ``VecFrameStack`` or Gymnasium's
+    ``FrameStackObservation``.
 
     Returns:
-        1 (grey), 3 (colour) or another count; None where nothing says whether frames are stacked.
+        1 (grey), 3 (colour) or another count; None if it is unknown whether frames are stacked.
     """
     if venv.has_attr("frame_stacking"):
         return frame_stacking(venv).channels

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class EncoderExtractor(BaseFeaturesExtractor):
-    """Lets any stable-baselines3 algorithm look through one of our encoders.
+    """Makes an encoder a features extractor of any stable-baselines3 algorithm.
 
     ::
 
@@ -38,17 +38,17 @@ class EncoderExtractor(BaseFeaturesExtractor):
         )
         PPO("CnnPolicy", env, policy_kwargs=policy_kwargs)
 
-    Encoders take uint8 and scale it themselves; stable-baselines3 hands floats to its features
-    extractors, divided by 255 or not. The extractor restores the uint8 exactly.
+    Encoders scale uint8 themselves; stable-baselines3 gives its features extractors floats, divided
+    by 255 or not. The extractor restores the uint8 exactly.
 
-    Unlike other extractors it keeps its weights, loaded or freshly initialised, when PPO and A2C
-    initialise their networks orthogonally (``ortho_init``, on by default).
+    Unlike other extractors it keeps its weights when PPO and A2C initialise their networks
+    orthogonally (``ortho_init``, on by default).
 
     Attributes:
         encoder: the encoder.
-        frozen: whether it stays as it is for good.
-        load_report: what became of every tensor of ``weights``; None without any.
-        origin: where its weights came from; None where they were initialised afresh.
+        frozen: whether it is never trained.
+        load_report: what happened to every tensor of ``weights``; None without weights.
+        origin: the origin of its weights; None if they were initialised.
     """
 
     def __init__(
@@ -66,25 +66,24 @@ class EncoderExtractor(BaseFeaturesExtractor):
 
         Args:
             observation_space: a Box of images (channels, height, width): uint8 of 0..255, or
-                floats of [0, 1] or [0, 255] that came from uint8.
-            encoder: name of an encoder (``create_encoder``), or one already built, which is copied:
-                DQN makes two extractors of the same arguments, and they must not share weights.
+                floats of [0, 1] or [0, 255] converted from uint8.
+            encoder: name of an encoder (``create_encoder``), or a built one, which is copied: DQN
+                makes two extractors with the same arguments, which must not share weights.
             encoder_options: options of an encoder given by name.
-            weights: what to load into it, as ``rlcnn.weights.load_into`` takes it: a file, a run's
-                directory or "imagenet".
-            normalized_image: must be True where the policy has ``normalize_images=False``, as for
-                stable-baselines3's own ``NatureCNN``: uint8 observations then arrive as floats
-                of 0..255.
-            frozen: whether the encoder stays as it is. Where it looks at each frame alone, what
-                stands behind its trunk is learned all the same.
-            unfreeze_from: the node from which on the encoder is learned; all that comes before it
-                stays as it is. See :func:`rlcnn.encoders.freezing.layers_before`.
-            features_dim: the encoder option of that name, as stable-baselines3's extractors take
-                it.
+            weights: weights to load by ``rlcnn.weights.load_into``: a file, a run's directory or
+                "imagenet".
+            normalized_image: must be True if the policy has ``normalize_images=False``, as for
+                stable-baselines3's ``NatureCNN``; uint8 observations then arrive as floats of
+                0..255.
+            frozen: whether the pretrained half of the encoder is never trained. The combination of
+                frames is trained.
+            unfreeze_from: the node from which on the encoder is trained; the layers before it are
+                frozen. See :func:`rlcnn.encoders.freezing.layers_before`.
+            features_dim: the encoder option of this name, as for stable-baselines3's extractors.
 
         Raises:
-            UserError: no image space, an unknown encoder, option or node, an encoder built for
-                another observation shape, or weights that do not fit.
+            UserError: the space is not of images, an encoder, option or node is unknown, an encoder
+                was built for another observation shape, or weights do not fit.
         """
         shape, high = _image_space(observation_space)
         check_encoder_arguments(encoder, encoder_options, weights)
@@ -113,28 +112,23 @@ class EncoderExtractor(BaseFeaturesExtractor):
             raise UserError(f'a frozen encoder is not unfrozen from a node, "{unfreeze_from}".')
         self.frozen = frozen
         self._pretrained = pretrained_layers(self.encoder)
-        self._front = Layers([], [])
+        self._before_node = Layers([], [])
         if unfreeze_from is not None:
-            self._front = layers_before(self.encoder, unfreeze_from)
-        self._held = Layers([], [])
-        self.let_learn(not frozen)
-        # Only uint8 spaces are scaled by stable-baselines3; others arrive as they are.
+            self._before_node = layers_before(self.encoder, unfreeze_from)
+        self._frozen_layers = Layers([], [])
+        self.set_trainable(not frozen)
+        # stable-baselines3 scales only uint8 spaces.
         scaled = high == 1 or (observation_space.dtype == np.uint8 and not normalized_image)
         self._levels = 255 if scaled else 1
         self._range_seen = False
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Encodes observations.
+        """Encodes observations to features (batch, features_dim).
 
-        Args:
-            observations: (batch, channels, height, width), float as stable-baselines3 makes them,
-                or uint8.
-
-        Returns:
-            Features (batch, features_dim).
+        Observations (batch, channels, height, width) are uint8, or stable-baselines3's floats.
 
         Raises:
-            UserError: the first floats seen contradict ``normalized_image``.
+            UserError: the first floats contradict ``normalized_image``.
         """
         if observations.dtype != torch.uint8:
             if not self._range_seen:
@@ -142,42 +136,41 @@ class EncoderExtractor(BaseFeaturesExtractor):
             observations = (observations * self._levels).round().to(torch.uint8)
         return self.encoder(observations)
 
-    def let_learn(self, learns: bool) -> None:
-        """Whether updates change the encoder from now on, which may be said over and over.
+    def set_trainable(self, trainable: bool) -> None:
+        """Freezes or unfreezes the encoder; repeated calls are cheap.
 
-        Args:
-            learns: all of it, or what comes after ``unfreeze_from``. Otherwise its pretrained half
-                stays as it is, running statistics of BatchNorm included.
+        True trains all of it, or the part from ``unfreeze_from`` on. False freezes the pretrained
+        half with its running statistics of BatchNorm.
         """
-        wanted = self._front if learns else self._pretrained
-        if wanted is self._held:
+        frozen = self._before_node if trainable else self._pretrained
+        if frozen is self._frozen_layers:
             return
-        self._held = wanted
-        held = set(map(id, self._held.parameters))
+        self._frozen_layers = frozen
+        ids = set(map(id, frozen.parameters))
         for parameter in self._pretrained.parameters:
-            parameter.requires_grad_(id(parameter) not in held)
+            parameter.requires_grad_(id(parameter) not in ids)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module; but what is held stays in evaluation mode, running means included."""
+        """Sets the training mode; frozen layers stay in evaluation mode."""
         super().train(mode)
-        for module in self._held.modules:
+        for module in self._frozen_layers.modules:
             module.eval()
         return self
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Self:
-        """Like ``torch.nn.Module.apply``, but deaf to stable-baselines3's initialisation.
+        """Like ``torch.nn.Module.apply``, but ignores stable-baselines3's initialisation.
 
-        An actor-critic policy applies its orthogonal initialisation to the whole features
-        extractor as its last step of construction, which would wipe out loaded weights.
+        The last step of an actor-critic policy's construction initialises the whole features
+        extractor orthogonally, which would overwrite loaded weights.
         """
         if isinstance(fn, partial) and fn.func is BasePolicy.init_weights:
             return self
         return super().apply(fn)
 
     def _check_range(self, observations: torch.Tensor) -> None:
-        # A flag that contradicts the policy's would feed the network noise, and be noticed only
-        # as an agent that does not learn. One look suffices; a black image tells nothing yet.
+        # A wrong flag would feed noise to the network, and show only as an agent that does not
+        # learn. One check is enough, but not of a black image.
         if torch.compiler.is_compiling() or observations.numel() == 0:
             return
         largest = float(observations.max())
@@ -195,17 +188,17 @@ class EncoderExtractor(BaseFeaturesExtractor):
 
 
 def check_encoder_arguments(encoder: Any, encoder_options: Any, weights: Any) -> None:
-    """Refuses an encoder, or options or weights of one, of the wrong kind.
+    """Refuses arguments of wrong types.
 
     Raises:
-        UserError: it is neither a name nor an :class:`Encoder`, its options are no dict, or its
-            weights no path.
+        UserError: the encoder is neither a name nor an :class:`Encoder`, its options are not a
+            dict, or its weights not a path.
     """
     if not isinstance(encoder, str | Encoder):
         kind = encoder.__name__ if isinstance(encoder, type) else type(encoder).__name__
         shown = f"{kind} {encoder}" if isinstance(encoder, int | float) else kind
         raise UserError(
-            f'encoder must be a name, such as "impala", or what create_encoder made, not {shown};'
+            f'encoder must be a name, such as "impala", or made by create_encoder, not {shown};'
             " a network of your own becomes a subclass of BaseFeaturesExtractor, given as"
             " features_extractor_class"
         )

@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
         films=options.report_films,
         console=console,
     )
-    if results is not None and not results.whole:
+    if results is not None and not results.complete:
         sys.exit(1)
 
 

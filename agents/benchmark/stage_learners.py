@@ -16,7 +16,7 @@ from agents.measure.timing import Loop
 from agents.train.builder import make_train_env
 from rlcnn.data.images import Split, StoredImages, Task
 from rlcnn.supervised.recipes import recipe_config
-from rlcnn.supervised.setup import Setting
+from rlcnn.supervised.setup import PretrainingSetup
 
 _CLASSES = tuple(str(number) for number in range(10))
 # One emulator step is too short to predict how many fit into a stretch.
@@ -93,7 +93,7 @@ class SupervisedLearner:
             # So many that the learning rate never comes to its end.
             epochs=10**6,
         )
-        setting = Setting(recipe, Split(_made_images(images), _made_images(batch_size)))
+        setting = PretrainingSetup(recipe, Split(_made_images(images), _made_images(batch_size)))
         self._trainer = setting.make_trainer(setting.make_encoder(recipe.seed))
         self._updates: Iterator[int] = iter(())
         self.least_steps = images

@@ -21,8 +21,9 @@ from agents.train.builder import make_train_env
 from envs.protocol import get_protocol
 from envs.registry import atari_rom
 from rlcnn.accelerate.devices import prepare_device
+from rlcnn.accelerate.gradient_step import gradient_step
 from rlcnn.encoders import create_encoder, with_frame_channels
-from rlcnn.encoders.blocks import hold_kernels
+from rlcnn.encoders.blocks import cache_kernels
 
 Step = Callable[[], object]
 Arithmetic = Literal["fp32", "bf16", "bf16 weights"]
@@ -232,7 +233,7 @@ def inference_stage(
     """
     network = _network(config, observation_shape, actions, variant)
     # Made once, as where agents act.
-    hold_kernels(network, torch.float32 if variant.arithmetic == "fp32" else torch.bfloat16)
+    cache_kernels(network, torch.float32 if variant.arithmetic == "fp32" else torch.bfloat16)
     observations = _observations(config, observation_shape, config.num_envs)
     function = _PARTS[config.algo].act
     if variant.compiled:
@@ -269,13 +270,10 @@ def update_stage(
         loss = torch.compile(loss, dynamic=False)
     parameters = list(network.parameters())
     # A step of length 0 is as much work, and the work stays the same however often it is done.
-    optimizer = torch.optim.Adam(parameters, lr=0.0, fused=True, capturable=variant.graph)
+    optimizer = torch.optim.Adam(parameters, lr=0.0, fused=True)
 
     def learn() -> None:
-        optimizer.zero_grad()
-        loss(*arguments).backward()
-        nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
-        optimizer.step()
+        gradient_step(loss(*arguments), optimizer, parameters, options.max_grad_norm)
 
     return _loop(learn, size, config, variant)
 

@@ -1,4 +1,4 @@
-"""DQN: the agent, its loop, its learner, and its objective."""
+"""DQN: the agent, its actor, its objectives, and the learner that minimises them."""
 
 from agents.dqn.agent import DQN
 

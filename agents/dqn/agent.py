@@ -1,96 +1,99 @@
-"""DQN behind stable-baselines3's face; :mod:`agents.dqn.loop` is its engine."""
+"""DQN behind stable-baselines3's face."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3 import DQN as SB3DQN
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import (
     GymEnv,
     MaybeCallback,
+    RolloutReturn,
     Schedule,
     TrainFreq,
-    TrainFrequencyUnit,
 )
-from stable_baselines3.common.utils import LinearSchedule, get_parameters_by_name
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import CnnPolicy
 
-from agents.collect.actor import InferenceCopy
-from agents.dqn.learner import QSteps
-from agents.dqn.loop import DQNLoop
-from agents.networks.policies import PixelDQNPolicy
-from agents.networks.transfer import frozen_digest, without_weights
-from agents.sb3.algorithm import (
+from agents.collect.off_policy import collect_steps
+from agents.dqn.actor import EpsilonGreedy, GreedyActor
+from agents.dqn.checks import check_buffer, check_counts, check_rewards
+from agents.dqn.learner import DQNLearner, LossMean
+from agents.dqn.objectives import OBJECTIVES
+from agents.dqn.replay_setup import check_replay_stacking, make_replay
+from agents.networks.policies import PixelDQNPolicy, PixelQNetwork
+from agents.networks.transfer import frozen_digest, unfreeze_at
+from agents.sb3.agent import PixelAgent
+from agents.sb3.arguments import arguments_for, checked_device, resolve_policy
+from agents.sb3.environments import (
     check_images_and_discrete_actions,
-    check_stacking,
     make_checked_env,
     with_frame_channels,
 )
-from agents.sb3.arguments import check_count, checked_device, resolve_policy
 from agents.storage.replay import FrameReplay
-from agents.storage.samplers import NStepReturns, UniformSampler
-from envs.errors import UserError
 from envs.stacking import frame_stacking
-from rlcnn.accelerate.background import Background
-from rlcnn.accelerate.cpu_threads import SpareCores
-from rlcnn.accelerate.cuda_graphs import make_recorder
-from rlcnn.accelerate.devices import prepare_device
-from rlcnn.accelerate.memory import choose_place
+from rlcnn.encoders.base import check_choice
 
 
-class DQN(DQNLoop):
+class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     """Deep Q-learning (Mnih et al. 2015) from pixels.
 
-    Takes stable-baselines3's arguments in its order, and keeps its callbacks, ``predict``, ``save``
-    and ``load`` (its zip pickles: :mod:`agents.train.checkpoint` writes files that do not). What
-    differs:
+    As stable-baselines3's in arguments, callbacks, ``predict``, ``save`` and ``load`` (whose zip
+    pickles: :mod:`agents.train.checkpoint` writes files that do not), except:
 
     - Observations are uint8 images, actions discrete; the policy is ``"CnnPolicy"``, our
-      :class:`~agents.networks.policies.PixelDQNPolicy`, whose encoder is chosen by
-      ``policy_kwargs=dict(features_extractor_kwargs=dict(encoder="impala"))`` and whose precision
-      by ``policy_kwargs=dict(precision="bf16")``.
+      :class:`~agents.networks.policies.PixelDQNPolicy`, with an encoder and a ``precision``.
     - ``train_freq``, ``learning_starts`` and ``target_update_interval`` count environment steps,
-      however many environments take them: after every ``train_freq`` of them follow
+      however many environments take them: after every ``train_freq`` steps follow
       ``gradient_steps`` updates (-1: as many as steps). With 8 environments and ``train_freq=4``
-      that is twice at each step of the vector. What is due follows from ``num_timesteps`` alone,
-      so nothing is lost or doubled where training stops and goes on. Where it goes on without its
-      replay, ``learning_starts`` steps are collected by the policy before it learns again.
-    - Every environment flips an epsilon coin of its own, in training and in ``predict``. The coins
-      of training come from a generator that nothing else draws from.
+      that is twice at each step of the vector. The number of updates follows from
+      ``num_timesteps`` alone, so none is lost or doubled when training stops and continues. When it
+      continues without its replay, the policy first collects ``learning_starts`` steps.
+    - Every environment flips its own epsilon coin, in training from their own generator.
     - Each frame is stored once (:class:`~agents.storage.replay.FrameReplay`), in memory that is
-      taken when learning starts; ``optimize_memory_usage`` is not needed.
-    - A step is stored before callbacks see it: what they change of its rewards is not learned
-      from. When one stops training, the step it saw is learned from all the same.
-    - A policy that a callback puts in the place of this one is not followed.
+      taken when learning starts.
+    - A step is stored before callbacks see it: changes they make to its rewards are not learned.
+      The step at which a callback stops training is still learned from.
+    - If a callback replaces the policy, the new one is not used.
 
     With precision "fp32" one update equals stable-baselines3's own to rounding on the same batch.
+
+    Attributes:
+        exploration_limit: upper bound of epsilon; in an extended run, epsilon where it continues.
 
     Args:
         replay_device: where frames are stored: ``"auto"`` is the training device if they fit there
             and otherwise the host; or ``"cpu"``, or the training device's name.
-        overlap: whether the steps up to the next updates are taken while those before are under
-            way, so that actions come from a network one round of updates older. What is learned
-            from, and towards which values, stays the same: batches are drawn, and the target
-            network moved, where they are without. ``on_rollout_start`` then fires while updates
-            are under way: a callback that looks at the policy calls :meth:`finish_update` first,
-            as ``predict``, ``save`` and ``learn``'s end do. A log tells of what is finished.
+        overlap: whether the steps up to the next updates are collected during the updates before
+            them, by a network one round of updates older; batches and targets stay the same.
+            ``on_rollout_start`` fires while updates are under way: a callback that uses the policy
+            calls :meth:`finish_update` first, as ``predict``, ``save`` and the end of ``learn`` do.
+            A log reports finished updates.
         cuda_graphs: whether, on a GPU, acting and a gradient step are each captured as a graph and
             replayed (:class:`~rlcnn.accelerate.cuda_graphs.Graphed`); storing a step and sampling
-            too, where the replay lies on the GPU. The first updates, in which this happens, are not
-            overlapped.
+            too, if the replay is on the GPU. The first updates, which are captured, do not overlap.
+        objective: what is minimised, a name of :data:`agents.dqn.objectives.OBJECTIVES`.
 
     Raises:
-        UserError: For what is not supported: other spaces, other buffers, normalising wrappers,
-            ``train_freq`` in episodes; and where the replay does not fit into memory.
+        UserError: an argument is not supported, or the replay does not fit into memory.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": PixelDQNPolicy}
+    policy: PixelDQNPolicy
+    replay_buffer: FrameReplay | None  # type: ignore[assignment]
+    action_space: spaces.Discrete
+    train_freq: TrainFreq  # type: ignore[assignment]
+    exploration_limit: float = 1.0
 
     def __init__(
         self,
@@ -124,52 +127,26 @@ class DQN(DQNLoop):
         replay_device: str = "auto",
         overlap: bool = False,
         cuda_graphs: bool = False,
+        objective: str = "q",
     ) -> None:
-        if replay_buffer_class is not None or replay_buffer_kwargs:
-            raise UserError("replay_buffer_class is not supported: frames are stored by our own")
-        if optimize_memory_usage:
-            raise UserError(
-                "optimize_memory_usage is not needed: every frame is stored once anyway"
-            )
+        check_buffer(replay_buffer_class, replay_buffer_kwargs, optimize_memory_usage)
         if env is not None or _init_setup_model:
             env = make_checked_env(env, verbose)
         self.replay_device, self.overlap = replay_device, overlap
-        self.cuda_graphs = cuda_graphs
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            buffer_size=buffer_size,
-            learning_starts=learning_starts,
-            batch_size=batch_size,
-            tau=tau,
-            gamma=gamma,
-            train_freq=train_freq,
-            gradient_steps=gradient_steps,
-            n_steps=n_steps,
-            target_update_interval=target_update_interval,
-            exploration_fraction=exploration_fraction,
-            exploration_initial_eps=exploration_initial_eps,
-            exploration_final_eps=exploration_final_eps,
-            max_grad_norm=max_grad_norm,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=checked_device(device),
-            _init_setup_model=_init_setup_model,
-        )
+        self.cuda_graphs, self.objective = cuda_graphs, objective
+        check_choice("objective", objective, OBJECTIVES)
+        device = checked_device(device)
+        super().__init__(**arguments_for(SB3DQN, locals()))
 
     def _setup_model(self) -> None:
-        # Not stable-baselines3's own, which would fill the memory with a buffer of its own here.
+        # Not stable-baselines3's own, which would allocate its own replay here.
         self.policy_class, self.policy_kwargs = resolve_policy(
             self.policy_class, self.policy_kwargs, PixelDQNPolicy, CnnPolicy
         )
         check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
-        self._check_rewards()
+        check_rewards(self._vec_normalize_env)
         self._convert_train_freq()
-        self._check_counts()
+        check_counts(self)
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.policy_kwargs = with_frame_channels(self.policy_kwargs, self.env)
@@ -177,174 +154,231 @@ class DQN(DQNLoop):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         )
         self.policy = policy.to(self.device)  # type: ignore[assignment]
-        prepare_device(self.device, self.policy.precision)
-        self.policy_kwargs = without_weights(self.policy_kwargs)
         self._create_aliases()
-        self._actor = InferenceCopy(self.policy.q_net, apart=self.overlap)
-        self._target = InferenceCopy(self.policy.q_net_target)
-        self.batch_norm_stats = get_parameters_by_name(self.q_net, ["running_"])
-        self.batch_norm_stats_target = get_parameters_by_name(self.q_net_target, ["running_"])
+        self._set_up_updates(self.policy.q_net, self.overlap)
         self.exploration_schedule = LinearSchedule(
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
-        self._loss_sum = torch.zeros((), device=self.device)
-        self._losses_summed = 0
-        self._background = None
-        # What float32 learns must not depend on what else runs on the machine.
-        alone = self.device.type == "cpu" and not self.overlap
-        self._spare_cores = SpareCores(alone and self.policy.precision == "bf16")
-        if self.overlap:
-            self._background = Background(self.device, max(1, torch.get_num_threads() - 1))
-
-    def _check_rewards(self) -> None:
-        normalize = self._vec_normalize_env
-        if normalize is not None and normalize.norm_reward:
-            raise UserError(
-                "VecNormalize is not supported for DQN: the scale of its rewards changes while"
-                " they are stored; clip or scale the rewards in the environment instead"
-            )
+        self.losses = LossMean(self.device)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Goes on in another environment of the same spaces and number.
+        """Continues in another environment with the same spaces and number of environments.
 
         Raises:
-            UserError: what DQN cannot learn from.
+            UserError: DQN cannot learn from it.
         """
         super().set_env(env, force_reset)
-        self._check_rewards()
-
-    def _check_counts(self) -> None:
-        assert isinstance(self.train_freq, TrainFreq)
-        if self.train_freq.unit != TrainFrequencyUnit.STEP:
-            raise UserError("train_freq in episodes is not supported: it counts environment steps")
-        least = {
-            "train_freq": (self.train_freq.frequency, 1),
-            "gradient_steps": (self.gradient_steps, -1),
-            "buffer_size": (self.buffer_size, 1),
-            "batch_size": (self.batch_size, 1),
-            "n_steps": (self.n_steps, 1),
-            "target_update_interval": (self.target_update_interval, 1),
-            "learning_starts": (self.learning_starts, 0),
-        }
-        for name, (value, minimum) in least.items():
-            check_count(name, value, minimum)
+        check_rewards(self._vec_normalize_env)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seeds everything random: torch, numpy, the environments, exploration and sampling."""
         super().set_random_seed(seed)
         exploring, predicting, sampling = np.random.SeedSequence(seed).spawn(3)
-        self._exploration_rng = np.random.default_rng(exploring)
-        self._predict_rng = np.random.default_rng(predicting)
+        n_actions = int(self.action_space.n)
+        self.exploration = EpsilonGreedy(n_actions, exploring)
+        self._predict_exploration = EpsilonGreedy(n_actions, predicting)
         self._sampler_seed = int(sampling.generate_state(1, np.uint32)[0])
         if self.replay_buffer is not None:
-            device = self.replay_buffer.device
-            self.replay_buffer.sampler = UniformSampler(device, self._sampler_seed)
-            self._set_up_steps()
-
-    @property
-    def exploration_state(self) -> dict[str, Any]:
-        """The state of the generator that explores, as plain JSON; can be set."""
-        return dict(self._exploration_rng.bit_generator.state)
-
-    @exploration_state.setter
-    def exploration_state(self, state: dict[str, Any]) -> None:
-        self._exploration_rng.bit_generator.state = state
+            self.replay_buffer.sampler.generator.manual_seed(self._sampler_seed)
 
     def setup_replay(self) -> FrameReplay:
-        """The replay, made when first asked for.
+        """The replay, made at the first call.
 
         Raises:
-            UserError: it does not fit into memory, or not to the environment, or there is none.
+            UserError: there is no environment, or the replay does not fit it or the memory.
         """
         # It says how frames are stacked.
-        env = self.check_env_is_set()
-        assert isinstance(self.observation_space, spaces.Box)
-        stacking = frame_stacking(env)
-        check_stacking(self.observation_space, stacking)
+        stacking = frame_stacking(self.check_env_is_set())
         if self.replay_buffer is None:
-            arguments = (self.buffer_size, self.observation_space, self.action_space)
-            stored = self._actor.network.what_to_store(stacking)
-            needed = FrameReplay.memory_needed(*arguments, self.n_envs, stacking, stored)
-            what = f"a replay of {self.buffer_size:,} transitions"
-            device = choose_place(self.replay_device, self.device, needed, what)
-            self.replay_buffer = FrameReplay(
-                *arguments,
-                device,
-                self.n_envs,
-                stacking=stacking,
-                stored=stored,
-                seed=self._sampler_seed,
-                recorder=make_recorder(device) if self.cuda_graphs else None,
-            )
-            self._returns = NStepReturns(self.n_steps, self.gamma, device)
-            self._replay_follows = False
-            self._set_up_steps()
-        elif self.replay_buffer.stacking != stacking:
-            raise UserError(
-                f"the replay holds stacks of {self.replay_buffer.stacking},"
-                f" the environment now makes {stacking}"
-            )
+            codec = self._acting_copy.network.storage_spec(stacking)
+            place = (self.replay_device, self.cuda_graphs)
+            self.replay_buffer = make_replay(self, stacking, codec, self._sampler_seed, *place)
+            self._set_up_parts()
+        check_replay_stacking(self.replay_buffer, stacking)
         return self.replay_buffer
 
-    def _set_up_steps(self) -> None:
+    def _set_up_parts(self) -> None:
         assert self.replay_buffer is not None
-        self._steps = QSteps(
-            self.policy.q_net,
-            self.policy.optimizer,
-            target=self._target.network,
-            actor=self._actor.network,
-            replay=self.replay_buffer,
-            returns=self._returns,
+        self._learner = DQNLearner(
+            self.policy,
+            self.replay_buffer,
+            OBJECTIVES[self.objective],
+            n_steps=self.n_steps,
+            gamma=self.gamma,
             max_grad_norm=self.max_grad_norm,
             graphs=self.cuda_graphs,
         )
+        network = self._acting_copy.network
+        self._actor = GreedyActor(network, self.replay_buffer, self._learner.captures)
 
     def save_replay_buffer(self, path: str | Path) -> None:  # type: ignore[override]
-        """Writes the replay as safetensors; nothing is pickled. See :meth:`FrameReplay.save`."""
+        """Writes the replay as safetensors, without pickling. See :meth:`FrameReplay.save`."""
         self.setup_replay().save(path)
 
     def load_replay_buffer(  # type: ignore[override]
         self, path: str | Path, truncate_last_traj: bool = True
     ) -> None:
-        """Reads what ``save_replay_buffer`` wrote. See :meth:`FrameReplay.load`.
-
-        The trajectory under way when it was written always counts as cut off there.
-        """
+        """Reads what ``save_replay_buffer`` wrote; episodes under way then count as cut off."""
         self.setup_replay().load(path)
-        self._replay_follows = False
 
-    def claim_replay(self) -> None:
-        """Goes on with the replay, if what it holds was made by this agent's frozen encoder.
-
-        Raises:
-            UserError: it was made by another one.
-        """
-        self.setup_replay().claim(frozen_digest(self.q_net))
+    def check_replay_encoder(self) -> None:
+        """Raises UserError unless this agent's encoder made the features in the replay."""
+        self.setup_replay().check_encoder_digest(frozen_digest(self.q_net))
 
     def _setup_learn(
         self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
+        *more: Any,
+        **options: Any,
     ) -> tuple[int, BaseCallback]:
         self.finish_update()
         replay = self.setup_replay()
-        # They may have been loaded, or put there by hand.
-        self._actor.follow()
-        self._target.follow()
-        self.claim_replay()
-        starts_anew = reset_num_timesteps or self._last_obs is None
+        # The networks may have been loaded, or changed by hand.
+        self._acting_copy.sync()
+        self._learner.target.sync()
+        self.check_replay_encoder()
+        resets = reset_num_timesteps or self._last_obs is None
         total_timesteps, callback = super()._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+            total_timesteps, callback, reset_num_timesteps, *more, **options
         )
-        if starts_anew or not self._replay_follows:
+        if resets or replay.needs_begin:
             assert isinstance(self._last_obs, np.ndarray)
             replay.begin(self._last_obs)
-            self._replay_follows = True
         self._anneal()
         return total_timesteps, callback
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str = "DQN",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Collects and learns in turn for ``total_timesteps`` environment steps, or a few more.
+
+        Raises:
+            UserError: the loss or a parameter is no longer a finite number, or the replay does not
+                fit into memory.
+        """
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        env, replay = self.check_env_is_set(), self.setup_replay()
+        callback.on_training_start(locals(), globals())
+        with self._runner.training():
+            while self.num_timesteps < total_timesteps:
+                before = self.num_timesteps
+                rollout = self.collect_rollouts(
+                    env, callback, self.train_freq, replay, None, self.learning_starts, log_interval
+                )
+                # Resumed without its replay, it would overfit the few steps that are new.
+                if replay.collected * self.n_envs >= self.learning_starts:
+                    before = max(before, self.learning_starts)
+                    self.train(self._updates_between(before, self.num_timesteps), self.batch_size)
+                if not rollout.continue_training:
+                    break
+        self.check_finite()
+        callback.on_training_end()
+        return self
+
+    def _updates_between(self, before: int, now: int) -> int:
+        """Gradient steps that follow the environment steps between two counts."""
+        frequency = self.train_freq.frequency
+        rounds = max(0, now // frequency - before // frequency)
+        return rounds * (self.gradient_steps if self.gradient_steps >= 0 else frequency)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: FrameReplay,  # type: ignore[override]
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """Steps the environments until the next updates, as stable-baselines3's method does."""
+        assert action_noise is None
+        if not self._runner.busy:
+            self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        # Asked again: the callback may have waited for the update.
+        if not self._runner.busy:
+            self._acting_copy.sync()
+        callback.update_locals(locals())
+
+        def act() -> np.ndarray:
+            epsilon = 1.0 if self.num_timesteps < learning_starts else self.exploration_rate
+            assert isinstance(self._last_obs, np.ndarray)
+            greedy = partial(self._actor.act, self._last_obs)
+            return self.exploration.choose((env.num_envs,), epsilon, greedy)
+
+        next_updates = (self.num_timesteps // train_freq.frequency + 1) * train_freq.frequency
+        rollout = collect_steps(self, env, callback, replay_buffer, act, next_updates, log_interval)
+        if rollout.continue_training:
+            callback.on_rollout_end()
+        return rollout
+
+    def _on_step(self) -> None:
+        """Updates the target network at its interval, and the exploration rate."""
+        interval = self.target_update_interval
+        moves = self.num_timesteps // interval - (self.num_timesteps - self.n_envs) // interval
+        if moves:
+            self.finish_update()
+            # As many averaging steps at once as there were intervals in this step of the vector.
+            self._learner.move_target(1 - (1 - self.tau) ** moves)
+        self._anneal()
+        self.logger.record("rollout/exploration_rate", self.exploration_rate)
+
+    def _anneal(self) -> None:
+        if self._total_timesteps:
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        rate = self.exploration_schedule(self._current_progress_remaining)
+        self.exploration_rate = min(rate, self.exploration_limit)
+
+    def train(self, gradient_steps: int, batch_size: int = 32) -> None:
+        """Learns from ``gradient_steps`` batches; with ``overlap`` it only begins to."""
+        if not gradient_steps:
+            return
+        learner = self._learner
+        batches = learner.sample_batches(batch_size, gradient_steps, self._runner)
+        self.finish_update()
+        self.policy.set_training_mode(True)
+        unfreeze_at(self.q_net, self.policy.unfreeze_at_step, self.num_timesteps)
+        learner.prepare()
+        self._actor.refresh()
+        self._update_learning_rate(self.policy.optimizer)
+        update = partial(learner.learn_all, batches)
+        if self.overlap and self._actor.ready() and learner.ready(batch_size, next(iter(batches))):
+            self._acting_copy.sync()
+            self._runner.start(update, self._add_losses)
+        else:
+            # While a graph is captured, nothing else may run.
+            self._runner.run(update, self._add_losses)
+
+    def _add_losses(self, losses: list[torch.Tensor]) -> None:
+        self.losses.add(losses)
+        self._n_updates += len(losses)
+
+    def dump_logs(self) -> None:
+        """Writes the log, with the mean loss since the last one; UserError if it is not finite."""
+        if self.losses.count:
+            loss = self.losses.value()
+            self.raise_if_not_finite(loss)
+            self.logger.record("train/loss", loss)
+            self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+            self.losses.reset()
+        super().dump_logs()
+
+    def check_finite(self) -> None:
+        """As :meth:`PixelAgent.check_finite`, and checks the loss."""
+        self.finish_update()
+        self.raise_if_not_finite(self.losses.total.item())
+        super().check_finite()
 
     def predict(
         self,
@@ -353,32 +387,14 @@ class DQN(DQNLoop):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Greedy actions, or epsilon-greedy ones with a coin for each observation.
-
-        Args:
-            observation: uint8 (channels, height, width), or a batch of them.
-            state: handed back: there is no recurrence.
-            episode_start: unused.
-            deterministic: greedy; otherwise with epsilon ``exploration_rate``.
-
-        Returns:
-            Actions int64, () or (batch,), and ``state``.
-        """
+        """Greedy actions int64, or with epsilon ``exploration_rate`` if not ``deterministic``."""
         self.finish_update()
         actions, state = self.policy.predict(observation, state, episode_start, deterministic=True)
         if not deterministic:
-            coins = self._predict_rng.random(actions.shape) < self.exploration_rate
-            random = self._predict_rng.integers(self.action_space.n, size=actions.shape)
-            actions = np.where(coins, random, actions)
+            choose = self._predict_exploration.choose
+            actions = choose(actions.shape, self.exploration_rate, lambda: actions)
         return actions, state
 
-    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
-        """Writes a zip, as stable-baselines3's, of the agent as it stands between two updates."""
-        self.finish_update()
-        super().save(path, exclude, include)
-
     def _excluded_save_params(self) -> list[str]:
-        # Rebuilt when a saved model is loaded: a thread, for one, cannot be pickled.
-        networks = ["_actor", "_target", "batch_norm_stats", "batch_norm_stats_target"]
-        others = ["_loss_sum", "_returns", "_steps", "_background", "_spare_cores"]
-        return [*super()._excluded_save_params(), *others, *networks]
+        parts = ["_learner", "_actor", "exploration", "_predict_exploration", "losses"]
+        return [*super()._excluded_save_params(), *parts]

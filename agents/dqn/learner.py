@@ -1,168 +1,190 @@
-"""DQN's inner loop: draw a batch, learn from it, choose actions; as CUDA graphs on a GPU."""
+"""DQN's updates: sample batches, take a gradient step on each, move the target network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
+from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
 
-from agents.dqn.objectives import QBatch, bootstrap, q_update
-from agents.networks.policies import PixelQNetwork
+from agents.collect.inference_copy import InferenceCopy
+from agents.dqn.objectives import QObjective
+from agents.networks.policies import PixelDQNPolicy
 from agents.storage.replay import FrameReplay
 from agents.storage.samplers import NStepReturns
 from rlcnn.accelerate.cuda_graphs import (
+    CudaRecorder,
     Graphed,
-    Recorder,
-    can_capture_steps,
-    keep_rates_on_device,
     make_recorder,
     parameters_and_buffers,
-    tensors_of,
 )
-from rlcnn.accelerate.transfers import host_tensor, pinned
+from rlcnn.accelerate.gradient_step import (
+    can_capture_steps,
+    gradient_step,
+    keep_rates_on_device,
+    optimizer_tensors,
+)
+from rlcnn.accelerate.update_runner import UpdateRunner
 
 
-class QSteps:
-    """Draws batches, learns from them, and chooses actions.
+class DQNLearner:
+    """Learns from a replay; on a GPU, sampling and a gradient step are each a CUDA graph.
 
     Attributes:
-        captures: whether gradient steps and actions are captured as graphs.
+        target: the target network's copy for inference.
+        replay, returns: as sampling uses them.
+        captures: whether gradient steps are captured as graphs.
         captures_sampling: whether sampling is captured, too: it needs the replay on the GPU.
 
     Args:
-        q_net: what learns.
-        optimizer: by which.
-        target: makes the values to learn.
-        actor: chooses actions.
-        replay: where batches are drawn from.
-        returns: sums up their rewards.
+        policy: whose online network learns.
+        replay: to sample from.
+        objective: what is minimised.
+        n_steps: whose rewards are summed.
+        gamma: discount factor.
         max_grad_norm: largest gradient norm.
         graphs: whether to capture what can be captured, on a GPU.
     """
 
     def __init__(
         self,
-        q_net: PixelQNetwork,
-        optimizer: torch.optim.Optimizer,
-        *,
-        target: PixelQNetwork,
-        actor: PixelQNetwork,
+        policy: PixelDQNPolicy,
         replay: FrameReplay,
-        returns: NStepReturns,
+        objective: QObjective,
+        *,
+        n_steps: int,
+        gamma: float,
         max_grad_norm: float,
         graphs: bool,
     ) -> None:
-        self._q_net, self._optimizer, self._max_grad_norm = q_net, optimizer, max_grad_norm
-        self._target, self._actor = target, actor
-        self._replay, self._returns = replay, returns
-        self.captures = graphs and can_capture_steps(optimizer)
-        self._replay_on_device = replay.device.type == q_net.device.type
-        self.captures_sampling = self.captures and self._replay_on_device
-        self._batches: dict[int, Graphed[QBatch]] = {}
-        learned, acted = parameters_and_buffers(q_net), parameters_and_buffers(actor)
-        self._learn = Graphed(
+        self._q_net, self._q_net_target = policy.q_net, policy.q_net_target
+        self._optimizer, self._max_grad_norm = policy.optimizer, max_grad_norm
+        self.replay, self._objective = replay, objective
+        self.returns = NStepReturns(n_steps, gamma, replay.device)
+        self.target = InferenceCopy(self._q_net_target)
+        self.target.sync()
+        # Of BatchNorm, which the target network takes over whole.
+        self._statistics = get_parameters_by_name(self._q_net, ["running_"])
+        self._statistics_target = get_parameters_by_name(self._q_net_target, ["running_"])
+        self.captures = graphs and can_capture_steps(self._optimizer)
+        self.captures_sampling = self.captures and replay.device.type == self._q_net.device.type
+        self._sampling: dict[int, Graphed[Any]] = {}
+        self._batch_type: type[Any] = tuple
+        tensors = parameters_and_buffers(self._q_net)
+        self._step = Graphed(
             self._gradient_step,
             "update",
-            q_net.device,
-            self._recorder(),
-            reads=lambda: (*learned, *tensors_of(optimizer)),
-        )
-        self._choose = Graphed(
-            self._best_now if self._replay_on_device else self._best,
-            "policy",
-            q_net.device,
-            self._recorder(),
-            reads=lambda: acted,
+            self._q_net.device,
+            self._recorder(self.captures),
+            reads=lambda: (*tensors, *optimizer_tensors(self._optimizer)),
         )
 
     def prepare(self) -> None:
         """To be called before a round of updates, and before their learning rates are set."""
         if self.captures:
-            # Loading a checkpoint brings the optimiser other ones.
+            # Loading a checkpoint replaces the optimiser's rates.
             keep_rates_on_device(self._optimizer)
-            self._learn.refresh()
-            self._choose.refresh()
-            for drawing in self._batches.values():
-                drawing.refresh()
+            self._step.refresh()
+            for sampling in self._sampling.values():
+                sampling.refresh()
 
-    def draw(self, batch_size: int) -> QBatch:
-        """Transitions and the values to learn, to be used before the next are drawn."""
-        return self._drawing(batch_size)()
+    def sample_batches(
+        self, batch_size: int, count: int, runner: UpdateRunner[list[torch.Tensor]]
+    ) -> Iterable[Any]:
+        """Batches as the objective prepares them.
 
-    def can_draw_beside_updates(self, batch_size: int) -> bool:
-        """Whether drawing captures nothing any more."""
-        return self._drawing(batch_size).ready()
-
-    def draw_all(self, batch_size: int, count: int) -> list[QBatch]:
-        """Several batches at once."""
-        drawn = (self.draw(batch_size) for _ in range(count))
-        # Copies of what a graph writes to the same place every time.
-        return [_copied(batch) if self.captures_sampling else batch for batch in drawn]
-
-    def learn(self, batch: QBatch) -> torch.Tensor:
-        """One gradient step; its loss, float32 scalar."""
-        return self._learn(*batch).clone()
-
-    def choose(self, observations: np.ndarray | None = None) -> np.ndarray:
-        """Greedy actions int64 (environments,).
-
-        Args:
-            observations: uint8 (environments, depth * channels, height, width); by default the
-                newest that the replay holds. Only for a CPU, where they need no copy.
+        Without overlap each is sampled when it is asked for, and valid until the next one is. With
+        overlap all are sampled now: before more steps are stored, and beside the update under way
+        unless sampling has something to capture.
         """
-        if observations is not None:
-            greedy = self._best(host_tensor(observations))
-        else:
-            greedy = self._choose(*self._newest_on_host())
-        return greedy.cpu().numpy()
+        sampling = self._sampling_of(batch_size)
+        batches = (sampling() for _ in range(count))
+        if not runner.overlap:
+            return batches
+        if not sampling.ready():
+            runner.finish()
+        if not self.captures_sampling:
+            return list(batches)
+        # Copies: a graph writes to the same place every time.
+        return [type(batch)(*(column.clone() for column in batch)) for batch in batches]
 
-    def ready(self, batch_size: int, batch: QBatch) -> bool:
-        """Whether nothing is left to be captured, beside which nothing else may go on."""
-        return (
-            self._drawing(batch_size).ready()
-            and self._choose.ready(*self._newest_on_host())
-            and self._replay.captured
-            and self._learn.ready(*batch)
-        )
+    def learn(self, batch: Any) -> torch.Tensor:
+        """Takes a gradient step; the loss, float32 scalar."""
+        self._batch_type = type(batch)
+        return self._step(*batch).clone()
 
-    def _recorder(self) -> Recorder | None:
+    def learn_all(
+        self, batches: Iterable[Any], between: Callable[[], object]
+    ) -> list[torch.Tensor]:
+        """Takes a gradient step on each batch; the losses.
+
+        The number of threads stays: a round of updates is short, so ``between`` is not called.
+        """
+        return [self.learn(batch) for batch in batches]
+
+    def ready(self, batch_size: int, batch: Any) -> bool:
+        """Whether storing, sampling and learning have nothing left to capture as a graph."""
+        sampling = self._sampling_of(batch_size)
+        return self.replay.captured and sampling.ready() and self._step.ready(*batch)
+
+    def move_target(self, tau: float) -> None:
+        """Moves the target network towards the online one by a share of ``tau``."""
+        polyak_update(self._q_net.parameters(), self._q_net_target.parameters(), tau)
+        polyak_update(self._statistics, self._statistics_target, 1.0)
+        self.target.sync()
+
+    def _recorder(self, captures: bool) -> CudaRecorder | None:
         # One for each graph: an update may run beside the others.
-        return make_recorder(self._q_net.device) if self.captures else None
+        return make_recorder(self._q_net.device) if captures else None
 
-    def _newest_on_host(self) -> list[torch.Tensor]:
-        """What acting takes from a replay on the host; nothing from one on the device."""
-        if self._replay_on_device:
-            return []
-        return [pinned(self._replay.newest_observations(), self._q_net.device)]
-
-    def _drawing(self, batch_size: int) -> Graphed[QBatch]:
-        if batch_size not in self._batches:
-            network = parameters_and_buffers(self._target)
-            self._batches[batch_size] = Graphed(
+    def _sampling_of(self, batch_size: int) -> Graphed[Any]:
+        if batch_size not in self._sampling:
+            tensors = parameters_and_buffers(self.target.network)
+            self._sampling[batch_size] = Graphed(
                 partial(self._sample, batch_size),
                 "sampling",
                 self._q_net.device,
-                self._recorder() if self.captures_sampling else None,
-                reads=lambda: network,
-                generators=[self._replay.sampler.generator],
+                self._recorder(self.captures_sampling),
+                reads=lambda: tensors,
+                generators=[self.replay.sampler.generator],
             )
-        return self._batches[batch_size]
+        return self._sampling[batch_size]
 
-    def _sample(self, batch_size: int) -> QBatch:
-        batch = self._replay.sample(batch_size, self._returns).to(self._q_net.device)
-        return bootstrap(self._target, batch)
+    def _sample(self, batch_size: int) -> Any:
+        batch = self.replay.sample(batch_size, self.returns).to(self._q_net.device)
+        return self._objective.prepare(self.target.network, batch)
 
-    def _gradient_step(self, *batch: torch.Tensor) -> torch.Tensor:
-        return q_update(self._q_net, self._optimizer, QBatch(*batch), self._max_grad_norm)
-
-    def _best_now(self) -> torch.Tensor:
-        return self._best(self._replay.newest_observations())
-
-    @torch.no_grad()
-    def _best(self, observations: torch.Tensor) -> torch.Tensor:
-        return self._actor(observations).argmax(dim=1)
+    def _gradient_step(self, *columns: torch.Tensor) -> torch.Tensor:
+        loss = self._objective.loss(self._q_net, self._batch_type(*columns))
+        gradient_step(loss, self._optimizer, self._q_net.parameters(), self._max_grad_norm)
+        return loss.detach()
 
 
-def _copied(batch: QBatch) -> QBatch:
-    return QBatch(*(column.clone() for column in batch))
+class LossMean:
+    """The mean of losses, summed where they lie, so that nothing waits for the device.
+
+    Attributes:
+        total: float32 scalar, the sum since the last :meth:`reset`.
+        count: how many losses it has.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.total = torch.zeros((), device=device)
+        self.count = 0
+
+    def add(self, losses: list[torch.Tensor]) -> None:
+        """Adds scalar losses."""
+        for loss in losses:
+            self.total += loss
+        self.count += len(losses)
+
+    def value(self) -> float:
+        """The mean; waits for the device."""
+        return self.total.item() / self.count
+
+    def reset(self) -> None:
+        """Begins a new mean."""
+        self.total.zero_()
+        self.count = 0

@@ -1,19 +1,22 @@
-"""The Q update as plain functions over a batch."""
+"""What DQN minimises, by name: pure functions of a batch.
+
+A variant is two functions and its line in :data:`OBJECTIVES`.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from agents.storage.replay import ReplayBatch
-from rlcnn.accelerate.cuda_graphs import steps_capturable
 
 
 class QBatch(NamedTuple):
-    """What one gradient step takes, on the networks' device."""
+    """What one gradient step of Q-learning takes, on the networks' device."""
 
     observations: torch.Tensor  # as stored, (batch, depth * channels, height, width)
     actions: torch.Tensor  # int64 (batch,)
@@ -24,7 +27,7 @@ def bootstrap(q_net_target: nn.Module, batch: ReplayBatch) -> QBatch:
     """Transitions with the values to learn (Mnih et al. 2015, algorithm 1).
 
     Args:
-        q_net_target: uint8 observations -> Q values float32 (batch, actions).
+        q_net_target: observations as stored -> Q values float32 (batch, actions).
         batch: transitions on the network's device.
     """
     with torch.no_grad():
@@ -36,8 +39,8 @@ def q_loss(q_net: nn.Module, batch: QBatch) -> torch.Tensor:
     """Huber loss of the temporal differences (Mnih et al. 2015, "Methods").
 
     Args:
-        q_net: uint8 observations -> Q values float32 (batch, actions).
-        batch: what to learn from.
+        q_net: observations as stored -> Q values float32 (batch, actions).
+        batch: transitions and their targets.
 
     Returns:
         The mean over the batch, float32 scalar.
@@ -46,14 +49,17 @@ def q_loss(q_net: nn.Module, batch: QBatch) -> torch.Tensor:
     return functional.smooth_l1_loss(values, batch.targets)
 
 
-def q_update(
-    q_net: nn.Module, optimizer: torch.optim.Optimizer, batch: QBatch, max_grad_norm: float
-) -> torch.Tensor:
-    """One gradient step on ``q_loss``, which is returned, without waiting for the device."""
-    loss = q_loss(q_net, batch)
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(q_net.parameters(), max_grad_norm)
-    with steps_capturable(optimizer):
-        optimizer.step()
-    return loss.detach()
+class QObjective(NamedTuple):
+    """An objective, in the two parts in which it is computed.
+
+    Attributes:
+        prepare: target network and transitions -> a named tuple of tensors, all that does not
+            depend on the online network. With ``overlap`` this runs beside the previous update.
+        loss: online network and that named tuple -> the loss, a float32 scalar with a gradient.
+    """
+
+    prepare: Callable[[nn.Module, ReplayBatch], Any]
+    loss: Callable[[nn.Module, Any], torch.Tensor]
+
+
+OBJECTIVES: Mapping[str, QObjective] = {"q": QObjective(bootstrap, q_loss)}

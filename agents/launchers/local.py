@@ -1,4 +1,4 @@
-"""Where the trainings of a study run: processes of this machine, or of a Ray cluster."""
+"""Launchers, and the one that runs jobs in processes of this machine."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ import torch
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from rlcnn.runs.stopping import TrainingStopped
+from rlcnn.runs.tracking import first_line
 
 State = Literal["done", "stopped", "failed"]
 Tick = Callable[[Collection[str]], None]
-"""Is called several times a second with the names of the jobs that are running."""
+"""Called several times a second with the names of the running jobs."""
 
 TICK_SECONDS = 0.5
 _PATIENCE = 30.0
@@ -36,12 +37,12 @@ _PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class Job:
-    """Something to be done in a process of its own.
+    """A task for a process of its own.
 
     Attributes:
-        name: tells it from the others.
-        task: does it; both it and what it returns must be picklable.
-        log: file that takes what it prints; new lines are added to its end.
+        name: unique among the jobs.
+        task: does the work; the task and its return value must be picklable.
+        log: file to which its output is appended.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Job:
 
 
 class Outcome(NamedTuple):
-    """How a job ended: with a value, stopped for want of being wanted, or failed for a reason."""
+    """How a job ended: done with a value, stopped on request, or failed for a reason."""
 
     name: str
     state: State
@@ -62,8 +63,8 @@ class Launcher(ABC):
     """Runs jobs, several at once.
 
     Attributes:
-        workers: how many run at once.
-        threads: CPU threads that each of them may use.
+        workers: number of jobs at once.
+        threads: CPU threads of each job.
     """
 
     workers: int
@@ -71,24 +72,24 @@ class Launcher(ABC):
 
     @abstractmethod
     def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
-        """Runs jobs in their order and yields how each ended, as it ends.
+        """Runs jobs in order and yields the outcome of each as it ends.
 
-        Closed before its end, or at Ctrl-C, it starts no more, asks those that are running to stop
-        (a training then cuts a checkpoint) and waits for them; at a second Ctrl-C, no longer.
+        If closed early, or on Ctrl-C, it starts no more jobs, asks the running ones to stop (a
+        training then saves a checkpoint) and waits for them. A second Ctrl-C ends the wait.
         """
 
 
 class LocalLauncher(Launcher):
-    """Processes of this machine, among which its cores are divided.
+    """Runs jobs in processes of this machine, which divide its cores.
 
-    A process ends with this one, however this one ends: a training stops with a checkpoint.
+    If this process ends in any way, its workers stop; a training then saves a checkpoint.
 
     Args:
-        workers: processes at once; 0 takes one for each core, or, with a GPU, for each 4 cores.
-        jobs: how many there will be at most: more processes are of no use.
+        workers: processes at once; 0 means one per core or, with a GPU, one per 4 cores.
+        jobs: number of jobs, which limits the processes.
         threads: CPU threads of each; 0 divides the cores.
-        gpu: whether the jobs compute on a GPU.
-        tell: is told, in lines, that processes are asked to stop.
+        gpu: whether the jobs use a GPU.
+        notify: called with a line when processes are asked to stop.
     """
 
     def __init__(
@@ -97,9 +98,9 @@ class LocalLauncher(Launcher):
         jobs: int,
         threads: int = 0,
         gpu: bool = False,
-        tell: Callable[[str], None] = print,
+        notify: Callable[[str], None] = print,
     ) -> None:
-        self._tell = tell
+        self._notify = notify
         cores = usable_cores()
         wanted = workers or max(1, cores // 4 if gpu else cores)
         self.workers = max(1, min(wanted, jobs))
@@ -124,9 +125,9 @@ class LocalLauncher(Launcher):
                     free.append(child.slot)
                     yield child.outcome()
         except KeyboardInterrupt:
-            self._tell(
-                "stopping: runs at work cut a checkpoint when the update under way is done;"
-                " Ctrl-C again stops at once, without one"
+            self._notify(
+                "stopping: current runs save a checkpoint after the current update; Ctrl-C again"
+                " stops at once, without one"
             )
             raise
         finally:
@@ -138,42 +139,42 @@ class _Child:
 
     def __init__(self, job: Job, slot: int, cores: Sequence[int]) -> None:
         self.job, self.slot = job, slot
-        # Forked from a process with threads of its own, torch would hang.
+        # After a fork of a process with threads, torch hangs.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, job, tuple(cores)))
-        with _deaf_to_interrupts():
+        with _interrupts_blocked():
             self.process.start()
         theirs.close()
 
     @property
     def signs(self) -> tuple[Any, ...]:
-        """Of which one is ready when the job has ended."""
+        """One of these is ready when the job has ended."""
         return self._connection, self.process.sentinel
 
     def outcome(self) -> Outcome:
-        """How the job ended, which it has; its process is over then."""
+        """The outcome of the job, which has ended; waits for the end of its process."""
         try:
-            told = self._connection.recv() if self._connection.poll() else None
+            message = self._connection.recv() if self._connection.poll() else None
         except (EOFError, OSError):
-            told = None
+            message = None
         self.end()
-        if told is not None:
-            return Outcome(self.job.name, *told)
-        return Outcome(self.job.name, "failed", reason=_how_it_died(self.process.exitcode))
+        if message is not None:
+            return Outcome(self.job.name, *message)
+        return Outcome(self.job.name, "failed", reason=_exit_reason(self.process.exitcode))
 
     def end(self, patience: float | None = _PATIENCE) -> None:
-        """Waits for the process's end, and makes it where that takes too long."""
+        """Waits for the end of the process, and ends it if that takes too long."""
         self.process.join(patience)
-        for make in (self.process.terminate, self.process.kill):
+        for end in (self.process.terminate, self.process.kill):
             if self.process.is_alive():
-                make()
+                end()
                 self.process.join(_PATIENCE)
         self._connection.close()
 
 
 def perform(task: Callable[[], Any]) -> tuple[State, Any, str]:
-    """Does a task; how it ended, what it returned, and the reason it failed for."""
+    """Does a task; returns its state, its value and the reason of a failure."""
     try:
         return "done", task(), ""
     except (TrainingStopped, KeyboardInterrupt) as stop:
@@ -185,12 +186,12 @@ def perform(task: Callable[[], Any]) -> tuple[State, Any, str]:
     except Exception as error:
         traceback.print_exc()
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            return "failed", None, f"out of memory: {_first_line(error)}"
-        return "failed", None, f"{type(error).__name__}: {_first_line(error)}"
+            return "failed", None, f"out of memory: {first_line(error)}"
+        return "failed", None, f"{type(error).__name__}: {first_line(error)}"
 
 
 def divide(cores: Sequence[int], workers: int) -> list[list[int]]:
-    """Cores for each worker: neighbours, and shared only where there are fewer than workers."""
+    """Neighbouring cores for each worker, shared only if there are fewer cores than workers."""
     if len(cores) < workers:
         return [[cores[worker % len(cores)]] for worker in range(workers)]
     bounds = [len(cores) * worker // workers for worker in range(workers + 1)]
@@ -198,34 +199,34 @@ def divide(cores: Sequence[int], workers: int) -> list[list[int]]:
 
 
 def _pinnable_cores(usable: int, workers: int) -> list[list[int]]:
-    """Empty for each worker where a quota, and no choice of cores, is what limits them."""
+    """Cores to pin each worker to; none if a CPU quota, and not an affinity, sets the limit."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = sorted(affinity(0)) if affinity else []
     return divide(cores, workers) if len(cores) == usable else [[] for _ in range(workers)]
 
 
 def _serve(connection: Connection, job: Job, cores: tuple[int, ...]) -> None:
-    # What the terminal says is for the process that started this one, which passes it on.
+    # Signals of the terminal reach the parent process, which passes them on.
     os.setsid()
     if cores:
         os.sched_setaffinity(0, cores)
     _print_to(job.log)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     threading.Thread(target=_stop_without_parent, args=(connection,), daemon=True).start()
-    told = perform(job.task)
+    outcome = perform(job.task)
     with suppress(BrokenPipeError):
-        connection.send(told)
+        connection.send(outcome)
 
 
 def _stop_without_parent(connection: Connection) -> None:
-    """Waits for the end of the process that started this one, and then asks this one to stop."""
+    """Waits for the end of the parent process, then asks this one to stop."""
     with suppress(EOFError, OSError):
         connection.recv()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _print_to(log: Path) -> None:
-    """Sends all that this process prints, also from C, to a file."""
+    """Sends the output of this process, also from C, to a file."""
     with open(log, "ab", buffering=0) as file:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -239,7 +240,7 @@ def _stop(children: Sequence[_Child]) -> None:
         child.process.terminate()
     try:
         for child in children:
-            # As long as an update and a checkpoint may take.
+            # An update and a checkpoint may take long.
             child.end(patience=None)
     except KeyboardInterrupt:
         for child in children:
@@ -250,8 +251,8 @@ def _stop(children: Sequence[_Child]) -> None:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """What is started inside the block never hears Ctrl-C; this process does so after it."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Blocks Ctrl-C for processes started inside, and delays it for this process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -259,13 +260,9 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _how_it_died(exitcode: int | None) -> str:
+def _exit_reason(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         why = "; was there too little memory?" if name == "SIGKILL" else ""
         return f"its process was ended by {name}{why}"
-    return f"its process ended with status {exitcode} and no word"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"its process ended with status {exitcode} and no message"

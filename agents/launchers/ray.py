@@ -1,4 +1,4 @@
-"""The trainings of a study on a Ray cluster whose nodes share the study's file system."""
+"""A launcher for a Ray cluster whose nodes share the study's file system."""
 
 from __future__ import annotations
 
@@ -8,30 +8,38 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from agents.launchers.local import TICK_SECONDS, Job, Launcher, Outcome, State, Tick, perform
+from agents.launchers.local import (
+    TICK_SECONDS,
+    Job,
+    Launcher,
+    Outcome,
+    State,
+    Tick,
+    perform,
+)
 from envs.errors import UserError
+from rlcnn.runs.tracking import first_line
 
 RESUBMISSIONS = 10
-"""How often a job is given to another node after it was lost with its own."""
+"""Times that a job is submitted again after its node was lost."""
 
 
 class RayLauncher(Launcher):
-    """Tasks of a Ray cluster.
+    """Runs jobs as tasks of a Ray cluster.
 
-    A job whose node dies is submitted again; a training then goes on from its last checkpoint,
-    for which all nodes must see the study's directory under the same path. They need this package,
-    too.
+    It submits a job again if its node dies; a training then resumes from its last checkpoint. So
+    all nodes need the study's directory under the same path, and this package.
 
     Args:
-        address: of the cluster, as ``ray.init`` takes it; "auto" finds the one of this machine.
+        address: of the cluster, as for ``ray.init``; "auto" finds the one of this machine.
         cpus: processor cores of each job.
-        gpus: GPUs of each job; 0.25 lets four share one.
-        jobs: how many there will be at most.
-        threads: CPU threads of each job; 0 takes ``cpus``.
-        tell: is told, in lines, of what was lost and submitted again.
+        gpus: GPUs of each job; 0.25 lets four jobs share one.
+        jobs: number of jobs, which limits the workers.
+        threads: CPU threads of each job; 0 means ``cpus``.
+        notify: called with a line for each job that was lost and submitted again.
 
     Raises:
-        UserError: Ray is not installed, no cluster answers, or no node has so much for one job.
+        UserError: Ray is not installed, no cluster answers, or no node has room for a job.
     """
 
     def __init__(
@@ -41,7 +49,7 @@ class RayLauncher(Launcher):
         gpus: float,
         jobs: int,
         threads: int = 0,
-        tell: Callable[[str], None] = print,
+        notify: Callable[[str], None] = print,
     ) -> None:
         if cpus < 1 or gpus < 0:
             raise UserError(
@@ -53,16 +61,17 @@ class RayLauncher(Launcher):
             raise UserError(
                 '--launcher ray needs Ray, which is not installed: pip install "rlcnn[ray]"'
             ) from error
-        self._ray, self._tell = ray, tell
+        self._ray, self._notify = ray, notify
         if not ray.is_initialized():
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
             except (ConnectionError, ValueError, RuntimeError) as error:
-                told = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise UserError(f'--ray-address "{address}": no cluster answers: {told}') from error
+                reason = first_line(error)
+                message = f'--ray-address "{address}": no cluster answers: {reason}'
+                raise UserError(message) from error
         self.workers = min(jobs, self._places(cpus, gpus))
         self.threads = threads or cpus
-        # Lost jobs are submitted here and not by Ray, so that the user is told of it.
+        # This class submits lost jobs again, not Ray, so that the user gets a line.
         self._submit = (
             ray.remote(_serve).options(num_cpus=cpus, num_gpus=gpus, max_retries=0).remote
         )
@@ -81,16 +90,16 @@ class RayLauncher(Launcher):
                     try:
                         yield Outcome(job.name, *ray.get(reference))
                     except ray.exceptions.RayTaskError as error:
-                        # Of what is not the job's own, such as a disk that the node cannot see.
-                        told = (str(error.cause).strip() or "failed").splitlines()[0]
-                        yield Outcome(job.name, "failed", reason=told)
+                        # Not an error of the job's task, but such as a disk missing on the node.
+                        reason = (str(error.cause).strip() or "failed").splitlines()[0]
+                        yield Outcome(job.name, "failed", reason=reason)
                     except ray.exceptions.RayError as error:
                         losses[job.name] += 1
-                        told = f"lost with its worker: {type(error).__name__}"
+                        reason = f"lost with its worker: {type(error).__name__}"
                         if losses[job.name] > RESUBMISSIONS:
-                            yield Outcome(job.name, "failed", reason=f"{told}, again and again")
+                            yield Outcome(job.name, "failed", reason=f"{reason}, again and again")
                             continue
-                        self._tell(f"{job.name}: {told}; submitted again")
+                        self._notify(f"{job.name}: {reason}; submitted again")
                         running[self._submit(job)] = job
         finally:
             self._stop(list(running))
@@ -99,7 +108,7 @@ class RayLauncher(Launcher):
         """Asks jobs to stop, and waits for them."""
         ray = self._ray
         for reference in references:
-            # Ctrl-C in the worker, which a training answers with a checkpoint.
+            # This raises Ctrl-C in the worker; a training then saves a checkpoint.
             ray.cancel(reference, force=False)
         try:
             if references:
@@ -110,7 +119,7 @@ class RayLauncher(Launcher):
             raise
 
     def _places(self, cpus: int, gpus: float) -> int:
-        """How many jobs the cluster has room for at once, as it is now."""
+        """The number of jobs for which the cluster has room now."""
         places = 0
         for node in self._ray.nodes():
             resources = node["Resources"] if node["Alive"] else {}

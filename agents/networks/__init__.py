@@ -1,1 +1,1 @@
-"""Policies and heads on an encoder, and how a pretrained encoder is trained."""
+"""Policies: heads on an encoder, and the training of a pretrained encoder."""

@@ -1,8 +1,7 @@
 """Actor-critic and Q heads on one shared encoder, as stable-baselines3 policies.
 
-They differ from stable-baselines3's own in what they eat: uint8 observations go straight into the
-encoder, which carries its own preprocessing, and the encoder may run in bfloat16 while the heads,
-the losses and the parameters stay in float32.
+Unlike stable-baselines3's own they take uint8 observations: the encoder carries its own
+preprocessing. It may run in bfloat16; heads, losses and parameters stay in float32.
 """
 
 from __future__ import annotations
@@ -14,15 +13,21 @@ from typing import Any, get_args
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution
-from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
-from agents.networks.transfer import hold_encoder, rebuild_optimizer, without_weights
+from agents.networks.transfer import freeze_until, rebuild_optimizer, without_weights
 from agents.sb3.arguments import ImageInput, check_policy_arguments
-from agents.storage.items import FeatureType, FrozenFeatures, Pixels, Stored, feature_dtype
+from agents.storage.codecs import (
+    FeatureCodec,
+    FeatureType,
+    FrameCodec,
+    PixelCodec,
+    feature_dtype,
+)
 from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.devices import PRECISIONS, Precision
@@ -39,15 +44,15 @@ def encode(
 ) -> torch.Tensor:
     """Features of observations, float32 (batch, features_dim).
 
-    Only the encoder runs in the reduced precision: what the heads make of its features (log
-    probabilities, whose ratio PPO clips at a few percent, and Q values) stays in float32.
+    Only the encoder runs in the reduced precision: the heads' outputs (log probabilities, whose
+    ratio PPO clips at a few percent, and Q values) stay in float32.
 
     Args:
         extractor: computes them.
-        observations: images of 0 to 255, uint8 or float; or, for a frozen encoder, what was stored
-            of their frames (:mod:`rlcnn.encoders.stored`), as channels of one pixel.
-        precision: what the encoder computes in.
-        image_scale: factor of the pixels for an extractor that is none of ours, and takes floats.
+        observations: images of 0 to 255, uint8 or float; or, for a frozen encoder, its stored
+            features (:mod:`rlcnn.encoders.stored`), as channels of one pixel.
+        precision: of the encoder.
+        image_scale: factor of the pixels for an extractor not of ours, which takes floats.
     """
     device = observations.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
@@ -63,56 +68,116 @@ def encode(
     return features.float()
 
 
-def _image_scale(model: BaseModel) -> float:
-    """What stable-baselines3 multiplies an extractor's images by."""
-    return 1 / 255 if model.normalize_images and is_image_space(model.observation_space) else 1.0
+class PixelNetwork(ImageInput):
+    """An encoder with heads, which takes observations as they are stored.
 
-
-def what_to_store(
-    extractor: BaseFeaturesExtractor,
-    stacking: FrameStacking,
-    precision: Precision,
-    features: FeatureType,
-) -> Stored:
-    """What the storage of an agent holds of frames.
-
-    Args:
-        extractor: the agent's, whose encoder may be frozen.
-        stacking: how its environment makes an observation of frames.
-        precision: what the encoder computes in.
-        features: the type to store a frozen encoder's features in.
+    Attributes:
+        precision: of the encoder.
+        feature_dtype: of a frozen encoder's stored features.
+        image_scale: what stable-baselines3 multiplies images by, for an extractor not of ours.
     """
-    if isinstance(extractor, EncoderExtractor) and extractor.frozen:
-        return FrozenFeatures(
-            extractor.encoder,
-            stacking,
-            next(extractor.parameters()).device,
-            autocast=precision == "bf16",
-            dtype=feature_dtype(features, precision),
-        )
-    shape = extractor._observation_space.shape
-    assert shape is not None
-    return Pixels(stacking, shape)
+
+    features_extractor: BaseFeaturesExtractor
+    precision: Precision = "fp32"
+    feature_dtype: FeatureType = "auto"
+    image_scale: float = 1.0
+
+    def storage_spec(self, stacking: FrameStacking) -> FrameCodec:
+        """How frames are stored: as pixels, or as the features of a frozen encoder.
+
+        Args:
+            stacking: how the environment stacks frames.
+
+        Raises:
+            UserError: ``stacking`` does not produce the observations that this network takes.
+        """
+        extractor = self.features_extractor
+        if isinstance(extractor, EncoderExtractor) and extractor.frozen:
+            return FeatureCodec(
+                extractor.encoder,
+                stacking,
+                next(extractor.parameters()).device,
+                autocast=self.precision == "bf16",
+                dtype=feature_dtype(self.feature_dtype, self.precision),
+            )
+        shape = extractor._observation_space.shape
+        assert shape is not None
+        return PixelCodec(stacking, shape)
+
+    def extract_features(
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> torch.Tensor:
+        """Features of observations, float32 (batch, features_dim)."""
+        assert isinstance(obs, torch.Tensor)
+        extractor = features_extractor or self.features_extractor
+        return encode(extractor, obs, self.precision, self.image_scale)
+
+    def _set_up_images(self) -> None:
+        scales = self.normalize_images and is_image_space(self.observation_space)
+        self.image_scale = 1 / 255 if scales else 1.0
+        # Convolutions of uint8 images are fastest in this layout. Another's network may call view()
+        # on the output of its convolutions, which this layout does not allow.
+        if isinstance(self.features_extractor, EncoderExtractor | NatureCNN):
+            self.features_extractor.to(memory_format=torch.channels_last)
 
 
-def _constructor_parameters(
-    policy: PixelActorCriticPolicy | PixelDQNPolicy, inherited: dict[str, Any]
-) -> dict[str, Any]:
-    own = ("precision", "encoder_lr_factor", "unfreeze_at_step", "feature_dtype")
-    return {**without_weights(inherited), **{name: getattr(policy, name) for name in own}}
+class PixelPolicy(ImageInput):
+    """The options that the policies here add to stable-baselines3's.
+
+    Attributes:
+        precision: ``"bf16"`` runs the encoder in bfloat16; ``"tf32"`` lets a GPU round the inputs
+            of float32 convolutions and matrix products to TF32.
+        encoder_lr_factor: the encoder's learning rate as a factor of the heads': 0.1 fine-tunes.
+        unfreeze_at_step: environment steps up to which the encoder's pretrained half stays as it
+            is: the first update made at this step or later is the first that changes it.
+        feature_dtype: type of a frozen encoder's stored features: ``"fp32"``, ``"bf16"``,
+            ``"fp16"`` or ``"auto"``, which is ``precision``.
+    """
+
+    OPTIONS = ("precision", "encoder_lr_factor", "unfreeze_at_step", "feature_dtype")
+    precision: Precision
+    encoder_lr_factor: float
+    unfreeze_at_step: int
+    feature_dtype: FeatureType
+
+    def _take_options(
+        self, base: type[BasePolicy], net_arch: Any, options: dict[str, Any], **own: Any
+    ) -> Any:
+        """Checks all options, keeps our own, and returns the hidden layers.
+
+        Args:
+            base: stable-baselines3's policy.
+            net_arch: None for no hidden layers behind an encoder, and stable-baselines3's default
+                behind another extractor.
+            options: for ``base``.
+            own: ``OPTIONS``.
+
+        Raises:
+            UserError: an option is unknown or of the wrong kind.
+        """
+        extractor = options["features_extractor_class"]
+        more = {name: options[name] for name in options if name != "features_extractor_class"}
+        arguments = options.get("features_extractor_kwargs")
+        check_policy_arguments(base, more, extractor, arguments, net_arch)
+        check_choice("precision", own["precision"], PRECISIONS)
+        check_choice("feature_dtype", own["feature_dtype"], get_args(FeatureType))
+        for name in self.OPTIONS:
+            setattr(self, name, own[name])
+        self._initial_seeds = InitialSeeds()
+        return [] if net_arch is None and issubclass(extractor, EncoderExtractor) else net_arch
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        inherited = without_weights(super()._get_constructor_parameters())
+        return {**inherited, **{name: getattr(self, name) for name in self.OPTIONS}}
 
 
 class InitialSeeds:
-    """Where a policy's first values come from: encoder and heads from random numbers of their own.
+    """Seeds of a policy's first values, one for the encoder and one for the heads.
 
-    So heads of one shape start equal whatever the encoder before them, and what is drawn after a
-    policy was made, the actions first, does not depend on how many numbers its encoder took.
+    So heads of one shape start equal whatever the encoder, and draws after a policy was made, such
+    as actions, do not depend on how many numbers its encoder took.
 
     Making one draws twice from torch's global generator, and so follows ``torch.manual_seed``.
-
-    Attributes:
-        encoder: seed of the encoder's first values.
-        heads: seed of the heads'.
     """
 
     def __init__(self) -> None:
@@ -121,7 +186,7 @@ class InitialSeeds:
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
-    """Seeds torch's generator of the CPU inside the block; after it, it is where it was before."""
+    """Seeds torch's CPU generator inside the block, and restores its state afterwards."""
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -130,22 +195,11 @@ def drawing_from(seed: int) -> Iterator[None]:
         torch.set_rng_state(before)
 
 
-def _hidden_layers(net_arch: Any, extractor: type[BaseFeaturesExtractor]) -> Any:
-    """None behind an encoder; behind another extractor stable-baselines3 chooses."""
-    return [] if net_arch is None and issubclass(extractor, EncoderExtractor) else net_arch
-
-
-def _use_channels_last(extractor: BaseFeaturesExtractor) -> None:
-    """Convolutions of uint8 images run fastest in this layout, on CPU and on GPU."""
-    # Another's may call view() on what its convolutions make, which this layout does not allow.
-    if isinstance(extractor, EncoderExtractor | NatureCNN):
-        extractor.to(memory_format=torch.channels_last)
-
-
-class PixelActorCriticPolicy(ImageInput, ActorCriticPolicy):
+class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
     """A policy head and a value head on one encoder, for PPO.
 
-    Takes stable-baselines3's ``ActorCriticPolicy`` arguments; the ones that differ:
+    Takes stable-baselines3's ``ActorCriticPolicy`` arguments and the attributes of
+    :class:`PixelPolicy`; the ones that differ:
 
     Args:
         observation_space: uint8 images (channels, height, width).
@@ -156,20 +210,13 @@ class PixelActorCriticPolicy(ImageInput, ActorCriticPolicy):
             [0, 255] with ``normalize_images=False``, as in stable-baselines3.
         net_arch: hidden layers of the heads; none by default behind an encoder, as behind
             NatureCNN in stable-baselines3, and its default behind another extractor.
-        precision: ``"bf16"`` runs the encoder in bfloat16; ``"tf32"`` lets a GPU round the inputs
-            of float32 convolutions and matrix products to TF32.
-        encoder_lr_factor: the encoder's learning rate as a factor of the heads': 0.1 fine-tunes.
-        unfreeze_at_step: environment steps up to which the encoder's pretrained half stays as it
-            is: the first update made at this step or later is the first that changes it.
-        feature_dtype: what the features of a frozen encoder are stored in: ``"fp32"``, ``"bf16"``,
-            ``"fp16"`` or ``"auto"``, which is ``precision``.
         **kwargs: further arguments of stable-baselines3's policy.
     """
 
     def __init__(
         self,
         observation_space: spaces.Space,
-        action_space: spaces.Space,
+        action_space: spaces.Discrete,
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] = EncoderExtractor,
@@ -179,49 +226,35 @@ class PixelActorCriticPolicy(ImageInput, ActorCriticPolicy):
         feature_dtype: FeatureType = "auto",
         **kwargs: Any,
     ) -> None:
-        check_policy_arguments(
+        options = {"features_extractor_class": features_extractor_class, **kwargs}
+        net_arch = self._take_options(
             ActorCriticPolicy,
-            kwargs,
-            features_extractor_class,
-            kwargs.get("features_extractor_kwargs"),
             net_arch,
+            options,
+            precision=precision,
+            encoder_lr_factor=encoder_lr_factor,
+            unfreeze_at_step=unfreeze_at_step,
+            feature_dtype=feature_dtype,
         )
-        check_choice("precision", precision, PRECISIONS)
-        check_choice("feature_dtype", feature_dtype, get_args(FeatureType))
         if kwargs.get("use_sde"):
             raise UserError("use_sde is not supported: it explores continuous actions")
         if not kwargs.get("share_features_extractor", True):
             raise UserError("share_features_extractor=False is not supported: one encoder serves")
         if kwargs.get("optimizer_kwargs") is None and "optimizer_class" not in kwargs:
             # One kernel for all tensors, with stable-baselines3's epsilon.
-            kwargs["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
-        self.precision: Precision = precision
-        self.encoder_lr_factor = encoder_lr_factor
-        self.unfreeze_at_step = unfreeze_at_step
-        self.feature_dtype: FeatureType = feature_dtype
-        self._initial_seeds = InitialSeeds()
+            options["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
         with drawing_from(self._initial_seeds.encoder):
             super().__init__(
-                observation_space,
-                action_space,
-                lr_schedule,
-                net_arch=_hidden_layers(net_arch, features_extractor_class),
-                features_extractor_class=features_extractor_class,
-                **kwargs,
+                observation_space, action_space, lr_schedule, net_arch=net_arch, **options
             )
-        self.image_scale = _image_scale(self)
-        _use_channels_last(self.features_extractor)
+        self._set_up_images()
         rebuild_optimizer(self, self, encoder_lr_factor)
-        hold_encoder(self, unfreeze_at_step)
+        freeze_until(self, unfreeze_at_step)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        # Called when the encoder is there: all that is made now are heads and the optimiser.
+        # The encoder exists by now: only heads and the optimiser are made here.
         with drawing_from(self._initial_seeds.heads):
             super()._build(lr_schedule)
-
-    def what_to_store(self, stacking: FrameStacking) -> Stored:
-        """What rollouts hold of frames: pixels, or the features of an encoder that is frozen."""
-        return what_to_store(self.features_extractor, stacking, self.precision, self.feature_dtype)
 
     def logits_and_values(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both heads at once.
@@ -281,59 +314,16 @@ class PixelActorCriticPolicy(ImageInput, ActorCriticPolicy):
         assert isinstance(obs, torch.Tensor)
         return self.logits_and_values(obs)[1][:, None]
 
-    def extract_features(
-        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
-    ) -> torch.Tensor:
-        """Features of uint8 observations, float32 (batch, features_dim)."""
-        assert isinstance(obs, torch.Tensor)
-        extractor = features_extractor or self.features_extractor
-        return encode(extractor, obs, self.precision, self.image_scale)
 
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return _constructor_parameters(self, super()._get_constructor_parameters())
-
-
-class PixelQNetwork(ImageInput, QNetwork):
+class PixelQNetwork(PixelNetwork, QNetwork):
     """Q values float32 (batch, actions) of uint8 images (batch, channels, height, width)."""
 
-    precision: Precision = "fp32"
-    feature_dtype: FeatureType = "auto"
-    image_scale: float = 1.0
 
-    def extract_features(
-        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor
-    ) -> torch.Tensor:
-        """Features of uint8 observations, float32 (batch, features_dim)."""
-        assert isinstance(obs, torch.Tensor)
-        return encode(features_extractor, obs, self.precision, self.image_scale)
-
-    def what_to_store(self, stacking: FrameStacking) -> Stored:
-        """What a replay holds of frames: pixels, or the features of an encoder that is frozen."""
-        return what_to_store(self.features_extractor, stacking, self.precision, self.feature_dtype)
-
-
-class PixelDQNPolicy(ImageInput, DQNPolicy):
+class PixelDQNPolicy(PixelPolicy, DQNPolicy):
     """An online and a target Q network, each with an encoder of its own, for DQN.
 
-    Takes stable-baselines3's ``DQNPolicy`` arguments; the ones that differ:
-
-    Args:
-        observation_space: uint8 images (channels, height, width).
-        action_space: Discrete.
-        lr_schedule: learning rate as a function of the progress remaining, from 1 to 0.
-        features_extractor_class: :class:`EncoderExtractor`, whose ``encoder`` and options go into
-            ``features_extractor_kwargs``; or any other, which takes floats of [0, 1], and of
-            [0, 255] with ``normalize_images=False``, as in stable-baselines3.
-        net_arch: hidden layers of the head; none by default behind an encoder, and
-            stable-baselines3's default behind another extractor.
-        precision: ``"bf16"`` runs the encoders in bfloat16; ``"tf32"`` lets a GPU round the inputs
-            of float32 convolutions and matrix products to TF32.
-        encoder_lr_factor: the encoder's learning rate as a factor of the head's: 0.1 fine-tunes.
-        unfreeze_at_step: environment steps up to which the encoder's pretrained half stays as it
-            is: the first update made at this step or later is the first that changes it.
-        feature_dtype: what the features of a frozen encoder are stored in: ``"fp32"``, ``"bf16"``,
-            ``"fp16"`` or ``"auto"``, which is ``precision``.
-        **kwargs: further arguments of stable-baselines3's policy.
+    Takes stable-baselines3's ``DQNPolicy`` arguments and the attributes of :class:`PixelPolicy`;
+    those of :class:`PixelActorCriticPolicy` that differ from stable-baselines3's differ here, too.
     """
 
     q_net: PixelQNetwork
@@ -352,32 +342,21 @@ class PixelDQNPolicy(ImageInput, DQNPolicy):
         feature_dtype: FeatureType = "auto",
         **kwargs: Any,
     ) -> None:
-        check_policy_arguments(
+        options = {"features_extractor_class": features_extractor_class, **kwargs}
+        net_arch = self._take_options(
             DQNPolicy,
-            kwargs,
-            features_extractor_class,
-            kwargs.get("features_extractor_kwargs"),
             net_arch,
+            options,
+            precision=precision,
+            encoder_lr_factor=encoder_lr_factor,
+            unfreeze_at_step=unfreeze_at_step,
+            feature_dtype=feature_dtype,
         )
-        check_choice("precision", precision, PRECISIONS)
-        check_choice("feature_dtype", feature_dtype, get_args(FeatureType))
         if kwargs.get("optimizer_kwargs") is None and "optimizer_class" not in kwargs:
-            kwargs["optimizer_kwargs"] = {"fused": True}
-        self.precision: Precision = precision
-        self.encoder_lr_factor = encoder_lr_factor
-        self.unfreeze_at_step = unfreeze_at_step
-        self.feature_dtype: FeatureType = feature_dtype
-        self._initial_seeds = InitialSeeds()
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            net_arch=_hidden_layers(net_arch, features_extractor_class),
-            features_extractor_class=features_extractor_class,
-            **kwargs,
-        )
+            options["optimizer_kwargs"] = {"fused": True}
+        super().__init__(observation_space, action_space, lr_schedule, net_arch, **options)
         rebuild_optimizer(self, self.q_net, encoder_lr_factor)
-        hold_encoder(self.q_net, unfreeze_at_step)
+        freeze_until(self.q_net, unfreeze_at_step)
 
     def make_q_net(self) -> PixelQNetwork:
         """A Q network with an encoder of its own, on this policy's device."""
@@ -386,9 +365,5 @@ class PixelDQNPolicy(ImageInput, DQNPolicy):
         with drawing_from(self._initial_seeds.heads):
             network = PixelQNetwork(**net_args)
         network.precision, network.feature_dtype = self.precision, self.feature_dtype
-        network.image_scale = _image_scale(network)
-        _use_channels_last(network.features_extractor)
+        network._set_up_images()
         return network.to(self.device)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return _constructor_parameters(self, super()._get_constructor_parameters())

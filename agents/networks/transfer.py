@@ -1,4 +1,4 @@
-"""A pretrained encoder in an agent that learns: at a rate of its own, and from which step on."""
+"""A pretrained encoder in an agent: its own learning rate, and the step from which it learns."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rlcnn.sb3 import EncoderExtractor
 def rebuild_optimizer(
     policy: ActorCriticPolicy | DQNPolicy, network: nn.Module, encoder_lr_factor: float
 ) -> None:
-    """Gives a pretrained encoder a learning rate that is a factor of the rest's.
+    """Gives a pretrained encoder its own learning rate, a factor of the others'.
 
     Args:
-        policy: whose optimiser is made anew.
-        network: what it learns, with a ``features_extractor``.
-        encoder_lr_factor: 1 leaves the optimiser as it is.
+        policy: whose optimiser is replaced.
+        network: that it optimises, with a ``features_extractor``.
+        encoder_lr_factor: 1 keeps the optimiser.
 
     Raises:
-        UserError: the factor is not a positive number, or the encoder is frozen or none of ours.
+        UserError: the factor is not a positive number, or the encoder is frozen or not of ours.
     """
     if encoder_lr_factor == 1:
         return
@@ -49,17 +49,13 @@ def rebuild_optimizer(
     )
 
 
-def hold_encoder(network: nn.Module, unfreeze_at_step: int) -> None:
-    """Keeps a new network's encoder as it is, where it shall learn from a later step on only.
+def freeze_until(network: nn.Module, unfreeze_at_step: int) -> None:
+    """Freezes a new network's encoder until a step; 0 lets it learn from the start.
 
-    Its parameters are in the optimiser from the start all the same, without gradients.
-
-    Args:
-        network: what learns, with a ``features_extractor``.
-        unfreeze_at_step: 0 lets it learn from the start.
+    The optimiser has its parameters from the start, without gradients.
 
     Raises:
-        UserError: the step is no whole number from 0, or the encoder is frozen or none of ours.
+        UserError: the step is no whole number from 0, or the encoder is frozen or not of ours.
     """
     if isinstance(unfreeze_at_step, bool) or not isinstance(unfreeze_at_step, int):
         raise UserError(f"unfreeze_at_step must be a whole number, not {unfreeze_at_step!r}")
@@ -69,35 +65,34 @@ def hold_encoder(network: nn.Module, unfreeze_at_step: int) -> None:
         extractor = _our_extractor(network, "unfreeze_at_step")
         if extractor.frozen:
             raise UserError("unfreeze_at_step has no meaning for an encoder that stays frozen")
-        extractor.let_learn(False)
+        extractor.set_trainable(False)
 
 
-def unfreeze_when_due(network: nn.Module, unfreeze_at_step: int, step: int) -> None:
-    """Lets a held encoder learn from the first update on that is made at ``unfreeze_at_step``.
+def unfreeze_at(network: nn.Module, unfreeze_at_step: int, step: int) -> None:
+    """Lets the encoder learn from the first update at ``unfreeze_at_step`` on.
 
-    To be called before every update: what is due follows from ``step`` alone, so that a training
-    that was resumed goes on as it would have.
+    To be called before every update: the result follows from ``step`` alone, so that a resumed
+    training continues as it would have.
 
     Args:
-        network: what learns, with a ``features_extractor``.
-        unfreeze_at_step: 0 where nothing was held.
-        step: environment steps taken so far.
+        network: that learns, with a ``features_extractor``.
+        unfreeze_at_step: 0 where nothing was frozen.
+        step: environment steps so far.
     """
     if unfreeze_at_step:
-        _our_extractor(network, "unfreeze_at_step").let_learn(step >= unfreeze_at_step)
+        _our_extractor(network, "unfreeze_at_step").set_trainable(step >= unfreeze_at_step)
 
 
-def frozen_state(network: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Differs from what it was before wherever a frozen encoder was written to; () without one.
+def frozen_version(network: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Changes whenever a frozen encoder is written to; () without one.
 
-    What it is made of is looked at without reading any tensor: where each lies, and how often it
-    was written.
+    No tensor is read: the version has each one's address and how often it was written.
     """
     return tuple((t.data_ptr(), t._version) for t in _frozen_tensors(network))
 
 
 def frozen_digest(network: nn.Module) -> str:
-    """SHA-256 of a frozen encoder's tensors, hexadecimal; empty where nothing is frozen."""
+    """SHA-256 of a frozen encoder's tensors, hexadecimal; empty without one."""
     digest = hashlib.sha256()
     tensors = _frozen_tensors(network)
     for tensor in tensors:
@@ -106,9 +101,9 @@ def frozen_digest(network: nn.Module) -> str:
 
 
 def without_weights(arguments: dict[str, Any]) -> dict[str, Any]:
-    """A policy's arguments but for the weights to begin with, which then are in its parameters.
+    """A policy's arguments without the file of initial weights, which its parameters now hold.
 
-    Where a saved agent is loaded, the file that they once came from may be gone.
+    The file may be gone when a saved agent is loaded.
     """
     extractor = arguments.get("features_extractor_kwargs") or {}
     if "weights" not in extractor:

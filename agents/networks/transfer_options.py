@@ -1,4 +1,4 @@
-"""What a training is told of a pretrained encoder: which options go together, and what is odd."""
+"""Options for a pretrained encoder: which go together, and which are unusual."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_transfer(config: TrainConfig) -> None:
 
 
 def notes_on_transfer(config: TrainConfig) -> list[str]:
-    """What is allowed, and worth a line since it may not be meant."""
+    """Lines about options that are allowed and perhaps not intended."""
     notes = []
     if config.weights == "none" and config.mode == "frozen":
         notes.append("the frozen encoder is a random one: --weights says what else to start from")

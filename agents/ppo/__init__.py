@@ -1,4 +1,4 @@
-"""PPO: the agent, its loop of collecting and learning, and its learner."""
+"""PPO: the agent, its objective, and the learner that minimises it."""
 
 from agents.ppo.agent import PPO
 

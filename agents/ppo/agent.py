@@ -1,35 +1,38 @@
-"""PPO behind stable-baselines3's face; :mod:`agents.ppo.loop` is its engine."""
+"""PPO behind stable-baselines3's face."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, Self
 
-import numpy as np
 import torch
+from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.collect.actor import InferenceCopy
+from agents.collect.actor import make_actor
+from agents.collect.inference_copy import InferenceCopy
+from agents.collect.on_policy import OnPolicyCollector
 from agents.networks.policies import PixelActorCriticPolicy
-from agents.networks.transfer import without_weights
-from agents.ppo.learner import check_minibatches
-from agents.ppo.loop import PPOLoop
-from agents.sb3.algorithm import (
+from agents.networks.transfer import frozen_version, unfreeze_at
+from agents.ppo.checks import check_minibatches, check_options
+from agents.ppo.learner import PPOLearner, UpdateReport
+from agents.ppo.objective import METRICS, PPOObjective
+from agents.sb3.agent import PixelAgent
+from agents.sb3.arguments import arguments_for, check_count, checked_device, resolve_policy
+from agents.sb3.environments import (
     check_images_and_discrete_actions,
     make_checked_env,
     with_frame_channels,
 )
-from agents.sb3.arguments import check_count, checked_device, resolve_policy
 from agents.storage.rollout import FrameRollout
-from envs.errors import UserError
-from rlcnn.accelerate.background import Background
-from rlcnn.accelerate.cpu_threads import SpareCores
-from rlcnn.accelerate.devices import prepare_device
+from envs.stacking import FrameStacking, frame_stacking
 
 
-class PPO(PPOLoop):
+class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
     """Proximal policy optimisation (Schulman et al. 2017) from pixels.
 
     Takes stable-baselines3's arguments in its order, and keeps its callbacks, ``predict``, ``save``
@@ -44,41 +47,43 @@ class PPO(PPOLoop):
       (:class:`~agents.storage.rollout.FrameRollout`).
     - ``ent_coef`` may be a schedule, too, as ``learning_rate`` and ``clip_range`` are.
     - A minibatch that does not divide the rollout is refused rather than truncated.
-    - What a callback does to the policy inside a rollout is acted by from the next one on, with
-      precision "bf16".
+    - With precision "bf16", a callback's change to the policy inside a rollout acts from the next
+      rollout on.
     - When a callback stops training inside a rollout, its steps, never learned from, are not
       counted: ``num_timesteps`` returns to its value at the last update.
-    - Callbacks find no ``obs_tensor``, ``clipped_actions`` or ``iteration`` among their locals.
+    - Callbacks find no ``obs_tensor`` or ``clipped_actions`` among their locals.
 
     With precision "fp32", uncompiled, one update equals stable-baselines3's own to rounding on the
     same batch.
 
     With ``overlap``, a callback that waits for the update under way (for a checkpoint or a film)
-    has the rollout that follows played by its outcome, and so changes what is learned; and with an
+    makes the next rollout act by the updated policy, and so changes what is learned; and with an
     encoder that draws random numbers in training, such as by dropout, two runs of one seed differ.
 
-    With a :class:`~envs.groups.GroupedVecEnv`, groups of environments are played in turn: while the
-    policy acts for one group, the others play. Callbacks fire once all groups have taken a step.
+    With a :class:`~envs.groups.GroupedVecEnv`, groups of environments step in turn: while the
+    policy acts for one group, the others step. Callbacks fire once all groups have taken a step.
 
     Args:
         compile_update: whether the loss of a minibatch is compiled; see
             :class:`~rlcnn.accelerate.compilation.Compiled`.
-        overlap: whether a rollout is collected while the one before is learned from, so that
-            actions come from a policy one update older (the probabilities that PPO compares with
-            are those it acted by). ``on_rollout_start`` then fires while the update is under way:
-            a callback that looks at the policy calls :meth:`finish_update` first, as ``predict``,
-            ``save`` and ``learn``'s end do. Two rollouts are held in memory.
-        cuda_graphs: whether, on a GPU, what is done over and over is captured as a graph and
-            replayed (:class:`~rlcnn.accelerate.cuda_graphs.Graphed`): acting, and a minibatch's
-            update, though not with ``target_kl``, which asks the device about each of them. The
-            first updates, in which this happens, are not overlapped.
+        overlap: whether the next rollout is collected during an update, by the previous policy
+            (the probabilities that PPO compares with are those it acted by). ``on_rollout_start``
+            fires while the update is under way: a callback that uses the policy calls
+            :meth:`finish_update` first, as ``predict``, ``save`` and the end of ``learn`` do. Two
+            rollouts are held in memory.
+        cuda_graphs: whether, on a GPU, acting and a minibatch's update are each captured as a graph
+            and replayed (:class:`~rlcnn.accelerate.cuda_graphs.Graphed`); an update not with
+            ``target_kl``, which waits for the device at every minibatch. The first updates, which
+            are captured, do not overlap.
 
     Raises:
-        UserError: For what is not supported: generalised state-dependent exploration, other
+        UserError: for what is not supported: generalised state-dependent exploration, other
             spaces, other buffers, normalising wrappers, minibatches that do not divide.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": PixelActorCriticPolicy}
+    policy: PixelActorCriticPolicy
+    rollout_buffer: FrameRollout  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -113,10 +118,7 @@ class PPO(PPOLoop):
         overlap: bool = False,
         cuda_graphs: bool = False,
     ) -> None:
-        if use_sde or (isinstance(policy_kwargs, dict) and policy_kwargs.get("use_sde")):
-            raise UserError("use_sde is not supported: it explores continuous actions")
-        if rollout_buffer_class not in (None, FrameRollout) or rollout_buffer_kwargs:
-            raise UserError("rollout_buffer_class is not supported: frames are stored by our own")
+        check_options(use_sde, policy_kwargs, rollout_buffer_class, rollout_buffer_kwargs)
         if env is not None or _init_setup_model:
             env = make_checked_env(env, verbose)
             if _init_setup_model:
@@ -124,30 +126,8 @@ class PPO(PPOLoop):
                 check_minibatches(n_envs, n_steps, batch_size, normalize_advantage)
         self.compile_update, self.overlap = compile_update, overlap
         self.cuda_graphs = cuda_graphs
-        super().__init__(
-            policy,
-            env,
-            learning_rate=learning_rate,
-            n_steps=n_steps,
-            batch_size=batch_size,
-            n_epochs=n_epochs,
-            gamma=gamma,
-            gae_lambda=gae_lambda,
-            clip_range=clip_range,
-            clip_range_vf=clip_range_vf,
-            normalize_advantage=normalize_advantage,
-            ent_coef=ent_coef,  # type: ignore[arg-type]
-            vf_coef=vf_coef,
-            max_grad_norm=max_grad_norm,
-            target_kl=target_kl,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            policy_kwargs=policy_kwargs,
-            verbose=verbose,
-            seed=seed,
-            device=checked_device(device),
-            _init_setup_model=_init_setup_model,
-        )
+        device = checked_device(device)
+        super().__init__(**arguments_for(SB3PPO, locals()))
 
     def _setup_model(self) -> None:
         self.policy_class, self.policy_kwargs = resolve_policy(
@@ -162,59 +142,209 @@ class PPO(PPOLoop):
         self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
         self.rollout_buffer_kwargs = {"stacking": self._stacking()}
         super()._setup_model()
-        prepare_device(self.device, self.policy.precision)
-        self.policy_kwargs = without_weights(self.policy_kwargs)
-        self._actor = InferenceCopy(self.policy, apart=self.overlap)
+        self._set_up_updates(self.policy, self.overlap)
         self._set_up_storage()
-        self._background = None
-        # What float32 learns must not depend on what else runs on the machine.
-        alone = self.device.type == "cpu" and not self.overlap
-        self._spare_cores = SpareCores(alone and self.policy.precision == "bf16")
-        if self.overlap:
-            threads = torch.get_num_threads()
-            # What float32 learns must not depend on when the rollout beside it was over.
-            awaited = threads if self.policy.precision == "bf16" else None
-            self._background = Background(self.device, max(1, threads - 1), awaited)
 
-    def _excluded_save_params(self) -> list[str]:
-        # Rebuilt when a saved model is loaded: neither compiled code nor a thread can be pickled.
-        rebuilt = [
-            "_learner",
-            "_actor",
-            "_background",
-            "_spare_cores",
-            "_spare_rollout",
-            "_groups",
-            "_grouped_env",
-            "_received_obs",
-            "_seen_by",
-            "_begun",
+    def _stacking(self) -> FrameStacking:
+        if self.env is not None:
+            return frame_stacking(self.env)
+        # Loaded without an environment: right for any, until set_env() brings one that says more.
+        return FrameStacking(depth=1, channels=self.observation_space.shape[0])  # type: ignore[index]
+
+    def _set_up_storage(self) -> None:
+        """Makes the rollouts, for pixels or a frozen encoder's features."""
+        stacking = self._stacking()
+        codec = self._acting_copy.network.storage_spec(stacking)
+        self._frozen_version = frozen_version(self.policy)
+        rollouts = [
+            FrameRollout(
+                self.n_steps,
+                self.observation_space,  # type: ignore[arg-type]
+                self.action_space,  # type: ignore[arg-type]
+                self.device,
+                self.gae_lambda,
+                self.gamma,
+                self.n_envs,
+                stacking=stacking,
+                codec=codec,
+            )
+            for _ in range(2 if self.overlap else 1)
         ]
-        return [*super()._excluded_save_params(), *rebuilt]
+        self.rollout_buffer, self._spare_rollout = rollouts[0], rollouts[-1]
+        self._learner: PPOLearner | None = None
+        self._collector: OnPolicyCollector | None = None
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Goes on in another environment of the same spaces and number, however it stacks frames.
+        """Continues in another environment with the same spaces and number of environments.
 
         Raises:
-            UserError: The environment's stacks do not make its observations.
+            UserError: PPO cannot learn from it, or its frame stacking does not fit its
+                observations.
         """
         super().set_env(env, force_reset)
         if self._stacking() != self.rollout_buffer.stacking:
             self.finish_update()
             self._set_up_storage()
 
-    def predict(
+    def learn(
         self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Actions int64 of uint8 observations, as stable-baselines3's; by all that was learned."""
-        self.finish_update()
-        return super().predict(observation, state, episode_start, deterministic)
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "PPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Collects and learns in turn for ``total_timesteps`` steps, rounded up to whole rollouts.
 
-    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
-        """Writes a zip, as stable-baselines3's, of the agent as it stands between two updates."""
+        The loop is stable-baselines3's own: :meth:`collect_rollouts`, a log, :meth:`train`.
+
+        Raises:
+            UserError: there is no environment, or the loss or a parameter is no longer a finite
+                number.
+        """
+        self.check_env_is_set()
+        with self._runner.training():
+            return super().learn(
+                total_timesteps,
+                callback,
+                log_interval,
+                tb_log_name,
+                reset_num_timesteps,
+                progress_bar,
+            )
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: FrameRollout,  # type: ignore[override]
+        n_rollout_steps: int,
+    ) -> bool:
+        """Steps every environment ``n_rollout_steps`` times; False if a callback stopped it."""
+        rollout_buffer.reset()
+        if not self._runner.busy:
+            self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        if not self._runner.busy:
+            # After the callback, which may have changed the policy or put another in its place.
+            replaced = self._acting_copy.source is not self.policy
+            if replaced:
+                self._acting_copy = InferenceCopy(self.policy, apart=self.overlap)
+            if replaced or self._frozen_version != frozen_version(self.policy):
+                # Features of one frozen encoder are of no use to another.
+                self._set_up_storage()
+                rollout_buffer = self.rollout_buffer
+            self.policy.set_training_mode(False)
+            self._acting_copy.sync()
+        callback.update_locals(locals())
+        collector = self._prepare_collector(env)
+        if not collector.collect(self, callback, rollout_buffer, n_rollout_steps):
+            self.finish_update()
+            return False
+        dones = self._last_episode_starts
+        assert dones is not None
+        rollout_buffer.compute_returns_and_advantage(collector.current_values(), dones)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _prepare_collector(self, env: VecEnv) -> OnPolicyCollector:
+        """The collector, made anew if the environment or the acting policy is another."""
+        policy, codec = self._acting_copy.network, self.rollout_buffer.codec
+        collector = self._collector
+        if (
+            collector is None
+            or collector.env is not env
+            or collector.groups[0].actor.policy is not policy
+        ):
+            actor = partial(make_actor, policy, codec, self.device, self.cuda_graphs)
+            collector = self._collector = OnPolicyCollector(env, actor)
+        return collector
+
+    def train(self) -> None:
+        """Learns ``n_epochs`` times from the rollout, in shuffled minibatches.
+
+        With ``overlap`` it finishes the update before and begins this one.
+        """
         self.finish_update()
-        super().save(path, exclude, include)
+        rollout, learner = self.rollout_buffer, self._prepare_learner()
+        # Drawn here, so that no other thread ever draws from the generator.
+        transitions = rollout.buffer_size * rollout.n_envs
+        orders = [torch.randperm(transitions, device=self.device) for _ in range(self.n_epochs)]
+        update = partial(learner.update, rollout, orders, self.batch_size)
+        if self.overlap and self._is_captured(learner):
+            self._acting_copy.sync()
+            end = partial(self._end_update, self.num_timesteps, self._pop_metrics())
+            self._runner.start(update, end)
+        else:
+            # While a graph is captured, nothing else may run.
+            self._runner.run(update, self._record_update)
+        self.rollout_buffer, self._spare_rollout = self._spare_rollout, self.rollout_buffer
+        if self.num_timesteps >= self._total_timesteps:
+            self.finish_update()
+
+    def _is_captured(self, learner: PPOLearner) -> bool:
+        """Whether nothing is left to capture as a graph."""
+        collects = self._collector is None or self._collector.ready
+        return collects and learner.ready(self.rollout_buffer, self.batch_size)
+
+    def _prepare_learner(self) -> PPOLearner:
+        """The learner, with the agent's present options and rates."""
+        self.policy.set_training_mode(True)
+        unfreeze_at(self.policy, self.policy.unfreeze_at_step, self.num_timesteps)
+        clips_values = self.clip_range_vf is not None
+        objective = PPOObjective(self.normalize_advantage, clips_values, self.vf_coef)
+        settings = (objective, self.max_grad_norm, self.target_kl)
+        learner = self._learner
+        if learner is None or (learner.policy, learner.settings) != (self.policy, settings):
+            learner = self._learner = PPOLearner(
+                self.policy, *settings, compiled=self.compile_update, graphs=self.cuda_graphs
+            )
+        learner.set_coefficients(
+            clip_range_vf=self._scheduled("clip_range_vf") if clips_values else 0.0,
+            clip_range=self._scheduled("clip_range"),
+            ent_coef=self._scheduled("ent_coef"),
+        )
+        self._update_learning_rate(self.policy.optimizer)
+        return learner
+
+    def _scheduled(self, name: str) -> float:
+        value = getattr(self, name)
+        if callable(value):
+            value = value(self._current_progress_remaining)
+            self.logger.record(f"train/{name}", value)
+        return float(value)
+
+    def _pop_metrics(self) -> dict[str, Any]:
+        """What was recorded of an update that is about to begin, taken out of the log."""
+        recorded = self.logger.name_to_value
+        return {name: recorded.pop(name) for name in list(recorded) if name.startswith("train/")}
+
+    def _end_update(self, step: int, metrics: dict[str, Any], report: UpdateReport) -> None:
+        """Logs an update that ran beside a rollout, under the step that it learned up to."""
+        for name, value in metrics.items():
+            self.logger.record(name, value)
+        self._record_update(report)
+        self.logger.dump(step)
+
+    def _record_update(self, report: UpdateReport) -> None:
+        self._n_updates += report.epochs
+        # The first wait for the device in an update.
+        figures = dict(zip((*METRICS, "explained_variance"), report.figures.tolist(), strict=True))
+        self.raise_if_not_finite(figures["loss"])
+        # The last step can spoil the parameters after losses that were all finite.
+        self.check_finite()
+        for name, value in figures.items():
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    @property
+    def rollout_bytes(self) -> int:
+        """Memory of the rollouts, of which there are two with ``overlap``."""
+        rollouts = {id(rollout): rollout for rollout in (self.rollout_buffer, self._spare_rollout)}
+        return sum(rollout.nbytes for rollout in rollouts.values())
+
+    def _excluded_save_params(self) -> list[str]:
+        parts = ["_learner", "_collector", "_spare_rollout", "_frozen_version"]
+        return [*super()._excluded_save_params(), *parts]

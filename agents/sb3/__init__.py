@@ -1,1 +1,1 @@
-"""The face of stable-baselines3: its users' arguments, checked, and the base of our agents."""
+"""The face of stable-baselines3: checked arguments and environments, and our agents' base."""

@@ -1,4 +1,4 @@
-"""What stable-baselines3's users pass to an agent: it works as there, or is refused in one line."""
+"""Arguments of stable-baselines3's users: they work as there, or are refused in one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -19,7 +18,6 @@ from stable_baselines3.common.torch_layers import (
     NatureCNN,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs
-from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from envs.errors import UserError, nearest
@@ -32,7 +30,7 @@ _ENCODER_HINT = 'an encoder is chosen by features_extractor_kwargs=dict(encoder=
 def resolve_policy(
     policy: Any, policy_kwargs: Any, ours: type[BasePolicy], theirs: type[BasePolicy]
 ) -> tuple[type[BasePolicy], dict[str, Any]]:
-    """The policy class of ours that serves, and its arguments.
+    """Our policy class for the one that was asked for, and its arguments.
 
     stable-baselines3's own policy for images, given as a class or read from its zip, becomes ours
     with its network, ``NatureCNN``: the parameters have the same names and shapes.
@@ -51,12 +49,12 @@ def resolve_policy(
     chosen = dict(policy_kwargs)
     for name in chosen:
         if not isinstance(name, str):
-            raise UserError(f"policy_kwargs must have names as keys, not {_shown(name)}")
+            raise UserError(f"policy_kwargs must have names as keys, not {shown(name)}")
     if policy is theirs:
         policy = ours
         extractor = chosen.setdefault("features_extractor_class", NatureCNN)
         if extractor is not NatureCNN:
-            # What stable-baselines3 puts behind any other extractor.
+            # stable-baselines3's default behind any other extractor.
             chosen.setdefault("net_arch", [64, 64])
     if not (isinstance(policy, type) and issubclass(policy, ours)):
         name = getattr(policy, "__name__", repr(policy))
@@ -75,8 +73,14 @@ def resolve_policy(
     return policy, chosen
 
 
+def arguments_for(base: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that stable-baselines3's class takes, out of those of ours."""
+    names = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+    return {name: given[name] for name in names if name in given and name != "self"}
+
+
 def unknown_policy(name: str) -> UserError:
-    """What to say of a policy's name that is not "CnnPolicy"."""
+    """The error for a policy's name that is not "CnnPolicy"."""
     return UserError(
         f'policy "{name}" is unknown: observations are images, so the policy is "CnnPolicy"'
     )
@@ -93,8 +97,8 @@ def check_policy_arguments(
 
     Args:
         base: stable-baselines3's policy, which takes ``more``.
-        more: arguments that our policy hands on.
-        extractor: the class of the features extractor.
+        more: arguments that our policy passes on.
+        extractor: class of the features extractor.
         extractor_kwargs: its arguments.
         net_arch: hidden layers of the heads; None for the default.
 
@@ -120,7 +124,7 @@ def check_policy_arguments(
     _check_optimizer(more.get("optimizer_class", torch.optim.Adam), more.get("optimizer_kwargs"))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in one short line."""
     line = " ".join(repr(value).split())
     return line if len(line) <= 60 else f"{line[:57]}..."
@@ -133,7 +137,7 @@ def _check_extractor(extractor: Any, arguments: Any) -> None:
     ):
         raise UserError(
             "features_extractor_class must be a subclass of BaseFeaturesExtractor, not"
-            f" {_shown(extractor)}; {_ENCODER_HINT}"
+            f" {shown(extractor)}; {_ENCODER_HINT}"
         )
     if issubclass(extractor, CombinedExtractor):
         raise UserError(
@@ -141,7 +145,7 @@ def _check_extractor(extractor: Any, arguments: Any) -> None:
             f" observations are images: use NatureCNN, or leave it out; {_ENCODER_HINT}"
         )
     if arguments is not None and not isinstance(arguments, Mapping):
-        raise UserError(f"features_extractor_kwargs must be a dict, not {_shown(arguments)}")
+        raise UserError(f"features_extractor_kwargs must be a dict, not {shown(arguments)}")
     arguments = arguments or {}
     parameters = dict(list(inspect.signature(extractor.__init__).parameters.items())[2:])
     if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
@@ -168,7 +172,7 @@ def _check_extractor(extractor: Any, arguments: Any) -> None:
 
 def _check_activation(activation: Any) -> None:
     try:
-        # It may draw its first values: that must not change what is drawn after it.
+        # It may draw initial values, which must not change later draws.
         with torch.random.fork_rng(devices=[]):
             made = activation()
             # One that changes the width would not fit the layer after it.
@@ -178,7 +182,7 @@ def _check_activation(activation: Any) -> None:
     if not fits:
         raise UserError(
             "activation_fn must be a class of activations, such as torch.nn.ReLU, not"
-            f" {_shown(activation)}"
+            f" {shown(activation)}"
         )
 
 
@@ -186,12 +190,12 @@ def _check_optimizer(optimizer: Any, arguments: Any) -> None:
     if not callable(optimizer):
         raise UserError(
             "optimizer_class must be a class of optimizers, such as torch.optim.Adam, not"
-            f" {_shown(optimizer)}"
+            f" {shown(optimizer)}"
         )
     if arguments is not None and not isinstance(arguments, Mapping):
-        raise UserError(f"optimizer_kwargs must be a dict, not {_shown(arguments)}")
+        raise UserError(f"optimizer_kwargs must be a dict, not {shown(arguments)}")
     arguments = arguments or {}
-    name = getattr(optimizer, "__name__", _shown(optimizer))
+    name = getattr(optimizer, "__name__", shown(optimizer))
     if "lr" in arguments:
         raise UserError("optimizer_kwargs must not have lr: set learning_rate of the agent instead")
     if "params" in arguments:
@@ -202,7 +206,7 @@ def _check_optimizer(optimizer: Any, arguments: Any) -> None:
             [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))], lr=1e-3, **arguments
         )
     except Exception as error:
-        given = f" with optimizer_kwargs {_shown(dict(arguments))}" if arguments else ""
+        given = f" with optimizer_kwargs {shown(dict(arguments))}" if arguments else ""
         raise UserError(
             f"optimizer_class {name}{given} does not work: {' '.join(str(error).split())}"
         ) from error
@@ -236,7 +240,7 @@ def _check_net_arch(base: type[BasePolicy], net_arch: Any) -> None:
     if not all(map(_are_widths, layers)):
         each = " or dict(pi=[64], vf=[64])" if two_heads else ""
         raise UserError(
-            f"net_arch must be the widths of hidden layers, [64, 64]{each}, not {_shown(net_arch)}"
+            f"net_arch must be the widths of hidden layers, [64, 64]{each}, not {shown(net_arch)}"
         )
 
 
@@ -248,15 +252,15 @@ def _are_widths(layers: Any) -> bool:
 
 
 def as_images(observation: Any, space: spaces.Box) -> np.ndarray:
-    """Observations as uint8 images, channels first, as ``predict`` is given them.
+    """Observations given to ``predict`` as uint8 images, channels first.
 
     Args:
-        observation: one observation or a batch of them, channels first or last, of any numbers
-            from 0 to 255; fractions are rounded.
+        observation: one observation or a batch of them, channels first or last, any numbers from 0
+            to 255; fractions are rounded.
         space: uint8 (channels, height, width).
 
     Raises:
-        UserError: the shape is another, or the numbers are no pixels of 0 to 255.
+        UserError: the shape differs, or the numbers are not pixels of 0 to 255.
     """
     if isinstance(observation, Mapping):
         raise UserError(f"predict takes an array of images {space.shape}, not a dict")
@@ -296,24 +300,18 @@ def as_images(observation: Any, space: spaces.Box) -> np.ndarray:
 
 
 def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Refuses what is no whole number from ``least``.
-
-    Raises:
-        UserError: it is none.
-    """
+    """Raises UserError unless ``value`` is a whole number from ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise UserError(f"{name} must be a whole number, not {_shown(value)}")
+        raise UserError(f"{name} must be a whole number, not {shown(value)}")
     if value < least:
         raise UserError(f"{name} must be at least {least}, not {value}")
 
 
 def checked_device(device: Any) -> Any:
-    """A device to compute on, as stable-baselines3 takes it.
-
-    As there, "cuda" is the CPU where torch finds no GPU.
+    """A device as stable-baselines3 takes it: "cuda" is the CPU if torch finds no GPU.
 
     Raises:
-        UserError: it is no device of this machine, or none that is supported.
+        UserError: this machine lacks the device, or it is not supported.
     """
     name = f"cuda:{device}" if type(device) is int else str(device)
     if re.fullmatch(r"cuda(:\d+)?", name) and not torch.cuda.is_available():
@@ -321,34 +319,8 @@ def checked_device(device: Any) -> Any:
     return resolve_device(name)
 
 
-def check_environment(env: Any) -> None:
-    """Refuses what is no environment, such as a function that makes one.
-
-    Raises:
-        UserError: it is none.
-    """
-    if isinstance(env, gym.Env | VecEnv | str):
-        return
-    if env is None:
-        raise UserError('env is None: give an environment or its id, such as "ALE/Pong-v5"')
-    if isinstance(env, type):
-        raise UserError(f"env is a class: give an environment made of it, {env.__name__}(...)")
-    if isinstance(env, list | tuple):
-        raise UserError(
-            f"env is a {type(env).__name__}: give one environment, or"
-            " DummyVecEnv([make_env, make_env]) of functions that make them"
-        )
-    if isinstance(env, gym.vector.VectorEnv):
-        raise UserError(
-            "env is a vector of Gymnasium: make one of stable-baselines3, by make_vec_env"
-        )
-    if callable(env):
-        raise UserError("env is a function: call it, or give DummyVecEnv([make_env])")
-    raise UserError(f"env must be an environment or its id, not {_shown(env)}")
-
-
 class ImageInput(BaseModel):
-    """Makes uint8 images of whatever numbers ``predict`` is given."""
+    """Turns the numbers that ``predict`` is given into uint8 images."""
 
     def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:
         """Observations as a uint8 tensor on the device, and whether they are a batch.

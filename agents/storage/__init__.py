@@ -1,1 +1,19 @@
 """Rollout and replay storage: each frame is stored once, and stacks are rebuilt from frames."""
+
+from agents.storage.codecs import FeatureCodec, FrameCodec, PixelCodec
+from agents.storage.replay import FrameReplay, ReplayBatch
+from agents.storage.rollout import FrameRollout, RolloutBatch
+from agents.storage.samplers import NStepReturns, Sampler, UniformSampler
+
+__all__ = [
+    "FeatureCodec",
+    "FrameCodec",
+    "FrameReplay",
+    "FrameRollout",
+    "NStepReturns",
+    "PixelCodec",
+    "ReplayBatch",
+    "RolloutBatch",
+    "Sampler",
+    "UniformSampler",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from agents.storage.items import Stored
+from agents.storage.codecs import FrameCodec
 from agents.storage.stacking import stack_frames
 from rlcnn.accelerate.transfers import upload
 
@@ -17,79 +17,82 @@ class FrameRing:
     gives its environment one frame more than the others.
 
     Attributes:
-        frames: (rows, environments, channels, height, width): uint8 pixels, or what a frozen
-            encoder made of them.
-        ages: uint8 (rows, environments), how many frames the stack already held when this frame
-            came, at most ``depth - 1``.
+        frames: (rows, environments, channels, height, width): uint8 pixels, or features as
+            channels of one pixel.
+        frames_in_stack: uint8 (rows, environments), how many frames the stack already held when
+            this frame came, at most ``depth - 1``.
         pushed: int64 numpy (environments,), how many frames each environment has given so far; the
             newest has the number ``pushed - 1``.
 
     Args:
-        frames: zeros, as above; the ring keeps it. Instead of pixels it may hold what a frozen
-            encoder makes of each frame, as channels of one pixel.
-        ages: zeros, as above; the ring keeps it.
-        stored: what is kept of frames.
+        frames: zeros, as above; the ring keeps it.
+        frames_in_stack: zeros, as above; the ring keeps it.
+        codec: how frames are stored.
     """
 
-    def __init__(self, frames: torch.Tensor, ages: torch.Tensor, stored: Stored) -> None:
-        self.frames, self.ages, self.stored = frames, ages, stored
-        self.stacking = stored.stacking
-        self.rows, self.n_envs = ages.shape
+    def __init__(
+        self, frames: torch.Tensor, frames_in_stack: torch.Tensor, codec: FrameCodec
+    ) -> None:
+        self.frames, self.frames_in_stack, self.codec = frames, frames_in_stack, codec
+        self.stacking = codec.stacking
+        self.rows, self.n_envs = frames_in_stack.shape
         self.pushed = np.zeros(self.n_envs, dtype=np.int64)
-        self._newest_ages = np.zeros(self.n_envs, dtype=np.uint8)
+        self._newest_in_stack = np.zeros(self.n_envs, dtype=np.uint8)
         self._all_envs = np.arange(self.n_envs)
 
     def push(
         self,
         frames: np.ndarray | torch.Tensor,
-        fresh: np.ndarray | bool,
+        stack_reset: np.ndarray | bool,
         envs: np.ndarray | None = None,
     ) -> None:
         """Takes one frame from each of some environments.
 
         Args:
             frames: (environments given, channels, height, width).
-            fresh: bool (environments given,), or one for all: whether the stack starts anew.
+            stack_reset: bool (environments given,), or one for all: whether the stack starts anew.
             envs: int64 (environments given,), none twice; None for all of them.
         """
-        places, ages = self.allocate(fresh, envs)
-        self.write(self._upload(places), self._upload(ages), self._upload(frames))
+        places, frames_in_stack = self.allocate(stack_reset, envs)
+        self.write(self._upload(places), self._upload(frames_in_stack), self._upload(frames))
 
     def allocate(
-        self, fresh: np.ndarray | bool, envs: np.ndarray | None = None
+        self, stack_reset: np.ndarray | bool, envs: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Counts one more frame of each environment, to be written by :meth:`write`.
 
         Args:
-            fresh: as for :meth:`push`.
+            stack_reset: as for :meth:`push`.
             envs: as for :meth:`push`.
 
         Returns:
-            Where the frames go, int64 (environments given,), and their ages, uint8.
+            Where the frames go, int64 (environments given,), and their ``frames_in_stack``, uint8.
         """
         envs = self._all_envs if envs is None else envs
-        older = np.minimum(self._newest_ages[envs] + 1, self.stacking.depth - 1)
-        ages = np.where(fresh, 0, older).astype(np.uint8)
+        older = np.minimum(self._newest_in_stack[envs] + 1, self.stacking.depth - 1)
+        frames_in_stack = np.where(stack_reset, 0, older).astype(np.uint8)
         places = self.pushed[envs] % self.rows * self.n_envs + envs
         self.pushed[envs] += 1
-        self._newest_ages[envs] = ages
-        return places, ages
+        self._newest_in_stack[envs] = frames_in_stack
+        return places, frames_in_stack
 
-    def write(self, places: torch.Tensor, ages: torch.Tensor, frames: torch.Tensor) -> None:
+    def write(
+        self, places: torch.Tensor, frames_in_stack: torch.Tensor, frames: torch.Tensor
+    ) -> None:
         """Writes frames to allocated places; all tensors lie on the device of ``frames``."""
         self.frames.view(-1, *self.frames.shape[2:]).index_copy_(0, places, frames)
-        self.ages.view(-1).index_copy_(0, places, ages)
+        self.frames_in_stack.view(-1).index_copy_(0, places, frames_in_stack)
 
     def push_stack(self, observations: np.ndarray | torch.Tensor) -> None:
         """Takes whole observations, (environments, depth * channels, height, width).
 
         All their frames are stored, padding included, so the newest stack of each environment
-        equals its observation, however that came about.
+        equals its observation, whatever came before.
         """
         n, _, height, width = observations.shape
         shape = (n, self.stacking.depth, self.stacking.channels, height, width)
         for back, frames in enumerate(observations.reshape(shape).swapaxes(0, 1)):
-            self.push(frames, fresh=back == 0)
+            self.push(frames, stack_reset=back == 0)
 
     def stack(self, numbers: torch.Tensor, envs: torch.Tensor) -> torch.Tensor:
         """Observations (batch, depth * channels, height, width), in the frames' dtype.
@@ -99,11 +102,11 @@ class FrameRing:
             envs: int64 (batch,), whose frames they are.
         """
         rows = numbers % self.rows
-        blank = self.stored.blank
+        blank = self.codec.blank
         if blank is not None:
             # The ring may be on the host while the encoder that made it is on a GPU.
             blank = blank.to(self.frames.device)
-        return stack_frames(self.frames, self.ages, rows, envs, self.stacking, blank)
+        return stack_frames(self.frames, self.frames_in_stack, rows, envs, self.stacking, blank)
 
     def holds(self, numbers: np.ndarray) -> np.ndarray:
         """Whether observations can still be rebuilt; bool (environments,).
@@ -111,25 +114,25 @@ class FrameRing:
         Args:
             numbers: int64 (environments,), the number of one newest frame for each environment.
         """
-        # A young stack needs fewer frames, but asking its age would cost a look at the device.
+        # A stack that was just reset needs fewer frames; reading that would wait for the device.
         return numbers - (self.stacking.depth - 1) >= self.pushed - self.rows
 
     def restore(self, pushed: np.ndarray) -> None:
-        """Goes on from contents that were loaded into ``frames`` and ``ages``."""
+        """Continues after ``frames`` and ``frames_in_stack`` were loaded."""
         self.pushed = pushed
-        newest = self.ages.cpu().numpy()[(pushed - 1) % self.rows, self._all_envs]
-        self._newest_ages = newest.copy()
+        newest = self.frames_in_stack.cpu().numpy()[(pushed - 1) % self.rows, self._all_envs]
+        self._newest_in_stack = newest.copy()
 
     def check_valid(self) -> None:
-        """Raises AssertionError unless every age follows from the one before it."""
-        ages = self.ages.cpu().numpy().astype(np.int64)
+        """Raises AssertionError unless every ``frames_in_stack`` follows from the one before it."""
+        frames_in_stack = self.frames_in_stack.cpu().numpy().astype(np.int64)
         for env, pushed in enumerate(self.pushed.tolist()):
             numbers = np.arange(max(0, pushed - self.rows), pushed)
-            held = ages[numbers % self.rows, env]
+            held = frames_in_stack[numbers % self.rows, env]
             follows = held[1:] == np.minimum(held[:-1] + 1, self.stacking.depth - 1)
-            assert (follows | (held[1:] == 0)).all(), f"environment {env}: ages {held}"
-            assert (held < self.stacking.depth).all(), f"environment {env}: ages {held}"
-            assert not len(held) or held[-1] == self._newest_ages[env]
+            assert (follows | (held[1:] == 0)).all(), f"environment {env}: {held}"
+            assert (held < self.stacking.depth).all(), f"environment {env}: {held}"
+            assert not len(held) or held[-1] == self._newest_in_stack[env]
 
     def _upload(self, array: np.ndarray | torch.Tensor) -> torch.Tensor:
         return upload(array, self.frames.device)

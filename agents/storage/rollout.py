@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from agents.sb3.algorithm import check_stacking
 from agents.sb3.arguments import check_count
-from agents.storage.items import Pixels, Stored
+from agents.storage.codecs import FrameCodec, PixelCodec
 from agents.storage.stacking import stack_frames
 from envs.errors import UserError
 from envs.stacking import FrameStacking
@@ -44,10 +43,10 @@ class FrameRollout:
         gamma: discount factor, 0 to 1.
         n_envs: environments in lockstep.
         stacking: how the environment makes an observation of frames.
-        stored: what is stored of them; by default their pixels.
+        codec: how frames are stored; by default as pixels.
 
     Raises:
-        UserError: ``stacking`` does not make such observations.
+        UserError: ``stacking`` does not produce such observations.
     """
 
     def __init__(
@@ -61,24 +60,24 @@ class FrameRollout:
         n_envs: int = 1,
         *,
         stacking: FrameStacking,
-        stored: Stored | None = None,
+        codec: FrameCodec | None = None,
     ) -> None:
-        check_stacking(observation_space, stacking)
         self.buffer_size, self.n_envs = buffer_size, n_envs
         self.gae_lambda, self.gamma = gae_lambda, gamma
         self.device = torch.device(device)
         self.stacking = stacking
-        self.stored = stored or Pixels(stacking, observation_space.shape)
-        rows = buffer_size + self.stored.stacking.depth - 1
+        self.codec = codec or PixelCodec(stacking, observation_space.shape)
+        rows = buffer_size + self.codec.stacking.depth - 1
         self.frames = torch.zeros(
-            (rows, n_envs, *self.stored.shape), dtype=self.stored.dtype, device=self.device
+            (rows, n_envs, *self.codec.shape), dtype=self.codec.dtype, device=self.device
         )
-        self.ages = torch.zeros((rows, n_envs), dtype=torch.uint8, device=self.device)
+        self.frames_in_stack = torch.zeros((rows, n_envs), dtype=torch.uint8, device=self.device)
         self.rewards = self._per_step(torch.float32)
         self.episode_starts = self._per_step(torch.float32)
-        # What the host knows of a step is written there, and goes to the device all at once.
-        self._told = {
-            name: _on_host(getattr(self, name)) for name in ("ages", "rewards", "episode_starts")
+        # Filled on the host step by step, and uploaded when the rollout is full.
+        self._host = {
+            name: _on_host(getattr(self, name))
+            for name in ("frames_in_stack", "rewards", "episode_starts")
         }
         self.actions = self._per_step(torch.int64)
         self.values = self._per_step(torch.float32)
@@ -101,68 +100,67 @@ class FrameRollout:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, frames and everything else."""
+        """Bytes of all tensors."""
         held = (value for value in vars(self).values() if isinstance(value, torch.Tensor))
         return sum(tensor.nbytes for tensor in held)
 
     def reset(self) -> None:
-        """Forgets all steps; the next one added brings its whole stack along."""
+        """Forgets all steps; the next one is stored with its whole stack."""
         self.pos = 0
 
-    def store(
+    def add_decision(
         self,
         observations: torch.Tensor,
-        stack_starts: np.ndarray,
+        stack_reset: np.ndarray,
         actions: torch.Tensor,
         values: torch.Tensor,
         log_probs: torch.Tensor,
         envs: slice = slice(None),
     ) -> None:
-        """Stores what environments acted on and how, before it is known what came of it.
+        """Stores observations and the actions taken on them, while the environments step.
 
         Args:
-            observations: (environments, depth * channels, height, width), what was acted on, as
-                ``stored`` has it.
-            stack_starts: bool (environments,), whether that observation began a fresh stack.
+            observations: (environments, depth * channels, height, width), as encoded.
+            stack_reset: bool (environments,), whether the stack started anew with this observation.
             actions: int64 (environments,).
             values: float32 (environments,) or (environments, 1).
             log_probs: float32 (environments,).
             envs: which of all environments these are.
         """
-        depth, channels = self.stored.stacking.depth, self.stored.shape[0]
+        depth, channels = self.codec.stacking.depth, self.codec.shape[0]
         row = self.pos + depth - 1
-        ages = self._told["ages"].numpy()
+        frames_in_stack = self._host["frames_in_stack"].numpy()
         if self.pos == 0:
             stack = observations.unflatten(1, (depth, channels))
             self.frames[:depth, envs].copy_(stack.transpose(0, 1))
-            # The rows below hold this stack's padding, too: nothing is left to fill in.
-            ages[row, envs] = depth - 1
+            # The rows below hold this stack's padding, too.
+            frames_in_stack[row, envs] = depth - 1
         else:
             self.frames[row, envs].copy_(observations[:, -channels:])
-            older = np.minimum(ages[row - 1, envs] + 1, depth - 1)
-            ages[row, envs] = np.where(stack_starts, 0, older)
+            older = np.minimum(frames_in_stack[row - 1, envs] + 1, depth - 1)
+            frames_in_stack[row, envs] = np.where(stack_reset, 0, older)
         self.actions[self.pos, envs] = actions
         self.values[self.pos, envs] = values.flatten()
         self.log_probs[self.pos, envs] = log_probs
 
     def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
-        """Completes the step that was stored; after the last one all are on the device.
+        """Completes the step; after the last one, everything is on the device.
 
         Args:
             rewards: float32 (environments,).
             episode_starts: bool (environments,), whether the step before was the last of an
                 episode, so that no value is carried back over it. A lost life sets this, but not
-                ``stack_starts``.
+                ``stack_reset``.
         """
-        self._told["rewards"].numpy()[self.pos] = rewards
-        self._told["episode_starts"].numpy()[self.pos] = episode_starts
+        self._host["rewards"].numpy()[self.pos] = rewards
+        self._host["episode_starts"].numpy()[self.pos] = episode_starts
         self.pos += 1
         if self.full:
             self._upload()
 
     def _upload(self) -> None:
-        """Brings what the host was told of the steps to the device."""
-        for name, host in self._told.items():
+        """Brings the host's part of the steps to the device."""
+        for name, host in self._host.items():
             device = getattr(self, name)
             if host is not device:
                 device.copy_(host, non_blocking=True)
@@ -184,9 +182,9 @@ class FrameRollout:
 
     def observations(self, indices: torch.Tensor) -> torch.Tensor:
         """Observations (batch, depth * channels, height, width) of flat step indices."""
-        stacking, blank = self.stored.stacking, self.stored.blank
+        stacking, blank = self.codec.stacking, self.codec.blank
         rows, columns = indices // self.n_envs + stacking.depth - 1, indices % self.n_envs
-        return stack_frames(self.frames, self.ages, rows, columns, stacking, blank)
+        return stack_frames(self.frames, self.frames_in_stack, rows, columns, stacking, blank)
 
     def batch(self, indices: torch.Tensor) -> RolloutBatch:
         """The transitions at flat indices ``step * n_envs + environment``, int64 (batch,)."""
@@ -215,10 +213,10 @@ class FrameRollout:
 
 
 def reverse_discounted_sums(deltas: torch.Tensor, discounts: torch.Tensor) -> torch.Tensor:
-    """Sums ``s[t] = deltas[t] + discounts[t] * s[t + 1]``, where the last is its delta.
+    """Sums ``s[t] = deltas[t] + discounts[t] * s[t + 1]``, from the last delta backwards.
 
     Doubles the length of the sums in each pass (Hillis & Steele 1986, "Data parallel algorithms"),
-    so that a GPU gets a few dozen kernels rather than some for every step.
+    so that a GPU runs a few dozen kernels rather than some for every step.
 
     Args:
         deltas: float32 (steps, environments).
@@ -237,7 +235,7 @@ def reverse_discounted_sums(deltas: torch.Tensor, discounts: torch.Tensor) -> to
 
 
 def _on_host(tensor: torch.Tensor) -> torch.Tensor:
-    """``tensor`` itself where it is on the host, else one like it from which copies are fast."""
+    """``tensor`` itself if it is on the host, else pinned memory of its shape."""
     if tensor.device.type == "cpu":
         return tensor
     return torch.zeros_like(tensor, device="cpu").pin_memory()

@@ -1,6 +1,8 @@
-"""Which transitions a batch is made of, and how their rewards are summed."""
+"""Which transitions make a batch, and how their rewards are summed."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 
@@ -44,8 +46,27 @@ class NStepReturns:
         return returns, self.powers[last + 1].masked_fill(terminal, 0), last
 
 
+class Sampler(Protocol):
+    """Chooses transitions of a replay, without waiting for the device.
+
+    Attributes:
+        generator: all its randomness, which snapshots keep and graphs register.
+    """
+
+    generator: torch.Generator
+
+    def sample(self, batch_size: int, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Times and environments of transitions, both int64 (batch,).
+
+        Args:
+            batch_size: number of transitions, with replacement.
+            bounds: int64 (1 + environments,): the time after the newest transition, then each
+                environment's oldest time. At least one transition must lie between.
+        """
+
+
 class UniformSampler:
-    """Draws transitions uniformly, with a generator of its own, without waiting for the device.
+    """Every transition is as likely as another.
 
     Args:
         device: where transitions are stored.
@@ -59,17 +80,8 @@ class UniformSampler:
         else:
             self.generator.manual_seed(seed)
 
-    def draw(self, batch_size: int, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Times and environments of transitions.
-
-        Args:
-            batch_size: how many to draw, with replacement.
-            bounds: int64 (1 + environments,): the time after the newest transition, then each
-                environment's oldest time. At least one transition must lie between.
-
-        Returns:
-            Times and environments, both int64 (batch,).
-        """
+    def sample(self, batch_size: int, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As :meth:`Sampler.sample`."""
         counts = bounds[0] - bounds[1:]
         ends = counts.cumsum(0)
         # The remainder of so large a number is uniform to one part in 10**12 for 10**6 transitions.

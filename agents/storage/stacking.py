@@ -1,15 +1,18 @@
-"""Rebuilding stacked observations from frames that were stored once."""
+"""Stacked observations: rebuilt from frames stored once, and kept up to date frame by frame."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from agents.storage.codecs import FrameCodec, PixelCodec
 from envs.stacking import FrameStacking
+from rlcnn.accelerate.transfers import host_tensor, upload
 
 
 def stack_frames(
     frames: torch.Tensor,
-    ages: torch.Tensor,
+    frames_in_stack: torch.Tensor,
     rows: torch.Tensor,
     columns: torch.Tensor,
     stacking: FrameStacking,
@@ -18,30 +21,31 @@ def stack_frames(
     """Rebuilds observations, bit-equal to the environment's own stack.
 
     Args:
-        frames: (rows, environments, channels, height, width), a ring along its first axis: uint8,
-            or what a frozen encoder made of each frame, as channels of one pixel.
-        ages: uint8 (rows, environments), how many frames the stack already held when this frame
-            came: 0 for the first frame of a fresh stack, at most ``depth - 1``.
+        frames: (rows, environments, channels, height, width), a ring along its first axis: uint8
+            pixels, or features as channels of one pixel.
+        frames_in_stack: uint8 (rows, environments), how many frames the stack already held when
+            this frame came: 0 for the first frame after a reset, at most ``depth - 1``.
         rows: int64 (batch,), the row of each observation's newest frame.
         columns: int64 (batch,), the environment of each observation.
-        stacking: how the environment makes an observation of frames.
-        blank: (channels, height, width), what stands for a frame of zeros; None for zeros.
+        stacking: how the environment stacks frames.
+        blank: (channels, height, width), stands for a frame of zeros; None for zeros.
 
     Returns:
-        As ``frames``, (batch, depth * channels, height, width), the oldest frame first.
+        Of the dtype of ``frames``, (batch, depth * channels, height, width), oldest frame first.
     """
     if stacking.depth == 1:
         return frames[rows, columns]
     back = torch.arange(stacking.depth - 1, -1, -1, device=frames.device)
-    age = ages[rows, columns].long()[:, None]
-    source = (rows[:, None] - torch.minimum(back, age)) % frames.shape[0]
+    older = frames_in_stack[rows, columns].long()[:, None]
+    source = (rows[:, None] - torch.minimum(back, older)) % frames.shape[0]
     flat = (source * frames.shape[1] + columns[:, None]).flatten()
     stack = frames.flatten(0, 1).index_select(0, flat)
     stack = stack.view(len(rows), stacking.depth, *frames.shape[2:])
     if stacking.padding == "zeros":
-        before = back > age
-        if may_look(stack):
-            # Few frames are: to look for them first is cheaper than to go through all pixels.
+        before = back > older
+        if stack.device.type == "cpu":
+            # Few frames are padding: finding them first is cheaper than masking all pixels. On a
+            # GPU, nonzero() would wait.
             stack[before.nonzero(as_tuple=True)] = 0 if blank is None else blank
         elif blank is None:
             stack.masked_fill_(before[:, :, None, None, None], 0)
@@ -53,7 +57,7 @@ def stack_frames(
 def push_frames(
     stacks: torch.Tensor,
     newest: torch.Tensor,
-    fresh: torch.Tensor,
+    stack_reset: torch.Tensor,
     stacking: FrameStacking,
     blank: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -61,10 +65,10 @@ def push_frames(
 
     Args:
         stacks: (batch, depth * channels, height, width), as :func:`stack_frames` returns them.
-        newest: (batch, channels, height, width), the frame that each of them gains.
-        fresh: bool (batch,), whose stack begins anew with it.
-        stacking: how the environment makes an observation of frames.
-        blank: (channels, height, width), what stands for a frame of zeros; None for zeros.
+        newest: (batch, channels, height, width), the frame that each stack gains.
+        stack_reset: bool (batch,), which stacks start anew with this frame.
+        stacking: how the environment stacks frames.
+        blank: (channels, height, width), stands for a frame of zeros; None for zeros.
     """
     if stacking.depth == 1:
         return newest
@@ -72,10 +76,73 @@ def push_frames(
     if stacking.padding == "zeros":
         padding = torch.zeros_like(newest) if blank is None else blank.expand_as(newest)
     padding = padding.repeat(1, stacking.depth - 1, 1, 1)
-    older = torch.where(fresh[:, None, None, None], padding, stacks[:, newest.shape[1] :])
+    older = torch.where(stack_reset[:, None, None, None], padding, stacks[:, newest.shape[1] :])
     return torch.cat((older, newest), dim=1)
 
 
-def may_look(tensor: torch.Tensor) -> bool:
-    """Whether Python may ask what is in a tensor; on a GPU that would be to wait for it."""
-    return tensor.device.type == "cpu"
+class FrameStacker:
+    """The current stack of every environment, as the policy takes it.
+
+    Args:
+        codec: how frames are stored.
+        device: of the policy.
+    """
+
+    def __init__(self, codec: FrameCodec, device: torch.device) -> None:
+        self._codec, self._device = codec, device
+        self._last_observations: np.ndarray | None = None
+        self._stacks: torch.Tensor
+
+    def reset(self, observations: np.ndarray) -> torch.Tensor:
+        """The stacks of observations that need not follow from the previous step.
+
+        Args:
+            observations: uint8 (environments, depth * channels, height, width). The very array of
+                the previous call is not encoded again.
+        """
+        if observations is not self._last_observations:
+            self.set(observations, self._codec.encode_stacks(observations))
+        return self._stacks
+
+    def push(self, observations: np.ndarray, stack_reset: np.ndarray) -> torch.Tensor:
+        """The stacks one step later.
+
+        Args:
+            observations: as for :meth:`reset`.
+            stack_reset: bool (environments,), whose stack started anew with this step.
+        """
+        if isinstance(self._codec, PixelCodec):
+            self.set(observations, observations)
+        else:
+            newest = self._codec.encode_newest(observations)
+            self.set(observations, self._pushed(self._stacks, newest, stack_reset))
+        return self._stacks
+
+    def terminal_stacks(self, observations: np.ndarray, envs: np.ndarray) -> torch.Tensor:
+        """The stacks of observations that a time limit cut off, one step after the current ones.
+
+        Args:
+            observations: uint8 (some environments, depth * channels, height, width).
+            envs: int64 (some environments,), which they are.
+        """
+        if isinstance(self._codec, PixelCodec):
+            return upload(observations, self._device)
+        stacks = self._stacks[upload(envs, self._device)]
+        newest = self._codec.encode_newest(observations)
+        return self._pushed(stacks, newest, np.zeros(len(envs), bool))
+
+    def set(self, observations: np.ndarray, stacks: np.ndarray | torch.Tensor) -> None:
+        """Replaces the stacks.
+
+        Args:
+            observations: as for :meth:`reset`.
+            stacks: their encoded frames.
+        """
+        self._last_observations = observations
+        self._stacks = host_tensor(stacks).to(self._device)
+
+    def _pushed(
+        self, stacks: torch.Tensor, newest: torch.Tensor, stack_reset: np.ndarray
+    ) -> torch.Tensor:
+        reset = upload(stack_reset, self._device)
+        return push_frames(stacks, newest, reset, self._codec.stacking, self._codec.blank)

@@ -1,4 +1,4 @@
-"""The arms of a study: what is compared, each named by one word on the command line."""
+"""The arms of a study: what it compares, each given by one word on the command line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rlcnn.encoders import list_encoders, why_unknown
 
 OptionValue = int | float | bool | str
 
-# Names of files are made of an arm's, and file systems take 255 bytes.
+# File names contain an arm's name, and file systems allow 255 bytes.
 _LONGEST_PART = 100
 
-# Kind of arm -> what becomes of its encoder.
+# Kind of arm -> mode of its encoder.
 _MODES: dict[str, Literal["train", "frozen", "finetune"]] = {
     "scratch": "train",
     "frozen-random": "frozen",
@@ -36,13 +36,13 @@ GRAMMAR = (
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to come by an agent.
+    """One way to get an encoder.
 
     Attributes:
-        kind: "scratch" (initial values, learned), "frozen-random" (initial values, left as they
-            are), "frozen" (loaded, left as they are) or "finetune" (loaded, learned slowly).
+        kind: "scratch" (initial weights, trained), "frozen-random" (initial weights, frozen),
+            "frozen" (loaded weights, frozen) or "finetune" (loaded weights, trained slowly).
         encoder: name of the encoder; empty for the study's own.
-        encoder_options: those the arm names.
+        encoder_options: the options that the arm names.
         weights: "none", "imagenet" or an absolute path.
     """
 
@@ -59,11 +59,11 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """The arm for people: of a path only the last part, without a file's ending."""
+        """The arm for people, with only the last part of a path and no file ending."""
         return self.named(1)
 
     def named(self, parts: int) -> str:
-        """The arm for people, with so many of a path's last parts, which tell it from others."""
+        """The arm for people, with the last ``parts`` parts of its path."""
         path = Path(self.weights)
         if path.suffix in _ENDINGS:
             path = path.with_suffix("")
@@ -78,9 +78,9 @@ class Arm:
     def configure(self, base: TrainConfig) -> TrainConfig:
         """The training of this arm.
 
-        The encoder options of ``base`` belong to the encoder of ``base``: an arm that names
-        another has only those that it names itself. What ``base`` says of frozen features is for
-        frozen arms, and what it says of unfreezing for fine-tuned ones.
+        The encoder options of ``base`` belong to the encoder of ``base``; an arm with another
+        encoder has only the options that it names. Options of frozen features apply to frozen arms
+        only, and options of unfreezing to fine-tuned arms only.
         """
         own = self.encoder in ("", base.encoder)
         defaults = TrainConfig()
@@ -112,11 +112,11 @@ def parse_arm(text: str) -> Arm:
         ENCODER = as --encoder takes it: impala, resnet18:layer2, timm:resnet18
         WEIGHTS = as --weights takes it: imagenet, a file, or the directory of a run
 
-    What stands before the first "@" is NET, unless it holds a "/" or the whole is a path that
-    exists. Whether the weights are there and fit is found out when the encoder is built.
+    The part before the first "@" is NET, unless it holds a "/" or the whole is a path that
+    exists. The weights are checked when the encoder is built.
 
     Raises:
-        UserError: the text is no arm; the line names what was expected, and the nearest.
+        UserError: the text is no arm; the line names the expected form and the nearest arm.
     """
     kind, colon, rest = text.partition(":")
     if kind not in _MODES:
@@ -141,12 +141,12 @@ def parse_arm(text: str) -> Arm:
             f' without weights, "{hint}"'
         )
     net, at, weights = rest.partition("@")
-    # os.path's finds nothing under a name that is too long, where pathlib's raises.
+    # For a name that is too long this is False; pathlib's exists() raises.
     there = os.path.exists(rest)
     if not at or "/" in net or there:
         net, weights = "", rest
         if not there and rest != "imagenet" and not why_unknown(rest.split(",")[0]):
-            # Our own networks were not trained on ImageNet.
+            # There are no ImageNet weights for the encoders of this package.
             such = "RUN_DIR" if rest.split(",")[0] in list_encoders() else "imagenet"
             raise UserError(
                 f'--arms "{text}" names an encoder but no weights: expected {text}@WEIGHTS, such as'
@@ -159,7 +159,7 @@ def parse_arm(text: str) -> Arm:
 
 
 def directory_name(name: str) -> str:
-    """``name`` with nothing in it that file systems or shells take amiss, and not too long."""
+    """``name`` without characters that file systems or shells treat specially, and shortened."""
     whole = re.sub(r"[^\w.=-]+", "-", name, flags=re.ASCII).strip("-.")
     if len(whole) <= _LONGEST_PART:
         return whole

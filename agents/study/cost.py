@@ -1,4 +1,4 @@
-"""What a study will cost, told before it is spent: a short measurement of each kind of training."""
+"""What a study will cost: a short measurement of each kind of training, before any is run."""
 
 from __future__ import annotations
 
@@ -6,56 +6,166 @@ import heapq
 import json
 import os
 import statistics
+import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.config import TrainConfig
+from agents.evaluate.evaluation import evaluate_agent, game_environments
+from agents.evaluate.random_agent import random_length
 from agents.launchers.local import Job, Launcher
+from agents.measure.learners import our_agent
 from agents.study.plan import StudyRun
-from agents.study.speed import Speed, measure_speed
 from envs.errors import UserError
+from rlcnn.accelerate.devices import use_threads
 from rlcnn.report import RunResult
+from rlcnn.report.style import plural
 
 MEASURED_GAMES = 3
-"""Games in which an arm is measured; in others it is taken to be as fast as in these."""
+"""Games in which each arm is measured; its speed in others is taken as their mean."""
+
+# How long a training is measured, and never more than a tenth of it.
+CALIBRATION_STEPS = 4_096
+CALIBRATION_SECONDS = 20.0
+
+# How long evaluation is measured, and never for more steps than the training has.
+EVALUATION_SECONDS = 3.0
+LONGEST_GAME = 2_500
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a kind of training goes.
+
+    Attributes:
+        training: agent steps per second.
+        evaluation: agent steps per second of all games of an evaluation together.
+        game: agent steps of one game of random actions.
+    """
+
+    training: float
+    evaluation: float
+    game: float
+
+    def seconds(self, config: TrainConfig, done: int) -> tuple[float, float]:
+        """Time left after ``done`` steps: of training, and of evaluations.
+
+        Games are assumed to last as long as with random actions.
+        """
+        left = max(0, config.total_steps - done)
+        evaluations = int(config.eval_episodes > 0)
+        if config.eval_every and evaluations and left:
+            evaluations += (config.total_steps - 1) // config.eval_every - done // config.eval_every
+        games = evaluations * config.eval_episodes
+        return left / self.training, games * self.game / self.evaluation
+
+    def to_json(self) -> dict[str, float]:
+        """As JSON values."""
+        # Studies on disk have the second key.
+        return {"training": self.training, "judging": self.evaluation, "game": self.game}
+
+    @classmethod
+    def from_json(cls, document: Any) -> Speed | None:
+        """Reads :meth:`to_json`; None for anything else, such as an earlier release's."""
+        try:
+            return cls(*(float(document[key]) for key in ("training", "judging", "game")))
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What is still to be done.
+    """What a study still costs.
 
     Attributes:
         runs: how many.
         steps: agent steps of all of them.
-        hours: until the last is done; films come on top.
-        judging: the share of that in which agents are judged, by games as long as random ones.
+        hours: until the last run is done, without films.
+        evaluation: the share of evaluations in that time, with games as long as random ones.
         workers: runs at once.
     """
 
     runs: int
     steps: int
     hours: float
-    judging: float
+    evaluation: float
     workers: int
 
     def __str__(self) -> str:
         """One line for people."""
         return (
-            f"{self.runs} run{'s' * (self.runs != 1)}, {self.steps:,} agent steps,"
-            f" {self.workers} at once: about {_duration(self.hours)}, of which"
-            f" {100 * self.judging:.0f}% evaluations if games last as long as at random; films not"
-            " counted"
+            f"{plural(self.runs, 'run')}, {self.steps:,} agent steps, {self.workers} at once:"
+            f" about {_duration(self.hours)}, of which {100 * self.evaluation:.0f}% evaluations if"
+            " games last as long as at random; films not counted"
         )
 
 
+# -- measurement -----------------------------------------------------------------------------------
+
+
+def measure_speed(config: TrainConfig) -> Speed:
+    """Measures some thousand steps of a training, and some seconds of games.
+
+    The first iteration, which may compile code, does not count.
+
+    Raises:
+        UserError: no agent can be built with these options.
+    """
+    config = config.resolve()
+    # Neither the time to fill a replay nor its memory counts.
+    short = config.hyperparameters.with_short_warm_up(config.num_envs)
+    config = config.with_hyperparameters(short)
+    with use_threads(config.num_threads), closing(our_agent(config)) as learner:
+        if learner.warm_up_steps:
+            learner.learn(learner.warm_up_steps)
+        learner.learn(learner.least_steps)
+        enough = min(CALIBRATION_STEPS, config.total_steps // 10)
+        steps, began = 0, time.monotonic()
+        while True:
+            steps += learner.learn(learner.least_steps)
+            seconds = time.monotonic() - began
+            if steps >= enough or seconds >= CALIBRATION_SECONDS:
+                break
+        evaluation = _evaluation_speed(learner.model, config)
+    length = random_length(config, most=min(LONGEST_GAME, config.total_steps))
+    return Speed(steps / seconds, evaluation, length)
+
+
+class _Enough(Exception):  # noqa: N818
+    """The evaluation has run long enough to know its speed."""
+
+
+def _evaluation_speed(model: BaseAlgorithm, config: TrainConfig) -> float:
+    """Agent steps per second of an evaluation's games, which stop before their end."""
+    environments = game_environments(config.eval_episodes)
+    choices, began = 0, time.monotonic()
+
+    def count() -> None:
+        nonlocal choices, began
+        if choices == 0:
+            # The time to make the environments does not count.
+            began = time.monotonic()
+        elif (
+            time.monotonic() - began >= EVALUATION_SECONDS
+            or choices * environments >= config.total_steps
+        ):
+            raise _Enough
+        choices += 1
+
+    with suppress(_Enough):
+        evaluate_agent(model, config, on_step=count)
+    return choices * environments / (time.monotonic() - began)
+
+
 def kind(config: TrainConfig) -> str:
-    """What the speed of a training hangs on, where all else is the study's."""
+    """The options of a study's training on which its speed depends, as one key."""
     return f"{config.env} {_network(config)}"
 
 
@@ -64,10 +174,10 @@ def _network(config: TrainConfig) -> str:
 
 
 def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Speed]:
-    """The speed of each kind of training among ``runs``, as its workers run it.
+    """The speed of each kind of training among ``runs``, measured on the launcher's workers.
 
-    As many are measured at once as will be at work, some of them twice: they share the machine. Of
-    many games a network is measured in the first few.
+    All workers measure at once, some kinds twice, because they share the machine. Each network is
+    measured in its first few games only.
 
     Raises:
         UserError: a kind cannot be trained; the line says why.
@@ -81,7 +191,7 @@ def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Sp
     names = sorted(kinds) * -(-launcher.workers // len(kinds))
     chosen = names[: max(len(kinds), launcher.workers)]
     speeds: dict[str, list[Speed]] = {name: [] for name in kinds}
-    # Of what goes on from a checkpoint the first weights may be gone; they make it no faster.
+    # A resumed run may have lost its first weights; its speed does not depend on them.
     configs = {
         name: replace(run.config, num_threads=launcher.threads, weights="none")
         for name, run in kinds.items()
@@ -107,41 +217,20 @@ def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Sp
 
 def _mean(speeds: Sequence[Speed]) -> Speed:
     return Speed(
-        statistics.mean(speed.training for speed in speeds),
-        statistics.mean(speed.judging for speed in speeds),
-        statistics.mean(speed.game for speed in speeds),
+        *(statistics.mean(getattr(each, field.name) for each in speeds) for field in fields(Speed))
     )
-
-
-def estimate(
-    runs: Sequence[StudyRun],
-    steps_done: Sequence[int],
-    speeds: Mapping[str, Speed],
-    workers: int,
-) -> Cost:
-    """What ``runs`` cost, each begun in its turn by the first worker that is free."""
-    free = [0.0] * workers
-    seconds = judging = 0.0
-    for run, done in zip(runs, steps_done, strict=True):
-        parts = speeds[kind(run.config)].seconds(run.config, done)
-        heapq.heapreplace(free, free[0] + sum(parts))
-        seconds, judging = seconds + sum(parts), judging + parts[1]
-    steps = sum(
-        max(0, run.config.total_steps - done) for run, done in zip(runs, steps_done, strict=True)
-    )
-    return Cost(len(runs), steps, max(free) / 3600, judging / seconds if seconds else 0.0, workers)
 
 
 def known_speeds(
     document: dict[str, Any], runs: Sequence[StudyRun], launcher: Launcher, console: Console
 ) -> dict[str, Speed]:
-    """Of each kind of training its speed, measured now where it was not when the study began.
+    """The speed of each kind of training, measured now unless ``study.json`` holds it.
 
     Args:
-        document: what ``study.json`` says, or nothing.
-        runs: what is to be done.
-        launcher: where.
-        console: is told that speeds are measured.
+        document: the content of ``study.json``, or nothing.
+        runs: the runs to do.
+        launcher: where they run.
+        console: gets a line when speeds are measured.
 
     Raises:
         UserError: as :func:`measure_speeds`.
@@ -151,30 +240,48 @@ def known_speeds(
     known = {name: speed for name, speed in read.items() if speed is not None}
     unknown = [run for run in runs if kind(run.config) not in known]
     if unknown:
-        kinds = len({kind(run.config) for run in unknown})
-        console.print(f"measuring the speed of {kinds} kind{'s' * (kinds != 1)} of training")
+        kinds = plural(len({kind(run.config) for run in unknown}), "kind")
+        console.print(f"measuring the speed of {kinds} of training")
         known |= measure_speeds(unknown, launcher)
     return known
 
 
-def tell_cost(
+# -- estimate --------------------------------------------------------------------------------------
+
+
+def estimate(
+    runs: Sequence[StudyRun], steps_done: Sequence[int], speeds: Mapping[str, Speed], workers: int
+) -> Cost:
+    """The cost of ``runs``; the first free worker takes the next run."""
+    free = [0.0] * workers
+    seconds = evaluation = 0.0
+    for run, done in zip(runs, steps_done, strict=True):
+        parts = speeds[kind(run.config)].seconds(run.config, done)
+        heapq.heapreplace(free, free[0] + sum(parts))
+        seconds, evaluation = seconds + sum(parts), evaluation + parts[1]
+    steps = sum(
+        max(0, run.config.total_steps - done) for run, done in zip(runs, steps_done, strict=True)
+    )
+    share = evaluation / seconds if seconds else 0.0
+    return Cost(len(runs), steps, max(free) / 3600, share, workers)
+
+
+def print_cost(
     to_do: Sequence[tuple[StudyRun, RunResult]],
     speeds: Mapping[str, Speed],
     launcher: Launcher,
     console: Console,
-) -> Cost:
-    """Tells, and returns, what the runs still cost, by the speed of each kind of training."""
-    told: dict[str, list[float]] = {}
+) -> None:
+    """Prints what the runs still cost, by the speed of each kind of training."""
+    by_arm: dict[str, list[float]] = {}
     for run, _ in to_do:
-        told.setdefault(run.arm, []).append(speeds[kind(run.config)].training)
-    for arm, rates in told.items():
-        # Of several games the slowest and the fastest.
+        by_arm.setdefault(run.arm, []).append(speeds[kind(run.config)].training)
+    for arm, rates in by_arm.items():
+        # The slowest and the fastest of several games.
         ends = dict.fromkeys(f"{rate:,.0f}" for rate in (min(rates), max(rates)))
         console.print(f"  {arm}: {' to '.join(ends)} steps/s")
     runs, done = [run for run, _ in to_do], [result.steps for _, result in to_do]
-    cost = estimate(runs, done, speeds, launcher.workers)
-    console.print(f"to do: {cost}")
-    return cost
+    console.print(f"to do: {estimate(runs, done, speeds, launcher.workers)}")
 
 
 def _duration(hours: float) -> str:

@@ -1,4 +1,4 @@
-"""How a study is getting on: one display for all its runs."""
+"""Progress of a study: one display for all its runs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from agents.study.plan import StudyRun
 from agents.study.results import last_figures
 from agents.train.callbacks import StepRate
 
-_LOOK_EVERY_S = 1.0
+_UPDATE_SECONDS = 1.0
+_LINE_SECONDS = 60.0
 
 
 class StudyDisplay:
-    """A bar for the whole study and one for each run at work, read off the runs' directories.
+    """A bar for the whole study and one for each current run, read from the runs' directories.
 
-    Where the output is no terminal, a line is printed at most every ``line_seconds``.
+    Without a terminal, it prints a line at most every minute.
 
     Args:
         study: the study's directory.
-        runs: all runs that are to be done now, by their names.
-        others: runs that need not be done: they are done, or have failed.
+        runs: all runs to do now, by name.
+        others: number of runs that are done or have failed.
         console: where to show it.
-        line_seconds: seconds between two lines where there is no terminal.
     """
 
     def __init__(
@@ -42,16 +42,14 @@ class StudyDisplay:
         runs: dict[str, StudyRun],
         others: int,
         console: Console,
-        line_seconds: float = 60.0,
     ) -> None:
         self._study, self._runs, self._console = study, runs, console
-        self._line_seconds = line_seconds
         self._bar = Progress(
             # No markup: names of files may hold brackets and colons.
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -59,53 +57,57 @@ class StudyDisplay:
         self._ended = others
         self._all = others + len(runs)
         self._tasks: dict[str, TaskID] = {}
-        self._whole = self._bar.add_task("study, runs", total=self._all, completed=others, told="")
+        self._whole = self._bar.add_task(
+            "study, runs", total=self._all, completed=others, figures=""
+        )
         self._steps = {name: last_figures(study / run.directory)[0] for name, run in runs.items()}
         self._rate = StepRate()
-        self._looked = self._shown = time.monotonic()
+        self._updated = self._shown = time.monotonic()
         self._bar.start()
 
     def tick(self, running: Collection[str]) -> None:
-        """Shows how runs at work, or waiting for a place, stand; called as often as one likes."""
+        """Updates the display of running jobs; calls within a second of the last do nothing."""
         now = time.monotonic()
-        if now - self._looked < _LOOK_EVERY_S:
+        if now - self._updated < _UPDATE_SECONDS:
             return
         taken = 0
         for name in running:
             run = self._runs[name]
             step, mean = last_figures(self._study / run.directory)
-            # A run that was resumed begins again behind what it had logged.
+            # A resumed run begins again before its last logged step.
             taken += max(0, step - self._steps[name])
             self._steps[name] = max(step, self._steps[name])
-            told = "" if mean is None else f"return {mean:.1f}"
+            figures = "" if mean is None else f"return {mean:.1f}"
             if name not in self._tasks:
-                # A cluster is given all runs at once, whether it has room for them or not.
+                # A cluster gets all runs at once, also those that wait for a node.
                 if not (self._study / run.directory).exists():
                     continue
-                self._tasks[name] = self._bar.add_task(name, total=run.config.total_steps, told="")
-            self._bar.update(self._tasks[name], completed=step, told=told)
-        self._rate.add(taken, now - self._looked)
-        self._looked = now
-        self._bar.update(self._whole, told=f"{self._rate.value:,.0f} steps/s")
-        if not self._console.is_terminal and now - self._shown >= self._line_seconds:
+                self._tasks[name] = self._bar.add_task(
+                    name, total=run.config.total_steps, figures=""
+                )
+            self._bar.update(self._tasks[name], completed=step, figures=figures)
+        self._rate.add(taken, now - self._updated)
+        self._updated = now
+        self._bar.update(self._whole, figures=f"{self._rate.value:,.0f} steps/s")
+        if not self._console.is_terminal and now - self._shown >= _LINE_SECONDS:
             self._shown = now
-            at_work = "; ".join(
+            current = "; ".join(
                 f"{name}: {self._steps[name]:,}/{self._runs[name].config.total_steps:,}"
                 for name in running
                 if self._steps[name]
             )
             self._console.print(
-                f"{self._ended}/{self._all} runs ended, {self._rate.value:,.0f} steps/s; {at_work}"
+                f"{self._ended}/{self._all} runs ended, {self._rate.value:,.0f} steps/s; {current}"
             )
 
-    def ended(self, name: str, told: str) -> None:
-        """Takes a run off the display and prints how it ended."""
+    def ended(self, name: str, outcome: str) -> None:
+        """Removes a run from the display and prints its outcome."""
         self._ended += 1
         if name in self._tasks:
             self._bar.remove_task(self._tasks.pop(name))
         self._bar.update(self._whole, completed=self._ended)
-        self._console.print(f"[{self._ended}/{self._all}] {name}: {told}")
+        self._console.print(f"[{self._ended}/{self._all}] {name}: {outcome}")
 
     def close(self) -> None:
-        """Takes the bars off the screen; calling it again does nothing."""
+        """Removes the bars; a second call does nothing."""
         self._bar.stop()

@@ -1,4 +1,4 @@
-"""A study as data: games x arms x seeds, and the training that each of them is."""
+"""A study as data: games x arms x seeds, and the training of each combination."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from rlcnn.config.fields import MAX_SEED
 from rlcnn.runs.files import plain
 from rlcnn.weights.load import weights_file
 
-# The results hang on these, though a single run may change them when it goes on.
+# Results depend on these, though a single run may change them when it is resumed.
 RESULT_OPTIONS = {"total_steps", "overlap", "env_groups", "eval_every", "eval_episodes"}
 RUNTIME_OPTIONS = RESUMABLE - RESULT_OPTIONS
-"""Options that may differ from one start of a study to the next, and between its runs."""
+"""Options that may differ between starts of a study, and between its runs."""
 
-# Arms, games and seeds say these.
+# Arms, games and seeds set these.
 PER_RUN_OPTIONS = {"env", "weights", "mode", "seed"}
 
 LEAST_SEEDS = 2
@@ -42,11 +42,11 @@ class StudyRun:
     """One training of a study.
 
     Attributes:
-        game: for people: "Pong".
+        game: name for people: "Pong".
         arm: name of the arm.
-        seed: the training's.
-        config: the training.
-        directory: where it lies within the study.
+        seed: of the training.
+        config: of the training.
+        directory: its directory within the study's.
     """
 
     game: str
@@ -57,18 +57,18 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """What tells it from all others of the study, for people."""
+        """Game, arm and seed, for people."""
         return f"{self.game}, {self.arm}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What is compared, and on what.
+    """What a study compares, and on what.
 
     Attributes:
         games: ids of environments.
         arms: what is compared.
-        seeds: of the trainings; each arm plays each game once with each of them.
+        seeds: each arm is trained once on each game with each seed.
         base: every other option.
     """
 
@@ -79,7 +79,7 @@ class StudyPlan:
 
     @cached_property
     def arm_names(self) -> list[str]:
-        """A name for each arm, in their order; as short as it can be told from the others'."""
+        """A name for each arm, in order; as short as keeps it different from the others."""
         names = [arm.name for arm in self.arms]
         for parts in range(2, max((len(Path(arm.weights).parts) for arm in self.arms), default=0)):
             counts = Counter(names)
@@ -95,7 +95,7 @@ class StudyPlan:
 
     @cached_property
     def runs(self) -> list[StudyRun]:
-        """Every training: seed by seed, so that what is done at any time compares all arms."""
+        """Every training, seed by seed, so that finished runs compare all arms at any time."""
         games = _places([game_name(game) for game in self.games], "game")
         arms = _places(self.arm_names, "arm")
         return [
@@ -111,13 +111,24 @@ class StudyPlan:
             for name, arm in zip(self.arm_names, self.arms, strict=True)
         ]
 
+    @cached_property
+    def control(self) -> str:
+        """The arm that the others are compared with: the first from scratch, else the first."""
+        kinds = [arm.kind for arm in self.arms]
+        return self.arm_names[kinds.index("scratch") if "scratch" in kinds else 0]
+
+    @property
+    def treatments(self) -> list[str]:
+        """The other arms, in order."""
+        return [arm for arm in self.arm_names if arm != self.control]
+
     @property
     def total_steps(self) -> int:
         """Agent steps of all runs together."""
         return len(self.runs) * self.base.total_steps
 
     def validate(self) -> None:
-        """Checks all that can be judged without an environment.
+        """Checks all that needs no environment.
 
         Raises:
             UserError: too few or repeated arms, games or seeds, or a value that is not valid.
@@ -155,21 +166,18 @@ class StudyPlan:
                 raise UserError(f'--arms "{a}" and "{b}" are the same training')
 
     def check_builds(self, runs: list[StudyRun]) -> None:
-        """Builds the agent of each game and arm among ``runs`` once, its weights loaded.
+        """Builds the agent of each game and arm among ``runs`` once, and loads its weights.
 
         Raises:
-            UserError: there is no such game, or an arm cannot be built; the line names it.
+            UserError: a game is unknown, or an arm cannot be built; the line names it.
         """
-        seen: set[tuple[str, str]] = set()
-        for game in self.games:
-            of_game = [run for run in runs if run.config.env == game]
-            if not of_game:
-                continue
-            with closing(make_train_env(_to_be_built(of_game[0].config))) as venv:
-                for run in of_game:
-                    if (game, run.arm) in seen:
-                        continue
-                    seen.add((game, run.arm))
+        by_game: dict[str, dict[str, StudyRun]] = {}
+        for run in runs:
+            by_game.setdefault(run.config.env, {}).setdefault(run.arm, run)
+        for by_arm in by_game.values():
+            first, *_ = by_arm.values()
+            with closing(make_train_env(_to_be_built(first.config))) as venv:
+                for run in by_arm.values():
                     try:
                         build_agent(_to_be_built(run.config), venv)
                     except UserError as error:
@@ -178,10 +186,10 @@ class StudyPlan:
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values, with the SHA-256 of every file of weights.
 
-        Of a file that is not there (any more) it is null.
+        The SHA-256 of a missing file is null.
 
         Raises:
-            UserError: such a file cannot be read.
+            UserError: a file cannot be read.
         """
         options = self.base.with_batch_size().to_json()
         return plain(
@@ -196,7 +204,7 @@ class StudyPlan:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> StudyPlan:
-        """Reads what :meth:`to_json` wrote.
+        """Reads :meth:`to_json`.
 
         Raises:
             UserError: it is no plan, or one that this release does not know.
@@ -224,10 +232,10 @@ def parse_games(text: str) -> tuple[str, ...]:
 
 
 def deviations(planned: TrainConfig, options: dict[str, Any]) -> list[str]:
-    """What of a run's options is not as it was planned, one phrase for each.
+    """The options of a run that differ from its plan, one phrase for each.
 
     Args:
-        planned: the training; what is "auto" there may be anything.
+        planned: the training; an option that is "auto" there may have any value.
         options: of the run on disk.
 
     Raises:
@@ -242,31 +250,31 @@ def deviations(planned: TrainConfig, options: dict[str, Any]) -> list[str]:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What of a plan (:meth:`StudyPlan.to_json`) differs, one phrase for each option.
+    """The options in which two plans (:meth:`StudyPlan.to_json`) differ, one phrase for each.
 
-    A default batch size is compared as the number that it stands for.
+    A default batch size counts as its number.
     """
-    told = [
+    found = [
         f"--{name} {_listed(before.get(name))} there, {_listed(now[name])} here"
         for name in ("games", "arms", "seeds")
         if before.get(name) != now[name]
     ]
     if before.get("arms") == now["arms"] and before.get("weights") != now["weights"]:
         digests = before.get("weights") or {}
-        # A file that is gone since is missed only by runs that have yet to begin.
-        told += [
+        # Only runs that have not begun need the file, which may be deleted by now.
+        found += [
             f"the weights of {arm} have changed since"
             for arm, digest in now["weights"].items()
             if digest not in (None, digests.get(arm))
         ]
-    # What an older plan does not say was its default.
+    # An option that an older plan lacks had its default value.
     then, here = (
         TrainConfig.from_json(plan.get("options") or {}).with_batch_size().to_json()
         for plan in (before, now)
     )
     compared = now["options"]
-    told += _differing({name: then[name] for name in compared}, {n: here[n] for n in compared}, "")
-    return told
+    found += _differing({name: then[name] for name in compared}, {n: here[n] for n in compared}, "")
+    return found
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any], prefix: str) -> Iterator[str]:
@@ -296,9 +304,7 @@ def _env_id(name: str) -> str:
 
 
 def _digest(weights: str) -> str | None:
-    if weights in ("none", "imagenet"):
-        return None
-    if not os.path.exists(weights):
+    if weights in ("none", "imagenet") or not os.path.exists(weights):
         return None
     path = weights_file(Path(weights))
     try:
@@ -309,20 +315,20 @@ def _digest(weights: str) -> str | None:
 
 
 def _contents(weights: str) -> str:
-    """What tells weights apart; the name of those that cannot be read, which is told later."""
+    """The digest of weights, or their name if they cannot be read, which is reported later."""
     with suppress(UserError):
         return _digest(weights) or weights
     return weights
 
 
 def _to_be_built(config: TrainConfig) -> TrainConfig:
-    """``config`` where only building is of interest, and not where and how fast it will train."""
+    """``config`` without what only matters for the place and speed of the training."""
     config = replace(config, device="cpu", num_threads=1, compile="off", overlap="off")
     return config.resolve()
 
 
 def _places(names: Sequence[str], what: str) -> dict[str, str]:
-    """Of each name what stands for it in a path; equal ones are told apart by number."""
+    """Each name's form in a path; a number makes equal forms different."""
     places = {name: directory_name(name) for name in names}
     counts = Counter(places.values())
     return {

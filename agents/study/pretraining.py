@@ -1,4 +1,4 @@
-"""What the weights that an arm was given had cost, as far as is known."""
+"""The cost of the weights that an arm began with, as far as it is known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.errors import UserError
-from rlcnn.report.formatting import counted, duration
+from rlcnn.report.style import counted, duration
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import read_json
 from rlcnn.weights.origin import Origin
@@ -18,13 +18,13 @@ _CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class Pretraining:
-    """Where weights came from and what making them had cost, with all that they began with.
+    """The origin of weights and their cost, with that of the weights they began with.
 
     Attributes:
         origin: in one line.
-        steps: agent steps of the games that were played for it; None where they are not known.
-        seconds: wall time of all trainings; None where it is not known.
-        notes: what is not known or not counted, in a line each.
+        steps: agent steps of the games played for them; None if unknown.
+        seconds: wall time of all trainings; None if unknown.
+        notes: what is unknown or not counted, one line each.
     """
 
     origin: str
@@ -47,13 +47,13 @@ class _Cost:
 
 
 def pretraining_of(run_dir: Path) -> Pretraining | None:
-    """What the weights that a run began with had cost; None where it was given none.
+    """The cost of the weights that a run began with; None if it began without any.
 
-    The frames that an encoder learned from are counted once each, by the agent steps played for
-    them, however often it saw them; an agent by its steps.
+    An encoder costs the agent steps played for its frames, each counted once however many epochs
+    it was trained for. An agent costs its steps.
 
     Args:
-        run_dir: a run of an agent, which keeps the origin in its ``weights.json``.
+        run_dir: run of an agent, whose ``weights.json`` holds the origin.
     """
     try:
         origin = Origin.from_json(read_json(run_dir / "weights.json").get("origin"))
@@ -78,17 +78,17 @@ def _links(origin: Origin) -> Iterator[Origin]:
 
 
 def _costs(link: Origin) -> list[_Cost]:
-    """What a training that left weights had cost, and those of the agents that played for it."""
+    """The cost of the training that made the weights, and of the agents that played for it."""
     if link.weights == "imagenet":
-        return [_Cost(None, None, "what training on ImageNet took is not known")]
+        return [_Cost(None, None, "the cost of training on ImageNet is not known")]
     run_dir = _run_of(link)
     if run_dir is None:
-        return [_Cost(None, None, f'"{Path(link.weights).name}" does not say how it was made')]
+        return [_Cost(None, None, f'"{Path(link.weights).name}" does not record how it was made')]
     try:
         run = RunDirectory.open(run_dir)
         summary = run.summary() or {}
     except UserError:
-        return [_Cost(None, None, f"the run {run_dir.name} is no longer there to be asked")]
+        return [_gone(f"run {run_dir.name}")]
     if "pretraining" not in run.config:
         return [_agent_cost(summary, link.about.get("step"))]
     players = run.config["pretraining"].get("players") or ()
@@ -97,7 +97,7 @@ def _costs(link: Origin) -> list[_Cost]:
 
 
 def _run_of(link: Origin) -> Path | None:
-    """The run whose training left the weights; None where the file does not tell."""
+    """The run that made the weights; None if the file does not record it."""
     if isinstance(link.about.get("run"), str):
         return Path(link.about["run"])
     file = Path(link.file)
@@ -108,24 +108,24 @@ def _agent_cost(summary: dict[str, Any], step: Any) -> _Cost:
     whole, seconds = summary.get("steps"), summary.get("wall_seconds")
     steps = step if step is not None else whole
     if steps is None:
-        return _Cost(None, None, "an agent's run was not finished")
+        return _Cost(None, None, "an agent's run did not finish")
     if not whole or seconds is None:
         return _Cost(float(steps), None, "how long an agent's run took is not known")
     return _Cost(float(steps), float(seconds) * float(steps) / float(whole))
 
 
 def _player_costs(run_dir: str) -> list[_Cost]:
-    """What an agent that played for the images had cost, and the weights it had begun with."""
+    """The cost of an agent that played for the images, and of the weights it began with."""
     try:
         summary = RunDirectory.open(run_dir).summary() or {}
     except UserError:
-        told = f"the player {Path(run_dir).name} is no longer there to be asked"
-        return [_Cost(None, None, told)]
+        return [_gone(f"player {Path(run_dir).name}")]
     before = pretraining_of(Path(run_dir))
-    began_with = [] if before is None else [_Cost(before.steps, before.seconds)]
-    notes = () if before is None else before.notes
-    own = _agent_cost(summary, None)
-    return [own, *began_with, *(_Cost(0.0, 0.0, note) for note in notes)]
+    costs = [_agent_cost(summary, None)]
+    if before is not None:
+        costs.append(_Cost(before.steps, before.seconds))
+        costs += [_Cost(0.0, 0.0, note) for note in before.notes]
+    return costs
 
 
 def _images_cost(config: dict[str, Any], summary: dict[str, Any]) -> _Cost:
@@ -134,15 +134,19 @@ def _images_cost(config: dict[str, Any], summary: dict[str, Any]) -> _Cost:
     games = (data.get("games") or {}).get("games")
     if not games:
         images = data.get("train", {}).get("images", 0)
-        note = f"learned from {images:,} images that no game was played for"
+        note = f"trained on {images:,} images for which no game was played"
         return _Cost(0.0, _number(seconds), note)
     steps = sum(
         part["observations"] + part["duplicates"]
         for game in games.values()
         for part in game.values()
     )
-    note = "the time in which its frames were played is not counted"
+    note = "the time to play its frames is not counted"
     return _Cost(float(steps), _number(seconds), note)
+
+
+def _gone(what: str) -> _Cost:
+    return _Cost(None, None, f"the {what} no longer exists, so its cost is not known")
 
 
 def _number(value: Any) -> float | None:

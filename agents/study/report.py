@@ -1,4 +1,4 @@
-"""From the results of a study to what its report shows."""
+"""From the results of a study to the content of its report."""
 
 from __future__ import annotations
 
@@ -12,115 +12,92 @@ from agents.config import TrainConfig
 from agents.study.curves import StudyCurves, study_curves, transfer_rows, transfer_threshold
 from agents.study.plan import StudyPlan
 from agents.study.pretraining import Pretraining, pretraining_of
-from agents.study.scores import (
-    StudyScores,
-    control_arm,
-    human_score,
-    study_scores,
-    verdicts,
-)
+from agents.study.results import StudyResults
+from agents.study.scores import StudyScores, human_score, study_scores, verdicts
 from envs.errors import UserError
 from envs.films.filmstrip import film_strip
-from envs.registry import game_name
 from rlcnn.report import ArmFacts, Film, Levels, Report, RunResult, compare
-from rlcnn.report.formatting import number
-from rlcnn.stats import RandomAgent, Verdict
+from rlcnn.report.style import number
+from rlcnn.stats import Verdict
 
 BOOTSTRAP_SAMPLES = 2_000
 
-_FATES = {"train": "learned", "frozen": "left as it is"}
+_MODES = {"train": "trained", "frozen": "frozen"}
 
 
-def study_report(
-    path: Path,
-    plan: StudyPlan,
-    runs: Sequence[RunResult],
-    random_agent: RandomAgent,
-    document: Mapping[str, Any],
-    *,
-    reps: int = BOOTSTRAP_SAMPLES,
-) -> Report:
-    """Everything that the page of a study shows, finished or not.
+def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Report:
+    """The content of a study's page, finished or not.
 
     Args:
-        path: the study's directory.
-        plan: what was compared.
-        runs: every run.
-        random_agent: measured in all games.
-        document: what ``study.json`` says.
-        reps: bootstrap samples of each interval that describes.
+        results: of the study.
+        reps: bootstrap samples of each descriptive interval.
     """
-    games = tuple(game_name(game) for game in plan.games)
-    control = control_arm(plan)
-    pretraining = _pretraining(path, runs)
-    curves = study_curves(path, runs, random_agent.means)
-    told: list[Verdict] = []
+    plan, games = results.plan, results.games
+    pretraining = _pretraining(results)
+    curves = study_curves(results)
+    found: list[Verdict] = []
     scores: StudyScores | None = None
     no_verdict = ""
     try:
-        scores = study_scores(plan, runs, random_agent)
-        told = verdicts(plan, scores)
+        scores = study_scores(results)
+        found = verdicts(results, scores)
     except UserError as error:
         no_verdict = str(error)
-    shown: dict[str, Any] = {}
-    if scores is not None and told:
-        shown = _compared(scores, control, curves, plan, runs, pretraining, reps)
+    compared: dict[str, Any] = {}
+    if scores is not None and found:
+        compared = _compared(results, scores, curves, pretraining, reps)
     return Report(
         title=_title(plan, games),
-        games=games,
+        games=tuple(games),
         arms=tuple(_arms(plan, pretraining)),
-        control=control,
-        runs=tuple(runs),
-        verdicts=tuple(told),
+        control=plan.control,
+        runs=tuple(results.runs),
+        verdicts=tuple(found),
         no_verdict=no_verdict,
         notes=scores.notes if scores else (),
         curves=curves.curves,
-        curves_of=curves.told,
+        curves_of=curves.source,
         levels={
-            game: Levels(random_agent.means.get(game), human_score(env_id))
+            game: Levels(results.random_agent.means.get(game), human_score(env_id))
             for env_id, game in zip(plan.games, games, strict=True)
         },
-        films=tuple(_films(path, runs, games, plan.arm_names)),
-        facts=_facts(plan, document),
-        command=_command(document.get("command") or ()),
-        **shown,
+        films=tuple(_films(results)),
+        facts=_facts(plan, results.document),
+        command=_command(results.document.get("command") or ()),
+        **compared,
     )
 
 
 def _compared(
+    results: StudyResults,
     scores: StudyScores,
-    control: str,
     curves: StudyCurves,
-    plan: StudyPlan,
-    runs: Sequence[RunResult],
     pretraining: Mapping[str, Pretraining],
     reps: int,
 ) -> dict[str, Any]:
-    """What there is of a study only when all its runs have ended."""
-    scale = scores.scale
-    threshold = transfer_threshold(scale, scores.scores[control])
-    others = [arm for arm in plan.arm_names if arm != control]
-    rows = transfer_rows(curves.curves, runs, scale, others, control, threshold, pretraining)
+    """The parts of a report that need the end of all runs."""
+    control, scale = results.plan.control, scores.scale
+    threshold = transfer_threshold(scores, control)
     notes = [
-        f"Curves are those above, of {curves.told}.",
-        "Wall time is taken to be spread evenly over a run's steps; it hangs on what else the"
-        " machine did.",
+        f"The curves are those above, from {curves.source}.",
+        "Wall time is assumed to be spread evenly over the steps of a run; it depends on the other"
+        " work of the machine.",
     ]
     notes += ["A run that failed counts as acting at random from there on."] * any(
-        run.state == "failed" for run in runs
+        run.state == "failed" for run in results.runs
     )
     notes += [f"{arm}: {note}." for arm, each in pretraining.items() for note in each.notes]
     return {
         "unit": scale.unit,
         "comparison": compare(scores.scores, control, human=scale.human, reps=reps),
-        "transfer": tuple(rows),
+        "transfer": tuple(transfer_rows(results, curves.curves, scale, threshold, pretraining)),
         "threshold": threshold,
         "transfer_notes": tuple(notes),
     }
 
 
 def _command(arguments: Sequence[str]) -> str:
-    """As a shell takes it where the code lies; in which directory that was helps nobody."""
+    """The command as typed in the directory of the code, wherever that was."""
     if arguments and arguments[0].endswith(".py"):
         script = Path(*Path(arguments[0]).parts[-2:])
         return shlex.join(["python", str(script), *arguments[1:]])
@@ -140,15 +117,8 @@ def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFa
         config = arm.configure(plan.base)
         before = pretraining.get(name)
         given = "" if config.weights == "none" else f'"{config.weights}"'
-        arms.append(
-            ArmFacts(
-                name,
-                _encoder(config),
-                _fate(config),
-                before.origin if before else given,
-                str(before) if before else "",
-            )
-        )
+        origin, cost = (before.origin, str(before)) if before else (given, "")
+        arms.append(ArmFacts(name, _encoder(config), _mode(config), origin, cost))
     return arms
 
 
@@ -157,35 +127,36 @@ def _encoder(config: TrainConfig) -> str:
     return f"{config.encoder} ({options})" if options else config.encoder
 
 
-def _fate(config: TrainConfig) -> str:
-    if config.mode in _FATES:
-        return _FATES[config.mode]
-    fate = f"fine-tuned at {config.finetune_factor:g} of the rate"
-    fate += f", from {config.unfreeze_from} on" if config.unfreeze_from else ""
-    return fate + (f", from step {config.unfreeze_at_step:,} on" if config.unfreeze_at_step else "")
+def _mode(config: TrainConfig) -> str:
+    if config.mode in _MODES:
+        return _MODES[config.mode]
+    mode = f"fine-tuned at {config.finetune_factor:g} of the learning rate"
+    mode += f", from {config.unfreeze_from} on" if config.unfreeze_from else ""
+    return mode + (f", from step {config.unfreeze_at_step:,} on" if config.unfreeze_at_step else "")
 
 
-def _pretraining(path: Path, runs: Sequence[RunResult]) -> dict[str, Pretraining]:
-    """Of each arm that was given weights, by the first of its runs that tells."""
+def _pretraining(results: StudyResults) -> dict[str, Pretraining]:
+    """The pretraining of each arm with given weights, from its first run that records one."""
     found: dict[str, Pretraining] = {}
-    for run in runs:
-        if run.arm not in found and (before := pretraining_of(path / run.directory)):
+    for run in results.runs:
+        if run.arm not in found and (before := pretraining_of(results.path / run.directory)):
             found[run.arm] = before
     return found
 
 
-def _films(
-    path: Path, runs: Sequence[RunResult], games: Sequence[str], arms: Sequence[str]
-) -> list[Film]:
+# -- films -----------------------------------------------------------------------------------------
+
+
+def _films(results: StudyResults) -> list[Film]:
     films = []
-    for game in games:
-        for arm in arms:
-            mine = [run for run in runs if (run.game, run.arm) == (game, arm)]
-            filmed = [(run, _films_of(path / run.directory)) for run in mine]
+    for game in results.games:
+        for arm in results.plan.arm_names:
+            runs = results.runs_of(game, arm)
+            filmed = [(run, _films_of(results.path / run.directory)) for run in runs]
             filmed = [(run, found) for run, found in filmed if found]
             if filmed:
-                judged = sum(run.score is not None for run, _ in filmed)
-                films.append(_film(path, *_chosen(filmed), judged))
+                scored = sum(run.score is not None for run, _ in filmed)
+                films.append(_film(results.path, *_chosen(filmed), scored))
     return films
 
 
@@ -194,7 +165,7 @@ def _films_of(run_dir: Path) -> list[Path]:
 
 
 def _chosen(filmed: list[tuple[RunResult, list[Path]]]) -> tuple[RunResult, Path]:
-    """The run in the middle by its score, and its last film; where none is done, the furthest."""
+    """The run with the middle score and its last film; if none is done, the furthest run."""
     done = [pair for pair in filmed if pair[0].score is not None]
     if done:
         done.sort(key=lambda pair: (pair[0].score, pair[0].seed))
@@ -204,13 +175,13 @@ def _chosen(filmed: list[tuple[RunResult, list[Path]]]) -> tuple[RunResult, Path
     return run, films[-1]
 
 
-def _film(path: Path, run: RunResult, film: Path, judged: int) -> Film:
-    """``judged``: of how many runs it is the middle one."""
+def _film(path: Path, run: RunResult, film: Path, scored: int) -> Film:
+    """The film of the middle run of ``scored`` runs with a score."""
     caption = f"Seed {run.seed} after {int(film.stem):,} steps"
     if run.score is not None:
         place = (
-            f"the middle one of {judged} finished runs by score"
-            if judged > 1
+            f"the middle one of {scored} finished runs by score"
+            if scored > 1
             else "the only finished run"
         )
         caption += f", {place} (mean return {number(run.score)} over {run.episodes} games)"
@@ -222,6 +193,9 @@ def _film(path: Path, run: RunResult, film: Path, judged: int) -> Film:
     except UserError as error:
         caption = str(error)
     return Film(run.game, run.arm, caption, strip, film, film.relative_to(path).as_posix())
+
+
+# -- facts -----------------------------------------------------------------------------------------
 
 
 def _facts(plan: StudyPlan, document: Mapping[str, Any]) -> dict[str, str]:

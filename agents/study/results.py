@@ -1,4 +1,4 @@
-"""What became of each run of a study, and the table of it."""
+"""The runs of a study: training one, reading what each has reached, and the table of all."""
 
 from __future__ import annotations
 
@@ -6,63 +6,173 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agents.study.plan import StudyRun, deviations
+from agents.config import TrainConfig
+from agents.study.plan import RUNTIME_OPTIONS, StudyPlan, StudyRun, deviations
+from agents.train.training import resume, train
 from envs.errors import UserError
+from envs.registry import game_name
 from rlcnn.report import RunResult, State
-from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.directory import RunDirectory, RunInUseError
 from rlcnn.runs.files import read_json, write_atomic
+from rlcnn.runs.progress import make_console
+from rlcnn.stats import RandomAgent
 
+PLAN = "study.json"
 RESULTS = "results.csv"
 FAILURES = "failures"
 
-# Of a file of metrics, whose last rows are wanted several times a second.
+# Bytes at the end of a metrics file: the display reads the last rows every second.
 _TAIL_BYTES = 1 << 14
+
+# A worker that lost its parent stops after the current update and a checkpoint, and holds its run
+# until then.
+_SECONDS_IN_USE = 120.0
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """All that a study has shown, finished or not.
+
+    Attributes:
+        path: the study's directory.
+        plan: what is compared.
+        runs: every run, in the plan's order.
+        random_returns: id of each game -> returns of an agent that acts at random.
+    """
+
+    path: Path
+    plan: StudyPlan
+    runs: Sequence[RunResult]
+    random_returns: Mapping[str, Sequence[float]]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run has a result."""
+        return all(run.state == "done" for run in self.runs)
+
+    @property
+    def games(self) -> list[str]:
+        """Names of the games, as runs give them."""
+        return [game_name(game) for game in self.plan.games]
+
+    @cached_property
+    def random_agent(self) -> RandomAgent:
+        """Statistics of random play in each game, by the names that runs give them.
+
+        Raises:
+            UserError: a game has fewer than two returns.
+        """
+        return RandomAgent.from_returns(
+            {game_name(game): returns for game, returns in self.random_returns.items()}
+        )
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The content of ``study.json``.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return read_json(self.path / PLAN)
+
+    def runs_of(self, game: str, arm: str) -> list[RunResult]:
+        """The runs of an arm in a game, seed by seed."""
+        return [run for run in self.runs if (run.game, run.arm) == (game, arm)]
+
+
+# -- one run ---------------------------------------------------------------------------------------
+
+
+def train_or_resume(
+    config: TrainConfig, run_dir: Path, labels: Mapping[str, Any], command: list[str]
+) -> None:
+    """Trains a run of a study to its end, new or from its last checkpoint.
+
+    Args:
+        config: the training.
+        run_dir: directory of the run; it may not exist yet.
+        labels: see :func:`agents.train.training.train`.
+        command: the command line that started the study.
+
+    Raises:
+        UserError: an error that a user can correct.
+        TrainingStopped: the training was stopped and saved a checkpoint.
+    """
+    if not (run_dir / "config.json").is_file():
+        # Killed before the run began: the directory holds nothing of use.
+        shutil.rmtree(run_dir, ignore_errors=True)
+        train(config, run_dir, console=make_console(), command=command, labels=labels)
+        return
+    _wait_until_free(run_dir)
+    try:
+        if read_figures(run_dir, config.total_steps) is not None:
+            return
+    except UserError as error:
+        # The checkpoint holds the whole agent, so it is only evaluated again.
+        print(f"moved to summary.damaged.json: {error}", file=sys.stderr)
+        summary = run_dir / "summary.json"
+        summary.replace(summary.with_name("summary.damaged.json"))
+    changes = {name: getattr(config, name) for name in RUNTIME_OPTIONS}
+    resume(run_dir, changes, console=make_console(), command=command)
+
+
+def _wait_until_free(run_dir: Path) -> None:
+    deadline = time.monotonic() + _SECONDS_IN_USE
+    while True:
+        try:
+            RunDirectory.open(run_dir, write=True).close()
+            return
+        except RunInUseError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
 
 
 def read_result(study: Path, run: StudyRun) -> RunResult:
-    """How a run stands; nothing is changed. What cannot be read of it counts as failed."""
+    """The state of a run, which it does not change. A run that cannot be read counts as failed."""
     path = study / run.directory
-    common: dict[str, Any] = {
-        "game": run.game,
-        "arm": run.arm,
-        "seed": run.seed,
-        "directory": run.directory,
-    }
+
+    def result(state: State, reason: str = "", **figures: Any) -> RunResult:
+        return RunResult(
+            run.game, run.arm, run.seed, state, reason=reason, directory=run.directory, **figures
+        )
+
     try:
         failure = failure_path(study, run)
         reason = str(read_json(failure).get("reason", "")) if failure.exists() else ""
         if not (path / "config.json").is_file():
-            return RunResult(**common, state="failed" if reason else "waiting", reason=reason)
+            return result("failed" if reason else "waiting", reason)
         options = RunDirectory.open(path).config.get("config")
         if not isinstance(options, dict):
-            told = f"{path / 'config.json'} holds no training configuration"
-            return RunResult(**common, state="failed", reason=told)
-        if otherwise := deviations(run.config, options):
-            told = (
-                f"it was trained otherwise than planned: {'; '.join(otherwise)}; delete its"
-                " directory to begin it anew"
+            return result("failed", f"{path / 'config.json'} holds no training configuration")
+        if found := deviations(run.config, options):
+            return result(
+                "failed",
+                f"its options are not those of the plan: {'; '.join(found)}; delete its directory"
+                " to train it anew",
             )
-            return RunResult(**common, state="failed", reason=told)
         figures = read_figures(path, run.config.total_steps)
         if figures is None:
-            steps = last_figures(path)[0]
-            state: State = "failed" if reason else "begun"
-            return RunResult(**common, state=state, steps=steps, reason=reason)
-        return RunResult(**common, state="done", **figures)
+            return result("failed" if reason else "begun", reason, steps=last_figures(path)[0])
+        return result("done", **figures)
     except UserError as error:
-        return RunResult(**common, state="failed", reason=str(error))
+        return result("failed", str(error))
 
 
 def read_figures(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
-    """What a run that took so many steps was worth, and what it took, as :class:`RunResult` has it.
+    """The figures of a finished run, by their names in :class:`RunResult`.
 
     Returns:
-        None while it has not taken them all and been judged.
+        None until the run has taken ``total_steps`` and is evaluated.
 
     Raises:
         UserError: its ``summary.json`` is damaged.
@@ -71,30 +181,30 @@ def read_figures(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
     try:
         if summary is None or int(summary["steps"]) < total_steps:
             return None
-        judged = summary["eval"]
-        score = float(judged["mean_return"])
+        evaluation = summary["eval"]
+        score = float(evaluation["mean_return"])
         if not math.isfinite(score):
             raise ValueError(f"the mean return is {score}")
         return {
             "score": score,
-            "std": float(judged["std"]),
-            "episodes": int(judged["episodes"]),
+            "std": float(evaluation["std"]),
+            "episodes": int(evaluation["episodes"]),
             "steps": int(summary["steps"]),
             "wall_seconds": float(summary["wall_seconds"]),
             "steps_per_second": float(summary["steps_per_second"]),
         }
     except (KeyError, TypeError, ValueError) as error:
-        told = f"{run_dir / 'summary.json'} is damaged: {type(error).__name__}: {error}"
-        raise UserError(told) from error
+        message = f"{run_dir / 'summary.json'} is damaged: {type(error).__name__}: {error}"
+        raise UserError(message) from error
 
 
 def failure_path(study: Path, run: StudyRun) -> Path:
-    """Where the reason is kept for which a run failed."""
+    """The file that keeps why a run failed."""
     return study / FAILURES / f"{Path(run.directory).name}.json"
 
 
 def last_figures(run_dir: Path) -> tuple[int, float | None]:
-    """The last step that a run, perhaps in progress, logged, and the mean return by then."""
+    """The last logged step of a run, perhaps in progress, and the mean return by then."""
     try:
         with open(run_dir / "metrics.jsonl", "rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
@@ -112,8 +222,11 @@ def last_figures(run_dir: Path) -> tuple[int, float | None]:
     return step, mean
 
 
+# -- all runs --------------------------------------------------------------------------------------
+
+
 def write_results(study: Path, results: Sequence[RunResult]) -> Path:
-    """Writes ``results.csv``, a row for each run whatever became of it; returns its path.
+    """Writes ``results.csv``, one row for each run in whatever state; returns its path.
 
     Raises:
         UserError: the disk is full or cannot be written.
@@ -126,23 +239,21 @@ def write_results(study: Path, results: Sequence[RunResult]) -> Path:
     return study / RESULTS
 
 
-def results_table(
-    results: Sequence[RunResult], games: Sequence[str], arms: Sequence[str]
-) -> list[str]:
-    """Lines of text that show each arm's scores in each game, one for each seed."""
+def results_table(results: StudyResults) -> list[str]:
+    """Lines of text: the scores of each arm in each game, one for each seed."""
     rows = [["game", "arm", "done", "failed", "mean", "scores of the seeds"]]
-    for game in games:
-        for arm in arms:
-            mine = [result for result in results if (result.game, result.arm) == (game, arm)]
-            scores = [result.score for result in mine if result.score is not None]
+    for game in results.games:
+        for arm in results.plan.arm_names:
+            runs = results.runs_of(game, arm)
+            scores = [run.score for run in runs if run.score is not None]
             rows.append(
                 [
                     game,
                     arm,
-                    f"{len(scores)}/{len(mine)}",
-                    str(sum(result.state == "failed" for result in mine)),
+                    f"{len(scores)}/{len(runs)}",
+                    str(sum(run.state == "failed" for run in runs)),
                     f"{sum(scores) / len(scores):.2f}" if scores else "-",
-                    " ".join("-" if r.score is None else f"{r.score:.1f}" for r in mine),
+                    " ".join("-" if run.score is None else f"{run.score:.1f}" for run in runs),
                 ]
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -152,13 +263,12 @@ def results_table(
     ]
 
 
-def problems(results: Sequence[RunResult]) -> list[str]:
-    """A line for each run without a result, which no figure may hide."""
-    told = []
-    for result in results:
-        name = f"{result.game}, {result.arm}, seed {result.seed}"
-        if result.state == "failed":
-            told.append(f"failed: {name}: {result.reason} ({result.directory})")
-        elif result.state != "done":
-            told.append(f"no result yet: {name}: {result.steps:,} steps taken")
-    return told
+def problems(results: StudyResults) -> list[str]:
+    """A line for each run without a result, so that no figure hides it."""
+    lines = []
+    for run in results.runs:
+        if run.state == "failed":
+            lines.append(f"failed: {run.name}: {run.reason} ({run.directory})")
+        elif run.state != "done":
+            lines.append(f"no result yet: {run.name}: {run.steps:,} steps taken")
+    return lines

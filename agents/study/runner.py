@@ -1,16 +1,16 @@
-"""A study from its plan to its results: many trainings, compared.
+"""Runs a study from its plan to its report.
 
-Layout of its directory::
+Its directory::
 
-    study.json     the plan, with the command, versions and machine it was begun by
-    runs/          {game}--{arm}--seed{N}/, each a run as agents.train.training makes it
-    failures/      one file for each run that failed, with the reason
-    logs/          what each run printed
+    study.json     the plan, and the command, versions and machine that began it
+    runs/          {game}--{arm}--seed{N}/, each a run of agents.train.training
+    failures/      one file with the reason for each run that failed
+    logs/          the output of each run
     random.json    returns of an agent that acts at random, under the study's protocol
-    results.csv    one row for each run, whatever became of it
-    report.html    all of it on one page
-    figures/       its figures, as SVG and PNG
-    .lock          held by the one process that goes on with the study
+    results.csv    one row for each run, in whatever state
+    report.html    the report as one page
+    figures/       the figures of the page, as SVG and PNG
+    .lock          held by the one process that works on the study
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,72 +31,39 @@ from rich.console import Console
 from agents.evaluate.random_agent import random_returns
 from agents.launchers.local import Job, Launcher, Outcome
 from agents.study.arms import directory_name
-from agents.study.cost import known_speeds, tell_cost
+from agents.study.cost import known_speeds, print_cost
 from agents.study.display import StudyDisplay
-from agents.study.job import train_or_resume
 from agents.study.plan import RUNTIME_OPTIONS, StudyPlan, StudyRun, differences
 from agents.study.report import study_report
 from agents.study.results import (
     FAILURES,
-    RESULTS,
+    PLAN,
+    StudyResults,
     failure_path,
     problems,
     read_result,
     results_table,
+    train_or_resume,
     write_results,
 )
 from agents.train.run_length import notes_on_length
 from envs.errors import UserError, in_shell
 from envs.registry import game_name
 from rlcnn.report import Films, Report, RunResult, write_report
+from rlcnn.report.style import plural
 from rlcnn.report.tracked import track_report
 from rlcnn.runs.directory import acquire, provenance
 from rlcnn.runs.files import disk_errors, read_json, write_json_atomic
 from rlcnn.runs.progress import make_console
 from rlcnn.runs.stopping import TrainingStopped
-from rlcnn.stats.scores import RandomAgent
 
-PLAN = "study.json"
 RANDOM = "random.json"
 LEAST_RANDOM_EPISODES = 30
-# Weights & Biases refuses a run with a longer one.
+# Weights & Biases refuses longer ones.
 LONGEST_TAG = 64
 
 MakeLauncher = Callable[[int], Launcher]
-"""Makes a launcher for so many jobs."""
-
-
-@dataclass(frozen=True)
-class StudyResults:
-    """All that a study has shown, finished or not.
-
-    Attributes:
-        path: the study's directory.
-        plan: what was compared.
-        runs: every run, in the plan's order.
-        random_returns: of each game (its id), returns of an agent that acts at random.
-    """
-
-    path: Path
-    plan: StudyPlan
-    runs: list[RunResult]
-    random_returns: dict[str, list[float]]
-
-    @property
-    def whole(self) -> bool:
-        """Whether every run has a result."""
-        return all(run.state == "done" for run in self.runs)
-
-    @property
-    def random_agent(self) -> RandomAgent:
-        """What acting at random is worth in each game, by the names that runs give them.
-
-        Raises:
-            UserError: too few of its games were played.
-        """
-        return RandomAgent.from_returns(
-            {game_name(game): returns for game, returns in self.random_returns.items()}
-        )
+"""Makes a launcher for a number of jobs."""
 
 
 def run_study(
@@ -109,30 +76,27 @@ def run_study(
     report_only: bool = False,
     films: Films = "linked",
     console: Console | None = None,
-    command: list[str] | None = None,
 ) -> StudyResults | None:
     """Does every run of a study that is not done yet, and reports.
 
     Args:
         plan: what to compare.
         path: the study's directory, new or of the same plan.
-        make_launcher: where the runs are done; called once, if there is something to do.
-        retry: whether runs that failed are gone on with.
-        dry_run: whether to stop when it is told what the study will cost; nothing is written then.
-        report_only: whether to report what there is and do no run.
-        films: how films are in the report.
-        console: where progress is told; by default standard error.
-        command: the command line to note; by default this process's.
+        make_launcher: makes what does the runs; called once, if there is something to do.
+        retry: whether to resume runs that failed.
+        dry_run: whether to print the cost and stop; nothing is written.
+        report_only: whether to report the runs as they are and do none.
+        films: how the page shows films.
+        console: for progress; by default standard error.
 
     Returns:
         The results; None for a dry run.
 
     Raises:
-        UserError: for whatever a user can mend, before anything is begun.
-        TrainingStopped: it was asked to stop; runs at work cut checkpoints.
+        UserError: an error that a user can correct, before any run begins.
+        TrainingStopped: the study was stopped; current runs saved checkpoints.
     """
     console = console or make_console()
-    command = command or sys.argv
     plan.validate()
     document = _open(path, plan)
     results = [read_result(path, run) for run in plan.runs]
@@ -143,11 +107,11 @@ def run_study(
         if result.state in ("waiting", "begun") or (retry and result.state == "failed")
     ]
     console.print(
-        f"study {path}: {len(plan.games)} game{'s' * (len(plan.games) != 1)} x"
+        f"study {path}: {plural(len(plan.games), 'game')} x"
         f" {len(plan.arms)} arms x {len(plan.seeds)} seeds = {len(plan.runs)} runs,"
         f" {plan.total_steps:,} agent steps"
     )
-    _tell_what_is_there(results, retry, console)
+    _print_states(results, retry, console)
     if report_only:
         if not document:
             raise UserError(f"{path} holds no study to report on")
@@ -156,19 +120,19 @@ def run_study(
         for line in notes_on_length(plan.base):
             console.print(line)
         if document and not dry_run:
-            # Held by another process: better found out before anything is built and measured.
+            # If another process holds it, fail before anything is built and measured.
             _locked(path).close()
-        # What goes on from a checkpoint needs its first weights no more.
+        # A run that resumes from a checkpoint no longer needs its first weights.
         plan.check_builds([run for run, result in to_do if result.steps == 0])
         launcher = make_launcher(len(to_do))
         speeds = known_speeds(document, [run for run, _ in to_do], launcher, console)
-        tell_cost(to_do, speeds, launcher, console)
+        print_cost(to_do, speeds, launcher, console)
         if dry_run:
             return None
         with _locked(path):
             measured = {name: speed.to_json() for name, speed in speeds.items()}
-            document = _begin(path, plan, {str(launcher.threads): measured}, command)
-            # Asked for once, a second try goes on, too, when it was stopped in the middle.
+            document = _begin(path, plan, {str(launcher.threads): measured})
+            # A retry that is stopped in the middle is resumed without another --retry.
             for run, _ in to_do:
                 failure_path(path, run).unlink(missing_ok=True)
             _run_all(path, plan, [run for run, _ in to_do], launcher, document, console)
@@ -179,16 +143,15 @@ def run_study(
 
 
 def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked") -> StudyResults:
-    """Tells what a study has shown, finished or not, and writes its table and its page.
+    """Prints the results of a study, finished or not, and writes its table and its page.
 
-    Everything that is to be made of a study's results is made from here. The same results give the
-    same files.
+    The same results give the same files.
 
     Args:
         path: the study's directory.
         plan: what it compares.
-        console: where it is told.
-        films: how films are in the page.
+        console: for the results.
+        films: how the page shows films.
 
     Raises:
         UserError: a file cannot be read or written.
@@ -201,14 +164,9 @@ def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked
             _random_returns(path, plan, console),
         )
         table = write_results(path, results.runs)
-        shown = study_report(path, plan, results.runs, results.random_agent, read_json(path / PLAN))
+        shown = study_report(results)
         page, drawings = write_report(shown, path, films)
-    games = [game_name(game) for game in plan.games]
-    for line in [
-        *results_table(results.runs, games, plan.arm_names),
-        *problems(results.runs),
-        *_verdict_lines(shown),
-    ]:
+    for line in [*results_table(results), *problems(results), *_verdict_lines(shown)]:
         console.print(line)
     console.print(f"table:  {table}")
     console.print(f"report: {page}")
@@ -245,17 +203,16 @@ def read_plan(path: Path) -> StudyPlan:
 
 
 def default_study_dir(plan: StudyPlan) -> Path:
-    """``studies/<games>-<algorithm>-<mark>``, marked by the plan: one command finds it again."""
+    """``studies/<games>-<algorithm>-<digest of the plan>``: the same command finds it again."""
     games = "-".join(directory_name(game_name(game)) for game in plan.games[:3])
     more = f"-and-{len(plan.games) - 3}" if len(plan.games) > 3 else ""
-    mark = hashlib.sha256(json.dumps(_comparable(plan.to_json()), sort_keys=True).encode())
-    return Path("studies") / f"{games}{more}-{plan.base.algo}-{mark.hexdigest()[:8]}"
-
-
-def _comparable(plan: dict[str, Any]) -> dict[str, Any]:
-    """What tells a plan from others on the command line."""
-    kept = {name: v for name, v in plan["options"].items() if name not in RUNTIME_OPTIONS}
-    return {"options": kept, **{name: plan[name] for name in ("games", "arms", "seeds")}}
+    document = plan.to_json()
+    compared = {name: document[name] for name in ("games", "arms", "seeds")}
+    compared["options"] = {
+        name: value for name, value in document["options"].items() if name not in RUNTIME_OPTIONS
+    }
+    digest = hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()
+    return Path("studies") / f"{games}{more}-{plan.base.algo}-{digest[:8]}"
 
 
 def _plan_of(document: dict[str, Any]) -> dict[str, Any]:
@@ -265,10 +222,10 @@ def _plan_of(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open(path: Path, plan: StudyPlan) -> dict[str, Any]:
-    """What ``study.json`` says, or nothing where there is no study yet.
+    """The content of ``study.json``; empty if there is no study yet.
 
     Raises:
-        UserError: the directory is of another plan, or of something else.
+        UserError: the directory holds a study of another plan, or something else.
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"study directory {path} is a file: choose another by --study-dir")
@@ -281,7 +238,7 @@ def _open(path: Path, plan: StudyPlan) -> dict[str, Any]:
         if differing:
             raise UserError(
                 f"study {path} has another plan: {'; '.join(differing)}."
-                f" Choose another --study-dir, or go on with it by --resume {in_shell(path)}"
+                f" Choose another --study-dir, or resume it by --resume {in_shell(path)}"
             )
         return document
     if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
@@ -298,29 +255,26 @@ def _locked(path: Path) -> Any:
         return acquire(path, "study")
 
 
-def _tell_what_is_there(results: Sequence[RunResult], retry: bool, console: Console) -> None:
+def _print_states(results: Sequence[RunResult], retry: bool, console: Console) -> None:
     done = sum(result.state == "done" for result in results)
     if done:
         console.print(f"{done} of them are done")
     for result in results:
         if result.state == "failed":
-            name = f"{result.game}, {result.arm}, seed {result.seed}"
-            hint = "" if retry else "; --retry goes on with it"
-            console.print(f"failed: {name}: {result.reason}{hint}")
+            hint = "" if retry else "; --retry resumes it"
+            console.print(f"failed: {result.name}: {result.reason}{hint}")
 
 
-def _begin(
-    path: Path, plan: StudyPlan, speeds: dict[str, dict[str, Any]], command: list[str]
-) -> dict[str, Any]:
-    """Writes ``study.json``, unless another process has begun another study here meanwhile."""
+def _begin(path: Path, plan: StudyPlan, speeds: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Writes ``study.json``, unless another process has begun another study here by now."""
     before = _open(path, plan)
     document = {
         "plan": plan.to_json(),
-        "command": command,
+        "command": sys.argv,
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "provenance": provenance(),
         **before,
-        # By CPU threads of a run and by kind of training.
+        # CPU threads of a run -> kind of training -> speed.
         "speeds": {**before.get("speeds", {}), **speeds},
     }
     for directory in ("runs", "logs", FAILURES):
@@ -344,12 +298,12 @@ def _run_all(
     try:
         with closing(launcher.run(jobs, display.tick)) as outcomes:
             for outcome in outcomes:
-                display.ended(outcome.name, _keep(path, by_name[outcome.name], outcome))
+                display.ended(outcome.name, _record(path, by_name[outcome.name], outcome))
                 write_results(path, [read_result(path, run) for run in plan.runs])
     except KeyboardInterrupt:
         write_results(path, [read_result(path, run) for run in plan.runs])
         raise TrainingStopped(
-            f"stopped; the same command goes on with the study, as does --resume {in_shell(path)}"
+            f"stopped; the same command resumes the study, as does --resume {in_shell(path)}"
         ) from None
     finally:
         display.close()
@@ -358,22 +312,22 @@ def _run_all(
 def _job(path: Path, run: StudyRun, launcher: Launcher, document: dict[str, Any]) -> Job:
     labels = {"group": path.resolve().name, "tags": [_tag(run.arm), _tag(run.game)]}
     config = replace(run.config, num_threads=launcher.threads)
-    # Workers of a cluster need not share this process's working directory.
+    # Workers of a cluster may have another working directory.
     run_dir = (path / run.directory).absolute()
     task = partial(train_or_resume, config, run_dir, labels, document["command"])
     return Job(run.name, task, (path / "logs" / f"{run_dir.name}.log").absolute())
 
 
 def _tag(name: str) -> str:
-    """``name``, marked where it had to be cut, so that it is no other's."""
+    """``name``, cut where it is too long, with a digest that keeps it unique."""
     if len(name) <= LONGEST_TAG:
         return name
-    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: LONGEST_TAG - len(mark) - 1]}-{mark}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: LONGEST_TAG - len(digest) - 1]}-{digest}"
 
 
-def _keep(path: Path, run: StudyRun, outcome: Outcome) -> str:
-    """Keeps the reason of a failure, or forgets an earlier one; how the run ended, for people."""
+def _record(path: Path, run: StudyRun, outcome: Outcome) -> str:
+    """Writes the reason of a failure, or removes an earlier one; returns the outcome as text."""
     failure = failure_path(path, run)
     if outcome.state == "failed":
         when = datetime.now(UTC).isoformat(timespec="seconds")
@@ -387,25 +341,15 @@ def _keep(path: Path, run: StudyRun, outcome: Outcome) -> str:
 
 
 def _random_returns(path: Path, plan: StudyPlan, console: Console) -> dict[str, list[float]]:
-    """Returns of random play in each game: measured once, kept in ``random.json``."""
+    """Returns of random play in each game, measured once and kept in ``random.json``."""
     file = path / RANDOM
     returns: dict[str, list[float]] = read_json(file) if file.exists() else {}
     for game in plan.games:
         if game not in returns:
             console.print(f"{game_name(game)}: playing at random, to compare with")
-            # By no network: the GPUs of a cluster need not be here.
+            # It needs no network: this machine may lack the GPUs of a cluster.
             config = replace(plan.base, env=game, seed=plan.seeds[0], device="cpu").resolve()
             episodes = max(LEAST_RANDOM_EPISODES, plan.base.eval_episodes)
             returns[game] = random_returns(config, episodes)
             write_json_atomic(file, returns)
     return returns
-
-
-__all__ = [
-    "RESULTS",
-    "StudyResults",
-    "default_study_dir",
-    "read_plan",
-    "report",
-    "run_study",
-]

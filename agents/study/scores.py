@@ -1,4 +1,4 @@
-"""What a study shows: each arm against one of them, on normalised scores."""
+"""Normalised scores of a study, and the verdicts on its arms."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from agents.study.plan import StudyPlan
+from agents.study.results import StudyResults
 from envs.errors import UserError
 from envs.registry import atari_rom, game_name
-from rlcnn.report import RunResult
+from rlcnn.stats import (
+    ATARI57,
+    RandomAgent,
+    Result,
+    Verdict,
+    human_normalise,
+    judge,
+    random_normalise,
+    tabulate,
+)
 from rlcnn.stats.checks import FloatArray
-from rlcnn.stats.scores import ATARI57, RandomAgent, human_normalise, random_normalise
-from rlcnn.stats.table import Result, tabulate
-from rlcnn.stats.verdict import Verdict, judge
 
 FEWEST_ERRORS = 4
-"""Standard errors of random play's mean that a human must stand above it."""
+"""Standard errors by which a human's score must exceed the mean of random play."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,9 @@ class Scale:
 
     Attributes:
         games: by the names that runs give them.
-        human: whether 1 is the human's score; else deviations of the random agent are counted.
+        human: whether 1 is the human's score; else the unit is a deviation of random play.
         random_agent: measured in all games.
-        notes: a line for each thing to know of it.
+        notes: a line for each limit of the scale.
     """
 
     games: tuple[str, ...]
@@ -39,11 +45,11 @@ class Scale:
 
     @classmethod
     def of(cls, env_ids: Sequence[str], random_agent: RandomAgent) -> Scale:
-        """The human's scale where all games have a human score, far enough from random play.
+        """The human's scale if all games have a human score far enough above random play.
 
-        The zero of that scale is a mean over a few random games. Where the human stands no more
-        than four of its standard errors above it, the length of the scale is known to a quarter at
-        best, and a normalised score would be noise, blown up.
+        The zero of that scale is a mean over a few random games. A human's score within four of
+        its standard errors would leave the unit of the scale uncertain by a quarter or more, and a
+        normalised score would be amplified noise.
         """
         games = tuple(map(game_name, env_ids))
         humans = [human_score(env_id) for env_id in env_ids]
@@ -53,12 +59,12 @@ class Scale:
             if human and score is not None and score - mean <= FEWEST_ERRORS * error:
                 notes.append(
                     f"a human's {score:g} in {game} is too near the {mean:.4g} of random play"
-                    f" (standard error {error:.2g}), so scores are counted in deviations of random"
-                    " play and not on the human's scale"
+                    f" (standard error {error:.2g}), so scores are in deviations of random play and"
+                    " not on the human's scale"
                 )
         if notes or not human:
             notes += [
-                f"all random games of {game} returned {random_agent.mean(game):g}, so scores there"
+                f"all random games of {game} returned {random_agent.mean(game):g}, so its scores"
                 " are points above that"
                 for game in games
                 if random_agent.deviation(game) == 0
@@ -67,7 +73,7 @@ class Scale:
 
     @property
     def unit(self) -> str:
-        """What a normalised score is called."""
+        """Name of a normalised score."""
         if self.human:
             return "human-normalised score"
         spread = any(self.random_agent.deviation(game) for game in self.games)
@@ -78,10 +84,10 @@ class Scale:
 
         Args:
             returns: mean returns.
-            games: of the last axis; by default all.
+            games: names of the last axis; by default all.
 
         Raises:
-            UserError: they cannot be normalised.
+            UserError: the returns cannot be normalised.
         """
         named = self.games if games is None else games
         if self.human:
@@ -91,7 +97,7 @@ class Scale:
 
 
 def human_score(env_id: str) -> float | None:
-    """A human's score in one of ALE's games; None where none is known, and in all other worlds."""
+    """A human's score in one of ALE's games; None if unknown, and for all other environments."""
     try:
         rom = atari_rom(env_id)
     except UserError:
@@ -104,9 +110,9 @@ class StudyScores:
     """The normalised scores of a study whose runs have all ended.
 
     Attributes:
-        scale: they are normalised by.
+        scale: how returns are normalised.
         scores: arm -> (runs, games).
-        notes: a line for each thing to know of them.
+        notes: a line for each limit of the scores.
         failed: arm -> how many of its runs failed.
     """
 
@@ -116,63 +122,41 @@ class StudyScores:
     failed: Mapping[str, int]
 
 
-def control_arm(plan: StudyPlan) -> str:
-    """The arm that the others are judged by: the first from scratch, or the first of all."""
-    kinds = [arm.kind for arm in plan.arms]
-    return plan.arm_names[kinds.index("scratch") if "scratch" in kinds else 0]
-
-
-def study_scores(
-    plan: StudyPlan, runs: Sequence[RunResult], random_agent: RandomAgent
-) -> StudyScores:
-    """Normalises the scores of all runs; one that failed counts with the random agent's mean.
-
-    Args:
-        plan: of the study.
-        runs: all of them, done or failed.
-        random_agent: measured in all games, by the names that ``runs`` give them.
+def study_scores(results: StudyResults) -> StudyScores:
+    """Normalises the scores of all runs; a failed run counts with the random agent's mean.
 
     Raises:
         UserError: a run is neither done nor failed, or scores cannot be normalised.
     """
-    for run in runs:
+    for run in results.runs:
         if run.state not in ("done", "failed"):
-            raise UserError(
-                f"there is no verdict before {run.game}, {run.arm}, seed {run.seed} is done"
-            )
+            raise UserError(f"there is no verdict before {run.name} is done")
     table = tabulate(
-        (Result(run.arm, run.game, run.seed, run.score) for run in runs),
-        failed_as=random_agent.means,
+        (Result(run.arm, run.game, run.seed, run.score) for run in results.runs),
+        failed_as=results.random_agent.means,
     )
-    scale = Scale.of(plan.games, random_agent)
+    scale = Scale.of(results.plan.games, results.random_agent)
     scores = {arm: scale.normalise(array, table.games) for arm, array in table.scores.items()}
     return StudyScores(scale, scores, (*table.notes, *scale.notes), table.failed)
 
 
-def verdicts(plan: StudyPlan, study: StudyScores) -> list[Verdict]:
-    """Judges every arm by :func:`control_arm`.
-
-    Args:
-        plan: of the study.
-        study: its scores.
+def verdicts(results: StudyResults, scores: StudyScores) -> list[Verdict]:
+    """Compares every arm with the control.
 
     Raises:
-        UserError: they cannot be compared.
+        UserError: the scores cannot be compared.
     """
-    scale = study.scale
-    episodes = plan.base.eval_episodes
-    limits = [scale.random_agent.limit(game, episodes) for game in scale.games]
-    control = control_arm(plan)
-    others = [arm for arm in plan.arm_names if arm != control]
+    plan, scale = results.plan, scores.scale
+    limits = [scale.random_agent.limit(game, plan.base.eval_episodes) for game in scale.games]
     return [
         judge(
-            study.scores,
+            scores.scores,
             arm,
-            control,
+            plan.control,
             learned_above=scale.normalise(np.array(limits)),
-            comparisons=len(others),
+            comparisons=len(plan.treatments),
             unit=scale.unit,
-            failed=study.failed,
+            failed=scores.failed,
         )
-        for arm in others
+        for arm in plan.treatments
     ]

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.config import TrainConfig, read_config
 from agents.registry import Agent, algorithm_of
 from agents.seeding import derive_seed
-from agents.storage.items import Pixels
+from agents.storage.codecs import PixelCodec
 from agents.train.checkpoint import POLICY, encoder_extractor, load_policy
 from envs.errors import UserError
 from envs.groups import GroupedVecEnv
@@ -175,12 +175,12 @@ def load_report(model: Agent) -> LoadReport | None:
 def describe_storage(model: Agent) -> str:
     """What of each frame is stored, and how much memory all of it takes."""
     algorithm = algorithm_of(model)
-    stored = algorithm.storage(model).stored
-    item = "x".join(str(side) for side in stored.shape if side > 1)
+    codec = algorithm.storage(model).codec
+    item = "x".join(str(side) for side in codec.shape if side > 1)
     what = f"storing {item} pixels of each frame"
-    if not isinstance(stored, Pixels):
-        each = "frame" if stored.stacking.depth > 1 else "observation"
-        kind = str(stored.dtype).removeprefix("torch.")
+    if not isinstance(codec, PixelCodec):
+        each = "frame" if codec.stacking.depth > 1 else "observation"
+        kind = str(codec.dtype).removeprefix("torch.")
         what = f"storing {item} features of the frozen encoder ({kind}) of each {each}"
     return f"{what}: {gigabytes(algorithm.storage_bytes(model))}"
 

@@ -28,26 +28,26 @@ from envs.registry import atari_rom, find_spec, is_atari
 ATARI_FPS = 60
 
 DEFAULT_FPS = 30
-# More than any screen shows.
+# No screen shows more.
 MAX_FPS = 1000
 
-# Films are about this high, in pixels: twice an Atari screen.
+# Approximate height of films in pixels: twice an Atari screen.
 FILM_HEIGHT = 420
 
 
 @dataclass(frozen=True)
 class FilmResult:
-    """What was filmed.
+    """A film and its episode.
 
     Attributes:
         path: the MP4.
-        episode_return: the filmed episode's own return: unclipped, over all lives.
+        episode_return: unclipped return of the episode, over all lives.
         length: agent steps.
         frames: pictures in the film.
-        fps: pictures in a second.
+        fps: pictures per second.
         truncated: whether a step limit ended the episode.
         caption: one line with return and length.
-        no_render: why the film shows observations; None where it shows what was rendered.
+        no_render: why the film shows observations; None if it shows rendered pictures.
     """
 
     path: Path
@@ -73,26 +73,26 @@ def film_episode(
     max_episode_steps: int = 27_000,
     caption_prefix: str = "",
 ) -> FilmResult:
-    """Play one episode and film all of it: of a game, every picture that the emulator drew.
+    """Plays and films one episode; for an Atari game, every picture of the emulator.
 
-    An environment that cannot render pictures is filmed by its observations. Where rendering fails
-    on the way, the film begins again with another episode.
+    If an environment cannot render, the film shows its observations. If rendering fails during the
+    episode, the film starts again with another episode.
 
-    The episode is played as in evaluation (a lost life does not end it) in an environment of its
-    own, whose observations are made like those of ``make_vec_env``. The film is written aside and
-    takes its path when it is whole.
+    The episode is played as in evaluation (a lost life does not end it) in a new environment, with
+    observations like those of ``make_vec_env``. The film is written under another name, and renamed
+    when it is complete.
 
     Args:
-        env_id: any id that ``make_vec_env`` takes.
-        act: from observations uint8 (1, frame_stack * C, obs_size, obs_size) to actions (1,).
-        path: of the MP4; missing directories are made and an old film is replaced.
-        protocol: Atari only: no-op starts, FIRE, sticky actions and the set of actions.
+        env_id: any id for ``make_vec_env``.
+        act: observations uint8 (1, frame_stack * C, obs_size, obs_size) -> actions (1,).
+        path: path of the MP4; missing directories are created and an old film is replaced.
+        protocol: for Atari only: no-op starts, FIRE, sticky actions and the set of actions.
         obs: "grey" or "rgb".
         obs_size: height and width of observations in pixels.
         frame_stack: frames in one observation.
-        seed: of the environment.
-        max_episode_steps: agent steps after which the film ends: some policies play for ever.
-        caption_prefix: put before the caption, with a separator.
+        seed: seed of the environment.
+        max_episode_steps: agent steps after which the film ends; some policies play for ever.
+        caption_prefix: text before the caption.
 
     Raises:
         UserError: a value is not valid, or the film cannot be written.
@@ -117,7 +117,7 @@ def film_episode(
             lens = _render_lens(env_id)
             film, episode = _film(lens, lens, act, Path(path), options)
         except (_CannotRender, EnvironmentFailure) as error:
-            # A failure may come of rendering alone, as where there is no display.
+            # Rendering alone may fail, for example without a display.
             no_render = str(error)
             lens = _observation_lens(env_id)
             film, episode = _film(lens, lens, act, Path(path), options)
@@ -137,9 +137,9 @@ def film_episode(
 
 
 def why_not_rendered(env_id: str, seed: int = 0) -> str | None:
-    """Why films of an environment show its observations, or None if they show what it renders.
+    """Why films of an environment show its observations; None if they show rendered pictures.
 
-    One picture is rendered to find out.
+    The function renders one picture.
 
     Raises:
         UserError: there is no such environment.
@@ -166,7 +166,7 @@ def _film(
     path: Path,
     options: dict[str, Any],
 ) -> tuple[Mp4Writer, dict[str, Any]]:
-    """The film, and the filmed episode: return ``r``, length ``l``, whether ``truncated``."""
+    """The film and its episode: return ``r``, length ``l``, and ``truncated``."""
     venv = PixelVecEnv([lambda: env], **options)
     try:
         with Mp4Writer(path, fps=lens.fps, height=FILM_HEIGHT) as film:
@@ -178,7 +178,7 @@ def _film(
 
 
 def _play(venv: PixelVecEnv, act: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
-    """One episode; what was said at its end."""
+    """Plays one episode; the info of its end."""
     observations = venv.reset()
     while True:
         venv.step_async(act(observations))
@@ -188,17 +188,17 @@ def _play(venv: PixelVecEnv, act: Callable[[np.ndarray], np.ndarray]) -> dict[st
 
 
 class _CannotRender(UserError):  # noqa: N818
-    """An environment does not render pictures; says why."""
+    """An environment does not render pictures; the message says why."""
 
 
 class _Lens(gym.Wrapper):
-    """Shows a picture of every step of the environment's first episode, its opening included.
+    """Shows a picture of every step of the environment's first episode, including its start.
 
-    ``PixelVecEnv`` begins a second episode at once when the first has ended: that is not shown.
+    ``PixelVecEnv`` starts a second episode at once, which is not shown.
     """
 
     def __init__(self, env: gym.Env, fps: int, picture: Callable[[Any], np.ndarray]) -> None:
-        """``picture`` makes a picture, uint8 (height, width, 3), of an observation."""
+        """``picture``: observation -> picture, uint8 (height, width, 3)."""
         super().__init__(env)
         self.fps = fps
         self.show: Callable[[np.ndarray], None] = lambda picture: None
@@ -230,9 +230,9 @@ class _Lens(gym.Wrapper):
 
 
 class _AtariOpening(gym.Wrapper):
-    """Starts a game as ale-py's vector does: no-op frames, the last of them FIRE where wanted.
+    """Starts a game like ale-py's vector environment: no-op frames, the last one FIRE if needed.
 
-    Gymnasium's ``AtariPreprocessing`` knows no-ops but not FIRE.
+    Gymnasium's ``AtariPreprocessing`` supports no-ops but not FIRE.
     """
 
     def __init__(self, env: gym.Env, protocol: AtariProtocol) -> None:
@@ -259,14 +259,14 @@ class _AtariOpening(gym.Wrapper):
 def _atari_lens(env_id: str, protocol: AtariProtocol) -> _Lens:
     """The bare game, one emulator frame at a time, behind a lens."""
     atari_rom(env_id)
-    # Or its banner would run through progress bars.
+    # Its banner would disturb progress bars.
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     game = gym.make(
         env_id,
         frameskip=1,
         repeat_action_probability=protocol.repeat_action_probability,
         full_action_space=protocol.full_action_space,
-        # The step limit counts agent steps, without the opening; the emulator has no say in it.
+        # The step limit counts agent steps without the start of the game, so not in the emulator.
         max_num_frames_per_episode=0,
         render_mode="rgb_array",
         disable_env_checker=True,
@@ -275,10 +275,10 @@ def _atari_lens(env_id: str, protocol: AtariProtocol) -> _Lens:
 
 
 def _render_lens(env_id: str) -> _Lens:
-    """Any other environment behind a lens that shows what it renders.
+    """Any other environment behind a lens that shows its rendered pictures.
 
     Raises:
-        _CannotRender: it does not; or, from ``reset`` and ``step``, it turns out not to.
+        _CannotRender: it does not render; also raised later by ``reset`` and ``step``.
     """
     plain = make_env(env_id)
     modes = _metadata(plain).get("render_modes")
@@ -316,23 +316,23 @@ def _observation_lens(env_id: str) -> _Lens:
 
 def _metadata(env: gym.Env) -> dict[str, Any]:
     metadata = None
-    # It may be a property, which may raise anything.
+    # A property may raise anything.
     with contextlib.suppress(Exception):
         metadata = env.metadata
     return metadata if isinstance(metadata, dict) else {}
 
 
 def _fps(env: gym.Env) -> int:
-    """The pictures in a second that an environment asks for, or 30 where it names no such rate."""
+    """The environment's own pictures per second, or 30 without a valid rate."""
     try:
         fps = float(_metadata(env).get("render_fps") or DEFAULT_FPS)
     except (TypeError, ValueError):
         return DEFAULT_FPS
-    # Written so that NaN fails, too.
+    # The comparison is false for NaN.
     return max(1, round(fps)) if 0 < fps <= MAX_FPS else DEFAULT_FPS
 
 
 def _close(env: gym.Env) -> None:
-    # One that fails to close has been looked at all the same.
+    # The pictures were taken, whether closing fails or not.
     with contextlib.suppress(Exception, SystemExit):
         env.close()

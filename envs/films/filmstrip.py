@@ -1,4 +1,4 @@
-"""A film on paper: some of its pictures side by side."""
+"""Pictures of a film side by side."""
 
 from __future__ import annotations
 
@@ -22,21 +22,17 @@ def film_strip(
     pictures: int = 6,
     height: int = 210,
 ) -> Path:
-    """Writes pictures of a film side by side, as a PNG.
+    """Writes pictures of a film side by side as a PNG, and returns its path.
 
     Args:
-        video: a film such as ``film_episode`` makes.
-        path: of the PNG.
-        seconds: when to take each picture; by default ``pictures`` spread evenly over the film.
-        pictures: how many, where ``seconds`` does not say.
-        height: of each picture, in pixels.
-
-    Returns:
-        ``path``.
+        video: a film, such as one of ``film_episode``.
+        path: path of the PNG.
+        seconds: time of each picture; by default ``pictures`` times spread evenly over the film.
+        pictures: number of pictures without ``seconds``.
+        height: height of each picture in pixels.
 
     Raises:
-        UserError: the film cannot be read, is shorter than ``seconds`` asks for, or the PNG cannot
-            be written.
+        UserError: the film cannot be read or is too short, or the PNG cannot be written.
     """
     reader = cv2.VideoCapture(os.fspath(video))
     try:

@@ -1,4 +1,4 @@
-"""Writes pictures to an H.264 MP4 that any browser plays, whole or not at all."""
+"""Writes pictures to an H.264 MP4 for any browser, all or nothing."""
 
 from __future__ import annotations
 
@@ -15,30 +15,29 @@ import numpy as np
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 
-# More than players decode, and near the most that the codec allows.
+# Players decode no larger pictures, and the codec allows hardly larger ones.
 _MAX_SIDE = 4096
 
 
 class Mp4Writer:
-    """A film in the making, as a context manager.
+    """Context manager that writes a film.
 
-    It grows under a name of its own beside its path and takes the path when the block ends well;
-    otherwise nothing is left of it.
+    The film has a temporary name until the block ends. An error in the block removes it.
 
     Attributes:
-        path: where the film will be.
-        fps: pictures in a second.
-        pictures: how many have been added.
+        path: path of the film.
+        fps: pictures per second.
+        pictures: number of pictures so far.
     """
 
     def __init__(self, path: Path, fps: int, height: int) -> None:
-        """Plan the film.
+        """Stores the arguments.
 
         Args:
-            path: of the MP4; missing directories are made and an old film is replaced.
-            fps: pictures in a second.
-            height: in pixels, about: pictures are enlarged by the whole factor that comes nearest.
-                Those with a side of more than 4,096 pixels are made smaller.
+            path: path of the MP4; missing directories are created and an old film is replaced.
+            fps: pictures per second.
+            height: approximate height in pixels: pictures are enlarged by the nearest whole factor.
+                Pictures with a side of more than 4,096 pixels are reduced.
         """
         self.path = path
         self.fps = fps
@@ -49,7 +48,7 @@ class Mp4Writer:
         self._shape: tuple[int, ...] | None = None
 
     def __enter__(self) -> Mp4Writer:
-        """Make room for the film.
+        """Creates the temporary file.
 
         Raises:
             UserError: the path cannot be written.
@@ -58,7 +57,7 @@ class Mp4Writer:
             if self.path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # A file, for the encoder would stop for ever if nobody emptied a pipe full of messages.
+            # A file, since the encoder would block on a full pipe.
             self._messages = tempfile.TemporaryFile()
             self._partial.touch()
         except OSError as error:
@@ -71,10 +70,10 @@ class Mp4Writer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Finish the film, or leave nothing of it if the block failed.
+        """Completes the film, or removes it after an error in the block.
 
         Raises:
-            UserError: the block ended well but the film cannot be written.
+            UserError: the block had no error, but the film cannot be written.
         """
         try:
             whole = self._stop_encoder()
@@ -90,10 +89,10 @@ class Mp4Writer:
             self._messages.close()
 
     def add(self, picture: np.ndarray) -> None:
-        """Append a picture, uint8 (height, width, 3); all are of the first one's shape.
+        """Appends a picture, uint8 (height, width, 3), with the shape of the first one.
 
         Raises:
-            UserError: the film cannot be written any more, for example because the disk is full.
+            UserError: the film cannot be written, for example because the disk is full.
         """
         if self._encoder is None:
             self._shape = picture.shape
@@ -108,16 +107,16 @@ class Mp4Writer:
         self.pictures += 1
 
     def _start_encoder(self, height: int, width: int) -> subprocess.Popen[bytes]:
-        # Only here: all else in the library works where no ffmpeg can be had.
+        # Imported here, so that everything else works without ffmpeg.
         import imageio_ffmpeg
 
-        # Wide and low pictures would become wider than the codec allows.
+        # Wide pictures must not become wider than the codec allows.
         factor = float(min(round(self._height / height), 4 * self._height // width))
         if factor < 1:
             factor = min(1, _MAX_SIDE / max(height, width))
         wide, high = (max(1, round(side * factor)) for side in (width, height))
         how = "neighbor" if factor >= 1 else "area"
-        # H.264 with 4:2:0 colour wants even sizes.
+        # H.264 with 4:2:0 colour needs even sizes.
         resize = f"scale={wide}:{high}:flags={how},pad=ceil(iw/2)*2:ceil(ih/2)*2"
         source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {self.fps} -i pipe:0"
         codec = "-c:v libx264 -preset veryfast -crf 20 -pix_fmt yuv420p -movflags +faststart"
@@ -129,24 +128,24 @@ class Mp4Writer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=self._messages,
-                # Ctrl-C is for the training run to answer, not for the encoder.
+                # Only the training run answers Ctrl-C.
                 start_new_session=True,
             )
         except (RuntimeError, OSError) as error:
             raise self._failure(f"no ffmpeg can be started: {error}") from None
 
     def _stop_encoder(self) -> bool:
-        """End the encoder; whether it wrote a whole film."""
+        """Ends the encoder; whether the film is complete."""
         if self._encoder is None:
             return False
         assert self._encoder.stdin is not None
-        # Where it has died already its exit status says so too.
+        # A dead encoder also has a bad exit status.
         with contextlib.suppress(OSError):
             self._encoder.stdin.close()
         return self._encoder.wait() == 0
 
     def _failure(self, reason: str | None = None) -> UserError:
-        """The error to raise, for the reason given or else the encoder's last words."""
+        """The error with this reason, or with the encoder's last message."""
         if reason is None:
             self._messages.seek(0)
             words = self._messages.read().decode(errors="replace").split("\n")

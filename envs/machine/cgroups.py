@@ -1,4 +1,4 @@
-"""Which control groups hold this process, and so whose limits hold for it."""
+"""Finds the control groups of this process, whose limits apply to it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,11 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 def control_groups(
     *controllers: str, root: Path = CGROUP_ROOT, membership: Path = MEMBERSHIP
 ) -> Iterator[Path]:
-    """Directories of this process's control groups and of all groups around them.
+    """Directories of this process's control groups and of their parents.
 
-    Those that do not exist may be among them, and one may come more than once.
-
-    Args:
-        *controllers: version 1 of control groups has a hierarchy for each controller, of one of
-            these names; version 2 has one for all.
-        root: where control groups are mounted.
-        membership: the file that says which groups this process is in.
+    Some may not exist, and some may be repeated. Version 1 of control groups has a hierarchy for
+    each controller, version 2 one for all. ``root`` is the mount point, and ``membership`` lists
+    the groups.
     """
     try:
         lines = membership.read_text().splitlines()
@@ -28,7 +24,7 @@ def control_groups(
         lines = []
     paths = {line.split(":", 2)[2].lstrip("/") for line in lines if line.count(":") >= 2}
     for hierarchy in (root, *(root / controller for controller in controllers)):
-        # In a container the mount itself may be this process's group.
+        # In a container the mount point itself may be this process's group.
         for path in ("", *paths):
             group = hierarchy / path
             while group.is_relative_to(hierarchy):

@@ -1,4 +1,4 @@
-"""How many processor cores this process may really use."""
+"""Counts the processor cores that this process may use."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ from envs.machine.cgroups import CGROUP_ROOT, MEMBERSHIP, control_groups
 def usable_cores(cgroup_root: Path = CGROUP_ROOT, membership: Path = MEMBERSHIP) -> int:
     """Cores within the affinity mask and the container's CPU quota, at least one.
 
-    ``os.cpu_count`` counts the machine's, of which a container may be given few; more threads than
-    may run at once only get in each other's way.
-
-    Args:
-        cgroup_root: where control groups are mounted.
-        membership: the file that says which groups this process is in.
+    ``os.cpu_count`` counts the machine's cores; a container may have fewer, and more threads than
+    cores slow each other down.
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -33,7 +29,7 @@ def _read_quota(group: Path) -> float | None:
         else:
             quota = (group / "cpu.cfs_quota_us").read_text()
             period = (group / "cpu.cfs_period_us").read_text()
-        # "max" and -1 both say that there is no limit.
+        # "max" and -1 mean no limit.
         return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError):
         return None

@@ -1,15 +1,15 @@
-"""How long torch's CPU threads spin while they wait for one another; set when this is imported.
+"""Limits how long torch's CPU threads spin while they wait for each other, when it is imported.
 
-On Linux torch brings GNU's OpenMP, whose threads wait for the slowest of them by spinning, for
-300,000 turns (milliseconds) before they sleep. Beside another busy program one thread waits for its
-core while the others spin on theirs, and training falls to a fraction of its rate.
+On Linux torch uses GNU's OpenMP. Its threads wait for the slowest one by spinning for 300,000 turns
+(milliseconds) before they sleep. Next to another busy program, one thread waits for its core while
+the others spin on theirs, and training falls to a fraction of its rate.
 
-Fewer turns mend that. They are set where training computes in float32, on processors without
-bfloat16 instructions. In bfloat16 training takes only the cores that others leave free
-(:mod:`rlcnn.accelerate.cpu_threads`); fewer turns would cost a sixth of DQN's rate on an idle
+Fewer turns prevent that. They are set on processors without bfloat16 instructions, where training
+computes in float32. In bfloat16 training uses only cores that other programs leave free
+(:mod:`rlcnn.accelerate.cpu_threads`), and fewer turns would cost a sixth of DQN's rate on an idle
 machine.
 
-The library reads the environment when it is loaded, so this module must be imported before torch.
+OpenMP reads the environment when it is loaded, so this module must be imported before torch.
 docs/performance.md has the measurements.
 """
 
@@ -19,10 +19,10 @@ import os
 from pathlib import Path
 
 SPIN_COUNT = 2_000
-"""Turns of the waiting loop, some tens of microseconds, before a thread sleeps."""
+"""Turns of the waiting loop before a thread sleeps, some tens of microseconds."""
 
 DEFAULT_SPIN_COUNT = 300_000
-"""What GNU's OpenMP takes where nothing is set."""
+"""The default of GNU's OpenMP."""
 
 _SPIN_COUNT_VARIABLE = "GOMP_SPINCOUNT"
 _USER_SETTINGS = (_SPIN_COUNT_VARIABLE, "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY")
@@ -30,11 +30,7 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def best_spin_count(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
-    """The spin count for this processor.
-
-    Args:
-        cpuinfo: the kernel's account of the processors; torch is not to be asked before it is set.
-    """
+    """The spin count for this processor, by the kernel's list: torch is not loaded yet."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -44,9 +40,9 @@ def best_spin_count(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
 
 
 def limit_spinning() -> None:
-    """Sets the spin count for this process and its children, unless the user chose how to wait.
+    """Sets the spin count for this process and its children, unless the user has set it.
 
-    Where torch is loaded already, only children follow it.
+    If torch is already loaded, it has an effect only for children.
     """
     if not any(name in os.environ for name in _USER_SETTINGS):
         os.environ[_SPIN_COUNT_VARIABLE] = str(best_spin_count())

@@ -1,4 +1,4 @@
-"""One piece of work under way beside everything else."""
+"""A function that runs in the background, in its own thread and CUDA stream."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ T = TypeVar("T")
 
 
 class Background(Generic[T]):
-    """Runs one function at a time in a thread of its own; on a GPU, in a stream of its own.
+    """Runs one function at a time in its own thread; on a GPU, in its own stream.
 
-    Torch and the emulator let go of Python's lock while they compute, so what runs here and what
-    goes on outside really overlap.
+    Torch and the emulator release Python's lock while they compute, so the function and its caller
+    really run at the same time.
 
     Args:
-        device: what the functions compute on.
-        num_threads: CPU threads that torch may use there; it counts them for each thread apart.
-        awaited_threads: the same from when on nothing goes on outside but waiting for the
-            function; by default as before. What is computed then rounds by who was faster.
+        device: where the functions compute.
+        num_threads: CPU threads of torch for the function. Torch keeps a count for each thread.
+        idle_threads: thread count once the caller is only waiting; by default unchanged. The
+            rounding of what is computed then depends on which side was faster.
     """
 
     def __init__(
-        self, device: torch.device, num_threads: int, awaited_threads: int | None = None
+        self, device: torch.device, num_threads: int, idle_threads: int | None = None
     ) -> None:
         self._num_threads = num_threads
-        self._awaited_threads = awaited_threads or num_threads
+        self._idle_threads = idle_threads or num_threads
         self._awaited = Event()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._executor = ThreadPoolExecutor(
@@ -41,25 +41,25 @@ class Background(Generic[T]):
 
     @property
     def busy(self) -> bool:
-        """Whether something was started whose result was not asked for."""
+        """Whether a function was started and its result not yet taken."""
         return self._future is not None
 
     def start(self, function: Callable[[], T]) -> None:
-        """Begins ``function``, which sees all that the caller's stream was told to do before."""
+        """Begins ``function``, in order with the work that the caller's stream holds by now."""
         if self.busy:
-            raise RuntimeError("what was started before is not finished")
+            raise RuntimeError("the function started before is not finished")
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
-        # Kept until the stream is through with it, too, lest its tensors' memory be given away.
+        # Kept until the stream has finished, so that the memory of its tensors is not reused.
         self._function = function
         self._awaited.clear()
         self._future = self._executor.submit(self._run, function)
 
     def finish(self) -> T:
-        """Waits for what was started, and hands on its result or what it raised.
+        """Waits for the function; returns its result or raises its exception.
 
-        Where the waiting itself is interrupted, as by Ctrl-C, what was started goes on: it is still
-        to be finished.
+        If the wait itself is interrupted, as by Ctrl-C, the function goes on, and a later call
+        finishes it.
         """
         future = self._future
         if future is None:
@@ -71,9 +71,9 @@ class Background(Generic[T]):
         self._future = self._function = None
         return future.result()
 
-    def take_free_threads(self) -> None:
-        """To be called by the function between its parts: what waits for it needs no cores."""
-        wanted = self._awaited_threads if self._awaited.is_set() else self._num_threads
+    def expand_threads(self) -> None:
+        """Takes the waiting caller's threads; the function calls this between its parts."""
+        wanted = self._idle_threads if self._awaited.is_set() else self._num_threads
         if torch.get_num_threads() != wanted:
             torch.set_num_threads(wanted)
 
@@ -84,5 +84,5 @@ class Background(Generic[T]):
 
 def _keep_to_threads(count: int) -> None:
     torch.set_num_threads(count)
-    # Asked for, it is settled: a thread that never asked takes what was last set in any other.
+    # Reading the count fixes it: a thread that never read it takes the count last set in any other.
     torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""An update compiled by torch's inductor, or run as it stands where that is not possible."""
+"""A function compiled by torch's inductor, or run uncompiled where that is not possible."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _log = logging.getLogger(__name__)
 class Compiled(Generic[P, R]):
     """A function that is compiled at its first call, which takes about half a minute on a CPU.
 
-    Compiling needs a C++ compiler and Python's headers. Where they are missing, one line says so
-    and the function runs uncompiled.
+    Compiling needs a C++ compiler and Python's headers. Without them, one line says so and the
+    function runs uncompiled.
 
     Args:
-        function: takes and returns tensors; a change of a tensor's shape compiles it again.
-        what: what to call it when telling of it.
+        function: takes and returns tensors; a new shape compiles it again.
+        what: its name in messages.
     """
 
     def __init__(self, function: Callable[P, R], what: str) -> None:
@@ -43,7 +43,7 @@ class Compiled(Generic[P, R]):
         try:
             result = compiled(*args, **kwargs)
         except Exception as error:
-            # Whatever it is, an uncompiled call shows whether the function itself is to blame.
+            # An uncompiled call shows whether the function itself is to blame.
             result = self._function(*args, **kwargs)
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             _log.warning("the %s runs uncompiled: %s", self._what, reason)
@@ -55,6 +55,6 @@ class Compiled(Generic[P, R]):
 
 
 def can_compile() -> bool:
-    """Whether this machine seems to have the C++ compiler that torch's inductor wants."""
+    """Whether this machine seems to have the C++ compiler that torch's inductor needs."""
     chosen = os.environ.get("CXX")
     return any(shutil.which(name) for name in ((chosen,) if chosen else ("g++", "clang++", "c++")))

@@ -1,9 +1,9 @@
 """Fewer CPU threads while other programs compute on the same cores.
 
-oneDNN's bfloat16 gradient of a convolution's filters keeps its threads in step by spinning,
-several times for each image, whatever OpenMP is told. Where two of them have to share a core,
-because another program has the other one, each such step lasts a time slice of the scheduler: an
-update takes ten times as long or more. One thread then is much faster than two.
+oneDNN's bfloat16 gradient of a convolution's filters synchronises its threads by spinning, several
+times for each image, whatever OpenMP's settings. When two of them share a core, because another
+program uses the other one, each synchronisation lasts a time slice of the scheduler: an update
+takes ten times as long or more. One thread is then much faster than two.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import NamedTuple, Self
 import torch
 
 SECONDS = 1.0
-"""How often the cores are looked at."""
+"""Time between two measurements of the cores."""
 
 _OUTDATED = 10 * SECONDS
 
 _PROC = Path("/proc")
-# Columns of a line of /proc/stat after the name of the core: not computing.
+# Columns of a line of /proc/stat after the name of the core: times without computing.
 _IDLE, _IO_WAIT = 3, 4
-# Columns of /proc/PID/stat after the program's name, which may contain spaces: computing.
+# Columns of /proc/PID/stat after the program's name, which may contain spaces: computing time.
 _USER, _SYSTEM = 11, 12
 
 
 class _Sample(NamedTuple):
-    """Seconds, since some moment before.
+    """Seconds since a fixed moment.
 
     Attributes:
         time: passed.
-        busy: in which the cores computed, summed over cores; also for other machines on this host.
-        own: in which this process and those that it started did.
+        busy: of computing, summed over the cores; also for other machines on this host.
+        own: of computing for this process and its children.
     """
 
     time: float
@@ -44,16 +44,16 @@ class _Sample(NamedTuple):
 
 
 class SpareCores:
-    """Lets torch compute with as many threads as there are cores that others leave free.
+    """Lets torch compute with as many threads as other programs leave cores free.
 
     Inside a ``with`` block :meth:`adjust` sets torch's number of threads: at least one, at most as
-    many as before the block, which are restored at its end. Another block soon after begins with as
-    many as the last one ended with. What is computed then rounds by what else runs on the machine.
-    Where ``/proc`` does not tell what the cores do, nothing is changed.
+    many as before the block, which its end restores. Another block soon after begins with the last
+    one's number. Rounding then depends on what else runs on the machine. Without the kernel's
+    statistics in ``/proc`` nothing changes.
 
     Args:
-        active: whether anything is to be done at all.
-        proc: where the kernel's accounts are.
+        active: False changes nothing.
+        proc: of the kernel's statistics.
         clock: seconds.
     """
 
@@ -70,7 +70,7 @@ class SpareCores:
         self._most = torch.get_num_threads()
         last, self._before = self._before, None
         if self._active and self._most > 1:
-            # Counted from now on: what ran since the last block may be over.
+            # Measured from now on: programs of the time between may have ended.
             self._before = self._sample()
             if last is None or self._clock() - last.time > _OUTDATED:
                 self._free = len(self._cores)
@@ -81,7 +81,7 @@ class SpareCores:
         torch.set_num_threads(self._most)
 
     def adjust(self) -> None:
-        """To be called between updates; looks at the cores once a second."""
+        """To be called between updates; measures once a second."""
         before = self._before
         if before is None or self._clock() - before.time < SECONDS:
             return
@@ -98,7 +98,7 @@ class SpareCores:
             torch.set_num_threads(wanted)
 
     def _sample(self) -> _Sample | None:
-        """None where the kernel does not tell."""
+        """None without the kernel's statistics."""
         try:
             ticks = 1 / os.sysconf("SC_CLK_TCK")
             lines = (self._proc / "stat").read_text().splitlines()
@@ -120,5 +120,5 @@ class SpareCores:
 
 
 def _children() -> list[int]:
-    """Processes of environments and of decoding images, which compute for this one."""
+    """Processes that run environments or decode images for this one."""
     return [child.pid for child in multiprocessing.active_children() if child.pid is not None]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -19,39 +18,16 @@ WARM_UP_CALLS = 3
 _log = logging.getLogger(__name__)
 
 
-class Recorder(Protocol):
-    """Captures functions that take no arguments and compute in tensors that stay in place."""
-
-    def warm_up(self, function: Callable[[], R]) -> R:
-        """Runs the function as a capture will run it, and returns its result."""
-
-    def capture(
-        self, function: Callable[[], R], generators: Iterable[torch.Generator]
-    ) -> tuple[Callable[[], object], R]:
-        """Captures the function without computing anything.
-
-        Args:
-            function: what to capture.
-            generators: the generators that it draws from beside torch's default one.
-
-        Returns:
-            A replay of the function, and the tensors that each replay writes its results to.
-
-        Raises:
-            CaptureInvalidatedError: the device is in no state to go on.
-            Exception: whatever the function raised; the device is fine.
-        """
-
-
 class CaptureInvalidatedError(RuntimeError):
     """CUDA refused an operation during a capture, and with it the whole capture."""
 
 
 class CudaRecorder:
-    """A :class:`Recorder` of CUDA graphs (torch's notes on CUDA semantics, "CUDA Graphs").
+    """Captures functions without arguments, whose tensors stay in place, as CUDA graphs.
 
-    It captures on a stream of its own: cuBLAS keeps one workspace for each stream, which a graph
-    goes on using, and two graphs that run at the same time must not share it.
+    See torch's notes on CUDA semantics, "CUDA Graphs". It captures on its own stream: cuBLAS keeps
+    one workspace for each stream, which a graph continues to use, and two graphs that run at the
+    same time must not share it.
 
     Args:
         device: the GPU.
@@ -62,7 +38,7 @@ class CudaRecorder:
         self._stream = torch.cuda.Stream(device)
 
     def warm_up(self, function: Callable[[], R]) -> R:
-        """Runs on the stream of the capture, in order with the caller's stream."""
+        """Runs the function as a capture will: on its stream, in order with the caller's stream."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -73,7 +49,20 @@ class CudaRecorder:
     def capture(
         self, function: Callable[[], R], generators: Iterable[torch.Generator]
     ) -> tuple[Callable[[], object], R]:
-        """A graph that can be replayed on any stream, one replay at a time."""
+        """Captures the function without computing anything.
+
+        Args:
+            function: to capture.
+            generators: that it draws from beside torch's default one.
+
+        Returns:
+            A replay of the function, on any stream but one at a time, and the tensors to which each
+            replay writes its results.
+
+        Raises:
+            CaptureInvalidatedError: the device cannot continue.
+            Exception: what the function raised; the device is fine.
+        """
         failure: Exception | None = None
         current = torch.cuda.current_stream(self._device)
         # The outer stream context: an invalidated capture raises before torch leaves its own.
@@ -97,7 +86,7 @@ class CudaRecorder:
         return graph.replay, result
 
 
-def make_recorder(device: torch.device) -> Recorder | None:
+def make_recorder(device: torch.device) -> CudaRecorder | None:
     """A recorder for a device; None where the device has no graphs."""
     return CudaRecorder(device) if device.type == "cuda" else None
 
@@ -112,18 +101,18 @@ class Graphed(Generic[R]):
     the capture, one line reports it and the function runs uncaptured from then on.
 
     A call returns the tensors that the next call overwrites. While a capture is under way, no
-    other thread may draw random numbers on the device; :meth:`ready` tells beforehand whether a
+    other thread may draw random numbers on the device; :meth:`ready` says beforehand whether a
     call would capture.
 
     Args:
         function: takes tensors whose shapes are those of its first call, and never waits for the
             device.
-        name: what messages call it.
+        name: in messages.
         device: where it computes.
         recorder: captures it; None runs it uncaptured.
-        reads: the tensors it uses beside its arguments that may be replaced by others, or may
-            begin or cease to require a gradient. See :meth:`refresh`.
-        generators: what it draws from beside torch's default generator.
+        reads: tensors beside its arguments that may be replaced by others, or may begin or cease to
+            require a gradient. See :meth:`refresh`.
+        generators: that it draws from beside torch's default generator.
     """
 
     def __init__(
@@ -131,7 +120,7 @@ class Graphed(Generic[R]):
         function: Callable[..., R],
         name: str,
         device: torch.device,
-        recorder: Recorder | None,
+        recorder: CudaRecorder | None,
         *,
         reads: Callable[[], Iterable[torch.Tensor]] = tuple,
         generators: Sequence[torch.Generator] = (),
@@ -218,44 +207,3 @@ def _first_line(error: BaseException) -> str:
 def parameters_and_buffers(network: nn.Module) -> list[torch.Tensor]:
     """All tensors that a network computes with."""
     return [*network.parameters(), *network.buffers()]
-
-
-def can_capture_steps(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step of this optimiser can be part of a graph: its counts lie on the device."""
-    return all(group.get("fused") and "capturable" in group for group in optimizer.param_groups)
-
-
-def keep_rates_on_device(optimizer: torch.optim.Optimizer) -> None:
-    """Makes tensors of the learning rates, which a captured step reads anew each time.
-
-    Once they are, they are to be filled in place.
-    """
-    for group in optimizer.param_groups:
-        device = group["params"][0].device
-        # Loaded from a file, a rate may be a tensor of the host.
-        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
-
-
-def tensors_of(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
-    """Everything that a captured step uses: parameters, the state kept for them, rates."""
-    for group in optimizer.param_groups:
-        yield group["lr"]
-        for parameter in group["params"]:
-            yield parameter
-            # Not by [], which would make an entry.
-            yield from optimizer.state.get(parameter, {}).values()
-
-
-@contextmanager
-def steps_capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Within, steps may be captured. Torch warns of steps that may be and are not."""
-    if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
-        yield
-        return
-    for group in optimizer.param_groups:
-        group["capturable"] = True
-    try:
-        yield
-    finally:
-        for group in optimizer.param_groups:
-            group["capturable"] = False

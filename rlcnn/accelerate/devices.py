@@ -1,4 +1,4 @@
-"""The device to compute on, the arithmetic it is fast at, and the CPU threads to use."""
+"""The device to compute on, its fast arithmetic, and the CPU threads to use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from envs.errors import UserError, nearest
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS = get_args(Precision)
-"""What an encoder computes in. Heads, losses and parameters are float32 throughout."""
+"""Arithmetic of an encoder. Heads, losses and parameters are always float32."""
 
 
 def resolve_device(device: str) -> str:
@@ -55,10 +55,10 @@ def resolve_precision(device: str) -> Literal["fp32", "bf16"]:
 
 
 def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """Names of the processor's instruction sets, such as ``amx_bf16``; empty where nothing tells.
+    """Names of the processor's instruction sets, such as ``amx_bf16``; empty if unknown.
 
     Args:
-        cpuinfo: the kernel's account of the processors, for versions of torch that do not tell.
+        cpuinfo: the kernel's file about the processors, for versions of torch that cannot say.
     """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if capabilities:
@@ -79,16 +79,16 @@ def describe_device(device: str) -> str:
 
 
 def prepare_device(device: torch.device | str, precision: Precision) -> None:
-    """Sets how torch computes on a GPU, for the whole process. On a CPU it changes nothing.
+    """Sets how torch computes on a GPU, for the whole process; nothing on a CPU.
 
     Float32 is float32 unless ``precision`` is "tf32": by default torch lets convolutions round
     their inputs to TF32, whose mantissa has 10 bits. cuDNN times its kernels for each shape and
-    keeps the fastest, except where torch is asked for deterministic ones: another run may find
-    another kernel the fastest.
+    keeps the fastest, unless torch must be deterministic: another run may find another kernel
+    fastest.
 
     Args:
-        device: what is computed on.
-        precision: what the encoder computes in.
+        device: to compute on.
+        precision: of the encoder.
     """
     if torch.device(device).type != "cuda":
         return

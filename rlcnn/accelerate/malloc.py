@@ -1,4 +1,4 @@
-"""Keeps the memory that training frees and takes again in the process."""
+"""Keeps freed memory in the process, for the next allocation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _NEVER_TRIM = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Asks glibc to keep freed memory for the next allocation rather than give it back at once.
+    """Asks glibc to keep freed memory for the next allocation.
 
-    Each minibatch frees the activations that the next one takes again, some of them above 10 MB.
-    Given back to the kernel in between, every page of them is faulted in and zeroed anew, which
-    takes a tenth or more of an update on a CPU. It holds for the whole process, whose memory then
-    stays at its peak, or somewhat above what the peak was otherwise.
+    Each minibatch frees the activations that the next one allocates again, some above 10 MB. If the
+    kernel gets them back in between, every page is faulted in and zeroed anew, which takes a tenth
+    or more of an update on a CPU. The setting is the whole process's, whose memory then stays at
+    its peak or somewhat above.
 
     Returns:
         Whether the C library has such a setting and took it.

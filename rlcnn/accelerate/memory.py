@@ -1,4 +1,4 @@
-"""How much memory is left, so that what cannot fit is refused before hours are spent."""
+"""How much memory is free, so that what cannot fit is refused before hours are spent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from envs.errors import UserError
 from envs.machine.cgroups import CGROUP_ROOT, MEMBERSHIP, control_groups
 
-# What networks, activations and kernels want of a GPU beside what is stored there.
+# What networks, activations and kernels need on a GPU beside the storage.
 _GPU_HEADROOM = 2**30
 
 
@@ -21,21 +21,21 @@ def available_memory(
     cgroup_root: Path = CGROUP_ROOT,
     membership: Path = MEMBERSHIP,
 ) -> int | None:
-    """Bytes this process may still use on ``device``, or None where the system does not say.
+    """Bytes that this process may still use on ``device``; None if the system does not say.
 
     On the host that is the least of what the kernel calls available and what the limits of this
     process's control groups (versions 1 and 2) leave.
 
     Args:
         device: a CUDA device, or the host.
-        meminfo: the kernel's account of the host's memory.
+        meminfo: the kernel's file about the host's memory.
         cgroup_root: where control groups are mounted.
-        membership: the file that says which groups this process is in.
+        membership: the file that lists this process's groups.
     """
     device = torch.device(device)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What torch's allocator holds but does not use is free to this process, too.
+        # Memory that torch's allocator reserved and does not use is free, too.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type != "cpu":
         return None
@@ -50,14 +50,14 @@ def gigabytes(count: int) -> str:
 
 
 def choose_place(wanted: str, training: torch.device, needed: int, what: str) -> torch.device:
-    """Where something large shall live.
+    """The device on which to store something large.
 
     Args:
         wanted: ``"auto"`` for the training device if it fits there and otherwise the host;
             ``"cpu"``; or the training device's name.
         training: the training device.
         needed: bytes.
-        what: what needs them, as the message's subject.
+        what: needs them, the message's subject.
 
     Raises:
         UserError: ``wanted`` is none of these, or there is not enough memory.
@@ -105,5 +105,5 @@ def _left_in_group(group: Path) -> Iterator[int]:
         except (OSError, ValueError):
             continue
         if limit != "max":
-            # The page cache of files not in use counts as used, and is given up when needed.
+            # The page cache of files not in use counts as used, but is freed when needed.
             yield int(limit) - usage + int(statistics.get(cache_name, 0))

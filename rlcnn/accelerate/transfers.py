@@ -13,9 +13,9 @@ B = TypeVar("B", bound=tuple[Any, ...])
 
 
 def host_tensor(values: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """``values`` as a tensor of the same memory, or of a copy where torch cannot have that.
+    """``values`` as a tensor of the same memory, if torch can use it, else of a copy.
 
-    It takes no array with a negative stride, such as an image that was flipped.
+    Torch takes no array with a negative stride, such as a flipped image.
     """
     if isinstance(values, np.ndarray) and any(stride < 0 for stride in values.strides):
         values = values.copy()
@@ -23,13 +23,13 @@ def host_tensor(values: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def pinned(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """``values`` where copies to ``device`` wait for nothing: for a GPU, in pinned memory.
+    """``values`` in memory from which copies to ``device`` do not wait: pinned, for a GPU.
 
-    Torch keeps such memory and hands it out again when the copies from it are done.
+    Torch reuses such memory when the copies from it are done.
 
     Args:
-        values: an array or tensor of the host; a tensor of the device is handed back.
-        device: where they will go.
+        values: an array or tensor of the host; a tensor of the device is returned unchanged.
+        device: destination of later copies.
     """
     tensor = host_tensor(values)
     if device.type != "cuda" or tensor.device.type != "cpu" or tensor.is_pinned():
@@ -40,8 +40,8 @@ def pinned(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Ten
 def upload(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
     """``values`` on ``device``, in order with the work of its current stream.
 
-    A copy to a GPU waits for nothing. A copy from a GPU to the host is waited for: whoever reads
-    the result does not know of the stream.
+    A copy to a GPU does not wait. A copy from a GPU to the host does: readers of the result are not
+    ordered by the stream.
     """
     return pinned(values, device).to(device, non_blocking=device.type == "cuda")
 
@@ -49,11 +49,11 @@ def upload(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Ten
 class PackedUpload:
     """Brings several small arrays to a device in one copy.
 
-    A copy costs the host some ten microseconds, however small it is.
+    Each copy costs the host some ten microseconds, however small it is.
 
     Args:
         fields: shape and dtype of each array, by name.
-        device: where they go.
+        device: destination.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class PackedUpload:
         return packed
 
     def unpack(self, packed: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Views of what :meth:`pack` returned, wherever it lies now, by name."""
+        """Views of what :meth:`pack` returned, on whatever device it is now, by name."""
         return {
             name: packed[self._places[name]].view(dtype).view(shape)
             for name, (shape, dtype) in self._fields.items()
@@ -91,10 +91,10 @@ class PackedUpload:
 
 
 class Readback:
-    """Brings a result to the host, which goes on until it asks for it.
+    """Brings a result to the host, which need not wait until it asks for it.
 
     Args:
-        device: where results come from.
+        device: of the results.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -112,7 +112,7 @@ class Readback:
             self._event.record(torch.cuda.current_stream(self._device))
 
     def wait(self) -> np.ndarray:
-        """What was copied last, when it is there."""
+        """The last result, once it has arrived."""
         if self._event is not None:
             self._event.synchronize()
         return self._host.numpy().copy()
@@ -122,11 +122,11 @@ class Prefetcher:
     """Copies batches to a device while the device computes with the batch before.
 
     A consumer queues its work on a batch and asks for the next one. While a GPU does this work, the
-    host prepares the next batch, and a stream of its own copies it. No copy blocks the host. On a
-    CPU the batches are handed on as they are.
+    host prepares the next batch, and a separate stream copies it. No copy blocks the host. On a CPU
+    the batches are passed on unchanged.
 
     Args:
-        device: where batches are wanted.
+        device: destination.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,42 +1,76 @@
-"""Images brought to size, and changed anew each time they are learned from.
+"""Resizes images, and augments them at random each time they are used for training.
 
-What can be done to a whole batch of uint8 images at once is done so, on the device they lie on;
-TrivialAugment and scale jitter, which differ in kind or size from image to image, are torchvision's
-(``transforms.v2``), one image at a time. What is drawn follows from a seed alone, so that a
-training resumed in the middle of an epoch sees what it would have seen.
+Whole batches of uint8 images are augmented at once, on their device. TrivialAugment and scale
+jitter differ in kind or size from image to image; they are torchvision's (``transforms.v2``), one
+image at a time. All random numbers follow from a seed alone, so a training that is resumed in the
+middle of an epoch sees the same images.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 import torch
+from annotated_types import Interval
 from torch.nn import functional as F
 
 from envs.errors import UserError
 from rlcnn.data.images import ImageFiles, LabelledImages, StoredImages
-from rlcnn.supervised.config import AugmentConfig
 
-# Of ImageNet's usual preparation: a crop of 224 out of images whose shorter side is 256.
-_RESIZE_BY_CROP = 8 / 7
+RESIZE_BY_CROP = 8 / 7
+"""ImageNet's usual preparation: a crop of 224 from images whose shorter side is 256."""
 
-# The columns of what is drawn for each image.
+# Columns of the random numbers of an image.
 _DRAWN = _TOP, _LEFT, _MIRRORED, _HOLE_TOP, _HOLE_LEFT = range(5)
 
-# So many images tell the mean colour well enough.
+# Number of images that the mean colour is estimated from.
 _MEAN_OF = 2000
 
 
+_Pixels = Annotated[int, Interval(ge=0, le=4096)]
+_Scale = Annotated[float, Interval(ge=0.1, le=10)]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How images are resized, and how training images are changed at random."""
+
+    resize: _Pixels = 0
+    """Shorter side in pixels that every image is first resized to; 0 keeps images of one size, and
+    resizes others to 8/7 of --augment.crop."""
+    pad: _Pixels = 0
+    """Rows and columns of zeros put around every image."""
+    crop: _Pixels = 0
+    """Side of the square crop: at a random place for training, the centre for held-out images; 0
+    takes the whole image."""
+    crop_padding: _Pixels = 0
+    """Pixels by which a crop may lie outside the image; --augment.edge fills them."""
+    edge: Literal["mean", "reflect", "repeat"] = "mean"
+    """What lies outside an image: the mean colour of the training images, its mirror image, or its
+    outermost pixels."""
+    flip: bool = False
+    """Whether half of the training images are mirrored left to right."""
+    scale_from: _Scale = 1.0
+    """Scale jitter: least factor by which an image is resized before the crop."""
+    scale_to: _Scale = 1.0
+    """Scale jitter: greatest factor."""
+    cutout: _Pixels = 0
+    """Side of a square that is replaced by the mean colour (DeVries & Taylor 2017); 0 for none."""
+    trivial: bool = False
+    """Whether one random operation changes each image (TrivialAugment, Mueller & Hutter 2021)."""
+
+
 def bring_to_size(images: LabelledImages, config: AugmentConfig) -> LabelledImages:
-    """Images resized and padded as ``config`` says, before anything random.
+    """Resizes and pads images by ``config``, before any random change.
 
     Raises:
-        UserError: they differ in size and no crop is given.
+        UserError: the images differ in size and no crop is given, or they are games' frames.
     """
     if isinstance(images, ImageFiles):
         if not config.crop:
-            raise UserError(
-                "the images differ in size: give the side to learn from, --augment.crop"
-            )
-        resize = config.resize or round(config.crop * _RESIZE_BY_CROP)
+            raise UserError("the images differ in size: give the side of a crop, --augment.crop")
+        resize = config.resize or round(config.crop * RESIZE_BY_CROP)
         return ImageFiles(
             images.paths, images.labels, images.tasks, channels=images.channels, resize=resize
         )
@@ -49,31 +83,25 @@ def bring_to_size(images: LabelledImages, config: AugmentConfig) -> LabelledImag
         )
     pixels = images.images
     if config.resize:
-        height, width = pixels.shape[2:]
-        factor = config.resize / min(height, width)
-        size = (round(height * factor), round(width * factor))
-        pixels = _resized(pixels, size)
+        factor = config.resize / min(pixels.shape[2:])
+        pixels = _resized(pixels, [round(side * factor) for side in pixels.shape[2:]])
     return StoredImages(F.pad(pixels, [config.pad] * 4), images.labels, images.tasks)
 
 
 class Augmentation:
-    """What is done to images of one training, learned from or held out.
+    """Random changes of the training images, and the centre crop of held-out images.
 
     Attributes:
-        output_shape: (channels, height, width) of what comes out.
+        output_shape: (channels, height, width) of the results.
         batched: whether whole batches are augmented at once.
     """
 
     def __init__(self, config: AugmentConfig, train: LabelledImages) -> None:
-        """Looks at the images for their mean colour.
-
-        Args:
-            config: what to do.
-            train: images to learn from, brought to size.
+        """Computes the mean colour of the training images, resized by :func:`bring_to_size`.
 
         Raises:
-            UserError: the images are too small for the crop, or have channels that the operations
-                of ``trivial`` are not made for.
+            UserError: the images are too small for the crop, or have channels that ``trivial`` does
+                not support.
         """
         self.config = config
         if config.trivial and train.channels not in (1, 3):
@@ -94,16 +122,11 @@ class Augmentation:
         self._means: dict[torch.device, torch.Tensor] = {}
 
     def draw(self, count: int, size: tuple[int, int], random: torch.Generator) -> torch.Tensor:
-        """Draws what changes images at random, for :meth:`apply`.
-
-        Args:
-            count: number of images.
-            size: their height and width.
-            random: a generator of the CPU.
+        """Draws the random numbers of :meth:`apply` for ``count`` images of one size.
 
         Returns:
-            int64 (count, 5) on the CPU: where each crop begins (row and column, negative outside
-            the image), whether it is mirrored, and where its hole begins (row and column).
+            int64 (count, 5) on the CPU: first row and column of each crop (negative outside the
+            image), whether it is mirrored, and first row and column of its hole.
         """
         drawn = torch.zeros(count, len(_DRAWN), dtype=torch.int64)
         height, width = self.output_shape[1:]
@@ -114,41 +137,30 @@ class Augmentation:
             if self.config.flip:
                 drawn[:, _MIRRORED] = torch.rand(count, generator=random) < 0.5
         if side := self.config.cutout:
-            # Its middle lies anywhere in the image, its edges perhaps beyond it.
+            # The middle of the hole lies in the image; its edges may lie outside.
             for column, length in ((_HOLE_TOP, height), (_HOLE_LEFT, width)):
                 middle = torch.randint(length, (count,), generator=random)
                 drawn[:, column] = middle - side // 2
         return drawn
 
     def apply(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        """Crops, mirrors and cuts out, where nothing is done one by one (``batched``).
+        """Crops, mirrors and cuts holes by the numbers of :meth:`draw`, if ``batched``.
 
-        Args:
-            images: uint8 (batch, channels, height, width) on any device.
-            drawn: what :meth:`draw` returned, on the same device.
-
-        Returns:
-            uint8 (batch, *output_shape) on the same device.
+        uint8 (batch, channels, height, width) -> uint8 (batch, *output_shape), on any one device.
         """
         return self._cut_out(self._cropped(images, drawn), drawn)
 
     def image(self, image: torch.Tensor, seed: int) -> torch.Tensor:
-        """Augments one image, of any size, as the seed says.
+        """Augments one image by a seed, on the CPU.
 
-        Args:
-            image: uint8 (channels, height, width) on the CPU.
-            seed: of this image, this time.
-
-        Returns:
-            uint8 ``output_shape``.
+        uint8 (channels, height, width) of any size -> uint8 ``output_shape``.
         """
         random = torch.Generator().manual_seed(seed)
         config = self.config
         if config.scale_to > config.scale_from or config.scale_from != 1:
             span = config.scale_to - config.scale_from
             factor = config.scale_from + span * float(torch.rand((), generator=random))
-            height, width = image.shape[1:]
-            image = _resized(image, (max(1, round(height * factor)), max(1, round(width * factor))))
+            image = _resized(image, [max(1, round(side * factor)) for side in image.shape[1:]])
         height, width = image.shape[1:]
         drawn = self.draw(1, (height, width), random)
         images = self._cropped(image[None], drawn)
@@ -157,7 +169,7 @@ class Augmentation:
         return self._cut_out(images, drawn)[0]
 
     def held_out(self, images: torch.Tensor) -> torch.Tensor:
-        """The middle of images: uint8 (..., height, width) -> (..., height', width')."""
+        """The centre crop: uint8 (..., height, width) -> (..., height', width')."""
         height, width = self.output_shape[1:]
         top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
         if (top, left) == (0, 0):
@@ -168,12 +180,12 @@ class Augmentation:
         return images[..., top : top + height, left : left + width]
 
     def _crops(self, size: tuple[int, int]) -> bool:
-        """Whether images of that height and width are cropped or mirrored."""
+        """Whether images of this height and width are cropped or mirrored."""
         moves = size != self.output_shape[1:] or self.config.crop_padding > 0
         return moves or self.config.flip
 
     def _cropped(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
-        """Crops of random place, half of them mirrored: one look-up of every pixel."""
+        """Random crops, half of them mirrored, by one index for every pixel."""
         count, _, height, width = images.shape
         if not self._crops((height, width)):
             return images
@@ -186,7 +198,7 @@ class Augmentation:
             columns = torch.where(mirrored, columns.flip(1), columns)
         row, column = self._inside(rows, height), self._inside(columns, width)
         index = torch.arange(count, device=device)[:, None, None]
-        # The channels of a place come along, and so end last.
+        # Advanced indexing puts the channels last.
         crops = images[index, :, row[:, :, None], column[:, None, :]].permute(0, 3, 1, 2)
         if self.config.edge == "mean":
             outside = ((row != rows)[:, :, None] | (column != columns)[:, None, :])[:, None]
@@ -194,7 +206,7 @@ class Augmentation:
         return crops.contiguous()
 
     def _inside(self, places: torch.Tensor, length: int) -> torch.Tensor:
-        """The places in an image that stand for those outside it."""
+        """Replaces positions outside an image by positions inside it."""
         if self.config.edge == "reflect" and length > 1:
             around = places.remainder(2 * (length - 1))
             return torch.minimum(around, 2 * (length - 1) - around)
@@ -213,7 +225,6 @@ class Augmentation:
         return torch.where(hole, self._mean_on(images.device), images)
 
     def _mean_on(self, device: torch.device) -> torch.Tensor:
-        """The mean colour on a device, copied there once."""
         if device not in self._means:
             self._means[device] = self._mean.to(device)
         return self._means[device]
@@ -222,10 +233,10 @@ class Augmentation:
 def _offsets(
     length: int, out: int, padding: int, count: int, random: torch.Generator
 ) -> torch.Tensor:
-    """Where crops begin, int64 (count,); negative outside the image."""
+    """First rows (or columns) of crops, int64 (count,); negative outside the image."""
     least, most = -padding, length - out + padding
     if most < least:
-        # A jittered image may be smaller than the crop: then it lies anywhere within.
+        # Scale jitter may make an image smaller than the crop: it then lies anywhere inside.
         least, most = most, least
     return torch.randint(least, most + 1, (count,), generator=random)
 
@@ -233,22 +244,22 @@ def _offsets(
 def _trivially_augmented(image: torch.Tensor, seed: int) -> torch.Tensor:
     from torchvision.transforms import v2
 
-    # torchvision draws from torch's generator of the CPU, which the network's dropout shares.
-    # torch.manual_seed would seed those of GPUs as well, which are not put back.
+    # torchvision draws from torch's CPU generator, which dropout shares. torch.manual_seed would
+    # also seed the generators of GPUs, which are not restored.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         changed: torch.Tensor = v2.TrivialAugmentWide()(image)
     return changed
 
 
-def _resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _resized(images: torch.Tensor, size: list[int]) -> torch.Tensor:
     from torchvision.transforms.v2 import functional
 
-    return functional.resize(images, list(size), antialias=True)
+    return functional.resize(images, size, antialias=True)
 
 
 def _size(images: LabelledImages) -> tuple[int, int]:
-    """Height and width of images; the least that there can be, where they differ."""
+    """Height and width of the images; the least possible ones where sizes differ."""
     if images.image_shape is not None:
         return images.image_shape[1], images.image_shape[2]
     assert isinstance(images, ImageFiles)
@@ -257,7 +268,7 @@ def _size(images: LabelledImages) -> tuple[int, int]:
 
 def _mean_colour(images: LabelledImages) -> torch.Tensor:
     """The mean of each channel over some of the images, uint8 (channels, 1, 1)."""
-    # Files are decoded for this alone: fewer of them.
+    # Files are decoded only for this, so fewer are used.
     some = _MEAN_OF if images.image_shape else _MEAN_OF // 10
     step = max(1, len(images) // some)
     means = [images[i].double().mean(dim=(1, 2)) for i in range(0, len(images), step)]

@@ -1,9 +1,10 @@
-"""Minibatches of labelled images, in an order and with changes that follow from a seed alone."""
+"""Minibatches of labelled images; their order and augmentation follow from a seed alone."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +16,10 @@ from rlcnn.accelerate.transfers import Prefetcher
 from rlcnn.data.augment import Augmentation
 from rlcnn.data.images import Episodes, LabelledImages
 
-# What a seed is for, so that no two uses share their random numbers.
+# Purposes of a seed; no two purposes share random numbers.
 _ORDER, _AUGMENT = range(2)
 
-# Share of a GPU's free memory that images to learn from, or those held out, may take.
+# Share of a GPU's free memory that training images, or held-out images, may take.
 _SHARE_OF_GPU = 0.5
 
 
@@ -30,12 +31,12 @@ class Batch(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """What the host prepares of a minibatch.
+    """The part of a minibatch that the host prepares.
 
     Attributes:
-        rows: int64 (batch,), which of the images.
+        rows: int64 (batch,), indices of the images.
         images: uint8 (batch, channels, height, width); None where the device stores them.
-        drawn: as :meth:`Augmentation.draw`; None where nothing more is done to the images.
+        drawn: random numbers of :meth:`Augmentation.draw`; None for no further augmentation.
     """
 
     rows: torch.Tensor
@@ -47,13 +48,17 @@ class Batches:
     """The minibatches of a set of images, epoch by epoch.
 
     Args:
-        images: brought to size.
-        augmentation: what is done to them.
-        batch_size: images in each; the last of an epoch has those left over, and is left out where
-            that is a single one, of which no batch statistics can be taken.
-        seed: of order and augmentation.
-        device: where batches are wanted.
-        workers: processes that prepare images one by one, where batches are not prepared whole.
+        images: resized by :func:`~rlcnn.data.augment.bring_to_size`.
+        augmentation: random changes, and the centre crop.
+        batch_size: images in a minibatch. The last of an epoch has the remainder; a remainder of
+            one image is skipped, since it has no batch statistics.
+        seed: seed of order and augmentation.
+        device: device of the minibatches.
+        workers: processes that prepare images one by one, if whole batches are not prepared at
+            once.
+
+    Raises:
+        UserError: there are fewer than two images.
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class Batches:
         workers: int = 0,
     ) -> None:
         if len(images) < 2:
-            raise UserError("one image is too few to learn from")
+            raise UserError("one image is too few to train on")
         self._images = images
         self._augmentation = augmentation
         self._batch_size = batch_size
@@ -96,7 +101,7 @@ class Batches:
 
     @property
     def from_files(self) -> bool:
-        """Whether images are read each time they are asked for."""
+        """Whether images are decoded anew at each use."""
         return self._images.image_shape is None
 
     @property
@@ -106,28 +111,28 @@ class Batches:
         return full + (rest > 1 or not full)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The minibatches to learn from of one epoch, from that numbered ``start`` on."""
+        """The training minibatches of one epoch, from number ``start`` on."""
         random = torch.Generator().manual_seed(_derive(self._seed, _ORDER, number))
         order = torch.randperm(len(self._images), generator=random)
         parts = order.split(self._batch_size)[start : self.per_epoch]
         if self._images.image_shape and self._augmentation.batched:
             yield from self._on_device(self._drawn(parts, number, start))
             return
-        changed = _Augmented(self._images, self._augmentation, self._seed, number)
-        yield from self._on_device(self._one_by_one(changed, parts))
+        augment = partial(_augment, self._augmentation, self._seed, number)
+        yield from self._on_device(self._one_by_one(augment, parts))
 
     def held_out(self) -> Iterator[Batch]:
-        """All images once, in their own order, unaugmented."""
+        """All images once, in order, without augmentation."""
         return self._unaugmented(torch.arange(len(self._images)).split(self._batch_size))
 
     def at(self, rows: torch.Tensor) -> Batch:
-        """Any images, unaugmented, by their numbers, int64 (batch,) on the CPU."""
+        """Some images without augmentation; ``rows``: int64 (batch,) on the CPU."""
         return next(self._unaugmented((rows,)))
 
     def _unaugmented(self, parts: tuple[torch.Tensor, ...]) -> Iterator[Batch]:
         if not self._images.image_shape:
-            plain = _Plain(self._images, self._augmentation)
-            yield from self._on_device(self._one_by_one(plain, parts))
+            hold_out = partial(_hold_out, self._augmentation)
+            yield from self._on_device(self._one_by_one(hold_out, parts))
             return
         for batch in self._on_device(_Prepared(rows, self._gather(rows)) for rows in parts):
             yield batch._replace(images=self._augmentation.held_out(batch.images))
@@ -155,63 +160,63 @@ class Batches:
             yield Batch(images, self._labels[rows])
 
     def _one_by_one(
-        self, dataset: Dataset[Any], parts: tuple[torch.Tensor, ...]
+        self,
+        change: Callable[[torch.Tensor, int], torch.Tensor],
+        parts: tuple[torch.Tensor, ...],
     ) -> Iterator[_Prepared]:
         loader = DataLoader(
-            dataset,
+            _OneByOne(self._images, change),
             batch_sampler=[rows.tolist() for rows in parts],
             num_workers=self._workers,
             collate_fn=_stacked,
             worker_init_fn=_ignore_signals,
-            # In a thread beside the workers, where there are any.
+            # With workers, a thread of its own does this.
             pin_memory=self._device.type == "cuda",
-            # A loader draws a seed as it starts; from torch's own generator, whose state dropout
-            # depends on, it would do so once more in a run that was resumed.
+            # A loader draws a seed when it starts. Drawn from torch's global generator, it would
+            # change dropout in a resumed run, which starts one loader more.
             generator=torch.Generator(),
         )
         for rows, images in zip(parts, loader, strict=True):
             if isinstance(images, UserError):
-                # A worker hands its error over as a value: raised there, it would come wrapped in
-                # a traceback.
+                # Workers return errors as values: a raised one would arrive with a traceback.
                 raise images
             yield _Prepared(rows, images)
 
 
 def _stacked(images: list[torch.Tensor | UserError]) -> torch.Tensor | UserError:
-    """One tensor, which a worker hands over as one; the first error where there is one."""
+    """The images as one tensor, or the first error."""
     for image in images:
         if isinstance(image, UserError):
             return image
     return torch.stack(images)  # type: ignore[arg-type]
 
 
-class _Plain(Dataset[Any]):
-    """Images unaugmented."""
+class _OneByOne(Dataset[Any]):
+    """Images, each changed by itself; an unreadable one gives its error."""
 
-    def __init__(self, images: LabelledImages, augmentation: Augmentation) -> None:
-        self._images, self._augmentation = images, augmentation
+    def __init__(
+        self, images: LabelledImages, change: Callable[[torch.Tensor, int], torch.Tensor]
+    ) -> None:
+        self._images, self._change = images, change
 
     def __getitem__(self, index: int) -> torch.Tensor | UserError:
         try:
-            return self._changed(self._images[index], index)
+            return self._change(self._images[index], index)
         except UserError as error:
             return error
 
-    def _changed(self, image: torch.Tensor, index: int) -> torch.Tensor:
-        return self._augmentation.held_out(image)
+
+# Functions of the module, since processes that start anew must import them.
 
 
-class _Augmented(_Plain):
-    """Images as they are learned from in one epoch."""
+def _hold_out(augmentation: Augmentation, image: torch.Tensor, index: int) -> torch.Tensor:
+    return augmentation.held_out(image)
 
-    def __init__(
-        self, images: LabelledImages, augmentation: Augmentation, seed: int, epoch: int
-    ) -> None:
-        super().__init__(images, augmentation)
-        self._seed, self._epoch = seed, epoch
 
-    def _changed(self, image: torch.Tensor, index: int) -> torch.Tensor:
-        return self._augmentation.image(image, _derive(self._seed, _AUGMENT, self._epoch, index))
+def _augment(
+    augmentation: Augmentation, seed: int, epoch: int, image: torch.Tensor, index: int
+) -> torch.Tensor:
+    return augmentation.image(image, _derive(seed, _AUGMENT, epoch, index))
 
 
 def _derive(*entropy: int) -> int:
@@ -219,5 +224,5 @@ def _derive(*entropy: int) -> int:
 
 
 def _ignore_signals(_: int) -> None:
-    """Ctrl-C reaches every process of a terminal; who answers it is the one that trains."""
+    """Ctrl-C reaches every process of a terminal; only the training process answers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -28,18 +28,18 @@ def load_data(
     frames: FrameOptions | None = None,
     policies: Mapping[str, PolicyPlay] | None = None,
 ) -> Split:
-    """Images to learn from and images held out.
+    """Loads training and held-out images.
 
     Args:
         name: "mnist", "fashion_mnist" or "cifar10"; "folder:DIR", see
-            :func:`rlcnn.data.folders.load_folder`; or "atari:GAME[,GAME...]", whose frames the
-            emulator makes.
-        data_dir: where published sets lie, or are downloaded to, and what was seen of games is
-            kept.
-        seed: of what is drawn: which images of a folder are held out, which games are played.
-        channels: of a folder's images; None as they are.
+            :func:`rlcnn.data.folders.load_folder`; or "atari:GAME[,GAME...]", frames from the
+            emulator.
+        data_dir: directory of published sets, which are downloaded into it, and of cached frames
+            of games.
+        seed: decides which images of a folder are held out, and how games go.
+        channels: channels of a folder's images; None keeps the files' own.
         frames: how games are played and labelled; None takes the defaults.
-        policies: for games that are not to be played at random.
+        policies: policies that play games; the others are played at random.
 
     Raises:
         UserError: the name is unknown; the data are missing, damaged, or cannot be downloaded; a
@@ -49,7 +49,7 @@ def load_data(
     if name.startswith(FOLDER):
         return load_folder(Path(name.removeprefix(FOLDER)), seed=seed, channels=channels)
     if name.startswith(ATARI):
-        # The emulator is needed for these alone.
+        # Imported here, since only these data need the emulator.
         from rlcnn.data.atari.dataset import play_frames
 
         games = [game.strip() for game in name.removeprefix(ATARI).split(",")]
@@ -60,19 +60,19 @@ def load_data(
 
 
 def check_held_out(name: str, seed: int, trained: Mapping[str, Any], weights: str) -> None:
-    """Refuses to judge weights by images that they learned from.
+    """Refuses to evaluate weights on images that they were trained on.
 
-    Which images of a folder are held out is drawn by a seed, unless the folder itself says it:
-    with another seed than that of the training, most of those held out were learned from.
+    A seed decides which images of a folder are held out, unless the folder has parts. With another
+    seed than the training's, most held-out images are training images.
 
     Args:
-        name: the data to judge by.
-        seed: that chooses the images held out.
-        trained: ``data`` and ``seed`` of the training, empty where they are not known.
-        weights: what to call the weights.
+        name: the data of the evaluation.
+        seed: the seed of its split.
+        trained: ``data`` and ``seed`` of the training; empty if unknown.
+        weights: name of the weights in the message.
 
     Raises:
-        UserError: the seeds differ and the images are the same.
+        UserError: the folders are the same and the seeds differ.
     """
     data, own = trained.get("data"), trained.get("seed")
     if own in (None, seed) or not (name.startswith(FOLDER) and str(data).startswith(FOLDER)):
@@ -80,16 +80,16 @@ def check_held_out(name: str, seed: int, trained: Mapping[str, Any], weights: st
     folder, other = (Path(each.removeprefix(FOLDER)) for each in (name, str(data)))
     if folder.resolve() == other.resolve() and not has_parts(folder):
         raise UserError(
-            f'"{weights}" learned from images that --seed {seed} holds out of "{folder}": its own'
-            f" seed is {own}. A folder with train/ and val/ is the same for all"
+            f'"{weights}" was trained on images that --seed {seed} holds out of "{folder}": the'
+            f" training's seed is {own}. A folder with train/ and val/ has the same split for all"
         )
 
 
 def check_data_name(name: str) -> None:
-    """Refuses what no data go by.
+    """Refuses a name that :func:`load_data` does not know.
 
     Raises:
-        UserError: the name is unknown; the nearest is named.
+        UserError: the name is unknown; the message names the nearest.
     """
     kind, _, rest = name.partition(":")
     if name in PUBLISHED or (f"{kind}:" in (FOLDER, ATARI) and rest):

@@ -1,4 +1,4 @@
-"""What a classifier sees of a photograph: its middle, or ten crops whose answers are averaged."""
+"""Crops of an image for evaluation: the centre, or ten crops whose predictions are averaged."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import torch
 from torch.nn import functional as F
 
 from envs.errors import UserError
-
-# A crop of 224 is taken out of images whose shorter side is 256, unless something else is known.
-_RESIZE_BY_CROP = 8 / 7
+from rlcnn.data.augment import RESIZE_BY_CROP
 
 
 @dataclass(frozen=True)
-class View:
-    """How an image of any size becomes what a network takes.
+class CropTransform:
+    """Turns an image of any size into a network's input.
 
     Attributes:
-        height: of the network's input, in pixels.
-        width: likewise.
-        resize: shorter side that images are first brought to, 0 to leave them as they are; None
-            leaves those of the network's own size as they are and brings others to 8/7 of it.
-        pad: rows and columns of zeros that are then put around them.
-        interpolation: by which they are resized, with antialiasing, as torchvision names it.
+        height: height of the network's input in pixels.
+        width: its width.
+        resize: shorter side that images are first resized to; 0 keeps their size. None keeps
+            images of the network's own size and resizes others to 8/7 of it.
+        pad: rows and columns of zeros that are then put around the image.
+        interpolation: torchvision's name of the interpolation; it is antialiased.
+
+    Raises:
+        UserError: the resized images are smaller than the crop.
     """
 
     height: int
@@ -42,7 +43,7 @@ class View:
             )
 
     def centre(self, image: torch.Tensor) -> torch.Tensor:
-        """The middle of an image, uint8 (channels, h, w) -> (1, channels, height, width)."""
+        """The centre crop, uint8 (channels, h, w) -> (1, channels, height, width)."""
         from torchvision.transforms import functional
 
         if self.resize is None and image.shape[1:] == (self.height, self.width):
@@ -50,19 +51,14 @@ class View:
         return functional.center_crop(self._resized(image), [self.height, self.width])[None]
 
     def ten(self, image: torch.Tensor) -> torch.Tensor:
-        """Ten crops of an image (Krizhevsky et al. 2012, section 4.1).
+        """Ten crops (Krizhevsky et al. 2012, section 4.1): uint8 (10, channels, height, width).
 
-        Its shorter side is brought to ``resize`` (256 in the paper) and the middle square of that
-        side is kept; of this the four corners and the centre are cut, then their mirror images.
-
-        Args:
-            image: uint8 (channels, h, w).
-
-        Returns:
-            uint8 (10, channels, height, width).
+        The image, uint8 (channels, h, w), is resized to a shorter side of ``resize`` (256 in the
+        paper), and its central square is kept. The crops are the four corners and the centre of it,
+        and their mirror images.
 
         Raises:
-            UserError: the square is no larger than a crop, which would be cut ten times.
+            UserError: the square is not larger than a crop, so all crops would be equal.
         """
         from torchvision.transforms import functional
 
@@ -70,7 +66,7 @@ class View:
             square = [self.resize + 2 * self.pad] * 2
             resized = self._resized(image)
         else:
-            square = [round(side * _RESIZE_BY_CROP) for side in (self.height, self.width)]
+            square = [round(side * RESIZE_BY_CROP) for side in (self.height, self.width)]
             resized = self._covering(image, square)
         if square[0] <= self.height or square[1] <= self.width:
             raise UserError(
@@ -80,26 +76,26 @@ class View:
         middle = functional.center_crop(resized, square)
         return torch.stack(functional.ten_crop(middle, [self.height, self.width]))
 
-    def look(self, image: torch.Tensor, crops: int) -> torch.Tensor:
-        """:meth:`centre` for 1 crop, :meth:`ten` for 10: uint8 (crops, channels, height, width).
+    def crops(self, image: torch.Tensor, count: int) -> torch.Tensor:
+        """:meth:`centre` for 1 crop, :meth:`ten` for 10: uint8 (count, channels, height, width).
 
         Raises:
             UserError: any other number.
         """
-        if crops not in (1, 10):
-            raise UserError(f"--crops {crops} must be 1 or 10")
-        return self.centre(image) if crops == 1 else self.ten(image)
+        if count not in (1, 10):
+            raise UserError(f"--crops {count} must be 1 or 10")
+        return self.centre(image) if count == 1 else self.ten(image)
 
     def _resized(self, image: torch.Tensor) -> torch.Tensor:
         if self.resize is None:
-            sides = [round(side * _RESIZE_BY_CROP) for side in (self.height, self.width)]
+            sides = [round(side * RESIZE_BY_CROP) for side in (self.height, self.width)]
             image = self._covering(image, sides)
         elif self.resize:
             image = self._resize(image, [self.resize])
         return F.pad(image, [self.pad] * 4) if self.pad else image
 
     def _covering(self, image: torch.Tensor, size: list[int]) -> torch.Tensor:
-        """The image, no larger than it takes to cover ``size``."""
+        """The image resized to the smallest size that covers ``size``."""
         height, width = image.shape[1:]
         factor = max(size[0] / height, size[1] / width)
         whole = [max(size[0], round(height * factor)), max(size[1], round(width * factor))]

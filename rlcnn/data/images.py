@@ -6,75 +6,65 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from envs.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PillowImage
+from rlcnn.data.decoding import read_image
 
 UNKNOWN = -1
 """The label of an image whose class in a task is not known: left out of loss and accuracy."""
 
-COLOURS = {1: "L", 3: "RGB"}
-"""Channels of an image file -> the mode that Pillow converts it to."""
-
-# How Pillow names grey images of 16 bits, whatever the order of their bytes.
-_SIXTEEN_BITS = "I;16"
+MAX_BYTES_IN_MEMORY = 2 * 10**9
+"""Image files are decoded once and kept in memory if they take no more bytes than this."""
 
 
 class Task(NamedTuple):
-    """One question about every image, and the answers there are."""
+    """One question about every image, and its possible answers."""
 
     name: str
     classes: tuple[str, ...]
 
 
 class Episodes(NamedTuple):
-    """Which images come from one episode, and so depend on each other: frames of games.
+    """Which images are frames of one episode, and so depend on each other.
 
     Attributes:
-        games: int64 (images,): which of the games each shows.
-        matches: int64 (images,): in which of all the games played it was seen; none is of two
-            games.
+        games: int64 (images,): the index of the game that each image shows.
+        ids: int64 (images,): the episode of each image. Games share no ids.
     """
 
     games: torch.Tensor
-    matches: torch.Tensor
+    ids: torch.Tensor
 
     def at(self, indices: torch.Tensor | list[int]) -> Episodes:
-        """Those of some of the images."""
-        return Episodes(self.games[indices], self.matches[indices])
+        """The same for some of the images."""
+        return Episodes(self.games[indices], self.ids[indices])
 
 
 class Split(NamedTuple):
-    """Images to learn from, and images held out; both have the same tasks."""
+    """Training images and held-out images; both have the same tasks."""
 
     train: LabelledImages
     test: LabelledImages
 
 
 class LabelledImages(ABC):
-    """Images and, for each of one or more tasks, the class of each.
+    """Images with one label for each of one or more tasks.
 
     Ordinary classification is one task, named "class".
 
     Attributes:
-        tasks: what is asked of each image.
+        tasks: the questions.
         labels: int64 (images, tasks), on the CPU; ``UNKNOWN`` where a class is not known.
-        episodes: which of them depend on each other; None where none do.
+        episodes: which images depend on each other; None where none do.
     """
 
     episodes: Episodes | None = None
 
     def __init__(self, labels: torch.Tensor, tasks: Sequence[Task]) -> None:
-        """Checks the labels.
-
-        Args:
-            labels: integers (images, tasks), or (images,) for a single task.
-            tasks: one for each column.
+        """Checks the labels, integers (images, tasks), or (images,) for a single task.
 
         Raises:
             UserError: a task has fewer than two classes, or a label lies outside its classes.
@@ -86,7 +76,7 @@ class LabelledImages(ABC):
         if labels.ndim != 2 or labels.shape[1] != len(tasks):
             raise ValueError(f"labels of shape {tuple(labels.shape)} for {len(tasks)} tasks")
         for column, task in enumerate(tasks):
-            check_labels(labels[:, column], task)
+            _check_labels(labels[:, column], task)
         self.labels = labels
         self.tasks = tuple(tasks)
 
@@ -96,12 +86,13 @@ class LabelledImages(ABC):
     @property
     @abstractmethod
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) of every image; None where they differ in size."""
+        """(channels, height, width) of every image; None where their sizes differ."""
 
     @property
-    @abstractmethod
     def channels(self) -> int:
         """Channels of every image."""
+        assert self.image_shape is not None
+        return self.image_shape[0]
 
     @abstractmethod
     def __getitem__(self, index: int) -> torch.Tensor:
@@ -112,13 +103,9 @@ class LabelledImages(ABC):
         """
 
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
-        """Images of one size at once; what is held in memory does this without a Python loop.
+        """Images of one size at int64 indices, uint8 (batch, channels, height, width).
 
-        Args:
-            indices: int64 (batch,), on the CPU.
-
-        Returns:
-            uint8 (batch, channels, height, width), on the CPU.
+        The indices lie on the device that stores the pixels, and so does the result.
 
         Raises:
             UserError: a file cannot be read as an image.
@@ -127,26 +114,14 @@ class LabelledImages(ABC):
         return torch.stack([self[index] for index in indices.tolist()])
 
     def stored_on(self, device: torch.device, most: int) -> LabelledImages | None:
-        """A copy whose pixels lie on ``device``, where ``gather`` takes and returns its tensors.
+        """A copy whose pixels lie on ``device``; its labels stay on the CPU.
 
-        Labels stay on the CPU.
-
-        Args:
-            device: where to store the pixels.
-            most: bytes that they may take.
-
-        Returns:
-            None where the images are not held in memory, or take more bytes.
+        None if the images are not in memory, or take more than ``most`` bytes.
         """
         return None
 
 
-def check_labels(labels: torch.Tensor, task: Task) -> None:
-    """Refuses labels that are none of a task's classes, and a task that asks nothing.
-
-    Raises:
-        UserError: the task has fewer than two classes, or a label lies outside them.
-    """
+def _check_labels(labels: torch.Tensor, task: Task) -> None:
     count = len(task.classes)
     if count < 2:
         only = f', "{task.classes[0]}"' if task.classes else ""
@@ -161,19 +136,14 @@ def check_labels(labels: torch.Tensor, task: Task) -> None:
 
 
 class StoredImages(LabelledImages):
-    """Images of one size, held in memory.
+    """Images of one size, in memory.
 
     Attributes:
         images: uint8 (images, channels, height, width).
     """
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, tasks: Sequence[Task]) -> None:
-        """Takes the images as they are, without a copy.
-
-        Args:
-            images: uint8 (images, channels, height, width).
-            labels: integers (images, tasks), or (images,) for a single task.
-            tasks: what the labels answer.
+        """Takes images, uint8 (images, channels, height, width), without a copy.
 
         Raises:
             UserError: there are no images, or as for :class:`LabelledImages`.
@@ -190,25 +160,16 @@ class StoredImages(LabelledImages):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of every image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
-    @property
-    def channels(self) -> int:
-        """Channels of every image."""
-        return self.images.shape[1]
-
     def __getitem__(self, index: int) -> torch.Tensor:
-        """One image, uint8 (channels, height, width)."""
         return self.images[index]
 
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
-        """Images at once, uint8 (batch, channels, height, width)."""
         return self.images[indices]
 
     def stored_on(self, device: torch.device, most: int) -> StoredImages | None:
-        """See :meth:`LabelledImages.stored_on`."""
         if self.images.nbytes > most:
             return None
         stored = copy.copy(self)
@@ -217,11 +178,11 @@ class StoredImages(LabelledImages):
 
 
 class ImageFiles(LabelledImages):
-    """Image files, each decoded when it is asked for, at its own size.
+    """Image files. Each is decoded when it is asked for, at its own size.
 
     Attributes:
         paths: one file for each image.
-        resize: the shorter side in pixels that each is brought to; 0 leaves them as they are.
+        resize: shorter side in pixels to resize each image to; 0 keeps its size.
     """
 
     def __init__(
@@ -233,14 +194,10 @@ class ImageFiles(LabelledImages):
         channels: int = 3,
         resize: int = 0,
     ) -> None:
-        """Takes note of the files; none is opened yet.
+        """Stores the paths; no file is opened yet.
 
-        Args:
-            paths: image files.
-            labels: integers (images, tasks), or (images,) for a single task.
-            tasks: what the labels answer.
-            channels: 3 decodes to RGB, 1 to grey, whatever the file holds.
-            resize: shorter side in pixels; 0 leaves the images as they are.
+        Files are decoded to RGB with 3 channels and to grey with 1, and resized to a shorter side
+        of ``resize`` pixels, if it is not 0.
 
         Raises:
             UserError: there are no files, or as for :class:`LabelledImages`.
@@ -254,147 +211,39 @@ class ImageFiles(LabelledImages):
 
     @property
     def image_shape(self) -> None:
-        """None: their sizes may differ."""
         return None
 
     @property
     def channels(self) -> int:
-        """Channels of every image as decoded."""
         return self._channels
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """One image, uint8 (channels, height, width).
-
-        Raises:
-            UserError: the file is missing, truncated, damaged or no image.
-        """
         return read_image(self.paths[index], self._channels, self.resize)
 
 
 class JoinedImages(LabelledImages):
-    """The images to learn from and, after them, those held out."""
+    """The training images of a split, followed by its held-out images."""
 
     def __init__(self, split: Split) -> None:
-        """Takes both parts as they are, without a copy."""
+        """Takes both parts without a copy."""
         super().__init__(torch.cat([part.labels for part in split]), split.train.tasks)
         self._split = split
         first, second = (part.episodes for part in split)
         if first is not None and second is not None:
-            later = second.matches + first.matches.max() + 1
+            later = second.ids + first.ids.max() + 1
             self.episodes = Episodes(
-                torch.cat((first.games, second.games)), torch.cat((first.matches, later))
+                torch.cat((first.games, second.games)), torch.cat((first.ids, later))
             )
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) of every image; None where they differ in size."""
         shapes = {part.image_shape for part in self._split}
         return shapes.pop() if len(shapes) == 1 else None
 
     @property
     def channels(self) -> int:
-        """Channels of every image."""
         return self._split.train.channels
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """One image, uint8 (channels, height, width)."""
         train, test = self._split
         return train[index] if index < len(train) else test[index - len(train)]
-
-
-def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:
-    """Decodes an image file.
-
-    It is turned upright where its EXIF data says how the camera was held, as viewers show it.
-
-    Args:
-        path: of any format that Pillow reads.
-        channels: 3 for RGB, 1 for grey.
-        resize: shorter side in pixels to bring it to (bilinear, antialiased); 0 leaves it.
-
-    Returns:
-        uint8 (channels, height, width).
-
-    Raises:
-        UserError: the file is missing, truncated, damaged or no image.
-    """
-    import numpy as np
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("I", "F"):
-                raise UserError(
-                    f'"{path}" has pixels of 32 bits, whose range nothing tells: expected 8 or 16'
-                )
-            turned = orientation(image)
-            pixels = _upright(_in_bytes(image), turned).convert(COLOURS[channels])
-            if resize:
-                factor = resize / min(pixels.size)
-                width, height = (max(resize, round(side * factor)) for side in pixels.size)
-                pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-    except UserError:
-        raise
-    # What a damaged file makes Pillow's many decoders raise is not one kind of error.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise unreadable(path, error) from error
-    array = np.array(pixels)
-    return torch.from_numpy(array[None] if channels == 1 else array.transpose(2, 0, 1).copy())
-
-
-def orientation(image: PillowImage) -> int:
-    """How an image is to be turned, 1 (not at all) to 8, as EXIF numbers it."""
-    from PIL import ExifTags
-
-    # Pillow turns a TIFF itself when it decodes it, and changes its size.
-    if image.format == "TIFF":
-        image.load()
-    # Damaged EXIF data raises errors of many kinds, and says nothing.
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:
-        return 1
-    return value if value in range(1, 9) else 1
-
-
-def _upright(image: PillowImage, turned: int) -> PillowImage:
-    from PIL.Image import Transpose
-
-    methods = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    return image.transpose(methods[turned]) if turned in methods else image
-
-
-def _in_bytes(image: PillowImage) -> PillowImage:
-    """An image of 8 bits a channel: of 16 bits the upper ones, where Pillow would clip."""
-    import numpy as np
-    from PIL import Image
-
-    # By way of RGBA, as Pillow advises in a warning for each such image.
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA")
-    if image.mode.startswith(_SIXTEEN_BITS):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image
-
-
-def unreadable(path: Path, error: Exception) -> UserError:
-    """What to tell of a file that is no whole image."""
-    from PIL import Image, UnidentifiedImageError
-
-    if isinstance(error, UnidentifiedImageError):
-        what = "not an image that Pillow can read" if path.stat().st_size else "empty, not an image"
-        return UserError(f'"{path}" is {what}')
-    if isinstance(error, Image.DecompressionBombError):
-        return UserError(f'"{path}" is too large: {error}')
-    if isinstance(error, OSError) and error.strerror:
-        return UserError(f'cannot read "{path}": {error.strerror}')
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(f'"{path}" is truncated or damaged: {reason}')

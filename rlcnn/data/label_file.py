@@ -1,4 +1,4 @@
-"""Labels of image files in a CSV beside them."""
+"""Image files with labels from a CSV file."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from rlcnn.data.images import ImageFiles, Task
 
 FILE, INDEX = "file", "class_index"
 
-# Spreadsheets write semicolons where a comma is the decimal mark.
+# Spreadsheets write semicolons in countries with a decimal comma.
 _DELIMITERS = ",;\t|"
 
-# What spreadsheets put before the header: empty lines, and one that names the separator.
+# Lines of spreadsheets before the header: empty ones, and one that names the separator.
 _BEFORE_HEADER = re.compile(r"\s*|sep=.\s*", re.IGNORECASE)
 
-# So much of a name is told in a line.
+# Messages cut longer names.
 _LONGEST = 100
 
 
 def load_labelled_files(
     labels: Path, directory: Path, task: Task, *, channels: int = 3
 ) -> ImageFiles:
-    """The images that a CSV names, with the classes that it gives them.
+    """Reads file names and class indices from a CSV.
 
     Args:
-        labels: a CSV with a header and the columns ``file``, a path below ``directory``, and
+        labels: a CSV with a header and the columns ``file`` (a path below ``directory``) and
             ``class_index``; other columns are ignored. Commas, semicolons, tabs or vertical bars
-            separate the columns. It is in UTF-8, or as spreadsheets write it. A name that is not
-            found as it is is looked for in ``directory``.
-        directory: of the images.
-        task: whose classes the indices are.
+            separate the columns. The encoding is UTF-8 or one of spreadsheets. If the file does
+            not exist, it is searched in ``directory``.
+        directory: directory of the images.
+        task: the task with the classes.
         channels: 3 decodes to RGB, 1 to grey.
 
     Raises:
-        UserError: the CSV or an image is missing, a column is, it is no CSV, has no rows, or an
-            index is none of the classes; the line is named.
+        UserError: the CSV, an image or a column is missing, the file is not a CSV or has no rows,
+            or an index is not a class; the message names the line.
     """
     if not directory.is_dir():
         raise UserError(f'image folder "{directory}" does not exist')
@@ -71,12 +71,12 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:
-        # A name longer than any file's.
+        # The name is too long for a file.
         return False
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """The rows with their line numbers."""
+    """Rows with their line numbers."""
     lines = _text(path).splitlines(keepends=True)
     start = next((n for n, line in enumerate(lines) if not _BEFORE_HEADER.fullmatch(line)), 0)
     text = "".join(lines[start:])
@@ -101,7 +101,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _text(path: Path) -> str:
-    """What a CSV says, in UTF-8 or in one of the encodings that spreadsheets write."""
+    """The text of a CSV in UTF-8 or an encoding that spreadsheets write."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -118,7 +118,7 @@ def _text(path: Path) -> str:
 
 
 def _delimiter(text: str) -> str:
-    """What separates the columns: where the header has both that are wanted, or most often."""
+    """The delimiter that gives both columns in the header, or else the most frequent one."""
     header = next(iter(text.splitlines()), "")
     for delimiter in _DELIMITERS:
         names = next(csv.reader([header], delimiter=delimiter, skipinitialspace=True), [])
@@ -134,7 +134,7 @@ def _index(value: str | None, task: Task, where: str) -> int:
         raise UserError(
             f'{where}: {INDEX} "{_short(text)}" is not a whole number from 0 to {count - 1}'
         )
-    # Python makes no number of thousands of digits.
+    # int() refuses thousands of digits.
     if len(text) > _LONGEST or int(text) >= count:
         raise UserError(
             f"{where}: {INDEX} {_short(text)} lies beyond the {count} classes: 0 to {count - 1}"

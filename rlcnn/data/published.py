@@ -1,4 +1,4 @@
-"""Published image sets: MNIST and its like, and CIFAR-10; from files, or downloaded."""
+"""Published image sets, MNIST, Fashion-MNIST and CIFAR-10, from files or downloaded."""
 
 from __future__ import annotations
 
@@ -16,19 +16,16 @@ from envs.errors import UserError
 from rlcnn.data.folders import load_folder
 from rlcnn.data.images import Split, StoredImages, Task
 
-# torchvision's class for each -> where below the data directory its files lie.
+# Names of torchvision's classes, and of their directories.
 _IDX = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
-_IDX_FILES = {"train": "train", "test": "t10k"}
 
 
 def load_idx(name: str, data_dir: Path) -> Split:
-    """MNIST or Fashion-MNIST, grey 28x28.
+    """MNIST or Fashion-MNIST by its name, grey 28x28.
 
-    Args:
-        name: "mnist" or "fashion_mnist".
-        data_dir: holds the four idx files, gzip or not, itself or under ``MNIST/raw`` (or
-            ``FashionMNIST/raw``), where torchvision puts them; they are downloaded to there where
-            they are missing.
+    The four idx files, compressed by gzip or not, lie in ``data_dir`` or in ``MNIST/raw`` (or
+    ``FashionMNIST/raw``) below it, as torchvision stores them. Missing files are downloaded to
+    there.
 
     Raises:
         UserError: the files are damaged, or missing and cannot be downloaded.
@@ -46,10 +43,10 @@ def load_idx(name: str, data_dir: Path) -> Split:
             " the directory that holds them as --data-dir DIR",
         )
         place = places[0]
-    # torchvision calls digits "0 - zero" and so on.
+    # torchvision's names of digits are "0 - zero" and so on.
     task = Task("class", tuple(name.split(" - ")[0] for name in published.classes))
     parts = []
-    for prefix in _IDX_FILES.values():
+    for prefix in ("train", "t10k"):
         images = _read_idx(place, f"{prefix}-images-idx3-ubyte", 3)
         labels = _read_idx(place, f"{prefix}-labels-idx1-ubyte", 1)
         if len(images) != len(labels):
@@ -59,13 +56,11 @@ def load_idx(name: str, data_dir: Path) -> Split:
 
 
 def load_cifar10(data_dir: Path, *, seed: int) -> Split:
-    """CIFAR-10, RGB 32x32.
+    """CIFAR-10, RGB 32x32; ``seed`` has no effect, since the split is published.
 
-    Args:
-        data_dir: holds ``cifar-10-batches-py``, as torchvision does; or, itself or as ``cifar10``,
-            an image folder with ``train/<class>`` and ``test/<class>``. It is downloaded to there
-            where it holds neither.
-        seed: not of use, since the split is published.
+    ``data_dir`` holds ``cifar-10-batches-py``, as torchvision stores it. Or it, or ``cifar10`` in
+    it, is an image folder with ``train/<class>`` and ``test/<class>``. If it holds neither, the set
+    is downloaded to it.
 
     Raises:
         UserError: the files are damaged, or missing and cannot be downloaded.
@@ -85,7 +80,7 @@ def load_cifar10(data_dir: Path, *, seed: int) -> Split:
     parts = []
     for train in (True, False):
         try:
-            # Its files are pickles; torchvision reads none whose MD5 is not the published one.
+            # The files are pickles. torchvision reads only files with the published MD5.
             read = datasets.CIFAR10(str(data_dir), train=train)
         except (RuntimeError, OSError) as error:
             raise UserError(
@@ -101,23 +96,26 @@ def load_cifar10(data_dir: Path, *, seed: int) -> Split:
 def _download(name: str, download: Callable[[], object], instead: str) -> None:
     try:
         download()
-    # Of a network there may be anything to tell; what the user can do about it is the same.
+    # A network fails in many ways; the remedy is always the same.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"cannot download {name} ({reason}): {instead}") from error
 
 
 def _find(directory: Path, name: str) -> Path | None:
-    """The file, as it is or gzipped."""
+    """The file or its gzip."""
     candidates = (directory / name, directory / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def _read_idx(directory: Path, name: str, dimensions: int) -> torch.Tensor:
-    """An array of bytes in the format that http://yann.lecun.com/exdb/mnist describes."""
+    """An array of bytes in the format of http://yann.lecun.com/exdb/mnist.
+
+    torchvision's own reader takes no gzip, no other directory, and reports damage by assertions.
+    """
     path = _find(directory, name)
     if path is None:
-        raise UserError(f'"{directory / name}" does not exist, gzipped neither')
+        raise UserError(f'"{directory / name}" does not exist, nor does its .gz')
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         magic, *shape = struct.unpack_from(f">{1 + dimensions}i", data)
@@ -126,5 +124,5 @@ def _read_idx(directory: Path, name: str, dimensions: int) -> torch.Tensor:
     header = 4 * (1 + dimensions)
     # Two bytes of zero, the type (8: unsigned bytes), and the number of dimensions.
     if magic != 0x800 + dimensions or len(data) - header != np.prod(shape):
-        raise UserError(f'"{path}" is no whole idx file of bytes in {dimensions} dimensions')
+        raise UserError(f'"{path}" is not a whole idx file of bytes in {dimensions} dimensions')
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy())

@@ -1,4 +1,7 @@
-"""Encoders: uint8 observations in, feature vectors out; built by name with ``create_encoder``."""
+"""Encoders turn uint8 observations into feature vectors; ``create_encoder`` builds them by name.
+
+A new encoder is a file here with a class under ``@register_encoder``, imported below.
+"""
 
 from rlcnn.encoders.alexnet_2012 import AlexNet2012Encoder
 from rlcnn.encoders.architectures import list_architectures

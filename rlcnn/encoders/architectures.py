@@ -1,6 +1,6 @@
 """The image classification networks of torchvision and timm, by name.
 
-Both libraries are imported when a network of theirs is asked for, not before.
+Each library is imported at the first use of one of its networks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from envs.errors import UserError, nearest
 
 TIMM = "timm:"
 
-# Where torchvision's networks are cut unless a node is named: the last output of a block at an
-# eighth of the image's side. For ResNets that is layer2, where PIE-G cuts (Yuan et al. 2022,
-# "Pre-trained image encoder for generalizable visual reinforcement learning"): earlier layers serve
-# control better than late ones (so too Parisi et al. 2022, "The unsurprising effectiveness of
-# pre-trained vision models for control"). Transformers are cut at their end, which for Swin's is
-# laid out as feature maps and for ViTs as tokens.
+# Default nodes of torchvision's networks: the last output of a block at an eighth of the image's
+# side. For ResNets that is layer2, as in PIE-G (Yuan et al. 2022, "Pre-trained image encoder for
+# generalizable visual reinforcement learning"): early layers serve control better than late ones
+# (also Parisi et al. 2022, "The unsurprising effectiveness of pre-trained vision models for
+# control"). Transformers are used whole; Swin's output is feature maps, that of ViTs tokens.
 DEFAULT_NODES = {
     r"alexnet": "features.4",
     r"convnext_.*": "features.3",
@@ -54,8 +53,8 @@ DEFAULT_NODES = {
     r"vit_.*": "encoder",
 }
 
-# Their ImageNet weights came from TensorFlow, where images are scaled to [-1, 1]. torchvision asks
-# for its usual mean and std and undoes them inside the network (``transform_input``).
+# Their ImageNet weights come from TensorFlow, which scales images to [-1, 1]. torchvision takes its
+# usual mean and std and undoes them inside the network (``transform_input``).
 _SCALED_TO_ONE = ("googlenet", "inception_v3")
 
 
@@ -64,19 +63,19 @@ class Architecture:
     """A network that classifies RGB images, and how its images are scaled.
 
     Attributes:
-        name: as in its library, with "timm:" before timm's.
-        mean: of the images it is made for, RGB, for values in [0, 1].
-        std: likewise.
-        build: makes the network, freshly initialised, with its own classifier.
-        cut: ends such a network at a node: images -> {"features": what the node gives}.
-        nodes: names of the nodes that it could be cut at, in the order they are computed.
-        default_node: where to cut ``build()``'s network for control.
-        imagenet: downloads its ImageNet weights, or takes them from the library's cache, checked.
-        import_hint: where to get those weights by hand.
-        crop: side in pixels of the square that its weights were judged on.
-        resize: shorter side that photographs were brought to before that square was cut out.
-        interpolation: how they were: "bilinear", "bicubic" ...
-        classes: names of the classes that its ImageNet weights tell apart, by index.
+        name: its name in its library, with the prefix "timm:" for timm.
+        mean: mean of its RGB images, for values in [0, 1].
+        std: standard deviation, likewise.
+        build: builds the network with its classifier, freshly initialised.
+        cut: ends a network at a node: images -> {"features": output of the node}.
+        nodes: names of its nodes in the order of computation.
+        default_node: the node to cut ``build()``'s network at for control.
+        imagenet: downloads its ImageNet weights, or reads them from the library's cache, checked.
+        import_hint: address of those weights.
+        crop: side in pixels of the square crop that its weights were evaluated on.
+        resize: shorter side that photographs were resized to before the crop.
+        interpolation: interpolation of this resizing: "bilinear", "bicubic" ...
+        classes: names of the classes of its ImageNet weights, by index.
     """
 
     name: str
@@ -94,10 +93,10 @@ class Architecture:
     classes: tuple[str, ...]
 
     def download(self) -> Mapping[str, torch.Tensor]:
-        """ImageNet weights, by the network's own names of tensors.
+        """ImageNet weights by the network's own names of tensors.
 
         Raises:
-            UserError: there are none, or they cannot be had, for want of a network for example.
+            UserError: there are none, or they cannot be downloaded.
         """
         try:
             return self.imagenet()
@@ -119,13 +118,10 @@ def list_architectures() -> list[str]:
 
 
 def find_architecture(name: str) -> Architecture | None:
-    """The network of that name, or None.
-
-    Args:
-        name: one of ``list_architectures()``, or "timm:NAME".
+    """The network of ``list_architectures()`` or "timm:NAME", or None.
 
     Raises:
-        UserError: a network of timm, which is not installed or does not know it.
+        UserError: timm is not installed, or does not have this network.
     """
     if name.startswith(TIMM):
         return _of_timm(name)
@@ -133,7 +129,7 @@ def find_architecture(name: str) -> Architecture | None:
 
 
 def published_sizes() -> dict[str, int]:
-    """Parameters of each of torchvision's networks, as it documents them with their weights."""
+    """Number of parameters of each of torchvision's networks, from its documentation."""
     from torchvision import models
 
     return {
@@ -144,13 +140,10 @@ def published_sizes() -> dict[str, int]:
 
 def _of_torchvision(name: str) -> Architecture:
     from torchvision import models
-    from torchvision.models.feature_extraction import (
-        create_feature_extractor,
-        get_graph_node_names,
-    )
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
     from torchvision.ops import StochasticDepth
 
-    # As a leaf it asks itself whether it is in training, and one graph serves both modes.
+    # As a leaf it checks the training mode itself, so one graph serves both modes.
     tracing = {"leaf_modules": [StochasticDepth]}
     weights: Any = models.get_model_weights(name).DEFAULT
     transforms = weights.transforms()
@@ -192,7 +185,7 @@ def _of_timm(name: str) -> Architecture:
         mean=tuple(config.mean),
         std=tuple(config.std),
         build=lambda: timm.create_model(own_name, pretrained=False),
-        # Its own functions know which of its layers cannot be traced.
+        # timm's own functions handle layers that cannot be traced.
         cut=lambda model, node: timm.models.create_feature_extractor(model, {node: "features"}),
         nodes=lambda model: timm.models.get_graph_node_names(model)[1],
         default_node=_stride_8,
@@ -206,7 +199,7 @@ def _of_timm(name: str) -> Architecture:
 
 
 def _imagenet_classes(count: int) -> tuple[str, ...]:
-    """ImageNet's classes, where there are as many; of other sets timm's models tell no names."""
+    """Names of ImageNet's classes; timm has no names for models with another number of classes."""
     from torchvision import models
 
     names = tuple(models.ResNet18_Weights.DEFAULT.meta["categories"])
@@ -224,18 +217,18 @@ def _import_timm(name: str) -> ModuleType:
 
 
 def _stride_8(model: nn.Module) -> str:
-    """The last of a timm model's own feature maps at an eighth of the image's side, or larger."""
+    """The last of a timm model's feature maps with at least an eighth of the image's side."""
     levels: Any = getattr(model, "feature_info", None) or []
     nodes = [level["module"] for level in levels if level["reduction"] <= 8]
     if not nodes:
-        raise UserError("this network of timm has no maps to cut at by default: name a node.")
+        raise UserError("this network of timm has no default node: name a node.")
     return nodes[-1]
 
 
-# Weights published before torch forbade dots in the names of modules (torchvision renames alike).
+# Names in weights published before torch forbade dots in module names; torchvision renames alike.
 _DENSE_LAYER = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def current_name(tensor_name: str) -> str:
-    """What a tensor of a published weights file is called in today's network."""
+    """The name in today's network of a tensor in a published weights file."""
     return _DENSE_LAYER.sub(r"\1\2", tensor_name)

@@ -1,4 +1,4 @@
-"""ImageNet networks of torchvision and timm as encoders, cut at a named node."""
+"""ImageNet networks of torchvision and timm as encoders, cut at a node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlcnn.encoders.architectures import (
 from rlcnn.encoders.base import EncoderSpec
 from rlcnn.encoders.frames import FrameEncoder, Projection, Stacking, inflate
 
-# Names that every network has beside those of its own nodes.
+# Nodes that every network has besides its own.
 LOGITS, PENULTIMATE = "logits", "penultimate"
 
 
@@ -28,7 +28,7 @@ class Backbone(nn.Module):
     """A network up to one of its nodes.
 
     Attributes:
-        network: the layers up to the node, under the names they have in the whole network.
+        network: the layers up to the node, with their names in the whole network.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -36,20 +36,20 @@ class Backbone(nn.Module):
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (n, 3, height, width) -> what the node gives: maps, tokens or vectors."""
+        """Images (n, 3, height, width) -> output of the node: maps, tokens or vectors."""
         return self.network(images)["features"]
 
 
 class BackboneEncoder(FrameEncoder):
     """``NAME[:NODE]``: a classification network of torchvision, or ``timm:NAME[:NODE]``.
 
-    NODE is any of its nodes in the sense of ``torchvision.models.feature_extraction`` (a module
-    stands for its last node: ``resnet18:layer2``), or "logits", its own 1000 classes, or
-    "penultimate", what its own classifier's last layer sees. Without NODE it is cut where control
-    is served best; see ``DEFAULT_NODES``.
+    NODE is a node of ``torchvision.models.feature_extraction`` (a module means its last node:
+    ``resnet18:layer2``), or "logits", the network's 1000 classes, or "penultimate", the input of
+    its last layer. The default is a node that serves control well; see ``DEFAULT_NODES``.
 
-    It starts as its library initialises it, and scales images as its ImageNet weights want them,
-    loaded or not. Observations are RGB frames, or grey ones repeated over the three channels.
+    The library initialises the network. Images are scaled as for its ImageNet weights, whether
+    these are loaded or not. Observations are RGB frames, or grey frames repeated over the three
+    channels.
     """
 
     nodes_of = "trunk.network"
@@ -69,34 +69,35 @@ class BackboneEncoder(FrameEncoder):
         features_dim: int = 256,
         projection_seed: int = 0,
     ) -> None:
-        """Builds the network, cuts it and puts a projection behind it.
+        """Builds the network, cuts it and adds a projection.
 
         Args:
             observation_shape: (frames * channels, height, width).
             name: ``NAME[:NODE]``.
-            frame_channels: 1 for grey frames, 3 for RGB; None takes RGB where the observation's
+            frame_channels: 1 for grey frames, 3 for RGB; None takes RGB if the observation's
                 channels are a multiple of 3.
-            stacking: "per_frame" encodes each frame alone and puts their features side by side
-                (PIE-G; PVR: Parisi et al. 2022); "inflated" lets the first convolution see the
-                whole stack, its RGB filters summed for grey frames and shared among the frames.
-            differences: puts the differences of neighbouring frames' features beside those of the
-                newer frames (PIE-G).
-            resize: side in pixels to bring the frames to first; None leaves them as they are.
-            pooling: of the node's maps: "flatten", "mean", or a grid such as "4x4".
+            stacking: "per_frame" encodes each frame alone and concatenates the features (PIE-G;
+                PVR: Parisi et al. 2022); "inflated" applies the first convolution to the whole
+                stack, with RGB filters summed for grey frames and shared among the frames.
+            differences: adds the differences of neighbouring frames' features to the features of
+                the newer frames (PIE-G).
+            resize: side in pixels to resize frames to; None keeps their size.
+            pooling: pooling of the node's maps: "flatten", "mean", or a grid such as "4x4".
             projection: "learned": a linear layer over all frames, LayerNorm and tanh (PIE-G);
                 "random": a fixed Gaussian matrix on each frame's features; "none".
-            features_dim: length of what a learned projection makes of an observation, or a random
-                one of each frame.
-            projection_seed: of the random one.
+            features_dim: output length of a learned projection for an observation, or of a random
+                one for each frame.
+            projection_seed: seed of the random projection.
 
         Raises:
-            UserError: no such network or node, images too small for it, or a bad option.
+            UserError: the network or node is unknown, images are too small, or an option is not
+                valid.
         """
         architecture_name, node = split_name(name)
         architecture = _architecture(architecture_name)
         whole = architecture.build()
         node = node or architecture.default_node(whole)
-        # The node is part of the name that is saved: another default would be another encoder.
+        # The saved name contains the node, so a new default does not change saved encoders.
         self.name = f"{architecture_name}:{node}"
         options: dict[str, Any] = {
             "frame_channels": frame_channels,
@@ -116,30 +117,30 @@ class BackboneEncoder(FrameEncoder):
         trunk = Backbone(_cut(architecture, whole, node))
         kept = set(trunk.network.state_dict())
         self._beyond = frozenset(names) - kept
-        # The classifier comes last, and may be another one in a file.
+        # The classifier is the last part; a file may have another one.
         self._parts = ({_part(n) for n in names} - {_part(names[-1])}) | {_part(n) for n in kept}
         self.attach(trunk)
 
     def own_name(self, tensor_name: str) -> str:
-        """Published names, also those of old files, get the trunk's prefix."""
+        """Adds the trunk's prefix to published names, including those of old files."""
         if tensor_name.startswith((self.prefix, "pool.", "projection.")):
             return tensor_name
         return self.prefix + current_name(tensor_name)
 
     def leaves_out(self, tensor_name: str) -> bool:
-        """True for layers beyond the node, and for a classifier or other part of a file's own."""
+        """True for layers after the node, and for a classifier or other part of the file alone."""
         name = current_name(tensor_name.removeprefix(self.prefix))
         return name in self._beyond or _part(name) not in self._parts
 
     def may_stay_new(self, own_name: str) -> bool:
-        """True for what the published network does not have.
+        """True for tensors that the published network does not have.
 
-        Also for BatchNorm's counters, which files from before torch 0.4.1 lack and nothing reads.
+        Also for BatchNorm's unused counters, which files from before torch 0.4.1 lack.
         """
         return not own_name.startswith(self.prefix) or own_name.endswith(".num_batches_tracked")
 
     def shares_trunk(self, spec: EncoderSpec) -> bool:
-        """True for the same network, cut anywhere."""
+        """True for the same network with any node."""
         return split_name(spec["name"])[0] == split_name(self.name)[0]
 
     def adapt(self, own_name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, str] | None:
@@ -156,11 +157,11 @@ class BackboneEncoder(FrameEncoder):
         return _architecture(split_name(self.name)[0]).download()
 
     def imagenet_source(self) -> str:
-        """The library's address of them."""
+        """Their address."""
         return _architecture(split_name(self.name)[0]).import_hint
 
     def nodes(self) -> list[str]:
-        """The network's own nodes, up to the one where it is cut."""
+        """The network's own nodes up to the cut."""
         name, node = split_name(self.name)
         architecture = _architecture(name)
         whole = architecture.build()
@@ -169,13 +170,13 @@ class BackboneEncoder(FrameEncoder):
         return nodes[: within[-1] + 1]
 
     def _inflate_first_convolution(self, network: nn.Module) -> str:
-        """Puts a convolution over the whole stack in the place of the first; its weight's name."""
+        """Inflates the first convolution to the whole stack; returns the name of its weight."""
         convolutions = ((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
         name, convolution = next(convolutions, ("", None))
         if convolution is None or convolution.in_channels != 3:
             raise UserError(f'encoder "{self.name}" has no convolution over RGB to inflate.')
         channels = self.options["frame_channels"]
-        # Changed in place: a library's own subclass of Conv2d keeps what it adds to it.
+        # Changed in place, so that a library's subclass of Conv2d keeps its additions.
         weight = inflate(convolution.weight.detach(), self.frame_shape[0] // channels, channels)
         convolution.weight, convolution.in_channels = nn.Parameter(weight), weight.shape[1]
         return f"{name}.weight"
@@ -186,7 +187,7 @@ def _part(tensor_name: str) -> str:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """The network and the node of ``NAME[:NODE]``; the node is empty where none is named."""
+    """The network and the node of ``NAME[:NODE]``; the node is empty if not given."""
     prefix = TIMM if name.startswith(TIMM) else ""
     network, _, node = name.removeprefix(prefix).partition(":")
     return prefix + network, node
@@ -201,7 +202,7 @@ def _architecture(name: str) -> Architecture:
 
 def _cut(architecture: Architecture, network: nn.Module, node: str) -> nn.Module:
     node = _own_node(architecture, network, node)
-    # The libraries take a node's name for a regular expression.
+    # The libraries use the name of a node as a regular expression.
     known = re.fullmatch(r"\w+(\.\w+)*", node) is not None
     if known:
         try:
@@ -216,7 +217,7 @@ def _cut(architecture: Architecture, network: nn.Module, node: str) -> nn.Module
 
 
 def _own_node(architecture: Architecture, network: nn.Module, node: str) -> str:
-    """The network's own name for a node that every network has."""
+    """The network's own name of a node."""
     if node == LOGITS:
         return architecture.nodes(network)[-1]
     if node == PENULTIMATE:
@@ -225,10 +226,10 @@ def _own_node(architecture: Architecture, network: nn.Module, node: str) -> str:
 
 
 def _in_one_graph(network: Any) -> nn.Module:
-    """A cut network that does not change its code between training and evaluation.
+    """A cut network whose code does not depend on the mode, training or evaluation.
 
-    torchvision keeps a graph for each and compiles Python anew at every change of mode, which an
-    agent makes at every update. Where both are the same, one will do.
+    torchvision keeps a graph for each mode and compiles Python code at every change of mode, which
+    an agent makes at every update. Equal graphs are replaced by one.
     """
     code = [graph.python_code("self").src for graph in (network.train_graph, network.eval_graph)]
     if code[0] != code[1]:

@@ -1,4 +1,4 @@
-"""What every encoder is: uint8 observations in, one feature vector each out."""
+"""The base class of encoders: uint8 observations -> feature vectors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TooSmallError(UserError):
     """Images are too small for an encoder.
 
     Attributes:
-        least: height and width that it needs.
+        least: least height and width.
     """
 
     def __init__(self, name: str, size: tuple[int, int], least: int) -> None:
@@ -39,10 +39,10 @@ class TooSmallError(UserError):
 
 @contextmanager
 def size_option(option: str) -> Iterator[None]:
-    """Names the option of a script that makes images larger where they are too small.
+    """Adds the option of a script that enlarges images to the error for images that are too small.
 
     Raises:
-        UserError: as the block does, with the option and the size that is needed.
+        UserError: the block's error, with the option and the least size.
     """
     try:
         yield
@@ -51,7 +51,7 @@ def size_option(option: str) -> Iterator[None]:
 
 
 class EncoderSpec(TypedDict):
-    """All that is needed to build an encoder anew (its weights aside); plain JSON."""
+    """Everything that ``create_encoder`` needs to build an encoder again, as JSON values."""
 
     version: int
     name: str
@@ -60,18 +60,17 @@ class EncoderSpec(TypedDict):
 
 
 class Preprocessing(nn.Module):
-    """uint8 images -> the floats a trunk was made for, in one place with the trunk.
+    """uint8 images -> the trunk's input.
 
-    Pixels become ``(value / 255 - mean) / std``, in the dtype the convolutions will run in, and in
-    channels_last order, which is the faster one for them. Where the first convolution takes blocks
-    of pixels (:class:`~rlcnn.encoders.blocks.BlockedConv2d`), they are moved into the channels
-    here, while they are single bytes.
+    Pixels become ``(value / 255 - mean) / std`` in the dtype of the convolutions, in channels_last
+    order, which is faster for them. If the first convolution takes blocks of pixels
+    (:class:`~rlcnn.encoders.blocks.BlockedConv2d`), blocks are moved into the channels while pixels
+    are still bytes.
 
-    With ``scaled=False`` pixels keep their values, of which the first convolution is to take the
-    1/255.
+    With ``scaled=False`` pixels keep their values, and the first convolution scales them.
 
-    Under autocast the uint8 values are cast straight to its dtype: bfloat16 and float16 both hold
-    0..255 exactly, so nothing is lost before the scaling.
+    Under autocast uint8 is cast directly to autocast's dtype: bfloat16 and float16 represent 0..255
+    exactly.
     """
 
     scale: torch.Tensor
@@ -88,22 +87,22 @@ class Preprocessing(nn.Module):
         grey_to_rgb: bool = False,
         scaled: bool = True,
     ) -> None:
-        """Describes the input a trunk expects.
+        """Describes the trunk's input.
 
         Args:
             observation_shape: (channels, height, width) of the observations.
-            mean: of each channel of one frame, for values in [0, 1]; repeated for stacked frames.
-            std: likewise.
-            resize: (height, width) to resize to (bilinear, antialiased), or one side of a square.
-            block: side of the blocks of pixels that become channels; 1 leaves pixels where they
-                are. Rows and columns that fill no block are cut off.
-            grey_to_rgb: whether the one channel of a grey frame becomes as many as ``mean`` has.
-            scaled: whether pixels are scaled at all, as any but a first convolution that scales
-                them itself needs; for no ``mean`` and ``resize`` only.
+            mean: mean of each channel of one frame, for values in [0, 1]; repeated for a stack.
+            std: standard deviation, likewise.
+            resize: (height, width) to resize to (bilinear, antialiased), or the side of a square.
+            block: side of the blocks of pixels that become channels; 1 for no blocks. Rows and
+                columns outside of whole blocks are cut off.
+            grey_to_rgb: whether the channel of a grey frame is repeated for each value of ``mean``.
+            scaled: whether pixels are scaled; False is for a first convolution that scales them,
+                without ``mean`` and ``resize``.
 
         Raises:
-            ValueError: mean and std do not come together, or do not fit the channels; or there are
-                some, or a size, for pixels that are not to be scaled.
+            ValueError: mean and std are not given together, do not fit the channels, or contradict
+                ``scaled=False``; or ``resize`` does.
         """
         super().__init__()
         self.observation_shape = observation_shape
@@ -126,8 +125,8 @@ class Preprocessing(nn.Module):
             raise ValueError("scaled=False is for pixels just as they are")
         if (mean is None) != (std is None):
             raise ValueError("mean and std must be given together")
-        # Not persistent: these come from the encoder's options, so a weights file has no say in
-        # them. As buffers they follow the module from device to device.
+        # Not persistent, since the encoder's options determine them and not a weights file. As
+        # buffers they move with the module to a device.
         if mean is None or std is None:
             self.register_buffer("scale", torch.tensor(1 / 255), persistent=False)
             self.register_buffer("shift", None)
@@ -142,19 +141,15 @@ class Preprocessing(nn.Module):
             self.register_buffer("shift", -means / stds, persistent=False)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Makes of observations what the trunk takes.
-
-        Args:
-            observations: uint8 (batch, channels, height, width).
+        """Converts observations, uint8 (batch, channels, height, width), to the trunk's input.
 
         Returns:
-            (batch, channels, height', width') in autocast's dtype where autocast is on, otherwise
-            in the module's own (float32); with blocks
+            (batch, channels, height', width'), in autocast's dtype or else float32; with blocks
             (batch, channels * block**2, height' // block, width' // block).
 
         Raises:
             TypeError: the observations are not uint8.
-            ValueError: they have another shape than the encoder was built for.
+            ValueError: the encoder was built for another shape.
         """
         if observations.dtype != torch.uint8:
             raise TypeError(f"encoders take uint8 observations, not {observations.dtype}")
@@ -164,12 +159,11 @@ class Preprocessing(nn.Module):
                 f"not {tuple(observations.shape)}"
             )
         device = observations.device.type
-        # Where shapes alone are computed, asking for autocast raises; torch 2.11 cannot compile
-        # the question whether a device has any.
+        # On "meta" is_autocast_enabled raises; torch 2.11 cannot compile is_autocast_available.
         autocast = device != "meta" and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else self.scale.dtype
         if self.resize is None and self.shift is None:
-            # Reordered last: on CPU faster than casting into the new order in one step.
+            # On a CPU, reordering last is faster than casting and reordering in one step.
             x = blocks_to_channels(observations, self.block).to(dtype)
             if self.scaled:
                 x.mul_(self.scale)
@@ -185,15 +179,15 @@ class Encoder(nn.Module):
     """A convolutional network from uint8 observations to feature vectors.
 
     Subclasses build ``trunk`` (the convolutions), ``pool`` (feature maps -> one vector) and
-    ``projection`` (-> ``features_dim`` features) and hand every constructor option to
-    ``super().__init__``, so that ``spec()`` can rebuild them. All submodules are named and
-    ``Preprocessing`` holds the only branches on what comes in, so
+    ``projection`` (-> ``features_dim`` features), and pass every constructor option to
+    ``super().__init__`` for ``spec()``. All submodules have names, and only ``Preprocessing``
+    branches on its input, so
     ``torchvision.models.feature_extraction.create_feature_extractor`` can cut an encoder at any
-    node, given ``tracer_kwargs={"leaf_modules": [Preprocessing]}``.
+    node with ``tracer_kwargs={"leaf_modules": [Preprocessing]}``.
 
     Attributes:
-        name: the name it is registered under.
-        observation_shape: (channels, height, width) of the uint8 observations it takes.
+        name: its registered name.
+        observation_shape: (channels, height, width) of the uint8 observations.
         options: the constructor's options, JSON values.
         features_dim: length of a feature vector.
     """
@@ -201,10 +195,10 @@ class Encoder(nn.Module):
     name: str
     features_dim: int
     least_size: ClassVar[int] = 1
-    """Smallest height and width for which the trunk leaves at least one position."""
+    """Least height and width for which the trunk's output is not empty."""
 
     nodes_of: ClassVar[str] = ""
-    """The module whose nodes ``nodes`` names; the encoder itself where it is empty."""
+    """The submodule whose nodes ``nodes`` lists; empty for the encoder itself."""
 
     preprocessing: Preprocessing
     trunk: nn.Module
@@ -217,15 +211,12 @@ class Encoder(nn.Module):
         options: dict[str, Any],
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        """Checks the shape and takes note of what the encoder is made with.
+        """Checks the shape (channels, height, width) and stores all options of the subclass.
 
-        Args:
-            observation_shape: (channels, height, width).
-            options: every option of the subclass's constructor with its value.
-            preprocessing: None only scales by 1/255.
+        Without ``preprocessing`` pixels are scaled by 1/255.
 
         Raises:
-            UserError: no image shape, or too small an image.
+            UserError: the shape is not that of an image, or is too small.
         """
         super().__init__()
         self.observation_shape = checked_shape(observation_shape)
@@ -236,18 +227,14 @@ class Encoder(nn.Module):
             raise TooSmallError(self.name, (height, width), self.least_size)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Encodes observations.
+        """Observations, uint8 (batch, channels, height, width), to features (batch, features_dim).
 
-        Args:
-            observations: uint8 (batch, channels, height, width).
-
-        Returns:
-            Features (batch, features_dim), float32, or autocast's dtype where autocast is on.
+        Features have autocast's dtype, or else float32.
         """
         return self.projection(self.pool(self.trunk(self.preprocessing(observations))))
 
     def spec(self) -> EncoderSpec:
-        """What ``create_encoder`` needs to build this encoder anew, as plain JSON."""
+        """The arguments of ``create_encoder`` for this encoder, as JSON values."""
         return {
             "version": SPEC_VERSION,
             "name": self.name,
@@ -255,26 +242,26 @@ class Encoder(nn.Module):
             "options": dict(self.options),
         }
 
-    # What a subclass made of a published network overrides, so that its weights can be loaded.
+    # Subclasses for published networks override these to load their weights.
 
     def own_name(self, tensor_name: str) -> str:
-        """What a tensor of a weights file is called in this encoder's ``state_dict``."""
+        """The name in ``state_dict()`` of a tensor in a weights file."""
         return tensor_name
 
     def leaves_out(self, tensor_name: str) -> bool:
-        """Whether a tensor of a weights file is known and has no use here, as a classifier's."""
+        """Whether a tensor of a weights file is not used, such as a classifier's."""
         return False
 
     def may_stay_new(self, own_name: str) -> bool:
-        """Whether a tensor of this encoder need not be in a weights file."""
+        """Whether a weights file may lack a tensor of this encoder."""
         return False
 
     def shares_trunk(self, spec: EncoderSpec) -> bool:
-        """Whether the trunk of another encoder takes the same weights, whatever comes after it."""
+        """Whether another encoder has the same trunk, whatever its other parts."""
         return False
 
     def adapt(self, own_name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, str] | None:
-        """A tensor of another shape made to fit, and how; None where that cannot be done."""
+        """A tensor of another shape converted to fit, and the conversion; None if impossible."""
         return None
 
     def imagenet_weights(self) -> Mapping[str, torch.Tensor]:
@@ -289,29 +276,32 @@ class Encoder(nn.Module):
         )
 
     def imagenet_source(self) -> str:
-        """Where ``imagenet_weights`` come from."""
+        """The address of ``imagenet_weights``."""
         return ""
 
     def nodes(self) -> list[str]:
-        """What it computes, in order, named as ``torchvision.models.feature_extraction`` does.
+        """Names of its nodes in order, from ``torchvision.models.feature_extraction``.
 
-        The names are those of modules and operations in ``nodes_of``: a convolution ``trunk.4``.
+        They name modules and operations in ``nodes_of``, such as a convolution ``trunk.4``.
         """
         from torchvision.models.feature_extraction import get_graph_node_names
 
         tracing = {"leaf_modules": [Preprocessing]}
         return get_graph_node_names(self, tracing, suppress_diff_warning=True)[1]
 
+    def trunk_values(self) -> int:
+        """Number of values in the trunk's output for one observation."""
+        return math.prod(output_shape(self.trunk, self.preprocessing.output_shape))
+
     def num_parameters(self) -> int:
-        """Number of parameters, trainable or frozen."""
+        """Number of parameters, trainable or not."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def macs(self) -> int:
         """Multiply-accumulates for one observation: convolutions, linear layers and attention."""
-        # Two observations, since BatchNorm may refuse one.
+        # BatchNorm may refuse a single observation.
         batch = 2
-        # Meta tensors carry shapes only: nothing is computed, and no weight, running statistic
-        # or random number generator is touched.
+        # Meta tensors have only shapes: no weight, running statistic or generator changes.
         tensors = {
             name: tensor.detach().to("meta")
             for name, tensor in (*self.named_parameters(), *self.named_buffers())
@@ -321,26 +311,20 @@ class Encoder(nn.Module):
         )
         with FlopCounterMode(display=False) as counter:
             torch.func.functional_call(self, tensors, observations)
-        # It counts a multiply-accumulate as two.
+        # The counter counts a multiply-accumulate as two operations.
         return counter.get_total_flops() // (2 * batch)
 
 
 def output_shape(module: nn.Module, input_shape: ObservationShape) -> tuple[int, ...]:
-    """Shape of ``module``'s output for one image of ``input_shape``; nothing is computed."""
+    """Shape of ``module``'s output for one image of ``input_shape``, without computing it."""
     tensors = {
         name: tensor.detach().to("meta")
         for name, tensor in (*module.named_parameters(), *module.named_buffers())
     }
     images = torch.zeros((2, *input_shape), device="meta")
-    # A traced network prints pages about an error before it raises it.
+    # A traced network prints long texts about an error before it raises it.
     with redirect_stderr(io.StringIO()):
         return tuple(torch.func.functional_call(module, tensors, images).shape[1:])
-
-
-def trunk_output_shape(trunk: nn.Module, input_shape: ObservationShape) -> ObservationShape:
-    """Shape (channels, height, width) of ``trunk``'s output for one image of ``input_shape``."""
-    channels, height, width = output_shape(trunk, input_shape)
-    return channels, height, width
 
 
 def initialise_orthogonally(module: nn.Module, gain: float) -> None:
@@ -353,11 +337,7 @@ def initialise_orthogonally(module: nn.Module, gain: float) -> None:
 
 
 def check_positive(option: str, value: object, *, whole: bool = True) -> None:
-    """Refuses an option that is not a positive (whole) number.
-
-    Raises:
-        UserError: it is not.
-    """
+    """Refuses an option that is not a positive (whole) number with a :class:`UserError`."""
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
         kind = "whole number" if whole else "number"
@@ -365,11 +345,7 @@ def check_positive(option: str, value: object, *, whole: bool = True) -> None:
 
 
 def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
-    """Refuses an option that is none of ``choices``.
-
-    Raises:
-        UserError: it is none of them.
-    """
+    """Refuses an option outside of ``choices`` with a :class:`UserError`."""
     names = list(choices)
     if value not in names:
         known = ", ".join(f'"{name}"' for name in names)
@@ -379,10 +355,10 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
 
 
 def checked_shape(shape: Sequence[int]) -> ObservationShape:
-    """The shape of an image as three plain numbers.
+    """The shape of an image as three Python integers.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not the shape of an image.
     """
     if len(shape) != 3 or not all(isinstance(side, Integral) and side > 0 for side in shape):
         raise UserError(

@@ -1,9 +1,9 @@
-"""A strided convolution computed over blocks of pixels, which suits matrix units better.
+"""A strided convolution computed over blocks of pixels, which is faster ("space to depth").
 
-A convolution of stride s over few channels leaves a processor's matrix instructions mostly idle:
-four grey frames are four channels, where they take 32 at a time. Moving each s x s block of pixels
-into the channels makes of it a convolution of stride 1 over s * s times as many channels, whose
-kernel holds the same numbers in another order ("space to depth").
+A convolution over few channels leaves matrix instructions mostly idle: four grey frames are four
+channels, and the instructions take 32. Moving each s x s block of pixels into the channels turns a
+convolution of stride s into one of stride 1 over s * s times as many channels. Its kernel holds the
+same numbers in another order.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def blocks_to_channels(images: torch.Tensor, block: int) -> torch.Tensor:
     """Moves blocks of pixels into the channels.
 
     Args:
-        images: (batch, channels, height, width); rows and columns beyond a multiple of ``block``
-            are left out.
+        images: (batch, channels, height, width); rows and columns outside of whole blocks are cut
+            off.
         block: side of a block, in pixels; 1 changes nothing.
 
     Returns:
@@ -37,17 +37,16 @@ def blocks_to_channels(images: torch.Tensor, block: int) -> torch.Tensor:
 
 
 class BlockedConv2d(nn.Conv2d):
-    """A convolution whose input was given to :func:`blocks_to_channels`, with its stride as block.
+    """A convolution of the result of :func:`blocks_to_channels`, with its stride as block.
 
-    Its parameters are those of the plain convolution, and so is its output, to rounding.
+    Its parameters equal those of a plain convolution, and so does its output up to rounding.
 
     Args:
-        in_channels: of the images, before blocks were moved.
-        out_channels: filters.
-        kernel_size: side of a filter, in pixels, a multiple of ``stride``.
-        stride: in pixels; the side of a block.
-        input_scale: what the input is multiplied by before the convolution. The filters are, which
-            are fewer numbers and come to the same.
+        in_channels: channels of the images before :func:`blocks_to_channels`.
+        out_channels: number of filters.
+        kernel_size: side of a filter in pixels, a multiple of ``stride``.
+        stride: stride in pixels, the side of a block.
+        input_scale: factor on the input. It is applied to the filters, which are fewer numbers.
     """
 
     def __init__(
@@ -64,15 +63,15 @@ class BlockedConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, stride=stride)
         self.block = stride
         self.input_scale = input_scale
-        self._held: torch.Tensor | None = None
+        self._cached_kernel: torch.Tensor | None = None
 
     def forward(self, blocks: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels * stride**2, rows, columns) -> (batch, out_channels, ...)."""
-        kernel = self.kernel() if self._held is None else self._held
+        kernel = self.kernel() if self._cached_kernel is None else self._cached_kernel
         return F.conv2d(blocks, kernel, self.bias)
 
     def kernel(self) -> torch.Tensor:
-        """What blocks are convolved with: (out_channels, in_channels * stride**2, ...)."""
+        """The kernel for blocks: (out_channels, in_channels * stride**2, ...)."""
         block = self.block
         out_channels, channels, height, width = self.weight.shape
         weight = (self.weight * self.input_scale).reshape(
@@ -85,24 +84,24 @@ class BlockedConv2d(nn.Conv2d):
         )
 
     @torch.no_grad()
-    def hold(self, dtype: torch.dtype) -> None:
-        """Makes :meth:`kernel` now, in ``dtype``, for all calls until the next ``hold``.
+    def cache_kernel(self, dtype: torch.dtype) -> None:
+        """Stores :meth:`kernel` in ``dtype`` for all calls until the next ``cache_kernel``.
 
-        For inference with few observations, of which making it takes a good part.
+        For inference with few observations, where making the kernel takes much of the time.
         """
         kernel = self.kernel()
-        if self._held is None:
-            self._held = kernel.to(dtype)
+        if self._cached_kernel is None:
+            self._cached_kernel = kernel.to(dtype)
         else:
-            # In place: captured graphs read it where it lies.
-            self._held.copy_(kernel)
+            # In place, since captured graphs read this memory.
+            self._cached_kernel.copy_(kernel)
 
 
-def hold_kernels(network: nn.Module, dtype: torch.dtype) -> None:
-    """:meth:`BlockedConv2d.hold` for every such layer of a network that only infers."""
+def cache_kernels(network: nn.Module, dtype: torch.dtype) -> None:
+    """:meth:`BlockedConv2d.cache_kernel` for every such layer of a network used for inference."""
     for layer in network.modules():
         if isinstance(layer, BlockedConv2d):
-            layer.hold(dtype)
+            layer.cache_kernel(dtype)
 
 
 def _move_blocks(images: torch.Tensor, block: int) -> torch.Tensor:
@@ -110,25 +109,25 @@ def _move_blocks(images: torch.Tensor, block: int) -> torch.Tensor:
     batch, channels, height, width = images.shape
     rows, columns = height // block, width // block
     images = images[:, :, : rows * block, : columns * block].contiguous()
-    # torch takes any stride of an axis of length 1 for contiguous; viewing as integers does not.
+    # torch ignores the stride of an axis of length 1; a view as integers does not.
     images = images.view(-1).view(batch, channels, rows * block, columns * block)
-    # A block's row of pixels is moved as one number where there is one of that size.
+    # A block's row of pixels moves as one integer if there is one of this size.
     whole = _INTEGERS.get(block * images.element_size())
     if whole is None or images.requires_grad:
         parts = images.view(batch, channels, rows, block, columns, block)
         moved = parts.permute(0, 2, 4, 1, 3, 5).contiguous()
     else:
-        # As one dimension, since a dimension of size 1 may have any stride, which such a view of
-        # the type refuses. It also refuses a view that begins inside a number.
+        # Flat, since a view as integers refuses odd strides of dimensions of size 1. It also
+        # refuses to begin inside an integer.
         pixels = images.view(-1)
         if pixels.storage_offset() % block:
             pixels = pixels.clone()
         numbers = pixels.view(whole).view(batch, channels, rows, block, columns)
-        # A clone has the strides of its shape, whatever the sizes; contiguous() keeps strange ones
-        # of dimensions of size 1, and of a tensor without elements.
+        # A clone has standard strides; contiguous() keeps odd ones of dimensions of size 1 and of
+        # empty tensors.
         if images.device.type == "cpu":
-            # Whole rows first: a CPU copies in one go the longest run that is laid out alike on
-            # both sides, which all at once would be as short as a block.
+            # Whole rows first: a CPU copies the longest run that is contiguous on both sides at
+            # once, which would be as short as a block without this step.
             bands = numbers.transpose(1, 2).reshape(batch * rows, channels * block, columns)
             moved = bands.transpose(1, 2).clone(memory_format=torch.contiguous_format)
         else:
@@ -137,7 +136,7 @@ def _move_blocks(images: torch.Tensor, block: int) -> torch.Tensor:
     return moved.view(batch, rows, columns, channels * block**2)
 
 
-# Inductor's own loops for such a move are several times slower than torch's copy on a CPU.
+# On a CPU, inductor's loops for this move are several times slower than torch's copy.
 @torch.library.custom_op("rlcnn::move_blocks", mutates_args=())
 def _move_blocks_uncompiled(images: torch.Tensor, block: int) -> torch.Tensor:
     return _move_blocks(images, block)

@@ -1,4 +1,4 @@
-"""The residual networks for CIFAR, and the shortcuts that were tried in them."""
+"""The residual networks for CIFAR with their shortcut variants."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from envs.errors import UserError
-from rlcnn.encoders.base import Encoder, check_choice, trunk_output_shape
-from rlcnn.encoders.layers import make_pool
+from rlcnn.encoders.base import Encoder, check_choice, output_shape
+from rlcnn.encoders.layers import make_pool, named
 from rlcnn.encoders.registry import register_encoder
 
 Shortcut = Literal["identity", "constant", "exclusive_gate", "shortcut_gate", "conv", "dropout"]
@@ -47,27 +47,23 @@ class Gate(nn.Sequential):
 
 
 class ResidualUnit(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, ReLU after their sum (He et al. 2016a, figure 2)."""
+    """Two 3x3 convolutions plus a shortcut, ReLU after the sum (He et al. 2016a, figure 2)."""
 
     def __init__(
         self, in_channels: int, channels: int, stride: int, shortcut: Shortcut, gate_bias: float
     ) -> None:
         super().__init__()
-        self.residual = nn.Sequential(
-            OrderedDict(
-                conv1=_conv(in_channels, channels, 3, stride),
-                bn1=nn.BatchNorm2d(channels),
-                relu=nn.ReLU(),
-                conv2=_conv(channels, channels, 3),
-                bn2=nn.BatchNorm2d(channels),
-            )
+        self.residual = named(
+            conv1=_conv(in_channels, channels, 3, stride),
+            bn1=nn.BatchNorm2d(channels),
+            relu=nn.ReLU(),
+            conv2=_conv(channels, channels, 3),
+            bn2=nn.BatchNorm2d(channels),
         )
         self.kind = shortcut
         if shortcut == "conv":
-            self.shortcut: nn.Module = nn.Sequential(
-                OrderedDict(
-                    conv=_conv(in_channels, channels, 1, stride), bn=nn.BatchNorm2d(channels)
-                )
+            self.shortcut: nn.Module = named(
+                conv=_conv(in_channels, channels, 1, stride), bn=nn.BatchNorm2d(channels)
             )
         elif in_channels == channels and stride == 1:
             self.shortcut = nn.Identity()
@@ -101,15 +97,15 @@ class CifarResNetEncoder(Encoder):
     recognition", section 4.2), up to its global average pooling.
 
     A 3x3 convolution to 16 channels, then three stages of n residual units with 16, 32 and 64
-    channels, the later two beginning with stride 2: 6n + 2 layers with the classifier. Shortcuts
-    have no parameters (option A). With a linear layer to 10 classes at 32x32x3: 269,722 parameters
-    at depth 20, 853,018 at 56, 1,727,962 at 110.
+    channels; the last two stages start with stride 2. These are 6n + 2 layers with the classifier.
+    Shortcuts have no parameters (option A). With a linear layer to 10 classes at 32x32x3: 269,722
+    parameters at depth 20, 853,018 at 56, 1,727,962 at 110.
 
-    ``shortcut`` takes what He et al. 2016b, "Identity mappings in deep residual networks" (section
-    3, figure 2 and table 1) set in place of the identity; at depth 110 the identity does best.
+    ``shortcut`` selects a replacement of the identity from He et al. 2016b, "Identity mappings in
+    deep residual networks" (section 3, figure 2 and table 1); at depth 110 the identity is best.
     """
 
-    # Two halvings: below 8 pixels a side, the last stage would see padding more than image.
+    # With smaller images the last stage would compute mostly on padding.
     least_size: ClassVar[int] = 8
 
     def __init__(
@@ -130,13 +126,13 @@ class CifarResNetEncoder(Encoder):
                 "exclusive_gate": the residual times a gate g(x), the identity times 1 - g(x);
                 "shortcut_gate": the identity times 1 - g(x); "conv": 1x1 convolutions with batch
                 normalisation; "dropout": the identity with dropout 0.5.
-            gate_bias: what the gates' biases start at. At -6 a gate lets nearly all of the identity
-                through at first; the paper's exclusive gates did best there, and its shortcut-only
-                gates did much worse at 0.
-            pooling: "mean", as published, or what ``rlcnn.encoders.layers.make_pool`` takes.
+            gate_bias: initial bias of the gates. At -6 a gate first passes nearly the whole
+                identity. The paper's exclusive gates were best at -6, and its shortcut-only gates
+                much worse at 0.
+            pooling: "mean", as published, or another of ``rlcnn.encoders.layers.make_pool``.
 
         Raises:
-            UserError: an option has a value that it does not take.
+            UserError: an option is not valid.
         """
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
             near = max(1, round((depth - 2) / 6)) * 6 + 2 if isinstance(depth, int) else 20
@@ -144,31 +140,26 @@ class CifarResNetEncoder(Encoder):
         check_choice("shortcut", shortcut, get_args(Shortcut))
         if isinstance(gate_bias, bool) or not isinstance(gate_bias, (int, float)):
             raise UserError(f"gate_bias must be a number, not {gate_bias!r}.")
-        options = {
-            "depth": depth,
-            "shortcut": shortcut,
-            "gate_bias": gate_bias,
-            "pooling": pooling,
-        }
+        options = {"depth": depth, "shortcut": shortcut, "gate_bias": gate_bias, "pooling": pooling}
         super().__init__(observation_shape, options)
         in_channels = STAGE_CHANNELS[0]
-        layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv=_conv(self.preprocessing.output_shape[0], in_channels, 3),
-            bn=nn.BatchNorm2d(in_channels),
-            relu=nn.ReLU(),
-        )
+        layers: dict[str, nn.Module] = {
+            "conv": _conv(self.preprocessing.output_shape[0], in_channels, 3),
+            "bn": nn.BatchNorm2d(in_channels),
+            "relu": nn.ReLU(),
+        }
         for stage, channels in enumerate(STAGE_CHANNELS, start=1):
-            units: OrderedDict[str, nn.Module] = OrderedDict()
+            units: dict[str, nn.Module] = {}
             for index in range(1, (depth - 2) // 6 + 1):
                 stride = 2 if stage > 1 and index == 1 else 1
                 units[f"unit{index}"] = ResidualUnit(
                     in_channels, channels, stride, shortcut, gate_bias
                 )
                 in_channels = channels
-            layers[f"stage{stage}"] = nn.Sequential(units)
-        self.trunk = nn.Sequential(layers)
-        output_shape = trunk_output_shape(self.trunk, self.preprocessing.output_shape)
-        self.pool, self.features_dim = make_pool(pooling, output_shape)
+            layers[f"stage{stage}"] = named(**units)
+        self.trunk = named(**layers)
+        maps = output_shape(self.trunk, self.preprocessing.output_shape)
+        self.pool, self.features_dim = make_pool(pooling, maps)
         self.projection = nn.Identity()
 
 
@@ -181,5 +172,5 @@ def _conv(in_channels: int, channels: int, kernel_size: int, stride: int = 1) ->
 
 
 def _initialise(conv: nn.Conv2d) -> None:
-    # He et al. 2015, "Delving deep into rectifiers", equation 10, as both papers say.
+    # He et al. 2015, "Delving deep into rectifiers", equation 10, as in both papers.
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")

@@ -1,8 +1,7 @@
-"""How stacked frames meet a network that was made for one RGB image."""
+"""Encoders for stacked frames whose network is made for one RGB image."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -19,34 +18,34 @@ from rlcnn.encoders.base import (
     checked_shape,
     output_shape,
 )
-from rlcnn.encoders.layers import RandomProjection, make_pool
+from rlcnn.encoders.layers import RandomProjection, make_pool, named
 
 Stacking = Literal["per_frame", "inflated"]
 Projection = Literal["learned", "random", "none"]
 
-# Sides that networks for photographs take, and those of frames of games.
+# Common sides of photographs for networks, and of frames of games.
 _USUAL_SIDES = (32, 64, 84, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 336, 384, 448, 512)
 
-# What a network may raise for images of a size that it does not take.
-_NO_WAY_THROUGH = (RuntimeError, AssertionError, ValueError)
+# Errors of a network for images of an unsupported size.
+_SIZE_ERRORS = (RuntimeError, AssertionError, ValueError)
 
 
 class FrameEncoder(Encoder):
     """An encoder whose trunk is a network for RGB images.
 
-    Per frame, which is the default, ``forward`` is two steps, so that whoever keeps the trunk
-    frozen can run it once per frame and store what it made of it::
+    By default ("per_frame") ``forward`` has two steps, so that a frozen trunk can run once per
+    frame and its features can be stored::
 
         features = encoder.encode_frames(frames)           # (n, frame_features)
         encoder.combine(features.unflatten(0, (-1, stack)))  # (n / stack, features_dim)
 
-    Everything that is trained beside the trunk lies in ``combine``. Inflated, the whole stack is
+    ``combine`` contains every trained layer except the trunk. With "inflated" the whole stack is
     one image of many channels: ``stack`` is 1 and ``frame_shape`` the observation's.
 
     Attributes:
-        stack: images that one observation consists of.
-        frame_shape: (channels, height, width) of one of them.
-        frame_features: length of the feature vector of one of them.
+        stack: number of images in an observation.
+        frame_shape: (channels, height, width) of an image.
+        frame_features: length of the feature vector of an image.
     """
 
     stack: int
@@ -61,19 +60,18 @@ class FrameEncoder(Encoder):
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
-        """Makes the preprocessing; ``attach`` adds the rest once there is a trunk.
+        """Builds the preprocessing; ``attach`` adds the other parts.
 
         Args:
-            observation_shape: (frames * channels, height, width), the channels of a frame side by
-                side.
-            options: of the subclass, among them ``frame_channels`` (1, 3 or None, which takes 3
-                where the observation's channels are a multiple of it), ``stacking`` and ``resize``.
-            mean: of the RGB images the network was made for, for values in [0, 1].
-            std: likewise.
+            observation_shape: (frames * channels, height, width); the channels of a frame are
+                adjacent.
+            options: the subclass's options, with ``frame_channels`` (1, 3 or None, which takes 3 if
+                the observation's channels are a multiple of it), ``stacking`` and ``resize``.
+            mean: mean of the network's RGB images, for values in [0, 1].
+            std: standard deviation, likewise.
 
         Raises:
-            UserError: the observations are no stack of such frames, or an option has a value that
-                it does not take.
+            UserError: the observations are not a stack of such frames, or an option is not valid.
         """
         channels, height, width = checked_shape(observation_shape)
         frame_channels = options["frame_channels"]
@@ -94,7 +92,7 @@ class FrameEncoder(Encoder):
         self.frame_shape = (channels // self.stack, height, width)
         grey_to_rgb = per_frame and frame_channels == 1
         if frame_channels == 1 and not grey_to_rgb:
-            # Filters summed over RGB see one channel, which can be scaled by one mean and std only.
+            # Filters summed over RGB have one input channel, so one mean and std.
             mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
         preprocessing = Preprocessing(
             self.frame_shape,
@@ -107,14 +105,14 @@ class FrameEncoder(Encoder):
         super().__init__(observation_shape, options, preprocessing)
 
     def attach(self, trunk: nn.Module) -> None:
-        """Puts pooling, differences and projection behind a trunk, by the options.
+        """Adds a trunk, and pooling, differences and projection by the options.
 
         Args:
             trunk: images (n, channels, height, width) of ``preprocessing.output_shape`` -> feature
                 maps (n, channels, height, width), tokens (n, tokens, d) or vectors (n, d).
 
         Raises:
-            UserError: such images do not go through the trunk, or an option does not fit it.
+            UserError: the trunk does not accept such images, or an option does not fit it.
         """
         options = self.options
         check_choice("projection", options["projection"], get_args(Projection))
@@ -132,7 +130,7 @@ class FrameEncoder(Encoder):
                 "random", RandomProjection(self.frame_features, width, options["projection_seed"])
             )
             self.frame_features = width
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers: dict[str, nn.Module] = {}
         vectors = self.stack
         if options["differences"]:
             layers["differences"] = Differences()
@@ -140,47 +138,23 @@ class FrameEncoder(Encoder):
         layers["flatten"] = nn.Flatten()
         self.features_dim = vectors * self.frame_features
         if options["projection"] == "learned":
-            # As behind PIE-G's and DrQ-v2's encoders: whatever the trunk, heads start at one scale.
+            # As in PIE-G and DrQ-v2, so that heads start at the same scale for all trunks.
             layers["linear"] = nn.Linear(self.features_dim, options["features_dim"])
             self.features_dim = options["features_dim"]
             layers["norm"] = nn.LayerNorm(self.features_dim)
             layers["tanh"] = nn.Tanh()
-        self.projection = nn.Sequential(layers)
+        self.projection = named(**layers)
 
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
-        """Encodes frames, each alone.
-
-        Args:
-            frames: uint8 (n, *frame_shape).
-
-        Returns:
-            (n, frame_features).
-        """
+        """Encodes frames, each alone: uint8 (n, *frame_shape) -> (n, frame_features)."""
         return self.pool(self.trunk(self.preprocessing(frames)))
 
     def combine(self, features: torch.Tensor) -> torch.Tensor:
-        """Makes one feature vector of those of a stack's frames.
-
-        Args:
-            features: (batch, stack, frame_features), oldest frame first.
-
-        Returns:
-            (batch, features_dim).
-        """
+        """(batch, stack, frame_features), oldest frame first -> (batch, features_dim)."""
         return self.projection(features)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Encodes observations.
-
-        Args:
-            observations: uint8 (batch, channels, height, width), oldest frame first.
-
-        Returns:
-            Features (batch, features_dim), float32, or autocast's dtype where autocast is on.
-
-        Raises:
-            ValueError: they have another shape than the encoder was built for.
-        """
+        """As :meth:`Encoder.forward`; the oldest frame comes first."""
         frames = split_frames(observations, self.observation_shape, self.stack)
         return self.combine(self.encode_frames(frames).unflatten(0, (-1, self.stack)))
 
@@ -188,31 +162,31 @@ class FrameEncoder(Encoder):
         shape = self.preprocessing.output_shape
         try:
             return output_shape(self.trunk, shape)
-        except _NO_WAY_THROUGH as error:
+        except _SIZE_ERRORS as error:
             side = self._side_that_fits(max(shape[1:]))
             raise UserError(
                 f'{shape[1]}x{shape[2]} pixels do not go through encoder "{self.name}": its option '
-                '"resize" brings them to a size that does'
+                '"resize" gives them a size that does'
                 + (f", --encoder-options resize {side}." if side else ".")
             ) from error
 
     def _side_that_fits(self, given: int) -> int | None:
-        """A usual side of square images that go through the trunk: the next larger, or any."""
+        """A common side of square images that the trunk accepts: the next larger one, or any."""
         for side in sorted(_USUAL_SIDES, key=lambda side: (side < given, side)):
             try:
                 output_shape(self.trunk, (self.preprocessing.output_shape[0], side, side))
-            except _NO_WAY_THROUGH:
+            except _SIZE_ERRORS:
                 continue
             return side
         return None
 
 
 class Differences(nn.Module):
-    """The newer frames' features beside how they differ from the frame before.
+    """Features of the newer frames, and their differences from the frame before.
 
-    As PIE-G does (Yuan et al. 2022, "Pre-trained image encoder for generalizable visual
-    reinforcement learning"), after Shang et al. 2021, "Reinforcement learning with latent flow".
-    Its code stops the older frame's gradient, which makes no difference to a frozen trunk.
+    As in PIE-G (Yuan et al. 2022, "Pre-trained image encoder for generalizable visual reinforcement
+    learning"), after Shang et al. 2021, "Reinforcement learning with latent flow". PIE-G's code
+    stops the older frame's gradient, which has no effect for a frozen trunk.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -224,10 +198,10 @@ class Differences(nn.Module):
 def split_frames(
     observations: torch.Tensor, observation_shape: ObservationShape, stack: int
 ) -> torch.Tensor:
-    """Frames of stacks: (batch, stack * c, height, width) -> (batch * stack, c, height, width).
+    """Stacks to frames: (batch, stack * c, height, width) -> (batch * stack, c, height, width).
 
     Raises:
-        ValueError: the observations are of another shape.
+        ValueError: the observations have another shape.
     """
     if observations.shape[1:] != observation_shape:
         raise ValueError(
@@ -237,24 +211,17 @@ def split_frames(
     return observations.unflatten(1, (stack, -1)).flatten(0, 1)
 
 
-# A leaf to torch.fx, whose proxies have no shapes to compare.
+# A leaf for torch.fx, whose proxies have no shapes.
 fx.wrap("split_frames")
 
 
 def inflate(weight: torch.Tensor, frames: int, frame_channels: int) -> torch.Tensor:
-    """Filters for RGB images, made into filters for stacks of frames.
+    """Converts filters for RGB images to filters for stacks of frames.
 
-    A stack of equal frames gives what the RGB image gave; a grey frame stands for an image whose
-    three channels are that frame (as in timm, ``adapt_input_conv``, for one channel; its rule for
-    others would take a fourth grey frame for a second red channel).
-
-    Args:
-        weight: (out, 3, height, width).
-        frames: in a stack.
-        frame_channels: 1 or 3.
-
-    Returns:
-        (out, frames * frame_channels, height, width).
+    (out, 3, height, width) -> (out, frames * frame_channels, height, width). A stack of equal
+    frames gives the same output as the RGB image. A grey frame is an image with three equal
+    channels, as in timm's ``adapt_input_conv`` for one channel (whose rule for other numbers would
+    use a fourth grey frame as a second red channel).
     """
     per_frame = weight.sum(dim=1, keepdim=True) if frame_channels == 1 else weight
     return per_frame.repeat(1, frames, 1, 1) / frames

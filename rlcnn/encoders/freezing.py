@@ -1,7 +1,7 @@
-"""Which of an encoder's layers stay as they are, all of its pretrained ones or those before a node.
+"""Selects the layers of an encoder to freeze: all pretrained ones, or those before a node.
 
-Nodes are named as ``torchvision.models.feature_extraction`` names them, in the order in which they
-are computed; see :meth:`rlcnn.encoders.base.Encoder.nodes`.
+Nodes have the names and the order of ``torchvision.models.feature_extraction``; see
+:meth:`rlcnn.encoders.base.Encoder.nodes`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Layers(NamedTuple):
     """Some layers of an encoder.
 
     Attributes:
-        parameters: theirs, those that could be learned.
-        modules: those that behave in training unlike in evaluation, and all others.
+        parameters: their trainable parameters.
+        modules: the layers, with and without parameters.
     """
 
     parameters: list[nn.Parameter]
@@ -29,20 +29,18 @@ class Layers(NamedTuple):
 
 
 def pretrained_layers(encoder: Encoder) -> Layers:
-    """All that weights are loaded for: not what combines the frames before a network for RGB."""
+    """All layers that pretrained weights exist for; not the combination of frames."""
     parts = pretrained_parts(encoder)
     return Layers([p for part in parts for p in part.parameters() if p.requires_grad], parts)
 
 
 def layers_before(encoder: Encoder, node: str) -> Layers:
-    """The layers that have been passed when a node is computed, and are not passed again after it.
+    """The layers that are used only before a node.
 
-    Args:
-        encoder: whose nodes are meant.
-        node: one of ``encoder.nodes()``, or a module, which stands for the first of its nodes.
+    The node is one of ``encoder.nodes()``, or a module, which means its first node.
 
     Raises:
-        UserError: there is no such node, or nothing from it on can be learned.
+        UserError: there is no such node, or no trainable parameter from it on.
     """
     nodes = encoder.nodes()
     places = [place for place, name in enumerate(nodes) if _within(name, node)]
@@ -53,25 +51,25 @@ def layers_before(encoder: Encoder, node: str) -> Layers:
             f"{nearest(node, sorted(parents))}"
         )
     root = encoder.get_submodule(encoder.nodes_of)
-    held, learned = [], 0
+    parameters, trainable = [], 0
     for name, parameter in root.named_parameters():
         if not parameter.requires_grad:
             continue
         if all(place < places[0] for place in _uses_of_tensor(nodes, name)):
-            held.append(parameter)
+            parameters.append(parameter)
         else:
-            learned += 1
-    if not learned:
+            trainable += 1
+    if not trainable:
         raise UserError(
-            f'nothing of encoder "{encoder.name}" from node "{node}" on has parameters to learn:'
-            " name an earlier node, or freeze all of it."
+            f'encoder "{encoder.name}" has no parameters to train from node "{node}" on: name an'
+            " earlier node, or freeze all of it."
         )
     modules = [
         module
         for name, module in root.named_modules()
         if name and all(place < places[0] for place in _uses_of_module(nodes, name))
     ]
-    return Layers(held, modules)
+    return Layers(parameters, modules)
 
 
 def _within(name: str, module: str) -> bool:
@@ -79,12 +77,12 @@ def _within(name: str, module: str) -> bool:
 
 
 def _without_count(name: str) -> str:
-    """What is called once more, and an operation of the same name, has a number behind it."""
+    """Removes the number that torch.fx appends to a repeated call or name."""
     return re.sub(r"_\d+$", "", name)
 
 
 def _uses_of_module(nodes: list[str], name: str) -> list[int]:
-    """Where a module is called, or one that it lies in, or those that lie in it."""
+    """Indices of the nodes of a module, of its parents and of its children."""
     return [
         place
         for place, node in enumerate(nodes)
@@ -93,7 +91,7 @@ def _uses_of_module(nodes: list[str], name: str) -> list[int]:
 
 
 def _uses_of_tensor(nodes: list[str], name: str) -> list[int]:
-    """Where a parameter is used: by itself in a module that is no leaf, or else by its layer."""
+    """Indices of the nodes of a parameter: its own in a module that is no leaf, or its layer's."""
     plain = _letters(name)
     alone = [
         place
@@ -104,5 +102,5 @@ def _uses_of_tensor(nodes: list[str], name: str) -> list[int]:
 
 
 def _letters(name: str) -> str:
-    # A tensor's node has its path for a name, with other characters between and in small letters.
+    # A tensor's node is named by its path in lower case with other separators.
     return re.sub(r"[^0-9a-z]", "", name.lower())

@@ -10,21 +10,15 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import nn
 
-from rlcnn.encoders.base import (
-    Encoder,
-    check_choice,
-    check_positive,
-    initialise_orthogonally,
-    trunk_output_shape,
-)
-from rlcnn.encoders.layers import Flatten
+from rlcnn.encoders.base import Encoder, check_choice, check_positive, initialise_orthogonally
+from rlcnn.encoders.layers import Flatten, named
 from rlcnn.encoders.registry import register_encoder
 
 Pooling = Literal["flatten", "mean"]
 
 SECTION_CHANNELS = (16, 32, 32)
 
-# Six residual branches of two convolutions each share one unit of variance.
+# Six residual branches of two convolutions share one unit of variance.
 BLOCK_GAIN = math.sqrt(1 / math.sqrt(6))
 
 
@@ -45,7 +39,7 @@ class ResidualBlock(nn.Module):
 
 
 class Section(nn.Sequential):
-    """A convolution, a pooling that halves the sides (rounding up), and two residual blocks."""
+    """A convolution, pooling to half the sides (rounded up), and two residual blocks."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         conv = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1)
@@ -67,13 +61,13 @@ class ImpalaEncoder(Encoder):
     Three sections of 16, 32 and 32 channels with 15 convolutions in all, a ReLU, and a linear
     layer to 256. At 84x84x4: 1,089,232 parameters, 54 million multiply-accumulates.
 
-    Weights start orthogonal, biases zero, with the gains of the reference implementation of Cobbe
-    et al. 2020, "Phasic policy gradient": residual branches start small, so that features are about
-    as long as those of ``nature`` and a policy head on them starts close to uniform. With gain
-    sqrt(2) throughout, as is usual elsewhere, they would be over twenty times longer.
+    Weights are initialised orthogonally, biases with zero. The gains are those of the reference
+    implementation of Cobbe et al. 2020, "Phasic policy gradient": residual branches start small, so
+    features have about the norm of those of ``nature``, and a policy head starts close to uniform.
+    With the usual gain sqrt(2) everywhere, the norm would be over twenty times larger.
     """
 
-    # Three halvings: below 8 pixels a side, the last section would see padding more than image.
+    # With smaller images the last section would compute mostly on padding.
     least_size: ClassVar[int] = 8
 
     def __init__(
@@ -89,11 +83,11 @@ class ImpalaEncoder(Encoder):
         Args:
             observation_shape: (channels, height, width), at least 8x8.
             features_dim: width of the last, linear layer.
-            width: factor on the number of channels of every section (Cobbe et al. 2019,
-                "Quantifying generalization in reinforcement learning", use 4 and more).
-            pooling: "flatten", as published: the linear layer sees every position; "mean": it sees
-                the global average (Impoola: Trumpp et al. 2025, "The power of average pooling for
-                image-based deep reinforcement learning").
+            width: factor on the channels of every section (Cobbe et al. 2019, "Quantifying
+                generalization in reinforcement learning", use 4 and more).
+            pooling: input of the linear layer: "flatten", as published, is every position; "mean"
+                is the global average (Impoola: Trumpp et al. 2025, "The power of average pooling
+                for image-based deep reinforcement learning").
         """
         check_positive("features_dim", features_dim)
         check_positive("width", width, whole=False)
@@ -102,22 +96,20 @@ class ImpalaEncoder(Encoder):
         super().__init__(observation_shape, options)
         self.features_dim = features_dim
 
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers: dict[str, nn.Module] = {}
         channels = self.preprocessing.output_shape[0]
         for index, base in enumerate(SECTION_CHANNELS, start=1):
             out_channels = max(1, round(base * width))
             layers[f"section{index}"] = Section(channels, out_channels)
             channels = out_channels
         layers["relu"] = nn.ReLU()
-        self.trunk = nn.Sequential(layers)
+        self.trunk = named(**layers)
 
         if pooling == "mean":
-            self.pool = nn.Sequential(OrderedDict(mean=nn.AdaptiveAvgPool2d(1), flatten=Flatten()))
+            self.pool = named(mean=nn.AdaptiveAvgPool2d(1), flatten=Flatten())
             flat = channels
         else:
             self.pool = Flatten()
-            flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
-        self.projection = nn.Sequential(
-            OrderedDict(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())
-        )
+            flat = self.trunk_values()
+        self.projection = named(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())
         initialise_orthogonally(self.projection, gain=math.sqrt(2))

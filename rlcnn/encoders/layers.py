@@ -1,4 +1,4 @@
-"""What several encoders end with: poolings of feature maps, and a fixed random projection."""
+"""Last layers of encoders: poolings of feature maps, and a fixed random projection."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from torch.nn import functional as F
 from envs.errors import UserError, nearest
 
 
-class Flatten(nn.Flatten):
-    """Feature maps as one vector each, (batch, channels, height, width) -> (batch, features).
+def named(**layers: nn.Module) -> nn.Sequential:
+    """The layers in order, each with its name."""
+    return nn.Sequential(OrderedDict(layers))
 
-    As ``nn.Flatten``, but gradients go back in the memory format that the maps came in. Otherwise
-    the ReLU before it meets maps that are channels-last with gradients that are not, and takes ten
-    times as long on a CPU.
+
+class Flatten(nn.Flatten):
+    """Feature maps to vectors, (batch, channels, height, width) -> (batch, features).
+
+    As ``nn.Flatten``, but gradients have the memory format of the maps. Otherwise the ReLU before
+    it gets channels_last maps with gradients in another format, and takes ten times as long on a
+    CPU.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -27,7 +32,7 @@ class Flatten(nn.Flatten):
         return flatten_maps(x)
 
 
-# A leaf where an encoder is traced, since it asks how the tensor lies in memory.
+# A leaf for torch.fx, since it checks the memory format.
 @torch.fx.wrap
 def flatten_maps(x: torch.Tensor) -> torch.Tensor:
     """(batch, ...) -> (batch, features), as :class:`Flatten`."""
@@ -60,8 +65,8 @@ class TokenMean(nn.Module):
 class RandomProjection(nn.Module):
     """A fixed Gaussian matrix; it nearly keeps lengths and angles (Johnson & Lindenstrauss 1984).
 
-    The matrix is drawn once from ``seed`` and never trained. It is saved with the weights, so that
-    features stored with it stay valid whatever a later version of torch draws.
+    The matrix is drawn from ``seed`` and never trained. It is saved with the weights, so stored
+    features stay valid if a later version of torch draws other numbers.
     """
 
     weight: torch.Tensor
@@ -69,7 +74,7 @@ class RandomProjection(nn.Module):
     def __init__(self, in_features: int, out_features: int, seed: int) -> None:
         """Entries are N(0, 1 / out_features), which keeps squared lengths in expectation."""
         super().__init__()
-        # On the CPU whatever the default device: generators of devices draw differently.
+        # Always on the CPU, since generators of other devices draw other numbers.
         generator = torch.Generator("cpu").manual_seed(seed)
         weight = torch.randn(out_features, in_features, generator=generator, device="cpu")
         weight = weight.to(torch.get_default_device())
@@ -81,19 +86,19 @@ class RandomProjection(nn.Module):
 
 
 def make_pool(pooling: str, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
-    """A pooling of a trunk's output into one vector each.
+    """A pooling of a trunk's outputs to vectors.
 
     Args:
-        pooling: "flatten" keeps every position; "mean" takes the global average; "KxK", such as
-            "4x4", averages over the cells of a grid of K x K.
-        shape: of the output, without the batch: feature maps (channels, height, width), a
-            transformer's (tokens, features), or vectors (features,).
+        pooling: "flatten" keeps every position; "mean" is the global average; "KxK", such as
+            "4x4", averages the cells of a K x K grid.
+        shape: shape of an output: feature maps (channels, height, width), a transformer's
+            (tokens, features), or vectors (features,).
 
     Returns:
         The pooling and the length of its vectors.
 
     Raises:
-        UserError: no such pooling, or none that such an output can be pooled with.
+        UserError: the pooling is unknown, or does not fit the output.
     """
     grid = re.fullmatch(r"([1-9]\d*)x\1", str(pooling))
     if pooling not in ("flatten", "mean") and not grid:
@@ -101,7 +106,7 @@ def make_pool(pooling: str, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]
             f'pooling must be "flatten", "mean" or a grid such as "4x4", not {pooling!r}.'
             f"{nearest(str(pooling), ('flatten', 'mean', '4x4'))}"
         )
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers: dict[str, nn.Module] = {}
     if pooling == "flatten":
         features = math.prod(shape)
     elif len(shape) == 3:
@@ -119,4 +124,4 @@ def make_pool(pooling: str, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]
     else:
         raise UserError(f"pooling {pooling!r} needs feature maps, not outputs of shape {shape}.")
     layers["flatten"] = Flatten()
-    return nn.Sequential(layers), features
+    return named(**layers), features

@@ -1,32 +1,26 @@
-"""LeNet-5, shaped for any input size."""
+"""LeNet-5 for any input size."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import nn
 
-from rlcnn.encoders.base import (
-    Encoder,
-    check_choice,
-    check_positive,
-    initialise_orthogonally,
-    trunk_output_shape,
-)
+from rlcnn.encoders.base import Encoder, check_choice, check_positive, initialise_orthogonally
+from rlcnn.encoders.layers import named
 from rlcnn.encoders.registry import register_encoder
 
 Variant = Literal["tanh", "lecun1998", "course"]
 
-# What keeps a signal's variance through each activation; the scaled tanh was made to need 1 (LeCun
-# et al. 1998, "Efficient BackProp", section 4.4). The U(-2.4, 2.4) / fan-in of the LeNet-5 paper,
-# which trained with second derivatives, would make features thousands of times smaller.
+# Gains that keep the variance through each activation; the scaled tanh is made for 1 (LeCun et al.
+# 1998, "Efficient BackProp", section 4.4). The U(-2.4, 2.4) / fan-in of the LeNet-5 paper, which
+# trained with second derivatives, would make features thousands of times smaller.
 GAINS: dict[Variant, float] = {"tanh": 5 / 3, "lecun1998": 1, "course": math.sqrt(2)}
 
-# LeCun et al. 1998, table I: the maps of S2 that each of the 16 maps of C3 sees.
+# LeCun et al. 1998, table I: the maps of S2 that are inputs of each of the 16 maps of C3.
 C3_TABLE = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
@@ -44,9 +38,9 @@ class ScaledTanh(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """Sum over 2x2 pixels, times a trained coefficient, plus a trained bias, both one per map.
+    """Sum over 2x2 pixels, times a trained coefficient, plus a trained bias for each map.
 
-    It starts as average pooling.
+    It is initialised as average pooling.
     """
 
     def __init__(self, channels: int) -> None:
@@ -61,10 +55,10 @@ class Subsampling(nn.Module):
 
 
 class SparseC3(nn.Module):
-    """Convolution 5x5 from 6 to 16 maps in which each output map sees the inputs of ``C3_TABLE``.
+    """Convolution 5x5 from 6 to 16 maps; ``C3_TABLE`` lists the inputs of each output map.
 
-    Maps that see equally many inputs are one grouped convolution; the table is sorted by that
-    number, so putting their outputs side by side keeps its order.
+    Maps with the same number of inputs form one grouped convolution. The table is sorted by that
+    number, so concatenated outputs keep its order.
     """
 
     inputs: torch.Tensor
@@ -92,11 +86,11 @@ class SparseC3(nn.Module):
 @register_encoder("lenet")
 class LeNetEncoder(Encoder):
     """LeNet-5 up to its layer F6 (LeCun et al. 1998, "Gradient-based learning applied to document
-    recognition", section II.B); the classes, or the heads of an agent, come after it.
+    recognition", section II.B), without the layer of classes.
 
-    Where the paper's C5 is a 5x5 convolution that just covers the 16 maps of 5x5 left of a 32x32
-    image, a linear layer over all positions stands here: the same at 32x32, and defined at any
-    other size. With a linear layer to 10 classes at 32x32x1: 61,706 parameters.
+    The paper's C5 is a 5x5 convolution that covers the 5x5 maps of a 32x32 image. Here it is a
+    linear layer over all positions: the same at 32x32, and defined at any other size. With a
+    linear layer to 10 classes at 32x32x1: 61,706 parameters.
     """
 
     least_size: ClassVar[int] = 16
@@ -109,10 +103,10 @@ class LeNetEncoder(Encoder):
         Args:
             observation_shape: (channels, height, width), at least 16x16.
             features_dim: width of F6.
-            variant: "tanh": tanh, average pooling, every map of C3 sees all of S2. "lecun1998": the
-                paper's own scaled tanh, pooling with trained coefficients and sparse C3 of table
-                I; 60,000 parameters at 32x32x1. "course": ReLU and max pooling, as taught today;
-                44,426 parameters with 10 classes at 28x28x1, which is not padded.
+            variant: "tanh": tanh, average pooling, and a full C3. "lecun1998": the paper's scaled
+                tanh, pooling with trained coefficients and the sparse C3 of table I; 60,000
+                parameters at 32x32x1. "course": ReLU and max pooling, as taught today; 44,426
+                parameters with 10 classes at 28x28x1, without padding.
         """
         check_positive("features_dim", features_dim)
         check_choice("variant", variant, get_args(Variant))
@@ -120,25 +114,21 @@ class LeNetEncoder(Encoder):
         self.features_dim = features_dim
         channels = self.preprocessing.output_shape[0]
         published = variant == "lecun1998"
-        self.trunk = nn.Sequential(
-            OrderedDict(
-                c1=nn.Conv2d(channels, 6, kernel_size=5),
-                c1_squash=_activation(variant),
-                s2=_pooling(variant, 6),
-                c3=SparseC3() if published else nn.Conv2d(6, 16, kernel_size=5),
-                c3_squash=_activation(variant),
-                s4=_pooling(variant, 16),
-            )
+        self.trunk = named(
+            c1=nn.Conv2d(channels, 6, kernel_size=5),
+            c1_squash=_activation(variant),
+            s2=_pooling(variant, 6),
+            c3=SparseC3() if published else nn.Conv2d(6, 16, kernel_size=5),
+            c3_squash=_activation(variant),
+            s4=_pooling(variant, 16),
         )
         self.pool = nn.Flatten()
-        flat = math.prod(trunk_output_shape(self.trunk, self.preprocessing.output_shape))
-        self.projection = nn.Sequential(
-            OrderedDict(
-                c5=nn.Linear(flat, 120),
-                c5_squash=_activation(variant),
-                f6=nn.Linear(120, features_dim),
-                f6_squash=_activation(variant),
-            )
+        flat = self.trunk_values()
+        self.projection = named(
+            c5=nn.Linear(flat, 120),
+            c5_squash=_activation(variant),
+            f6=nn.Linear(120, features_dim),
+            f6_squash=_activation(variant),
         )
         initialise_orthogonally(self, GAINS[variant])
 
@@ -158,7 +148,6 @@ def _pooling(variant: Variant, channels: int) -> nn.Module:
         case "tanh":
             return nn.AvgPool2d(kernel_size=2)
         case "lecun1998":
-            layers = OrderedDict(sample=Subsampling(channels), squash=ScaledTanh())
-            return nn.Sequential(layers)
+            return named(sample=Subsampling(channels), squash=ScaledTanh())
         case "course":
             return nn.MaxPool2d(kernel_size=2)

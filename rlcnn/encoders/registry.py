@@ -1,4 +1,4 @@
-"""Encoders by name."""
+"""The registry of encoders by name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ENCODERS: dict[str, type[Encoder]] = {}
 
 
 def register_encoder(name: str) -> Callable[[EncoderClass], EncoderClass]:
-    """Class decorator that makes an encoder known to ``create_encoder`` as ``name``.
+    """Class decorator that registers an encoder for ``create_encoder``.
 
-    The class is called as ``cls(observation_shape, **options)``; the keyword-only parameters of
-    its constructor are the options a user may set.
+    ``create_encoder`` calls ``cls(observation_shape, **options)``; the keyword-only parameters of
+    the constructor are the user's options.
 
     Raises:
         ValueError: the name is taken.
@@ -37,7 +37,7 @@ def register_encoder(name: str) -> Callable[[EncoderClass], EncoderClass]:
 
 
 def list_encoders() -> list[str]:
-    """Names of all registered encoders, sorted; backbones are named beside them."""
+    """Names of all registered encoders, sorted, without backbones."""
     return sorted(_ENCODERS)
 
 
@@ -45,7 +45,7 @@ def encoder_options(name: str) -> dict[str, Any]:
     """The options of an encoder and their defaults.
 
     Raises:
-        UserError: no encoder of that name.
+        UserError: no encoder has this name.
     """
     parameters = inspect.signature(_encoder_class(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -54,20 +54,16 @@ def encoder_options(name: str) -> dict[str, Any]:
 def with_frame_channels(
     name: str, options: Mapping[str, Any], channels: int | None
 ) -> dict[str, Any]:
-    """Options of an encoder, with the channels of a frame where it takes them and they are unset.
+    """Adds ``frame_channels`` to an encoder's options, if it has this option and it is not set.
 
-    Without them an encoder for RGB images takes three grey frames for one in colour.
-
-    Args:
-        name: of the encoder.
-        options: for ``create_encoder``.
-        channels: of one frame; None where that is not known.
+    Without it an encoder for RGB images takes three grey frames for one frame in colour.
+    ``channels`` is None if it is unknown.
 
     Raises:
-        UserError: no encoder of that name.
+        UserError: no encoder has this name.
     """
-    takes_them = "frame_channels" in encoder_options(name)
-    if not takes_them or channels not in (1, 3) or options.get("frame_channels") is not None:
+    has_option = "frame_channels" in encoder_options(name)
+    if not has_option or channels not in (1, 3) or options.get("frame_channels") is not None:
         return dict(options)
     return {**options, "frame_channels": channels}
 
@@ -77,14 +73,14 @@ def create_encoder(name: str, observation_shape: Sequence[int], **options: Any) 
 
     Args:
         name: one of ``list_encoders()``, or a classification network of torchvision or timm, cut at
-            a node of it: "resnet18", "resnet18:layer2", "timm:resnet18:layer2"; see
+            a node: "resnet18", "resnet18:layer2", "timm:resnet18:layer2"; see
             :class:`rlcnn.encoders.backbones.BackboneEncoder`.
         observation_shape: (channels, height, width) of the uint8 observations.
         options: see ``encoder_options(name)``.
 
     Raises:
-        UserError: an unknown name, node or option (the nearest known one is named), a value that an
-            option does not take, or an image too small for the encoder.
+        UserError: a name, node or option is unknown (the message names the nearest), an option is
+            not valid, or the image is too small for the encoder.
     """
     cls = _encoder_class(name)
     known = encoder_options(name)
@@ -100,9 +96,9 @@ def create_encoder(name: str, observation_shape: Sequence[int], **options: Any) 
 
 
 def why_unknown(name: str) -> str | None:
-    """Why there is no encoder of that name, and the nearest one; None where there is one.
+    """Why no encoder has this name, with the nearest name; None if one has it.
 
-    A node is not looked for: that needs the network itself.
+    The node is not checked, since that needs the network itself.
     """
     if name in _ENCODERS:
         return None
@@ -114,7 +110,7 @@ def why_unknown(name: str) -> str | None:
             return None
     except UserError as error:
         return str(error)
-    # Only they are cut at a node.
+    # Only networks of libraries have nodes.
     near = nearest(network, [*list_architectures(), *([] if node else list_encoders())])
     if node:
         near = near.replace('"?', f':{node}"?')

@@ -1,4 +1,4 @@
-"""The residual network that learns CIFAR-10 in a minute."""
+"""The residual network of the fast CIFAR-10 trainings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from rlcnn.encoders.base import Encoder, check_positive
+from rlcnn.encoders.layers import named
 from rlcnn.encoders.registry import register_encoder
 
-# What the logits are multiplied by: lower ones at the start are less sure of themselves.
+# Factor on the logits: smaller initial logits give less extreme probabilities.
 LOGIT_SCALE = 0.125
 
 
@@ -59,39 +60,34 @@ class ResNet9Encoder(Encoder):
     """The network of Page 2018, "How to train your ResNet" (myrtle.ai, part 4), whose training won
     DAWNBench on CIFAR-10; up to its global max pooling.
 
-    Convolutions to 64, 128, 256 and 512 channels, the later three followed by 2x2 max pooling, the
-    second and the last also by a residual branch of two more. With the source's linear layer to 10
-    classes, which has no bias, at 32x32x3: 6,573,120 parameters. The source scales the logits by
-    1/8; here it is the features that are scaled, which in front of such a layer is the same.
+    Convolutions to 64, 128, 256 and 512 channels. 2x2 max pooling follows the last three, and a
+    residual branch of two convolutions follows the second and the last. With the source's linear
+    layer to 10 classes without bias at 32x32x3: 6,573,120 parameters. The source scales the logits
+    by 1/8; here the features are scaled, which is equivalent before such a layer.
     """
 
-    # Three halvings: below 16 pixels a side one position is left, and of a single image's no
-    # statistics can be taken.
+    # Smaller images leave one position, and one value of a single image has no batch statistics.
     least_size: ClassVar[int] = 16
 
     def __init__(self, observation_shape: Sequence[int], *, width: float = 1) -> None:
-        """Builds the network.
+        """Builds the network for observations (channels, height, width) of at least 16x16.
 
-        Args:
-            observation_shape: (channels, height, width), at least 16x16.
-            width: factor on the number of channels everywhere.
+        ``width`` is a factor on the number of channels everywhere.
         """
         check_positive("width", width, whole=False)
         super().__init__(observation_shape, {"width": width})
         first, second, third, last = (max(1, round(c * width)) for c in (64, 128, 256, 512))
-        self.trunk = nn.Sequential(
-            OrderedDict(
-                prep=ConvUnit(self.preprocessing.output_shape[0], first),
-                layer1=ConvUnit(first, second),
-                pool1=nn.MaxPool2d(2),
-                residual1=Residual(second),
-                layer2=ConvUnit(second, third),
-                pool2=nn.MaxPool2d(2),
-                layer3=ConvUnit(third, last),
-                pool3=nn.MaxPool2d(2),
-                residual3=Residual(last),
-            )
+        self.trunk = named(
+            prep=ConvUnit(self.preprocessing.output_shape[0], first),
+            layer1=ConvUnit(first, second),
+            pool1=nn.MaxPool2d(2),
+            residual1=Residual(second),
+            layer2=ConvUnit(second, third),
+            pool2=nn.MaxPool2d(2),
+            layer3=ConvUnit(third, last),
+            pool3=nn.MaxPool2d(2),
+            residual3=Residual(last),
         )
-        self.pool = nn.Sequential(OrderedDict(max=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten()))
+        self.pool = named(max=nn.AdaptiveMaxPool2d(1), flatten=nn.Flatten())
         self.projection = Scale(LOGIT_SCALE)
         self.features_dim = last

@@ -1,7 +1,7 @@
-"""A frozen encoder seen as two halves: one that each frame passes once, one that is learned.
+"""A frozen encoder in two halves: a frozen one that runs once per frame, and a trained one.
 
-What the first half makes of a frame is stored in the frame's place. The second makes an
-observation's features of what is stored for its frames, as often as it is learned from::
+The output of the first half is stored in place of the frame. The second half computes an
+observation's features from the stored outputs at each use::
 
     stored = encode_for_storage(encoder, frames)      # once for each frame
     features = features_of_stored(encoder, stacks)    # equal to encoder(observations)
@@ -17,15 +17,10 @@ from rlcnn.encoders.frames import FrameEncoder, split_frames
 
 
 def storage_layout(encoder: Encoder, depth: int) -> tuple[int, int]:
-    """How many items are stored for an observation, and how long each of them is.
+    """Number and length of the items that are stored for an observation of ``depth`` frames.
 
-    Args:
-        encoder: the frozen encoder.
-        depth: frames that the environment stacks in an observation.
-
-    Returns:
-        ``depth`` items, one for each frame, where the encoder looks at each frame alone; otherwise
-        one, made of the whole observation.
+    There are ``depth`` items, one for each frame, if the encoder encodes each frame alone;
+    otherwise one item for the whole observation.
     """
     if isinstance(encoder, FrameEncoder):
         if encoder.stack == depth:
@@ -35,15 +30,10 @@ def storage_layout(encoder: Encoder, depth: int) -> tuple[int, int]:
 
 
 def encode_for_storage(encoder: Encoder, frames: torch.Tensor) -> torch.Tensor:
-    """What is stored of frames.
+    """Encodes frames to items (n, length); see :func:`storage_layout`.
 
-    Args:
-        encoder: the frozen encoder.
-        frames: uint8 (n, channels, height, width): single frames where it looks at each alone, and
-            otherwise whole observations.
-
-    Returns:
-        (n, length) by :func:`storage_layout`.
+    Frames, uint8 (n, channels, height, width), are single if the encoder encodes each frame alone,
+    otherwise whole observations.
     """
     if not isinstance(encoder, FrameEncoder):
         return encoder(frames)
@@ -54,11 +44,9 @@ def encode_for_storage(encoder: Encoder, frames: torch.Tensor) -> torch.Tensor:
 
 
 def features_of_stored(encoder: Encoder, stored: torch.Tensor) -> torch.Tensor:
-    """Features of observations, (batch, features_dim).
+    """Features of observations, (batch, features_dim), by the trained half.
 
-    Args:
-        encoder: the frozen encoder, whose second half is learned.
-        stored: (batch, items * length), what was stored of each observation's frames, oldest first.
+    ``stored``: (batch, items * length), the items of each observation, oldest first.
     """
     if isinstance(encoder, FrameEncoder):
         return encoder.combine(stored.unflatten(1, (encoder.stack, -1)))
@@ -66,7 +54,7 @@ def features_of_stored(encoder: Encoder, stored: torch.Tensor) -> torch.Tensor:
 
 
 def pretrained_parts(encoder: Encoder) -> list[nn.Module]:
-    """The modules of the first half: what weights are loaded for, frozen or fine-tuned."""
+    """The modules of the first half, for which pretrained weights exist."""
     if isinstance(encoder, FrameEncoder):
         return [encoder.preprocessing, encoder.trunk, encoder.pool]
     return [encoder]

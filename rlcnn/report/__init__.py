@@ -1,9 +1,9 @@
-"""The report of a study: figures, a page that holds them all, and both in Weights & Biases."""
+"""Reports of studies: figures, one HTML page with all of them, and both in Weights & Biases."""
 
 from rlcnn.report.comparison import Comparison, compare
 from rlcnn.report.content import ArmFacts, Film, Levels, Report, RunResult, State, Transfer
 from rlcnn.report.curves import MeanCurve, RunCurve, mean_curve
-from rlcnn.report.html import Films, render
+from rlcnn.report.page import Films, render
 from rlcnn.report.plots import draw, file_names
 from rlcnn.report.style import Drawing
 from rlcnn.report.writing import write_report

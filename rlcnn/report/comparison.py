@@ -1,4 +1,4 @@
-"""The statistics of a study that its page shows in figures and tables, computed once for both."""
+"""Statistics of a study, computed once for the figures and tables of its page."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ OPTIMALITY_GAP = "optimality gap"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Aggregates of normalised scores with bootstrap intervals, which describe and do not judge.
+    """Aggregates of normalised scores with bootstrap intervals; verdicts do not use them.
 
     Attributes:
         scores: arm -> (runs, games).
         aggregates: name of the aggregate -> arm -> estimate.
-        differences: likewise of each arm but the control, of its aggregate less the control's.
+        differences: name of the aggregate -> each other arm -> its aggregate minus the control's.
         thresholds: of the profiles, (points,).
         profiles: arm -> share of runs above each threshold, (points,).
-        profile_differences: each arm but the control -> that share less the control's, (points,).
-        improvement: each arm but the control -> how probably one of its runs beats one of the
-            control's.
+        profile_differences: each other arm -> its profile minus the control's, (points,).
+        improvement: each other arm -> probability that one of its runs beats one of the control's.
     """
 
     scores: Mapping[str, FloatArray]
@@ -47,50 +46,44 @@ class Comparison:
     improvement: Mapping[str, Estimate]
 
 
-def compare(
-    scores: Scores, control: str, *, human: bool, reps: int = 2_000, seed: int = 0
-) -> Comparison:
-    """Computes all of them.
+def compare(scores: Scores, control: str, *, human: bool, reps: int = 2_000) -> Comparison:
+    """Computes all statistics.
 
     Args:
         scores: arm -> (runs, games), normalised.
         control: the arm that the others are compared with.
-        human: whether 1 is the human's score; the optimality gap, the distance to it, means nothing
-            otherwise and is left out.
+        human: whether 1 is the human's score. Otherwise the optimality gap, the distance to that
+            score, has no meaning and is left out.
         reps: bootstrap samples of each estimate.
-        seed: of the samples.
 
     Raises:
-        UserError: scores that are not valid, or fewer than 2 runs of an arm.
+        UserError: invalid scores, or fewer than 2 runs of an arm.
     """
     arrays = check_scores(scores, least_runs=2)
     everything = np.concatenate([array.ravel() for array in arrays.values()])
     low, high = min(0.0, everything.min()), max(1.0, everything.max())
     thresholds = np.linspace(low, high, PROFILE_POINTS)
     profile = performance_profile(thresholds)
-    told = {name: each for name, each in AGGREGATES.items() if human or name != OPTIMALITY_GAP}
+    shown = {name: each for name, each in AGGREGATES.items() if human or name != OPTIMALITY_GAP}
     others = [arm for arm in arrays if arm != control]
 
     def estimated(aggregate: Aggregate) -> dict[str, Estimate]:
-        return interval_estimates(arrays, aggregate, reps=reps, seed=seed)
+        return interval_estimates(arrays, aggregate, reps=reps)
 
     def differing(aggregate: Aggregate) -> dict[str, Estimate]:
         return {
-            arm: difference_estimate(arrays, arm, control, aggregate, reps=reps, seed=seed)
-            for arm in others
+            arm: difference_estimate(arrays, arm, control, aggregate, reps=reps) for arm in others
         }
 
     return Comparison(
         scores=arrays,
-        aggregates={name: estimated(aggregate) for name, aggregate in told.items()},
-        differences={name: differing(aggregate) for name, aggregate in told.items()},
+        aggregates={name: estimated(aggregate) for name, aggregate in shown.items()},
+        differences={name: differing(aggregate) for name, aggregate in shown.items()},
         thresholds=thresholds,
         profiles=estimated(profile),
         profile_differences=differing(profile),
         improvement={
-            arm: pair_estimate(
-                arrays, arm, control, probability_of_improvement, reps=reps, seed=seed
-            )
+            arm: pair_estimate(arrays, arm, control, probability_of_improvement, reps=reps)
             for arm in others
         },
     )

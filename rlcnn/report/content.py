@@ -1,4 +1,4 @@
-"""What the report of a study shows, as plain data."""
+"""The content of a study's report, as plain data."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ State = Literal["done", "failed", "begun", "waiting"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run of a study as it stands.
+    """A run of a study and its state.
 
     Attributes:
-        game: for people, "Pong".
+        game: name for people, "Pong".
         arm: name of the arm.
-        seed: the training's.
-        state: "done" (took all its steps and was judged), "failed", "begun" or "waiting".
-        score: mean return of whole games, played by the agent of the last step; None before that.
+        seed: of the training.
+        state: "done" (took all its steps and was evaluated), "failed", "begun" or "waiting".
+        score: mean return of the last agent over whole games; None before its evaluation.
         std: standard deviation of these returns.
-        episodes: how many games these were.
+        episodes: number of these games.
         steps: agent steps taken so far.
-        wall_seconds: time of the run's own, over all attempts; None before its end.
-        steps_per_second: of its training; None before its end.
-        reason: why it failed; else empty.
+        wall_seconds: time of all attempts together; None before the end.
+        steps_per_second: of the training; None before the end.
+        reason: why it failed, or empty.
         directory: of the run, within the study's.
     """
 
@@ -46,29 +46,34 @@ class RunResult:
     reason: str = ""
     directory: str = ""
 
+    @property
+    def name(self) -> str:
+        """Game, arm and seed, for people."""
+        return f"{self.game}, {self.arm}, seed {self.seed}"
+
 
 @dataclass(frozen=True)
 class ArmFacts:
-    """What an arm is.
+    """An arm and its encoder.
 
     Attributes:
         name: of the arm.
         encoder: the network, with its options.
-        fate: what becomes of it: "learned", "left as it is" ...
-        origin: where its weights came from, in one line; empty where it starts from initial values.
-        cost: what making these weights had cost, in one line; empty likewise.
+        mode: how it is trained: "trained", "frozen", "fine-tuned at 0.1 of the learning rate".
+        origin: where its weights come from, in one line; empty for initial weights.
+        cost: what making these weights cost, in one line; empty for initial weights.
     """
 
     name: str
     encoder: str
-    fate: str
+    mode: str
     origin: str = ""
     cost: str = ""
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Returns to compare with in a game; None where they are not known."""
+    """Returns to compare with in a game; None if unknown."""
 
     random: float | None = None
     human: float | None = None
@@ -76,14 +81,14 @@ class Levels:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What an arm gained over the control, by one way of counting what was spent.
+    """The gain of an arm over the control, for one way to count its cost.
 
     Attributes:
         arm: the treatment.
         spent: what is counted, for people: "agent steps", "wall time with pretraining".
         unit: of times to the threshold and of budgets: "steps" or "seconds".
-        metrics: the figures; None where they cannot be had.
-        missing: why not.
+        metrics: the figures; None if they cannot be computed.
+        missing: why they cannot be computed.
     """
 
     arm: str
@@ -98,12 +103,12 @@ class Film:
     """A game that an agent played.
 
     Attributes:
-        game: for people.
+        game: name for people.
         arm: name of the arm.
         caption: which run it shows, in one line.
-        strip: pictures of it side by side, a PNG; empty where the film cannot be read.
-        path: the film; None where there is none.
-        address: its path as seen from the page.
+        strip: a PNG of its pictures side by side; empty if the film cannot be read.
+        path: the film; None if there is none.
+        address: its path relative to the page.
     """
 
     game: str
@@ -116,28 +121,28 @@ class Film:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a page shows; what a study in progress lacks is empty.
+    """All that a page shows; parts that a study in progress lacks are empty.
 
     Attributes:
         title: of the page.
         games: names, in order.
-        arms: in order; their colours follow from it.
-        control: the arm that the others are judged by.
-        runs: every run, whatever became of it.
-        verdicts: of each arm but the control.
+        arms: in order, which sets their colours.
+        control: the arm that the others are compared with.
+        runs: every run, in whatever state.
+        verdicts: one for each arm but the control.
         no_verdict: why there are none, in one line.
-        notes: what is to be known of the scores that the verdicts rest on.
-        unit: what a normalised score is called.
-        comparison: aggregates of the scores; None where runs are missing.
+        notes: limits of the scores behind the verdicts.
+        unit: name of a normalised score.
+        comparison: aggregates of the scores; None if runs are missing.
         curves: game -> arm -> learning curve of each run, in returns.
-        curves_of: what the curves are means of, for people.
+        curves_of: source of the curves, for people.
         levels: of each game.
-        transfer: rows of its table.
-        threshold: the normalised score whose time is told in it.
-        transfer_notes: what is to be known of that table.
+        transfer: rows of the table of transfer.
+        threshold: the normalised score of its time to the threshold.
+        transfer_notes: limits of that table.
         films: at most one for each game and arm.
-        facts: what the study was made with, by name.
-        command: that repeats it.
+        facts: versions, machine and options, by name.
+        command: repeats the study.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Learning curves of several runs: their mean, and how sure it is, step by step."""
+"""Learning curves of several runs, and their mean with an interval at each step."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from rlcnn.stats.checks import FloatArray
 from rlcnn.stats.intervals import t_reach
 
-FloatArray = NDArray[np.float64]
-
 MOST_POINTS = 160
-"""More points than these of a curve nobody sees in a figure."""
+"""Points of a curve; a figure shows no more detail."""
+
+CONFIDENCE = 0.95
+"""Nominal coverage of the interval at each single step."""
 
 
 @dataclass(frozen=True)
 class RunCurve:
-    """One run's returns over its training.
+    """The returns of one run over its training.
 
     Attributes:
         seed: of the run.
         steps: agent steps, increasing, (points,).
         returns: at these steps, (points,).
-        ended: whether it is done or failed, and not still to go on.
-        failed_as: of a run that failed, the return that it counts with from its last point on; else
-            None.
+        ended: whether the run is done or failed.
+        failed_as: the return that a failed run counts with after its last point; else None.
     """
 
     seed: int
@@ -38,20 +39,20 @@ class RunCurve:
 
     @property
     def last(self) -> float:
-        """The step up to which it says something: infinite for a run that failed."""
+        """The last step with a value; infinite for a failed run."""
         if self.failed_as is not None:
             return math.inf
         return float(self.steps[-1]) if len(self.steps) else -math.inf
 
     @property
     def first(self) -> float:
-        """The step from which on it says something: minus infinity for one that failed at once."""
+        """The first step with a value; minus infinity for a run that failed at once."""
         if len(self.steps):
             return float(self.steps[0])
         return -math.inf if self.failed_as is not None else math.inf
 
     def at(self, steps: ArrayLike) -> FloatArray:
-        """Returns at ``steps``, between points along a straight line."""
+        """Returns at ``steps``, by linear interpolation."""
         places = np.asarray(steps, dtype=float)
         if not len(self.steps):
             level = math.nan if self.failed_as is None else self.failed_as
@@ -69,9 +70,9 @@ class MeanCurve:
     Attributes:
         steps: (points,).
         mean: over runs, (points,).
-        low: lower ends; NaN where a single run says nothing of how runs differ.
-        high: upper ends, likewise.
-        runs: how many are in the mean.
+        low: lower ends, (points,); NaN for a single run.
+        high: upper ends, (points,); NaN for a single run.
+        runs: number of runs in the mean.
     """
 
     steps: FloatArray
@@ -84,14 +85,14 @@ class MeanCurve:
 def common_steps(
     curves: Sequence[RunCurve], most: int = MOST_POINTS, until: float = math.inf
 ) -> FloatArray:
-    """Steps at which all of some runs say something: where any of them was measured, or fewer.
+    """Steps at which all runs have a value: those at which any was measured, thinned out evenly.
 
-    Where all of them failed, what they count with goes on to ``until``, if that is finite.
+    If all runs failed, the steps go on to ``until``, if that is finite.
 
     Args:
         curves: of runs that ended.
-        most: points; more than these are thinned out evenly.
-        until: no step beyond it.
+        most: largest number of steps.
+        until: largest step.
     """
     measured = [curve.steps for curve in curves if len(curve.steps)]
     if until < math.inf and all(curve.failed_as is not None for curve in curves):
@@ -108,20 +109,17 @@ def common_steps(
     return steps
 
 
-def mean_curve(
-    curves: Sequence[RunCurve], until: float = math.inf, confidence: float = 0.95
-) -> MeanCurve | None:
-    """The mean over the runs that ended, from where all say something to where the first stops.
+def mean_curve(curves: Sequence[RunCurve], until: float = math.inf) -> MeanCurve | None:
+    """The mean over the runs that ended, at the steps at which all have a value.
 
-    A run that failed is part of it, by what it counts with.
+    A failed run is part of the mean, with its ``failed_as``.
 
     Args:
         curves: of one arm in one game.
-        until: no step beyond it.
-        confidence: nominal coverage of the interval at each step alone.
+        until: largest step.
 
     Returns:
-        None where there is no such step.
+        None if there is no such step.
     """
     ended = [curve for curve in curves if curve.ended and curve.first < math.inf]
     steps = common_steps(ended, until=until) if ended else np.zeros(0)
@@ -133,5 +131,5 @@ def mean_curve(
         unknown = np.full(len(steps), math.nan)
         return MeanCurve(steps, mean, unknown, unknown, runs)
     error = values.std(axis=0, ddof=1) / math.sqrt(runs)
-    reach = t_reach(error, np.full(len(steps), runs - 1.0), confidence)
+    reach = t_reach(error, np.full(len(steps), runs - 1.0), CONFIDENCE)
     return MeanCurve(steps, mean, mean - reach, mean + reach, runs)

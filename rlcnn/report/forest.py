@@ -1,4 +1,4 @@
-"""Figures with a row for each arm: its name and figures above, a point or an interval below."""
+"""Figures with a row for each arm: name and figures above, a point or an interval below."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from rlcnn.report.style import FAINT, Drawing, Look, elided, finish, new_figure
+from rlcnn.report.style import FAINT, ArmStyle, Drawing, elided, finish, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What fits side by side above a row, name and figures together.
+# Characters that fit above a row, name and figures together.
 _ROW_CHARACTERS = 52
 
 
 class Row(NamedTuple):
-    """An arm's figure.
+    """The figures of an arm.
 
     Attributes:
         arm: its name.
-        shown: its figures, in words.
-        point: where it lies.
-        low: end of its interval; not finite where there is none.
-        high: the other end, likewise.
+        shown: its figures, as text.
+        point: its value.
+        low: lower end of its interval; not finite if there is none.
+        high: upper end of its interval; not finite if there is none.
     """
 
     arm: str
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 def forest(
     rows: Sequence[Row],
-    look: Mapping[str, Look],
+    styles: Mapping[str, ArmStyle],
     *,
     name: str,
     title: str,
@@ -48,20 +48,21 @@ def forest(
 
     Args:
         rows: from top to bottom.
-        look: of each arm.
+        styles: of each arm.
         name: of the figure's files.
-        title: above it.
+        title: above the figure.
         label: of the axis.
-        what: it shows, for who cannot see it.
-        marked: a value with a line through all rows.
+        what: the content of the figure, for readers who cannot see it.
+        marked: a value to mark by a line through all rows.
     """
     figure, axes = row_figure(rows)
     if marked is not None:
         axes.axvline(marked, color=FAINT, linewidth=1.2)
     for place, row in enumerate(rows):
+        style = styles[row.arm]
         if math.isfinite(row.low) and math.isfinite(row.high):
-            axes.plot([row.low, row.high], [place] * 2, color=look[row.arm].colour, linewidth=2.6)
-        axes.plot(row.point, place, look[row.arm].marker, color=look[row.arm].colour, markersize=8)
+            axes.plot([row.low, row.high], [place] * 2, color=style.colour, linewidth=2.6)
+        axes.plot(row.point, place, style.marker, color=style.colour, markersize=8)
     axes.margins(x=0.08)
     axes.set_title(title)
     axes.set_xlabel(label)
@@ -72,12 +73,12 @@ def forest(
 def row_figure(rows: Sequence[Row]) -> tuple[Figure, Axes]:
     """An empty figure; row ``i`` is at height ``i``.
 
-    Names stand above their rows, where long ones take no room from the plot.
+    Names are above their rows, so that a long name takes no room from the plot.
     """
     figure = new_figure(0.85 + 0.5 * len(rows))
     axes = figure.subplots()
     across = axes.get_yaxis_transform()
-    # On paper of their own, so that no line runs through them.
+    # A white box, so that no line crosses the text.
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     for place, row in enumerate(rows):
         height = place - 0.26

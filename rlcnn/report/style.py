@@ -1,9 +1,10 @@
-"""How the figures of a report look: one colour for an arm everywhere, legible on a phone."""
+"""How a report writes numbers and styles figures: one colour per arm, legible on a phone."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,90 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito 2008, "Color universal design", without the yellow, which white paper swallows.
+# A typographic minus: a hyphen is easily missed.
+_MINUS = "\N{MINUS SIGN}"
+NOTHING = "\N{EN DASH}"
+
+
+def number(value: float) -> str:
+    """Three significant digits, at most two decimals: 0.62, 17.7, 1,204."""
+    if not math.isfinite(value):
+        return NOTHING if math.isnan(value) else "∞" if value > 0 else f"{_MINUS}∞"
+    size = abs(value)
+    decimals = 2 if size < 10 else 1 if size < 100 else 0
+    text = f"{size:,.{decimals}f}"
+    return f"{_MINUS}{text}" if value < 0 and float(text.replace(",", "")) else text
+
+
+def signed(value: float) -> str:
+    """:func:`number` with a plus sign for positive values."""
+    text = number(value)
+    rounded_away = not any(digit in "123456789∞" for digit in text)
+    return text if text.startswith(_MINUS) or rounded_away else f"+{text}"
+
+
+def interval(low: float, high: float, written: Callable[[float], str] = number) -> str:
+    """``[low, high]``."""
+    return f"[{written(low)}, {written(high)}]"
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with at most one decimal."""
+    return f"{round(100 * share, 1):g}%"
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``12 min``, ``3.4 h``."""
+    size = abs(seconds)
+    if size < 90:
+        return f"{number(seconds).removesuffix('.00')} s" if size < 10 else f"{seconds:.0f} s"
+    if size < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def counted(steps: float) -> str:
+    """Steps in full: 2,000,896."""
+    return f"{steps:,.0f}"
+
+
+def short_count(steps: float) -> str:
+    """Steps by three significant digits: 1,100, 34.0k, 1.07M."""
+    if steps >= 1e6:
+        return f"{number(steps / 1e6)}M"
+    return f"{number(steps / 1e3)}k" if steps >= 1e4 else counted(steps)
+
+
+def p_value(value: float) -> str:
+    """Two significant digits."""
+    return f"{value:.2g}" if value >= 1e-4 else f"{value:.0e}"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 game``, ``3 games``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def signed_duration(seconds: float) -> str:
+    """:func:`duration` with its sign: ``+12 min``."""
+    return _with_sign(seconds, duration)
+
+
+def signed_count(steps: float) -> str:
+    """:func:`short_count` with its sign: ``+34.0k``."""
+    return _with_sign(steps, short_count)
+
+
+def _with_sign(value: float, written: Callable[[float], str]) -> str:
+    if not math.isfinite(value):
+        return signed(value)
+    sign = "+" if value > 0 else _MINUS if value < 0 else ""
+    return sign + written(abs(value))
+
+
+# -- figures ---------------------------------------------------------------------------------------
+
+# Okabe and Ito 2008, "Color universal design", without yellow, which is invisible on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
 _CONTROL = "#333333"
 _LINES = ("-", "--", ":", "-.")
@@ -19,7 +103,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 INK, FAINT = "#1a1a1a", "#6b6b6b"
 
-# Inches; a figure as wide as a phone's screen is shown a little larger than it is.
+# Inches: a little less than a phone's screen, which enlarges the figure.
 WIDTH = 4.4
 
 _SETTINGS: Any = {
@@ -38,7 +122,7 @@ _SETTINGS: Any = {
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "text.color": INK,
-    # Names of arms and games are no formulas, whatever dollars are in them.
+    # Dollars in names of arms and games do not make a formula.
     "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -46,14 +130,14 @@ _SETTINGS: Any = {
     "grid.color": "#e3e3e3",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    # Drawn twice, a figure is the same to the bit; shown without its fonts, it looks the same.
+    # The same figure gives the same bytes, and does not depend on installed fonts.
     "svg.hashsalt": "rlcnn",
     "svg.fonttype": "path",
 }
 
 
-class Look(NamedTuple):
-    """What an arm is drawn with; no two arms share all three."""
+class ArmStyle(NamedTuple):
+    """Colour, line and marker of an arm; no two arms share all three."""
 
     colour: str
     line: str
@@ -67,9 +151,9 @@ class Drawing:
     Attributes:
         name: of its files, without ending.
         title: in a few words.
-        alt: what it shows, for who cannot see it: the figures in it.
-        svg: the drawing.
-        png: the same in pixels.
+        alt: its content as text, for readers who cannot see it.
+        svg: content of the SVG file.
+        png: content of the PNG file.
     """
 
     name: str
@@ -79,23 +163,23 @@ class Drawing:
     png: bytes
 
 
-def looks(arms: Sequence[str], control: str) -> dict[str, Look]:
-    """What each arm is drawn with: the control in dark grey, the others in colours.
+def arm_styles(arms: Sequence[str], control: str) -> dict[str, ArmStyle]:
+    """A style for each arm: dark grey for the control, colours for the others.
 
-    Colours are told apart without red-green vision; where there are more arms than colours, lines
-    and markers differ.
+    The colours differ without red-green vision; with more arms than colours, lines and markers
+    differ too.
     """
     others = [arm for arm in arms if arm != control]
-    given = {control: Look(_CONTROL, "-", "o")}
+    given = {control: ArmStyle(_CONTROL, "-", "o")}
     for number, arm in enumerate(others):
         lap, place = divmod(number, len(_COLOURS))
         marker = _MARKERS[(number + 1) % len(_MARKERS)]
-        given[arm] = Look(_COLOURS[place], _LINES[lap % len(_LINES)], marker)
+        given[arm] = ArmStyle(_COLOURS[place], _LINES[lap % len(_LINES)], marker)
     return {arm: given[arm] for arm in arms}
 
 
 def elided(name: str, most: int) -> str:
-    """``name``, its middle left out where it is longer than ``most`` characters."""
+    """``name``, without its middle if it is longer than ``most`` characters."""
     if len(name) <= most:
         return name
     head = (most - 1) * 2 // 3
@@ -104,8 +188,8 @@ def elided(name: str, most: int) -> str:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within it figures are drawn and saved as reports have them."""
-    # Slow to import, and wanted by reports only.
+    """Applies the settings of reports to figures drawn and saved within it."""
+    # Slow to import, and only reports need it.
     import matplotlib
 
     with matplotlib.rc_context(_SETTINGS):
@@ -113,8 +197,8 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(height: float) -> Figure:
-    """An empty figure as wide as all, ``height`` inches high."""
-    # Not pyplot, which keeps every figure and may want a display.
+    """An empty figure of the common width, ``height`` inches high."""
+    # pyplot keeps every figure and may need a display.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height), layout="constrained")
@@ -122,13 +206,13 @@ def new_figure(height: float) -> Figure:
 
 def finish(figure: Figure, name: str, title: str, alt: str) -> Drawing:
     """The figure as SVG and PNG; the same figure gives the same bytes."""
-    # Laid out once for both: it takes as long as drawing, and so they are the same.
+    # One layout for both formats: it takes as long as drawing, and keeps them equal.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     files = []
     for kind in ("svg", "png"):
         content = io.BytesIO()
-        # A date would make every report another one.
+        # A date would make every report different.
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(content, format=kind, dpi=200, facecolor="white", metadata=metadata)
         files.append(content.getvalue())

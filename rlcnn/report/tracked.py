@@ -1,4 +1,4 @@
-"""A report in Weights & Biases: one run more in its study's group."""
+"""A report in Weights & Biases: one more run in the group of its study."""
 
 from __future__ import annotations
 
@@ -36,17 +36,16 @@ def track_report(
 ) -> None:
     """Logs the figures as images, the runs as a table, the films and the page itself.
 
-    The run's id is kept in ``wandb.json`` beside the page, so that reports of one study are one run
-    there. A page that was logged already is not logged again. Whatever W&B cannot do costs one line
-    of warning.
+    ``wandb.json`` beside the page keeps the id of the run, so that all reports of a study are one
+    run. An unchanged page is not logged again. If W&B fails, there is one line of warning.
 
     Args:
-        report: what the page shows.
-        page: ``report.html``, its figures beside it.
+        report: content of the page.
+        page: ``report.html``, in the directory of ``figures/``.
         drawings: the figures.
         mode: "disabled" does nothing.
         project: W&B project.
-        group: in which the study's trainings are.
+        group: group of the study's trainings.
 
     Raises:
         UserError: the disk is full or cannot be written.
@@ -55,7 +54,7 @@ def track_report(
         return
     directory = page.parent
     identity = wandb_identity(directory)
-    # A mode may change from offline to online, which is then wanted although nothing else is new.
+    # A change of mode, such as offline to online, logs an unchanged page again.
     logged = hashlib.sha256(page.read_bytes()).hexdigest() + f" {mode}"
     if identity.get("logged") == logged:
         return
@@ -81,7 +80,7 @@ def track_report(
     if run is None:
         return
     try:
-        # W&B wants a row number that grows, also over the reports of one study.
+        # W&B needs a step that grows, also over the reports of one study.
         row = int(1000 * (time.time() - float(identity["began"])))
         run.log(_shown(report, page, drawings), step=row, commit=True)
         run.summary.update(_summary(report))
@@ -113,8 +112,8 @@ def _shown(report: Report, page: Path, drawings: Mapping[str, Drawing]) -> dict[
 
 def _summary(report: Report) -> dict[str, Any]:
     states = [run.state for run in report.runs]
-    told: dict[str, Any] = {f"runs/{state}": states.count(state) for state in sorted(set(states))}
+    summary: dict[str, Any] = {f"runs/{s}": states.count(s) for s in sorted(set(states))}
     for verdict in report.verdicts:
-        told[f"verdict/{verdict.treatment}"] = verdict.sentence
-        told[f"difference/{verdict.treatment}"] = verdict.difference.point
-    return told
+        summary[f"verdict/{verdict.treatment}"] = verdict.sentence
+        summary[f"difference/{verdict.treatment}"] = verdict.difference.point
+    return summary

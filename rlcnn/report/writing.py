@@ -1,4 +1,4 @@
-"""A report on disk: the page, and its figures beside it."""
+"""Writes a report: the page and its figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rlcnn.report.content import Report
-from rlcnn.report.html import Films, render
+from rlcnn.report.page import Films, render
 from rlcnn.report.plots import draw, file_names
 from rlcnn.report.style import Drawing
 from rlcnn.runs.files import disk_errors, write_atomic
@@ -18,14 +18,14 @@ FIGURES = "figures"
 def write_report(
     report: Report, directory: Path, films: Films = "linked"
 ) -> tuple[Path, dict[str, Drawing]]:
-    """Draws a report's figures and writes them as SVG and PNG, film strips too, and then the page.
+    """Draws the figures, writes them as SVG and PNG with the film strips, and writes the page.
 
-    Each file is replaced whole; figures of an earlier report that this one lacks are removed.
+    It replaces each file whole and removes the figures of an earlier report.
 
     Args:
         report: what to show.
-        directory: gets ``report.html`` and ``figures/``.
-        films: how films are in the page.
+        directory: for ``report.html`` and ``figures/``.
+        films: how the page shows films.
 
     Returns:
         The page and the figures.

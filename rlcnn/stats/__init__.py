@@ -1,5 +1,11 @@
-"""What few runs can say: normalised scores, aggregates, differences with intervals, verdicts."""
+"""Statistics of few runs: normalised scores, aggregates, differences with intervals, verdicts."""
 
+from rlcnn.stats.accuracy import (
+    clustered_gain_interval,
+    clustered_interval,
+    paired_interval,
+    wilson_interval,
+)
 from rlcnn.stats.aggregate import (
     AGGREGATES,
     Estimate,
@@ -45,6 +51,8 @@ __all__ = [
     "aggregate_median",
     "aggregate_optimality_gap",
     "both_budgets",
+    "clustered_gain_interval",
+    "clustered_interval",
     "coverage_range",
     "difference_estimate",
     "difference_interval",
@@ -55,6 +63,7 @@ __all__ = [
     "learned_arms",
     "load_calibration",
     "pair_estimate",
+    "paired_interval",
     "performance_profile",
     "permutation_p",
     "probability_of_improvement",
@@ -64,4 +73,5 @@ __all__ = [
     "smallest_p",
     "tabulate",
     "transfer_metrics",
+    "wilson_interval",
 ]

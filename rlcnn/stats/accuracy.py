@@ -1,4 +1,4 @@
-"""Confidence intervals of accuracies, and of what one accuracy has over another."""
+"""Confidence intervals of accuracies and of their differences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy import special
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a proportion (Wilson 1927, the score interval without continuity correction).
 
-    Unlike the plain normal interval it never leaves [0, 1] and has a width at 0 and at all.
+    Unlike the plain normal interval, it stays within [0, 1] and has a width at 0 and at ``trials``.
 
     Args:
         successes: 0 to ``trials``.
@@ -36,13 +36,13 @@ def paired_interval(differences: npt.ArrayLike, confidence: float = 0.95) -> tup
     """Interval of the difference of two accuracies on the same test images.
 
     The adjusted Wald interval of Bonett and Price 2012 ("Adjusted Wald confidence interval for a
-    difference of binomial proportions based on paired data"): one image that only the first gets
-    right and one that only the second does are added to those there are. The images are the
-    sample; what training the two again would change is not in it.
+    difference of binomial proportions based on paired data"). It adds one image that only the
+    first gets right and one that only the second gets right. The images are the sample; the
+    interval does not include the variation of training the two again.
 
     Args:
-        differences: (images,): how right the first was less how right the second was, 1, 0 or -1;
-            fractions where several took the second's place and their mean is compared.
+        differences: (images,), correctness of the first minus that of the second: 1, 0 or -1, or
+            a fraction if the second is a mean of several.
         confidence: 0 to 1, exclusive.
 
     Returns:
@@ -60,25 +60,25 @@ def clustered_interval(
     strata: npt.ArrayLike,
     confidence: float = 0.95,
 ) -> tuple[float, float] | None:
-    """Interval of a mean over images that are not independent, as frames of one episode are not.
+    """Interval of a mean over images that are not independent, such as frames of one episode.
 
-    What is estimated is the mean over columns of each column's mean over its images. Its variance
-    is the stratified delete-one-cluster jackknife's: in each stratum ``(n - 1) / n`` times the
-    squared deviations of what remains when one of its ``n`` clusters is left out (Rust & Rao 1996,
+    It estimates the mean over columns of each column's mean over its images. The variance is that
+    of the stratified delete-one-cluster jackknife: in each stratum ``(n - 1) / n`` times the
+    squared deviations of the estimates without one of its ``n`` clusters (Rust & Rao 1996,
     "Variance estimation for complex surveys using replication techniques", section 2.3, with the
     stratum's own mean). The interval is Student's, with Satterthwaite's (1946) degrees of freedom
     over the strata.
 
     Args:
-        values: (images, columns); NaN where there is none.
+        values: (images, columns); NaN for missing values.
         clusters: integers (images,): images of one cluster depend on each other.
-        strata: integers (images,), one for all images of a cluster: of each there are always as
-            many clusters, such as games of each kind.
+        strata: integers (images,), equal for all images of a cluster. The number of clusters in
+            each stratum is fixed, such as games of each kind.
         confidence: 0 to 1, exclusive.
 
     Returns:
-        Lower and upper end; None where a stratum or a column has a single cluster, which tells
-        nothing of how much others would differ.
+        Lower and upper end; None if a stratum or a column has a single cluster, which has no
+        measurable variance.
     """
     values = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(values)
@@ -111,18 +111,18 @@ def clustered_interval(
 def clustered_gain_interval(
     differences: npt.ArrayLike, clusters: npt.ArrayLike, strata: npt.ArrayLike
 ) -> tuple[float, float] | None:
-    """:func:`clustered_interval` of what one accuracy has over another, never without a width.
+    """:func:`clustered_interval` of a difference of accuracies, with a width in every case.
 
-    That no cluster seen differs from another does not mean that none would. Where all show the
-    same, each counts as one image of :func:`paired_interval`.
+    Equal clusters in a sample do not mean that all clusters are equal. If all are equal, each
+    counts as one image of :func:`paired_interval`.
 
     Args:
-        differences: (images, columns) from -1 to 1; NaN where there is none.
-        clusters: as there.
-        strata: as there.
+        differences: (images, columns) from -1 to 1; NaN for missing values.
+        clusters: see :func:`clustered_interval`.
+        strata: see :func:`clustered_interval`.
 
     Returns:
-        Lower and upper end, with a confidence of 95%; None as there.
+        Lower and upper end, with a confidence of 95%; None as in :func:`clustered_interval`.
     """
     found = clustered_interval(differences, clusters, strata)
     if found is None or found[0] < found[1]:

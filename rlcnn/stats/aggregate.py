@@ -1,9 +1,9 @@
 """Aggregates of scores over runs and games, with stratified bootstrap intervals.
 
 Names and definitions are those of rliable (Agarwal et al. 2021, "Deep reinforcement learning at
-the edge of the statistical precipice"). Its intervals are drawn by percentile bootstrap, which
-covers less than its name says where runs are few (:mod:`rlcnn.stats.calibration`); verdicts
-therefore rest on :func:`rlcnn.stats.intervals.difference_interval`.
+the edge of the statistical precipice"). Their intervals are percentile bootstraps, which cover less
+than their nominal confidence with few runs (:mod:`rlcnn.stats.calibration`); verdicts therefore use
+:func:`rlcnn.stats.intervals.difference_interval`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Estimate:
     """A figure, or an array of them, with its interval.
 
     Attributes:
-        point: from the scores as they are.
+        point: of the given scores.
         low: lower end of the interval.
         high: upper end.
         confidence: nominal coverage.
@@ -53,8 +53,8 @@ def aggregate_median(scores: FloatArray) -> NDArray[Any]:
 def aggregate_iqm(scores: FloatArray) -> NDArray[Any]:
     """Interquartile mean of scores (..., runs, games) -> (...).
 
-    The mean of what is left of all runs of all games when the lowest and the highest quarter
-    (rounded down to whole scores) are cut off. Of 3 scores nothing is cut.
+    The mean over runs and games without the lowest and the highest quarter of the scores, rounded
+    down to whole scores. With 3 scores nothing is left out.
     """
     scores = np.asarray(scores)
     pooled = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
@@ -63,12 +63,12 @@ def aggregate_iqm(scores: FloatArray) -> NDArray[Any]:
 
 
 def aggregate_optimality_gap(scores: FloatArray, gamma: float = 1.0) -> NDArray[Any]:
-    """How far scores (..., runs, games) stay below ``gamma`` on average -> (...)."""
+    """Mean distance of scores (..., runs, games) below ``gamma`` -> (...)."""
     return gamma - np.minimum(scores, gamma).mean(axis=(-2, -1))
 
 
 def probability_of_improvement(treatment: FloatArray, control: FloatArray) -> float:
-    """How probably a run of the treatment beats one of the control in the same game.
+    """Probability that a run of the treatment beats one of the control in the same game.
 
     Mean over games of the Mann-Whitney statistic divided by the number of pairs; ties count half.
 
@@ -91,8 +91,8 @@ def interval_estimates(
 ) -> dict[str, Estimate]:
     """Each arm's aggregate with a stratified percentile bootstrap interval.
 
-    Runs are drawn with replacement within each game. The same seed gives the same intervals, an
-    arm's own whichever others stand beside it.
+    Runs are drawn with replacement within each game. The same seed gives the same intervals; those
+    of an arm do not depend on the other arms.
 
     Args:
         scores: arm -> (runs, games), at least 2 runs.
@@ -102,7 +102,7 @@ def interval_estimates(
         seed: of the samples.
 
     Raises:
-        UserError: scores, ``reps`` or ``confidence`` that are not valid.
+        UserError: invalid scores, ``reps`` or ``confidence``.
     """
     _check_options(reps, confidence)
     estimates = {}
@@ -135,7 +135,7 @@ def pair_estimate(
         seed: of the samples.
 
     Raises:
-        UserError: scores, arms, ``reps`` or ``confidence`` that are not valid.
+        UserError: invalid scores, arms, ``reps`` or ``confidence``.
     """
     _check_options(reps, confidence)
     first, second = check_pair(scores, treatment, control)
@@ -156,9 +156,9 @@ def difference_estimate(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """The difference of two arms' aggregates, treatment less control, with its interval.
+    """The difference of two arms' aggregates, treatment minus control, with its interval.
 
-    That two arms' own intervals overlap does not mean that this one holds zero. Arguments are those
+    This interval may exclude zero although the two arms' own intervals overlap. Arguments are those
     of :func:`pair_estimate`, with an aggregate for the statistic.
 
     Raises:
@@ -176,7 +176,7 @@ def difference_estimate(
 
 
 def performance_profile(thresholds: ArrayLike, of_means: bool = False) -> Aggregate:
-    """The share of scores above each threshold, as an aggregate for the functions above.
+    """The share of scores above each threshold, as an aggregate.
 
     Args:
         thresholds: normalised scores, (thresholds,).
@@ -200,7 +200,7 @@ AGGREGATES: Mapping[str, Aggregate] = {
     "median": aggregate_median,
     "optimality gap": aggregate_optimality_gap,
 }
-"""Aggregates by the names that tables give them."""
+"""Aggregates by their names in tables."""
 
 
 def _resample(scores: FloatArray, rng: np.random.Generator) -> FloatArray:

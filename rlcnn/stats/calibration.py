@@ -1,4 +1,4 @@
-"""What the intervals of a difference really cover, as measured by :mod:`rlcnn.stats.simulation`."""
+"""Measured coverage of intervals of a difference, from :mod:`rlcnn.stats.simulation`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ OURS = "larger variance, t"
 WELCH = "Welch, t"
 """The table's name of Welch's interval, stratified by game."""
 
+PERCENTILE = "percentile bootstrap, IQM"
+"""The table's name of the interval that rliable's plots show."""
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One kind of study, drawn many times.
+    """One kind of study, simulated many times.
 
     Attributes:
-        scenario: how the runs' scores are distributed.
-        games: how many.
-        runs: of each arm in each game.
-        coverage: method -> share of studies whose nominal 95% interval held the true difference.
+        scenario: distribution of the runs' scores.
+        games: number of games.
+        runs: runs of each arm in each game.
+        coverage: method -> share of studies whose nominal 95% interval contained the true
+            difference.
         width: method -> median width of its intervals, as a multiple of Welch's.
-        ceiling: what no interval covers more of that is about as wide as the spread of the runs.
+        ceiling: largest possible coverage of intervals about as wide as the spread of the runs.
     """
 
     scenario: str
@@ -42,9 +46,9 @@ class Calibration:
 
     Attributes:
         confidence: nominal coverage of all intervals.
-        studies: drawn for each cell, of the t intervals.
-        resampled_studies: drawn for each cell, of the intervals that resample.
-        cells: all of them.
+        studies: simulated for each cell of the t intervals.
+        resampled_studies: simulated for each cell of the intervals that resample.
+        cells: all cells.
     """
 
     confidence: float
@@ -55,7 +59,7 @@ class Calibration:
 
 @cache
 def load_calibration() -> Calibration:
-    """The table that comes with the package."""
+    """The table in the package."""
     text = resources.files("rlcnn.stats").joinpath("calibration.json").read_text()
     table = json.loads(text)
     return Calibration(

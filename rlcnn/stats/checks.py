@@ -1,4 +1,4 @@
-"""Scores as they must be before anything is computed of them."""
+"""Checks of scores before anything is computed from them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def check_scores(scores: Scores, least_runs: int = 1) -> dict[str, FloatArray]:
     """Arms as float arrays (runs, games), all of the same games.
 
     Args:
-        scores: each arm's scores; a vector stands for the runs of one game.
-        least_runs: that every arm must have: 2 where an interval is wanted.
+        scores: each arm's scores; a vector is the runs of one game.
+        least_runs: runs that every arm must have; an interval needs 2.
 
     Raises:
         UserError: no arm, ragged rows, NaN or infinite scores, too few runs, or arms of different
@@ -74,7 +74,7 @@ def check_arm(arm: str, values: ArrayLike, least_runs: int = 1) -> FloatArray:
 def check_pair(
     scores: Scores, treatment: str, control: str, least_runs: int = 2
 ) -> tuple[FloatArray, FloatArray]:
-    """Two arms to be compared.
+    """The scores of two arms, checked.
 
     Raises:
         UserError: as :func:`check_scores`, an unknown arm, or one arm given twice.
@@ -94,10 +94,10 @@ def check_pair(
 
 
 def check_confidence(confidence: float) -> None:
-    """Refuses what is no share between 0 and 1.
+    """Checks a confidence.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not between 0 and 1, exclusive.
     """
     if not 0 < confidence < 1:
         raise UserError(f"confidence {confidence} must be more than 0 and less than 1, as 0.95 is")

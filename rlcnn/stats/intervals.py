@@ -1,6 +1,6 @@
-"""The interval of the difference between two arms, on which verdicts rest.
+"""The interval of the difference between two arms, which decides verdicts.
 
-Why this one of several is told by :mod:`rlcnn.stats.calibration`, which measures them.
+:mod:`rlcnn.stats.calibration` compares it with others.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from rlcnn.stats.checks import FloatArray, check_arm, check_confidence, check_scores
+from rlcnn.stats.checks import FloatArray, check_arm, check_confidence, check_pair
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An interval of the difference, treatment less control, of mean scores.
+    """An interval of the difference, treatment minus control, of mean scores.
 
     Attributes:
         point: difference of the means over runs and games.
-        low: lower end; minus infinity where no run differs from any other of its arm.
-        high: upper end; infinity likewise.
+        low: lower end; minus infinity if all runs of each arm are equal.
+        high: upper end; infinity if all runs of each arm are equal.
         confidence: nominal coverage, such as 0.95.
         error: standard error.
-        freedom: degrees of freedom of Student's t; 0 where no run differs from another.
+        freedom: degrees of freedom of Student's t; 0 if all runs of each arm are equal.
     """
 
     point: float
@@ -38,14 +38,14 @@ class Difference:
 
     @property
     def side(self) -> int:
-        """1 where the whole interval lies above zero, -1 where below, else 0."""
+        """1 if the whole interval is above zero, -1 if it is below, else 0."""
         return int(self.low > 0) - int(self.high < 0)
 
     def smallest_detectable(self, power: float = 0.8) -> float:
-        """The true difference that an interval of this width would find with that probability.
+        """The true difference that an interval of this width finds with probability ``power``.
 
-        By the noncentral t distribution (Cohen 1988, section 2.5) with the spread seen; infinite
-        where no spread was seen.
+        By the noncentral t distribution (Cohen 1988, section 2.5) with the observed spread;
+        infinite without any spread.
 
         Args:
             power: the probability that the interval excludes zero on the right side.
@@ -70,13 +70,13 @@ def difference_interval(
 ) -> Difference:
     """The difference of two arms' mean scores, stratified by game, with a cautious t interval.
 
-    The mean over games of the differences of means over runs. Its variance is the sum over games
-    of ``2 s^2 / n``, divided by the games squared. ``s^2`` is the *larger* of the two arms' sample
-    variances in that game, and ``n`` the number of runs of the arm that has *fewer*; degrees of
-    freedom are Welch's (1947) and Satterthwaite's (1946). The larger variance and the smaller
-    number are what sets it apart from Welch's interval. Where scores are skewed, or some runs fail
-    or never take off, the arm that shows little spread is often the one whose rare outcome has not
-    been seen yet, and more runs of the other arm do not make it seen.
+    The difference is the mean over games of the differences of means over runs. Its variance is the
+    sum over games of ``2 s^2 / n``, divided by the squared number of games. ``s^2`` is the *larger*
+    of the two arms' sample variances in that game, and ``n`` the *smaller* of their numbers of
+    runs; degrees of freedom are Welch's (1947) and Satterthwaite's (1946). Welch's interval uses
+    each arm's own variance and number. With skewed scores, or runs that fail or do not learn, the
+    arm with little spread is often one whose rare outcome is not in the sample, and more runs of
+    the other arm do not change that.
 
     Args:
         treatment: (runs, games), at least 2 runs.
@@ -84,14 +84,11 @@ def difference_interval(
         confidence: nominal coverage.
 
     Raises:
-        UserError: scores that cannot be compared, or a confidence that is no share.
+        UserError: scores that cannot be compared, or an invalid confidence.
     """
     check_confidence(confidence)
-    pair = check_scores(
-        {"treatment": check_arm("treatment", treatment), "control": check_arm("control", control)},
-        least_runs=2,
-    )
-    point, error, freedom = t_parts(pair["treatment"], pair["control"])
+    pair = {"treatment": treatment, "control": control}
+    point, error, freedom = t_parts(*check_pair(pair, "treatment", "control"))
     reach = t_reach(error, freedom, confidence)
     return Difference(
         point=float(point),
@@ -109,14 +106,14 @@ def t_parts(
     """Difference, standard error and degrees of freedom of scores (..., runs, games).
 
     Args:
-        treatment: any number of studies at once along the leading axes.
-        control: likewise.
-        larger_variance: whether both arms count with the larger variance and the smaller number of
-            runs, as in :func:`difference_interval`; without it, Welch's interval.
+        treatment: leading axes hold any number of studies.
+        control: leading axes hold as many studies.
+        larger_variance: whether both arms use the larger variance and the smaller number of runs,
+            as in :func:`difference_interval`; otherwise, Welch's interval.
     """
     counts = treatment.shape[-2], control.shape[-2]
     games = treatment.shape[-1]
-    # Scores that are all the same differ from their own mean by rounding.
+    # Equal scores differ from their mean by rounding.
     variances = [
         np.where(np.ptp(scores, axis=-2) == 0, 0.0, scores.var(axis=-2, ddof=1))
         for scores in (treatment, control)
@@ -135,7 +132,7 @@ def t_parts(
 
 
 def t_reach(error: FloatArray, freedom: FloatArray, confidence: float) -> FloatArray:
-    """Half the width of t intervals; infinite where nothing is known of the spread."""
+    """Half the width of t intervals; infinite where the spread is unknown."""
     known = freedom > 0
     quantile = special.stdtrit(np.where(known, freedom, 1.0), 0.5 + confidence / 2)
     return np.where(known, quantile * error, np.inf)
@@ -152,8 +149,8 @@ def ratio_interval(
         confidence: nominal coverage.
 
     Returns:
-        None where the control's mean is not clearly other than zero,
-        so that no finite interval of a ratio exists.
+        None if the control's mean is not clearly different from zero, so that the ratio has no
+        finite interval.
 
     Raises:
         UserError: as :func:`difference_interval`.
@@ -163,7 +160,7 @@ def ratio_interval(
     if difference.freedom == 0:
         return None
     quantile = float(special.stdtrit(difference.freedom, 0.5 + confidence / 2))
-    # Both arms count with the same variance and the same number of runs.
+    # Both arms have the same variance and the same number of runs in it.
     variance = difference.error**2 / 2
     top_mean, bottom_mean = float(top.mean()), float(bottom.mean())
     a = bottom_mean**2 - quantile**2 * variance

@@ -1,4 +1,4 @@
-"""Exact tests of whether two arms differ at all: what few runs can and cannot show."""
+"""Exact tests of whether two arms differ at all, and the limits of such tests with few runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rlcnn.stats.checks import FloatArray, check_arm, check_scores
+from rlcnn.stats.checks import FloatArray, check_pair
 from rlcnn.stats.intervals import t_parts
 
 _MOST_EXACT = 20_000
@@ -16,7 +16,7 @@ _BATCH = 2_000
 
 
 def smallest_p(treatment_runs: int, control_runs: int, games: int = 1) -> float:
-    """The least two-sided p-value that any permutation or rank test can give.
+    """The smallest two-sided p-value that any permutation or rank test can give.
 
     Runs are exchanged within games, so there are ``binomial(n + m, n) ** games`` arrangements, and
     the most extreme one and its mirror image count: 0.10 with 3 and 3 runs of one game, 0.029 with
@@ -25,7 +25,7 @@ def smallest_p(treatment_runs: int, control_runs: int, games: int = 1) -> float:
     Args:
         treatment_runs: of each game.
         control_runs: of each game.
-        games: how many.
+        games: number of games.
     """
     arrangements = math.comb(treatment_runs + control_runs, treatment_runs) ** games
     return min(1.0, 2 / arrangements)
@@ -36,25 +36,23 @@ def permutation_p(
 ) -> float:
     """Two-sided p-value of Welch's t under exchange of runs between arms, within games.
 
-    Exact where the arms are distributed alike, and nearly so, for the statistic is studentised,
-    where only their means are (Janssen 1997). All arrangements are counted where they are at most
-    20,000 and there is one game; else so many are drawn (Phipson and Smyth 2010).
+    It is exact if the arms have the same distribution. If only their means are equal, it is nearly
+    exact, because the statistic is studentised (Janssen 1997). With one game and at most 20,000
+    arrangements it counts all of them; otherwise it draws ``draws`` (Phipson and Smyth 2010).
 
     Args:
         treatment: (runs, games), at least 2 runs.
         control: (runs, games).
         seed: of the draws.
-        draws: how many.
+        draws: number of draws.
 
     Raises:
         UserError: scores that cannot be compared.
     """
-    pair = check_scores(
-        {"treatment": check_arm("treatment", treatment), "control": check_arm("control", control)},
-        least_runs=2,
-    )
-    runs = len(pair["treatment"])
-    pooled = np.concatenate([pair["treatment"], pair["control"]])
+    pair = {"treatment": treatment, "control": control}
+    first, second = check_pair(pair, "treatment", "control")
+    runs = len(first)
+    pooled = np.concatenate([first, second])
     total, games = pooled.shape
     seen = _statistic(pooled[None], runs)[0]
     exact = games == 1 and math.comb(total, runs) <= _MOST_EXACT
@@ -70,7 +68,7 @@ def permutation_p(
             order = rng.random(size).argsort(axis=1)
             parts.append(_statistic(np.take_along_axis(pooled[None], order, axis=1), runs))
         values = np.concatenate(parts)
-    # Arrangements of equal value differ by rounding.
+    # Equal arrangements differ by rounding.
     slack = 1e-9 * max(1.0, abs(seen)) if math.isfinite(seen) else 0.0
     above, below = (values >= seen - slack).sum(), (values <= seen + slack).sum()
     extra = 0 if exact else 1
@@ -78,7 +76,7 @@ def permutation_p(
 
 
 def _statistic(pooled: FloatArray, runs: int) -> FloatArray:
-    """Welch's t of (arrangements, runs, games); infinite where arms differ and runs do not."""
+    """Welch's t of (arrangements, runs, games); infinite if arms differ but their runs do not."""
     point, error, _ = t_parts(pooled[:, :runs], pooled[:, runs:], larger_variance=False)
     scale = np.abs(pooled).max() or 1.0
     point = np.where(np.abs(point) < 1e-12 * scale, 0.0, point)

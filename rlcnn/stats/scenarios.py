@@ -1,4 +1,4 @@
-"""Kinds of scores whose true difference is known, and how often our interval holds it there."""
+"""Distributions of scores with a known true difference, and the coverage of our interval there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 
 _SEED = 20_261_127
 _STUDIES, _FEWEST_STUDIES = 10_000, 500
-# Scores of an arm that are drawn at once, at most: what a second is enough for.
+# Scores of an arm in one simulation at most, which take a second.
 _MOST_SCORES = 500_000
 _TAKEN_OFF, _NOT_TAKEN_OFF = (1.0, 0.1), (0.0, 0.05)
 
@@ -24,14 +24,14 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], FloatArray]
 
 
 class Scenario(NamedTuple):
-    """How the runs of two arms are distributed in one game, before its place and scale.
+    """Distributions of the runs of two arms in one game, before its location and scale.
 
     Attributes:
-        treatment: draws scores of a shape.
-        control: likewise.
+        treatment: draws the treatment's scores in a given shape.
+        control: draws the control's.
         difference: of the two means.
-        takes_off: where runs either end near 1 or stay near 0, the probabilities of the former for
-            treatment and control.
+        takes_off: if runs end either near 1 or near 0, the probabilities of 1 for treatment and
+            control.
     """
 
     treatment: Draw
@@ -101,7 +101,7 @@ def draw_studies(
     games: int,
     rng: np.random.Generator,
 ) -> tuple[FloatArray, FloatArray]:
-    """Scores of treatment and control, (studies, runs, games); games differ in place and scale."""
+    """Scores of treatment and control, (studies, runs, games), in games of different scales."""
     places = np.linspace(0.0, 1.0, games) if games > 1 else np.zeros(1)
     arms = (
         scenario.treatment(rng, (studies, runs[0], games)),
@@ -112,15 +112,15 @@ def draw_studies(
 
 
 def true_difference(scenario: Scenario, games: int) -> float:
-    """Of the means over runs and games."""
+    """The true difference of the means over runs and games."""
     return scenario.difference * float(game_scales(games).mean())
 
 
 def ceiling(scenario: Scenario, runs: int, games: int) -> float:
-    """What no interval covers more of, if it is about as wide as the spread of the runs seen.
+    """The largest possible coverage of an interval about as wide as the observed spread.
 
-    In some studies of bimodal scores all runs of each arm in each game happen to take off, or none
-    does, in a pattern whose difference is not the true one. Nothing in these runs tells.
+    In some studies of bimodal scores, all runs of each arm in each game take off by chance, or none
+    does, with a difference that is not the true one. These runs do not show it.
     """
     if scenario.takes_off is None:
         return 1.0
@@ -146,14 +146,14 @@ def game_scales(games: int) -> FloatArray:
 def simulated_coverage(
     runs: tuple[int, int], games: int, confidence: float = CONFIDENCE
 ) -> Mapping[str, float]:
-    """The share of simulated studies of one design in which our interval held the true difference.
+    """The share of simulated studies of one design whose interval contains the true difference.
 
-    10,000 studies of each kind of scores, fewer of designs with very many runs. Which of two arms
-    with different numbers of runs has which scores is not known, so the lesser share is given.
+    10,000 studies of each kind of scores, fewer for designs with very many runs. If the arms have
+    different numbers of runs, it gives the smaller share of the two ways to assign the scores.
 
     Args:
         runs: of treatment and control.
-        games: how many.
+        games: number of games.
         confidence: nominal coverage.
     """
     return _simulated_coverage(min(runs), max(runs), games, confidence)
@@ -162,7 +162,7 @@ def simulated_coverage(
 def coverage_range(
     runs: tuple[int, int], games: int, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """The least and the greatest of :func:`simulated_coverage`, over the kinds of scores."""
+    """Minimum and maximum of :func:`simulated_coverage` over the kinds of scores."""
     shares = simulated_coverage(runs, games, confidence).values()
     return min(shares), max(shares)
 

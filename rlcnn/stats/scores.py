@@ -2,7 +2,7 @@
 
 The figures are DeepMind's, as given in dqn_zoo (Quan and Ostrovski 2020), ``atari_data.py``: mean
 returns of whole games that begin with up to 30 no-ops, of a human tester and of an agent that acts
-at random (Mnih et al. 2015; van Hasselt et al. 2016 for the games added since).
+at random (Mnih et al. 2015; van Hasselt et al. 2016 for later games).
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from envs.errors import UserError, nearest
-
-FloatArray = NDArray[np.float64]
+from rlcnn.stats.checks import FloatArray
 
 
 class Reference(NamedTuple):
@@ -92,15 +91,17 @@ ATARI57: Mapping[str, Reference] = {
 
 @dataclass(frozen=True)
 class RandomAgent:
-    """What acting at random scores under a protocol of one's own.
+    """Returns of acting at random under a given protocol.
 
-    Sticky actions, full action spaces and starts other than up to 30 no-ops all move it, so the
-    table's column of random scores need not be the zero of a study.
+    Sticky actions, full action spaces and starts other than up to 30 no-ops change them, so a study
+    may need another zero than the table's random scores.
 
     Attributes:
-        means: mean return of each game, by the name it was given under.
-        deviations: standard deviation of the returns of each game (of the sample).
-        episodes: how many games were played of each.
+        means: mean return of each game, by its given name.
+        deviations: sample standard deviation of the returns of each game.
+        episodes: number of episodes of each game.
+
+    All methods raise :class:`UserError` for a game that was not measured.
     """
 
     means: Mapping[str, float]
@@ -109,13 +110,13 @@ class RandomAgent:
 
     @classmethod
     def from_returns(cls, returns: Mapping[str, ArrayLike]) -> Self:
-        """Sums up measured games.
+        """Statistics of measured returns.
 
         Args:
-            returns: of each game, the unclipped returns of at least two whole games.
+            returns: game -> unclipped returns of at least two whole episodes.
 
         Raises:
-            UserError: fewer than two, or one that is no finite number.
+            UserError: fewer than two returns, or one that is not finite.
         """
         means, deviations, episodes = {}, {}, {}
         for game, values in returns.items():
@@ -132,38 +133,26 @@ class RandomAgent:
         return cls(means, deviations, episodes)
 
     def mean(self, game: str) -> float:
-        """Mean return in a game.
-
-        Raises:
-            UserError: the game was not measured.
-        """
+        """Mean return in a game."""
         return self.means[self._measured(game)]
 
     def deviation(self, game: str) -> float:
-        """Standard deviation of single games' returns.
-
-        Raises:
-            UserError: the game was not measured.
-        """
+        """Standard deviation of the returns of single games."""
         return self.deviations[self._measured(game)]
 
     def error(self, game: str) -> float:
-        """Standard error of the mean return.
-
-        Raises:
-            UserError: the game was not measured.
-        """
+        """Standard error of the mean return."""
         name = self._measured(game)
         return self.deviations[name] / math.sqrt(self.episodes[name])
 
     def limit(self, game: str, episodes: int, z: float = 3.0) -> float:
-        """A mean return over ``episodes`` games that acting at random hardly reaches.
+        """A mean return over ``episodes`` games that acting at random hardly ever reaches.
 
-        ``z`` standard errors above the mean, of which both the evaluation's games and the random
-        agent's own have their part.
+        It is ``z`` standard errors above the mean; the error includes the evaluation's games and
+        the random agent's own.
 
         Raises:
-            UserError: the game was not measured, or ``episodes`` is less than 1.
+            UserError: ``episodes`` is less than 1.
         """
         if episodes < 1:
             raise UserError(f"an evaluation of {episodes} games has no mean: expected at least 1")
@@ -187,7 +176,7 @@ def find_game(name: str) -> str:
     """The table's name of a game, such as ``ms_pacman`` for ``ALE/MsPacman-v5``.
 
     Raises:
-        UserError: the table does not hold it; the line names the nearest that it holds.
+        UserError: the table lacks it; the line names the nearest game.
     """
     by_key = {_key(known): known for known in ATARI57}
     found = by_key.get(_key(name))
@@ -209,12 +198,12 @@ def human_normalise(
     Args:
         scores: mean returns, (..., games).
         games: names of the last axis, as :func:`find_game` takes them.
-        random_agent: whose means take the place of the table's random scores, as they must where
-            agents were not evaluated from 30 no-op starts without sticky actions.
+        random_agent: its means replace the table's random scores. This is needed unless agents
+            were evaluated from 30 no-op starts without sticky actions.
 
     Raises:
-        UserError: an unknown game, another number of them, or a human who is no better than the
-            random agent.
+        UserError: an unknown game, a wrong number of games, or a human score that is not above
+            the random agent's.
     """
     array = _per_game(scores, games)
     zero = np.array([_random_score(game, random_agent) for game in games])
@@ -231,18 +220,18 @@ def human_normalise(
 def random_normalise(
     scores: ArrayLike, games: Sequence[str], random_agent: RandomAgent
 ) -> FloatArray:
-    """Standard deviations of the random agent's games above its mean.
+    """Score minus the random agent's mean, in standard deviations of its games.
 
-    For games without a human score. The usual ratio to the random score is of no use: that score
-    is 0 in some games and below 0 in others.
+    For games without a human score. The usual ratio to the random score has no meaning: that score
+    is 0 in some games and negative in others.
 
     Args:
         scores: mean returns, (..., games).
         games: names of the last axis.
-        random_agent: measured in all of them.
+        random_agent: measured in all games.
 
     Raises:
-        UserError: a game was not measured, or all its returns were the same.
+        UserError: a game was not measured, or all its returns are equal.
     """
     array = _per_game(scores, games)
     for game in games:
@@ -259,7 +248,7 @@ def _random_score(game: str, random_agent: RandomAgent | None) -> float:
     return random_agent.mean(game) if random_agent else ATARI57[find_game(game)].random
 
 
-def _per_game(scores: ArrayLike, games: Sequence[str]) -> NDArray[Any]:
+def _per_game(scores: ArrayLike, games: Sequence[str]) -> FloatArray:
     array = np.asarray(scores, dtype=float)
     width = array.shape[-1] if array.ndim else 0
     if width != len(games):
@@ -268,8 +257,8 @@ def _per_game(scores: ArrayLike, games: Sequence[str]) -> NDArray[Any]:
 
 
 def _key(name: str) -> str:
-    """What of a name tells games apart: ``mspacman`` of ``ALE/MsPacman-v5``.
+    """The part of a name that identifies a game: ``mspacman`` for ``ALE/MsPacman-v5``.
 
-    Of any other id the version stays: ``Pong-v0`` need not be Atari's.
+    Any other id keeps its version: ``Pong-v0`` may not be Atari's.
     """
     return re.sub(r"^ale/(.*)-v\d+$|[^a-z0-9]", r"\1", name.lower())

@@ -1,8 +1,8 @@
-"""Studies drawn at random whose true difference is known: what intervals really cover.
+"""Simulated studies with a known true difference, which measure the coverage of intervals.
 
     python -m rlcnn.stats.simulation PATH
 
-draws them all again and writes the table that :mod:`rlcnn.stats.calibration` reads (minutes).
+simulates them all and writes the table that :mod:`rlcnn.stats.calibration` reads (minutes).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from envs.errors import UserError
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.stats.aggregate import aggregate_iqm, aggregate_mean
-from rlcnn.stats.calibration import OURS, WELCH
+from rlcnn.stats.calibration import OURS, PERCENTILE, WELCH
 from rlcnn.stats.checks import FloatArray
 from rlcnn.stats.intervals import t_parts, t_reach
 from rlcnn.stats.scenarios import (
@@ -68,7 +68,7 @@ def _bootstrap_bounds(
 
 
 def _resampled(scores: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Bootstrap samples (studies, reps, runs, games), the same rows of all studies of a batch."""
+    """Bootstrap samples (studies, reps, runs, games), the same rows for all studies of a batch."""
     _, runs, games = scores.shape
     return scores[:, rng.integers(runs, size=(_REPS, runs, games)), np.arange(games)]
 
@@ -76,7 +76,7 @@ def _resampled(scores: FloatArray, rng: np.random.Generator) -> FloatArray:
 def _permutation_covers(
     treatment: FloatArray, control: FloatArray, truth: float, rng: np.random.Generator
 ) -> FloatArray:
-    """Whether the studentised permutation test, inverted, would keep the true difference."""
+    """Whether the inverted studentised permutation test keeps the true difference."""
     _, runs, games = treatment.shape
     pooled = np.concatenate([treatment - truth, control], axis=1)
     order = rng.random((_REPS, 2 * runs, games)).argsort(axis=1)
@@ -92,7 +92,7 @@ def _studentised(pooled: FloatArray, runs: int) -> FloatArray:
 
 
 def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
-    # A resample without spread says nothing of where zero is, or everything.
+    # A resample without spread gives no information about zero, or full information.
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(top / bottom, nan=0.0, posinf=1e9, neginf=-1e9)
 
@@ -122,7 +122,7 @@ def resampling_cell(
     truth = true_difference(scenario, games)
     batches: list[dict[str, Bounds]] = []
     kept = []
-    # A batch shares its resamples; batches are small, so that this makes no noise of its own.
+    # A batch shares its resamples; small batches keep this from adding noise.
     for _ in range(0, studies, _BATCH):
         treatment, control = draw_studies(scenario, _BATCH, (runs, runs), games, rng)
         welch = _t_bounds(treatment, control, larger_variance=False)
@@ -137,7 +137,7 @@ def resampling_cell(
     }
     welch = bounds.pop(WELCH)
     truths = dict.fromkeys(bounds, truth)
-    truths["percentile bootstrap, IQM"] = _true_iqm_difference(scenario, games)
+    truths[PERCENTILE] = _true_iqm_difference(scenario, games)
     cell = _coverages(bounds, truths, welch)
     cell["coverage"]["permutation, inverted"] = float(np.mean(np.concatenate(kept)))
     return cell
@@ -159,14 +159,14 @@ def _coverages(
 
 
 def _true_iqm_difference(scenario: Scenario, games: int) -> float:
-    """Of two populations, by so many runs that the rest does not matter."""
+    """The difference for two populations, from enough runs to neglect the error."""
     rng = np.random.default_rng(_SEED)
     treatment, control = draw_studies(scenario, 1, (400_000, 400_000), games, rng)
     return float(aggregate_iqm(treatment)[0] - aggregate_iqm(control)[0])
 
 
 def simulate(studies: int = 20_000, resampled_studies: int = 1_000) -> dict[str, Any]:
-    """The whole table, as it is checked in."""
+    """The whole table."""
     cells = []
     for name, games, runs in itertools.product(SCENARIOS, GAMES, RUNS):
         quick = t_cell(name, runs, games, studies)
@@ -194,7 +194,7 @@ def simulate(studies: int = 20_000, resampled_studies: int = 1_000) -> dict[str,
 
 
 def main() -> None:
-    """Writes the table to the path given."""
+    """Writes the table to the given path."""
     if len(sys.argv) != 2:
         print("error: expected one argument, the path to write to", file=sys.stderr)
         sys.exit(2)

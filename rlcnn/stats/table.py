@@ -1,4 +1,4 @@
-"""Results run by run -> scores arm by arm; nothing is dropped on the way."""
+"""Results of runs -> scores of arms, without losing a run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rlcnn.stats.checks import FloatArray
 
 
 class Result(NamedTuple):
-    """What one run ended with.
+    """The final score of one run.
 
     Attributes:
-        arm: it belongs to.
-        game: it was trained on.
+        arm: of the run.
+        game: on which it was trained.
         seed: of the run.
-        score: at its end; None, NaN or infinite where it failed or diverged.
+        score: at its end; None, NaN or infinite if it failed or diverged.
     """
 
     arm: str
@@ -32,14 +32,14 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores as all of :mod:`rlcnn.stats` takes them.
+    """Scores in the form that :mod:`rlcnn.stats` takes.
 
     Attributes:
         games: names of the columns.
-        seeds: of each arm's rows.
+        seeds: arm -> seeds of its rows.
         scores: arm -> (runs, games).
-        notes: one line for each thing a reader must know of how they came about.
-        failed: arm -> how many of its runs have no score of their own.
+        notes: limits of the scores, one line each.
+        failed: arm -> number of its runs without a score of their own.
     """
 
     games: tuple[str, ...]
@@ -53,9 +53,9 @@ def tabulate(results: Iterable[Result], failed_as: Mapping[str, float] | None = 
     """Arranges results by arm, seed and game.
 
     Args:
-        results: one for each run, also for those that failed.
-        failed_as: the score that a failed run counts with in each game, such as the random
-            agent's; each is noted. Without it a failed run is refused.
+        results: one for each run, including failed runs.
+        failed_as: game -> score of a failed run, such as the random agent's; a note names each
+            failed run. Without it, a failed run is an error.
 
     Raises:
         UserError: no results, a run twice, a missing game or seed of an arm, or a run without a
@@ -71,11 +71,11 @@ def tabulate(results: Iterable[Result], failed_as: Mapping[str, float] | None = 
         if (game, seed) in runs:
             raise UserError(f'arm "{arm}" has two scores of seed {seed} in "{game}": expected one')
         if score is None or not math.isfinite(score):
-            told = "no score" if score is None else f"the score {score}"
+            problem = "no score" if score is None else f"the score {score}"
             if failed_as is None or game not in failed_as:
                 raise UserError(
-                    f'arm "{arm}" has {told} of seed {seed} in "{game}": run it again, or say what'
-                    " a failed run counts as"
+                    f'arm "{arm}" has {problem} of seed {seed} in "{game}": run it again, or say'
+                    " what a failed run counts as"
                 )
             score = failed_as[game]
             failed[arm] += 1
@@ -103,8 +103,8 @@ def tabulate(results: Iterable[Result], failed_as: Mapping[str, float] | None = 
                     )
     counts = {arm: len(runs) for arm, runs in seeds.items()}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{arm} {count}" for arm, count in counts.items())
-        notes.append(f"arms have different numbers of runs: {told}")
+        listed = ", ".join(f"{arm} {count}" for arm, count in counts.items())
+        notes.append(f"arms have different numbers of runs: {listed}")
     return ScoreTable(
         games=tuple(games),
         seeds=seeds,

@@ -1,8 +1,7 @@
-"""What transfer gained, from learning curves (Taylor and Stone 2009, section 2.2 and figure 3).
+"""Transfer metrics from learning curves (Taylor and Stone 2009, section 2.2 and figure 3).
 
-All figures are of normalised scores, where acting at random is 0, and each comes with the interval
-of its difference between two arms. They may be asked twice: by what was spent on the game itself,
-and with what pretraining had cost before.
+All metrics use normalised scores, where acting at random is 0, and have the interval of their
+difference between two arms. They count the cost on the game itself, or the pretraining with it.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Curves:
     """Learning curves of one arm in one game.
 
     Attributes:
-        spent: steps, frames or seconds at each evaluation since training on the game began,
-            increasing, (runs, points).
+        spent: steps, frames or seconds from the start of training on the game to each
+            evaluation, increasing, (runs, points).
         scores: normalised, (runs, points).
     """
 
@@ -34,12 +33,12 @@ class Curves:
 
     @classmethod
     def of(cls, spent: ArrayLike, scores: ArrayLike, name: str = "the curves") -> Curves:
-        """Checks curves and gives them their shapes.
+        """Checks and broadcasts curves.
 
         Args:
-            spent: (points,) where all runs were evaluated at the same, else (runs, points).
+            spent: (points,) if equal for all runs, else (runs, points).
             scores: (runs, points).
-            name: what to call them in messages.
+            name: of the curves in messages.
 
         Raises:
             UserError: ragged, NaN or infinite values, fewer than 2 points, shapes that do not
@@ -65,12 +64,11 @@ class Curves:
         return self.scores[:, 0]
 
     def at(self, budget: float, before: float = 0.0) -> FloatArray:
-        """Scores when ``budget`` is spent, (runs,), between evaluations along a straight line.
+        """Scores when ``budget`` is spent, (runs,), by linear interpolation.
 
         Args:
-            budget: at which to look.
-            before: what was spent before training began; until then there is nothing but acting at
-                random, which scores 0.
+            budget: the cost so far, including ``before``.
+            before: cost before training began; until then the agent acts at random, with score 0.
         """
         if budget < before:
             return np.zeros(len(self.scores))
@@ -84,7 +82,7 @@ class Curves:
     def mean_until(self, budget: float, before: float = 0.0) -> FloatArray:
         """Area under each curve from 0 to ``budget``, divided by it, (runs,).
 
-        By trapezoids; the first evaluation holds also for the time before it.
+        By trapezoids; before the first evaluation, its score applies.
         """
         if budget <= before:
             return np.zeros(len(self.scores))
@@ -98,7 +96,7 @@ class Curves:
         return np.array(means)
 
     def time_to(self, threshold: float, before: float = 0.0) -> FloatArray:
-        """What is spent when each curve first reaches ``threshold``, (runs,); infinite if never."""
+        """Cost at which each curve first reaches ``threshold``, (runs,); infinite if never."""
         times = []
         for spent, scores in zip(self.spent, self.scores, strict=True):
             reached = np.flatnonzero(scores >= threshold)
@@ -116,14 +114,14 @@ class Curves:
 
 @dataclass(frozen=True)
 class TimeToThreshold:
-    """When runs reached a score, those that never did counted as censored.
+    """Times at which runs reached a score; runs that never did are censored at the budget.
 
     Attributes:
         threshold: the normalised score.
         reached: share of runs of treatment and control that reached it within the budget.
-        restricted_means: of treatment and control, the mean of the time to the threshold or the
-            budget, whichever comes first.
-        saved: the control's restricted mean less the treatment's; more is better.
+        restricted_means: of treatment and control, the mean of the smaller of time to the
+            threshold and budget.
+        saved: the control's restricted mean minus the treatment's; more is better.
     """
 
     threshold: float
@@ -134,17 +132,17 @@ class TimeToThreshold:
 
 @dataclass(frozen=True)
 class TransferMetrics:
-    """What a treatment gained over a control.
+    """The gain of a treatment over a control.
 
     Attributes:
-        pretraining: what was spent on the treatment before, in the curves' units, and counted.
-        budgets: of each game, up to where both arms are compared.
-        jumpstart: gain in the score at the first evaluation; None with pretraining counted, since
-            the two arms are not there at the same time.
+        pretraining: counted cost of the treatment before training, in the curves' units.
+        budgets: game -> cost up to which both arms are compared.
+        jumpstart: gain in the score at the first evaluation; None if pretraining counts, because
+            the arms are then evaluated at different costs.
         asymptotic: gain in the score when the budget is spent.
         area: gain in the mean score over the budget.
-        transfer_ratio: that gain as a multiple of the control's mean score; None where that is not
-            clearly above zero, so that there is nothing to compare with.
+        transfer_ratio: ``area`` as a multiple of the control's mean score; None if that mean is
+            not clearly above zero.
         time: to the threshold.
     """
 
@@ -168,23 +166,22 @@ def transfer_metrics(
     """Compares learning curves of two arms, over games with equal weight.
 
     Both arms are compared up to the budget that all their runs have spent. The time to a threshold
-    is compared by its restricted mean (Royston and Parmar 2013): every run is watched until the
-    budget, so that it is a plain mean of the lesser of time and budget, and exists however few runs
-    reach the threshold, where a median exists only if half of them do. It depends on the budget and
-    treats a run that never gets there as one that gets there at its end: read the share that
-    reached it beside it.
+    is compared by its restricted mean (Royston and Parmar 2013), the mean of the smaller of time
+    and budget. It exists however few runs reach the threshold; a median needs half of them. It
+    depends on the budget, and a run that never reaches the threshold counts with the whole budget,
+    so read it together with the share that reached it.
 
     Args:
         treatment: game -> curves of the arm with transfer, at least 2 runs.
         control: game -> curves of the arm without.
         threshold: normalised score, in all games.
-        pretraining: what the treatment had cost before, in the curves' units. With it the
-            treatment's curves begin so much later.
+        pretraining: cost of the treatment's pretraining, in the curves' units; the treatment's
+            curves begin that much later.
         confidence: nominal coverage of the intervals.
 
     Raises:
         UserError: a game that only one arm has, different numbers of runs in an arm's games, or
-            values that are not valid.
+            invalid values.
     """
     games = _common_games(treatment, control)
     for name, value in (("threshold", threshold), ("pretraining", pretraining)):
@@ -232,7 +229,7 @@ def both_budgets(
     pretraining: float,
     confidence: float = 0.95,
 ) -> tuple[TransferMetrics, TransferMetrics]:
-    """:func:`transfer_metrics` by the target game's budget alone, and with pretraining added.
+    """:func:`transfer_metrics` without and with the cost of pretraining.
 
     Raises:
         UserError: as :func:`transfer_metrics`.
@@ -264,8 +261,8 @@ def _common_games(treatment: Mapping[str, Curves], control: Mapping[str, Curves]
     for curves in (treatment, control):
         counts = {game: len(curves[game].scores) for game in curves}
         if len(set(counts.values())) > 1:
-            told = ", ".join(f"{count} in {game}" for game, count in counts.items())
-            raise UserError(f"an arm has {told} runs: expected as many in every game")
+            listed = ", ".join(f"{count} in {game}" for game, count in counts.items())
+            raise UserError(f"an arm has {listed} runs: expected as many in every game")
     return list(treatment)
 
 

@@ -1,4 +1,4 @@
-"""What a study may say of an arm, in one sentence that cannot mislead."""
+"""Verdicts: the finding of a study about an arm, in one sentence with its figures."""
 
 from __future__ import annotations
 
@@ -17,17 +17,31 @@ from rlcnn.stats.permutation import permutation_p, smallest_p
 from rlcnn.stats.scenarios import simulated_coverage
 
 FEWEST_RUNS = 5
-"""Below so many runs of an arm a verdict is never more than suggestive."""
+"""With fewer runs of an arm, a verdict is at most suggestive."""
 
 SHORTFALL = 0.02
-"""A verdict warns where simulated intervals covered less than they state by more than this."""
+"""A verdict warns if simulated intervals cover less than their confidence by more than this."""
 
 LEAST_ABOVE_RANDOM = 0.05
-"""The normalised score that a run must end above to have learned, where nothing else is given."""
+"""Default of the normalised score that a run must exceed to count as learned."""
 
 Finding = Literal[
     "better", "worse", "suggestively better", "suggestively worse", "inconclusive", "no arm learned"
 ]
+
+
+_SENTENCES: Mapping[Finding, str] = {
+    "better": "{treatment} is better than {control} ({figures}).",
+    "worse": "{treatment} is worse than {control} ({figures}).",
+    "suggestively better": "{treatment} may be better than {control}, but {runs} runs per arm only"
+    " suggest it ({figures}).",
+    "suggestively worse": "{treatment} may be worse than {control}, but {runs} runs per arm only"
+    " suggest it ({figures}).",
+    "inconclusive": "Whether {treatment} is better or worse than {control} is not settled"
+    " ({figures}).",
+    "no arm learned": "No arm learned, so nothing can be said of {treatment} against {control}"
+    " ({figures}).",
+}
 
 
 @dataclass(frozen=True)
@@ -36,20 +50,20 @@ class Verdict:
 
     Attributes:
         finding: in a word.
-        sentence: for a reader, with the figures.
-        treatment: the arm it is about.
-        control: the arm it is compared with.
-        difference: of mean scores, treatment less control; the finding follows from its interval.
+        sentence: the finding with its figures, for people.
+        treatment: the arm that is compared.
+        control: the arm that it is compared with.
+        difference: of mean scores, treatment minus control; its interval decides the finding.
         runs: of treatment and control.
-        games: how many.
+        games: number of games.
         p_value: of the permutation test, two-sided.
-        smallest_p: what any test that exchanges runs could have given at the least.
-        smallest_detectable: the true difference that such a study finds four times in five, by the
-            spread seen.
+        smallest_p: the smallest p-value that any test that exchanges runs can give.
+        smallest_detectable: the true difference that such a study finds four times in five, given
+            the observed spread.
         learned: arms of the study that ended clearly above the random agent.
-        coverage: kind of scores -> share of simulated studies with as many runs and games in which
-            such an interval, of the same nominal confidence, held the true difference.
-        notes: one line for each thing that limits the finding.
+        coverage: kind of scores -> share of simulated studies with as many runs and games whose
+            interval, of the same nominal confidence, contains the true difference.
+        notes: limits of the finding, one line each.
     """
 
     finding: Finding
@@ -83,20 +97,20 @@ def judge(
 
     Args:
         scores: every arm of the study, (runs, games), normalised so that acting at random is 0.
-        treatment: the arm to judge.
-        control: the arm it is judged by.
-        learned_above: of each game, or of all, what a run's score must exceed to be clearly above
-            the random agent (see :meth:`rlcnn.stats.scores.RandomAgent.limit`).
-        comparisons: how many verdicts the study gives; intervals are widened so that all hold at
-            once with ``confidence`` (Bonferroni).
+        treatment: the arm to compare.
+        control: the arm to compare it with.
+        learned_above: the score, for each game or for all, that a run must exceed to be clearly
+            above the random agent (see :meth:`rlcnn.stats.scores.RandomAgent.limit`).
+        comparisons: number of verdicts of the study; intervals are widened so that all of them
+            together have ``confidence`` (Bonferroni).
         confidence: nominal coverage of all intervals together.
-        unit: what a score is called in the sentence.
-        failed: arm -> how many of its runs failed and count with a score that is not their own;
-            the sentence tells of them.
+        unit: name of a score in the sentence.
+        failed: arm -> number of its runs that failed and count with a substitute score; the
+            sentence names them.
         seed: of the permutation test's draws.
 
     Raises:
-        UserError: scores or options that are not valid.
+        UserError: invalid scores or options.
     """
     check_confidence(confidence)
     if comparisons < 1:
@@ -115,19 +129,12 @@ def judge(
         *_notes(difference, runs, least_p, detectable, learned, tuple(arrays), comparisons, unit),
         *(_shortfall(coverage, runs, games, each) if difference.freedom else ()),
     )
+    failures = {arm: (failed or {}).get(arm, 0) for arm in (treatment, control)}
+    figures = _figures(difference, runs, games, comparisons, confidence, unit, failures)
     return Verdict(
         finding=finding,
-        sentence=_sentence(
-            finding,
-            treatment,
-            control,
-            difference,
-            runs,
-            games,
-            comparisons,
-            confidence,
-            unit,
-            failed or {},
+        sentence=_SENTENCES[finding].format(
+            treatment=treatment, control=control, runs=_counted(runs), figures=figures
         ),
         treatment=treatment,
         control=control,
@@ -144,16 +151,17 @@ def judge(
 
 
 def learned_arms(scores: Scores, learned_above: ArrayLike = LEAST_ABOVE_RANDOM) -> tuple[str, ...]:
-    """The arms of which, in at least one game, more than half of the runs exceed a limit.
+    """The arms with a game in which more than half of the runs exceed a limit.
 
-    A single run of many that takes off does not count, nor one that fails against.
+    So a single lucky run of many does not make an arm learn, and a single failed one does not
+    prevent it.
 
     Args:
         scores: arm -> (runs, games).
-        learned_above: the limit of each game, or of all.
+        learned_above: the limit, for each game or for all.
 
     Raises:
-        UserError: scores that are not valid, or limits of another number of games.
+        UserError: invalid scores, or limits for another number of games.
     """
     limits = np.asarray(learned_above, dtype=float)
     arrays = check_scores(scores)
@@ -178,48 +186,31 @@ def _finding(difference: Difference, runs: int, any_learned: bool) -> Finding:
     return "better" if difference.side > 0 else "worse"
 
 
-def _sentence(
-    finding: Finding,
-    treatment: str,
-    control: str,
+def _figures(
     difference: Difference,
     runs: tuple[int, int],
     games: int,
     comparisons: int,
     confidence: float,
     unit: str,
-    failed: Mapping[str, int],
+    failures: Mapping[str, int],
 ) -> str:
-    percent = f"{100 * confidence:g}%"
-    kind = f"{percent} interval" if comparisons == 1 else f"simultaneous {percent} interval"
+    kind = f"{'simultaneous ' * (comparisons > 1)}{100 * confidence:g}% interval"
     reach = (
         f"{kind} {difference.low:+.3g} to {difference.high:+.3g}"
         if difference.freedom
-        else "no interval, since no run differs from another of its arm"
+        else "no interval, since all runs of each arm are equal"
     )
-    counts = _counted(runs)
-    where = f"{games} game{'s' * (games != 1)}, {counts} runs an arm"
+    where = f"{games} game{'s' * (games != 1)}, {_counted(runs)} runs per arm"
     where += " in each" * (games > 1)
     lost = [
-        f"{failed[arm]} of {arm}" + f"'s {games * count}" * (games > 1)
-        for arm, count in zip((treatment, control), runs, strict=True)
-        if failed.get(arm)
+        f"{count} of {arm}" + f"'s {games * total}" * (games > 1)
+        for (arm, count), total in zip(failures.items(), runs, strict=True)
+        if count
     ]
     if lost:
         where += f", of which failed: {' and '.join(lost)}"
-    figures = f"difference {difference.point:+.3g} in {unit}, {reach}; {where}"
-    return {
-        "better": f"{treatment} is better than {control} ({figures}).",
-        "worse": f"{treatment} is worse than {control} ({figures}).",
-        "suggestively better": f"{treatment} may be better than {control}, but {counts} runs an arm"
-        f" only suggest it ({figures}).",
-        "suggestively worse": f"{treatment} may be worse than {control}, but {counts} runs an arm"
-        f" only suggest it ({figures}).",
-        "inconclusive": f"Whether {treatment} is better or worse than {control} is not settled"
-        f" ({figures}).",
-        "no arm learned": f"No arm learned, so nothing can be said of {treatment} against {control}"
-        f" ({figures}).",
-    }[finding]
+    return f"difference {difference.point:+.3g} in {unit}, {reach}; {where}"
 
 
 def _notes(
@@ -235,7 +226,7 @@ def _notes(
     notes = []
     if min(runs) < FEWEST_RUNS:
         notes.append(
-            f"fewer than {FEWEST_RUNS} runs an arm: no test can give a p-value below {least_p:.2g}"
+            f"fewer than {FEWEST_RUNS} runs per arm: no test can give a p-value below {least_p:.2g}"
         )
     if runs[0] != runs[1]:
         notes.append(
@@ -244,18 +235,18 @@ def _notes(
         )
     if math.isfinite(detectable):
         notes.append(
-            f"by the spread seen, a true difference of {detectable:.2g} in {unit} would be found"
-            " four times in five; a smaller one less often"
+            f"with this spread, a true difference of {detectable:.2g} in {unit} would be found four"
+            " times in five; a smaller one less often"
         )
     else:
-        notes.append("no run differs from another of its arm, so there is no interval")
+        notes.append("all runs of each arm are equal, so there is no interval")
     if learned and len(learned) < len(arms):
         rest = ", ".join(arm for arm in arms if arm not in learned)
         notes.append(f"not clearly above the random agent: {rest}")
     if comparisons > 1:
         notes.append(
             f"one of {comparisons} verdicts: each interval is widened to"
-            f" {100 * difference.confidence:.4g}% so that all hold together"
+            f" {100 * difference.confidence:.4g}% so that all of them hold together"
         )
     return tuple(notes)
 
@@ -267,13 +258,13 @@ def _counted(runs: tuple[int, int]) -> str:
 def _shortfall(
     coverage: Mapping[str, float], runs: tuple[int, int], games: int, stated: float
 ) -> tuple[str, ...]:
-    """A warning where simulated intervals covered clearly less than they state."""
+    """A warning if simulated intervals cover clearly less than their confidence."""
     hardest = min(coverage, key=lambda scores: coverage[scores])
     if coverage[hardest] >= stated - SHORTFALL:
         return ()
     return (
-        f"an interval called {100 * stated:.4g}% may cover less: in simulated studies of"
-        f" {games} game{'s' * (games != 1)} with {_counted(runs)} runs an arm it held the true"
-        f" difference in {100 * coverage[hardest]:.0f}% to {100 * max(coverage.values()):.0f}%,"
-        f" least often with scores of this kind: {hardest}",
+        f"a {100 * stated:.4g}% interval may cover less: in simulated studies of"
+        f" {games} game{'s' * (games != 1)} with {_counted(runs)} runs per arm it contained the"
+        f" true difference in {100 * coverage[hardest]:.0f}% to"
+        f" {100 * max(coverage.values()):.0f}%, least often with scores of this kind: {hardest}",
     )

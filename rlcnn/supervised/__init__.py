@@ -1,1 +1,1 @@
-"""Pretraining of an encoder on labelled images: configuration, network, trainer, and run."""
+"""Pretraining of encoders on labelled images: configuration, classifier, trainer, and run."""

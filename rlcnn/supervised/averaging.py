@@ -1,4 +1,4 @@
-"""A moving average of a network's weights."""
+"""Moving average of a network's weights."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ _MODULE, _UPDATES = "module.", "n_averaged"
 class WeightAverage:
     """An exponential moving average of a network's parameters and running statistics.
 
-    The first update copies the network. Integers, such as the number of batches that BatchNorm
-    has seen, are always copied.
+    The first update copies the network. Integers, such as BatchNorm's counter of batches, are
+    always copied.
 
-    It computes what ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn`` does,
-    which copies a counter to the device at every update, so that the host waits for a GPU.
+    The result equals ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn``, which
+    copies a counter to the device at every update and so makes the host wait for a GPU.
 
     Attributes:
-        module: the average, a network of the same kind.
+        module: the average, a network of the same class.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        """Starts with a copy of the network.
+        """Starts with a copy of a network whose tensors are updated in place.
 
-        Args:
-            network: whose tensors are updated in place.
-            decay: what remains of the average at an update, 0 to 1.
+        ``decay``, 0 to 1, is the weight of the old average at an update.
         """
         self.module = copy.deepcopy(network)
         self._weight = 1 - decay
@@ -40,7 +38,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves the average towards the network as it is now."""
+        """Moves the average towards the network."""
         if self._updates:
             torch._foreach_lerp_(*self._floats, self._weight)
         else:
@@ -50,12 +48,12 @@ class WeightAverage:
         self._updates += 1
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The state, named as ``AveragedModel`` names it."""
+        """The state with the names of ``AveragedModel``."""
         tensors = {_MODULE + name: value for name, value in self.module.state_dict().items()}
         return {_UPDATES: torch.tensor(self._updates), **tensors}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Takes what :meth:`state_dict` returned, of any device."""
+        """Loads a result of :meth:`state_dict` from any device."""
         tensors = {
             name.removeprefix(_MODULE): value for name, value in state.items() if name != _UPDATES
         }
@@ -64,6 +62,6 @@ class WeightAverage:
 
 
 def _by_kind(module: nn.Module) -> dict[bool, list[torch.Tensor]]:
-    """Parameters and buffers, apart by whether they are floating point."""
+    """Parameters and buffers: floating point ones at True, others at False."""
     tensors = [*module.parameters(), *module.buffers()]
     return {kind: [t for t in tensors if t.is_floating_point() == kind] for kind in (True, False)}

@@ -1,4 +1,4 @@
-"""An encoder with a linear layer for each task, and its file."""
+"""A classifier: an encoder with a linear layer for each task, and its file."""
 
 from __future__ import annotations
 
@@ -16,23 +16,20 @@ from rlcnn.weights.load import HEAD, load_encoder, read_tensors, save_tensors
 
 
 class Classifier(nn.Module):
-    """An encoder, and one linear layer whose outputs are the classes of all tasks side by side.
+    """An encoder with a linear layer whose outputs are the concatenated classes of all tasks.
 
-    The head computes in float32, also where the encoder runs under autocast.
+    The head computes in float32, also if the encoder runs under autocast.
 
     Attributes:
         encoder: uint8 images -> features.
-        tasks: what is asked of each image.
+        tasks: the tasks.
         classes: number of classes of each task.
     """
 
     def __init__(self, encoder: Encoder, tasks: Sequence[Task], *, dropout: float = 0.0) -> None:
-        """Puts a freshly initialised head on an encoder.
+        """Adds a freshly initialised head for one or more tasks to an encoder.
 
-        Args:
-            encoder: for the shape of the images.
-            tasks: one or more.
-            dropout: probability with which each feature is zeroed in training mode.
+        ``dropout`` is the probability with which each feature is zeroed in training mode.
         """
         super().__init__()
         self.encoder = encoder
@@ -42,14 +39,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(encoder.features_dim, sum(self.classes))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Logits of each task.
-
-        Args:
-            images: uint8 (batch, channels, height, width).
-
-        Returns:
-            For each task float32 (batch, classes).
-        """
+        """uint8 (batch, channels, height, width) -> for each task float32 (batch, classes)."""
         return self.classify(self.encoder(images))
 
     def classify(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -62,18 +52,13 @@ class Classifier(nn.Module):
 def save_classifier(
     classifier: Classifier, path: str | PathLike[str], about: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes a classifier as one safetensors file that is also its encoder's weights file.
+    """Writes a classifier to a safetensors file that is also a weights file of its encoder.
 
-    ``rlcnn.weights.load`` takes the encoder's tensors from it, under their own names, and leaves
-    the head's.
-
-    Args:
-        classifier: on any device.
-        path: usually ending in ``.safetensors``; its directory must exist.
-        about: JSON values to keep beside the weights: data, recipe, accuracy, run.
+    ``rlcnn.weights.load`` reads the encoder's tensors and leaves out the head's. ``about`` are JSON
+    values to store with the weights: data, recipe, accuracy, run.
 
     Raises:
-        UserError: the disk is full or the place cannot be written; an older file is untouched.
+        UserError: the disk is full or the file cannot be written; an older file does not change.
     """
     encoder, head = classifier.encoder.state_dict(), classifier.head.state_dict()
     tasks = [{"name": task.name, "classes": list(task.classes)} for task in classifier.tasks]
@@ -85,35 +70,31 @@ def save_classifier(
 
 
 def load_classifier(path: str | PathLike[str]) -> Classifier:
-    """Builds the classifier a file describes and loads its weights, on the CPU, in training mode.
+    """Builds the classifier in a file of :func:`save_classifier`, on the CPU, in training mode.
 
-    ``rlcnn.weights.load.read_about`` gives what else the file says.
-
-    Args:
-        path: a file written by :func:`save_classifier`.
+    ``rlcnn.weights.load.read_about`` reads ``about``.
 
     Raises:
-        UserError: a missing, truncated or foreign file, one of an encoder alone, an encoder not
-            known here, or weights that do not fit it.
+        UserError: the file is missing, truncated, of another program or of an encoder alone, the
+            encoder is unknown, or the weights do not fit it.
     """
     file = read_tensors(path)
-    described = file.metadata.get("tasks")
     try:
-        tasks = [Task(task["name"], tuple(task["classes"])) for task in described or ()]
+        tasks = [
+            Task(task["name"], tuple(task["classes"])) for task in file.metadata.get("tasks") or ()
+        ]
     except (TypeError, KeyError) as error:
         raise UserError(f'"{path}" describes its tasks in a way that cannot be read') from error
     if not tasks:
-        raise UserError(f'"{path}" holds no classifier: it says of no task what its classes are')
+        raise UserError(f'"{path}" holds no classifier: it describes no task')
     classifier = Classifier(load_encoder(path), tasks)
-    head = {
-        name: file.tensors.get(HEAD + name, torch.empty(0)) for name in classifier.head.state_dict()
-    }
-    own = {name: tensor.shape for name, tensor in classifier.head.state_dict().items()}
-    for name, tensor in head.items():
-        if tensor.shape != own[name]:
+    head: dict[str, torch.Tensor] = {}
+    for name, own in classifier.head.state_dict().items():
+        head[name] = file.tensors.get(HEAD + name, torch.empty(0))
+        if head[name].shape != own.shape:
             raise UserError(
-                f'"{path}": its head does not fit its {own[name][0]} classes: {HEAD}{name} is'
-                f" {tuple(tensor.shape)} instead of {tuple(own[name])}"
+                f'"{path}": its head does not fit its {len(own)} classes: {HEAD}{name} is'
+                f" {tuple(head[name].shape)} instead of {tuple(own.shape)}"
             )
     classifier.head.load_state_dict(head)
     return classifier

@@ -31,46 +31,15 @@ from rlcnn.config.fields import (
 )
 from rlcnn.config.files import read_config_file
 from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.augment import AugmentConfig
 from rlcnn.data.by_name import ATARI, FOLDER, check_data_name
 from rlcnn.runs.directory import RunDirectory
 
 RecipeName = Literal["frames", "lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018"]
 RECIPE_NAMES = get_args(RecipeName)
 
-Pixels = Annotated[int, Interval(ge=0, le=4096)]
-Scale = Annotated[float, Interval(ge=0.1, le=10)]
 AtLeastOne = Annotated[int, Interval(ge=1, le=10**6)]
 Share = Annotated[float, Interval(ge=0, le=1), never(1, "learns nothing: expected less")]
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """How images are changed each time they are learned from, and how all are brought to size."""
-
-    resize: Pixels = 0
-    """Shorter side, in pixels, that every image is first brought to; 0 leaves images of one size as
-    they are, and others at 8/7 of --augment.crop."""
-    pad: Pixels = 0
-    """Rows and columns of zeros put around every image."""
-    crop: Pixels = 0
-    """Side of the square that is learned from: anywhere in the image, the middle when held out; 0
-    takes the whole image."""
-    crop_padding: Pixels = 0
-    """Pixels by which a crop may lie outside the image; --augment.edge says what it finds there."""
-    edge: Literal["mean", "reflect", "repeat"] = "mean"
-    """What lies outside an image: the mean colour of those learned from, its mirror image, or its
-    outermost pixels."""
-    flip: bool = False
-    """Whether half of the images are mirrored left to right."""
-    scale_from: Scale = 1.0
-    """Scale jitter: the least factor by which an image is resized before it is cropped."""
-    scale_to: Scale = 1.0
-    """Scale jitter: the greatest factor."""
-    cutout: Pixels = 0
-    """Side of a square that is replaced by the mean colour (DeVries & Taylor 2017); 0 for none."""
-    trivial: bool = False
-    """Whether each image is changed by one random operation (TrivialAugment, Mueller & Hutter
-    2021)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The optimiser of a training on labelled images, its learning rate, and its loss."""
+"""Optimiser, learning rate and loss of a training on labelled images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rlcnn.supervised.config import PretrainConfig
 
 
 def make_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW, over all parameters; on a GPU a step is one fused kernel.
+    """SGD with momentum, or AdamW, for all parameters; on a GPU a step is one fused kernel.
 
-    Unless ``decay_all``, only what has more than one dimension decays: weights, not the biases and
-    the scales of normalisation layers.
+    Without ``decay_all`` only parameters with several dimensions decay: weights, but not biases and
+    scales of normalisation layers.
     """
     parameters = list(model.parameters())
     decaying = [p for p in parameters if config.decay_all or p.ndim > 1]
@@ -35,13 +35,9 @@ def make_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Opti
 
 
 def adopt_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Makes an optimiser's saved state say which kernels ``optimizer`` uses.
+    """Sets the choice of kernels in a saved state of any device to that of ``optimizer``, in place.
 
-    Loading takes them from the state. They belong to the device, which may be another now.
-
-    Args:
-        optimizer: that is to load the state.
-        state: what ``state_dict`` returned on any device; changed in place.
+    Otherwise loading the state would restore the choice for another device.
     """
     for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
         saved |= {name: own[name] for name in ("fused", "foreach", "capturable") if name in own}
@@ -52,13 +48,13 @@ def learning_rate(config: PretrainConfig, step: int, steps_per_epoch: int) -> fl
 
     Args:
         config: the run.
-        step: how many updates came before.
+        step: number of earlier updates.
         steps_per_epoch: updates in an epoch.
 
     Returns:
-        Rising linearly to ``config.learning_rate`` over the warm-up, whose first update already
-        moves; after it, "linear" and "cosine" (Loshchilov & Hutter 2017, equation 5, without
-        restarts) fall to 0 at the end of the run, and "steps" at shares of the whole run.
+        A linear rise to ``config.learning_rate`` over the warm-up, above 0 from the first update
+        on; then "linear" and "cosine" (Loshchilov & Hutter 2017, equation 5, without restarts) fall
+        to 0 at the end of the run, and "steps" falls at shares of the whole run.
     """
     total = config.epochs * steps_per_epoch
     warmup = config.warmup_epochs * steps_per_epoch
@@ -85,8 +81,8 @@ def classification_loss(
 
     Args:
         logits: for each task (batch, classes).
-        labels: int64 (batch, tasks), ``UNKNOWN`` where a class is not known. A task of which no
-            image of the batch has one counts as 0.
+        labels: int64 (batch, tasks), ``UNKNOWN`` where a class is not known. A task without a known
+            class in the batch has loss 0.
         label_smoothing: share of the target that is spread evenly over all classes.
 
     Returns:

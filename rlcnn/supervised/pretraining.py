@@ -27,7 +27,7 @@ from rlcnn.supervised.evaluation.baselines import Baseline, fit_baselines
 from rlcnn.supervised.evaluation.gains import Gains, gains
 from rlcnn.supervised.evaluation.metrics import right_by_task
 from rlcnn.supervised.setup import (
-    Setting,
+    PretrainingSetup,
     check_players,
     check_start,
     counted,
@@ -95,7 +95,7 @@ def pretrain(
     check_start(config)
     with use_threads(config.num_threads):
         split = load_images(config, console.print, policies)
-        setting = Setting(config, split)
+        setting = PretrainingSetup(config, split)
         encoder = setting.make_encoder(config.seed)
         report = load_into(encoder, config.weights) if config.weights != "none" else None
         trainer = setting.make_trainer(encoder)
@@ -159,7 +159,7 @@ def resume_pretraining(
                 f"the images of {config.data} are not those that run {run_dir} learns from: it has"
                 f" {counted(run.config['data'])}, these are {counted(now)}"
             )
-        setting = Setting(config, split)
+        setting = PretrainingSetup(config, split)
         # A checkpoint holds all weights: those that the run began from may be gone by now.
         encoder = setting.make_encoder(config.seed)
         if checkpoint is None and config.weights != "none":
@@ -209,7 +209,7 @@ class Pretraining:
         self,
         run: RunDirectory,
         config: PretrainConfig,
-        setting: Setting,
+        setting: PretrainingSetup,
         trainer: Trainer,
         console: Console,
     ) -> None:

@@ -138,7 +138,7 @@ def _create_encoder(config: PretrainConfig, shape: tuple[int, int, int]) -> Enco
         return create_encoder(config.encoder, shape, **options)
 
 
-class Setting:
+class PretrainingSetup:
     """What a configuration and its images come to: batches, and encoders for them.
 
     Attributes:

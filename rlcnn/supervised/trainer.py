@@ -12,6 +12,7 @@ import torch
 from envs.errors import UserError
 from rlcnn.accelerate.cpu_threads import SpareCores
 from rlcnn.accelerate.devices import Precision, prepare_device
+from rlcnn.accelerate.gradient_step import gradient_step
 from rlcnn.accelerate.transfers import read_late
 from rlcnn.data.batches import Batch, Batches
 from rlcnn.data.images import UNKNOWN
@@ -137,9 +138,7 @@ class Trainer:
             features = self.classifier.encoder(batch.images)
         logits = self.classifier.classify(features)
         loss = classification_loss(logits, batch.labels, self.config.label_smoothing)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.step()
+        gradient_step(loss, self._optimizer)
         if self._average is not None:
             self._average.update()
         self._count(loss.detach(), logits, batch.labels)

@@ -1,4 +1,4 @@
-"""Weights in files: read, put into an encoder tensor by tensor, reported, traced to a source."""
+"""Weights in files: recognised, read, loaded into an encoder, and reported with their origin."""
 
 from rlcnn.weights.load import load_encoder, load_into, read_spec, save_encoder
 from rlcnn.weights.origin import Origin

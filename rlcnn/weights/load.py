@@ -1,6 +1,6 @@
-"""Weights in files: safetensors that know the encoder they belong to, and the files of others.
+"""Saves and loads weights: safetensors that describe their encoder, and files of other programs.
 
-Nothing here unpickles what could run code: a file can hold wrong numbers, and no more.
+No code of a file runs: the worst file holds wrong numbers.
 """
 
 from __future__ import annotations
@@ -23,35 +23,22 @@ from rlcnn.encoders.base import SPEC_VERSION, Encoder, EncoderSpec
 from rlcnn.encoders.registry import create_encoder
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import plain, write_atomic
-from rlcnn.weights.formats import read_torch, recognise
+from rlcnn.weights.formats import recognise
 from rlcnn.weights.origin import Origin
-from rlcnn.weights.report import LoadReport, fill, without_prefix
+from rlcnn.weights.placement import fill, without_prefix
+from rlcnn.weights.report import LoadReport
+from rlcnn.weights.states import read_torch
 
-__all__ = [
-    "BEST",
-    "HEAD",
-    "LAST",
-    "LoadReport",
-    "TensorFile",
-    "load_encoder",
-    "load_into",
-    "read_about",
-    "read_tensors",
-    "save_encoder",
-    "save_tensors",
-    "weights_file",
-]
-
-# safetensors metadata maps strings to strings, so ours is JSON under one key of its own.
+# Metadata of safetensors maps strings to strings; ours is JSON under one key.
 _KEY = "rlcnn"
 
 HEAD = "head."
-"""What the names of a classifier's own tensors begin with, beside those of its encoder."""
+"""Prefix of the names of a classifier's own tensors; the others belong to its encoder."""
 
 BEST, LAST = "best.safetensors", "last.safetensors"
-"""What a training on labelled images keeps in its run's directory; the best is taken first."""
+"""Weights in the directory of a run on labelled images; the best ones are preferred."""
 
-# Where a folder of Hugging Face keeps its weights, the better first.
+# Weights files in a folder of Hugging Face, preferred ones first.
 _HUGGING_FACE = (
     "model.safetensors",
     "pytorch_model.bin",
@@ -59,17 +46,17 @@ _HUGGING_FACE = (
     "pytorch_model.bin.index.json",
 )
 
-# How files of weights end.
+# Suffixes of weights files.
 _WEIGHTS = frozenset(
     ".safetensors .pth .pt .bin .ckpt .th .tar .npz .onnx .h5 .keras .msgpack".split()  # noqa: SIM905
 )
 
-# An agent's encoder in the state_dict of its policy: PPO's, and DQN's online network.
+# The encoder in the state_dict of a policy: PPO's, and DQN's online network.
 _AGENTS_ENCODER = re.compile(r"(q_net\.)?features_extractor\.encoder\.")
 
 
 class TensorFile(NamedTuple):
-    """The contents of a weights file: tensors by name, and what ``save_tensors`` was given."""
+    """Contents of a weights file: tensors by name, and the metadata of ``save_tensors``."""
 
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, Any]
@@ -78,18 +65,13 @@ class TensorFile(NamedTuple):
 def save_tensors(
     path: str | PathLike[str], tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
 ) -> None:
-    """Writes tensors to a safetensors file, whole or not at all.
+    """Writes tensors of any device and layout with JSON ``metadata`` to a safetensors file.
 
-    A tensor that stands under several names, as a features extractor shared by policy and value
-    function does in a state_dict, is written once; ``read_tensors`` gives it under all of them.
-
-    Args:
-        path: the file; its directory must exist.
-        tensors: of any device and memory layout.
-        metadata: JSON values to keep beside them.
+    A tensor with several names, such as those of a shared features extractor in a state_dict, is
+    written once; ``read_tensors`` returns it under all names. The directory must exist.
 
     Raises:
-        UserError: the disk is full or the place cannot be written; an older file is untouched.
+        UserError: the disk is full or the file cannot be written; an older file does not change.
     """
     first_names: dict[tuple[Any, ...], str] = {}
     unique: dict[str, torch.Tensor] = {}
@@ -100,7 +82,7 @@ def save_tensors(
         if first != name:
             aliases[name] = first
         else:
-            # A plain copy of its own: safetensors takes neither channels_last nor views.
+            # A contiguous copy: safetensors supports neither channels_last nor views.
             cpu = tensor.detach().cpu()
             unique[name] = cpu.clone(memory_format=torch.contiguous_format)
     header = {"metadata": plain(dict(metadata)), "aliases": aliases}
@@ -108,38 +90,33 @@ def save_tensors(
 
 
 def read_tensors(path: str | PathLike[str], *, own: bool = False) -> TensorFile:
-    """Reads a safetensors file, ours or any other (whose metadata is then empty).
+    """Reads a safetensors file, or a file of ``torch.save`` with ``weights_only=True``.
 
-    What ``torch.save`` wrote is read with ``weights_only=True``. Which of both a file is, its first
-    bytes tell, whatever its name.
-
-    Args:
-        path: the file.
-        own: whether :func:`save_tensors` wrote it: another format is damage then, for which no
-            command is given.
+    The first bytes decide the format, not the name. Files of other programs have no metadata. With
+    ``own``, :func:`save_tensors` wrote the file, so that another format means damage.
 
     Raises:
         UserError: the file is missing, truncated or of another format, or holds more than tensors.
-            The line says how to make a file that loads, where that is known.
+            If possible the message has a command that converts the file.
     """
     path = Path(path)
-    # os.path's finds nothing under a name that is too long, where pathlib's raises.
+    # For a name that is too long, pathlib raises an error and os.path does not.
     if not os.path.isfile(path):
         siblings = [p.name for p in path.parent.glob("*.safetensors")]
         what = "is a directory, not a weights file" if os.path.isdir(path) else "does not exist"
         if os.path.exists(path) and not os.path.isdir(path):
             what = "is not a regular file"
-        # As torchvision names its weights.
+        # torchvision's names of its weights.
         published = re.fullmatch(
             r"DEFAULT|IMAGENET1K_V\d|pretrained|true", str(path), re.IGNORECASE
         )
         hint = ' Did you mean "imagenet"?' if published else nearest(path.name, siblings)
-        # Of two slashes a path keeps one.
+        # An address; a Path has only one of its slashes.
         if re.match(r"\w{2,}:/", str(path)):
             hint = " Download it first, and give the file."
         raise UserError(f'"{path}" {what}.{hint}')
     if own and recognise(path) != "safetensors":
-        raise UserError(f'"{path}" is damaged: it is no safetensors file.')
+        raise UserError(f'"{path}" is damaged: it is not a safetensors file.')
     if recognise(path) == "torch":
         return TensorFile(read_torch(path), {})
     try:
@@ -162,29 +139,21 @@ def read_tensors(path: str | PathLike[str], *, own: bool = False) -> TensorFile:
 def save_encoder(
     encoder: Encoder, path: str | PathLike[str], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes an encoder's weights with its spec, so that ``load_encoder`` needs nothing else.
-
-    Args:
-        encoder: on any device.
-        path: usually ending in ``.safetensors``; its directory must exist.
-        metadata: JSON values to keep beside the weights, such as where they come from.
+    """Writes an encoder's weights with its spec, and JSON ``metadata`` such as their origin.
 
     Raises:
-        UserError: the disk is full or the place cannot be written; an older file is untouched.
+        UserError: as :func:`save_tensors`.
     """
     described = {"encoder": encoder.spec(), "about": dict(metadata or {})}
     save_tensors(path, encoder.state_dict(), described)
 
 
 def load_encoder(path: str | PathLike[str]) -> Encoder:
-    """Builds the encoder a file describes and loads its weights, on the CPU.
-
-    Args:
-        path: a file written by ``save_encoder``, or a classifier's.
+    """Builds the encoder in a file of ``save_encoder`` or of a classifier, on the CPU.
 
     Raises:
-        UserError: a missing, truncated or foreign file, an encoder not known here, or weights
-            that do not fit it.
+        UserError: the file is missing, truncated or of another program, the encoder is unknown, or
+            the weights do not fit it.
     """
     file = read_tensors(path)
     spec = _spec(file, path)
@@ -202,31 +171,31 @@ def load_encoder(path: str | PathLike[str]) -> Encoder:
 
 
 def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
-    """Loads weights into an encoder; it is untouched unless every tensor is accounted for.
+    """Loads weights into an encoder; on an error the encoder does not change.
 
     Args:
-        encoder: on any device.
-        weights: "imagenet", for networks of torchvision and timm, which download theirs; or
+        encoder: an encoder on any device.
+        weights: "imagenet", which networks of torchvision and timm download; or
 
             - a file of ``save_encoder``, or any file of safetensors or ``torch.save`` with the same
-              tensors, under this encoder's names or those of the published network, which may have
-              a prefix in common, such as ``module.``. It may come from another observation size
-              where the shapes agree nevertheless, as they do with mean pooling;
+              tensors, under this encoder's names or those of the published network. All names may
+              have a prefix, such as ``module.``. The observation size may differ if the shapes of
+              the tensors do not depend on it, as with mean pooling;
             - a folder of Hugging Face with a ``model.safetensors`` or ``pytorch_model.bin``;
-            - the directory of an agent's run, whose newest whole checkpoint is read, or the policy
-              file of a checkpoint; that of a run on labelled images, whose best weights are read.
+            - the directory of an agent's run, for its newest whole checkpoint, or the policy file
+              of a checkpoint; the directory of a run on labelled images, for its best weights.
 
-            The trunk of a published network loads whatever the options of the encoder it comes
-            from; what comes after the trunk only from the same encoder.
+            The trunk of a published network loads from an encoder with any options; the other parts
+            only from an equal encoder.
 
     Returns:
-        What became of every tensor, and where the weights came from.
+        What happened to every tensor, and the origin of the weights.
 
     Raises:
-        UserError: a missing, truncated or foreign file; one that holds more than tensors; weights
-            of another encoder or other options (named); tensors that are missing, left over or of
-            another shape; values that are not finite; no ImageNet weights, or no network to get
-            them by.
+        UserError: the file is missing, truncated or of an unknown format, or holds more than
+            tensors; the weights belong to another encoder or other options (named); tensors are
+            missing, left over or of another shape; values are not finite; there are no ImageNet
+            weights, or they cannot be downloaded.
     """
     if weights == "imagenet":
         tensors = dict(encoder.imagenet_weights())
@@ -257,10 +226,10 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
 
 
 def read_about(path: str | PathLike[str]) -> dict[str, Any]:
-    """The metadata ``save_encoder`` was given; empty for a foreign file.
+    """The metadata given to ``save_encoder``; empty for a file of another program.
 
     Raises:
-        UserError: the file is missing, truncated or no safetensors file.
+        UserError: as :func:`read_tensors`.
     """
     return read_tensors(path).metadata.get("about", {})
 
@@ -286,15 +255,12 @@ def _described(spec: EncoderSpec) -> str:
 
 
 def weights_file(path: Path) -> Path:
-    """The file that weights are read from: itself, or what a run has to offer.
+    """The weights file of a run's directory or a folder of Hugging Face; a file itself.
 
-    A pretraining's is its best classifier, an agent's the policy of its newest checkpoint.
-
-    Args:
-        path: a file, which need not exist, the directory of a run or a folder of Hugging Face.
+    For a pretraining, it is the best classifier; for an agent, the policy of the newest checkpoint.
 
     Raises:
-        UserError: another directory, or that of a run without a whole checkpoint.
+        UserError: the directory has no weights, or is a run without a whole checkpoint.
     """
     if not os.path.isdir(path):
         return path
@@ -308,7 +274,7 @@ def weights_file(path: Path) -> Path:
         inside = [p for p in files if p.suffix in _WEIGHTS and p.is_file()]
         found = f'; give one of its files, such as "{inside[0]}"' if inside else ""
         raise UserError(
-            f'"{path}" is a directory, but no run, and no folder with a {_HUGGING_FACE[0]}'
+            f'"{path}" is a directory, but not a run, and not a folder with a {_HUGGING_FACE[0]}'
             f" or {_HUGGING_FACE[1]}{found}."
         )
     newest, broken = RunDirectory.open(path).latest_whole()
@@ -319,10 +285,9 @@ def weights_file(path: Path) -> Path:
 
 
 def _encoder_tensors(file: TensorFile) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The tensors of an agent's or a classifier's encoder by the encoder's names, and the names of
-    all others.
+    """The tensors of the encoder in a file by the encoder's names, and the names of all others.
 
-    The tensors of a file that is neither's are an encoder's.
+    A file that is neither an agent's nor a classifier's holds only an encoder.
     """
     tensors = file.tensors
     if "tasks" in file.metadata:
@@ -332,19 +297,16 @@ def _encoder_tensors(file: TensorFile) -> tuple[dict[str, torch.Tensor], list[st
     if not found:
         return dict(tensors), []
     encoder = {name[start:]: tensors[name] for name, start in found.items()}
-    # A policy has one encoder under several names.
-    held = {id(tensor) for tensor in encoder.values()}
-    return encoder, [name for name, tensor in tensors.items() if id(tensor) not in held]
+    # A policy has its encoder under several names.
+    known = {id(tensor) for tensor in encoder.values()}
+    return encoder, [name for name, tensor in tensors.items() if id(tensor) not in known]
 
 
 def read_spec(weights: str | PathLike[str]) -> EncoderSpec | None:
-    """What a weights file, or the newest one of a run, says of the encoder it belongs to.
-
-    Returns:
-        None for a file that does not say it, as those of others.
+    """The encoder's spec in a weights file, or in that of a run; None if it has none.
 
     Raises:
-        UserError: it is missing, truncated or of another format.
+        UserError: as :func:`weights_file` and :func:`read_tensors`.
     """
     path = weights_file(Path(weights))
     return _spec(read_tensors(path), path)

@@ -1,28 +1,28 @@
-"""Where weights came from: the file, what it says of its own making, and what that began with."""
+"""The origin of weights: their file, its training, and the weights that the training began with."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-# What an agent's file says of its training, beside what was said to be kept there ("about").
+# Facts about its training in an agent's file, besides those in "about".
 _OF_AGENTS = ("algorithm", "step")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an encoder's weights came from.
+    """The origin of an encoder's weights.
 
     Attributes:
-        weights: what was asked for: "imagenet", a file or the directory of a run, as given.
-        file: the file that was read, or an address; empty where neither is known.
-        sha256: of that file, hexadecimal; empty for an address.
-        about: what the file says of how it was made: data, recipe, accuracy, run; of an agent its
-            algorithm, step and environment. JSON values.
-        origin: where the weights in the file had come from themselves.
+        weights: the user's choice: "imagenet", a file or the directory of a run.
+        file: the file that was read, or an address; empty if unknown.
+        sha256: hexadecimal SHA-256 of the file; empty for an address.
+        about: facts in the file: data, recipe, accuracy, run; for an agent its algorithm, step and
+            environment. JSON values.
+        origin: the origin of the weights that the file's training began with.
     """
 
     weights: str
@@ -33,16 +33,10 @@ class Origin:
 
     @classmethod
     def of_file(cls, weights: str, file: Path, metadata: Mapping[str, Any]) -> Self:
-        """The origin of weights in a file.
-
-        Args:
-            weights: what was asked for.
-            file: what was read.
-            metadata: what stands in it beside tensors (``rlcnn.weights.load.read_tensors``).
-        """
-        told = metadata.get("about")
+        """The origin of weights in a file, from the user's choice and the file's metadata."""
         about = {key: metadata[key] for key in _OF_AGENTS if key in metadata}
-        about.update(told if isinstance(told, dict) else {})
+        if isinstance(metadata.get("about"), dict):
+            about.update(metadata["about"])
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
         return cls(weights, str(file), digest, about, Origin.from_json(metadata.get("origin")))
@@ -62,7 +56,7 @@ class Origin:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON."""
+        """As JSON values."""
         return {
             "weights": self.weights,
             "file": self.file,
@@ -73,16 +67,7 @@ class Origin:
 
     def __str__(self) -> str:
         """One line for people, the nearest origin first."""
-        return ", which began with ".join(link._told() for link in self._chain())
-
-    def _chain(self) -> Iterator[Origin]:
-        link: Origin | None = self
-        while link is not None:
-            yield link
-            link = link.origin
-
-    def _told(self) -> str:
-        # What is itself a table, as a whole configuration would be, is for the JSON.
+        # Tables, such as a whole configuration, are only in the JSON.
         facts = [
             f"{key} {value}"
             for key, value in self.about.items()
@@ -92,4 +77,5 @@ class Origin:
             facts.insert(0, f"SHA-256 {self.sha256[:12]}")
         elif self.file:
             facts.insert(0, self.file)
-        return f'"{self.weights}"' + (f" ({', '.join(facts)})" if facts else "")
+        line = f'"{self.weights}"' + (f" ({', '.join(facts)})" if facts else "")
+        return f"{line}, which began with {self.origin}" if self.origin else line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import pytest
@@ -9,13 +10,19 @@ import torch
 
 from rlcnn.runs import provenance
 
+_ask_git = provenance._git_revision
 
-@pytest.fixture(scope="session", autouse=True)
+
+@functools.cache
+def _revision() -> tuple[str | None, bool | None]:
+    return _ask_git()
+
+
+@pytest.fixture(scope="module", autouse=True)
 def git_asked_once() -> Iterator[None]:
-    """Every attempt at a run notes the revision, for which three processes of git are started."""
-    revision = provenance._git_revision()
+    """Every attempt at a run records the revision, for which three git processes are started."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(provenance, "_git_revision", lambda: revision)
+        patch.setattr(provenance, "_git_revision", _revision)
         yield
 
 

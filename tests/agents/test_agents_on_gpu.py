@@ -40,7 +40,7 @@ from support.gpu_agents import (
     network,
     refusing_waits,
 )
-from support.observation_recorder import Witness
+from support.observation_recorder import ObservationRecorder
 from support.toy_envs import Columns, WorldVecEnv
 
 from agents.dqn.agent import DQN
@@ -146,12 +146,12 @@ def test_an_update_of_dqn_is_the_cpus(mode: Mode, deterministic: None) -> None:
         assert replay is not None
         times = torch.arange(int(replay.first.max()), replay.pos, device=replay.device)
         times, envs = times.repeat(N_ENVS), torch.arange(N_ENVS).repeat_interleave(len(times))
-        batch = replay.transitions(times, envs.to(replay.device), model._returns)
-        learned = bootstrap(model._target.network, batch.to(model.device))
+        batch = replay.transitions(times, envs.to(replay.device), model._learner.returns)
+        learned = bootstrap(model._learner.target.network, batch.to(model.device))
         targets.append(learned.targets.cpu())
         use_sgd(model)
-        model._set_up_steps()
-        updates.append(Update(model, lambda: model._steps.learn(learned)))  # noqa: B023
+        model._set_up_parts()
+        updates.append(Update(model, lambda: model._learner.learn(learned)))  # noqa: B023
     torch.testing.assert_close(targets[1], targets[0], rtol=1e-4, atol=1e-5)
     assert_close(updates[1], updates[0])
 
@@ -210,7 +210,7 @@ def test_two_trainings_with_overlap_are_equal_to_the_bit(
 
     class Watch(BaseCallback):
         def _on_step(self) -> bool:
-            beside.append(self.model._updating)  # type: ignore[attr-defined]
+            beside.append(self.model._runner.busy)  # type: ignore[attr-defined]
             return True
 
     models, reports = [], []
@@ -239,9 +239,9 @@ def test_dqn_with_overlap_learns_the_same_of_the_same_steps(
 class CompareStored(BaseCallback):
     """After each rollout: what is stored of it against what was seen and acted by."""
 
-    def __init__(self, witness: Witness) -> None:
+    def __init__(self, recorder: ObservationRecorder) -> None:
         super().__init__()
-        self.witness = witness
+        self.recorder = recorder
         self.rollouts = 0
 
     def _on_step(self) -> bool:
@@ -250,9 +250,9 @@ class CompareStored(BaseCallback):
     def _on_rollout_end(self) -> None:
         model = self.model
         assert isinstance(model, PPO)
-        acting, rollout = model._actor.network, model.rollout_buffer
+        acting, rollout = model._acting_copy.network, model.rollout_buffer
         batch = rollout.batch(torch.arange(ROLLOUT, device=model.device))
-        seen = torch.as_tensor(np.concatenate(self.witness.seen[-N_STEPS - 1 : -1]))
+        seen = torch.as_tensor(np.concatenate(self.recorder.seen[-N_STEPS - 1 : -1]))
         if batch.observations.dtype == torch.uint8:
             assert torch.equal(batch.observations.cpu(), seen)
         close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
@@ -279,9 +279,9 @@ class CompareStored(BaseCallback):
 def test_a_rollout_holds_what_was_seen_and_acted_on(
     groups: int, overlap: bool, mode: Mode, encoder: dict[str, Any]
 ) -> None:
-    witnesses = [Witness(make_env(N_ENVS // groups, seed)) for seed in range(groups)]
-    env: Any = GroupedVecEnv(witnesses) if groups > 1 else witnesses[0]
-    together = witnesses[0] if groups == 1 else Together(witnesses)
+    recorders = [ObservationRecorder(make_env(N_ENVS // groups, seed)) for seed in range(groups)]
+    env: Any = GroupedVecEnv(recorders) if groups > 1 else recorders[0]
+    together = recorders[0] if groups == 1 else Together(recorders)
     model = make_ppo(mode, encoder=encoder, env=env, cuda_graphs=True, overlap=overlap)
     compare = CompareStored(together)
     model.learn(6 * ROLLOUT, callback=compare)
@@ -290,14 +290,14 @@ def test_a_rollout_holds_what_was_seen_and_acted_on(
 
 
 class Together:
-    """The witnesses of groups as one."""
+    """The recorders of groups as one."""
 
-    def __init__(self, witnesses: list[Witness]) -> None:
-        self._witnesses = witnesses
+    def __init__(self, recorders: list[ObservationRecorder]) -> None:
+        self._witnesses = recorders
 
     @property
     def seen(self) -> list[np.ndarray]:
-        shown = zip(*(witness.seen for witness in self._witnesses), strict=True)
+        shown = zip(*(recorder.seen for recorder in self._witnesses), strict=True)
         return [np.concatenate(parts) for parts in shown]
 
 
@@ -321,7 +321,7 @@ def test_a_replay_of_features_gives_what_the_encoder_gives(
         times = torch.arange(int(replay.first.max()), steps).repeat_interleave(N_ENVS)
         envs = torch.arange(N_ENVS).repeat(len(times) // N_ENVS)
         where = times.to(replay.device), envs.to(replay.device)
-        batches.append(replay.transitions(*where, model._returns).to(model.device))
+        batches.append(replay.transitions(*where, model._learner.returns).to(model.device))
     shown, stored = batches
     assert shown.observations.dtype == torch.uint8
     assert stored.observations.dtype == torch.float32
@@ -407,15 +407,15 @@ def test_storing_sampling_and_learning_of_dqn_wait_for_actions_only(
     model.learn(160)
     assert is_captured(model)
     _, callback = model._setup_learn(ROLLOUT, None, reset_num_timesteps=False)
-    env, replay, choose = model.env, model.replay_buffer, model._steps.choose
+    env, replay, act = model.env, model.replay_buffer, model._actor.act
     assert env is not None
     assert replay is not None
 
     def read_actions(*arguments: Any) -> np.ndarray:
         with allowing_waits():
-            return choose(*arguments)
+            return act(*arguments)
 
-    monkeypatch.setattr(model._steps, "choose", read_actions)
+    monkeypatch.setattr(model._actor, "act", read_actions)
     with refusing_waits():
         for _ in range(10):
             # Also past an update of the target network.

@@ -15,7 +15,7 @@ from support.toy_envs import Clock, WorldVecEnv
 
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
-from agents.ppo.learner import Learner
+from agents.ppo.learner import PPOLearner
 from envs.errors import UserError
 from envs.groups import GroupedVecEnv
 from rlcnn.accelerate.cuda_graphs import Graphed
@@ -173,12 +173,12 @@ def do_not_wait_for_features(patch: pytest.MonkeyPatch) -> None:
 
 
 def multiply_the_loss(patch: pytest.MonkeyPatch, make_factor: Any) -> None:
-    real = Learner.loss
+    real = PPOLearner.loss
 
-    def loss(self: Learner, batch: Any) -> Any:
+    def loss(self: PPOLearner, batch: Any) -> Any:
         return tuple(make_factor() * value for value in real(self, batch))
 
-    patch.setattr(Learner, "loss", loss)
+    patch.setattr(PPOLearner, "loss", loss)
 
 
 def copy_a_constant(patch: pytest.MonkeyPatch) -> None:

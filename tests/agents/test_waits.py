@@ -12,7 +12,8 @@ from support.pretend_gpu import CUDA, PretendGPU
 
 from agents.dqn.objectives import bootstrap, q_loss
 from agents.networks.policies import PixelActorCriticPolicy, PixelDQNPolicy
-from agents.ppo.learner import Learner, Objective
+from agents.ppo.learner import PPOLearner
+from agents.ppo.objective import PPOObjective
 from agents.storage.frame_ring import FrameRing
 from agents.storage.replay import ReplayBatch
 from agents.storage.rollout import FrameRollout
@@ -39,10 +40,10 @@ def pixels(*shape: int) -> torch.Tensor:
 
 
 def test_acting_does_not_wait(policy: PixelActorCriticPolicy, pretend_gpu: PretendGPU) -> None:
-    stacks, newest, fresh = pixels(8, 4), pixels(8, 1), torch.zeros(8, device=CUDA) > 0
+    stacks, newest, stack_reset = pixels(8, 4), pixels(8, 1), torch.zeros(8, device=CUDA) > 0
     pretend_gpu.events.clear()
     with torch.no_grad():
-        decided = policy(push_frames(stacks, newest, fresh, STACKING))
+        decided = policy(push_frames(stacks, newest, stack_reset, STACKING))
     assert [tensor.device for tensor in decided] == [CUDA] * 3
     assert not pretend_gpu.events
 
@@ -51,11 +52,8 @@ def test_the_loss_of_a_minibatch_does_not_wait(
     policy: PixelActorCriticPolicy, pretend_gpu: PretendGPU
 ) -> None:
     rollout = FrameRollout(16, SPACE, ACTIONS, CUDA, n_envs=16, stacking=STACKING)
-    objective = Objective(
-        normalize_advantage=True, clip_values=True, vf_coef=0.5, max_grad_norm=0.5, target_kl=None
-    )
-    learner = Learner(policy, objective)
-    learner.set_coefficients(0.1, 0.2, 0.01)
+    learner = PPOLearner(policy, PPOObjective(True, True, 0.5), max_grad_norm=0.5)
+    learner.set_coefficients(clip_range=0.1, clip_range_vf=0.2, ent_coef=0.01)
     indices = torch.arange(64, device=CUDA)
     pretend_gpu.events.clear()
     loss, metrics = learner.loss(rollout.batch(indices))
@@ -71,11 +69,11 @@ def test_sampling_and_the_loss_of_dqn_do_not_wait(pretend_gpu: PretendGPU) -> No
     sampler, n_step = UniformSampler(CUDA, 0), NStepReturns(3, 0.99, CUDA)
     # The newest transition is at time 19; the oldest of each environment at 3.
     bounds = torch.tensor([20] + [3] * 8, device=CUDA)
-    ages = torch.full((50, 8), 3, dtype=torch.uint8, device=CUDA)
-    ring = FrameRing(pixels(50, 8, 1), ages, policy.q_net.what_to_store(STACKING))
+    frames_in_stack = torch.full((50, 8), 3, dtype=torch.uint8, device=CUDA)
+    ring = FrameRing(pixels(50, 8, 1), frames_in_stack, policy.q_net.storage_spec(STACKING))
     flags, rewards = torch.zeros(32, 3, device=CUDA) > 0, torch.rand(32, 3, device=CUDA)
     pretend_gpu.events.clear()
-    times, envs = sampler.draw(32, bounds)
+    times, envs = sampler.sample(32, bounds)
     returns, discounts, last = n_step(rewards, flags, flags)
     seen, after = ring.stack(times, envs), ring.stack(times + last, envs)
     batch = ReplayBatch(seen, envs % 6, returns, after, discounts)

@@ -1,43 +1,29 @@
-"""AtariVecEnv against Gymnasium's single Atari environment, and by its properties.
+"""AtariVecEnv's games against Gymnasium's single Atari environment, and by their properties.
 
-An emulator costs a fifth of a second, some hundred steps of it: tests take few of them.
+An emulator takes a fifth of a second to start, as long as some hundred steps: tests start few.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 
-import ale_py
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.wrappers import AtariPreprocessing
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from support.atari_play import play, random_actions
 
-from envs import AtariVecEnv, FrameStacking, UserError, frame_stacking, get_protocol
-
-gym.register_envs(ale_py)
+from envs import AtariVecEnv, FrameStacking, frame_stacking, get_protocol
 
 CLASSIC = get_protocol("classic")
+NOOP, FIRE = 0, 1
 # The only setting in which ale-py's vector and Gymnasium's single environment agree by design.
 PLAIN = dataclasses.replace(CLASSIC, name="plain", noop_max=0, use_fire_reset=False)
-NOOP, FIRE = 0, 1
-
-
-def random_actions(env: AtariVecEnv, steps: int, seed: int = 0) -> np.ndarray:
-    """Actions (steps, num_envs)."""
-    return np.random.default_rng(seed).integers(env.action_space.n, size=(steps, env.num_envs))
 
 
 def distinct(observations: np.ndarray) -> int:
     """How many of the environments show different things."""
     return len({observation.tobytes() for observation in observations})
-
-
-def play(env: AtariVecEnv, actions: np.ndarray) -> list:
-    env.reset()
-    return [env.step(action) for action in actions]
 
 
 class ReferenceGame:
@@ -249,7 +235,7 @@ def test_returns_are_of_whole_games_and_unclipped(env_id, num_envs):
 
 
 class TestTruncation:
-    def test_is_told_from_the_end_of_the_game(self):
+    def test_differs_from_the_end_of_the_game(self):
         env = AtariVecEnv("ALE/Pong-v5", 2, max_episode_steps=30)
         for step, (observations, _, dones, infos) in enumerate(
             play(env, random_actions(env, 60)), start=1
@@ -281,203 +267,6 @@ class TestTruncation:
         assert ends
         assert all(info["TimeLimit.truncated"] is False for info in ends)
 
-    def test_the_cap_is_half_an_hour_unless_told_otherwise(self):
+    def test_the_default_limit_is_half_an_hour(self):
         assert AtariVecEnv(num_envs=1).max_episode_steps == 27_000
         assert AtariVecEnv(num_envs=1, max_episode_steps=9).max_episode_steps == 9
-
-
-class TestSeeds:
-    @staticmethod
-    def frames(env: AtariVecEnv) -> np.ndarray:
-        return np.stack([observations for observations, *_ in play(env, random_actions(env, 60))])
-
-    @staticmethod
-    def make(seed: int, num_threads: int = 1) -> AtariVecEnv:
-        sticky = dataclasses.replace(CLASSIC, repeat_action_probability=0.25)
-        return AtariVecEnv(
-            "ALE/Breakout-v5", 2, protocol=sticky, seed=seed, num_threads=num_threads
-        )
-
-    @pytest.fixture(scope="class")
-    def env(self) -> AtariVecEnv:
-        return self.make(1)
-
-    @pytest.fixture(scope="class")
-    def played(self, env) -> tuple[np.ndarray, np.ndarray]:
-        """What is seen from the reset after the seed on, and from the one after that."""
-        env.reset()
-        env.seed(7)
-        return self.frames(env), self.frames(env)
-
-    def test_repeat_the_games_whatever_was_played_before_and_the_threads(self, env, played):
-        fresh = self.make(7, num_threads=2)
-        np.testing.assert_array_equal(played[0], self.frames(fresh))
-        np.testing.assert_array_equal(played[1], self.frames(fresh))
-        assert env.seed(7) == fresh.seed(7)
-
-    def test_differ(self, env, played):
-        env.seed(8)
-        assert (played[0] != self.frames(env)).any()
-
-    def test_seed_applies_to_the_next_reset_only(self, played):
-        assert (played[0] != played[1]).any()
-
-    def test_none_draws_one(self):
-        env = AtariVecEnv(num_envs=1)
-        assert env.seed() != env.seed()
-
-    def test_valid_ones_are_taken(self):
-        env = AtariVecEnv(num_envs=1, seed=2**31 - 1)
-        env.reset()
-        env.seed(np.int64(3))
-        env.reset()
-
-
-class TestActions:
-    INVALID = (
-        np.array([0, 6]),
-        np.array([-1, 0]),
-        np.array([0]),
-        np.array([[0], [0]]),
-        np.array([0.0, 1.0]),
-        np.array([True, False]),
-    )
-
-    def test_invalid_ones_are_refused_and_the_games_go_on(self):
-        env = AtariVecEnv(num_envs=2, seed=0)
-        env.reset()
-        for actions in self.INVALID:
-            with pytest.raises(UserError, match=r"actions must be .*\(2,\)|must be within 0\.\.5"):
-                env.step(actions)
-        for good in random_actions(env, 3):
-            last = env.step(good)
-        env.seed(0)
-        np.testing.assert_array_equal(last[0], play(env, random_actions(env, 3))[-1][0])
-
-    def test_any_integers_will_do(self):
-        played = []
-        env = AtariVecEnv(num_envs=1)
-        for dtype in (np.int64, np.int32, np.uint8):
-            env.seed(0)
-            env.reset()
-            # Past the screen's beginning, so that the paddle has moved.
-            played.append([env.step(np.array([5], dtype=dtype))[0] for _ in range(30)][-1])
-        np.testing.assert_array_equal(played[1], played[0])
-        np.testing.assert_array_equal(played[2], played[0])
-
-
-class TestOrderOfCalls:
-    @pytest.fixture
-    def env(self) -> Iterator[AtariVecEnv]:
-        env = AtariVecEnv(num_envs=1, max_episode_steps=20)
-        yield env
-        env.close()
-
-    def test_wrong_orders_are_refused_instead_of_hanging(self, env):
-        with pytest.raises(RuntimeError, match=r"reset\(\)"):
-            env.step_async(np.zeros(1, int))
-        env.reset()
-        with pytest.raises(RuntimeError, match="without step_async"):
-            env.step_wait()
-        env.step_async(np.zeros(1, int))
-        with pytest.raises(RuntimeError, match="twice"):
-            env.step_async(np.zeros(1, int))
-        env.step_wait()
-
-    def test_a_reset_drops_the_step_under_way(self, env):
-        env.reset()
-        env.step_async(np.zeros(1, int))
-        env.reset()
-        with pytest.raises(RuntimeError, match="without step_async"):
-            env.step_wait()
-        _, _, _, infos = env.step(np.zeros(1, int))
-        assert len(infos) == 1
-
-    def test_a_reset_forgets_unfinished_games(self, env):
-        for _ in range(2):
-            history = play(env, np.zeros((20, 1), int))
-            assert history[-1][3][0]["episode"]["l"] == 20
-            env.step(np.zeros(1, int))
-
-    def test_closed_is_closed(self, env):
-        env.reset()
-        env.step_async(np.zeros(1, int))
-        env.close()
-        env.close()
-        with pytest.raises(RuntimeError, match="closed"):
-            env.reset()
-
-    @pytest.mark.timeout(60)
-    def test_a_wait_that_was_interrupted_is_not_waited_for_again(self, monkeypatch):
-        """As ale-py does it: Ctrl-C during the wait is raised when the games have come."""
-        env = AtariVecEnv(num_envs=1, num_threads=1)
-        env.reset()
-        receive = env._open_emulator().recv
-
-        def interrupted() -> None:
-            receive()
-            raise KeyboardInterrupt
-
-        env.step_async(np.zeros(1, int))
-        with monkeypatch.context() as patch:
-            patch.setattr(env._open_emulator(), "recv", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                env.step_wait()
-        assert len(env.step(np.zeros(1, int))[3]) == 1
-        env.step_async(np.zeros(1, int))
-        env.close()
-
-
-class TestAsVecEnv:
-    @pytest.fixture(scope="class")
-    def env(self) -> AtariVecEnv:
-        return AtariVecEnv(num_envs=2)
-
-    def test_attributes_are_shared(self, env):
-        assert env.get_attr("env_id") == ["ALE/Pong-v5"] * 2
-        assert env.get_attr("protocol", indices=[1]) == [CLASSIC]
-        assert env.render_mode is None
-        assert not env.has_attr("no_such_attribute")
-        with pytest.raises(NotImplementedError, match="protocol"):
-            env.set_attr("protocol", None)
-        with pytest.raises(AttributeError, match="no_such_method"):
-            env.env_method("no_such_method")
-
-    def test_is_monitored(self, env):
-        assert env.env_is_wrapped(Monitor) == [True] * 2
-        assert env.env_is_wrapped(AtariPreprocessing, indices=0) == [False]
-
-    def test_reset_infos_tell_the_lives(self):
-        env = AtariVecEnv("ALE/Breakout-v5", 1)
-        env.reset()
-        assert env.reset_infos == [{"lives": 5}]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "line"),
-    [
-        ({"env_id": "ALE/Pongg-v5"}, r'unknown Atari game "ALE/Pongg-v5".*"ALE/Pong-v5"\?$'),
-        ({"num_envs": 0}, "num_envs must be a whole number of at least 1, not 0"),
-        ({"num_envs": 2.0}, "num_envs .* not 2.0"),
-        ({"num_threads": -1}, "num_threads .* at least 0, not -1"),
-        ({"seed": -1}, "seed .* not -1"),
-        ({"seed": 2**31}, "seed .* to 2147483647, not 2147483648"),
-        ({"seed": True}, "seed .* not True"),
-        ({"protocol": "clasic"}, r'unknown protocol "clasic".*"classic"\?$'),
-        ({"obs": "gray"}, r'unknown obs "gray".*"grey"\?$'),
-        ({"obs_size": 0}, "obs_size .* at least 1, not 0"),
-        ({"frame_stack": 0}, "frame_stack .* at least 1, not 0"),
-        ({"max_episode_steps": 0}, "max_episode_steps .* at least 1, not 0"),
-        ({"obs": "rgb", "obs_size": 11}, "obs_size 11 is smaller than the 12 channels"),
-    ],
-)
-def test_bad_values_are_refused_in_one_line(wrong, line):
-    with pytest.raises(UserError, match=line) as caught:
-        AtariVecEnv(**{"num_envs": 1, **wrong})
-    assert "\n" not in str(caught.value)
-
-
-def test_the_smallest_observations_are_still_channels_first():
-    env = AtariVecEnv(num_envs=1, obs="rgb", obs_size=12)
-    assert env.reset().shape == (1, 12, 12, 12)
-    assert is_image_space_channels_first(env.observation_space)

@@ -266,7 +266,7 @@ class TestById:
             make_pixel_vec_env(env_id, 1)
         assert "\n" not in str(caught.value)
 
-    def test_what_is_not_installed_is_told(self, monkeypatch):
+    def test_a_missing_dependency_is_named(self, monkeypatch):
         def missing(**kwargs):
             raise gym.error.DependencyNotInstalled("needs a box,\n  run `pip install box`")
 

@@ -40,18 +40,18 @@ def test_nothing_is_suggested_where_nothing_is_near():
         find_spec("Qqqq-v0")
 
 
-@pytest.mark.parametrize("module", ["tests/support/toy_envs.py", "./worlds", "/my files/worlds.py"])
+@pytest.mark.parametrize("module", ["tests/support/worlds.py", "./worlds", "/my files/worlds.py"])
 def test_a_file_is_no_module(module):
     with pytest.raises(UserError, match=r'names a file: .* such as "worlds:Cave-v0" from'):
         find_spec(f"{module}:Cave-v0")
 
 
-def test_a_module_that_does_not_register_its_environment_is_told_how():
+def test_a_module_that_does_not_register_its_environment_gets_advice():
     with pytest.raises(UserError, match=r'"json" must call gymnasium\.register\(id="Qqqq-v0"'):
         find_spec("json:Qqqq-v0")
 
 
-def test_kinds_are_told_apart():
+def test_kinds_are_distinguished():
     assert is_atari(find_spec("ALE/Pong-v5"))
     assert is_atari(find_spec("PongNoFrameskip-v4"))
     assert not is_atari(find_spec("CartPole-v1"))

@@ -17,7 +17,8 @@ from support.script_runs import GAMES, ROLLOUT, TINY, command, environment, read
 from agents.config import TrainConfig
 from agents.study.arms import parse_arm
 from agents.study.plan import StudyPlan
-from agents.study.runner import PLAN, RANDOM
+from agents.study.results import PLAN
+from agents.study.runner import RANDOM
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
 from rlcnn.weights.load import save_encoder

@@ -190,7 +190,7 @@ def refused(script: Script, *arguments: object) -> str:
         ("{run} --device gpu", 'unknown device "gpu"'),
         ("{run} --crop 1", 'Did you mean "--crops"'),
         ("{run} --task lives", '"lives"'),
-        ("{folder}", "but no run: it has no config.json"),
+        ("{folder}", "but not a run: it has no config.json"),
         ("{published} --data folder:{folder}", "give --encoder NAME"),
         ("{published} --encoder squeezenet1_1", "does not say what it was trained on"),
         ("{published} --encoder squeezenet1_1 --data folder:{folder}", 'knows no class "blue"'),
@@ -242,7 +242,7 @@ def test_bad_images_are_one_line_that_names_the_file(
         file.unlink()
     assert 'class "blue" is empty' in judged()
     rest.rmdir()
-    assert "one class only" in judged()
+    assert "only one class" in judged()
 
 
 def test_grey_images_before_a_network_for_colours_are_one_line(
@@ -276,10 +276,10 @@ def test_images_that_one_of_the_networks_learned_from_are_refused(
     for run in runs:
         evaluate_classifier(run)
     told = refused(evaluate_classifier, *runs)
-    assert told.startswith(f'"{runs[1]}" learned from images that --seed 0 holds out of')
+    assert told.startswith(f'"{runs[1]}" was trained on images that --seed 0 holds out of')
     monkeypatch.chdir(tmp_path)
     told = refused(evaluate_classifier, runs[0], "--seed", 1, "--data", "folder:images")
-    assert told.startswith(f'"{runs[0]}" learned from')
+    assert told.startswith(f'"{runs[0]}" was trained on')
     # Of all of them no one says that they were not learned from.
     evaluate_classifier(*runs, "--part", "all")
     # As many of each are held out under another seed, too, but others.

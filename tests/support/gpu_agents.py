@@ -116,12 +116,12 @@ def is_captured(model: PPO | DQN) -> bool:
     """Whether all that can be a graph is one; True without graphs."""
     if isinstance(model, PPO):
         assert model._learner is not None
-        return model._learner.ready(model.rollout_buffer, model.batch_size) and model._actors_ready
-    replay, steps = model.replay_buffer, model._steps
+        return model._is_captured(model._learner)
+    replay, learner = model.replay_buffer, model._learner
     assert replay is not None
-    graphs = [replay._write, steps._learn, steps._choose]
-    if steps.captures_sampling:
-        graphs += list(steps._batches.values())
+    graphs = [replay._write, learner._step, model._actor._graph]
+    if learner.captures_sampling:
+        graphs += list(learner._sampling.values())
     return all(graph.captured for graph in graphs)
 
 
@@ -129,23 +129,23 @@ def learn(model: PPO | DQN, steps: int, **options: Any) -> torch.Tensor:
     """Trains; what was reported of all updates: the losses, and for PPO its other figures."""
     reports: list[torch.Tensor] = []
     if isinstance(model, PPO):
-        record = model._record_training
+        record = model._record_update
 
         def recorded(report: Any) -> None:
             reports.append(report.figures)
             record(report)
 
-        model._record_training = recorded  # type: ignore[method-assign]
+        model._record_update = recorded  # type: ignore[method-assign]
     else:
-        note = model._note_losses
+        note = model._add_losses
 
         def noted(losses: list[torch.Tensor]) -> None:
             reports.extend(losses)
             note(losses)
 
-        model._note_losses = noted  # type: ignore[method-assign]
+        model._add_losses = noted  # type: ignore[method-assign]
     model.learn(steps, **options)
-    for name in ("_record_training", "_note_losses"):
+    for name in ("_record_update", "_add_losses"):
         vars(model).pop(name, None)
     return torch.stack(reports).cpu()
 

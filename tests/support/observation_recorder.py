@@ -1,4 +1,4 @@
-"""Compares what on-policy storage rebuilds with what the environment had handed out."""
+"""Compares the observations that on-policy storage rebuilds with the environment's own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
 
-class Witness(VecEnvWrapper):
-    """Remembers everything that an environment hands out, and how episodes ended.
+class ObservationRecorder(VecEnvWrapper):
+    """Records everything that an environment returns, and how episodes ended.
 
     Attributes:
         seen: observations, one batch more than steps.
         rewards: one array for each step.
-        infos: likewise.
-        ends: kinds of ends met: "life lost", "cut off", "ended".
+        infos: one list for each step.
+        ends: kinds of ends so far: "life lost", "cut off", "ended".
     """
 
     def __init__(self, venv: Any) -> None:
@@ -48,11 +48,11 @@ class Witness(VecEnvWrapper):
 
 
 class CompareObservations(BaseCallback):
-    """Compares every rollout's observations with what its ``Witness`` has seen."""
+    """Compares every rollout's observations with those that were recorded."""
 
-    def __init__(self, witness: Witness) -> None:
+    def __init__(self, recorder: ObservationRecorder) -> None:
         super().__init__()
-        self.witness = witness
+        self.recorder = recorder
         self.rollouts = 0
 
     def _on_step(self) -> bool:
@@ -61,7 +61,7 @@ class CompareObservations(BaseCallback):
     def _on_rollout_end(self) -> None:
         rollout = self.model.rollout_buffer  # type: ignore[attr-defined]
         rebuilt = rollout.observations(torch.arange(rollout.buffer_size * rollout.n_envs)).numpy()
-        # The newest is not of this rollout, but what the next one will begin with.
-        seen = np.concatenate(self.witness.seen[-rollout.buffer_size - 1 : -1])
+        # The newest belongs to the next rollout.
+        seen = np.concatenate(self.recorder.seen[-rollout.buffer_size - 1 : -1])
         np.testing.assert_array_equal(rebuilt, seen)
         self.rollouts += 1

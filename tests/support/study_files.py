@@ -1,4 +1,4 @@
-"""Studies as they stand on disk, written by hand: what a report is made of, without training."""
+"""Hand-written studies on disk, to report on without training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from agents.config import TrainConfig
 from agents.study.arms import parse_arm
 from agents.study.plan import StudyPlan, StudyRun
-from agents.study.results import FAILURES, failure_path
-from agents.study.runner import PLAN, RANDOM
+from agents.study.results import FAILURES, PLAN, failure_path
+from agents.study.runner import RANDOM
 from envs.films.mp4 import Mp4Writer
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import write_json_atomic
@@ -32,7 +32,7 @@ def tiny_plan(*arms: str, **changes: Any) -> StudyPlan:
 
 
 Ends = Callable[[StudyRun], float | str]
-"""What becomes of a run: its score, or "failed", "begun" or "waiting"."""
+"""The end of a run: its score, or "failed", "begun" or "waiting"."""
 
 
 def make_plan(

@@ -1,4 +1,4 @@
-"""Collected observations on disk, so that the same games need not be played again."""
+"""Stores collected observations on disk, so that the same games are played only once."""
 
 from __future__ import annotations
 
@@ -21,36 +21,39 @@ from rlcnn.runs.files import disk_errors, plain, read_json, write_json_atomic
 
 _FRAMES, _OBSERVATIONS, _ABOUT = "frames.npy", "observations.safetensors", "about.json"
 
+# Fields of Observations -> their names in files, which stay as they were first written.
+_KEYS = {field.name: field.name for field in dataclasses.fields(Observations)}
+_KEYS |= {"steps": "ages", "episodes": "matches"}
+
 
 def cache_path(root: Path, name: str, settings: Mapping[str, Any]) -> Path:
-    """Where a game's observations lie that were collected with these settings.
+    """The directory of a game's observations below ``root``.
 
-    Args:
-        root: directory of all such.
-        name: the game's, which the path begins with.
-        settings: everything that decides what is collected, as JSON values.
+    ``settings`` are JSON values that determine the observations.
     """
     text = json.dumps(plain(settings), sort_keys=True)
     return root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def read_cache(path: Path) -> GameFrames | None:
-    """What :func:`write_cache` wrote there; None where there is nothing, or nothing whole."""
+    """Reads what :func:`write_cache` wrote; None if it is missing or damaged."""
     if not path.is_dir() or manifest.flaw(path, contents=True) is not None:
         return None
     counts = read_json(path / _ABOUT)["counts"]
     tensors = safetensors.numpy.load_file(path / _OBSERVATIONS)
-    fields = [field.name for field in dataclasses.fields(Observations)]
     return GameFrames(
-        # Read as it is needed: it may be copied among the frames of other games.
+        # Mapped, not read: these frames may be copied into a buffer with other games' frames.
         frames=np.load(path / _FRAMES, mmap_mode="c", allow_pickle=False),
-        parts={part: Observations(**{f: tensors[f"{part}/{f}"] for f in fields}) for part in PARTS},
+        parts={
+            part: Observations(**{name: tensors[f"{part}/{key}"] for name, key in _KEYS.items()})
+            for part in PARTS
+        },
         counts={part: counts[part] for part in PARTS},
     )
 
 
 def write_cache(path: Path, collected: GameFrames, settings: Mapping[str, Any]) -> None:
-    """Puts collected observations there, whole or not at all.
+    """Writes collected observations, all or nothing.
 
     Raises:
         UserError: the disk is full or cannot be written.
@@ -61,15 +64,15 @@ def write_cache(path: Path, collected: GameFrames, settings: Mapping[str, Any]) 
             scratch.mkdir(parents=True)
             np.save(scratch / _FRAMES, collected.frames)
             tensors = {
-                f"{part}/{name}": values
+                f"{part}/{key}": getattr(observations, name)
                 for part, observations in collected.parts.items()
-                for name, values in vars(observations).items()
+                for name, key in _KEYS.items()
             }
             safetensors.numpy.save_file(tensors, scratch / _OBSERVATIONS)
             about = {"settings": settings, "counts": collected.counts}
             write_json_atomic(scratch / _ABOUT, about)
             manifest.seal(scratch)
-            # What is there is damaged, or another process was as quick and wrote the same.
+            # An existing directory is damaged, or another process has just written the same.
             shutil.rmtree(path, ignore_errors=True)
             scratch.rename(path)
         except BaseException:

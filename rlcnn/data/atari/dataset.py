@@ -1,8 +1,9 @@
-"""Labelled observations of games that the emulator plays, which needs no download."""
+"""Labelled observations of Atari games, made by the emulator without any download."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,12 @@ from rlcnn.data.atari.collecting import PARTS, GameFrames, Part, collect
 from rlcnn.data.atari.emulator import minimal_actions
 from rlcnn.data.atari.labels import Labelling, label_names, label_values, shuffle_half
 from rlcnn.data.atari.options import FrameOptions, LabelKind
-from rlcnn.data.atari.playing import Match, Play, Policy, play_by_policy, random_players
+from rlcnn.data.atari.playing import EpisodeSpec, Play, Policy, play_by_policy, random_players
 from rlcnn.data.atari.ram import RAM_VARIABLES
 from rlcnn.data.atari.stacked import FrameBuffer, StackedFrames
 from rlcnn.data.images import UNKNOWN, Episodes, Split
 
-# For fewer frames no processes are started, each of which first imports what it needs.
+# Starting processes takes longer than playing fewer frames than this.
 _WORTH_WORKERS = 20_000
 
 REWARDS = ("negative", "zero", "positive")
@@ -37,15 +38,15 @@ ORDERS = ("shuffled", "true")
 
 @dataclass(frozen=True)
 class PolicyPlay:
-    """A policy that plays a game in place of chance.
+    """A policy that plays a game instead of random play.
 
     Attributes:
-        act: from observations uint8 (n, frame_stack * C, obs_size, obs_size) to actions (n,), of
-            the protocol's action set. One that chooses by its own generator must be given with
-            that generator in the same state, if the same split is to come of it.
-        name: what tells it from others, such as a hash of its weights; without one nothing of its
-            games is kept on disk.
-        exploration: chance that a step takes a random action instead.
+        act: observations uint8 (n, frame_stack * C, obs_size, obs_size) -> actions (n,) of the
+            protocol's action set. For the same split, a policy with a generator of its own must
+            start with that generator in the same state.
+        name: identifies the policy, such as a hash of its weights; without a name its games are
+            not cached.
+        exploration: probability that a step takes a random action instead.
     """
 
     act: Policy
@@ -63,112 +64,118 @@ def play_frames(
     policies: Mapping[str, PolicyPlay] | None = None,
     on_progress: Callable[[str, int], None] = lambda game, new: None,
 ) -> Split:
-    """Plays games and labels what an agent would see of them.
+    """Plays games and labels an agent's observations of them.
 
-    Training and test observations are of different games, played with other seeds, and no
-    observation of a game is in both or in one of them twice. The same arguments give the same
-    split to the bit, whatever the number of workers.
+    Training and test observations come from different episodes with different seeds. No observation
+    of a game occurs twice, in one part or in both. The same arguments give the same split to the
+    bit, for any number of workers.
 
-    All tasks but "game" are one game's own, named like "Pong/ball_x", and not known for
-    observations of other games. The observation that a game opens with has no action and no
-    reward.
+    All tasks but "game" belong to one game, with names like "Pong/ball_x"; they are unknown for
+    observations of other games. The first observation of an episode has no action and no reward.
 
     Args:
-        games: such as "Pong" or "ALE/Pong-v5"; one or more.
-        options: how they are played and labelled; None takes the defaults.
-        seed: of all that is drawn; 0 <= seed < 2**31.
-        data_dir: what was seen is kept below it, in ``atari-frames/``, and read from there when
-            it is asked for again, with whatever labels; None keeps nothing.
-        workers: processes that play at random; 0 takes one a usable core, or this one alone where
-            few frames are wanted. Policies play in this one.
-        policies: for games that are not to be played at random, by their names as in ``games``.
-        on_progress: is told of each game played: of which, and how many observations it brought.
+        games: one or more games, such as "Pong" or "ALE/Pong-v5".
+        options: how games are played and labelled; None takes the defaults.
+        seed: seed of everything random; 0 <= seed < 2**31.
+        data_dir: observations are cached in ``atari-frames/`` below it, for all labels; None caches
+            nothing.
+        workers: processes of random play; 0 takes one for each usable core, or only this process
+            for few frames. Policies play in this process.
+        policies: policies by the names in ``games``; the other games are played at random.
+        on_progress: called after each episode with the game and the number of new observations.
 
     Returns:
-        Two :class:`~rlcnn.data.atari.stacked.StackedFrames` that share their frames. What was
-        played, and which tasks were left out, stands in ``about`` of both.
+        Two :class:`~rlcnn.data.atari.stacked.StackedFrames` that share their frames. ``about`` of
+        both lists what was played, and which tasks were left out.
 
     Raises:
-        UserError: a game is unknown, or the RAM table does not know it; a value is not valid; the
-            games show too few different observations; no label is left; the disk refuses.
+        UserError: a game is unknown, or has no RAM variables; a value is not valid; the games show
+            too few different observations; no label is left; the disk cannot be written.
     """
     options = options or FrameOptions()
     options.check()
     seed = check_seed(seed)
     roms = _roms(games, options.labels)
     players = {_short_name(game): policy for game, policy in (policies or {}).items()}
-    for name in players:
+    for name, player in players.items():
         if name not in roms:
             raise UserError(
                 f'a policy is given for "{name}", which is not played: expected one of'
                 f" {', '.join(roms)}.{nearest(name, roms)}"
             )
+        if not 0 <= player.exploration <= 1:
+            raise UserError(f"exploration must be from 0 to 1, not {player.exploration!r}")
     if not check_count("workers", workers, 0):
         few = (options.train_frames + options.test_frames) * len(roms) < _WORTH_WORKERS
         workers = 1 if few else usable_cores()
 
-    gathered = _Gathered()
-    with random_players(workers) as at_random:
+    builder = DatasetBuilder()
+    with random_players(workers) as play_at_random:
         for name, rom in roms.items():
-            seen = _seen(
-                name, rom, options, seed, data_dir, at_random, players.get(name), on_progress
+            frames = load_or_play(
+                name, rom, options, seed, data_dir, play_at_random, players.get(name), on_progress
             )
-            gathered.add(name, seen, *_label(name, rom, seen, options, seed))
-            # One at a time, so that no more than one game's frames are in memory twice.
-            del seen
-    kept, left_out = _informative(gathered.labellings(options.labels), options.min_entropy)
+            builder.add(name, frames, *_label(name, rom, frames, options, seed))
+            # At most one game's frames are in memory twice.
+            del frames
+    kept, left_out = _informative(builder.labellings(options.labels), options.min_entropy)
     about = {
-        "games": gathered.counts,
+        "games": builder.counts,
         "seed": seed,
         "options": dataclasses.asdict(options),
         "policies": {name: player.name for name, player in players.items()},
         "tasks": [each.about() for each in kept],
         "left_out": [each.about() for each in left_out],
     }
-    return gathered.split(kept, about)
+    return builder.split(kept, about)
 
 
-class _Gathered:
-    """What was seen of one game after the other, put together."""
+class DatasetBuilder:
+    """Joins the observations of several games into one split.
+
+    Attributes:
+        counts: for each game, the ``counts`` of its :class:`GameFrames`.
+    """
 
     def __init__(self) -> None:
         self.counts: dict[str, Mapping[Part, Mapping[str, int]]] = {}
         self._frames: FrameBuffer | None = None
         self._stacks: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
-        self._matches: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
+        self._episodes: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
         self._labellings: list[list[Labelling]] = []
 
     def add(
         self,
         name: str,
-        seen: GameFrames,
+        game: GameFrames,
         stacks: Mapping[Part, np.ndarray],
         labellings: list[Labelling],
     ) -> None:
-        self.counts[name] = seen.counts
-        self._labellings.append(labellings)
+        """Adds a game with its stacks, int64 (n, frame_stack), and its tasks."""
         if self._frames is None:
-            self._frames = FrameBuffer(seen.frames.shape[1:])
+            self._frames = FrameBuffer(game.frames.shape[1:])
         offset = len(self._frames) - 1
-        self._frames.append(seen.frames[1:])
+        self._frames.append(game.frames[1:])
         for part in PARTS:
-            self._stacks[part].append(np.where(stacks[part] > 0, stacks[part] + offset, 0))
             played = sum(counts[part]["games"] for counts in self.counts.values())
-            before = played - seen.counts[part]["games"]
-            self._matches[part].append(seen.parts[part].matches + before)
+            self._stacks[part].append(np.where(stacks[part] > 0, stacks[part] + offset, 0))
+            self._episodes[part].append(game.parts[part].episodes + played)
+        self.counts[name] = game.counts
+        self._labellings.append(labellings)
 
-    def labellings(self, asked: Sequence[LabelKind]) -> list[Labelling]:
-        """All tasks, over the observations of all games."""
+    def labellings(self, kinds: Sequence[LabelKind]) -> list[Labelling]:
+        """All tasks, with labels for the observations of all games."""
         sizes = {part: [len(each) for each in self._stacks[part]] for part in PARTS}
         spread = [
             _spread(each, i, sizes) for i, group in enumerate(self._labellings) for each in group
         ]
-        if "game" in asked and len(self.counts) > 1:
-            spread.append(_label_games(tuple(self.counts), sizes))
+        if "game" in kinds and len(self.counts) > 1:
+            games = {part: np.repeat(np.arange(len(sizes[part])), sizes[part]) for part in PARTS}
+            spread.append(label_names("game", tuple(self.counts), **games))
         return spread
 
     def split(self, labellings: list[Labelling], about: Mapping[str, Any]) -> Split:
-        """The observations with these labels; nothing can be added any more."""
+        """The split with these labels; nothing can be added afterwards."""
         assert self._frames is not None
         pixels = torch.from_numpy(self._frames.finish())
         tasks = [each.task for each in labellings]
@@ -177,34 +184,26 @@ class _Gathered:
             stacks = self._stacks[part]
             games = np.repeat(np.arange(len(stacks)), [len(each) for each in stacks])
             labels = np.stack([getattr(each, part) for each in labellings], axis=1)
+            arrays = (np.concatenate(stacks), labels, games, np.concatenate(self._episodes[part]))
+            stacked, labelled, *episodes = map(torch.from_numpy, arrays)
             parts.append(
-                StackedFrames(
-                    pixels,
-                    torch.from_numpy(np.concatenate(stacks)),
-                    torch.from_numpy(labels),
-                    tasks,
-                    about,
-                    Episodes(
-                        torch.from_numpy(games),
-                        torch.from_numpy(np.concatenate(self._matches[part])),
-                    ),
-                )
+                StackedFrames(pixels, stacked, labelled, tasks, about, Episodes(*episodes))
             )
         return Split(*parts)
 
 
-def _seen(
+def load_or_play(
     name: str,
     rom: str,
     options: FrameOptions,
     seed: int,
     data_dir: Path | None,
-    at_random: Play,
+    play_at_random: Play,
     player: PolicyPlay | None,
     on_progress: Callable[[str, int], None],
 ) -> GameFrames:
-    """One game's observations, from the disk or played."""
-    match = Match(
+    """The observations of one game, from the cache or newly played; see :func:`play_frames`."""
+    spec = EpisodeSpec(
         rom=rom,
         protocol=get_protocol(options.protocol),
         obs=options.obs,
@@ -214,8 +213,9 @@ def _seen(
         seed=0,
     )
     wanted: dict[Part, int] = {"train": options.train_frames, "test": options.test_frames}
+    # Changed keys would change the names of cached directories.
     settings = {
-        "match": dataclasses.asdict(match),
+        "match": dataclasses.asdict(spec),
         "wanted": wanted,
         "frame_stack": options.frame_stack,
         "seed": seed,
@@ -226,45 +226,41 @@ def _seen(
     path = None
     if data_dir is not None and (player is None or player.name):
         path = cache_path(data_dir / "atari-frames", name, settings)
-        cached = read_cache(path)
-        if cached is not None:
+        if (cached := read_cache(path)) is not None:
             return cached
-    play = at_random
+    play: Play = play_at_random
     if player is not None:
-        play = _playing(player, options.frame_stack)
+        play = functools.partial(
+            play_by_policy,
+            policy=player.act,
+            frame_stack=options.frame_stack,
+            exploration=player.exploration,
+        )
     collected = collect(
-        match,
+        spec,
         wanted,
         frame_stack=options.frame_stack,
         seed=seed,
         play=play,
-        on_progress=lambda new: on_progress(name, new),
+        on_progress=functools.partial(on_progress, name),
     )
     if path is not None:
         write_cache(path, collected, settings)
     return collected
 
 
-def _playing(player: PolicyPlay, frame_stack: int) -> Play:
-    if not 0 <= player.exploration <= 1:
-        raise UserError(f"exploration must be from 0 to 1, not {player.exploration!r}")
-    return lambda matches: play_by_policy(
-        matches, player.act, frame_stack=frame_stack, exploration=player.exploration
-    )
-
-
 def _label(
-    name: str, rom: str, seen: GameFrames, options: FrameOptions, seed: int
+    name: str, rom: str, game: GameFrames, options: FrameOptions, seed: int
 ) -> tuple[dict[Part, np.ndarray], list[Labelling]]:
-    """One game's stacks, some of them shuffled where order is asked for, and all of its tasks."""
-    stacks = {part: seen.parts[part].stacks for part in PARTS}
+    """The stacks of one game, half of them shuffled for the label "order", and all its tasks."""
+    stacks = {part: game.parts[part].stacks for part in PARTS}
     known = {part: np.ones(len(stacks[part]), dtype=bool) for part in PARTS}
     labellings = []
     if "order" in options.labels:
         orders = {}
         for i, part in enumerate(PARTS):
             stacks[part], orders[part] = shuffle_half(stacks[part], [seed, i])
-            # Which frame is the newest, and so what happened last, is not to be seen any more.
+            # A shuffled stack no longer shows its newest frame, and so not the last action.
             known[part] = orders[part] != ORDERS.index("shuffled")
         labellings.append(label_names(f"{name}/order", ORDERS, **orders))
 
@@ -273,25 +269,24 @@ def _label(
 
     if "ram" in options.labels:
         for variable, byte in RAM_VARIABLES[rom].items():
-            values = where_known(
-                {part: seen.parts[part].ram[:, byte].astype(np.int64) for part in PARTS}
-            )
+            ram = {part: game.parts[part].ram[:, byte].astype(np.int64) for part in PARTS}
+            values = where_known(ram)
             task = f"{name}/{variable}"
             labellings.append(label_values(task, **values, max_classes=options.max_classes))
     if "action" in options.labels:
-        actions = where_known({part: seen.parts[part].actions for part in PARTS})
+        actions = where_known({part: game.parts[part].actions for part in PARTS})
         labellings.append(label_names(f"{name}/action", minimal_actions(rom), **actions))
     if "reward" in options.labels:
         for part in PARTS:
-            # Nothing was done yet that could be rewarded.
-            known[part] = known[part] & (seen.parts[part].ages > 0)
-        signs = where_known({part: np.sign(seen.parts[part].rewards) + 1 for part in PARTS})
+            # The first observation follows no action.
+            known[part] = known[part] & (game.parts[part].steps > 0)
+        signs = where_known({part: np.sign(game.parts[part].rewards) + 1 for part in PARTS})
         labellings.append(label_names(f"{name}/reward", REWARDS, **signs))
     return stacks, labellings
 
 
 def _spread(labelling: Labelling, game: int, sizes: Mapping[Part, list[int]]) -> Labelling:
-    """One game's labels among the observations of all games, which it does not know."""
+    """The labels of one game for the observations of all games, unknown for the others."""
     spread = {}
     for part in PARTS:
         spread[part] = np.full(sum(sizes[part]), UNKNOWN, dtype=np.int64)
@@ -300,29 +295,24 @@ def _spread(labelling: Labelling, game: int, sizes: Mapping[Part, list[int]]) ->
     return dataclasses.replace(labelling, train=spread["train"], test=spread["test"])
 
 
-def _label_games(names: tuple[str, ...], sizes: Mapping[Part, list[int]]) -> Labelling:
-    games = {part: np.repeat(np.arange(len(names)), sizes[part]) for part in PARTS}
-    return label_names("game", names, **games)
-
-
 def _informative(
     labellings: list[Labelling], min_entropy: float
 ) -> tuple[list[Labelling], list[Labelling]]:
-    """Those worth learning, and those left out.
+    """The tasks with enough entropy, and the others.
 
     Raises:
-        UserError: there is none worth learning.
+        UserError: no task has enough.
     """
     kept: list[Labelling] = []
     left_out: list[Labelling] = []
     for each in labellings:
-        worth = len(each.task.classes) > 1 and each.entropy >= min_entropy
-        (kept if worth else left_out).append(each)
+        enough = len(each.task.classes) > 1 and each.entropy >= min_entropy
+        (kept if enough else left_out).append(each)
     if not kept:
-        told = ", ".join(f"{each.task.name} {each.entropy:.3f}" for each in left_out[:8])
+        found = ", ".join(f"{each.task.name} {each.entropy:.3f}" for each in left_out[:8])
         raise UserError(
             "no label is left to learn: the normalised entropy of each is below min_entropy "
-            f"{min_entropy:g}{f' ({told})' if told else ''}; ask for other labels or more frames"
+            f"{min_entropy:g}{f' ({found})' if found else ''}; ask for other labels or more frames"
         )
     return kept, left_out
 
@@ -333,7 +323,7 @@ def _short_name(game: str) -> str:
 
 
 def _roms(games: Sequence[str], labels: Sequence[LabelKind]) -> dict[str, str]:
-    """The ROM of each game, by the game's short name, in the order given."""
+    """Short name -> ROM of each game, in the given order."""
     roms: dict[str, str] = {}
     for game in games:
         name = _short_name(game)
@@ -344,7 +334,7 @@ def _roms(games: Sequence[str], labels: Sequence[LabelKind]) -> dict[str, str]:
             others = ", ".join(label for label in get_args(LabelKind) if label != "ram")
             raise UserError(
                 f'the RAM table does not know "{name}".{nearest(rom, RAM_VARIABLES)} It knows '
-                f'{", ".join(RAM_VARIABLES)}; without the label "ram" ({others}) any game will do'
+                f"{', '.join(RAM_VARIABLES)}; other labels ({others}) work for any game"
             )
         roms[name] = rom
     if not roms:

@@ -1,4 +1,4 @@
-"""One Atari game at a time, with its RAM: seen just as ``AtariVecEnv`` shows it to an agent."""
+"""One Atari game with its RAM; its frames equal those of ``AtariVecEnv``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RAM_BYTES = 128
 
 
 def minimal_actions(rom: str) -> tuple[str, ...]:
-    """What a game's own few actions are called: the minimal set, in the emulator's order."""
+    """Names of a game's minimal action set, in the emulator's order."""
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ale_py.ALEInterface()
     ale.loadROM(_rom_path(rom))
@@ -24,16 +24,16 @@ def minimal_actions(rom: str) -> tuple[str, ...]:
 
 
 class AtariGame:
-    """A single emulator, which unlike ale-py's vector of them lets its RAM be read.
+    """A single emulator with readable RAM, which ale-py's vector environment lacks.
 
-    Frames are those of ``envs.AtariVecEnv``: of the last two emulator frames of a step the larger
-    value of each pixel, resized by OpenCV's area interpolation. That, the opening of a game and
-    what an action does are bit-equal; only the number of no-ops in an opening comes from another
-    generator, since ale-py's is not the same on every system.
+    Frames are those of ``envs.AtariVecEnv``: the maximum of the last two emulator frames of a step,
+    resized by OpenCV's area interpolation. Frames, openings and the effects of actions are
+    bit-equal. Only the number of no-ops in an opening comes from another generator, since ale-py's
+    differs between systems.
 
     Attributes:
-        actions: what each action is called, by its number: the protocol's set.
-        minimal: for each of the game's own few actions (the minimal set) its number.
+        actions: names of the protocol's actions.
+        minimal: indices in ``actions`` of the game's minimal set.
     """
 
     def __init__(
@@ -48,19 +48,19 @@ class AtariGame:
         """Loads the game.
 
         Args:
-            rom: the ROM's name, as ``envs.registry.atari_rom`` gives it.
-            protocol: how a game starts and what an action does; what it says of training only
-                (lost lives, clipped rewards) and its step limit do not matter here.
+            rom: name of the ROM, from ``envs.registry.atari_rom``.
+            protocol: how a game starts and what an action does. Its rules for training (lost
+                lives, clipped rewards) and its step limit have no effect here.
             obs: "grey" or "rgb".
             obs_size: height and width of a frame in pixels.
-            seed: of openings and of sticky actions; 0 <= seed < 2**31.
+            seed: seed of openings and sticky actions; 0 <= seed < 2**31.
         """
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale_py.ALEInterface()
         self._ale.setFloat("repeat_action_probability", protocol.repeat_action_probability)
         self._ale.setInt("max_num_frames_per_episode", 0)
         self._rom = _rom_path(rom)
-        # Without sticky actions nothing in the emulator is random, and one seed will do.
+        # Without sticky actions nothing in the emulator is random.
         self._sticky = protocol.repeat_action_probability > 0
         self._ale.setInt("random_seed", seed if self._sticky else 0)
         self._ale.loadROM(self._rom)
@@ -78,9 +78,9 @@ class AtariGame:
         self._size = (obs_size, obs_size)
 
     def reseed(self, seed: int) -> None:
-        """Makes the game what it would be if made anew with this seed.
+        """Has the effect of a new game with this seed.
 
-        That spares loading the ROM where nothing in the emulator is random.
+        The ROM is loaded again only for sticky actions.
         """
         self._openings = np.random.default_rng(seed)
         if self._sticky:
@@ -88,7 +88,7 @@ class AtariGame:
             self._ale.loadROM(self._rom)
 
     def reset(self) -> np.ndarray:
-        """Starts a new game; its first frame, uint8 (channels, obs_size, obs_size)."""
+        """Starts a new game and returns its first frame, uint8 (channels, obs_size, obs_size)."""
         self._ale.reset_game()
         presses = 0
         if self._protocol.noop_max:
@@ -105,13 +105,10 @@ class AtariGame:
         return self._frame()
 
     def step(self, action: int) -> tuple[np.ndarray | None, int]:
-        """Takes one action for ``frame_skip`` emulator frames.
-
-        Args:
-            action: below ``len(actions)``.
+        """Takes one action, below ``len(actions)``, for ``frame_skip`` emulator frames.
 
         Returns:
-            The new frame, uint8 (channels, obs_size, obs_size), or None where the game ended; and
+            The new frame, uint8 (channels, obs_size, obs_size), or None at the end of the game; and
             the reward, not clipped.
         """
         pressed = self._actions[action]
@@ -125,13 +122,12 @@ class AtariGame:
         return self._frame(), reward
 
     def ram(self) -> np.ndarray:
-        """The 128 bytes of RAM as the newest frame left them, uint8."""
+        """The 128 bytes of RAM after the newest frame, uint8."""
         return self._ale.getRAM()
 
     def _frame(self) -> np.ndarray:
-        """The two screens as one frame."""
-        # In place and kept, as the emulator does: with a frame_skip of 1 the second screen of a
-        # game's opening stays in view.
+        # In place, as in ale-py: with a frame_skip of 1 the second screen of an opening stays
+        # visible.
         frame = np.maximum(self._screens[0], self._screens[1], out=self._screens[0])
         if frame.shape[:2] != self._size:
             frame = cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)

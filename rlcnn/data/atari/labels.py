@@ -1,4 +1,4 @@
-"""Classes for what an emulator knows of its frames: RAM, actions, rewards, order, the game."""
+"""Labels of an emulator's frames: RAM, actions, rewards, the order of frames, and the game."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rlcnn.data.images import UNKNOWN, Task
 
 @dataclass(frozen=True)
 class Labelling:
-    """One task, and its labels.
+    """One task and its labels.
 
     Attributes:
         task: name and classes.
-        train: int64 (training observations,); ``UNKNOWN`` where there is no label.
+        train: int64 (training observations,); ``UNKNOWN`` for no label.
         test: int64 (test observations,), likewise.
-        entropy: of the training labels, divided by the logarithm of the number of classes: 1
-            where all classes are equally frequent, 0 where there is only one.
+        entropy: entropy of the training labels divided by the logarithm of the number of classes:
+            1 if all classes are equally frequent, 0 if there is only one.
     """
 
     task: Task
@@ -29,7 +29,7 @@ class Labelling:
     entropy: float
 
     def about(self) -> dict[str, Any]:
-        """The task in JSON values."""
+        """The task as JSON values."""
         return {
             "name": self.task.name,
             "classes": len(self.task.classes),
@@ -40,13 +40,10 @@ class Labelling:
 def label_names(
     name: str, names: tuple[str, ...], train: np.ndarray, test: np.ndarray
 ) -> Labelling:
-    """Labels for what has names: classes are those that occur in training.
+    """Labels of named values; the classes are the values that occur in training.
 
-    Args:
-        name: the task's.
-        names: what each value is called.
-        train: int64: places in ``names``, or ``UNKNOWN``.
-        test: likewise; a value that training lacks becomes ``UNKNOWN``.
+    ``train`` and ``test`` are int64 indices of ``names``, or ``UNKNOWN``. A test value that does
+    not occur in training becomes ``UNKNOWN``.
     """
     present = np.unique(train[train != UNKNOWN])
     classes = tuple(names[value] for value in present)
@@ -54,21 +51,21 @@ def label_names(
 
 
 def label_values(name: str, train: np.ndarray, test: np.ndarray, *, max_classes: int) -> Labelling:
-    """Labels for bytes of RAM.
+    """Labels of bytes of RAM.
 
-    Where training shows at most ``max_classes`` values, each is a class. Where it shows more, the
-    range from the least to the greatest is cut into ``max_classes`` bins of equal width, and each
-    bin in which a training value lies is a class. AtariARI (Anand et al. 2019, "Unsupervised
-    State Representation Learning in Atari") has 256 classes for every byte. Here neighbouring
-    values share a class, because most bytes with many values are positions in a screen of 160 x
-    210 pixels: a frame of 84 x 84 shows every second of them, most of 256 classes would have
-    next to no examples, and the head would outgrow the encoder.
+    If training has at most ``max_classes`` values, each is a class. Otherwise the range from the
+    least to the greatest is cut into ``max_classes`` bins of equal width, and each bin with a
+    training value is a class. AtariARI (Anand et al. 2019, "Unsupervised State Representation
+    Learning in Atari") has 256 classes for every byte. Here neighbouring values share a class:
+    most bytes with many values are positions on a screen of 160 x 210 pixels. A frame of 84 x 84
+    shows every second position, most of 256 classes would have few examples, and the head would
+    be larger than the encoder.
 
     Args:
-        name: the task's.
+        name: name of the task.
         train: integers 0 to 255, or ``UNKNOWN``.
-        test: likewise; a value whose class training lacks becomes ``UNKNOWN``, one beyond the
-            range of training counts to the outermost bin.
+        test: likewise; a value whose class does not occur in training becomes ``UNKNOWN``, and one
+            outside the range of training belongs to the outermost bin.
         max_classes: at least 2.
     """
     known = train[train != UNKNOWN]
@@ -77,7 +74,7 @@ def label_values(name: str, train: np.ndarray, test: np.ndarray, *, max_classes:
         classes = tuple(str(value) for value in values)
         return _labelling(Task(name, classes), _places(train, values), _places(test, values))
     low, high = int(values[0]), int(values[-1])
-    # Bin i holds the values from edges[i] up to the next edge.
+    # Bin i holds the values from edges[i] to below the next edge.
     edges = low + np.ceil(np.arange(max_classes) * (high + 1 - low) / max_classes).astype(np.int64)
     bins = [
         np.where(of == UNKNOWN, UNKNOWN, np.searchsorted(edges, of.clip(low, high), "right") - 1)
@@ -92,7 +89,7 @@ def label_values(name: str, train: np.ndarray, test: np.ndarray, *, max_classes:
 
 
 def normalised_entropy(labels: np.ndarray, classes: int) -> float:
-    """Entropy of the labels that are known, as a share of the greatest that many classes allow."""
+    """Entropy of the known labels, divided by the greatest entropy of so many classes."""
     counts = np.bincount(labels[labels != UNKNOWN], minlength=classes)
     if classes < 2 or not counts.any():
         return 0.0
@@ -102,15 +99,15 @@ def normalised_entropy(labels: np.ndarray, classes: int) -> float:
 
 
 def shuffle_half(stacks: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Puts the frames of half of the observations in a wrong order.
+    """Shuffles the frames of half of the observations.
 
-    Only whole stacks of frames that all differ are chosen from: in others the order could not be
-    seen, or the zeros of a fresh stack would give it away. A stack to be shuffled gets each order
-    but the true one with equal probability.
+    Only full stacks of different frames take part: in others the order is not visible, or the
+    zeros of a fresh stack give it away. A shuffled stack gets each wrong order with equal
+    probability.
 
     Args:
-        stacks: int64 (n, frame_stack): frames by number, 0 for none.
-        seed: of the choice.
+        stacks: int64 (n, frame_stack): frame numbers, 0 for none.
+        seed: seed of the choice.
 
     Returns:
         The stacks, and for each the class 0 ("shuffled"), 1 ("true") or ``UNKNOWN``.
@@ -133,7 +130,7 @@ def shuffle_half(stacks: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.nd
 
 
 def _places(values: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Each value's place among those present, or ``UNKNOWN``."""
+    """The index of each value in ``present``, or ``UNKNOWN``."""
     if not len(present):
         return np.full(len(values), UNKNOWN, dtype=np.int64)
     places = np.searchsorted(present, values).clip(max=len(present) - 1)

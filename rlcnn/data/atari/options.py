@@ -1,4 +1,4 @@
-"""How games are played for their frames, and what is asked about these, as plain data."""
+"""Options of labelled frames: how games are played, and which labels their frames get."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 
 @dataclass(frozen=True)
 class FrameOptions:
-    """How games are played for their frames, and what is asked about these."""
+    """How games are played for their frames, and which labels the frames get."""
 
     train_frames: Annotated[int, Interval(ge=100)] = 100_000
-    """Different observations of each game to learn from."""
+    """Different training observations of each game."""
     test_frames: Annotated[int, Interval(ge=100)] = 10_000
-    """Different observations of each game that are held out, from games of their own."""
+    """Different held-out observations of each game, from other episodes."""
     play: RandomPlay = "sticky-random"
-    """How games are played: random draws every action anew from the game's own few;
-    sticky-random often asks for the last one again, and so gets further."""
+    """How games are played: random draws every action from the game's minimal set; sticky-random
+    often repeats the last action, and so gets further."""
     repeat_probability: _BelowOne = 0.75
-    """For sticky-random: how often, as a probability at each step."""
+    """For sticky-random: probability at each step of repeating the last action."""
     labels: tuple[LabelKind, ...] = ("ram", "action", "reward", "game")
-    """What is asked: ram, a task for each known state variable; action, the one between the two
-    newest frames; reward, the sign of that step's; game, which of several it is; order, whether
-    the frames are in theirs. The last shuffles half of the observations, of which then nothing
-    else is asked but the game."""
+    """Labels: ram, a task for each known state variable; action, the action between the two newest
+    frames; reward, the sign of that step's reward; game, which of several games it is; order,
+    whether the frames are in their order. For order half of the observations are shuffled; of the
+    other labels these keep only the game."""
     protocol: ProtocolName = "classic"
     """Rules of play, classic or sticky; a lost life does not end a game."""
     obs: ObservationColour = "grey"
@@ -44,12 +44,12 @@ class FrameOptions:
     frame_stack: FrameStack = 4
     """Frames in one observation."""
     max_episode_steps: Annotated[int, Interval(ge=1)] = 4_500
-    """Agent steps after which a game is left: 4,500 are five minutes of play."""
+    """Agent steps after which a game is stopped: 4,500 are five minutes of play."""
     max_classes: Annotated[int, Interval(ge=2)] = 32
-    """Classes of a state variable; one with more values is cut into so many bins."""
+    """Greatest number of classes of a state variable; more values are cut into this many bins."""
     min_entropy: _BelowOne = 0.1
-    """Tasks whose training labels have a lower normalised entropy are left out: 0.1 is that of a
-    yes or no of which one is as rare as 1.3%."""
+    """Tasks whose training labels have a lower normalised entropy are left out: 0.1 is the entropy
+    of two classes with shares of 1.3% and 98.7%."""
 
     @property
     def frame_channels(self) -> int:
@@ -57,11 +57,7 @@ class FrameOptions:
         return 3 if self.obs == "rgb" else 1
 
     def check(self) -> None:
-        """Refuses values that are not valid.
-
-        Raises:
-            UserError: one of them is not; the line names it and what was expected.
-        """
+        """Raises a :class:`UserError` if a value is not valid."""
         check_options(self, "frames")
         if not self.labels or len(set(self.labels)) < len(self.labels):
             given = " ".join(self.labels) or "of none"

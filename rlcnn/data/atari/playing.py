@@ -1,4 +1,4 @@
-"""Games played for their frames: at random in processes side by side, or by a policy together."""
+"""Plays episodes for their frames: at random in parallel processes, or by one policy."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ Policy = Callable[[np.ndarray], np.ndarray]
 """Observations uint8 (games, frame_stack * C, obs_size, obs_size) -> actions (games,)."""
 
 LANES = 8
-"""Games that a policy plays side by side: always so many, and so a batch of one size."""
+"""Episodes that a policy plays side by side; a constant, so that all batches have one size."""
 
 
 @dataclass(frozen=True)
-class Match:
-    """One game to be played, from its opening to its end: all that decides how it goes.
+class EpisodeSpec:
+    """Everything that determines an episode, except the policy.
 
     Attributes:
-        rom: the ROM's name.
-        protocol: how it starts and what an action does.
+        rom: name of the ROM.
+        protocol: how the game starts and what an action does.
         obs: "grey" or "rgb".
         obs_size: height and width of frames in pixels.
-        max_steps: agent steps after which it is left.
-        repeat_probability: of random play: chance that the last action is asked for once more.
-        seed: of the emulator, and of what is played at random.
+        max_steps: agent steps after which the episode is stopped.
+        repeat_probability: probability that random play repeats the last action.
+        seed: seed of the emulator and of random play.
     """
 
     rom: str
@@ -52,19 +52,19 @@ class Match:
     seed: int
 
 
-class Playthrough(NamedTuple):
-    """What an agent saw of one game, and what the emulator knew: one row an observation.
+class EpisodeRecord(NamedTuple):
+    """Frames of one episode and the state of the emulator, one row for each observation.
 
-    The picture a game ends with is left out: no action is chosen on it, and it lacks the
-    emulator's last frame, while the RAM is that of the end.
+    The last picture of a game is left out: no action is chosen on it, and it lacks the emulator's
+    last frame, while the RAM is already that of the end.
 
     Attributes:
-        frames: the newest frame of each observation, uint8 (n, C, obs_size, obs_size).
-        digests: of each frame, 16 bytes: equal where the frames are.
-        ram: uint8 (n, 128), as the newest frame left it.
-        actions: the action asked for between the last two frames, int64 (n,), by its place in the
-            game's minimal set; -1 at the opening and for actions that are not in the set.
-        rewards: of that step, not clipped, int64 (n,); 0 at the opening.
+        frames: uint8 (n, C, obs_size, obs_size), the newest frame of each observation.
+        digests: 16 bytes for each frame; equal if the frames are equal.
+        ram: uint8 (n, 128), the RAM after the newest frame.
+        actions: int64 (n,), the requested action between the last two frames, as its index in the
+            game's minimal set; -1 at the start and for actions outside the set.
+        rewards: int64 (n,), the reward of that step, not clipped; 0 at the start.
     """
 
     frames: np.ndarray
@@ -75,15 +75,15 @@ class Playthrough(NamedTuple):
 
 
 class _Recorder:
-    """A game under way, and what was seen of it."""
+    """Plays one episode and records it."""
 
-    def __init__(self, match: Match, game: AtariGame) -> None:
-        game.reseed(match.seed)
+    def __init__(self, spec: EpisodeSpec, game: AtariGame) -> None:
+        game.reseed(spec.seed)
         self.game = game
-        # Not the emulator's own generator, whose openings must not hang on what was played.
-        self.rng = np.random.default_rng([match.seed, 1])
-        self.match = match
-        self.asked = 0
+        # Not the game's own generator, since its openings must not depend on the actions.
+        self._rng = np.random.default_rng([spec.seed, 1])
+        self._spec = spec
+        self._action = 0
         self._frames: list[np.ndarray] = []
         self._ram: list[np.ndarray] = []
         self._actions: list[int] = []
@@ -91,28 +91,36 @@ class _Recorder:
         self._record(self.game.reset(), action=-1, reward=0)
 
     def step(self, action: int) -> np.ndarray | None:
-        """The new frame, or None when the game is over."""
+        """Takes a step; the new frame, or None at the end of the episode."""
         frame, reward = self.game.step(action)
-        if frame is None or len(self._frames) > self.match.max_steps:
+        if frame is None or len(self._frames) > self._spec.max_steps:
             return None
         minimal = self.game.minimal
         self._record(frame, minimal.index(action) if action in minimal else -1, reward)
         return frame
 
     def random_action(self) -> int:
-        """One of the game's own few, or with ``repeat_probability`` the one before."""
+        """A random action of the minimal set."""
         choices = self.game.minimal
+        return choices[int(self._rng.integers(len(choices)))]
+
+    def sticky_action(self) -> int:
+        """The last action with ``repeat_probability``, otherwise a random one."""
         first = len(self._frames) == 1
-        if first or self.rng.random() >= self.match.repeat_probability:
-            self.asked = choices[int(self.rng.integers(len(choices)))]
-        return self.asked
+        if first or self._rng.random() >= self._spec.repeat_probability:
+            self._action = self.random_action()
+        return self._action
 
-    @property
-    def newest(self) -> np.ndarray:
-        return self._frames[-1]
+    def explores(self, probability: float) -> bool:
+        return probability > 0 and self._rng.random() < probability
 
-    def playthrough(self) -> Playthrough:
-        return Playthrough(
+    def fresh_stack(self, depth: int) -> np.ndarray:
+        """The first observation: the newest frame behind zero frames."""
+        frame = self._frames[-1]
+        return np.concatenate([np.zeros_like(frame)] * (depth - 1) + [frame])
+
+    def record(self) -> EpisodeRecord:
+        return EpisodeRecord(
             frames=np.stack(self._frames),
             digests=[digest(frame) for frame in self._frames],
             ram=np.stack(self._ram).reshape(-1, RAM_BYTES),
@@ -128,73 +136,68 @@ class _Recorder:
 
 
 def digest(frame: np.ndarray) -> bytes:
-    """16 bytes that are equal where frames are: BLAKE2b of the pixels."""
+    """BLAKE2b of the pixels, 16 bytes; equal if the frames are equal."""
     return hashlib.blake2b(frame.tobytes(), digest_size=16).digest()
 
 
-def play_at_random(match: Match) -> Playthrough:
-    """Plays a game by random actions; a function of the match alone, wherever it is called."""
-    recorder = _Recorder(match, _at_hand(match.rom, match.protocol, match.obs, match.obs_size))
-    while recorder.step(recorder.random_action()) is not None:
+def play_at_random(spec: EpisodeSpec) -> EpisodeRecord:
+    """Plays an episode by random actions; the result depends on ``spec`` alone."""
+    recorder = _Recorder(spec, _cached_game(spec.rom, spec.protocol, spec.obs, spec.obs_size))
+    while recorder.step(recorder.sticky_action()) is not None:
         pass
-    return recorder.playthrough()
+    return recorder.record()
 
 
 @functools.lru_cache(maxsize=1)
-def _at_hand(rom: str, protocol: AtariProtocol, obs: ObservationColour, obs_size: int) -> AtariGame:
+def _cached_game(
+    rom: str, protocol: AtariProtocol, obs: ObservationColour, obs_size: int
+) -> AtariGame:
     return AtariGame(rom, protocol, obs=obs, obs_size=obs_size)
 
 
 def play_by_policy(
-    matches: Iterable[Match], policy: Policy, *, frame_stack: int, exploration: float = 0.0
-) -> Generator[Playthrough, None, None]:
-    """Plays games by a policy, ``LANES`` of them side by side, and gives them in their order.
+    specs: Iterable[EpisodeSpec], policy: Policy, *, frame_stack: int, exploration: float = 0.0
+) -> Generator[EpisodeRecord, None, None]:
+    """Plays episodes by a policy, ``LANES`` of them side by side, and yields them in order.
 
     Args:
-        matches: what to play; may be without end. All alike but for their seeds.
-        policy: chooses the actions; sees what an agent sees. A batch is of ``LANES`` observations
-            as long as there are games: where one ends, the next takes its row.
+        specs: episodes, perhaps endless, that differ only in their seeds.
+        policy: chooses actions from an agent's observations. A batch has ``LANES`` rows while there
+            are episodes: when one ends, the next takes its row.
         frame_stack: frames in an observation.
-        exploration: chance that a step's action is drawn from the game's own few instead.
+        exploration: probability of a random action of the minimal set instead.
 
     Raises:
-        UserError: the policy's actions are not whole numbers within the game's, one a game.
+        UserError: the policy's actions are not integers within the game's, one for each row.
     """
-    upcoming = enumerate(matches)
+    upcoming = enumerate(specs)
     lanes: list[tuple[int, _Recorder]] = []
     stacks: list[np.ndarray] = []
-    finished: dict[int, Playthrough] = {}
-    due = 0
-    for number, match in itertools.islice(upcoming, LANES):
-        game = AtariGame(match.rom, match.protocol, obs=match.obs, obs_size=match.obs_size)
-        lanes.append((number, _Recorder(match, game)))
-        stacks.append(_fresh_stack(lanes[-1][1].newest, frame_stack))
+    finished: dict[int, EpisodeRecord] = {}
+    pending = 0
+    for number, spec in itertools.islice(upcoming, LANES):
+        game = AtariGame(spec.rom, spec.protocol, obs=spec.obs, obs_size=spec.obs_size)
+        lanes.append((number, _Recorder(spec, game)))
+        stacks.append(lanes[-1][1].fresh_stack(frame_stack))
     while lanes:
         actions = _checked(policy(np.stack(stacks)), len(lanes), lanes[0][1].game)
         for lane in reversed(range(len(lanes))):
             number, recorder = lanes[lane]
-            action = actions[lane]
-            if exploration and recorder.rng.random() < exploration:
-                choices = recorder.game.minimal
-                action = choices[int(recorder.rng.integers(len(choices)))]
-            frame = recorder.step(action)
+            explores = recorder.explores(exploration)
+            frame = recorder.step(recorder.random_action() if explores else actions[lane])
             if frame is not None:
                 stacks[lane] = np.concatenate([stacks[lane][len(frame) :], frame])
                 continue
-            finished[number] = recorder.playthrough()
+            finished[number] = recorder.record()
             following = next(upcoming, None)
             if following is None:
                 del lanes[lane], stacks[lane]
                 continue
             lanes[lane] = (following[0], _Recorder(following[1], recorder.game))
-            stacks[lane] = _fresh_stack(lanes[lane][1].newest, frame_stack)
-        while due in finished:
-            yield finished.pop(due)
-            due += 1
-
-
-def _fresh_stack(frame: np.ndarray, depth: int) -> np.ndarray:
-    return np.concatenate([np.zeros_like(frame)] * (depth - 1) + [frame])
+            stacks[lane] = lanes[lane][1].fresh_stack(frame_stack)
+        while pending in finished:
+            yield finished.pop(pending)
+            pending += 1
 
 
 def _checked(actions: np.ndarray, count: int, game: AtariGame) -> list[int]:
@@ -208,48 +211,48 @@ def _checked(actions: np.ndarray, count: int, game: AtariGame) -> list[int]:
     return [int(action) for action in actions]
 
 
-Play = Callable[[Iterable[Match]], Generator[Playthrough, None, None]]
-"""Plays matches, of which there may be no end, and gives them in their order until closed."""
+Play = Callable[[Iterable[EpisodeSpec]], Generator[EpisodeRecord, None, None]]
+"""Plays episodes, perhaps endless, and yields them in order until it is closed."""
 
 
 @contextmanager
 def random_players(workers: int) -> Iterator[Play]:
-    """A function that plays matches at random, in so many processes; 1 plays in this one.
+    """A function that plays episodes at random in ``workers`` processes; 1 uses this process.
 
-    What it gives does not depend on their number.
+    The results do not depend on the number of processes.
     """
     if workers == 1:
-        yield lambda matches: (play_at_random(match) for match in matches)
+        yield lambda specs: (play_at_random(spec) for spec in specs)
         return
-    # Forked from a process with threads of its own, as torch has, a child may hang.
+    # A child forked from a process with threads, such as torch's, may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_settle_in)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
-        yield lambda matches: _in_order(pool, matches, ahead=2 * workers)
+        yield lambda specs: _in_order(pool, specs, ahead=2 * workers)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _settle_in() -> None:
-    # Ctrl-C is for the process that waits for the games.
+def _start_worker() -> None:
+    # Only the main process answers Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
 
 def _in_order(
-    pool: Executor, matches: Iterable[Match], ahead: int
-) -> Generator[Playthrough, None, None]:
-    upcoming = iter(matches)
-    running: deque[Future[Playthrough]] = deque(
-        pool.submit(play_at_random, match) for match in itertools.islice(upcoming, ahead)
+    pool: Executor, specs: Iterable[EpisodeSpec], ahead: int
+) -> Generator[EpisodeRecord, None, None]:
+    upcoming = iter(specs)
+    running: deque[Future[EpisodeRecord]] = deque(
+        pool.submit(play_at_random, spec) for spec in itertools.islice(upcoming, ahead)
     )
     try:
         while running:
-            played = running.popleft().result()
+            record = running.popleft().result()
             running.extend(
-                pool.submit(play_at_random, match) for match in itertools.islice(upcoming, 1)
+                pool.submit(play_at_random, spec) for spec in itertools.islice(upcoming, 1)
             )
-            yield played
+            yield record
     finally:
         for future in running:
             future.cancel()

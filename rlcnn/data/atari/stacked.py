@@ -1,4 +1,4 @@
-"""Labelled observations of games, of which each frame is stored once."""
+"""Labelled observations of games; each frame is stored once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rlcnn.data.images import Episodes, LabelledImages, Task
 
 
 class StackedFrames(LabelledImages):
-    """Observations as an agent sees them, rebuilt when asked for from frames stored once.
+    """An agent's observations, rebuilt at each use from frames that are stored once.
 
-    An observation shares all but one of its frames with the one before it: stored whole, 100,000
-    grey ones of 4 x 84 x 84 take 2.8 GB, and so 0.7 GB.
+    An observation shares all but one of its frames with the one before it. 100,000 grey ones of
+    4 x 84 x 84 take 0.7 GB instead of 2.8 GB.
 
     Attributes:
-        frames: uint8 (frames, C, height, width); the first is all zeros and fills fresh stacks.
-        stacks: int64 (observations, frame_stack): which frames each is made of, oldest first.
-        about: how they were made, as JSON values.
+        frames: uint8 (frames, C, height, width); the first is all zeros and pads fresh stacks.
+        stacks: int64 (observations, frame_stack): frame numbers, oldest first.
+        about: how the observations were made, as JSON values.
     """
 
     def __init__(
@@ -33,15 +33,15 @@ class StackedFrames(LabelledImages):
         about: Mapping[str, Any],
         episodes: Episodes | None = None,
     ) -> None:
-        """Takes the frames as they are, without a copy: two splits may share them.
+        """Takes the frames without a copy: two splits may share them.
 
         Args:
             frames: uint8 (frames, C, height, width).
             stacks: integers (observations, frame_stack), each below the number of frames.
             labels: integers (observations, tasks).
-            tasks: what the labels answer.
-            about: how they were made, as JSON values.
-            episodes: in which games they were seen.
+            tasks: as for :class:`LabelledImages`.
+            about: how the observations were made, as JSON values.
+            episodes: the episode of each observation.
 
         Raises:
             UserError: as for :class:`LabelledImages`.
@@ -66,21 +66,14 @@ class StackedFrames(LabelledImages):
         channels, height, width = self.frames.shape[1:]
         return self.stacks.shape[1] * channels, height, width
 
-    @property
-    def channels(self) -> int:
-        """Channels of every observation: of all its frames together."""
-        return self.image_shape[0]
-
     def __getitem__(self, index: int) -> torch.Tensor:
-        """One observation, uint8 (frame_stack * C, height, width)."""
         return self.frames[self.stacks[index]].reshape(self.image_shape)
 
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
-        """Observations at once, uint8 (batch, frame_stack * C, height, width)."""
         return self.frames[self.stacks[indices]].reshape(len(indices), *self.image_shape)
 
     def stored_on(self, device: torch.device, most: int) -> StackedFrames | None:
-        """See :meth:`LabelledImages.stored_on`; only the frames of its own stacks are copied."""
+        """As :meth:`LabelledImages.stored_on`; copies only the frames in its own stacks."""
         used, stacks = self.stacks.unique(return_inverse=True)
         if len(used) * self.frames[0].nbytes + stacks.nbytes > most:
             return None
@@ -90,14 +83,10 @@ class StackedFrames(LabelledImages):
 
 
 class FrameBuffer:
-    """Frames that grow in place: a list turned into one array would need the memory twice."""
+    """An array of frames that grows in place; joining a list would need twice the memory."""
 
     def __init__(self, frame_shape: tuple[int, ...]) -> None:
-        """Begins with the one frame that is all zeros.
-
-        Args:
-            frame_shape: (C, height, width).
-        """
+        """Starts with one frame of zeros; ``frame_shape``: (C, height, width)."""
         self._frames = np.zeros((1024, *frame_shape), dtype=np.uint8)
         self._count = 1
 
@@ -113,11 +102,11 @@ class FrameBuffer:
         self._count = count
 
     def finish(self) -> np.ndarray:
-        """All frames, uint8 (frames, C, height, width); the buffer is not to be used any more."""
+        """All frames, uint8 (frames, C, height, width); the buffer cannot be used afterwards."""
         self._resize(self._count)
         return self._frames
 
     def _resize(self, count: int) -> None:
-        # The buffer's only reference is here, so that nothing can look at memory that has moved;
-        # the operating system moves it without a copy.
+        # No other reference to the array exists, so nothing reads memory that has moved. The
+        # operating system moves it without a copy.
         self._frames.resize((count, *self._frames.shape[1:]), refcheck=False)

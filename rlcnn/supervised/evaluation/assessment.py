@@ -1,4 +1,4 @@
-"""Classifiers judged on labelled images: crops, ensembles, and the data's classes in theirs."""
+"""Evaluates classifiers on labelled images, with several crops and as an ensemble."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from envs.errors import UserError, nearest
 from rlcnn.accelerate.devices import prepare_device
 from rlcnn.accelerate.transfers import read_late, upload
 from rlcnn.data.images import UNKNOWN, LabelledImages, Task
-from rlcnn.supervised.evaluation.metrics import Evaluation, mean_probabilities
+from rlcnn.supervised.evaluation.metrics import Evaluation
 from rlcnn.supervised.evaluation.networks import Network
 
-# The names of ImageNet's folders, which sort as its classes do.
+# Names of ImageNet's folders; they have the order of its classes.
 _WORDNET = re.compile(r"n\d{8}")
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """What classifiers made of images, together and each alone.
+    """Results of several classifiers, as an ensemble and one by one.
 
     Attributes:
-        together: the mean of their probabilities.
+        together: the ensemble, which takes the mean of the probabilities.
         members: one for each network.
-        indices: of the images that were judged, those whose class is known.
-        task: what was asked.
-        crops: that were taken of each image.
+        indices: indices of the evaluated images, whose class is known.
+        task: name of the task.
+        crops: number of crops of each image.
     """
 
     together: Evaluation
@@ -39,11 +39,11 @@ class Assessment:
     crops: int
 
     def to_json(self) -> dict[str, Any]:
-        """Figures and confusions as JSON values; ``members`` where there are several."""
-        told = {"task": self.task, "crops": self.crops, **self.together.to_json()}
+        """As JSON values; with ``members`` if there are several."""
+        document = {"task": self.task, "crops": self.crops, **self.together.to_json()}
         if len(self.members) > 1:
-            told["members"] = [member.figures() for member in self.members]
-        return told
+            document["members"] = [member.figures() for member in self.members]
+        return document
 
 
 def assess(
@@ -56,88 +56,85 @@ def assess(
     device: str = "cpu",
     on_images: Callable[[int], object] = lambda count: None,
 ) -> Assessment:
-    """Judges one network, or several as an ensemble.
+    """Evaluates one network, or several as an ensemble.
 
     Args:
-        networks: of the same classes.
-        images: whose classes are among those of the networks.
-        crops: 1 or 10 of each image, over whose probabilities the mean is taken, as over networks.
-        task: what to ask; needed where the images have answers to several.
-        batch_size: crops that go through a network at once, at least one image's.
-        device: that the networks are on.
-        on_images: called with the number of images just judged.
+        networks: networks with the same classes.
+        images: images whose classes are among those of the networks.
+        crops: 1 or 10 crops of each image. Probabilities are averaged over crops, then networks.
+        task: name of the task; needed if the images have several.
+        batch_size: crops in a minibatch, at least those of one image.
+        device: device of the networks.
+        on_images: called with the number of images just evaluated.
 
     Raises:
         UserError: the images have other channels or classes than a network, the networks differ in
             their classes, an image cannot be read, or no label is known.
     """
-    asked = chosen_task(images, task)
-    column = [one.name for one in images.tasks].index(asked.name)
-    places = [network.task(asked.name) for network in networks]
+    chosen = chosen_task(images, task)
+    places = [network.task(chosen.name) for network in networks]
     classes = networks[0].tasks[places[0]].classes
     for network, place in zip(networks, places, strict=True):
         check_channels(images.channels, network)
         if network.tasks[place].classes != classes:
             raise UserError(
-                f'"{networks[0].source}" and "{network.source}" tell different classes apart: they'
-                " make no ensemble"
+                f'"{networks[0].source}" and "{network.source}" have different classes: they are'
+                " not an ensemble"
             )
-    own = torch.tensor(class_indices(asked, classes, networks[0].source))
-    labels = images.labels[:, column]
+    own = torch.tensor(class_indices(chosen, classes, networks[0].source))
+    labels = images.labels[:, images.tasks.index(chosen)]
     indices = (labels != UNKNOWN).nonzero()[:, 0].tolist()
     if not indices:
-        raise UserError(f'no image has a known label for "{asked.name}"')
+        raise UserError(f'no image has a known label for "{chosen.name}"')
     target = torch.device(device)
     prepare_device(target, "fp32")
     per_batch = max(1, batch_size // crops)
     parts = [indices[start : start + per_batch] for start in range(0, len(indices), per_batch)]
 
-    def answers(part: list[int]) -> torch.Tensor:
+    def classify(part: list[int]) -> torch.Tensor:
         """Probabilities (networks, images, classes), on the device."""
         batch = [images[index] for index in part]
-        found = []
+        members = []
         for network, place in zip(networks, places, strict=True):
-            seen = torch.cat([network.view.look(image, crops) for image in batch])
-            every = network.probabilities(upload(seen, target), place)
-            found.append(every.unflatten(0, (len(batch), crops)).mean(dim=1))
-        return torch.stack(found)
+            cropped = torch.cat([network.transform.crops(image, crops) for image in batch])
+            every = network.probabilities(upload(cropped, target), place)
+            members.append(every.unflatten(0, (len(batch), crops)).mean(dim=1))
+        return torch.stack(members)
 
     found: list[torch.Tensor] = []
-    for part, answered in zip(parts, read_late(map(answers, parts), target), strict=True):
-        found.append(answered)
+    for part, probabilities in zip(parts, read_late(map(classify, parts), target), strict=True):
+        found.append(probabilities)
         on_images(len(part))
     known = own[labels[indices]]
     episodes = images.episodes and images.episodes.at(indices)
     members = [Evaluation(classes, known, each, episodes) for each in torch.cat(found, dim=1)]
-    mean = mean_probabilities([member.probabilities for member in members])
-    together = Evaluation(classes, known, mean, episodes)
-    return Assessment(together, members, indices, asked.name, crops)
+    together = Evaluation(classes, known, torch.cat(found, dim=1).mean(dim=0), episodes)
+    return Assessment(together, members, indices, chosen.name, crops)
 
 
 def chosen_task(images: LabelledImages, name: str | None) -> Task:
-    """The task of that name, or the only one.
+    """The task of this name, or the only one.
 
     Raises:
-        UserError: there is none of that name, or there are several and none is named.
+        UserError: no task has this name, or there are several tasks and no name.
     """
     tasks = {task.name: task for task in images.tasks}
     if name is None and len(tasks) == 1:
         return images.tasks[0]
     if name is None:
-        raise UserError(f"the images answer several questions: give --task {' or '.join(tasks)}")
+        raise UserError(f"the images have several tasks: give --task {' or '.join(tasks)}")
     if name not in tasks:
         raise UserError(
-            f'--task "{name}" is unknown: the images answer {", ".join(tasks)}.'
-            f"{nearest(name, tasks)}"
+            f'--task "{name}" is unknown: the images have {", ".join(tasks)}.{nearest(name, tasks)}'
         )
     return tasks[name]
 
 
 def check_channels(channels: int, network: Network) -> None:
-    """Refuses images of other channels than a network takes.
+    """Refuses images with another number of channels than a network takes.
 
     Raises:
-        UserError: they have others.
+        UserError: the numbers differ.
     """
     if channels == network.channels:
         return
@@ -151,25 +148,19 @@ def check_channels(channels: int, network: Network) -> None:
 
 
 def class_indices(task: Task, classes: Sequence[str], source: str) -> list[int]:
-    """Where the classes of images stand among those of a network.
+    """Indices in a network's classes of the classes of images.
 
-    They go by their names. Folders may also be named by the index of the class, unless classes of
-    the network have numbers for names themselves; or, where they are as many as the classes, by
-    ImageNet's WordNet numbers, in whose order its classes are.
-
-    Args:
-        task: of the images.
-        classes: the network's.
-        source: the network's, for messages.
+    Classes are matched by name. A name may also be the index of a class, unless the network's
+    classes are numbers. If there are as many names as classes, they may be ImageNet's WordNet
+    numbers, which have the order of its classes.
 
     Raises:
-        UserError: the network does not know a class; the nearest is named.
+        UserError: the network does not know a class; the message names the nearest, and ``source``.
     """
     places = {name: index for index, name in enumerate(classes)}
     if all(name in places for name in task.classes):
         return [places[name] for name in task.classes]
-    # Where classes are numbers themselves, such as values of RAM, one that the network does not
-    # know is no index of another.
+    # Where classes are numbers, such as values of RAM, a number is not an index.
     numbered = any(name.isdecimal() for name in classes)
     if not numbered and all(name.isdecimal() and int(name) < len(classes) for name in task.classes):
         return [int(name) for name in task.classes]
@@ -178,6 +169,6 @@ def class_indices(task: Task, classes: Sequence[str], source: str) -> list[int]:
     strange = next(name for name in task.classes if name not in places)
     raise UserError(
         f'"{source}" knows no class "{strange}": it has {len(classes)}, such as'
-        f' "{classes[0]}".{nearest(strange, classes)} For images in other folders or none, --labels'
-        " takes a CSV with class indices"
+        f' "{classes[0]}".{nearest(strange, classes)} For images in other folders, --labels takes a'
+        " CSV with class indices"
     )

@@ -23,7 +23,7 @@ from rlcnn.data.label_file import load_labelled_files
 from rlcnn.runs.files import check_writable
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
-from rlcnn.supervised.evaluation.error_plots import write_sheets
+from rlcnn.supervised.evaluation.error_plots import write_error_plots
 from rlcnn.supervised.evaluation.networks import Network, load_network
 from rlcnn.supervised.setup import CHANNELS
 
@@ -132,7 +132,7 @@ class ClassifierEvaluation:
                 {
                     "weights": network.source,
                     "encoder": config.encoder,
-                    **{side: getattr(network.view, side) for side in sides},
+                    **{side: getattr(network.transform, side) for side in sides},
                 }
                 for network in self.networks
             ],
@@ -148,10 +148,10 @@ class ClassifierEvaluation:
         images = self.images
         names = [path.name for path in images.paths] if isinstance(images, ImageFiles) else None
         # As the network saw it, which is what its answer is about.
-        view = self.networks[0].view
+        transform = self.networks[0].transform
         return list(
-            write_sheets(
-                self.assessment, lambda index: view.centre(images[index])[0], directory, names
+            write_error_plots(
+                self.assessment, lambda index: transform.centre(images[index])[0], directory, names
             )
         )
 

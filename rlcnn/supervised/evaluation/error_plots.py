@@ -1,4 +1,4 @@
-"""Pictures of how images were classified: confusions, worst errors, and top-5 bars."""
+"""Plots of an evaluation: confusion matrix, worst errors, and top-5 bars."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONFUSION, WORST, TOP5 = "confusion.png", "worst.png", "top5.png"
 
-# More classes than this cannot be named along an axis; fewer counts than this fit into cells.
+# Most classes whose names fit along an axis, and whose counts fit into cells.
 _NAMED_CLASSES, _COUNTED_CLASSES = 60, 20
 
 _WORST, _BARS, _COLUMNS = 24, 8, 6
@@ -29,20 +29,20 @@ _TRUE, _OTHER = "tab:red", "tab:blue"
 Image = Callable[[int], torch.Tensor]
 
 
-def write_sheets(
+def write_error_plots(
     assessment: Assessment, image: Image, directory: Path, names: Sequence[str] | None = None
 ) -> list[Path]:
-    """Draws all three into a directory, which is made.
+    """Writes all three plots.
 
     Args:
-        assessment: what to draw.
-        image: number of an image in the data -> uint8 (channels, height, width), with 1 or 3
-            channels; of others the last is drawn, the newest frame of a stack.
-        directory: where to.
-        names: of the images in the data, such as their files'.
+        assessment: the evaluation.
+        image: index of an image in the data -> uint8 (channels, height, width). Of other than 1 or
+            3 channels only the last, the newest frame of a stack, is drawn.
+        directory: is created if needed.
+        names: names of the images, such as those of their files.
 
     Returns:
-        The files; without errors there is no sheet of the worst ones.
+        The files; without errors there is no plot of the worst ones.
 
     Raises:
         UserError: the directory cannot be written.
@@ -71,7 +71,7 @@ def write_sheets(
 
 
 def _figure(width: float, height: float) -> Figure:
-    # Not pyplot, which keeps every figure and may want a display.
+    # pyplot would keep every figure and might need a display.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -113,14 +113,14 @@ def _worst(
 ) -> Figure:
     rows = math.ceil(len(places) / _COLUMNS)
     figure = _figure(2.0 * _COLUMNS, 2.6 * rows)
-    figure.suptitle("misclassified, the true class thought least probable first")
+    figure.suptitle("misclassified, the least probable true class first")
     panels: list[Any] = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
     for panel, place in zip(panels, places, strict=False):
-        true, taken = int(evaluation.labels[place]), int(evaluation.predicted[place])
+        true, predicted = int(evaluation.labels[place]), int(evaluation.predicted[place])
         _draw(panel, show(place))
         panel.set_title(
-            f"{name(place)}\n{_told(evaluation, place, true)}\ntaken for"
-            f" {_told(evaluation, place, taken)}",
+            f"{name(place)}\n{_class(evaluation, place, true)}\npredicted"
+            f" {_class(evaluation, place, predicted)}",
             fontsize="xx-small",
         )
     for panel in panels:
@@ -129,7 +129,7 @@ def _worst(
 
 
 def _bars(evaluation: Evaluation, show: Image, name: Callable[[int], str]) -> Figure:
-    """As in figure 4 of Krizhevsky et al. 2012: images spread evenly over the data."""
+    """As figure 4 of Krizhevsky et al. 2012, for images spread evenly over the data."""
     count = min(_BARS, len(evaluation.labels))
     places = [round(i * (len(evaluation.labels) - 1) / max(1, count - 1)) for i in range(count)]
     columns = min(4, count)
@@ -164,7 +164,7 @@ def _draw(axes: Axes, image: torch.Tensor) -> None:
     axes.imshow(pixels.permute(1, 2, 0).expand(-1, -1, 3).numpy())
 
 
-def _told(evaluation: Evaluation, place: int, index: int) -> str:
+def _class(evaluation: Evaluation, place: int, index: int) -> str:
     share = float(evaluation.probabilities[place, index])
     return f"{_short(evaluation.classes[index])} ({100 * share:.1f}%)"
 

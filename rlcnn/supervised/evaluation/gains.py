@@ -1,4 +1,4 @@
-"""What one classifier's accuracy has over another's on the same held-out images."""
+"""Differences in accuracy between classifiers on the same held-out images."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Gain:
-    """An accuracy less another.
+    """A difference of two accuracies.
 
     Attributes:
         value: -1 to 1.
-        interval: its 95% interval over other images, or over other games played where the images
-            are frames of games; what training again would change is not in it. None where nothing
-            tells how wide it is.
+        interval: 95% interval over other images, or over other episodes where the images are frames
+            of games; it does not cover a repeated training. None if there are too few episodes.
     """
 
     value: float
@@ -44,22 +43,22 @@ class Gain:
 
 @dataclass(frozen=True)
 class Gains:
-    """One classifier over another, task by task and on the whole.
+    """Differences between two classifiers.
 
     Attributes:
-        mean: over the tasks, each counting the same.
-        tasks: by their names; without those of which no held-out class is known.
+        mean: mean over tasks with equal weights.
+        tasks: by name of the task, without tasks that have no known held-out class.
     """
 
     mean: Gain
     tasks: Mapping[str, Gain]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; ``tasks`` where there are several."""
-        told = self.mean.to_json()
+        """As JSON values; with ``tasks`` if there are several."""
+        document = self.mean.to_json()
         if len(self.tasks) > 1:
-            told["tasks"] = {name: gain.to_json() for name, gain in self.tasks.items()}
-        return told
+            document["tasks"] = {name: gain.to_json() for name, gain in self.tasks.items()}
+        return document
 
 
 def gains(
@@ -69,38 +68,40 @@ def gains(
     tasks: Sequence[Task],
     episodes: Episodes | None = None,
 ) -> Gains:
-    """Compares two classifiers by what each got right.
+    """Compares two classifiers by their correct predictions, bool (images, tasks).
 
-    Args:
-        own: bool (images, tasks).
-        other: likewise.
-        labels: int64 (images, tasks), ``UNKNOWN`` where nothing can be right or wrong. At least
-            one is known.
-        tasks: what was asked.
-        episodes: which images depend on each other; the intervals are then over games played
-            (:func:`rlcnn.stats.accuracy.clustered_gain_interval`), and else over images.
+    ``labels`` are int64 (images, tasks), ``UNKNOWN`` where a class is not known; at least one is.
+    ``episodes`` says which images depend on each other.
     """
     differences = np.where(labels == UNKNOWN, np.nan, own.double() - other.double())
-    asked = [column for column in range(len(tasks)) if (labels[:, column] != UNKNOWN).any()]
+    known = [column for column in range(len(tasks)) if (labels[:, column] != UNKNOWN).any()]
 
     def gain(columns: list[int]) -> Gain:
         chosen = differences[:, columns]
         rows = np.flatnonzero(~np.isnan(chosen).all(axis=1))
         chosen = chosen[rows]
         value = float(np.nanmean(chosen, axis=0).mean())
-        return Gain(value, _interval(chosen, episodes, rows))
+        return Gain(value, gain_interval(chosen, episodes and episodes.at(torch.from_numpy(rows))))
 
-    return Gains(gain(asked), {tasks[column].name: gain([column]) for column in asked})
+    return Gains(gain(known), {tasks[column].name: gain([column]) for column in known})
 
 
-def _interval(
-    differences: npt.NDArray[np.float64], episodes: Episodes | None, rows: npt.NDArray[np.intp]
+def gain_interval(
+    differences: npt.NDArray[np.float64], episodes: Episodes | None
 ) -> Interval | None:
+    """95% interval of the mean of paired differences.
+
+    Args:
+        differences: (images, tasks), NaN where a class is not known.
+        episodes: which images depend on each other. The interval is then over episodes
+            (:func:`rlcnn.stats.accuracy.clustered_gain_interval`), otherwise over images.
+
+    Returns:
+        None if there are too few episodes.
+    """
     if episodes is not None:
-        return clustered_gain_interval(
-            differences, episodes.matches.numpy()[rows], episodes.games.numpy()[rows]
-        )
+        return clustered_gain_interval(differences, episodes.ids.numpy(), episodes.games.numpy())
     if differences.shape[1] == 1:
         return paired_interval(differences[:, 0])
-    alone = np.arange(len(differences))
-    return clustered_gain_interval(differences, alone, np.zeros_like(alone))
+    images = np.arange(len(differences))
+    return clustered_gain_interval(differences, images, np.zeros_like(images))

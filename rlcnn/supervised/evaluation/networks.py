@@ -1,4 +1,4 @@
-"""Whole classification networks, head included: our own classifiers, and published networks."""
+"""Whole classification networks: classifiers of pretrain_encoder.py, and published networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from envs.errors import UserError, nearest
-from rlcnn.data.crops import View
+from rlcnn.data.crops import CropTransform
 from rlcnn.data.images import ImageFiles, LabelledImages, Task
 from rlcnn.encoders import create_encoder, list_encoders, why_unknown
 from rlcnn.encoders.architectures import find_architecture
@@ -19,7 +19,7 @@ from rlcnn.runs.directory import RunDirectory
 from rlcnn.supervised.classifier import Classifier, load_classifier
 from rlcnn.weights.load import BEST, LAST, load_into, read_tensors
 
-# What its run's configuration lies under, in config.json.
+# Key of the configuration in config.json.
 _PRETRAINING = "pretraining"
 
 
@@ -28,27 +28,26 @@ class Network:
     """A network that classifies images.
 
     Attributes:
-        source: where its weights came from, as a user named it.
+        source: origin of its weights, as given by the user.
         module: uint8 (batch, channels, height, width) -> logits of each task; in evaluation mode.
-        tasks: what it tells, and between which classes.
-        channels: of its images.
-        view: how it looks at an image.
-        training: what it was trained on: ``data``, ``data_dir``, ``seed``, ``colours``,
-            ``augment`` and ``frames`` as ``pretrain_encoder.py`` was told; empty where the weights
-            do not say.
-        report: a line about the weights.
+        tasks: its tasks with their classes.
+        channels: channels of its images.
+        transform: image -> the network's input.
+        training: options of ``pretrain_encoder.py`` that it was trained with: ``data``,
+            ``data_dir``, ``seed``, ``colours``, ``augment`` and ``frames``; empty if unknown.
+        report: one line about the weights.
     """
 
     source: str
     module: nn.Module
     tasks: tuple[Task, ...]
     channels: int
-    view: View
+    transform: CropTransform
     training: dict[str, Any]
     report: str
 
     def task(self, name: str) -> int:
-        """The place of the task of that name.
+        """The index of the task of this name.
 
         Raises:
             UserError: there is none.
@@ -62,32 +61,27 @@ class Network:
         return names.index(name)
 
     def probabilities(self, images: torch.Tensor, task: int) -> torch.Tensor:
-        """What the network makes of images: uint8 (n, channels, h, w) -> float32 (n, classes)."""
+        """Probabilities of classes: uint8 (n, channels, h, w) -> float32 (n, classes)."""
         with torch.inference_mode():
             logits: torch.Tensor = self.module(images)[task]
             return logits.float().softmax(dim=1)
 
     def prepared_for(self, data: str | None, images: LabelledImages) -> Network:
-        """The network with the view its own held-out images had, where those are to be judged.
-
-        Args:
-            data: the name of the images.
-            images: they themselves.
-        """
+        """The network with the transform of its training, if ``data`` names its own images."""
         augment = self.training.get("augment")
-        if not augment or data != self.training.get("data"):
+        # A resize given by the user has priority.
+        if not augment or data != self.training.get("data") or self.transform.resize is not None:
             return self
-        if self.view.resize is not None:
-            # What is said on the command line comes first.
-            return self
-        # As the training does: images of one size stay as they are unless a resize is configured;
-        # of files that differ in size the view makes 8/7 of the crop.
+        # As in training: without a configured resize, images of one size keep it, and files are
+        # resized to 8/7 of the crop.
         resize = augment.get("resize") or (None if isinstance(images, ImageFiles) else 0)
-        return replace(self, view=replace(self.view, resize=resize, pad=augment.get("pad", 0)))
+        return replace(
+            self, transform=replace(self.transform, resize=resize, pad=augment.get("pad", 0))
+        )
 
 
 class _PublishedNetwork(nn.Module):
-    """An encoder cut at its logits, as a classifier of one task."""
+    """An encoder that ends at its logits, as a classifier of one task."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -105,18 +99,18 @@ def load_network(
     resize: int | None = None,
     device: str = "cpu",
 ) -> Network:
-    """A classifier with its head.
+    """Loads a classifier with its head.
 
     Args:
-        weights: the directory of a run of ``pretrain_encoder.py``, whose best weights are taken, or
-            a weights file of one; otherwise, for a published network, "imagenet" or a file with the
-            whole network's tensors.
-        encoder: a classification network of torchvision or timm; needed where the file does not say
-            what it is.
-        size: side of the crops; by default what a published network was judged on. A classifier of
-            ours takes its own.
-        resize: shorter side that images are brought to first.
-        device: to compute on.
+        weights: the directory of a run of ``pretrain_encoder.py``, whose best weights are loaded,
+            or a weights file of one. For a published network "imagenet", or a file with the tensors
+            of the whole network.
+        encoder: a classification network of torchvision or timm; needed if the file does not name
+            its encoder.
+        size: side of the crops. None takes the published size; a classifier of a run has a fixed
+            one.
+        resize: shorter side that images are first resized to.
+        device: device that computes.
 
     Raises:
         UserError: the weights are missing, damaged, of another network or without a head; the
@@ -129,7 +123,7 @@ def load_network(
     elif path and "encoder" in metadata:
         raise UserError(
             f'"{path}" holds encoder "{metadata["encoder"].get("name")}" alone, without a'
-            " classifier: pretrain_encoder.py trains one, and probe_encoder.py judges its features"
+            " classifier: pretrain_encoder.py trains one; probe_encoder.py evaluates features"
         )
     else:
         network = _published(weights, path, encoder, size, resize)
@@ -141,11 +135,11 @@ def _weights_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     if not (path / "config.json").is_file():
-        raise UserError(f'"{path}" is a directory, but no run: it has no config.json.')
+        raise UserError(f'"{path}" is a directory, but not a run: it has no config.json.')
     kept = [path / name for name in (BEST, LAST) if (path / name).is_file()]
     if not kept:
         pretrains = _PRETRAINING in RunDirectory.open(path).config
-        why = "has no weights yet" if pretrains else "is no run of pretrain_encoder.py"
+        why = "has no weights yet" if pretrains else "is not a run of pretrain_encoder.py"
         raise UserError(f'"{path}" {why}: it has neither {BEST} nor {LAST}')
     return kept[0]
 
@@ -173,7 +167,7 @@ def _own(
         module=classifier,
         tasks=classifier.tasks,
         channels=channels,
-        view=View(height, width, resize),
+        transform=CropTransform(height, width, resize),
         training=_training(path, metadata),
         report=f'classifier of encoder "{name}" from "{path}"',
     )
@@ -183,11 +177,11 @@ def _published(
     source: str, path: Path | None, encoder: str | None, size: int | None, resize: int | None
 ) -> Network:
     if encoder is None:
-        raise UserError(f'"{source}" does not say what network it is of: give --encoder NAME')
+        raise UserError(f'"{source}" does not name its network: give --encoder NAME')
     name, node = split_name(encoder)
     if name in list_encoders():
         raise UserError(
-            f'encoder "{name}" has no classifier of its own, and "{source}" holds none of ours:'
+            f'encoder "{name}" has no classifier of its own, and "{source}" holds none:'
             " pretrain_encoder.py trains one"
         )
     architecture = find_architecture(name)
@@ -198,7 +192,9 @@ def _published(
     if size is not None and size < 1:
         raise UserError(f"--size {size} must be at least 1")
     side = size or architecture.crop
-    view = View(side, side, resize or architecture.resize, interpolation=architecture.interpolation)
+    transform = CropTransform(
+        side, side, resize or architecture.resize, interpolation=architecture.interpolation
+    )
     network = create_encoder(
         f"{name}:{LOGITS}", (3, side, side), frame_channels=3, projection="none"
     )
@@ -213,14 +209,14 @@ def _published(
         module=_PublishedNetwork(network),
         tasks=(Task("class", architecture.classes),),
         channels=3,
-        view=view,
+        transform=transform,
         training={},
         report=str(report),
     )
 
 
 def _training(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """How the run trained in whose directory the file lies; what the file says, where in none."""
+    """Options of the run whose directory holds the file; outside of a run, those in the file."""
     if (path.parent / "config.json").is_file():
         config = RunDirectory.open(path.parent).config.get(_PRETRAINING)
         if isinstance(config, dict):

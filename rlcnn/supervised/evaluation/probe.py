@@ -1,10 +1,8 @@
-"""What frozen features are worth: a linear SVM and a linear probe, beside a random encoder's."""
+"""Probes: linear classifiers on the features of a frozen encoder, compared with random encoders."""
 
 from __future__ import annotations
 
 import math
-import operator
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,73 +14,26 @@ import torch
 from envs.errors import UserError
 from rlcnn.accelerate.devices import prepare_device
 from rlcnn.accelerate.transfers import read_late, upload
-from rlcnn.data.images import UNKNOWN, Episodes, LabelledImages, StoredImages
+from rlcnn.data.images import MAX_BYTES_IN_MEMORY, UNKNOWN, Episodes, LabelledImages, StoredImages
 from rlcnn.encoders import Encoder, create_encoder, encoder_options
 from rlcnn.encoders.layers import RandomProjection
-from rlcnn.stats.accuracy import clustered_gain_interval, paired_interval
-from rlcnn.supervised.evaluation.metrics import accuracy_interval
+from rlcnn.supervised.evaluation.baselines import majority
+from rlcnn.supervised.evaluation.gains import Interval, gain_interval
+from rlcnn.supervised.evaluation.linear import Features, Fit, Labels
 from rlcnn.weights.load import load_into, read_spec
 from rlcnn.weights.report import LoadReport
 
-Method = Literal["svm", "linear"]
-METHODS: tuple[Method, ...] = ("svm", "linear")
-
-# Regularisation is chosen among these.
-_CHOICES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-
-# Share of the training images on which that is chosen.
-_HELD_OUT = 0.2
-
-# Up to so many bytes, images that several encoders see are held in memory.
-_HOLD_IN_MEMORY = 2 * 10**9
-
-Features = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A linear classifier on features, and how it did on test images.
-
-    Attributes:
-        correct: bool (test images,).
-        c: the regularisation that was chosen (scikit-learn's C: less is more of it).
-        converged: whether the final fit reached its tolerance.
-        episodes: which test images depend on each other; None where none do.
-    """
-
-    correct: npt.NDArray[np.bool_]
-    c: float
-    converged: bool
-    episodes: Episodes | None = None
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the test images that are right."""
-        return float(self.correct.mean())
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its :func:`~rlcnn.supervised.evaluation.metrics.accuracy_interval`."""
-        return accuracy_interval(torch.from_numpy(self.correct), self.episodes)
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
-        return {
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
-            "c": self.c,
-            "converged": self.converged,
-        }
+Transform = Callable[[torch.Tensor], torch.Tensor]
+"""An image, uint8 (channels, h, w) -> an encoder's input, uint8 (channels, height, width)."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method's fits on the encoder's features, and on those of random encoders.
+    """Fits of one method on the features of an encoder, and of random encoders.
 
     Attributes:
-        own: on the features of the encoder; None where it is itself random.
-        random: one for each seed.
+        own: the fit of the encoder; None if it is itself random.
+        random: the fits of random encoders by seed.
     """
 
     own: Fit | None
@@ -90,24 +41,17 @@ class Comparison:
 
     @property
     def gain(self) -> float | None:
-        """Accuracy over the mean of the random encoders'."""
+        """Accuracy minus the mean accuracy of the random encoders."""
         differences = self._differences()
         return None if differences is None else float(differences.mean())
 
     @property
-    def gain_interval(self) -> tuple[float, float] | None:
-        """Its 95% interval over test images, or the games played of which they are frames, paired.
-
-        What other seeds would give is not in it.
-        """
+    def gain_interval(self) -> Interval | None:
+        """95% interval of the gain over test images, or episodes of games; not over other seeds."""
         differences = self._differences()
         if differences is None or self.own is None:
             return None
-        episodes = self.own.episodes
-        if episodes is None:
-            return paired_interval(differences)
-        found = clustered_gain_interval(differences[:, None], episodes.matches, episodes.games)
-        return found or (-1.0, 1.0)
+        return gain_interval(differences[:, None], self.own.episodes) or (-1.0, 1.0)
 
     def _differences(self) -> npt.NDArray[np.float64] | None:
         if self.own is None or not self.random:
@@ -116,7 +60,7 @@ class Comparison:
         return self.own.correct.astype(np.float64) - random
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
+        """The results as JSON values."""
         return {
             "own": self.own.to_json() if self.own else None,
             "random": [{"seed": seed, **fit.to_json()} for seed, fit in self.random.items()],
@@ -127,12 +71,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ProbeImages:
-    """Labelled images to fit on and to test on, of one task.
+    """Labelled images of one task to fit on and to test on.
 
     Attributes:
-        train: with ``train_indices`` of them.
-        test: likewise.
-        task: what is asked.
+        train: images to fit on, those at ``train_indices``.
+        test: images to test on, those at ``test_indices``.
+        train_indices: indices of ``train``.
+        test_indices: indices of ``test``.
+        task: name of the task.
     """
 
     train: LabelledImages
@@ -142,11 +88,6 @@ class ProbeImages:
     task: str
 
     @property
-    def column(self) -> int:
-        """The place of the task among those of the images."""
-        return [task.name for task in self.train.tasks].index(self.task)
-
-    @property
     def episodes(self) -> Episodes | None:
         """Which test images depend on each other."""
         return self.test.episodes and self.test.episodes.at(self.test_indices)
@@ -154,13 +95,18 @@ class ProbeImages:
     def labels(self, part: Literal["train", "test"]) -> Labels:
         """int64 (images,)."""
         images, indices = getattr(self, part), getattr(self, f"{part}_indices")
-        labels: Labels = images.labels[indices, self.column].numpy()
+        labels: Labels = images.labels[indices, _column(self.train, self.task)].numpy()
         return labels
 
     def majority(self) -> float:
-        """Accuracy on the test images of always telling the training images' commonest class."""
-        commonest = np.bincount(self.labels("train")).argmax()
-        return float((self.labels("test") == commonest).mean())
+        """Accuracy of the training images' most frequent class."""
+        train, test = (torch.from_numpy(self.labels(part))[:, None] for part in ("train", "test"))
+        task = self.train.tasks[_column(self.train, self.task)]
+        return majority(train, test, [task]).figures["test/top1"]
+
+
+def _column(images: LabelledImages, task: str) -> int:
+    return [one.name for one in images.tasks].index(task)
 
 
 def choose_images(
@@ -172,77 +118,62 @@ def choose_images(
     test_size: int | None,
     seed: int,
 ) -> ProbeImages:
-    """Some of the images whose class is known, drawn by a seed.
-
-    Args:
-        train: to draw from.
-        test: likewise; of the same tasks.
-        task: its name.
-        train_size: how many; None for all.
-        test_size: likewise.
-        seed: of the draw.
+    """Draws images with a known class to fit on and to test on; no size takes all of them.
 
     Raises:
-        UserError: there are not so many, or all that were drawn are of one class.
+        UserError: there are not enough images or classes.
     """
-    column = [one.name for one in train.tasks].index(task)
     random = np.random.default_rng(seed)
     chosen: list[list[int]] = []
     for name, part, size in (("train", train, train_size), ("test", test, test_size)):
-        known = np.flatnonzero(part.labels[:, column].numpy() != UNKNOWN)
+        known = np.flatnonzero(part.labels[:, _column(train, task)].numpy() != UNKNOWN)
         if size is not None and not 1 <= size <= len(known):
             raise UserError(
-                f"--{name}-size {size} must be at least 1 and at most {len(known)}, the images"
-                f" of known class to {name} with"
+                f"--{name}-size {size} must be at least 1 and at most {len(known)}, the number of"
+                f" {name} images with a known class"
             )
         if not len(known):
-            raise UserError(f'no image to {name} with has a known label for "{task}"')
+            raise UserError(f'no {name} image has a known label for "{task}"')
         drawn = known if size is None else np.sort(random.permutation(known)[:size])
         chosen.append(drawn.tolist())
-    drawn_images = ProbeImages(train, test, chosen[0], chosen[1], task)
-    counts = np.unique(drawn_images.labels("train"), return_counts=True)[1]
+    images = ProbeImages(train, test, chosen[0], chosen[1], task)
+    counts = np.unique(images.labels("train"), return_counts=True)[1]
     if len(counts) < 2:
         raise UserError(
-            f"all {len(chosen[0])} images to train with are of one class: there is nothing to tell"
-            " it from"
+            f"all {len(chosen[0])} images to train with are of one class: expected at least two"
         )
     if counts.min() < 2:
         raise UserError(
-            "a class has one image only to train with, and none to choose the regularisation by:"
-            " a greater --train-size has more"
+            "a class has only one image to train with, so none to choose the regularisation:"
+            " increase --train-size"
         )
-    return drawn_images
+    return images
 
 
-def read_once(
-    images: ProbeImages, look: Callable[[torch.Tensor], torch.Tensor] | None = None
-) -> ProbeImages | None:
-    """The chosen images as every encoder is to see them, so that no file is decoded for each anew.
-
-    Args:
-        images: chosen of image files, or of what is held in memory.
-        look: as for :func:`encode`.
+def read_once(images: ProbeImages, transform: Transform | None = None) -> ProbeImages | None:
+    """Decodes and transforms the images once for all encoders.
 
     Returns:
-        Those alone, held in memory; None where they would take more than 2 GB of it.
+        The images in memory; None if they take more than ``MAX_BYTES_IN_MEMORY``.
 
     Raises:
         UserError: a file cannot be read as an image.
     """
     chosen = ((images.train, images.train_indices), (images.test, images.test_indices))
-    see = look or (lambda image: image)
-    shapes = [see(part[indices[0]]).shape for part, indices in chosen]
+    transform = transform or (lambda image: image)
+    shapes = [transform(part[indices[0]]).shape for part, indices in chosen]
     counts = [len(indices) for _, indices in chosen]
-    if sum(map(operator.mul, counts, map(math.prod, shapes))) > _HOLD_IN_MEMORY:
+    total = sum(n * math.prod(shape) for n, shape in zip(counts, shapes, strict=True))
+    if total > MAX_BYTES_IN_MEMORY:
         return None
     parts = []
     for (part, indices), shape in zip(chosen, shapes, strict=True):
         pixels = torch.empty((len(indices), *shape), dtype=torch.uint8)
-        for place, index in enumerate(indices):
-            pixels[place] = see(part[index])
-        held = StoredImages(pixels, part.labels[indices], part.tasks)
-        held.episodes = part.episodes and part.episodes.at(indices)
-        parts.append(held)
+        for row, index in enumerate(indices):
+            pixels[row] = transform(part[index])
+        stored = StoredImages(pixels, part.labels[indices], part.tasks)
+        stored.episodes = part.episodes and part.episodes.at(indices)
+        parts.append(stored)
     train, test = parts
     rows = [list(range(count)) for count in counts]
     return ProbeImages(train, test, rows[0], rows[1], images.task)
@@ -256,17 +187,17 @@ def build_encoder(
     *,
     seed: int = 0,
 ) -> tuple[Encoder, LoadReport | None]:
-    """An encoder as it is probed.
+    """Builds an encoder to probe.
 
-    The features of a network for RGB images are what it makes of each frame: a projection that was
-    not trained would only blur them. One that stands in a weights file comes along.
+    A network for RGB images has no projection by default, since an untrained one would only mix
+    the features of its frames. A projection in a weights file is kept.
 
     Args:
         name: see :func:`rlcnn.encoders.create_encoder`.
         shape: (channels, height, width) of the images.
-        options: of the encoder; those of the weights file count where they say nothing.
+        options: options of the encoder; they override those in the weights file.
         weights: "none", "imagenet", a file or the directory of a run.
-        seed: of torch's generator, from which the encoder is initialised.
+        seed: seed of torch's generator for the initialisation.
 
     Raises:
         UserError: as ``create_encoder`` and :func:`rlcnn.weights.load_into`.
@@ -276,11 +207,11 @@ def build_encoder(
         chosen.setdefault("projection", "none")
     if weights not in ("none", "imagenet"):
         spec = read_spec(weights)
-        # The node is part of a saved name; what is asked for may leave it out.
+        # A saved name contains the node, which ``name`` may leave out.
         if spec and name in (spec["name"], spec["name"].rpartition(":")[0]):
             name, chosen = spec["name"], {**spec["options"], **options}
             if spec["observation_shape"][0] != shape[0] and "frame_channels" in chosen:
-                # It said what a frame was among other channels.
+                # The saved value belongs to observations with other channels.
                 chosen["frame_channels"] = options.get("frame_channels")
     torch.manual_seed(seed)
     encoder = create_encoder(name, shape, **chosen)
@@ -289,7 +220,7 @@ def build_encoder(
 
 
 def random_like(encoder: Encoder, seed: int) -> Encoder:
-    """A fresh encoder of the same architecture, initialised from torch's generator at ``seed``."""
+    """A new encoder of the same architecture, initialised by torch's generator at ``seed``."""
     torch.manual_seed(seed)
     return create_encoder(encoder.name, encoder.observation_shape, **encoder.options)
 
@@ -299,7 +230,7 @@ def encode(
     images: LabelledImages,
     indices: Sequence[int],
     *,
-    look: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    transform: Transform | None = None,
     device: str = "cpu",
     batch_size: int = 128,
     max_features: int | None = None,
@@ -309,14 +240,13 @@ def encode(
 
     Args:
         encoder: is moved to ``device``.
-        images: to encode.
-        indices: of those to encode, in this order.
-        look: makes of an image what the encoder takes, uint8 (channels, height, width); by default
-            it takes images as they are.
-        device: to compute on.
-        batch_size: images at a time.
-        max_features: longer vectors are projected to so many dimensions by a fixed random matrix,
-            the same for encoders of one architecture.
+        images: images to encode.
+        indices: their indices, in this order.
+        transform: image -> the encoder's input; None keeps images unchanged.
+        device: device that computes.
+        batch_size: images in a minibatch.
+        max_features: a fixed random matrix projects longer feature vectors to this length, the same
+            matrix for encoders of one architecture.
         on_images: called with the number of images just encoded.
 
     Returns:
@@ -325,98 +255,23 @@ def encode(
     target = torch.device(device)
     prepare_device(target, "fp32")
     encoder.to(target).eval()
-    capped = max_features is not None and encoder.features_dim > max_features
-    projection = (
-        RandomProjection(encoder.features_dim, max_features or 0, seed=0).to(target)
-        if capped
-        else torch.nn.Identity()
-    )
+    projection: torch.nn.Module = torch.nn.Identity()
+    if max_features is not None and encoder.features_dim > max_features:
+        projection = RandomProjection(encoder.features_dim, max_features, seed=0).to(target)
     parts = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
-    def encoded(some: Sequence[int]) -> torch.Tensor:
-        batch = (
-            torch.stack([look(images[index]) for index in some])
-            if look
-            else images.gather(torch.tensor(some))
-        )
-        found: torch.Tensor = projection(encoder(upload(batch, target)).float())
-        return found
+    def encode_part(part: Sequence[int]) -> torch.Tensor:
+        if transform is None:
+            batch = images.gather(torch.tensor(part))
+        else:
+            batch = torch.stack([transform(images[index]) for index in part])
+        encoded: torch.Tensor = projection(encoder(upload(batch, target)).float())
+        return encoded
 
-    found: list[torch.Tensor] = []
+    encoded: list[torch.Tensor] = []
     with torch.inference_mode():
-        for some, part in zip(parts, read_late(map(encoded, parts), target), strict=True):
-            found.append(part)
-            on_images(len(some))
-    features: Features = torch.cat(found).numpy()
+        for part, result in zip(parts, read_late(map(encode_part, parts), target), strict=True):
+            encoded.append(result)
+            on_images(len(part))
+    features: Features = torch.cat(encoded).numpy()
     return features
-
-
-def fit(
-    method: Method,
-    train: Features,
-    train_labels: Labels,
-    test: Features,
-    test_labels: Labels,
-    *,
-    seed: int = 0,
-    episodes: Episodes | None = None,
-) -> Fit:
-    """Fits a linear classifier on standardised features and tests it.
-
-    Args:
-        method: "svm": linear, one class against the rest, squared hinge loss; "linear": logistic
-            regression over all classes. Both with an L2 penalty, whose C is that which does best on
-            a fifth of the training images; of equal ones the least. The final fit is on all.
-        train: (images, features).
-        train_labels: (images,), each class at least twice.
-        test: likewise.
-        test_labels: likewise.
-        seed: of the choice of that fifth.
-        episodes: which test images depend on each other.
-
-    Raises:
-        UserError: the features are not finite.
-    """
-    from sklearn.model_selection import train_test_split
-
-    for part in (train, test):
-        if not np.isfinite(part).all():
-            raise UserError("the encoder's features are not all finite numbers: nothing fits them")
-    counts = np.unique(train_labels, return_counts=True)[1]
-    held_out = max(len(counts), round(_HELD_OUT * len(train)))
-    own, other = train_test_split(
-        np.arange(len(train)), test_size=held_out, random_state=seed, stratify=train_labels
-    )
-    tried = _answers(method, _CHOICES, train[own], train_labels[own], train[other])
-    accuracies = [(predicted == train_labels[other]).mean() for predicted, _ in tried]
-    # argmax takes the first of equal ones.
-    best = _CHOICES[int(np.argmax(accuracies))]
-    [(predicted, converged)] = _answers(method, (best,), train, train_labels, test)
-    return Fit(predicted == test_labels, best, converged, episodes)
-
-
-def _answers(
-    method: Method, cs: Sequence[float], train: Features, labels: Labels, test: Features
-) -> list[tuple[Labels, bool]]:
-    """For each C, the classes of the test images, and whether the fit reached its tolerance."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import LinearSVC
-
-    scaler = StandardScaler().fit(train)
-    train, test = scaler.transform(train), scaler.transform(test)
-    model: Any
-    if method == "svm":
-        model = LinearSVC(dual="auto", random_state=0)
-    else:
-        # Each fit starts from the one before, which had a stronger penalty.
-        model = LogisticRegression(max_iter=200, warm_start=True)
-    answers: list[tuple[Labels, bool]] = []
-    for c in cs:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            model.set_params(C=c).fit(train, labels)
-        converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-        answers.append((model.predict(test), converged))
-    return answers

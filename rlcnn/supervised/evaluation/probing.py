@@ -24,23 +24,19 @@ from rlcnn.config.fields import (
 from rlcnn.data.atari.dataset import PolicyPlay
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.by_name import ATARI, check_held_out, load_data
-from rlcnn.data.crops import View
+from rlcnn.data.crops import CropTransform
 from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
 from rlcnn.runs.files import check_writable
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import chosen_task
+from rlcnn.supervised.evaluation.linear import METHODS, Features, Fit, Method, fit
 from rlcnn.supervised.evaluation.probe import (
-    METHODS,
     Comparison,
-    Features,
-    Fit,
-    Method,
     ProbeImages,
     build_encoder,
     choose_images,
     encode,
-    fit,
     random_like,
     read_once,
 )
@@ -217,16 +213,16 @@ def run_probe(
             f"{encoder.features_dim:,} features are brought to {config.max_features:,} by a random"
             " projection; --max-features takes more, and an encoder's pooling makes less"
         )
-    look = None
+    transform = None
     if config.size is not None:
-        look = _centre(config.size)
+        transform = _centre(config.size)
         with console.status("reading the images"):
-            held = read_once(images, look)
+            held = read_once(images, transform)
         if held is not None:
-            images, look = held, None
+            images, transform = held, None
 
     def fits(name: str, probed: Encoder) -> dict[Method, Fit]:
-        return _fits(name, probed, images, look, config, device, console)
+        return _fits(name, probed, images, transform, config, device, console)
 
     own = fits("the encoder", encoder) if config.weights != "none" else None
     random = {s: fits(f"random {s}", random_like(encoder, s)) for s in config.random_seeds}
@@ -252,15 +248,15 @@ def _image_shape(images: ProbeImages, size: int | None) -> tuple[int, int, int]:
 
 def _centre(size: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """The middle square of an image, brought to a size."""
-    view = View(size, size)
-    return lambda image: view.centre(image)[0]
+    crop = CropTransform(size, size)
+    return lambda image: crop.centre(image)[0]
 
 
 def _fits(
     name: str,
     encoder: Encoder,
     images: ProbeImages,
-    look: Callable[[torch.Tensor], torch.Tensor] | None,
+    transform: Callable[[torch.Tensor], torch.Tensor] | None,
     config: ProbeConfig,
     device: str,
     console: Console,
@@ -281,7 +277,7 @@ def _fits(
                 encoder,
                 getattr(images, part),
                 getattr(images, f"{part}_indices"),
-                look=look,
+                transform=transform,
                 device=device,
                 batch_size=config.batch_size,
                 max_features=config.max_features,

@@ -13,9 +13,10 @@ from support.pretend_gpu import CUDA, PretendGPU
 from torch import nn
 from torch.nn import functional
 
-from agents.collect.actor import InferenceCopy, Player, StagedPlayer, make_player
+from agents.collect.actor import CudaRolloutActor, RolloutActor, make_actor
+from agents.collect.inference_copy import InferenceCopy
 from agents.networks.policies import PixelActorCriticPolicy, Precision
-from agents.storage.items import Pixels
+from agents.storage.codecs import PixelCodec
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.cuda_graphs import make_recorder
 from rlcnn.accelerate.devices import use_threads
@@ -48,17 +49,17 @@ def test_it_acts_as_the_policy_to_the_bit_before_and_after_learning(
     precision: Precision, apart: bool, encoder: str
 ) -> None:
     policy, seen = make_policy(precision, encoder), observations(8)
-    actor = InferenceCopy(policy, apart)
-    told = []
+    copied = InferenceCopy(policy, apart)
+    log_probs_seen = []
     for _ in range(2):
-        actor.follow()
-        for mine, its in zip(act(actor.network, seen), act(policy, seen), strict=True):
+        copied.sync()
+        for mine, its in zip(act(copied.network, seen), act(policy, seen), strict=True):
             assert torch.equal(mine, its)
-        told.append(act(actor.network, seen)[2])
+        log_probs_seen.append(act(copied.network, seen)[2])
         values, log_probs, _ = policy.evaluate_actions(seen, torch.zeros(8, dtype=torch.long))
         (values.sum() - log_probs.sum()).backward()
         policy.optimizer.step()
-    assert not torch.equal(*told)
+    assert not torch.equal(*log_probs_seen)
 
 
 def test_only_the_encoders_weights_are_kept_in_bfloat16() -> None:
@@ -87,9 +88,9 @@ def test_what_computes_with_its_weights_first_is_not_rounded_before() -> None:
     policy, seen = make_policy("bf16"), observations(8)
     trunk = policy.features_extractor.encoder.trunk
     trunk.conv3 = Standardized(64, 64, kernel_size=3).to(memory_format=torch.channels_last)
-    actor = InferenceCopy(policy)
-    actor.follow()
-    for mine, its in zip(act(actor.network, seen), act(policy, seen), strict=True):
+    copied = InferenceCopy(policy)
+    copied.sync()
+    for mine, its in zip(act(copied.network, seen), act(policy, seen), strict=True):
         assert torch.equal(mine, its)
 
 
@@ -99,13 +100,13 @@ N_ENVS = 3
 
 
 def play(
-    player: Player, stacking: FrameStacking, steps: int = 12
+    actor: RolloutActor, stacking: FrameStacking, steps: int = 12
 ) -> tuple[list[torch.Tensor], list[np.ndarray]]:
-    """Has a player play a stream of frames with all kinds of ends; its log probabilities, actions.
+    """Has a actor play a stream of frames with all kinds of ends; its log probabilities, actions.
 
     At every step it must stand at what the environments show, and act on it.
     """
-    device = player.policy.device
+    device = actor.policy.device
     stream = Stream(N_ENVS, stacking, size=(36, 36))
     rng = np.random.default_rng(0)
     torch.manual_seed(5)
@@ -116,31 +117,31 @@ def play(
         if step == 8:
             observations = stream.reset()
         if step % 4 == 0:
-            player.begin(observations)
-        actions.append(player.act())
+            actor.reset(observations)
+        actions.append(actor.act())
         seen = torch.as_tensor(observations, device=device)
-        assert torch.equal(player.observations, seen)
+        assert torch.equal(actor.observations, seen)
         with torch.no_grad():
-            values, told, _ = player.policy.evaluate_actions(seen, player.actions)
-        assert np.array_equal(player.actions.cpu().numpy(), actions[-1])
-        assert torch.equal(player.values.flatten(), values.flatten())
-        assert torch.equal(player.log_probs, told)
-        log_probs.append(player.log_probs.clone())
+            values, told, _ = actor.policy.evaluate_actions(seen, actor.actions)
+        assert np.array_equal(actor.actions.cpu().numpy(), actions[-1])
+        assert torch.equal(actor.values.flatten(), values.flatten())
+        assert torch.equal(actor.log_probs, told)
+        log_probs.append(actor.log_probs.clone())
         events: list[Event] = [EVENTS[rng.integers(len(EVENTS))] for _ in range(N_ENVS)]
         after = stream.step(events)
         last = np.stack([info.get("terminal_observation", observations[0]) for info in after.infos])
         cut_off = np.array([event == "cut off" for event in events])
         if cut_off.any():
-            worth = player.values_of_last(last[cut_off], np.flatnonzero(cut_off))
-            told = player.policy.predict_values(torch.as_tensor(last[cut_off], device=device))
+            worth = actor.truncation_values(last[cut_off], np.flatnonzero(cut_off))
+            told = actor.policy.predict_values(torch.as_tensor(last[cut_off], device=device))
             # A GPU values as many images as there are environments, which rounds otherwise.
             assert np.allclose(worth, told.detach().flatten().cpu().numpy(), rtol=1e-4, atol=1e-6)
-        fresh = np.array([event in ("ended", "cut off") for event in events])
-        player.look(after.observations, fresh)
+        stack_reset = np.array([event in ("ended", "cut off") for event in events])
+        actor.observe(after.observations, stack_reset)
         observations = after.observations
         assert torch.equal(
-            player.values_here().flatten(),
-            player.policy.predict_values(torch.as_tensor(observations, device=device))
+            actor.current_values().flatten(),
+            actor.policy.predict_values(torch.as_tensor(observations, device=device))
             .detach()
             .flatten(),
         )
@@ -162,21 +163,21 @@ def tiny_policy(stacking: FrameStacking) -> PixelActorCriticPolicy:
     ("depth", "channels", "padding"),
     [(3, 1, "zeros"), (3, 1, "repeat"), (2, 3, "zeros"), (1, 1, "zeros")],
 )
-def test_players_stand_where_the_environments_do_and_act_on_it(
+def test_actors_stand_where_the_environments_do_and_act_on_it(
     depth: int, channels: int, padding: Literal["zeros", "repeat"], pretend_gpu: PretendGPU
 ) -> None:
     stacking = FrameStacking(depth, channels, padding)
     policy = tiny_policy(stacking)
-    stored = policy.what_to_store(stacking)
-    play(Player(policy, stored, torch.device("cpu")), stacking)
+    codec = policy.storage_spec(stacking)
+    play(RolloutActor(policy, codec, torch.device("cpu")), stacking)
     policy.to(CUDA)
-    captured = StagedPlayer(policy, stored, CUDA, make_recorder(CUDA))
+    captured = CudaRolloutActor(policy, codec, CUDA, make_recorder(CUDA))
     assert not captured.ready
     told = [play(captured, stacking)]
     assert captured.ready
     # Three of the twelve steps warm up.
     assert (pretend_gpu.captures, pretend_gpu.replays) == (1, 9)
-    told.append(play(StagedPlayer(policy, stored, CUDA, None), stacking))
+    told.append(play(CudaRolloutActor(policy, codec, CUDA, None), stacking))
     for mine, its in zip(*(log_probs for log_probs, _ in told), strict=True):
         assert torch.equal(mine, its)
     assert np.array_equal(*(np.array(actions) for _, actions in told))
@@ -184,23 +185,23 @@ def test_players_stand_where_the_environments_do_and_act_on_it(
 
 def test_a_captured_step_acts_by_what_was_learned_since(pretend_gpu: PretendGPU) -> None:
     policy, stacking = make_policy("bf16").to(CUDA), FrameStacking(4, 1)
-    actor = InferenceCopy(policy)
-    stored = actor.network.what_to_store(stacking)
-    player = StagedPlayer(actor.network, stored, CUDA, make_recorder(CUDA))
+    copied = InferenceCopy(policy)
+    codec = copied.network.storage_spec(stacking)
+    actor = CudaRolloutActor(copied.network, codec, CUDA, make_recorder(CUDA))
     shown = observations(3).numpy()
     told = []
     for _ in range(2):
-        actor.follow()
-        player.begin(shown)
+        copied.sync()
+        actor.reset(shown)
         for _ in range(4):
             # The same frame again and again.
             shown = np.concatenate([shown[:, 1:], shown[:, -1:]], axis=1)
-            player.look(shown, np.zeros(3, dtype=bool))
+            actor.observe(shown, np.zeros(3, dtype=bool))
         seen = torch.as_tensor(shown, device=CUDA)
-        values, log_probs, _ = policy.evaluate_actions(seen, player.actions)
-        assert torch.equal(player.values, values)
-        assert torch.equal(player.log_probs, log_probs)
-        told.append(player.values.clone())
+        values, log_probs, _ = policy.evaluate_actions(seen, actor.actions)
+        assert torch.equal(actor.values, values)
+        assert torch.equal(actor.log_probs, log_probs)
+        told.append(actor.values.clone())
         (values.sum() - log_probs.sum()).backward()
         policy.optimizer.step()
     assert pretend_gpu.captures == 1
@@ -214,26 +215,26 @@ def test_a_staged_player_draws_from_the_policy() -> None:
     with torch.no_grad():
         policy.action_net.weight.zero_()
         policy.action_net.bias.copy_(torch.tensor([0.5, 0.25, 0.125, 0.0625, 0.0625]).log())
-    player = StagedPlayer(policy, policy.what_to_store(stacking), torch.device("cpu"), None)
+    actor = CudaRolloutActor(policy, policy.storage_spec(stacking), torch.device("cpu"), None)
     torch.manual_seed(0)
     shown = np.zeros((1000, 1, 36, 36), np.uint8)
-    player.begin(shown)
-    first, counts = player.act(), np.zeros(5)
+    actor.reset(shown)
+    first, counts = actor.act(), np.zeros(5)
     for _ in range(4):
-        player.look(shown.copy(), np.zeros(1000, dtype=bool))
-        actions = player.act()
+        actor.observe(shown.copy(), np.zeros(1000, dtype=bool))
+        actions = actor.act()
         assert not np.array_equal(actions, first)
         counts += np.bincount(actions, minlength=5)
     # 4,000 draws: a share of one half has a standard deviation of 0.008.
     assert np.abs(counts / 4000 - [0.5, 0.25, 0.125, 0.0625, 0.0625]).max() < 0.03
 
 
-def test_only_a_gpu_is_played_for_in_stages() -> None:
+def test_only_a_gpu_gets_an_actor_that_stages() -> None:
     stacking = FrameStacking(1, 1)
     policy = tiny_policy(stacking)
-    player = make_player(policy, policy.what_to_store(stacking), torch.device("cpu"), graphs=True)
-    assert type(player) is Player
-    assert player.ready
+    actor = make_actor(policy, policy.storage_spec(stacking), torch.device("cpu"), graphs=True)
+    assert type(actor) is RolloutActor
+    assert actor.ready
 
 
 @pytest.mark.gpu
@@ -242,23 +243,23 @@ def test_on_a_gpu_a_step_waits_for_its_actions_only(graphs: bool) -> None:
     stacking, device = FrameStacking(4, 1), torch.device("cuda")
     policy = make_policy("bf16").to(device)
     policy.set_training_mode(False)
-    player = make_player(policy, policy.what_to_store(stacking), device, graphs)
+    actor = make_actor(policy, policy.storage_spec(stacking), device, graphs)
     rng = np.random.default_rng(0)
     stacks = rng.integers(256, size=(16, 4, 84, 84), dtype=np.uint8)
-    player.begin(stacks)
+    actor.reset(stacks)
     for step in range(10):
         # The first looks take memory and are captured, which waits.
         torch.cuda.set_sync_debug_mode("default" if step < 6 else "error")
         try:
-            assert player.act().shape == (16,)
+            assert actor.act().shape == (16,)
             stacks = np.concatenate(
                 [stacks[:, 1:], rng.integers(256, size=(16, 1, 84, 84), dtype=np.uint8)], axis=1
             )
-            player.look(stacks, np.zeros(16, dtype=bool))
+            actor.observe(stacks, np.zeros(16, dtype=bool))
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert torch.equal(player.observations.cpu(), torch.as_tensor(stacks))
-    assert player.ready
+        assert torch.equal(actor.observations.cpu(), torch.as_tensor(stacks))
+    assert actor.ready
 
 
 @pytest.mark.parametrize("encoder, n_envs, expected", [("nature", 8, 1), ("nature", 64, 2)])
@@ -271,9 +272,9 @@ def test_little_work_is_done_by_fewer_threads(encoder: str, n_envs: int, expecte
         features_extractor_kwargs={"encoder": encoder},
     )
     observations = np.zeros((n_envs, 4, 84, 84), np.uint8)
-    player = Player(policy, Pixels(FrameStacking(4, 1), (4, 84, 84)), torch.device("cpu"))
-    player.begin(observations)
+    actor = RolloutActor(policy, PixelCodec(FrameStacking(4, 1), (4, 84, 84)), torch.device("cpu"))
+    actor.reset(observations)
     # More may be given, or taken away, between two rollouts.
     for usable in (4, 1, 4):
         with use_threads(usable):
-            assert player.threads == min(usable, expected)
+            assert actor.threads == min(usable, expected)

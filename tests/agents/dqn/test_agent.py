@@ -124,7 +124,7 @@ def test_updates_equal_stable_baselines3s_on_the_same_batches(n_steps: int) -> N
     callback.on_training_start({}, {})
 
     assert ours.replay_buffer is not None
-    batches = [ours.replay_buffer.sample(32, ours._returns) for _ in range(10)]
+    batches = [ours.replay_buffer.sample(32, ours._learner.returns) for _ in range(10)]
     queues = [list(batches), [sb3_samples(batch, ours.gamma) for batch in batches]]
     ours.replay_buffer.sample = lambda *_: queues[0].pop(0)  # type: ignore[assignment,method-assign]
     theirs.replay_buffer.sample = lambda *_, **__: queues[1].pop(0)  # type: ignore[union-attr]
@@ -243,16 +243,16 @@ def test_acting_and_bootstrapping_follow_what_they_are_copies_of(tau: float) -> 
         compared, moved = 0, 0
 
         def _on_rollout_start(self) -> None:
-            self.first = model._target.network(observations).detach().clone()
+            self.first = model._learner.target.network(observations).detach().clone()
 
         def _on_step(self) -> bool:
-            assert same(model._actor.network, model.q_net)
+            assert same(model._acting_copy.network, model.q_net)
             self.compared += 1
             return True
 
         def _on_rollout_end(self) -> None:
-            assert same(model._target.network, model.q_net_target)
-            self.moved += not torch.equal(model._target.network(observations), self.first)
+            assert same(model._learner.target.network, model.q_net_target)
+            self.moved += not torch.equal(model._learner.target.network(observations), self.first)
 
     model = make_dqn(
         learning_rate=1e-2,
@@ -269,7 +269,7 @@ def test_acting_and_bootstrapping_follow_what_they_are_copies_of(tau: float) -> 
     other = make_dqn(policy_kwargs={**TINY, "precision": "bf16"}, seed=9)
     other.policy.load_state_dict(model.policy.state_dict())
     other._setup_learn(8)
-    assert same(other._target.network, model.q_net_target)
+    assert same(other._learner.target.network, model.q_net_target)
 
 
 def test_callbacks_fire_where_stable_baselines3_fires_them() -> None:
@@ -353,7 +353,7 @@ def test_two_resumes_of_one_state_are_bit_identical(tmp_path: Path) -> None:
     model.save_replay_buffer(path)
     state = {
         "parameters": model.get_parameters(),
-        "exploration": model.exploration_state,
+        "exploration": model.exploration.state,
         "steps": model.num_timesteps,
     }
 
@@ -362,7 +362,7 @@ def test_two_resumes_of_one_state_are_bit_identical(tmp_path: Path) -> None:
         # The optimiser would go on in the very tensors it is given.
         other.set_parameters(copy.deepcopy(state["parameters"]))  # type: ignore[arg-type]
         other.load_replay_buffer(path)
-        other.exploration_state = state["exploration"]  # type: ignore[assignment]
+        other.exploration.state = state["exploration"]  # type: ignore[assignment]
         other.num_timesteps = state["steps"]  # type: ignore[assignment]
         other.env.seed(7)  # type: ignore[union-attr]
         return other.learn(120, reset_num_timesteps=False)

@@ -68,12 +68,12 @@ def test_with_overlap_it_is_captured_in_the_foreground(
 
     def noted(*arguments: Any) -> Any:
         in_foreground = threading.current_thread() is threading.main_thread()
-        captures.append((in_foreground, model._updating))
+        captures.append((in_foreground, model._runner.busy))
         return capture(*arguments)
 
     class Watch(BaseCallback):
         def _on_step(self) -> bool:
-            beside.append(model._updating)
+            beside.append(model._runner.busy)
             return True
 
     monkeypatch.setattr(CudaRecorder, "capture", noted)

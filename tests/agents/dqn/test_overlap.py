@@ -41,13 +41,13 @@ def parameters(network: torch.nn.Module) -> torch.Tensor:
 def note_losses(model: DQN) -> list[float]:
     """The losses of all its updates, as they are taken note of."""
     losses: list[float] = []
-    note = model._note_losses
+    note = model._add_losses
 
     def noted(told: list[torch.Tensor]) -> None:
         losses.extend(loss.item() for loss in told)
         note(told)
 
-    model._note_losses = noted  # type: ignore[method-assign]
+    model._add_losses = noted  # type: ignore[method-assign]
     return losses
 
 
@@ -90,18 +90,18 @@ def test_actions_come_from_a_network_one_update_older() -> None:
     class Watch(BaseCallback):
         def _on_step(self) -> bool:
             if self.num_timesteps % 4 == 1:
-                acted_by.append(parameters(model._actor.network))
+                acted_by.append(parameters(model._acting_copy.network))
             return True
 
     model = make_dqn(True, n_envs=1, learning_starts=8)
     learned = [parameters(model.q_net)]
-    note = model._note_losses
+    note = model._add_losses
 
     def noted(losses: list[torch.Tensor]) -> None:
         note(losses)
         learned.append(parameters(model.q_net))
 
-    model._note_losses = noted  # type: ignore[method-assign]
+    model._add_losses = noted  # type: ignore[method-assign]
     model.learn(28, callback=Watch())
     # Updates follow the steps 12, 16, 20, 24 and 28: the first has the steps 13 to 16 beside it.
     assert len(learned) == 6
@@ -136,14 +136,14 @@ def test_the_update_is_waited_for_by_what_looks_at_the_network(ask: str, tmp_pat
     class Ask(BaseCallback):
         def _on_step(self) -> bool:
             if self.num_timesteps == 80:
-                assert model._updating
+                assert model._runner.busy
                 if ask == "predict":
                     model.predict(np.asarray(model._last_obs))
                 elif ask == "save":
                     model.save(tmp_path / "model.zip")
                 else:
                     model.check_finite()
-                assert not model._updating
+                assert not model._runner.busy
                 assert model._n_updates == 2
             return True
 
@@ -159,7 +159,7 @@ def test_a_loss_that_is_no_number_stops_training() -> None:
     model = make_dqn(True, learning_rate=1e30)
     with pytest.raises(UserError, match="the loss became nan"):
         model.learn(400)
-    assert not model._updating
+    assert not model._runner.busy
 
 
 def test_threads_are_given_back() -> None:

@@ -1,4 +1,4 @@
-"""Jobs in processes of their own: what they bring back, how they fail, and that they end."""
+"""Jobs in processes of their own: their values, their failures and their end."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def sleep(told: Path) -> None:
+def sleep(marker: Path) -> None:
     print("this is said to nobody", flush=True)
-    told.write_text(str(os.getpid()))
+    marker.write_text(str(os.getpid()))
     time.sleep(600)
 
 
 @pytest.mark.slow
 def test_no_job_outlives_the_launcher(tmp_path: Path) -> None:
-    told, log = tmp_path / "sleeper", tmp_path / "sleep.log"
+    marker, log = tmp_path / "sleeper", tmp_path / "sleep.log"
     launcher = LocalLauncher(workers=1, jobs=1)
 
     def stop_when_it_sleeps(running: Sequence[str]) -> None:
-        if told.exists():
+        if marker.exists():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(launcher.run([Job("sleep", partial(sleep, told), log)], stop_when_it_sleeps))
+        list(launcher.run([Job("sleep", partial(sleep, marker), log)], stop_when_it_sleeps))
     assert log.read_text() == "this is said to nobody\n"
     with pytest.raises(ProcessLookupError):
-        os.kill(int(told.read_text()), 0)
+        os.kill(int(marker.read_text()), 0)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
 def test_each_job_ends_in_its_own_way_and_none_outlives_the_launcher(tmp_path: Path) -> None:
-    told = tmp_path / "sleeper"
+    marker = tmp_path / "sleeper"
     tasks = {
         "cores": cores,
         "die": die,
-        "sleep": partial(sleep, told),
+        "sleep": partial(sleep, marker),
     }
     jobs = [Job(name, task, tmp_path / f"{name}.log") for name, task in tasks.items()]
     launcher = LocalLauncher(workers=2, jobs=len(jobs))
@@ -67,7 +67,7 @@ def test_each_job_ends_in_its_own_way_and_none_outlives_the_launcher(tmp_path: P
             ended[outcome.name] = outcome
             if len(ended) == 2:
                 break
-        while not told.exists():
+        while not marker.exists():
             time.sleep(0.05)
     assert ended["cores"].state == "done"
     assert ended["cores"].value <= os.sched_getaffinity(0)
@@ -76,7 +76,7 @@ def test_each_job_ends_in_its_own_way_and_none_outlives_the_launcher(tmp_path: P
     assert "SIGKILL" in ended["die"].reason
     assert {"cores", "die"} <= seen
     with pytest.raises(ProcessLookupError):
-        os.kill(int(told.read_text()), 0)
+        os.kill(int(marker.read_text()), 0)
 
 
 @pytest.mark.parametrize(
@@ -108,12 +108,12 @@ def test_no_more_workers_than_jobs_are_made() -> None:
         (ZeroDivisionError("by zero\nand more"), "failed", "ZeroDivisionError: by zero"),
     ],
 )
-def test_how_a_task_failed_is_told_in_one_line(
+def test_the_reason_of_a_failed_task_is_one_line(
     error: BaseException, state: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def task() -> None:
         raise error
 
     assert perform(task) == (state, None, reason)
-    # What a traceback tells is in the log.
+    # The traceback is in the log.
     assert capsys.readouterr().err

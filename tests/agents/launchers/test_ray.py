@@ -28,7 +28,7 @@ needs_ray = pytest.mark.skipif(not HAS_RAY, reason='Ray is not installed: pip in
 
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
-def test_without_ray_one_line_tells_how_to_get_it() -> None:
+def test_without_ray_one_line_says_how_to_install_it() -> None:
     with pytest.raises(UserError, match=r'pip install "rlcnn\[ray\]"'):
         RayLauncher("auto", 1, 0, 4)
 
@@ -57,9 +57,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_checkpoint(
-    cluster: Any, tmp_path: Path
-) -> None:
+def test_a_run_whose_node_dies_resumes_on_another_node(cluster: Any, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     # Long enough for the node to die in the middle.
@@ -69,7 +67,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_checkpoint(
     lost = []
 
     class Launcher(RayLauncher):
-        """One under which a node dies as soon as the first run has a checkpoint."""
+        """Kills a node as soon as the first run has a checkpoint."""
 
         def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
             # Ray makes nodes in the main thread only.
@@ -87,7 +85,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_checkpoint(
     results = run_study(
         plan,
         tmp_path,
-        lambda jobs: Launcher(cluster.address, 1, 0, jobs, tell=console.print),
+        lambda jobs: Launcher(cluster.address, 1, 0, jobs, notify=console.print),
         console=console,
     )
     assert lost
@@ -105,12 +103,12 @@ def test_a_run_whose_node_dies_goes_on_elsewhere_from_its_checkpoint(
 def test_ctrl_c_stops_runs_on_the_cluster_with_a_checkpoint(cluster: Any, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    # A checkpoint at no other time than at the stop.
+    # The only checkpoint is the one at the stop.
     plan = tiny_plan(base=replace(TINY, total_steps=100_000, checkpoint_every=0))
     first = tmp_path / plan.runs[0].directory
 
     class Launcher(RayLauncher):
-        """One at which Ctrl-C is pressed as soon as the first run learns."""
+        """Raises Ctrl-C as soon as the first run learns."""
 
         def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
             def press(running: Collection[str]) -> None:

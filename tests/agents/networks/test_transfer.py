@@ -11,12 +11,12 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from support.observation_recorder import Witness
+from support.observation_recorder import ObservationRecorder
 from support.toy_envs import Columns, WorldVecEnv
 
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
-from agents.storage.items import FrozenFeatures, Pixels
+from agents.storage.codecs import FeatureCodec, PixelCodec
 from agents.train.builder import describe_storage
 from agents.train.checkpoint import encoder_extractor, load_checkpoint, save_checkpoint
 from envs.errors import UserError
@@ -72,7 +72,7 @@ def tensors_of(model: Any) -> dict[str, torch.Tensor]:
 
 
 def stored_by(model: Any) -> Any:
-    return model.setup_replay().stored if isinstance(model, DQN) else model.rollout_buffer.stored
+    return model.setup_replay().codec if isinstance(model, DQN) else model.rollout_buffer.codec
 
 
 def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
@@ -99,7 +99,7 @@ class EachUpdate(BaseCallback):
 @BOTH
 def test_only_what_comes_from_the_node_on_learns(algorithm: Algorithm) -> None:
     model = make(algorithm, {**RESIDUAL, "unfreeze_from": "trunk.stage3"}, encoder_lr_factor=0.1)
-    assert isinstance(stored_by(model), Pixels)
+    assert isinstance(stored_by(model), PixelCodec)
     before = tensors_of(model)
     model.learn(3 * ROLLOUT)
     # BatchNorm's running statistics, too.
@@ -144,7 +144,7 @@ def test_the_first_update_at_the_step_is_the_first_that_learns_the_encoder(
     assert len(changes[first]) > len(before) / 2
     assert any("running_mean" in name for name in changes[first])
     assert groups[0]["lr"] == pytest.approx(0.1 * groups[1]["lr"])
-    assert isinstance(stored_by(model), Pixels)
+    assert isinstance(stored_by(model), PixelCodec)
 
 
 @BOTH
@@ -263,20 +263,20 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def test_stored_features_are_the_encoders_to_the_types_rounding(
     algorithm: Algorithm, name: str, extractor: dict[str, Any]
 ) -> None:
-    witness = Witness(WorldVecEnv(Columns(1), N_ENVS, depth=DEPTH))
-    model = make(algorithm, {**extractor, "frozen": True}, witness, feature_dtype=name)
+    recorder = ObservationRecorder(WorldVecEnv(Columns(1), N_ENVS, depth=DEPTH))
+    model = make(algorithm, {**extractor, "frozen": True}, recorder, feature_dtype=name)
     model.learn(ROLLOUT)
     if algorithm is PPO:
         stored = model.rollout_buffer.observations(torch.arange(ROLLOUT))
     else:
-        returns = model._returns
+        returns = model._learner.returns
         times = torch.arange(8).repeat_interleave(N_ENVS)
         envs = torch.arange(N_ENVS).repeat(8)
         stored = model.replay_buffer.transitions(times, envs, returns).observations
     assert stored.dtype == DTYPES[name]
-    seen = torch.as_tensor(np.concatenate(witness.seen[:8]))
-    whole = FrozenFeatures(encoder_of(model), witness.get_attr("frame_stacking")[0], model.device)
-    exact = whole.stacks(seen.numpy())
+    seen = torch.as_tensor(np.concatenate(recorder.seen[:8]))
+    whole = FeatureCodec(encoder_of(model), recorder.get_attr("frame_stacking")[0], model.device)
+    exact = whole.encode_stacks(seen.numpy())
     # Half of the gap between two numbers of the type; beside it what fp32 sums in another order.
     rounding = torch.finfo(DTYPES[name]).eps / 2
     torch.testing.assert_close(stored.float(), exact, rtol=rounding + 1e-5, atol=1e-6)
@@ -309,7 +309,7 @@ def test_memory_follows_the_type(algorithm: Algorithm) -> None:
                 model.action_space,
                 N_ENVS,
                 model.replay_buffer.stacking,
-                model.replay_buffer.stored,
+                model.replay_buffer.codec,
             )
         else:
             held[name] = model.rollout_buffer.frames.nbytes
@@ -324,7 +324,7 @@ def test_auto_loses_nothing_of_what_bf16_computes() -> None:
     auto.policy.load_state_dict(exact.policy.state_dict())
     frames = np.random.default_rng(0).integers(0, 256, (6, DEPTH, 36, 36), dtype=np.uint8)
     kept = [
-        model.policy.what_to_store(model.env.frame_stacking).stacks(frames)
+        model.policy.storage_spec(model.env.frame_stacking).encode_stacks(frames)
         for model in (exact, auto)
     ]
     assert [tensor.dtype for tensor in kept] == [torch.float32, torch.bfloat16]
@@ -337,7 +337,7 @@ def test_what_is_beyond_a_types_range_becomes_its_largest_number() -> None:
         for parameter in encoder_of(model).trunk.parameters():
             parameter.fill_(100)
     frames = np.full((1, DEPTH, 36, 36), 255, dtype=np.uint8)
-    stored = model.policy.what_to_store(model.env.frame_stacking).stacks(frames)
+    stored = model.policy.storage_spec(model.env.frame_stacking).encode_stacks(frames)
     assert stored.max() == torch.finfo(torch.float16).max
 
 
@@ -360,9 +360,9 @@ def test_a_replay_in_bf16_is_saved_and_loaded(tmp_path: Path) -> None:
 class Compare(BaseCallback):
     """Compares what rollouts hold with what the present encoder makes of what was seen."""
 
-    def __init__(self, witness: Witness, change: Callable[[Any], None]) -> None:
+    def __init__(self, recorder: ObservationRecorder, change: Callable[[Any], None]) -> None:
         super().__init__()
-        self.witness, self.change, self.compared = witness, change, 0
+        self.recorder, self.change, self.compared = recorder, change, 0
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps == ROLLOUT:
@@ -371,7 +371,7 @@ class Compare(BaseCallback):
     def _on_rollout_end(self) -> None:
         model: Any = self.model
         stored = model.rollout_buffer.observations(torch.arange(ROLLOUT)).flatten(1)
-        seen = torch.as_tensor(np.concatenate(self.witness.seen[-9:-1]))
+        seen = torch.as_tensor(np.concatenate(self.recorder.seen[-9:-1]))
         encoder = encoder_of(model)
         frames = encoder.encode_frames(seen.flatten(0, 1)[:, None]).view(ROLLOUT, -1)
         torch.testing.assert_close(stored, frames, rtol=1e-4, atol=1e-5)
@@ -392,9 +392,9 @@ def load_other_weights(model: Any) -> None:
 
 @pytest.mark.parametrize("change", [put_another_policy, load_other_weights])
 def test_rollouts_hold_what_the_present_encoder_makes(change: Callable[[Any], None]) -> None:
-    witness = Witness(WorldVecEnv(Columns(1), N_ENVS, depth=DEPTH))
-    model = make(PPO, {**PER_FRAME, "frozen": True}, witness)
-    compare = Compare(witness, change)
+    recorder = ObservationRecorder(WorldVecEnv(Columns(1), N_ENVS, depth=DEPTH))
+    model = make(PPO, {**PER_FRAME, "frozen": True}, recorder)
+    compare = Compare(recorder, change)
     model.learn(3 * ROLLOUT, compare)
     assert compare.compared == 3
 

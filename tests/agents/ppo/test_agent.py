@@ -17,7 +17,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
-from support.observation_recorder import CompareObservations, Witness
+from support.observation_recorder import CompareObservations, ObservationRecorder
 from support.toy_envs import Clock, Columns, Corridor, World, WorldVecEnv, mean_return
 
 from agents.ppo.agent import PPO
@@ -386,10 +386,10 @@ def test_every_rollout_is_acted_by_what_was_learned_last() -> None:
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_stacks_are_right_however_learning_goes_on(depth: int) -> None:
-    witness = Witness(WorldVecEnv(Columns(), 2, depth))
-    compare = CompareObservations(witness)
+    recorder = ObservationRecorder(WorldVecEnv(Columns(), 2, depth))
+    compare = CompareObservations(recorder)
     model = make_ppo(n_envs=2, depth=depth, n_steps=6, batch_size=12)
-    model.set_env(witness)
+    model.set_env(recorder)
     model.learn(24, callback=compare)
     model.learn(24, callback=compare, reset_num_timesteps=False)
     model.learn(24, callback=compare)

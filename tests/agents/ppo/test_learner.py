@@ -82,7 +82,7 @@ def test_with_overlap_it_is_captured_in_the_foreground(
 
     class Watch(BaseCallback):
         def _on_rollout_start(self) -> None:
-            starts.append((model._updating, pretend_gpu.captures))
+            starts.append((model._runner.busy, pretend_gpu.captures))
 
         def _on_step(self) -> bool:
             return True

@@ -16,7 +16,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from support.toy_envs import Columns, WorldVecEnv, mean_return
 
 from agents.ppo.agent import PPO
-from agents.ppo.learner import Learner
+from agents.ppo.learner import PPOLearner
 from agents.train.callbacks import UpdateLog
 from envs.errors import UserError
 
@@ -76,12 +76,12 @@ class Watch(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.model.num_timesteps % ROLLOUT == 8:
-            self.acted_by.append(parameters(self.model._actor.network))
+            self.acted_by.append(parameters(self.model._acting_copy.network))
         return True
 
     def _on_rollout_end(self) -> None:
         # What is stored beside actions is of the very policy that took them.
-        acting = self.model._actor.network
+        acting = self.model._acting_copy.network
         batch = self.model.rollout_buffer.batch(torch.arange(ROLLOUT))  # type: ignore[attr-defined]
         with torch.no_grad():
             values, log_probs, _ = acting.evaluate_actions(batch.observations, batch.actions)
@@ -105,13 +105,13 @@ def test_actions_come_from_a_policy_one_update_older() -> None:
     watch = Watch(wait=False)
     model = make_ppo(True)
     policies = [parameters(model.policy)]
-    finish = model._record_training
+    finish = model._record_update
 
     def note(report: Any) -> None:
         finish(report)
         policies.append(parameters(model.policy))
 
-    model._record_training = note  # type: ignore[method-assign]
+    model._record_update = note  # type: ignore[method-assign]
     model.learn(5 * ROLLOUT, callback=watch)
     assert len(watch.acted_by) == 5
     assert len(policies) == 6
@@ -141,14 +141,14 @@ def test_the_update_is_waited_for_by_what_looks_at_the_policy(ask: str, tmp_path
     class Ask(BaseCallback):
         def _on_step(self) -> bool:
             if self.num_timesteps == ROLLOUT + 16:
-                assert model._updating
+                assert model._runner.busy
                 if ask == "predict":
                     model.predict(np.asarray(model._last_obs))
                 elif ask == "save":
                     model.save(tmp_path / "model.zip")
                 else:
                     model.check_finite()
-                assert not model._updating
+                assert not model._runner.busy
                 assert model._n_updates == 2
             return True
 
@@ -176,7 +176,7 @@ def test_what_an_update_raises_reaches_the_training() -> None:
         model.policy.value_net.bias.fill_(float("nan"))
     with pytest.raises(UserError, match="the loss became nan"):
         model.learn(3 * ROLLOUT)
-    assert not model._updating
+    assert not model._runner.busy
 
 
 def test_ctrl_c_while_an_update_is_awaited_leaves_no_update_half_done(
@@ -185,12 +185,12 @@ def test_ctrl_c_while_an_update_is_awaited_leaves_no_update_half_done(
     # In the foreground of a shell Python has this handler; in its background Ctrl-C is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     model = make_ppo(True)
-    background = model._background
+    background = model._runner._background
     assert background is not None
     pressed: list[int] = []
-    learn = Learner.learn
+    learn = PPOLearner.learn
 
-    def press(self: Learner, *args: Any) -> torch.Tensor:
+    def press(self: PPOLearner, *args: Any) -> torch.Tensor:
         if not pressed:
             # When the rollout beside it is over and nothing is left to do but wait.
             assert background._awaited.wait(60)
@@ -198,14 +198,14 @@ def test_ctrl_c_while_an_update_is_awaited_leaves_no_update_half_done(
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         return learn(self, *args)
 
-    monkeypatch.setattr(Learner, "learn", press)
+    monkeypatch.setattr(PPOLearner, "learn", press)
     try:
         with pytest.raises(KeyboardInterrupt):
             model.learn(4 * ROLLOUT)
     finally:
         signal.signal(signal.SIGINT, before)
     assert pressed == [2 * ROLLOUT]
-    assert not model._updating
+    assert not model._runner.busy
     assert model._n_updates == 2
 
 
@@ -229,13 +229,13 @@ def test_only_reduced_precision_may_round_by_who_was_faster(
 ) -> None:
     torch.set_num_threads(2)
     model = make_ppo(True, policy_kwargs={**TINY, "precision": precision})
-    background = model._background
+    background = model._runner._background
     assert background is not None
     threads: list[int] = []
-    learn = Learner.learn
+    learn = PPOLearner.learn
     begun = Event()
 
-    def note(self: Learner, *args: Any) -> torch.Tensor:
+    def note(self: PPOLearner, *args: Any) -> torch.Tensor:
         threads.append(torch.get_num_threads())
         begun.set()
         # The first of four minibatches takes until the rollout beside it is over.
@@ -247,6 +247,6 @@ def test_only_reduced_precision_may_round_by_who_was_faster(
             # The rollout, until the first minibatch has begun.
             return self.num_timesteps <= ROLLOUT or begun.wait(60)
 
-    monkeypatch.setattr(Learner, "learn", note)
+    monkeypatch.setattr(PPOLearner, "learn", note)
     model.learn(2 * ROLLOUT, callback=Patience())
     assert threads[:4] == [1, then, then, then]

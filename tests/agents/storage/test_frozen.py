@@ -9,7 +9,7 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import LinearSchedule
-from support.observation_recorder import Witness
+from support.observation_recorder import ObservationRecorder
 
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
@@ -58,15 +58,15 @@ def encoder_of(model: Any) -> Any:
 class Compare(BaseCallback):
     """After each rollout: what was stored against the whole encoder on what was seen."""
 
-    def __init__(self, witness: Witness) -> None:
+    def __init__(self, recorder: ObservationRecorder) -> None:
         super().__init__()
-        self.witness = witness
+        self.recorder = recorder
         self.rollouts = 0
 
     def _on_rollout_end(self) -> None:
         rollout = self.model.rollout_buffer  # type: ignore[attr-defined]
         stored = rollout.observations(torch.arange(rollout.buffer_size * rollout.n_envs))
-        seen = torch.as_tensor(np.concatenate(self.witness.seen[-rollout.buffer_size - 1 : -1]))
+        seen = torch.as_tensor(np.concatenate(self.recorder.seen[-rollout.buffer_size - 1 : -1]))
         assert stored.is_floating_point()
         with torch.no_grad():
             cached = self.model.policy.logits_and_values(stored)  # type: ignore[operator]
@@ -91,13 +91,13 @@ class Compare(BaseCallback):
 def test_what_is_stored_gives_what_the_whole_encoder_gives(
     obs: str, encoder: dict[str, Any]
 ) -> None:
-    witness = Witness(games(obs))
-    model = make(PPO, witness, encoder)
-    compare = Compare(witness)
+    recorder = ObservationRecorder(games(obs))
+    model = make(PPO, recorder, encoder)
+    compare = Compare(recorder)
     model.learn(N_ENVS * 30 * 2, callback=compare)
     assert compare.rollouts == 2
-    assert witness.ends >= {"life lost", "cut off"}
-    witness.close()
+    assert recorder.ends >= {"life lost", "cut off"}
+    recorder.close()
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_nothing_frozen_moves_and_the_rest_learns(
 
 @pytest.mark.parametrize("algorithm", [PPO, DQN])
 def test_the_backbone_sees_each_frame_once(algorithm: type[PPO] | type[DQN]) -> None:
-    witness = Witness(games())
-    model = make(algorithm, witness, PER_FRAME)
+    recorder = ObservationRecorder(games())
+    model = make(algorithm, recorder, PER_FRAME)
     frames = 0
 
     def count(module: Any, inputs: tuple[torch.Tensor]) -> None:
@@ -154,7 +154,7 @@ def test_the_backbone_sees_each_frame_once(algorithm: type[PPO] | type[DQN]) -> 
     assert cut_off > 0
     # The stacks at the start, a frame a step, the last ones before a truncation, and the padding.
     assert frames == N_ENVS * DEPTH + N_ENVS * steps + cut_off + 1
-    witness.close()
+    recorder.close()
 
 
 @ENCODERS

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecFrameStack
 from support.event_streams import EVENTS, Event, Stream
-from support.observation_recorder import CompareObservations, Witness
+from support.observation_recorder import CompareObservations, ObservationRecorder
 from support.property_tests import given, settings, st
 from support.toy_envs import Clock, Columns, WorldVecEnv
 
@@ -37,10 +37,10 @@ def test_observations_are_the_emulators_own_through_all_ends(obs: Literal["grey"
         num_threads=1,
         max_episode_steps=150,
     )
-    witness = Witness(games)
+    recorder = ObservationRecorder(games)
     model = PPO(
         "CnnPolicy",
-        witness,
+        recorder,
         n_steps=50,
         batch_size=200,
         n_epochs=1,
@@ -48,11 +48,11 @@ def test_observations_are_the_emulators_own_through_all_ends(obs: Literal["grey"
         seed=0,
         device="cpu",
     )
-    compare = CompareObservations(witness)
+    compare = CompareObservations(recorder)
     model.learn(4 * 50 * 5, callback=compare)
     assert compare.rollouts == 5
-    assert witness.ends == {"life lost", "cut off", "ended"}
-    witness.close()
+    assert recorder.ends == {"life lost", "cut off", "ended"}
+    recorder.close()
 
 
 @settings(max_examples=60)
@@ -75,22 +75,22 @@ def test_observations_are_the_environments_own(data: st.DataObject) -> None:
             observations = stream.reset()
         rollout.reset()
         # What the storage is told of the first step does not matter: it has the whole stack.
-        fresh = np.array(data.draw(st.lists(st.booleans(), min_size=n_envs, max_size=n_envs)))
+        stack_reset = np.array(data.draw(st.lists(st.booleans(), min_size=n_envs, max_size=n_envs)))
         seen = []
         for _ in range(length):
             events: list[Event] = [data.draw(st.sampled_from(EVENTS)) for _ in range(n_envs)]
             step = stream.step(events)
             seen.append((observations, step.actions))
-            rollout.store(
+            rollout.add_decision(
                 torch.as_tensor(observations),
-                fresh,
+                stack_reset,
                 torch.as_tensor(step.actions),
                 torch.zeros(n_envs),
                 torch.zeros(n_envs),
             )
             rollout.add(step.rewards, np.zeros(n_envs, dtype=bool))
             observations = step.observations
-            fresh = np.array([event in ("ended", "cut off") for event in events])
+            stack_reset = np.array([event in ("ended", "cut off") for event in events])
         assert rollout.full
         order = torch.randperm(length * n_envs)
         batch = rollout.batch(order)
@@ -136,7 +136,7 @@ def advantages(
         stacking=stacking,
     )
     for reward, value, start in zip(rewards, values, starts, strict=True):
-        rollout.store(
+        rollout.add_decision(
             torch.zeros((1, 1, 2, 2), dtype=torch.uint8),
             np.array([start]),
             torch.zeros(1, dtype=torch.int64),
@@ -212,7 +212,7 @@ def test_they_equal_those_of_stable_baselines3(gae_lambda: float) -> None:
         actions, told = np.zeros(n_envs, dtype=np.int64), torch.as_tensor(values)
         theirs.add(observations, actions, rewards, starts, told, torch.zeros(n_envs))
         observation, action = torch.as_tensor(observations), torch.as_tensor(actions)
-        ours.store(observation, starts, action, told, torch.zeros(n_envs))
+        ours.add_decision(observation, starts, action, told, torch.zeros(n_envs))
         ours.add(rewards, starts)
     last_values, dones = torch.as_tensor(rng.normal(size=n_envs)).float(), np.array([1, 0, 0]) > 0
     for buffer in (ours, theirs):
@@ -244,13 +244,13 @@ def test_a_truncated_episode_is_worth_its_own_last_observation() -> None:
     games = AtariVecEnv(
         "ALE/Breakout-v5", 2, obs_size=36, frame_stack=2, num_threads=1, max_episode_steps=5
     )
-    witness = Witness(games)
-    model = small_ppo(witness)
+    recorder = ObservationRecorder(games)
+    model = small_ppo(recorder)
     before = copy.deepcopy(model.policy)
     model.learn(16)
     stored = model.rollout_buffer.rewards.numpy()
     cut = 0
-    for step, (infos, rewards) in enumerate(zip(witness.infos, witness.rewards, strict=True)):
+    for step, (infos, rewards) in enumerate(zip(recorder.infos, recorder.rewards, strict=True)):
         for env, info in enumerate(infos):
             expected = rewards[env]
             if info.get("TimeLimit.truncated"):
@@ -260,19 +260,19 @@ def test_a_truncated_episode_is_worth_its_own_last_observation() -> None:
                 cut += 1
             assert stored[step, env] == pytest.approx(expected, abs=1e-6)
     assert cut == 2
-    witness.close()
+    recorder.close()
 
 
 def test_a_lost_life_ends_the_episode_but_not_the_stack() -> None:
     games = AtariVecEnv("ALE/Breakout-v5", 1, obs_size=36, frame_stack=4, num_threads=1, seed=2)
-    witness = Witness(games)
-    model = small_ppo(witness, n_steps=100, batch_size=100, seed=1)
+    recorder = ObservationRecorder(games)
+    model = small_ppo(recorder, n_steps=100, batch_size=100, seed=1)
     model.learn(100)
-    after = [step + 1 for step, (info,) in enumerate(witness.infos[:-1]) if "life_loss" in info]
+    after = [step + 1 for step, (info,) in enumerate(recorder.infos[:-1]) if "life_loss" in info]
     assert after, "no life was lost"
     rollout = model.rollout_buffer
     starts = np.flatnonzero(rollout.episode_starts[:, 0].numpy())
     assert starts.tolist() == [0, *after]
     oldest = rollout.observations(torch.as_tensor(after))[:, 0]
     assert (oldest.flatten(1).sum(1) > 0).all(), "the stack began anew"
-    witness.close()
+    recorder.close()

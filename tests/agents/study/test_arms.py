@@ -1,4 +1,4 @@
-"""Arms of a study: what their words mean, and which are refused."""
+"""Arms of a study: their parts, and refused arms."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_weights_are_named_after_the_network(
     assert config.weights == str(tmp_path / "some" / "where.safetensors")
 
 
-def test_a_path_may_hold_what_divides_an_arm(tmp_path: Path) -> None:
+def test_a_path_may_contain_the_separators_of_an_arm(tmp_path: Path) -> None:
     path = tmp_path / "nature@2,x=1:b"
     path.touch()
     for text in (f"frozen:{path}", f"frozen:impala@{path}"):
@@ -73,7 +73,7 @@ def test_an_arms_text_reads_as_the_same_arm_from_anywhere(
     assert parse_arm(arm.text) == arm
 
 
-def test_a_name_that_no_file_can_have_is_one_that_is_not_there() -> None:
+def test_a_name_too_long_for_a_file_counts_as_missing() -> None:
     assert parse_arm(f"frozen:{'x' * 300}").weights.endswith("x")
 
 
@@ -85,7 +85,7 @@ def test_an_arm_is_called_by_the_end_of_its_path() -> None:
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ("scrach", 'expected scratch.* Did you mean "scratch"'),
         ("froze:imagenet", 'Did you mean "frozen:imagenet"'),
@@ -107,13 +107,13 @@ def test_an_arm_is_called_by_the_end_of_its_path() -> None:
         ("", "is unknown: expected scratch"),
     ],
 )
-def test_what_is_no_arm_is_refused_in_one_line(text: str, told: str) -> None:
-    with pytest.raises(UserError, match=told) as caught:
+def test_an_invalid_arm_is_refused_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         parse_arm(text)
     assert "\n" not in str(caught.value)
 
 
-def test_names_of_directories_hold_nothing_that_shells_read() -> None:
+def test_names_of_directories_contain_no_special_characters() -> None:
     assert directory_name("frozen:resnet18:layer2@imagenet") == "frozen-resnet18-layer2-imagenet"
     assert directory_name("support.games:Signals-v0") == "support.games-Signals-v0"
     assert directory_name("../a b") == "a-b"

@@ -1,4 +1,4 @@
-"""What a study is said to cost: training and evaluations, game by game."""
+"""The estimated cost of a study: training and evaluations, game by game."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from support.study_files import TINY
 
 from agents.evaluate.random_agent import random_length
 from agents.study.arms import parse_arm
-from agents.study.cost import estimate, kind, known_speeds, measure_speeds, tell_cost
+from agents.study.cost import (
+    Speed,
+    estimate,
+    kind,
+    known_speeds,
+    measure_speed,
+    measure_speeds,
+    print_cost,
+)
 from agents.study.plan import StudyPlan
 from agents.study.results import RunResult
-from agents.study.speed import Speed, measure_speed
 
 BASE = replace(TINY, eval_every=10, eval_episodes=4)
 GAMES = ("support.games:Signals-v0", "support.games:Endless-v0")
@@ -26,20 +33,20 @@ def make_plan(*games: str) -> StudyPlan:
     return StudyPlan(games=games, arms=arms, seeds=(0, 1), base=BASE)
 
 
-def test_evaluations_on_the_way_and_at_the_end_take_their_time() -> None:
-    speed = Speed(training=16.0, judging=8.0, game=6.0)
+def test_evaluations_during_and_after_training_take_time() -> None:
+    speed = Speed(training=16.0, evaluation=8.0, game=6.0)
     # At 10, 20 and 30 steps and at the end, four games of 6 steps each.
     assert speed.seconds(BASE, done=0) == (2.0, 4 * 4 * 6 / 8)
-    # Gone on with from step 16: at 20, at 30 and at the end.
+    # Resumed from step 16: at 20, at 30 and at the end.
     assert speed.seconds(BASE, done=16) == (1.0, 3 * 4 * 6 / 8)
-    # It has but to be judged.
+    # Only the last evaluation is missing.
     assert speed.seconds(BASE, done=32) == (0.0, 4 * 6 / 8)
     assert speed.seconds(replace(BASE, eval_every=0), done=0) == (2.0, 4 * 6 / 8)
     # The last step's evaluation is the one at the end.
     assert speed.seconds(replace(BASE, eval_every=16), done=0) == (2.0, 2 * 4 * 6 / 8)
 
 
-def test_each_game_costs_what_it_takes_itself() -> None:
+def test_each_game_has_its_own_cost() -> None:
     plan = make_plan(*GAMES)
     fast, slow = Speed(32.0, 1.0, 0.0), Speed(8.0, 1.0, 0.0)
     speeds = {kind(run.config): fast if run.game == GAMES[0] else slow for run in plan.runs}
@@ -50,17 +57,17 @@ def test_each_game_costs_what_it_takes_itself() -> None:
     assert cost.steps == 8 * 32
     console = Console(file=io.StringIO(), width=200)
     to_do = [(run, RunResult(run.game, run.arm, run.seed, "waiting")) for run in plan.runs]
-    tell_cost(to_do, speeds, InlineLauncher(), console)
+    print_cost(to_do, speeds, InlineLauncher(), console)
     assert "scratch: 8 to 32 steps/s" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_the_cost_says_how_much_of_it_is_judging() -> None:
+def test_the_cost_says_how_much_of_it_is_evaluation() -> None:
     plan = make_plan(GAMES[0])
     speeds = {kind(run.config): Speed(16.0, 8.0, 1.0) for run in plan.runs}
     # Two seconds of training and two of evaluations each, two runs one after the other.
     cost = estimate(plan.runs, [0] * 4, speeds, workers=2)
     assert cost.hours == pytest.approx(2 * 4 / 3600)
-    assert cost.judging == pytest.approx(0.5)
+    assert cost.evaluation == pytest.approx(0.5)
     assert "about 0.1 minutes, of which 50% evaluations" in str(cost)
     assert "films not counted" in str(cost)
 
@@ -69,7 +76,7 @@ def test_speeds_are_measured_of_real_play_and_kept() -> None:
     (run, *_) = make_plan(GAMES[0]).runs
     speed = measure_speed(run.config)
     assert speed.training > 0
-    assert speed.judging > 0
+    assert speed.evaluation > 0
     # Every game of signals lasts 8 steps.
     assert speed.game == 8
     assert random_length(replace(BASE, env=GAMES[1]), most=20) == 20
@@ -77,13 +84,16 @@ def test_speeds_are_measured_of_real_play_and_kept() -> None:
     launcher = InlineLauncher()
     assert known_speeds(document, [run], launcher, Console(quiet=True)) == {kind(run.config): speed}
     assert launcher.done == []
-    # What an earlier release had measured is measured again.
+    # So is a speed that study.json has kept since the first release.
+    written = {"training": speed.training, "judging": speed.evaluation, "game": speed.game}
+    assert Speed.from_json(written) == speed
+    # A speed in an earlier release's form is measured again.
     document = {"speeds": {"1": {kind(run.config): 526.0}}}  # type: ignore[dict-item]
     assert set(known_speeds(document, [run], launcher, Console(quiet=True))) == {kind(run.config)}
     assert len(launcher.done) == 1
 
 
-def test_of_many_games_the_first_few_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_few_of_many_games_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"ALE/Pong-v5": 1.0, "ALE/Krull-v5": 2.0, "ALE/Boxing-v5": 6.0, "ALE/Alien-v5": 9.0}
     monkeypatch.setattr(
         "agents.study.cost.measure_speed",
@@ -92,9 +102,9 @@ def test_of_many_games_the_first_few_are_measured(monkeypatch: pytest.MonkeyPatc
     plan, launcher = make_plan(*rates), InlineLauncher()
     speeds = measure_speeds(plan.runs, launcher)
     assert len(launcher.done) == 2 * 3
-    told = {
+    found = {
         run.arm: [speeds[kind(replace(run.config, env=game))].training for game in rates]
         for run in plan.runs
     }
     # The fourth is as fast as the three together.
-    assert told == {"scratch": [1.0, 2.0, 6.0, 3.0], "frozen-random": [2.0, 4.0, 12.0, 6.0]}
+    assert found == {"scratch": [1.0, 2.0, 6.0, 3.0], "frozen-random": [2.0, 4.0, 12.0, 6.0]}

@@ -1,4 +1,4 @@
-"""What learning curves say of transfer where arms were judged at different steps, or failed."""
+"""Transfer metrics of arms that were evaluated at different steps, or failed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.study_files import tiny_plan
 
 from agents.study.curves import study_curves, transfer_rows
+from agents.study.results import StudyResults
 from agents.study.scores import Scale
 from rlcnn.report import RunCurve, RunResult
 from rlcnn.runs.directory import RunDirectory
@@ -18,19 +20,20 @@ SCALE = Scale.of(
     ["support.games:Signals-v0"], RandomAgent.from_returns({"support.games:Signals-v0": [-1, 0, 1]})
 )
 (GAME,) = SCALE.games
+PLAN = tiny_plan()
 SEEDS = range(3)
 STEPS = np.arange(100.0, 1001.0, 100.0)
 
 
 def metrics(arm: list[RunCurve], control: list[RunCurve]) -> TransferMetrics | str:
     """By agent steps."""
-    curves = {GAME: {"arm": tuple(arm), "control": tuple(control)}}
+    curves = {GAME: {"frozen-random": tuple(arm), "scratch": tuple(control)}}
     runs = [
         RunResult(GAME, name, curve.seed, "failed" if curve.failed_as is not None else "done")
         for name, of_arm in curves[GAME].items()
         for curve in of_arm
     ]
-    row, _ = transfer_rows(curves, runs, SCALE, ["arm"], "control", 0.5, {})
+    row, _ = transfer_rows(StudyResults(Path(), PLAN, runs, {}), curves, SCALE, 0.5, {})
     return row.metrics or row.missing
 
 
@@ -39,7 +42,7 @@ def learning(steps: np.ndarray, rate: float = 0.001, **options: float) -> list[R
 
 
 @pytest.mark.parametrize("failed_at", [300.0, 0.0])
-def test_an_arm_that_failed_wholly_is_compared_over_the_whole_budget(failed_at: float) -> None:
+def test_an_arm_whose_runs_all_failed_is_compared_over_the_whole_budget(failed_at: float) -> None:
     steps = STEPS[: round(failed_at / 100)]
     found = metrics(learning(steps, failed_as=0.0), learning(STEPS))
     assert isinstance(found, TransferMetrics)
@@ -51,7 +54,7 @@ def test_an_arm_that_failed_wholly_is_compared_over_the_whole_budget(failed_at: 
     assert found.jumpstart.point == pytest.approx(0.0 if failed_at else -1.1)
 
 
-def test_a_jumpstart_is_that_of_both_arms_at_one_step() -> None:
+def test_a_jumpstart_compares_both_arms_at_the_same_step() -> None:
     # Alike, but for when the first games of the one ended.
     found = metrics(learning(STEPS[3:]), learning(STEPS))
     assert isinstance(found, TransferMetrics)
@@ -59,22 +62,22 @@ def test_a_jumpstart_is_that_of_both_arms_at_one_step() -> None:
     assert found.jumpstart.point == pytest.approx(0.0)
 
 
-def test_a_run_without_a_curve_is_said_to_be_one() -> None:
+def test_a_run_without_a_curve_is_named() -> None:
     silent = [*learning(STEPS)[:2], RunCurve(2, np.zeros(0), np.zeros(0))]
-    assert metrics(silent, learning(STEPS)) == "arm has a run without a learning curve"
+    assert metrics(silent, learning(STEPS)) == "frozen-random has a run without a learning curve"
     gone = [RunCurve(seed, np.zeros(0), np.zeros(0), failed_as=0.0) for seed in SEEDS]
-    assert metrics(gone, gone) == "there is no step at which all runs of both arms have been judged"
+    assert metrics(gone, gone) == ("there is no step at which all runs of both arms were evaluated")
 
 
-@pytest.mark.parametrize("length, told", [(15, False), (25, True), (500, True)])
-def test_it_is_told_where_the_last_games_are_much_of_a_training(
-    tmp_path: Path, length: float, told: bool
+@pytest.mark.parametrize("length, lags", [(15, False), (25, True), (500, True)])
+def test_the_source_says_if_the_last_games_are_much_of_a_training(
+    tmp_path: Path, length: float, lags: bool
 ) -> None:
     with RunDirectory.create(tmp_path / "run", {}) as run:
         run.append_metrics(10_000, {"rollout/ep_rew_mean": 1.0, "rollout/ep_len_mean": length})
         run.append_metrics(10_000, {"train/loss": 0.5})
     done = RunResult(GAME, "scratch", 0, "done", steps=10_000, directory="run")
-    said = study_curves(tmp_path, [done], {}).told
-    assert ("lag" in said) is told
-    if told:
-        assert f"up to {min(length, 100):.0f}% of a training" in said
+    source = study_curves(StudyResults(tmp_path, PLAN, [done], {})).source
+    assert ("lag" in source) is lags
+    if lags:
+        assert f"up to {min(length, 100):.0f}% of a training" in source

@@ -1,4 +1,4 @@
-"""A study as data: its runs, and which plans are refused before anything is spent."""
+"""A study as data: its runs, and refused plans."""
 
 from __future__ import annotations
 
@@ -38,48 +38,48 @@ def test_every_arm_plays_every_game_once_with_every_seed() -> None:
     assert len({(run.game, run.arm, run.seed) for run in runs}) == len(runs) == 2 * 2 * 3
     assert len({run.directory for run in runs}) == len(runs)
     assert [run.config.seed for run in runs] == [run.seed for run in runs]
-    # Whenever it is stopped, what is done compares all arms.
+    # Whenever the study is stopped, the finished runs compare all arms.
     assert [run.arm for run in runs[:2]] == ["scratch", "frozen-random"]
     assert [run.seed for run in runs[:4]] == [3] * 4
 
 
-def test_arms_differ_in_nothing_but_what_they_say() -> None:
+def test_arms_differ_only_in_what_they_name() -> None:
     scratch, frozen = plan().runs[:2]
     assert replace(frozen.config, mode=scratch.config.mode) == scratch.config
 
 
-def test_arms_of_one_name_are_told_apart_by_as_much_of_their_paths_as_that_takes() -> None:
+def test_arms_of_one_name_get_as_many_parts_of_their_paths_as_needed() -> None:
     found = plan("scratch", "frozen:/z/a/best.pt", "frozen:/z/b/best.pt", "frozen:/y/b/best.pt")
     assert found.arm_names == ["scratch", "frozen:a/best", "frozen:z/b/best", "frozen:y/b/best"]
     assert len({run.directory for run in found.runs}) == len(found.runs)
-    # Even where all but the ending is the same.
+    # Even if only the ending differs.
     same = plan("frozen:/a/best.safetensors", "frozen:/a/best.pth")
     assert same.arm_names == ["frozen:/a/best.safetensors", "frozen:/a/best.pth"]
 
 
-def test_games_whose_names_are_alike_do_not_share_a_directory() -> None:
+def test_games_with_similar_names_do_not_share_a_directory() -> None:
     found = plan(games=("my:Env-v0", "my/Env-v0"))
     assert len({run.directory for run in found.runs}) == len(found.runs)
 
 
-def test_a_plan_is_read_back_as_it_was_written() -> None:
+def test_a_written_plan_is_read_back_equal() -> None:
     before = plan("scratch", "scratch:impala,width=2", "frozen:resnet18@imagenet")
     after = StudyPlan.from_json(json.loads(json.dumps(before.to_json())))
     assert [run.config for run in after.runs] == [run.config for run in before.runs]
     assert differences(before.to_json(), after.to_json()) == []
 
 
-def test_a_plan_tells_what_differs_from_another() -> None:
+def test_differences_of_two_plans_are_listed() -> None:
     before = plan().to_json()
     assert differences(before, plan(seeds=(3, 4)).to_json()) == ["--seeds 3, 4, 5 there, 3, 4 here"]
     longer = replace(TINY, total_steps=64, ppo=replace(TINY.ppo, gamma=0.5))
-    told = differences(before, plan(base=longer).to_json())
-    assert told == ["--total-steps 32 there, 64 here", "--ppo.gamma 0.99 there, 0.5 here"]
-    told = differences(before, plan("scratch", "scratch:impala").to_json())
-    assert told == ["--arms scratch, frozen-random there, scratch, scratch:impala here"]
+    found = differences(before, plan(base=longer).to_json())
+    assert found == ["--total-steps 32 there, 64 here", "--ppo.gamma 0.99 there, 0.5 here"]
+    found = differences(before, plan("scratch", "scratch:impala").to_json())
+    assert found == ["--arms scratch, frozen-random there, scratch, scratch:impala here"]
 
 
-def test_a_plan_from_before_an_option_was_there_took_its_default() -> None:
+def test_an_option_that_an_older_plan_lacks_had_its_default() -> None:
     older = plan().to_json()
     del older["options"]["feature_dtype"]
     del older["options"]["ppo"]["clip_range_schedule"]
@@ -90,7 +90,7 @@ def test_a_plan_from_before_an_option_was_there_took_its_default() -> None:
     ]
 
 
-def test_a_run_is_as_planned_wherever_and_however_it_ran_and_not_otherwise() -> None:
+def test_only_runtime_options_of_a_run_may_differ_from_its_plan() -> None:
     planned = replace(TINY, precision="auto")
     elsewhere = replace(TINY, num_threads=7, precision="bf16", track="disabled")
     assert deviations(planned, elsewhere.to_json()) == []
@@ -109,12 +109,12 @@ def test_a_run_resolved_on_any_machine_is_as_planned(algo: Any, num_envs: int) -
 
 
 @pytest.mark.parametrize("algo", ["ppo", "dqn"])
-def test_a_default_batch_size_is_the_number_that_it_stands_for(algo: Any) -> None:
+def test_a_default_batch_size_equals_its_number(algo: Any) -> None:
     default, named = (
         plan(base=replace(config, ppo=replace(config.ppo, batch_size=batch_size)))
         for config, batch_size in itertools.product([preset_config("zoo", algo)], [0, 256])
     )
-    # A study of a version whose default was 256 is found by its command and gone on with.
+    # A study of a version whose default was 256 is found by its command and resumed.
     assert default_study_dir(default) == default_study_dir(named)
     for before, now in itertools.product([default, named], repeat=2):
         # As from_json reads it, a plan on disk may hold the 0.
@@ -126,7 +126,7 @@ def test_a_default_batch_size_is_the_number_that_it_stands_for(algo: Any) -> Non
     ]
 
 
-def test_options_of_transfer_are_those_of_the_arms_they_are_for() -> None:
+def test_options_of_transfer_apply_only_to_their_kind_of_arm() -> None:
     base = replace(TINY, feature_dtype="bf16", unfreeze_at_step=8)
     arms = ("scratch", "frozen-random", "finetune:imagenet")
     configs = {parse_arm(arm).configure(base).mode: parse_arm(arm).configure(base) for arm in arms}
@@ -139,12 +139,12 @@ def test_options_of_transfer_are_those_of_the_arms_they_are_for() -> None:
     }
 
 
-def test_where_and_how_a_study_runs_is_no_part_of_its_plan() -> None:
+def test_runtime_options_are_no_part_of_a_plan() -> None:
     elsewhere = replace(TINY, num_threads=7, device="cuda", track="disabled", video_every=5)
     assert differences(plan().to_json(), plan(base=elsewhere).to_json()) == []
 
 
-def test_weights_that_changed_make_another_plan_and_weights_that_are_gone_do_not(
+def test_changed_weights_make_another_plan_and_deleted_weights_do_not(
     tmp_path: Path,
 ) -> None:
     weights = tmp_path / "small.safetensors"
@@ -153,14 +153,14 @@ def test_weights_that_changed_make_another_plan_and_weights_that_are_gone_do_not
     before = with_weights.to_json()
     assert differences(before, with_weights.to_json()) == []
     save_encoder(create_encoder("lenet", (2, 36, 36), features_dim=16), weights)
-    (told,) = differences(before, with_weights.to_json())
-    assert "have changed" in told
+    (found,) = differences(before, with_weights.to_json())
+    assert "have changed" in found
     weights.unlink()
     assert differences(before, with_weights.to_json()) == []
 
 
 @pytest.mark.parametrize(
-    "changes, told",
+    "changes, message",
     [
         ({"arms": (parse_arm("scratch"),)}, "--arms scratch leaves nothing to compare"),
         ({"arms": ()}, "expected at least 2 arms"),
@@ -178,8 +178,8 @@ def test_weights_that_changed_make_another_plan_and_weights_that_are_gone_do_not
         ({"seeds": (2**31 - 1, 2**31)}, "leaves no room"),
     ],
 )
-def test_a_plan_that_could_show_nothing_is_refused(changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_a_plan_that_could_show_nothing_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         plan(**changes).validate()
 
 

@@ -1,4 +1,4 @@
-"""What the page of a study says, of studies written by hand: whole, unfinished, with failures."""
+"""The pages of hand-written studies: complete, unfinished, with failures."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from rich.console import Console
 from support.study_files import COMMAND, RANDOM_RETURNS, STEPS, Ends, make_plan, write_study
 
 from agents.launchers.local import Launcher
-from agents.study.plan import StudyPlan, StudyRun, game_name
+from agents.study.plan import StudyPlan, StudyRun
 from agents.study.pretraining import pretraining_of
 from agents.study.report import study_report
-from agents.study.results import read_result
-from agents.study.runner import PLAN, run_study
+from agents.study.results import StudyResults, read_result
 from agents.study.runner import RANDOM as RANDOM_FILE
+from agents.study.runner import run_study
 from envs.errors import UserError
 from rlcnn.report import Films, Report, render
-from rlcnn.report.formatting import percent
 from rlcnn.report.plots import draw
-from rlcnn.report.style import Drawing, finish, new_figure, styled
+from rlcnn.report.style import Drawing, finish, new_figure, percent, styled
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import read_json, write_json_atomic
-from rlcnn.stats import RandomAgent, coverage_range
+from rlcnn.stats import coverage_range
 
 RANDOM, HUMAN = float(np.mean(RANDOM_RETURNS)), 14.6
 
@@ -57,18 +56,18 @@ def no_launcher(jobs: int) -> Launcher:
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2,000 bootstrap samples take seconds, and tests of the statistics look at intervals."""
+    """2,000 bootstrap samples take seconds, and tests of the statistics check intervals."""
     monkeypatch.setattr("agents.study.runner.study_report", partial(study_report, reps=20))
 
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures take seconds, and tests of the page look at them."""
+    """Figures take seconds, and tests of the page check them."""
     monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: {})
 
 
 def reported(path: Path, plan: StudyPlan, films: Films = "linked", **options: Any) -> str:
-    """Has the whole report made; the page."""
+    """Makes the whole report and returns its page."""
     console = Console(file=io.StringIO(), width=200)
     run_study(plan, path, no_launcher, console=console, films=films, **options)
     return (path / "report.html").read_text()
@@ -81,16 +80,15 @@ def page_of(path: Path, plan: StudyPlan, films: Films = "linked") -> str:
 
 def shown(path: Path, plan: StudyPlan) -> Report:
     runs = [read_result(path, run) for run in plan.runs]
-    returns = read_json(path / RANDOM_FILE)
-    random_agent = RandomAgent.from_returns({game_name(game): returns[game] for game in returns})
-    return study_report(path, plan, runs, random_agent, read_json(path / PLAN), reps=20)
+    results = StudyResults(path, plan, runs, read_json(path / RANDOM_FILE))
+    return study_report(results, reps=20)
 
 
 def text_of(page: str) -> str:
-    """What the page says, without markup and entities of it."""
+    """The text of a page, without markup and with single spaces."""
     body = re.sub(r"data:[^\"]*", "", page.partition("<body>")[2])
     within_words = re.sub(r"</?(span|wbr)[^>]*>", "", body)
-    return html.unescape(re.sub(r"<[^>]+>", " ", within_words))
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", within_words)).split())
 
 
 def study(path: Path, ends: Ends, *arms: str, **options: Any) -> tuple[Path, StudyPlan]:
@@ -98,7 +96,7 @@ def study(path: Path, ends: Ends, *arms: str, **options: Any) -> tuple[Path, Stu
     return write_study(path / "study", plan, ends, **options), plan
 
 
-def test_a_finished_study_is_reported_anew_without_training(
+def test_a_finished_study_is_reported_again_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, plan = study(tmp_path, well)
@@ -121,7 +119,7 @@ def test_a_finished_study_is_reported_anew_without_training(
     assert {file.name: file.read_bytes() for file in (path / "figures").iterdir()} == figures
 
 
-def test_the_page_tells_verdict_runs_and_command(tmp_path: Path) -> None:
+def test_the_page_shows_verdict_runs_and_command(tmp_path: Path) -> None:
     text = text_of(page_of(*study(tmp_path, well)))
     assert "frozen-random is worse than scratch" in text
     # Both arms spread alike, and 20 returns of difference.
@@ -138,7 +136,7 @@ def test_the_page_tells_verdict_runs_and_command(tmp_path: Path) -> None:
     assert re.search(r"lognormal, one arm twice the other\s+94\.\d%\s+91\.\d%\s+88", text)
 
 
-def test_transfer_is_told_of_normalised_curves(tmp_path: Path) -> None:
+def test_transfer_is_of_normalised_curves(tmp_path: Path) -> None:
     text = text_of(page_of(*study(tmp_path, well)))
     scale = HUMAN - RANDOM
     # At the end as the scores; the difference of two arms whose seeds are 0 to 4 apart.
@@ -167,7 +165,7 @@ def test_an_unfinished_study_says_what_is_missing_and_gives_no_verdict(tmp_path:
     assert report.comparison is None
 
 
-def test_only_a_report_of_a_study_that_is_there(tmp_path: Path) -> None:
+def test_a_report_needs_an_existing_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no study to report on"):
         reported(tmp_path / "nowhere", make_plan(), report_only=True)
     assert not (tmp_path / "nowhere").exists()
@@ -196,7 +194,7 @@ def test_a_study_in_which_all_failed_has_a_page(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ends", [lambda run: "failed", unfinished], ids=["failed", "unfinished"])
-def test_figures_can_be_drawn_of_any_study(tmp_path: Path, ends: Ends) -> None:
+def test_every_study_has_figures(tmp_path: Path, ends: Ends) -> None:
     path, plan = study(tmp_path, ends)
     page = reported(path, plan, report_only=True)
     assert "Learning curves" in text_of(page)
@@ -204,8 +202,8 @@ def test_figures_can_be_drawn_of_any_study(tmp_path: Path, ends: Ends) -> None:
     assert bool(aggregates) == (ends is not unfinished)
 
 
-@pytest.mark.parametrize("evaluations, source", [(10, "evaluations on the way"), (4, "last 100")])
-def test_curves_are_of_evaluations_where_there_are_enough(
+@pytest.mark.parametrize("evaluations, source", [(10, "evaluations during"), (4, "last 100")])
+def test_curves_are_of_evaluations_if_there_are_enough(
     tmp_path: Path, evaluations: int, source: str
 ) -> None:
     assert source in shown(*study(tmp_path, well, evaluations=evaluations)).curves_of
@@ -215,20 +213,20 @@ def test_two_arms_two_seeds_and_a_game_without_a_human(tmp_path: Path) -> None:
     plan = make_plan(seeds=2, games=("support.games:Signals-v0",))
     path = write_study(tmp_path / "study", plan, well)
     text = text_of(page_of(path, plan))
-    assert "frozen-random may be worse than scratch, but 2 runs an arm only suggest it" in text
+    assert "frozen-random may be worse than scratch, but 2 runs per arm only suggest it" in text
     assert "deviations of random play" in text
     assert "optimality gap" not in text
     # What two runs cover is simulated; the table of several intervals begins with three.
     least, greatest = map(percent, coverage_range((2, 2), 1))
-    assert "With 2 runs an arm and 1 game, as in this study" in text
-    assert f"in {least} to {greatest} of the studies" in text
+    assert "With 2 runs per arm and 1 game, as in this study" in text
+    assert f"in {least} to {greatest} of the simulated studies" in text
     assert "no study as small as this one" in text
 
 
 def test_films_are_strips_with_a_link_unless_the_page_is_to_be_moved(tmp_path: Path) -> None:
     path, plan = study(tmp_path, well, film=True)
     page = page_of(path, plan)
-    # The middle one of five: its file's name has a blank nowhere.
+    # The film of the middle one of five runs.
     film = f"runs/Pong--scratch--seed2/videos/{STEPS:012d}.mp4"
     assert f'href="{film}"' in page
     assert "the middle one of 5 finished runs by score (mean return 17.0 over 30 games)" in page
@@ -240,7 +238,7 @@ def test_films_are_strips_with_a_link_unless_the_page_is_to_be_moved(tmp_path: P
     assert page_of(path, plan, films="embedded").count("<video") == 2
 
 
-def test_a_film_is_of_the_middle_one_of_the_runs_that_have_a_score(tmp_path: Path) -> None:
+def test_a_film_shows_the_middle_run_by_score(tmp_path: Path) -> None:
     plan = make_plan(seeds=4)
     ends = {0: 15.0, 1: "failed", 2: "failed"}
     path = write_study(
@@ -252,11 +250,11 @@ def test_a_film_is_of_the_middle_one_of_the_runs_that_have_a_score(tmp_path: Pat
     captions = {film.arm: film.caption for film in shown(path, plan).films}
     assert "Seed 0 after 1,000,000 steps, the middle one of 2 finished" in captions["scratch"]
     assert "Seed 1 after 1,000,000 steps, the middle one of 4" in captions["frozen-random"]
-    # Where the film itself is shown, there is no left and no right.
+    # The order of pictures is no part of the caption of a film.
     assert not any("left to right" in caption for caption in captions.values())
 
 
-def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:
+def test_an_unreadable_film_does_not_prevent_the_report(tmp_path: Path) -> None:
     path, plan = study(tmp_path, well, film=True)
     (path / f"runs/Pong--scratch--seed2/videos/{STEPS:012d}.mp4").write_bytes(b"no film")
     text = text_of(page_of(path, plan))
@@ -264,11 +262,11 @@ def test_a_film_that_cannot_be_read_costs_no_report(tmp_path: Path) -> None:
     assert "frozen-random is worse than scratch" in text
 
 
-# -- what weights had cost -------------------------------------------------------------------------
+# -- cost of weights ----------------------------------------------------------------------------
 
 
 def pretrained(path: Path, players: Sequence[str] = (), **about: Any) -> dict[str, Any]:
-    """A pretraining on 1,000 frames of which 100 came twice, and the origin of its weights."""
+    """A pretraining on 1,000 frames, 100 of them duplicates, and the origin of its weights."""
     part = {"observations": 500, "games": 3, "duplicates": 50}
     config = {
         "pretraining": {"players": [*players]},
@@ -285,7 +283,7 @@ def pretrained(path: Path, players: Sequence[str] = (), **about: Any) -> dict[st
     }
 
 
-def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
+def test_the_cost_of_pretraining_is_added(tmp_path: Path) -> None:
     weights = tmp_path / "<balls>.safetensors"
     weights.touch()
     arm = "frozen:<balls>"
@@ -301,10 +299,10 @@ def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
     assert "1,100 agent steps, 10 min" in text
     assert "data atari:Pong" in text
     assert f"SHA-256 {'a1' * 6}" in text
-    # Alike but for what came before: 1,100 steps later, and 600 seconds.
+    # Equal but for the pretraining: 1,100 steps later, and 600 seconds.
     rows = re.search(
         rf"{arm}\s+agent steps.*?steps with pretraining(.*?)wall time.*?wall time with"
-        r" pretraining(.*?)Curves",
+        r" pretraining(.*?)The curves",
         text,
         re.DOTALL,
     )
@@ -314,28 +312,29 @@ def test_what_pretraining_had_cost_is_added(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin, told",
+    "origin, message",
     [
-        ({"weights": "imagenet", "about": {"data": "ImageNet"}}, "what training on ImageNet took"),
-        ({"weights": "/x/w.pth", "file": "/x/w.pth"}, '"w.pth" does not say how it was made'),
+        (
+            {"weights": "imagenet", "about": {"data": "ImageNet"}},
+            "the cost of training on ImageNet",
+        ),
+        ({"weights": "/x/w.pth", "file": "/x/w.pth"}, '"w.pth" does not record how it was made'),
         (
             {"weights": "/x/gone", "about": {"run": "/x/gone"}},
-            "the run gone is no longer there to be asked",
+            "the run gone no longer exists",
         ),
     ],
 )
-def test_a_cost_that_is_not_known_is_said_to_be(
-    tmp_path: Path, origin: dict[str, Any], told: str
-) -> None:
+def test_an_unknown_cost_is_named(tmp_path: Path, origin: dict[str, Any], message: str) -> None:
     path, plan = study(
         tmp_path, well, "scratch", "frozen:imagenet", origins={"frozen:imagenet": origin}
     )
     text = text_of(page_of(path, plan))
-    assert told in text
+    assert message in text
     assert re.search(r"steps with pretraining\s+not known\s+wall time", text)
 
 
-def test_an_agents_weights_cost_its_steps_and_all_that_came_before(tmp_path: Path) -> None:
+def test_an_agents_weights_cost_its_steps_and_its_pretraining(tmp_path: Path) -> None:
     first = pretrained(tmp_path / "pretraining")
     with RunDirectory.create(tmp_path / "agent", {}) as agent:
         agent.write_summary({"steps": 2000, "wall_seconds": 50.0})
@@ -354,7 +353,7 @@ def test_an_agents_weights_cost_its_steps_and_all_that_came_before(tmp_path: Pat
     assert pretraining_of(agent.path) is None
 
 
-def test_what_a_player_had_begun_with_is_part_of_what_it_cost(tmp_path: Path) -> None:
+def test_the_cost_of_a_player_includes_its_first_weights(tmp_path: Path) -> None:
     first = pretrained(tmp_path / "first")
     with RunDirectory.create(tmp_path / "player", {}) as player:
         player.write_summary({"steps": 2000, "wall_seconds": 50.0})
@@ -383,7 +382,7 @@ def test_a_report_is_one_more_run_of_the_studys_group(
 ) -> None:
     plan = make_plan(seeds=2, track="offline", project="pixels")
     path = write_study(tmp_path / "a study", plan, well, film=True)
-    # Real figures take seconds each time, and other tests look at them.
+    # Real figures take seconds each time, and other tests check them.
     with styled():
         drawn = [finish(new_figure(1.0), name, name, "") for name in ("curve-Pong", "difference")]
     drawings = {drawing.name: drawing for drawing in drawn}

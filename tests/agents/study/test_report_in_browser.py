@@ -67,7 +67,7 @@ def page_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_says_its_verdict_and_asks_nobody(
+def test_the_page_fits_the_screen_shows_its_verdict_and_needs_no_network(
     browser: Any, page_file: Path, size: str, scheme: str, tmp_path: Path
 ) -> None:
     width, height = SIZES[size]
@@ -101,7 +101,7 @@ def test_the_page_fits_says_its_verdict_and_asks_nobody(
     assert natural
     assert all(done and wide > 0 and high > 0 and alt for done, wide, high, alt in natural)
 
-    # What is written in a figure is not much smaller than what stands around it.
+    # Text in a figure is not much smaller than the text around it.
     shown = page.evaluate("[...document.querySelectorAll('.figures img')].map(i => i.clientWidth)")
     assert min(shown) >= 300
 

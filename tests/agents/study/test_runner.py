@@ -1,4 +1,4 @@
-"""Whole studies of tiny trainings: what they leave, what they do not do again, what they refuse."""
+"""Studies of tiny trainings: their files, resuming, and refused directories and options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from support.tiny_agents import TINY
 from agents.launchers.local import Launcher
 from agents.study.plan import StudyPlan
 from agents.study.report import study_report
-from agents.study.runner import StudyResults, default_study_dir, read_plan, run_study
+from agents.study.results import StudyResults
+from agents.study.runner import default_study_dir, read_plan, run_study
 from agents.train.training import resume
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
@@ -31,7 +32,7 @@ from rlcnn.weights.load import save_encoder
 
 
 class Study:
-    """A study and what it said."""
+    """A study and its output."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,7 +59,7 @@ class Study:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_reports() -> Iterator[None]:
-    """Figures and 2,000 bootstrap samples take seconds, and other tests look at them."""
+    """Figures and 2,000 bootstrap samples take seconds, and other tests check them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rlcnn.report.writing.draw", lambda report: {})
         patch.setattr("agents.study.runner.study_report", partial(study_report, reps=20))
@@ -90,7 +91,7 @@ def test_a_study_leaves_a_run_and_a_row_for_each_game_arm_and_seed(
     whole: tuple[Path, StudyResults],
 ) -> None:
     study, results = Study(whole[0]), whole[1]
-    assert results.whole
+    assert results.complete
     rows = study.rows()
     assert len(rows) == 4
     for row in rows:
@@ -130,18 +131,18 @@ def test_arms_of_long_names_have_tags_of_their_own(study: Study, tmp_path: Path)
     assert max(map(len, tags)) == 64
 
 
-def test_what_is_done_is_not_done_again(finished: Study) -> None:
+def test_finished_runs_are_not_repeated(finished: Study) -> None:
     study = finished
     before = {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()}
     count = len(study.launchers)
     results = study(tiny_plan())
     assert results is not None
-    assert results.whole
+    assert results.complete
     assert len(study.launchers) == count
     assert {p: p.read_bytes() for p in study.path.rglob("*") if p.is_file()} == before
 
 
-def test_a_stopped_study_goes_on_where_it_was(study: Study) -> None:
+def test_a_stopped_study_resumes(study: Study) -> None:
     # The speeds of two kinds of training are measured first.
     with pytest.raises(TrainingStopped, match="--resume"):
         study(tiny_plan(), interrupt_after=3)
@@ -150,11 +151,11 @@ def test_a_stopped_study_goes_on_where_it_was(study: Study) -> None:
     assert states == ["done", "waiting", "waiting", "waiting"]
     results = study(tiny_plan())
     assert results is not None
-    assert results.whole
+    assert results.complete
     assert len(study.trained()) == 3
 
 
-def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> None:
+def test_a_failed_run_is_shown_and_resumed_only_on_request(study: Study) -> None:
     plan = tiny_plan()
     spoilt = study.path / plan.runs[1].directory
     with pytest.raises(TrainingStopped):
@@ -163,7 +164,7 @@ def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> 
     spoilt.touch()
     results = study(plan)
     assert results is not None
-    assert not results.whole
+    assert not results.complete
     row = study.rows()[1]
     assert row["state"] == "failed"
     assert row["reason"] == f"run directory {spoilt} is a file"
@@ -177,12 +178,12 @@ def test_a_failed_run_is_shown_and_kept_and_goes_on_when_asked(study: Study) -> 
     spoilt.unlink()
     again = study(plan)
     assert again is not None
-    assert not again.whole
+    assert not again.complete
     assert study.rows()[1]["reason"] == row["reason"]
 
     retried = study(plan, retry=True)
     assert retried is not None
-    assert retried.whole
+    assert retried.complete
     assert study.trained() == [plan.runs[1].name]
     assert study.rows()[1]["reason"] == ""
 
@@ -214,7 +215,7 @@ def test_a_directory_of_something_else_is_refused(study: Study) -> None:
     assert [path.name for path in study.path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_dry_run_tells_the_cost_and_writes_nothing(study: Study) -> None:
+def test_a_dry_run_prints_the_cost_and_writes_nothing(study: Study) -> None:
     assert study(tiny_plan(), dry_run=True) is None
     assert not study.path.exists()
     said = study.said.getvalue()
@@ -233,7 +234,9 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_written(
     assert not study.launchers
 
 
-def test_options_of_which_no_agent_can_be_made_are_refused_likewise(study: Study) -> None:
+def test_options_that_no_agent_supports_are_refused_before_writing(
+    study: Study,
+) -> None:
     # 16 transitions in a rollout: no minibatch of 12 divides them.
     with pytest.raises(UserError, match=r'--arms "scratch": .*12'):
         study(tiny_plan(base=replace(TINY, ppo=replace(TINY.ppo, batch_size=12))))
@@ -266,7 +269,7 @@ SPOILT: list[Callable[[Path], Any]] = [
 ]
 
 
-def test_runs_whose_results_are_damaged_are_told_of_and_judged_again_when_asked(
+def test_runs_with_damaged_results_are_listed_and_evaluated_again_when_asked(
     finished: Study, whole: tuple[Path, StudyResults]
 ) -> None:
     study, before, plan = finished, whole[1], tiny_plan()
@@ -285,20 +288,20 @@ def test_runs_whose_results_are_damaged_are_told_of_and_judged_again_when_asked(
     assert kept == spoilt
 
 
-def test_a_run_that_was_trained_for_longer_by_hand_is_none_of_the_study(finished: Study) -> None:
+def test_a_run_that_was_extended_by_hand_counts_as_failed(finished: Study) -> None:
     study, plan = finished, tiny_plan()
     resume(study.path / plan.runs[0].directory, {"total_steps": 64}, console=Console(quiet=True))
     results = study(plan)
     assert results is not None
     assert [run.state for run in results.runs] == ["failed", "done", "done", "done"]
     assert results.runs[0].reason == (
-        "it was trained otherwise than planned: --total-steps 64 there, 32 here; delete its"
-        " directory to begin it anew"
+        "its options are not those of the plan: --total-steps 64 there, 32 here; delete its"
+        " directory to train it anew"
     )
 
 
 @pytest.mark.slow
-def test_a_second_try_that_was_stopped_goes_on_without_being_asked_for_again(study: Study) -> None:
+def test_a_stopped_retry_resumes_without_another_request(study: Study) -> None:
     plan = tiny_plan()
     with pytest.raises(TrainingStopped):
         study(plan, interrupt_after=2)
@@ -312,11 +315,11 @@ def test_a_second_try_that_was_stopped_goes_on_without_being_asked_for_again(stu
         study(plan, retry=True, interrupt_after=1)
     results = study(plan)
     assert results is not None
-    assert results.whole
+    assert results.complete
 
 
 @pytest.mark.slow
-def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
+def test_speeds_are_measured_without_weights_that_no_longer_exist(
     study: Study, tmp_path: Path
 ) -> None:
     weights = tmp_path / "small.safetensors"
@@ -327,23 +330,23 @@ def test_speeds_are_measured_without_the_weights_that_nothing_needs_any_more(
     for run in plan.runs:
         (study.path / run.directory / "summary.json").unlink()
     document = json.loads((study.path / "study.json").read_text())
-    # As though it had run on other numbers of threads.
+    # As after a run with another number of threads.
     (study.path / "study.json").write_text(json.dumps({**document, "speeds": {}}))
     results = study(plan)
     assert results is not None
-    assert results.whole
+    assert results.complete
 
 
 def test_random_play_needs_no_gpu(finished: Study) -> None:
     study, plan = finished, tiny_plan()
     (study.path / "random.json").unlink()
-    # As from a machine without GPUs, whose cluster has some.
+    # As on a machine without GPUs that uses a cluster with GPUs.
     results = study(replace(plan, base=replace(TINY, device="cuda:9")))
     assert results is not None
     assert results.random_returns
 
 
-def test_a_study_at_work_is_refused_before_anything_is_measured(study: Study) -> None:
+def test_a_study_in_use_is_refused_before_anything_is_measured(study: Study) -> None:
     with pytest.raises(TrainingStopped):
         study(tiny_plan(), interrupt_after=3)
     launchers = len(study.launchers)
@@ -353,7 +356,7 @@ def test_a_study_at_work_is_refused_before_anything_is_measured(study: Study) ->
 
 
 @pytest.mark.parametrize("plan", [3, {}, {"options": 3}, {"options": {"nope": 1}}])
-def test_a_plan_that_is_none_is_one_line(study: Study, plan: Any) -> None:
+def test_an_invalid_plan_is_refused_in_one_line(study: Study, plan: Any) -> None:
     study.path.mkdir()
     (study.path / "study.json").write_text(json.dumps({"plan": plan}))
     with pytest.raises(UserError) as error:

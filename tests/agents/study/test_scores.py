@@ -1,14 +1,17 @@
-"""By which scale a study's scores are normalised, and what its verdicts then say."""
+"""The scale on which a study's scores are normalised, and its verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 from support.study_files import make_plan
 
+from agents.study.results import StudyResults
 from agents.study.scores import Scale, human_score, study_scores, verdicts
+from envs.registry import game_name
 from rlcnn.report import RunResult
 from rlcnn.stats import RandomAgent
 from rlcnn.stats.verdict import Verdict
@@ -25,7 +28,7 @@ DOUBLE_DUNK, PONG = random_games(-17.9, 3.3), random_games(-20.2, 1.2)
 KRULL, TIME_PILOT = random_games(1850, 649), random_games(3367, 2008)
 
 
-def judged(
+def verdict_of(
     returns: Mapping[str, np.ndarray], ends: Mapping[str, float], *games: str
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict of a study of two arms whose runs end at ``ends`` and their seed."""
@@ -34,8 +37,10 @@ def judged(
         RunResult(run.game, run.arm, run.seed, "done", ends[run.arm] + run.seed)
         for run in plan.runs
     ]
-    scores = study_scores(plan, runs, RandomAgent.from_returns(returns))
-    (verdict,) = verdicts(plan, scores)
+    by_id = {env_id: returns[game_name(env_id)].tolist() for env_id in plan.games}
+    results = StudyResults(Path(), plan, runs, by_id)
+    scores = study_scores(results)
+    (verdict,) = verdicts(results, scores)
     return verdict, scores.notes
 
 
@@ -55,25 +60,25 @@ def test_only_ales_games_have_a_human_score() -> None:
 
 
 @pytest.mark.parametrize("env_id", ["Pong-v1", "Pong"])
-def test_a_game_of_another_world_is_not_measured_by_ataris_human(env_id: str) -> None:
+def test_other_environments_do_not_use_ataris_human_score(env_id: str) -> None:
     agent = RandomAgent.from_returns({env_id: PONG})
     scale = Scale.of([env_id], agent)
     assert not scale.human
     assert scale.unit == "deviations of random play"
 
 
-def test_the_humans_scale_is_taken_where_the_human_is_far_from_random_play() -> None:
-    verdict, notes = judged({"Pong": PONG}, {"scratch": 10, "frozen-random": 0}, "ALE/Pong-v5")
+def test_the_humans_scale_is_used_if_the_human_is_far_above_random_play() -> None:
+    verdict, notes = verdict_of({"Pong": PONG}, {"scratch": 10, "frozen-random": 0}, "ALE/Pong-v5")
     assert "human-normalised score" in verdict.sentence
     assert verdict.difference.point == pytest.approx(-10 / (14.6 + 20.2))
     assert notes == ()
 
 
 @pytest.mark.parametrize("shift", [0.0, 5.0])
-def test_a_human_who_is_hardly_better_than_random_play_gives_no_scale(shift: float) -> None:
+def test_a_human_score_near_random_play_gives_no_scale(shift: float) -> None:
     # Also where random play was measured above the human: that is no reason for no verdict.
     dunk = DOUBLE_DUNK + shift
-    verdict, (note,) = judged(
+    verdict, (note,) = verdict_of(
         {"DoubleDunk": dunk, "Pong": PONG},
         {"scratch": 10, "frozen-random": 0},
         *("ALE/DoubleDunk-v5", "ALE/Pong-v5"),
@@ -84,14 +89,14 @@ def test_a_human_who_is_hardly_better_than_random_play_gives_no_scale(shift: flo
     assert "a human's -16.4 in DoubleDunk is too near" in note
 
 
-def test_noisy_games_keep_the_humans_scale_where_the_human_is_clearly_above() -> None:
+def test_noisy_games_keep_the_humans_scale_if_the_human_is_clearly_above() -> None:
     agent = RandomAgent.from_returns({"Krull": KRULL, "TimePilot": TIME_PILOT})
     assert Scale.of(["ALE/Krull-v5", "ALE/TimePilot-v5"], agent).human
 
 
-def test_random_play_that_always_returns_the_same_costs_no_verdict() -> None:
+def test_random_play_with_constant_returns_does_not_prevent_a_verdict() -> None:
     name = "support.games:Signals-v0"
-    verdict, (note,) = judged({name: np.zeros(30)}, {"scratch": 10, "frozen-random": 0}, name)
+    verdict, (note,) = verdict_of({name: np.zeros(30)}, {"scratch": 10, "frozen-random": 0}, name)
     assert verdict.finding == "worse"
     assert verdict.difference.point == -10
     assert "points above random play" in verdict.sentence

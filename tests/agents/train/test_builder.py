@@ -190,7 +190,7 @@ def test_a_frozen_random_encoder_is_told_of(tmp_path: Path) -> None:
     [
         ("nothing.pth", '"nothing.pth" does not exist'),
         ("imagenet", 'no ImageNet weights for encoder "lenet"'),
-        (".", "is a directory, but no run"),
+        (".", "is a directory, but not a run"),
     ],
 )
 def test_weights_that_cannot_be_had_stop_a_run_before_it_begins(

@@ -141,10 +141,10 @@ def test_everything_is_as_it_was(make: Make, saved: Any) -> None:
     assert again.logger.name_to_value == model.logger.name_to_value
     assert again.logger.name_to_excluded == model.logger.name_to_excluded
     if make is make_dqn:
-        assert again.exploration_state == model.exploration_state
-        assert_equal(again._loss_sum, model._loss_sum)
-        assert again._losses_summed == model._losses_summed > 0
-        assert_equal(again.replay_buffer._tensors(), model.replay_buffer._tensors())
+        assert again.exploration.state == model.exploration.state
+        assert_equal(again.losses.total, model.losses.total)
+        assert again.losses.count == model.losses.count > 0
+        assert_equal(again.replay_buffer._tensors, model.replay_buffer._tensors)
         assert (again.replay_buffer.first == model.replay_buffer.first).all()
         again.replay_buffer.check_valid()
         mine, theirs = (m.replay_buffer.sampler.generator for m in (again, model))

@@ -186,7 +186,7 @@ def test_one_that_raises_in_an_evaluation_is_evaluated_by_the_resume(
 def test_the_last_step_is_where_dqn_stops(num_envs: int, freq: int, total: int, start: int) -> None:
     step = start
     while step < total:
-        # As DQNLoop.learn and collect_rollouts do.
+        # As DQN.learn and collect_rollouts do.
         updates = (step // freq + 1) * freq
         while step < updates:
             step += num_envs

@@ -209,7 +209,7 @@ def leave(*args, **kwargs):
     sys.exit("no licence")
 
 
-def test_an_exit_in_the_first_reset_is_told(film_of, tmp_path):
+def test_an_exit_in_the_first_reset_is_reported(film_of, tmp_path):
     with pytest.raises(EnvironmentFailure, match='"Odd-v0" raised SystemExit: no licence'):
         film_of(tmp_path, type("Leaving", (Blinker,), {"reset": leave}))
 
@@ -341,7 +341,7 @@ class TestWhatCannotBeFilmed:
         assert os.listdir(tmp_path) == ["film.mp4"]
         assert path.read_bytes() == b"old"
 
-    def test_an_encoder_that_dies_is_told_in_one_line(self, tmp_path, monkeypatch):
+    def test_an_encoder_that_dies_gives_one_line(self, tmp_path, monkeypatch):
         encoder = tmp_path / "encoder"
         encoder.write_text("#!/bin/sh\necho No space left on device >&2\nexit 1\n")
         encoder.chmod(0o755)

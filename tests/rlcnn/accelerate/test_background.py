@@ -13,16 +13,16 @@ from rlcnn.accelerate.devices import use_threads
 CPU = torch.device("cpu")
 
 
-def threads_before_and_after_being_awaited(background: Background[tuple[int, int]]) -> list[int]:
+def threads_before_and_after_the_wait(background: Background[tuple[int, int]]) -> list[int]:
     half_way = Event()
 
     def work() -> tuple[int, int]:
-        background.take_free_threads()
+        background.expand_threads()
         alone = torch.get_num_threads()
         half_way.set()
         # Set by finish() below, at the latest when the test's own time is over.
         background._awaited.wait(60)
-        background.take_free_threads()
+        background.expand_threads()
         return alone, torch.get_num_threads()
 
     background.start(work)
@@ -30,16 +30,16 @@ def threads_before_and_after_being_awaited(background: Background[tuple[int, int
     return list(background.finish())
 
 
-def test_work_takes_over_the_cores_of_what_waits_for_it() -> None:
-    background: Background[tuple[int, int]] = Background(CPU, 1, awaited_threads=2)
+def test_work_takes_the_threads_of_a_waiting_caller() -> None:
+    background: Background[tuple[int, int]] = Background(CPU, 1, idle_threads=2)
     # Twice: what comes next begins with its own share again.
     for _ in range(2):
-        assert threads_before_and_after_being_awaited(background) == [1, 2]
+        assert threads_before_and_after_the_wait(background) == [1, 2]
 
 
-def test_work_keeps_its_threads_unless_told_otherwise() -> None:
+def test_the_thread_count_stays_by_default() -> None:
     background: Background[tuple[int, int]] = Background(CPU, 1)
-    assert threads_before_and_after_being_awaited(background) == [1, 1]
+    assert threads_before_and_after_the_wait(background) == [1, 1]
 
 
 def test_work_has_its_threads_whatever_is_set_elsewhere_before_it_computes() -> None:

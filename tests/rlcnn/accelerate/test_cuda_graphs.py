@@ -9,15 +9,7 @@ import torch
 from support.pretend_gpu import CUDA, PretendGPU
 
 from envs.errors import UserError
-from rlcnn.accelerate.cuda_graphs import (
-    WARM_UP_CALLS,
-    Graphed,
-    Recorder,
-    can_capture_steps,
-    keep_rates_on_device,
-    make_recorder,
-    tensors_of,
-)
+from rlcnn.accelerate.cuda_graphs import WARM_UP_CALLS, CudaRecorder, Graphed, make_recorder
 
 
 class Counter:
@@ -144,7 +136,7 @@ def test_what_the_function_itself_raises_is_raised(pretend_gpu: PretendGPU) -> N
 
 
 def test_random_numbers_go_on_from_replay_to_replay(pretend_gpu: PretendGPU) -> None:
-    def draws(recorder: Recorder | None) -> list[float]:
+    def draws(recorder: CudaRecorder | None) -> list[float]:
         generator = torch.Generator(CUDA).manual_seed(0)
 
         def draw() -> torch.Tensor:
@@ -166,30 +158,6 @@ def test_there_are_no_graphs_on_a_cpu() -> None:
     add = graphed(Counter(torch.device("cpu")))
     assert add.ready(torch.ones(2))
     assert add(torch.ones(2)).tolist() == [1, 1]
-
-
-def test_an_optimisers_rates_become_tensors_that_stay() -> None:
-    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
-    groups = [{"params": weights[:1], "lr": 0.5}, {"params": weights[1:]}]
-    optimizer = torch.optim.Adam(groups, lr=0.25, fused=True)
-    keep_rates_on_device(optimizer)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    keep_rates_on_device(optimizer)
-    assert all(a is group["lr"] for a, group in zip(rates, optimizer.param_groups, strict=True))
-    assert [rate.item() for rate in rates] == [0.5, 0.25]
-    assert len(list(tensors_of(optimizer))) == 4
-    for weight in weights:
-        weight.grad = torch.ones(2)
-    optimizer.step()
-    # Two moments and a count for each.
-    assert len(list(tensors_of(optimizer))) == 4 + 2 * 3
-
-
-def test_only_steps_that_count_on_the_device_can_be_captured() -> None:
-    weight = [torch.nn.Parameter(torch.ones(2))]
-    assert can_capture_steps(torch.optim.Adam(weight, fused=True))
-    assert not can_capture_steps(torch.optim.Adam(weight))
-    assert not can_capture_steps(torch.optim.SGD(weight, lr=0.1))
 
 
 @pytest.mark.gpu

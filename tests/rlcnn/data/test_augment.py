@@ -10,9 +10,8 @@ import pytest
 import torch
 from support.picture_files import pictures, refused, write_folder
 
-from rlcnn.data.augment import Augmentation, bring_to_size
+from rlcnn.data.augment import Augmentation, AugmentConfig, bring_to_size
 from rlcnn.data.images import ImageFiles, StoredImages, Task
-from rlcnn.supervised.config import AugmentConfig
 
 
 def numbered(count: int = 64, height: int = 6, width: int = 5) -> StoredImages:
@@ -164,7 +163,7 @@ def test_images_are_resized_and_padded_before_anything_else() -> None:
     assert bring_to_size(images, AugmentConfig(crop=8)) is images
 
 
-def test_the_middle_is_judged() -> None:
+def test_held_out_images_are_centre_crops() -> None:
     images = numbered(3)
     augmentation = Augmentation(AugmentConfig(crop=3), images)
     assert torch.equal(augmentation.held_out(images.images), images.images[:, :, 1:4, 1:4])

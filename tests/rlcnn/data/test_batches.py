@@ -10,11 +10,10 @@ import torch
 from support.picture_files import pictures, refused, write_folder
 
 from rlcnn.data.atari.stacked import StackedFrames
-from rlcnn.data.augment import Augmentation
+from rlcnn.data.augment import Augmentation, AugmentConfig
 from rlcnn.data.batches import Batch, Batches, _derive
 from rlcnn.data.folders import load_folder
 from rlcnn.data.images import ImageFiles, LabelledImages, StoredImages, Task
-from rlcnn.supervised.config import AugmentConfig
 
 CPU = torch.device("cpu")
 
@@ -146,7 +145,7 @@ def test_processes_that_help_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_damaged_file_is_told_in_one_line(workers: int, tmp_path: Path) -> None:
+def test_a_damaged_file_gives_one_line(workers: int, tmp_path: Path) -> None:
     write_folder(tmp_path, pictures(2))
     paths = sorted(tmp_path.rglob("*.png"))
     files = ImageFiles(paths, torch.zeros(12), [Task("class", ("a", "b"))], resize=16)

@@ -16,8 +16,9 @@ from support.picture_files import CLASSES, pictures, write_folder
 
 from envs.errors import UserError
 from rlcnn.data import folders
+from rlcnn.data.decoding import read_image
 from rlcnn.data.folders import load_folder
-from rlcnn.data.images import ImageFiles, StoredImages, read_image
+from rlcnn.data.images import ImageFiles, StoredImages
 
 
 def refused(directory: Path, *said: str) -> None:
@@ -82,7 +83,7 @@ def test_images_too_many_for_memory_stay_files(
     parted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = load_folder(parted, seed=0)
-    monkeypatch.setattr(folders, "_HOLD_IN_MEMORY", 36 * 3 * 16 * 16 - 1)
+    monkeypatch.setattr(folders, "MAX_BYTES_IN_MEMORY", 36 * 3 * 16 * 16 - 1)
     files = load_folder(parted, seed=0)
     assert isinstance(files.train, ImageFiles)
     every = torch.arange(24)
@@ -108,7 +109,7 @@ def test_an_empty_class_and_a_single_one_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, 'class "nothing" is empty', str(tmp_path / "nothing"))
     (tmp_path / "nothing").rmdir()
     shutil.rmtree(tmp_path / "dark")
-    refused(tmp_path, "one class only", '"bright"')
+    refused(tmp_path, "only one class", '"bright"')
 
 
 def test_a_class_of_one_image_cannot_be_split(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_images_a_level_too_deep_are_moved_by_the_command_they_are_refused_with(
         (tmp_path / "all of it" / name).mkdir(parents=True)
         (tmp_path / "flat" / name).rename(tmp_path / "all of it" / name / "images")
     (tmp_path / "flat").rmdir()
-    refused(tmp_path, "holds one folder only", f'give "{tmp_path / "all of it"}"')
+    refused(tmp_path, "holds only one folder", f'give "{tmp_path / "all of it"}"')
     with pytest.raises(UserError, match="lies a level too deep") as caught:
         load_folder(tmp_path / "all of it", seed=0)
     message = str(caught.value)
@@ -194,27 +195,27 @@ def test_images_beside_the_folders_are_left_out_in_a_line(
     split = load_folder(parted, seed=0)
     assert (len(split.train), len(split.test)) == (24, 12)
     assert [record.getMessage() for record in caplog.records] == [
-        f'"{parted}" holds 1 image beside its folders, of no class and so left out: "one.png"',
-        f'"{parted / "train"}" holds 2 images beside its folders, of no class and so left out:'
+        f'"{parted}" holds 1 image beside its folders, without a class, ignored: "one.png"',
+        f'"{parted / "train"}" holds 2 images beside its folders, without a class, ignored:'
         r' "loose\n.png" ...',
     ]
 
 
-def test_what_the_system_refuses_is_one_line(parted: Path) -> None:
+def test_errors_of_the_system_give_one_line(parted: Path) -> None:
     refused(parted / ("x" * 300), "cannot read", "File name too long")
     dark = parted / "train" / "dark"
     os.symlink("nowhere.png", dark / "dead\nlink.png")
-    refused(parted, r'dead\nlink.png" is no file, or a link to what does not exist')
+    refused(parted, r'dead\nlink.png" is not a file, or is a broken link')
     (dark / "dead\nlink.png").unlink()
     # Opened, it would be waited for.
     os.mkfifo(dark / "pipe.png")
-    refused(parted, 'pipe.png" is no file')
+    refused(parted, 'pipe.png" is not a file')
     (dark / "pipe.png").unlink()
     (dark / "none.png").write_bytes(b"")
     refused(parted, 'none.png" is empty')
     # A class that is not where it was.
     os.symlink("nowhere", parted / "train" / "more")
-    refused(parted, 'train/more" is a link to what does not exist')
+    refused(parted, 'train/more" is a broken link')
 
 
 def test_folders_that_are_no_part_are_left_out_in_a_line(
@@ -224,7 +225,7 @@ def test_folders_that_are_no_part_are_left_out_in_a_line(
         write_folder(parted / name, pictures(1, seed=2))
     load_folder(parted, seed=0)
     assert [record.getMessage() for record in caplog.records] == [
-        f'"{parted / "unlabelled"}" is no part of the images and so left out: expected train/ and'
+        f'"{parted / "unlabelled"}" is not a part of the images, ignored: expected train/ and'
         " val/ or test/"
     ]
 

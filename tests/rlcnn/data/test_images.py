@@ -11,16 +11,8 @@ from PIL import Image
 from support.picture_files import pictures, refused, write_folder
 
 from envs.errors import UserError
-from rlcnn.data.images import (
-    UNKNOWN,
-    Episodes,
-    ImageFiles,
-    JoinedImages,
-    Split,
-    StoredImages,
-    Task,
-    read_image,
-)
+from rlcnn.data.decoding import read_image
+from rlcnn.data.images import UNKNOWN, Episodes, ImageFiles, JoinedImages, Split, StoredImages, Task
 
 TASK = Task("class", ("a", "b", "c"))
 
@@ -42,7 +34,7 @@ def test_an_unknown_class_is_no_mistake() -> None:
 
 
 @pytest.mark.parametrize("classes", [(), ("only",)])
-def test_a_task_with_nothing_to_tell_apart_is_refused(classes: tuple[str, ...]) -> None:
+def test_a_task_with_fewer_than_two_classes_is_refused(classes: tuple[str, ...]) -> None:
     with refused('"class" has', "needs 2", *classes):
         StoredImages(blank(1), torch.zeros(1), [Task("class", classes)])
 
@@ -81,7 +73,7 @@ def test_the_shorter_side_is_resized(tmp_path: Path) -> None:
     assert image[:, 5, 5].tolist() == [10, 20, 30]
 
 
-def test_what_is_no_whole_image_is_named(tmp_path: Path) -> None:
+def test_damaged_images_are_named(tmp_path: Path) -> None:
     whole = tmp_path / "whole.jpg"
     Image.effect_noise((64, 64), 50).save(whole)
     cut = tmp_path / "cut.jpg"
@@ -130,4 +122,4 @@ def test_joined_images_are_those_learned_from_and_then_those_held_out() -> None:
     joined = JoinedImages(Split(train, test))
     assert joined.episodes is not None
     # No game that was learned from is one that is held out.
-    assert joined.episodes.matches.tolist() == list(range(len(joined)))
+    assert joined.episodes.ids.tolist() == list(range(len(joined)))

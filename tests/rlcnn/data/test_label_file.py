@@ -53,7 +53,7 @@ def test_images_have_the_classes_of_their_rows(folder: Path, text: str, encoding
     assert int(images[0][0].max()) == 20
 
 
-def test_the_csv_is_looked_for_beside_the_images(
+def test_the_csv_is_found_beside_the_images(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folder, "file,class_index\n0.png,1\n")

@@ -58,7 +58,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "train-images-idx3-ubyte"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    refused("mnist", tmp_path, f'"{path}" is no whole idx file')
+    refused("mnist", tmp_path, f'"{path}" is not a whole idx file')
     path.write_bytes(b"\x00")
     refused("mnist", tmp_path, f'"{path}" is truncated or damaged')
     path.unlink()

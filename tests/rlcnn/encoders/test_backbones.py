@@ -29,7 +29,7 @@ def slow(*case: object) -> Any:
 
 
 def built(name: str, shape: tuple[int, int, int], **options: Any) -> FrameEncoder:
-    """An encoder without numbers: its shapes are all that is looked at."""
+    """An encoder without values, for tests of its shapes."""
     with torch.device("meta"):
         encoder = create_encoder(name, shape, **{"projection": "none", **options})
     assert isinstance(encoder, FrameEncoder)
@@ -233,13 +233,13 @@ def test_transformers_are_encoders_at_their_own_size() -> None:
         ("impala:trunk", 'only networks of torchvision and timm are cut at a node, not "impala"'),
     ],
 )
-def test_bad_names_are_told_in_one_line(name: str, message: str) -> None:
+def test_bad_names_give_one_line(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as refusal:
         create_encoder(name, RGB)
     assert "\n" not in str(refusal.value)
 
 
-def test_images_too_small_for_a_node_are_told_in_one_line_alone(
+def test_images_too_small_for_a_node_give_only_one_line(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(UserError) as refusal:
@@ -258,7 +258,7 @@ def test_a_network_for_images_of_one_size_names_it(given: int) -> None:
         built("vit_b_32", (1, given, given))
 
 
-def test_names_are_judged_without_building_anything() -> None:
+def test_names_are_checked_without_building_networks() -> None:
     assert why_unknown("nature") is None
     assert why_unknown("resnet18") is None
     assert why_unknown("resnet18:anything") is None
@@ -328,7 +328,7 @@ def test_timm_is_asked_for_by_name_where_it_is_absent(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_a_size_that_does_not_fit_is_told_in_one_line_alone(
+def test_a_size_that_does_not_fit_gives_only_one_line(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(UserError, match="64x64 pixels do not go through"):

@@ -90,7 +90,7 @@ def test_scaling_the_filters_is_scaling_the_pixels() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_held_kernel_stays_until_it_is_held_again(dtype: torch.dtype) -> None:
+def test_a_cached_kernel_stays_until_it_is_cached_again(dtype: torch.dtype) -> None:
     layer = BlockedConv2d(4, 8, 8, 4, input_scale=1 / 255)
     blocks = blocks_to_channels(images(torch.uint8, 3, 4, 36, 36), 4).to(dtype)
 
@@ -99,18 +99,18 @@ def test_a_held_kernel_stays_until_it_is_held_again(dtype: torch.dtype) -> None:
             return layer(blocks)
 
     before = outputs()
-    layer.hold(dtype)
-    place = layer._held.data_ptr()  # type: ignore[union-attr]
+    layer.cache_kernel(dtype)
+    place = layer._cached_kernel.data_ptr()  # type: ignore[union-attr]
     with torch.no_grad():
         layer.weight.mul_(2)
     assert torch.equal(outputs(), before)
-    layer.hold(dtype)
-    held = outputs()
-    assert not torch.equal(held, before)
+    layer.cache_kernel(dtype)
+    cached = outputs()
+    assert not torch.equal(cached, before)
     # Where a captured graph reads it.
-    assert layer._held.data_ptr() == place  # type: ignore[union-attr]
-    layer._held = None
-    assert torch.equal(outputs(), held)
+    assert layer._cached_kernel.data_ptr() == place  # type: ignore[union-attr]
+    layer._cached_kernel = None
+    assert torch.equal(outputs(), cached)
 
 
 def test_a_kernel_of_no_whole_blocks_is_refused() -> None:

@@ -16,7 +16,7 @@ CIFAR = (3, 32, 32)
 
 
 def built(name: str, shape: tuple[int, int, int], **options: object) -> Encoder:
-    """An encoder without numbers: its shapes are all that is looked at."""
+    """An encoder without values, for tests of its shapes."""
     with torch.device("meta"):
         return create_encoder(name, shape, **options)
 

@@ -1,4 +1,4 @@
-"""Every encoder: its published figures, and what all of them promise."""
+"""Every encoder: its published figures, and the properties of all encoders."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import NatureCNN
+from support.images import images
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from envs.errors import UserError
-from rlcnn.encoders import (
-    Encoder,
-    Preprocessing,
-    create_encoder,
-    encoder_options,
-    list_encoders,
-    register_encoder,
-)
+from rlcnn.encoders import Encoder, Preprocessing, create_encoder, encoder_options, list_encoders
 from rlcnn.encoders.lenet import C3_TABLE, SparseC3
 
 ATARI = (4, 84, 84)
@@ -50,11 +44,6 @@ FEW_ENCODERS = [VARIANTS[4], BACKBONES[0]]
 every_encoder = pytest.mark.parametrize("name, options", VARIANTS + BACKBONES)
 
 
-def images(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
-
 def small(name: str) -> tuple[int, int, int]:
     """The shape of small observations for an encoder."""
     side = {"alexnet_2012": 67, "zfnet": 47}.get(name, 40)
@@ -73,9 +62,6 @@ def node_shapes(encoder: Encoder, nodes: list[str]) -> dict[str, tuple[int, ...]
 def with_classes(encoder: Encoder, classes: int = 10) -> int:
     """Parameters of an encoder with a linear classifier on its features."""
     return encoder.num_parameters() + (encoder.features_dim + 1) * classes
-
-
-# Published figures.
 
 
 def test_nature_has_the_published_size() -> None:
@@ -157,9 +143,6 @@ def test_nature_equals_stable_baselines3s_with_the_same_weights() -> None:
     observations = images(8, *ATARI)
     expected = reference(observations.float() / 255.0)
     torch.testing.assert_close(encoder(observations), expected, rtol=1e-5, atol=1e-6)
-
-
-# What every encoder promises.
 
 
 def test_the_variants_under_test_cover_the_registry() -> None:
@@ -297,123 +280,3 @@ def test_counting_macs_leaves_the_encoder_alone() -> None:
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
     assert all(p.device.type == "cpu" for p in encoder.parameters())
     assert not any(m._forward_hooks for m in encoder.modules())
-
-
-# Preprocessing.
-
-
-def test_pixels_are_scaled_to_one_in_channels_last_order() -> None:
-    values = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 4, 1, 1)
-    scaled = Preprocessing((4, 16, 16))(values)
-    assert scaled.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(scaled, values / 255, rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_unscaled_pixels_keep_their_values(precision: torch.dtype) -> None:
-    observations = images(2, 4, 16, 16)
-    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-        kept = Preprocessing((4, 16, 16), scaled=False)(observations)
-    assert kept.dtype == precision
-    assert torch.equal(kept, observations.to(precision))
-    assert kept.is_contiguous(memory_format=torch.channels_last)
-    for options in ({"resize": 8}, {"mean": (0.5,), "std": (0.5,)}):
-        with pytest.raises(ValueError, match="just as they are"):
-            Preprocessing((4, 16, 16), scaled=False, **options)  # type: ignore[arg-type]
-
-
-def test_mean_and_std_repeat_over_stacked_frames() -> None:
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    observations = images(2, 6, 8, 8)
-    normalised = Preprocessing((6, 8, 8), mean=mean, std=std)(observations)
-    for channel in range(6):
-        expected = (observations[:, channel] / 255 - mean[channel % 3]) / std[channel % 3]
-        torch.testing.assert_close(normalised[:, channel], expected, rtol=1e-4, atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = Preprocessing((6, 8, 8), mean=mean, std=std)(observations)
-    torch.testing.assert_close(rounded, normalised.bfloat16())
-
-
-def test_resize_keeps_a_flat_image_flat() -> None:
-    resized = Preprocessing((1, 20, 30), resize=(10, 12))
-    assert resized.output_shape == (1, 10, 12)
-    output = resized(torch.full((2, 1, 20, 30), 51, dtype=torch.uint8))
-    torch.testing.assert_close(output, torch.full((2, 1, 10, 12), 0.2))
-    assert Preprocessing((1, 20, 30), resize=8).output_shape == (1, 8, 8)
-
-
-def test_grey_frames_become_rgb_ones() -> None:
-    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
-    grey = images(2, 1, 8, 8)
-    repeated = Preprocessing((1, 8, 8), mean=mean, std=std, grey_to_rgb=True)
-    assert repeated.output_shape == (3, 8, 8)
-    expected = Preprocessing((3, 8, 8), mean=mean, std=std)(grey.repeat(1, 3, 1, 1))
-    torch.testing.assert_close(repeated(grey), expected)
-    assert repeated(grey).is_contiguous(memory_format=torch.channels_last)
-    with pytest.raises(ValueError, match="grey_to_rgb"):
-        Preprocessing((3, 8, 8), mean=mean, std=std, grey_to_rgb=True)
-
-
-def test_mean_and_std_must_fit_the_channels() -> None:
-    with pytest.raises(ValueError, match="together"):
-        Preprocessing((3, 8, 8), mean=(0.5, 0.5, 0.5))
-    with pytest.raises(ValueError, match="do not fit 4 channels"):
-        Preprocessing((4, 8, 8), mean=(0.5, 0.5, 0.5), std=(1, 1, 1))
-
-
-def test_preprocessing_belongs_to_the_code_not_to_the_weights() -> None:
-    encoder = create_encoder("lenet", (1, 32, 32))
-    assert not [key for key in encoder.state_dict() if key.startswith("preprocessing")]
-
-
-def test_anything_but_uint8_of_the_right_shape_is_refused() -> None:
-    encoder = create_encoder("lenet", (1, 32, 32))
-    with pytest.raises(TypeError, match=r"uint8.*float32"):
-        encoder(torch.zeros(1, 1, 32, 32))
-    with pytest.raises(ValueError, match=r"1, 32, 32.*\(2, 1, 28, 28\)"):
-        encoder(images(2, 1, 28, 28))
-
-
-# What a user can get wrong.
-
-
-@pytest.mark.parametrize(
-    "name, options, message",
-    [
-        ("impalla", {}, 'unknown encoder "impalla".*Did you mean "impala"'),
-        ("impala", {"poling": "mean"}, 'no option "poling".*Did you mean "pooling"'),
-        (
-            "impala",
-            {"pooling": "mena"},
-            "pooling must be one of .* not 'mena'. Did you mean \"mean",
-        ),
-        ("impala", {"width": 0}, "width must be a positive number, not 0"),
-        ("impala", {"width": float("nan")}, "width must be a positive number, not nan"),
-        ("nature", {"features_dim": -1}, "features_dim must be a positive whole number, not -1"),
-        ("nature", {"features_dim": "512"}, "features_dim must be a positive whole number"),
-        ("lenet", {"variant": "relu"}, 'variant must be one of "tanh", "lecun1998", "course"'),
-        ("cifar_resnet", {"depth": 21}, r"depth must be 6n \+ 2, not 21. Did you mean 20"),
-        ("cifar_resnet", {"depth": "x"}, r"depth must be 6n \+ 2, not 'x'. Did you mean 20"),
-        ("cifar_resnet", {"shortcut": "gate"}, "shortcut must be one of .*, not 'gate'"),
-        ("cifar_resnet", {"pooling": "4x5"}, "pooling must be .* not '4x5'. Did you mean \"4x4\""),
-        ("cifar_resnet", {"pooling": "99x99"}, "finer than the feature maps: 21x21"),
-        ("zfnet", {"dropout": 1}, "dropout must be a number from 0 to below 1, not 1"),
-    ],
-)
-def test_bad_names_and_options_are_told_in_one_line(
-    name: str, options: dict[str, object], message: str
-) -> None:
-    with pytest.raises(UserError, match=message) as refusal:
-        create_encoder(name, ATARI, **options)
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize("shape", [(84, 84), (0, 84, 84), (4, 84, 84, 1)])
-def test_observations_that_are_no_images_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="channels, height, width"):
-        create_encoder("nature", shape)
-
-
-def test_a_name_is_registered_once() -> None:
-    with pytest.raises(ValueError, match="already registered"):
-        register_encoder("nature")(type("Second", (Encoder,), {}))

@@ -30,7 +30,7 @@ def encoder_for(channels: int, **options: object) -> FrameEncoder:
     "channels, frame_channels, stack",
     [(1, None, 1), (3, None, 1), (4, None, 4), (12, None, 4), (3, 1, 3), (12, 1, 12)],
 )
-def test_frames_of_a_stack_are_told_apart(
+def test_frames_of_a_stack_are_distinguished(
     channels: int, frame_channels: int | None, stack: int
 ) -> None:
     encoder = encoder_for(channels, frame_channels=frame_channels)
@@ -194,7 +194,7 @@ def test_an_inflated_network_equals_the_rgb_one_on_still_rgb_stacks() -> None:
         (4, {"pooling": "max"}, 'pooling must be "flatten", "mean" or a grid'),
     ],
 )
-def test_options_that_do_not_fit_are_told_in_one_line(
+def test_options_that_do_not_fit_give_one_line(
     channels: int, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as refusal:

@@ -1,4 +1,4 @@
-"""Which layers stay as they are, judged by the order in which a forward pass calls them."""
+"""Frozen layers against the order in which a forward pass calls modules."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encoder(name: str) -> Encoder:
 
 @cache
 def shared(name: str) -> Encoder:
-    """One for all tests that only look at its layers."""
+    """One encoder for all tests that only read its layers."""
     return encoder(name)
 
 
@@ -79,12 +79,12 @@ def calls(root: nn.Module, whole: Encoder) -> list[str]:
 def test_what_is_called_before_the_node_is_held(name: str, node: str, first: str) -> None:
     whole = shared(name)
     root = whole.get_submodule(whole.nodes_of)
-    held = layers_before(whole, node)
+    frozen = layers_before(whole, node)
     order = calls(root, whole)
     before = order[: order.index(first)]
-    owners = {name.rpartition(".")[0] for name in names_of(root, held.parameters)}
+    owners = {name.rpartition(".")[0] for name in names_of(root, frozen.parameters)}
     assert owners == set(before)
-    modules = {name for name, module in root.named_modules() if module in held.modules}
+    modules = {name for name, module in root.named_modules() if module in frozen.modules}
     assert modules >= set(before)
     assert not modules & set(order[order.index(first) :])
 
@@ -94,10 +94,10 @@ def test_parameters_that_no_layer_of_torchs_own_holds_are_known_by_their_own_nod
     with torch.device("meta"):
         whole = create_encoder("swin_t:features.1", (3, 32, 32), pooling="mean", features_dim=8)
     root = whole.get_submodule(whole.nodes_of)
-    held = names_of(root, layers_before(whole, "features.1.1").parameters)
+    frozen = names_of(root, layers_before(whole, "features.1.1").parameters)
     everything = {name for name, _ in root.named_parameters()}
-    assert held == {name for name in everything if not name.startswith("features.1.1.")}
-    assert "features.1.0.attn.relative_position_bias_table" in held
+    assert frozen == {name for name in everything if not name.startswith("features.1.1.")}
+    assert "features.1.0.attn.relative_position_bias_table" in frozen
 
 
 def test_nodes_end_where_the_network_is_cut() -> None:
@@ -113,7 +113,7 @@ def test_nodes_end_where_the_network_is_cut() -> None:
         ("resnet18:layer2", "layr1", 'no node "layr1" to be unfrozen from. Did you mean "layer1"'),
         ("resnet18:layer2", "layer3", 'no node "layer3"'),
         ("resnet18:layer2", "trunk.network.layer1", "no node"),
-        ("resnet18:layer2", "layer2.1.relu_1", "nothing of .* has parameters to learn"),
+        ("resnet18:layer2", "layer2.1.relu_1", "encoder .* has no parameters to train"),
         ("lenet", ".*", "no node"),
     ],
 )
@@ -136,7 +136,7 @@ def extractor(**options: Any) -> EncoderExtractor:
     return EncoderExtractor(space, encoder("resnet18:layer2"), **options)
 
 
-def test_a_part_is_held_through_every_change_of_mode() -> None:
+def test_a_part_stays_frozen_through_every_change_of_mode() -> None:
     made = extractor(unfreeze_from="layer2")
     network = made.encoder.trunk.network
     for mode in (True, False, True):
@@ -146,11 +146,11 @@ def test_a_part_is_held_through_every_change_of_mode() -> None:
         assert network.get_submodule("layer2.0.bn1").training == mode
     assert not network.conv1.weight.requires_grad
     assert network.get_submodule("layer2.0.conv1").weight.requires_grad
-    made.let_learn(False)
+    made.set_trainable(False)
     assert not any(p.requires_grad for p in made.encoder.trunk.parameters())
     assert not network.get_submodule("layer2.0.bn1").training
     assert all(p.requires_grad for p in made.encoder.projection.parameters())
-    made.let_learn(True)
+    made.set_trainable(True)
     assert not network.conv1.weight.requires_grad
     assert network.get_submodule("layer2.0.conv1").weight.requires_grad
     assert network.get_submodule("layer2.0.bn1").training

@@ -1,4 +1,4 @@
-"""Mean learning curves: over which runs, between which steps, and how sure."""
+"""Mean learning curves: their runs, their steps and their intervals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_single_run_has_no_interval() -> None:
     assert np.isnan(mean.high).all()
 
 
-def test_a_mean_is_taken_where_all_runs_say_something() -> None:
+def test_a_mean_needs_values_of_all_runs() -> None:
     runs = [curve([10, 20, 30], [0, 1, 2]), curve([15, 25, 40], [10, 10, 10])]
     mean = mean_curve(runs)
     assert mean is not None
@@ -41,7 +41,7 @@ def test_a_mean_is_taken_where_all_runs_say_something() -> None:
     assert mean.mean.tolist() == [5.25, 5.5, 5.75, 6]
 
 
-def test_a_failed_run_counts_with_what_it_is_worth_from_where_it_failed() -> None:
+def test_a_failed_run_counts_with_its_substitute_after_its_failure() -> None:
     whole = curve([10, 20, 30], [4, 4, 4])
     failed = curve([10, 20], [4, 4], failed_as=-4.0)
     at_once = curve([], [], failed_as=-4.0)
@@ -53,7 +53,7 @@ def test_a_failed_run_counts_with_what_it_is_worth_from_where_it_failed() -> Non
     assert mean.mean.tolist() == [0, 0, 0]
 
 
-def test_runs_that_go_on_or_say_nothing_are_in_no_mean() -> None:
+def test_unfinished_or_empty_runs_are_in_no_mean() -> None:
     whole, begun = curve([10, 20], [1, 1]), curve([10], [9], ended=False)
     mean = mean_curve([whole, begun, curve([], [])])
     assert mean is not None
@@ -71,7 +71,7 @@ def test_long_curves_are_thinned_and_keep_their_ends() -> None:
     assert common_steps([RunCurve(0, steps, steps)], until=7.5)[-1] == pytest.approx(7)
 
 
-def test_what_runs_that_all_failed_count_with_goes_on_to_the_end() -> None:
+def test_the_curve_of_runs_that_all_failed_goes_on_to_the_end() -> None:
     failed = [curve([10, 20], [4, 4], failed_as=-4.0), curve([10], [2], failed_as=-4.0)]
     mean = mean_curve(failed, until=40)
     assert mean is not None

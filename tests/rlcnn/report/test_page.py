@@ -1,4 +1,4 @@
-"""A report of what is given by hand: figures, numbers and page."""
+"""Reports of given content: figures, numbers and page."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from rlcnn.report import (
     render,
     write_report,
 )
-from rlcnn.report.head import lead
-from rlcnn.report.markup import breakable
+from rlcnn.report.page import breakable, lead
 from rlcnn.stats import (
     AGGREGATES,
     Curves,
@@ -54,7 +53,7 @@ def make_report() -> Report:
     return Report(
         title="Pong & more",
         games=GAMES,
-        arms=tuple(ArmFacts(arm, "nature", "learned") for arm in ARMS),
+        arms=tuple(ArmFacts(arm, "nature", "trained") for arm in ARMS),
         control=ARMS[0],
         runs=runs,
         verdicts=(judge(SCORES, ARMS[1], ARMS[0]),),
@@ -67,7 +66,7 @@ def make_report() -> Report:
             }
             for game in GAMES
         },
-        curves_of="the evaluations on the way",
+        curves_of="the evaluations during training",
         levels={"Pong": Levels(0.0, 1.0), "Break out/2": Levels(0.0, 1e6)},
         facts={"began": "once <upon> a time"},
         command="scripts/compare_encoders.py --arms 'a<b'",
@@ -92,6 +91,7 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.feed(text)
+        self.text = " ".join(self.text.split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
@@ -140,36 +140,34 @@ def test_aggregates_are_those_of_the_statistics(
     for name, aggregate in AGGREGATES.items():
         for arm, estimate in interval_estimates(SCORES, aggregate, reps=50).items():
             # Between 0 and 2 all of them, so that they are written with two decimals.
-            told = f"{estimate.point:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-            assert told.replace("-", "\N{MINUS SIGN}") in page, (name, arm)
+            text = f"{estimate.point:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+            assert text.replace("-", "\N{MINUS SIGN}") in page, (name, arm)
         # Between -1 and 1, and none of them nearly 0.
         less = difference_estimate(SCORES, ARMS[1], ARMS[0], aggregate, reps=50)
-        told = f"{less.point:+.2f} [{less.low:+.2f}, {less.high:+.2f}]"
-        assert told.replace("-", "\N{MINUS SIGN}") in page, name
+        text = f"{less.point:+.2f} [{less.low:+.2f}, {less.high:+.2f}]"
+        assert text.replace("-", "\N{MINUS SIGN}") in page, name
 
 
-def test_a_profile_is_told_as_a_difference_too(drawings: Mapping[str, Drawing]) -> None:
+def test_a_profile_has_a_difference_too(drawings: Mapping[str, Drawing]) -> None:
     # All runs of the one arm lie above all of the other's.
     assert f"{ARMS[1]}: at most +1.00, at " in drawings["profile-difference"].alt
 
 
-def test_p_values_are_said_to_be_of_one_pair_where_there_are_several(report: Report) -> None:
+def test_p_values_are_marked_as_for_one_pair_if_there_are_several(report: Report) -> None:
     (verdict,) = report.verdicts
     third = replace(verdict, treatment="third")
-    arms = (*report.arms, ArmFacts("third", "nature", "learned"))
+    arms = (*report.arms, ArmFacts("third", "nature", "trained"))
     several = replace(report, verdicts=(verdict, third), arms=arms, comparison=None)
-    assert "p, of this pair alone" in Page(render(several, {})).text
-    assert "of this pair alone" not in Page(render(report, {})).text
+    assert "p, for this pair alone" in Page(render(several, {})).text
+    assert "for this pair alone" not in Page(render(report, {})).text
 
 
-def test_the_optimality_gap_is_told_on_the_humans_scale_only() -> None:
+def test_the_optimality_gap_is_shown_on_the_humans_scale_only() -> None:
     assert "optimality gap" in compare(SCORES, ARMS[0], human=True, reps=2).aggregates
     assert "optimality gap" not in compare(SCORES, ARMS[0], human=False, reps=2).aggregates
 
 
-def test_the_verdict_is_the_first_that_a_page_says(
-    report: Report, drawings: Mapping[str, Drawing]
-) -> None:
+def test_the_verdict_comes_first_on_a_page(report: Report, drawings: Mapping[str, Drawing]) -> None:
     text = Page(render(report, drawings)).text
     (verdict,) = report.verdicts
     assert verdict.finding == "better"
@@ -179,7 +177,7 @@ def test_the_verdict_is_the_first_that_a_page_says(
         assert note[1:] in text
 
 
-def test_several_verdicts_are_first_said_in_one_sentence(report: Report) -> None:
+def test_one_sentence_sums_up_several_verdicts(report: Report) -> None:
     (verdict,) = report.verdicts
     findings = ("worse", "inconclusive", "worse", "suggestively better")
     arms = ("a", "b", "c", "d")
@@ -187,17 +185,17 @@ def test_several_verdicts_are_first_said_in_one_sentence(report: Report) -> None
         replace(verdict, treatment=arm, finding=finding)  # type: ignore[arg-type]
         for arm, finding in zip(arms, findings, strict=True)
     )
-    told = "Against scratch: d may be better; a and c are worse; of b it is not settled."
-    assert lead(verdicts) == told
-    arms_looks = tuple(ArmFacts(arm, "nature", "learned") for arm in ("scratch", *arms))
-    given = replace(report, verdicts=verdicts, arms=arms_looks, comparison=None)
+    sentence = "Against scratch: d may be better; a and c are worse; for b it is not settled."
+    assert lead(verdicts) == sentence
+    facts = tuple(ArmFacts(arm, "nature", "trained") for arm in ("scratch", *arms))
+    given = replace(report, verdicts=verdicts, arms=facts, comparison=None)
     text = Page(render(given, {})).text
-    assert text.index(told) < text.index(verdict.sentence)
+    assert text.index(sentence) < text.index(verdict.sentence)
     nothing = replace(verdict, finding="no arm learned")
     assert lead([nothing, *verdicts]).startswith("No arm learned")
 
 
-def test_a_page_is_whole_in_itself(report: Report, drawings: Mapping[str, Drawing]) -> None:
+def test_a_page_is_self_contained(report: Report, drawings: Mapping[str, Drawing]) -> None:
     page = Page(render(report, drawings))
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "iframe", "object", "embed", "form"}
@@ -217,15 +215,15 @@ def test_a_page_is_whole_in_itself(report: Report, drawings: Mapping[str, Drawin
     assert {f"#{name}" for name in identifiers} == {a["href"] for a in page.all("a")}
 
 
-def test_an_arm_is_named_once_above_all_that_it_gained(report: Report) -> None:
+def test_an_arm_is_named_once_above_its_gains(report: Report) -> None:
     curves = {arm: Curves.of([1, 2], SCORES[arm]) for arm in ARMS}
     metrics = transfer_metrics({"Pong": curves[ARMS[1]]}, {"Pong": curves[ARMS[0]]}, 0.5)
     rows = (
         Transfer(ARMS[1], "agent steps", "steps", metrics),
-        Transfer(ARMS[1], "wall time", "seconds", None, "no run tells how <long>"),
+        Transfer(ARMS[1], "wall time", "seconds", None, "no run has a <known> time"),
         Transfer("third", "agent steps", "steps", metrics),
     )
-    arms = (*report.arms, ArmFacts("third", "nature", "learned"))
+    arms = (*report.arms, ArmFacts("third", "nature", "trained"))
     html = render(Report("t", GAMES, arms, ARMS[0], (), transfer=rows), {})
     page = Page(html[html.index('<section id="transfer">') : html.index('<section id="arms">')])
     assert page.text.count(ARMS[1]) == 1
@@ -233,14 +231,16 @@ def test_an_arm_is_named_once_above_all_that_it_gained(report: Report) -> None:
     headings = [th for th in page.all("th") if th.get("scope") == "rowgroup"]
     assert [th["colspan"] for th in headings] == ["7", "7"]
     assert len(page.all("tbody")) == 2
-    # What is missing takes the place of all figures, and is data.
+    # A missing result takes the place of all figures, and is escaped.
     assert [td["colspan"] for td in page.all("td") if "colspan" in td] == ["6"]
-    assert "no run tells how <long>" in page.text
+    assert "no run has a <known> time" in page.text
 
 
-def test_names_and_reasons_are_data(report: Report, drawings: Mapping[str, Drawing]) -> None:
+def test_names_and_reasons_are_escaped(report: Report, drawings: Mapping[str, Drawing]) -> None:
     first, *others = report.runs
-    failed = replace(first, state="failed", score=None, reason='<script>alert("1")</script>')
+    failed = replace(
+        first, state="failed", score=None, reason='<script>alert("1")</script> {{ 7 * 7 }}'
+    )
     html = render(replace(report, runs=(failed, *others)), drawings)
     page = Page(html)
     assert not page.all("b")
@@ -288,7 +288,7 @@ def test_films_are_linked_or_embedded_or_left_out(report: Report, tmp_path: Path
         assert len(page.all("img")) == 1
 
 
-def test_an_arm_that_failed_wholly_is_in_the_curves(report: Report) -> None:
+def test_an_arm_whose_runs_all_failed_is_in_the_curves(report: Report) -> None:
     steps = np.array([500.0, 1000.0])
     curves = {
         ARMS[0]: tuple(RunCurve(s, steps, steps) for s in range(2)),
@@ -313,17 +313,17 @@ def test_a_failed_run_is_part_of_the_mean_that_a_figure_shows(report: Report) ->
     (drawing,) = draw(given).values()
     scores = [run.score for run in others if run.score is not None]
     mean = (sum(scores) - 5) / 5
-    told = f"{ARMS[0]}: mean {mean:.2f}, 1 failed (".replace("-", "\N{MINUS SIGN}")
-    assert told in drawing.alt
+    expected = f"{ARMS[0]}: mean {mean:.2f}, 1 failed (".replace("-", "\N{MINUS SIGN}")
+    assert expected in drawing.alt
     assert (
-        "and of the crosses, runs that failed" in Page(render(given, {"scores-Pong": drawing})).text
+        "and of the crosses: runs that failed" in Page(render(given, {"scores-Pong": drawing})).text
     )
 
 
 def test_dollars_in_names_are_no_formula(report: Report) -> None:
     arm = r"frozen:$\frac{$"
     runs = tuple(replace(run, arm=arm, score=1.0) for run in report.runs_of("Pong", ARMS[0]))
-    arms = (ArmFacts(arm, "nature", "learned"),)
+    arms = (ArmFacts(arm, "nature", "trained"),)
     given = Report(title="$x_{$", games=("Pong",), arms=arms, control=arm, runs=runs)
     (drawing,) = draw(given).values()
     assert arm in drawing.alt
@@ -359,9 +359,9 @@ def test_file_names_differ_where_names_do() -> None:
     assert max(map(len, kept)) < 240
 
 
-def test_long_names_may_be_broken_and_stay_what_they_are() -> None:
+def test_long_names_can_break_and_keep_their_text() -> None:
     name = f"frozen:<b>@{'weights' * 10}.of_a&b"
-    html = breakable(name)
+    html = str(breakable(name))
     assert Page(html).text == name
     assert "<b>" not in html
     assert max(len(part) for part in Page(html.replace("<wbr>", " ")).text.split()) <= 20

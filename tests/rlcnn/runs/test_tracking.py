@@ -263,7 +263,8 @@ def test_a_mode_in_the_environment_that_wandb_does_not_know_stops_nothing(
     tracker = make_tracker(run, "offline")
     tracker.log(1, {"loss": 0.5})
     tracker.close()
-    assert not caplog.records
+    # wandb logs what it finds of git.
+    assert not [record for record in caplog.records if record.name.startswith("rlcnn")]
     assert len(wandb_directories(run)) == 1
 
 

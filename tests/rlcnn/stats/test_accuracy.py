@@ -1,4 +1,4 @@
-"""Intervals of accuracies, against published figures and what they promise to cover."""
+"""Intervals of accuracies, against published figures and their nominal coverage."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_paired_interval_is_bonetts_and_prices() -> None:
     assert paired_interval(differences) == pytest.approx(expected, abs=1e-6)
 
 
-def test_intervals_cover_what_they_promise() -> None:
+def test_intervals_have_their_nominal_coverage() -> None:
     random = np.random.default_rng(0)
     covered = {"one": 0, "pair": 0}
     games, images = 2000, 150
@@ -86,7 +86,7 @@ def test_one_column_of_equal_clusters_has_students_interval_of_their_means() -> 
     assert found == pytest.approx(expected)
 
 
-def test_images_that_are_all_alike_in_their_cluster_count_once() -> None:
+def test_equal_images_of_a_cluster_count_once() -> None:
     random = np.random.default_rng(0)
     values = random.normal(size=(12, 3))
     alone = np.arange(12)
@@ -96,7 +96,7 @@ def test_images_that_are_all_alike_in_their_cluster_count_once() -> None:
     )
 
 
-def test_clustered_intervals_cover_what_they_promise() -> None:
+def test_clustered_intervals_have_their_nominal_coverage() -> None:
     random = np.random.default_rng(0)
     covered = naive = 0
     studies = 1000
@@ -125,7 +125,7 @@ def test_clustered_intervals_cover_what_they_promise() -> None:
     assert naive / studies < 0.7
 
 
-def test_what_a_single_cluster_shows_has_no_interval() -> None:
+def test_a_single_cluster_has_no_interval() -> None:
     values = np.ones((6, 2))
     assert clustered_interval(values, [0] * 6, [0] * 6) is None
     assert clustered_interval(values, [0, 0, 1, 1, 2, 2], [0, 0, 0, 0, 1, 1]) is None

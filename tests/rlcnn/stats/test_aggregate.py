@@ -1,4 +1,4 @@
-"""Aggregates against closed forms, and their bootstrap intervals against what is known of them."""
+"""Aggregates against closed forms, and bootstrap intervals against exact ones."""
 
 from __future__ import annotations
 
@@ -119,17 +119,17 @@ def test_runs_are_resampled_within_games() -> None:
     assert (estimate.low, estimate.high) == (50.0, 50.0)
 
 
-def test_the_same_seed_gives_the_same_intervals_whatever_arms_stand_beside() -> None:
+def test_the_intervals_of_an_arm_depend_on_the_seed_and_not_on_other_arms() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(5, 2)), rng.normal(size=(5, 2))
     alone = interval_estimates({"a": a}, aggregate_iqm, reps=100, seed=3)["a"]
-    beside = interval_estimates({"b": b, "a": a}, aggregate_iqm, reps=100, seed=3)["a"]
+    with_other = interval_estimates({"b": b, "a": a}, aggregate_iqm, reps=100, seed=3)["a"]
     other = interval_estimates({"a": a}, aggregate_iqm, reps=100, seed=4)["a"]
-    assert (alone.low, alone.high) == (beside.low, beside.high)
+    assert (alone.low, alone.high) == (with_other.low, with_other.high)
     assert (alone.low, alone.high) != (other.low, other.high)
 
 
-def test_a_difference_is_judged_by_its_own_interval_not_by_two_that_overlap() -> None:
+def test_a_difference_has_an_interval_of_its_own_though_those_of_the_arms_overlap() -> None:
     base = np.arange(10.0)[:, None]
     scores = {"a": base + 3, "b": base}
     both = interval_estimates(scores, aggregate_mean, reps=1_000)
@@ -176,7 +176,7 @@ def test_rliable_gives_the_same_figures(name: str) -> None:
     rng = np.random.default_rng(5)
     scores = {"a": rng.lognormal(size=(5, 4)), "b": rng.normal(size=(7, 4))}
     ours = interval_estimates(scores, AGGREGATES[name], reps=2_000)
-    # It draws from numpy's global generator, whatever generator it is given.
+    # It draws from numpy's global generator and ignores the given one.
     np.random.seed(0)
     points, intervals = library.get_interval_estimates(
         scores, lambda x: np.array([theirs(x)]), reps=2_000

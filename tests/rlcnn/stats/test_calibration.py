@@ -1,4 +1,4 @@
-"""The table of coverages that comes with the package, and studies drawn to check it."""
+"""The table of coverages in the package, and simulated studies that check it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_cell_drawn_again_is_that_of_the_table(scenario: str, games: int, 
     check(cell, again, 500, table.resampled_studies)
 
 
-def test_our_interval_covers_what_it_says_wherever_the_runs_can_tell() -> None:
+def test_our_interval_has_its_nominal_coverage_unless_runs_miss_an_outcome() -> None:
     for cell in CELLS.values():
         # Where few runs show one mode only, nothing can help.
         if cell.ceiling > 0.99:
@@ -72,11 +72,11 @@ def test_our_interval_covers_what_it_says_wherever_the_runs_can_tell() -> None:
         assert cell.coverage[OURS] >= cell.coverage[WELCH] - 0.005, cell
 
 
-def test_our_interval_costs_no_more_than_a_third_in_width_beside_welchs() -> None:
+def test_our_interval_is_at_most_a_third_wider_than_welchs() -> None:
     assert max(cell.width[OURS] for cell in CELLS.values()) < 1.34
 
 
-def test_three_runs_that_all_take_off_or_all_do_not_tell_nothing() -> None:
+def test_three_runs_with_one_common_outcome_give_no_information() -> None:
     # Both arms pure: (0.9^3 + 0.1^3) (0.5^3 + 0.5^3), and no pure pattern differs by 0.4.
     scenario = SCENARIOS["bimodal, 90% and 50% take off"]
     assert ceiling(scenario, 3, 1) == pytest.approx(1 - 0.73 * 0.25)

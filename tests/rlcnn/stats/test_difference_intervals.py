@@ -104,7 +104,7 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five(runs: in
     assert found == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / studies))
 
 
-def test_fiellers_interval_holds_the_ratios_that_a_t_test_keeps() -> None:
+def test_fiellers_interval_contains_the_ratios_that_a_t_test_keeps() -> None:
     first = np.array([[3.0], [4.0], [5.5], [6.0]])
     second = np.array([[2.0], [3.0], [2.5], [4.0]])
     ratio = ratio_interval(first, second)
@@ -174,7 +174,7 @@ def test_drawn_arrangements_follow_the_seed() -> None:
         ([], [1.0, 2.0], "not empty"),
     ],
 )
-def test_what_cannot_be_compared_is_told_in_a_line(
+def test_scores_that_cannot_be_compared_are_refused_in_one_line(
     treatment: list[float], control: list[float], said: str
 ) -> None:
     for compare in (difference_interval, permutation_p, ratio_interval):
@@ -183,6 +183,6 @@ def test_what_cannot_be_compared_is_told_in_a_line(
         assert "\n" not in str(caught.value)
 
 
-def test_a_confidence_that_is_no_share_is_refused() -> None:
+def test_an_invalid_confidence_is_refused() -> None:
     with pytest.raises(UserError, match=r"confidence 1\.5"):
         difference_interval([1.0, 2.0], [1.0, 2.0], confidence=1.5)

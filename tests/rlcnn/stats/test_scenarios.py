@@ -70,7 +70,7 @@ def slow(*runs: int) -> Any:
     ],
     ids=["a fifth fails", "a quarter fails", "both fail", "lognormal", "exponential", "bimodal"],
 )
-def test_what_other_studies_cover_lies_in_the_range_told_for_their_design(
+def test_the_coverage_of_other_studies_is_in_the_range_of_their_design(
     treatment: Draw, control: Draw, difference: float, runs: tuple[int, int]
 ) -> None:
     for games in (1, 3):
@@ -95,7 +95,7 @@ def test_the_order_of_the_arms_does_not_matter() -> None:
     assert simulated_coverage((3, 5), 2) == simulated_coverage((5, 3), 2)
 
 
-def test_five_runs_cannot_tell_of_rare_failures_and_forty_can() -> None:
+def test_five_runs_miss_rare_failures_and_forty_do_not() -> None:
     # A fifth that fails is not drawn in a third of studies with five runs.
     assert coverage_range((5, 5), 1)[0] < 0.85
     assert coverage_range((40, 40), 1)[0] > 0.93

@@ -44,7 +44,7 @@ def test_a_game_has_several_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["Pong-v0", "Breakout-v1", "my_games:Pong-v5"])
-def test_what_has_a_games_name_but_is_not_ales_has_no_human_score(name: str) -> None:
+def test_other_environments_with_a_games_name_have_no_human_score(name: str) -> None:
     with pytest.raises(UserError, match="no human and random scores are known"):
         find_game(name)
 
@@ -53,7 +53,7 @@ def test_what_has_a_games_name_but_is_not_ales_has_no_human_score(name: str) -> 
     ("name", "hint"),
     [("ALE/Pongg-v5", 'Did you mean "pong"?'), ("breakot", 'Did you mean "breakout"?')],
 )
-def test_an_unknown_game_is_told_with_the_nearest(name: str, hint: str) -> None:
+def test_an_unknown_game_is_named_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(UserError, match=re.escape(name)) as caught:
         find_game(name)
     assert hint in str(caught.value)
@@ -67,14 +67,14 @@ def test_random_is_0_and_human_is_1() -> None:
     np.testing.assert_allclose(human_normalise(scores, games), expected, atol=1e-12)
 
 
-def test_a_random_agent_of_ones_own_takes_the_place_of_the_tables() -> None:
+def test_a_measured_random_agent_replaces_the_tables() -> None:
     agent = RandomAgent.from_returns({"ALE/Pong-v5": [-21.0, -20.0, -19.0]})
     np.testing.assert_allclose(human_normalise([[-20.0], [14.6]], ["pong"], agent), [[0], [1]])
     # Its mean is -20 and its deviation 1.
     np.testing.assert_allclose(random_normalise([[-20.0], [-17.5]], ["pong"], agent), [[0], [2.5]])
 
 
-def test_the_limit_of_a_random_agent_lies_standard_errors_above_its_mean() -> None:
+def test_the_limit_of_a_random_agent_is_standard_errors_above_its_mean() -> None:
     agent = RandomAgent.from_returns({"pong": [-21.0, -20.0, -19.0, -20.0]})
     deviation = np.sqrt(2 / 3)
     assert agent.limit("pong", episodes=4, z=2.0) == pytest.approx(
@@ -105,7 +105,7 @@ def test_a_random_agent_needs_two_finite_returns(
         RandomAgent.from_returns(returns)
 
 
-def test_what_cannot_be_normalised_is_refused() -> None:
+def test_scores_that_cannot_be_normalised_are_refused() -> None:
     agent = RandomAgent.from_returns({"pong": [3.0, 3.0], "breakout": [31.0, 33.0]})
     with pytest.raises(UserError, match="cannot be normalised by their deviation"):
         random_normalise([1.0], ["pong"], agent)

@@ -1,4 +1,4 @@
-"""Results arranged by arm, seed and game, and what is refused meanwhile."""
+"""Results arranged by arm, seed and game, and refused results."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_failed_run_is_refused_or_counted_but_never_dropped(score: float | Non
         ),
     ],
 )
-def test_what_is_missing_or_doubled_is_named(results: list[Result], said: str) -> None:
+def test_missing_or_repeated_runs_are_named(results: list[Result], said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)) as caught:
         tabulate(results)
     assert "\n" not in str(caught.value)

@@ -52,7 +52,7 @@ def test_there_is_no_ratio_to_an_area_of_about_nothing() -> None:
     assert transfer_metrics(TREATMENT, control, threshold=0.5).transfer_ratio is None
 
 
-def test_a_run_that_never_gets_there_counts_with_the_whole_budget() -> None:
+def test_a_run_that_never_reaches_the_threshold_counts_with_the_whole_budget() -> None:
     control = {"Pong": lines([0.0, 0.0], [1.0, 0.1])}
     metrics = transfer_metrics(TREATMENT, control, threshold=0.5)
     assert metrics.time.reached == (1.0, 0.5)
@@ -69,7 +69,7 @@ def test_both_arms_are_compared_up_to_the_budget_they_share() -> None:
     assert metrics.time.restricted_means == (100.0, 100.0)
 
 
-def test_pretraining_moves_the_curves_and_scores_nothing_meanwhile() -> None:
+def test_pretraining_shifts_the_curves_with_a_score_of_zero_before() -> None:
     target, whole = both_budgets(TREATMENT, CONTROL, threshold=0.5, pretraining=50.0)
     assert target.pretraining == 0
     assert whole.pretraining == 50
@@ -88,7 +88,7 @@ def test_pretraining_beyond_the_budget_leaves_nothing() -> None:
     assert metrics.asymptotic.point == pytest.approx(-0.9)
 
 
-def test_runs_may_have_been_evaluated_at_their_own_times() -> None:
+def test_each_run_may_have_its_own_times_of_evaluation() -> None:
     seconds = Curves.of([[0.0, 100.0], [0.0, 200.0]], [[0.0, 1.0], [0.0, 1.0]])
     metrics = transfer_metrics({"Pong": seconds}, CONTROL, threshold=0.5)
     assert metrics.budgets == {"Pong": 100.0}
@@ -103,7 +103,7 @@ def test_games_have_equal_weight() -> None:
     assert metrics.budgets == {"Pong": 100.0, "Boxing": 10.0}
 
 
-def test_a_first_evaluation_holds_for_the_time_before_it() -> None:
+def test_a_first_evaluation_applies_to_the_time_before_it() -> None:
     curves = Curves.of([50.0, 100.0], [[1.0, 3.0]])
     assert curves.mean_until(100.0) == pytest.approx([(50 * 1 + 50 * 2) / 100])
 
@@ -140,7 +140,7 @@ def test_a_mean_lies_between_the_least_and_the_greatest_score(
         ([0.0], [[0.0]], "1 point"),
     ],
 )
-def test_curves_that_are_none_are_refused(spent: list[float], scores: object, said: str) -> None:
+def test_invalid_curves_are_refused(spent: list[float], scores: object, said: str) -> None:
     with pytest.raises(UserError, match=said):
         Curves.of(spent, scores)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Verdicts that cannot mislead."""
+"""Verdicts: findings, sentences and notes."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_findings(treatment: float, control: float, runs: int, finding: str) -> 
     assert verdict.runs == (runs, runs)
 
 
-def test_the_sentence_holds_the_figures() -> None:
+def test_the_sentence_contains_the_figures() -> None:
     verdict = judge(study(1.0, 0.5), "frozen", "scratch")
     assert verdict.sentence == (
         "frozen is better than scratch (difference +0.5 in human-normalised score, 95% interval"
-        " +0.385 to +0.615; 1 game, 5 runs an arm)."
+        " +0.385 to +0.615; 1 game, 5 runs per arm)."
     )
     assert verdict.p_value == pytest.approx(2 / 252)
     assert verdict.smallest_p == pytest.approx(2 / 252)
@@ -54,9 +54,9 @@ def test_fewer_than_five_runs_are_never_more_than_suggestive(
 ) -> None:
     verdict = judge(study(treatment, control, runs), "frozen", "scratch")
     assert verdict.finding not in ("better", "worse")
-    told = "\n".join(verdict.notes)
-    assert f"no test can give a p-value below {verdict.smallest_p:.2g}" in told
-    assert f"a true difference of {verdict.smallest_detectable:.2g}" in told
+    text = "\n".join(verdict.notes)
+    assert f"no test can give a p-value below {verdict.smallest_p:.2g}" in text
+    assert f"a true difference of {verdict.smallest_detectable:.2g}" in text
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3))
@@ -80,7 +80,7 @@ def test_the_arm_with_fewer_runs_decides_how_firm_a_finding_is() -> None:
         "the arms have different numbers of runs, 5 and 4: the interval is as wide as if both had 4"
         in verdict.notes
     )
-    assert "5 and 4 runs an arm" in verdict.sentence
+    assert "5 and 4 runs per arm" in verdict.sentence
 
 
 def test_an_arm_has_learned_where_most_of_its_runs_did_in_some_game() -> None:
@@ -93,7 +93,7 @@ def test_an_arm_has_learned_where_most_of_its_runs_did_in_some_game() -> None:
     assert learned_arms(scores, -1.0) == ("most", "one")
 
 
-def test_an_arm_beside_the_two_counts_as_having_learned() -> None:
+def test_a_third_arm_counts_as_having_learned() -> None:
     scores = {**study(0.0, 0.01), "third": 0.9 + SPREAD}
     verdict = judge(scores, "frozen", "scratch")
     assert verdict.finding == "inconclusive"
@@ -104,8 +104,8 @@ def test_an_arm_beside_the_two_counts_as_having_learned() -> None:
 def test_runs_that_do_not_differ_settle_nothing() -> None:
     verdict = judge({"a": np.ones(5), "b": np.full(5, 0.5)}, "a", "b")
     assert verdict.finding == "inconclusive"
-    assert "no interval, since no run differs" in verdict.sentence
-    assert "no run differs from another of its arm, so there is no interval" in verdict.notes
+    assert "no interval, since all runs of each arm are equal" in verdict.sentence
+    assert "all runs of each arm are equal, so there is no interval" in verdict.notes
 
 
 def test_several_verdicts_widen_every_interval() -> None:
@@ -123,26 +123,26 @@ def test_several_verdicts_widen_every_interval() -> None:
         (
             (5, 10),
             1,
-            "an interval called 95% may cover less: .*of 1 game with 5 and 10 runs an arm",
+            "a 95% interval may cover less: .*of 1 game with 5 and 10 runs per arm",
         ),
-        ((5, 5), 4, "an interval called 98.75% may cover less: .*of 1 game with 5 runs an arm"),
+        ((5, 5), 4, "a 98.75% interval may cover less: .*of 1 game with 5 runs per arm"),
         ((40, 40), 1, None),
     ],
 )
-def test_a_design_whose_interval_may_cover_less_than_it_states_is_told_with_a_warning(
+def test_a_design_whose_interval_may_cover_too_little_has_a_warning(
     runs: tuple[int, int], comparisons: int, warning: str | None
 ) -> None:
     rng = np.random.default_rng(0)
     scores = {arm: rng.normal(1, 0.2, (count, 1)) for arm, count in zip("ab", runs, strict=True)}
     verdict = judge(scores, "a", "b", comparisons=comparisons)
-    told = [note for note in verdict.notes if "may cover less" in note]
+    warnings = [note for note in verdict.notes if "may cover less" in note]
     if warning is None:
-        assert told == []
+        assert warnings == []
     else:
-        assert re.match(warning, told[0])
+        assert re.match(warning, warnings[0])
         least, greatest = min(verdict.coverage.values()), max(verdict.coverage.values())
-        assert f"in {100 * least:.0f}% to {100 * greatest:.0f}%" in told[0]
-        assert "one arm's runs fail" in told[0]
+        assert f"in {100 * least:.0f}% to {100 * greatest:.0f}%" in warnings[0]
+        assert "one arm's runs fail" in warnings[0]
 
 
 def test_equal_arms_are_seldom_called_different() -> None:
@@ -182,10 +182,10 @@ def test_options_that_give_no_verdict_are_refused() -> None:
         judge(study(1, 0), "frozen", "scratch", learned_above=[0.1, 0.2, 0.3])
 
 
-def test_the_sentence_tells_of_runs_that_failed() -> None:
+def test_the_sentence_names_failed_runs() -> None:
     scores = study(1.0, 0.5)
-    told = judge(scores, "frozen", "scratch", failed={"frozen": 2, "scratch": 0, "other": 1})
-    assert "runs an arm, of which failed: 2 of frozen)" in told.sentence
+    verdict = judge(scores, "frozen", "scratch", failed={"frozen": 2, "scratch": 0, "other": 1})
+    assert "runs per arm, of which failed: 2 of frozen)" in verdict.sentence
     both = judge(scores, "frozen", "scratch", failed={"frozen": 2, "scratch": 1})
     assert "of which failed: 2 of frozen and 1 of scratch)" in both.sentence
     assert "failed" not in judge(scores, "frozen", "scratch").sentence
@@ -193,5 +193,5 @@ def test_the_sentence_tells_of_runs_that_failed() -> None:
 
 def test_failures_are_counted_among_the_runs_of_all_games() -> None:
     scores = {arm: np.hstack([array] * 2) for arm, array in study(1.0, 0.5).items()}
-    told = judge(scores, "frozen", "scratch", failed={"frozen": 6}).sentence
-    assert "; 2 games, 5 runs an arm in each, of which failed: 6 of frozen's 10)" in told
+    text = judge(scores, "frozen", "scratch", failed={"frozen": 6}).sentence
+    assert "; 2 games, 5 runs per arm in each, of which failed: 6 of frozen's 10)" in text

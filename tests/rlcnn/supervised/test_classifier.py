@@ -79,6 +79,7 @@ def test_its_file_is_its_encoders(saved: tuple[Classifier, Path]) -> None:
 
 def test_a_pretraining_runs_directory_gives_its_best(tmp_path: Path) -> None:
     write_json_atomic(tmp_path / "config.json", {"pretraining": {}})
+    (tmp_path / "checkpoints").mkdir()
     mine = encoder()
     with pytest.raises(UserError, match="no whole checkpoint"):
         load_into(mine, tmp_path)

@@ -19,12 +19,12 @@ from torch import nn
 
 from rlcnn.accelerate.transfers import Prefetcher, read_late
 from rlcnn.data.atari.stacked import StackedFrames
-from rlcnn.data.augment import Augmentation, bring_to_size
+from rlcnn.data.augment import Augmentation, AugmentConfig, bring_to_size
 from rlcnn.data.batches import Batches
 from rlcnn.data.images import UNKNOWN, ImageFiles, Split, Task
 from rlcnn.encoders import create_encoder
 from rlcnn.supervised.classifier import Classifier, save_classifier
-from rlcnn.supervised.config import AugmentConfig, PretrainConfig
+from rlcnn.supervised.config import PretrainConfig
 from rlcnn.supervised.evaluation.assessment import assess
 from rlcnn.supervised.evaluation.baselines import fit_baselines
 from rlcnn.supervised.evaluation.networks import load_network

@@ -17,13 +17,14 @@ from support.picture_files import CLASSES, pictures, refused, write_folder
 
 from rlcnn.data.atari.dataset import PolicyPlay
 from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.augment import AugmentConfig
 from rlcnn.data.images import Split, StoredImages, Task
 from rlcnn.runs import manifest
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.stopping import TrainingStopped
 from rlcnn.supervised import setup
 from rlcnn.supervised.classifier import load_classifier
-from rlcnn.supervised.config import AugmentConfig, PretrainConfig
+from rlcnn.supervised.config import PretrainConfig
 from rlcnn.supervised.evaluation.networks import load_network
 from rlcnn.supervised.pretraining import pretrain, resume_pretraining
 from rlcnn.supervised.setup import check_players
@@ -421,5 +422,5 @@ def test_three_grey_frames_are_not_one_in_colour() -> None:
         torch.zeros(2, 3, 40, 40).byte(), torch.arange(2), [Task("class", ("a", "b"))]
     )
     split = Split(images, images)
-    encoder = setup.Setting(config, split).make_encoder(0)
+    encoder = setup.PretrainingSetup(config, split).make_encoder(0)
     assert encoder.spec()["options"]["frame_channels"] == 1

@@ -11,10 +11,10 @@ import pytest
 from support.picture_files import refused
 
 from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.augment import AugmentConfig
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.supervised.config import (
     RECIPE_NAMES,
-    AugmentConfig,
     PretrainConfig,
     read_pretrain_config,
 )

@@ -11,12 +11,12 @@ import torch
 from support.picture_files import refused, split
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlcnn.data.augment import Augmentation
+from rlcnn.data.augment import Augmentation, AugmentConfig
 from rlcnn.data.batches import Batches
 from rlcnn.data.images import UNKNOWN, Split, StoredImages, Task
 from rlcnn.encoders import create_encoder
 from rlcnn.supervised.classifier import Classifier
-from rlcnn.supervised.config import AugmentConfig, PretrainConfig
+from rlcnn.supervised.config import PretrainConfig
 from rlcnn.supervised.trainer import Trainer
 
 # Everything on that has a state or draws: dropout, a moving average, momentum, augmentation.

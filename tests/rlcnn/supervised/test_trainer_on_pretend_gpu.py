@@ -10,11 +10,11 @@ import torch
 from support.picture_files import split
 from support.pretend_gpu import CUDA, PretendGPU
 
-from rlcnn.data.augment import Augmentation
+from rlcnn.data.augment import Augmentation, AugmentConfig
 from rlcnn.data.batches import Batches
 from rlcnn.encoders import create_encoder
 from rlcnn.supervised.classifier import Classifier
-from rlcnn.supervised.config import AugmentConfig, PretrainConfig
+from rlcnn.supervised.config import PretrainConfig
 from rlcnn.supervised.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

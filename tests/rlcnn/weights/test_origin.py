@@ -1,4 +1,4 @@
-"""Where weights came from, told by their files."""
+"""The origin of weights, from their files."""
 
 from __future__ import annotations
 

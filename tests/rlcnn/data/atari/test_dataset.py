@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs import UserError
-from rlcnn.data.atari.collecting import match_seed
+from rlcnn.data.atari.collecting import episode_seed
 from rlcnn.data.atari.dataset import PolicyPlay, play_frames
 from rlcnn.data.atari.labels import normalised_entropy
 from rlcnn.data.atari.options import FrameOptions
@@ -125,9 +125,9 @@ def test_what_says_next_to_nothing_is_left_out(two_games):
     assert max(left_out.values()) < 0.1
     names = [task.name for task in two_games.train.tasks]
     assert not {*names} & {*left_out}
-    for task, told in zip(two_games.train.tasks, about["tasks"], strict=True):
+    for task, row in zip(two_games.train.tasks, about["tasks"], strict=True):
         entropy = normalised_entropy(column(two_games.train, task.name).numpy(), len(task.classes))
-        assert told["normalised_entropy"] == pytest.approx(entropy, abs=1e-4)
+        assert row["normalised_entropy"] == pytest.approx(entropy, abs=1e-4)
         assert entropy >= 0.1
 
 
@@ -205,7 +205,7 @@ class TestRepeating:
         assert len({*pong} & {*observations(other.train)}) < 100
 
     def test_no_game_is_played_in_both_parts(self):
-        seeds = {part: {match_seed(0, part, i) for i in range(500)} for part in ("train", "test")}
+        seeds = {part: {episode_seed(0, part, i) for i in range(500)} for part in ("train", "test")}
         assert not seeds["train"] & seeds["test"]
         assert all(len(each) == 500 and max(each) < 2**31 for each in seeds.values())
 
@@ -315,7 +315,7 @@ class TestRefusals:
             (["pong"], {}, r'Did you mean "ALE/Pong-v5"'),
             (["Pong", "Pong"], {}, "given twice"),
             ([], {}, "no game is given"),
-            (["Asterix"], {}, r'RAM table does not know "Asterix".*"asteroids".*without the label'),
+            (["Asterix"], {}, r'RAM table does not know "Asterix".*"asteroids".*other labels'),
             (["Pong"], {"train_frames": 5}, "--frames.train-frames 5 must be at least 100"),
             (["Pong"], {"test_frames": 0}, "--frames.test-frames 0 must be"),
             (
@@ -352,9 +352,7 @@ class TestRefusals:
         def still(images):
             return np.zeros(len(images), dtype=int)
 
-        with pytest.raises(
-            UserError, match=r"5 games .* no more than \d different .* 100 .* learn"
-        ):
+        with pytest.raises(UserError, match=r"5 games .* only \d different .* 100 .* training"):
             play_frames(
                 ["Pong"],
                 options(max_episode_steps=8, protocol="sticky", **LEAST),

@@ -1,4 +1,4 @@
-"""The single emulator against the vector of them that agents play in."""
+"""The single emulator against the vector environment of agents."""
 
 import dataclasses
 import itertools
@@ -25,8 +25,8 @@ class Openings:
         return self.noops
 
 
-def seen_by_an_agent(env_id, actions, **options):
-    """Newest frames, rewards and ends until the game's end or that of the actions."""
+def play_with_vector_env(env_id, actions, **options):
+    """Newest frames, rewards and dones until the game or the actions end."""
     env = AtariVecEnv(env_id, 1, training=False, seed=SEED, num_threads=1, **options)
     channels = env.frame_stacking.channels
     frames, steps = [env.reset()[0, -channels:]], []
@@ -40,7 +40,7 @@ def seen_by_an_agent(env_id, actions, **options):
 
 
 def same(game: AtariGame, actions, frames, steps) -> bool:
-    """Whether the game shows and says just that."""
+    """Whether the game gives the same frames, rewards and ends."""
     if not np.array_equal(game.reset(), frames[0]):
         return False
     for action, (reward, done), expected in itertools.zip_longest(
@@ -70,11 +70,11 @@ def test_shows_what_an_agent_sees_bit_for_bit(env_id, rom, protocol, obs, size, 
     options = {"obs": obs, "obs_size": size}
     game = AtariGame(rom, played, seed=derive_seeds(SEED, 1)[0], **options)
     actions = np.random.default_rng(0).integers(len(game.actions), size=steps)
-    frames, told = seen_by_an_agent(env_id, actions, protocol=played, **options)
+    frames, steps_taken = play_with_vector_env(env_id, actions, protocol=played, **options)
 
     def agrees(noops: int) -> bool:
         game._openings = Openings(noops)
-        return same(game, actions, frames, told)
+        return same(game, actions, frames, steps_taken)
 
     # ale-py draws the number from a generator of its own: one of the possible must do.
     assert any(map(agrees, range(max(1, played.noop_max))))

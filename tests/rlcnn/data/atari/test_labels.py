@@ -6,12 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rlcnn.data.atari.labels import (
-    label_names,
-    label_values,
-    normalised_entropy,
-    shuffle_half,
-)
+from rlcnn.data.atari.labels import label_names, label_values, normalised_entropy, shuffle_half
 from rlcnn.data.images import UNKNOWN
 
 

@@ -1,4 +1,4 @@
-"""Games played for their frames."""
+"""Episodes played for their frames."""
 
 import itertools
 
@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 
 from envs import AtariVecEnv, UserError, get_protocol
-from rlcnn.data.atari.playing import (
-    Match,
-    digest,
-    play_at_random,
-    play_by_policy,
-)
+from rlcnn.data.atari.playing import EpisodeSpec, digest, play_at_random, play_by_policy
 
-# Games side by side; each takes an emulator of its own, and time.
+# Episodes side by side; each needs an emulator of its own, and time.
 LANES = 2
 
 
@@ -22,8 +17,8 @@ def few_lanes(monkeypatch):
     monkeypatch.setattr("rlcnn.data.atari.playing.LANES", LANES)
 
 
-def match(seed=2, rom="breakout", protocol="sticky", **changes) -> Match:
-    return Match(
+def spec(seed=2, rom="breakout", protocol="sticky", **changes) -> EpisodeSpec:
+    return EpisodeSpec(
         **{
             "rom": rom,
             "protocol": get_protocol(protocol),
@@ -37,9 +32,9 @@ def match(seed=2, rom="breakout", protocol="sticky", **changes) -> Match:
     )
 
 
-def test_an_agent_asking_for_the_same_actions_sees_the_same():
-    """The sticky protocol has no no-ops at random: with the emulator's seed all is the same."""
-    played = play_at_random(match(max_steps=1000))
+def test_the_vector_environment_shows_the_same_for_the_same_actions():
+    """The sticky protocol has no random no-ops, so the emulator's seed determines everything."""
+    played = play_at_random(spec(max_steps=1000))
     env = AtariVecEnv("ALE/Breakout-v5", 1, protocol="sticky", training=False, num_threads=1)
     env._seeds = [2]
     minimal = {0: 0, 1: 1, 2: 3, 3: 4}
@@ -55,8 +50,8 @@ def test_an_agent_asking_for_the_same_actions_sees_the_same():
     assert 100 < len(played.frames) < 1000
 
 
-def test_rows_belong_together():
-    played = play_at_random(match(rom="pong", protocol="classic"))
+def test_all_fields_have_one_row_an_observation():
+    played = play_at_random(spec(rom="pong", protocol="classic"))
     assert len(played.frames) == 61
     assert played.frames.shape == (61, 1, 84, 84)
     assert played.ram.shape == (61, 128)
@@ -65,9 +60,9 @@ def test_rows_belong_together():
 
 
 @pytest.mark.parametrize("protocol", ["classic", "sticky"])
-def test_what_was_played_before_does_not_matter(protocol):
-    """Emulators are used again, and each process has its own."""
-    first, other = match(7, protocol=protocol), match(8, protocol=protocol)
+def test_earlier_episodes_have_no_effect(protocol):
+    """An emulator is reused within a process."""
+    first, other = spec(7, protocol=protocol), spec(8, protocol=protocol)
     played = play_at_random(first)
     between = play_at_random(other)
     again = play_at_random(first)
@@ -76,17 +71,17 @@ def test_what_was_played_before_does_not_matter(protocol):
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.8])
-def test_how_often_the_last_action_is_asked_for_again(probability):
+def test_the_last_action_is_repeated_with_the_given_probability(probability):
     limits = {"rom": "freeway", "max_steps": 700, "obs_size": 8}
-    actions = play_at_random(match(repeat_probability=probability, **limits)).actions[1:]
+    actions = play_at_random(spec(repeat_probability=probability, **limits)).actions[1:]
     assert set(actions) == {0, 1, 2}
     again = (actions[1:] == actions[:-1]).mean()
-    # Of what is drawn anew a third is the same; the standard deviation is 0.018.
+    # A third of new random actions equals the last; the standard deviation is 0.018.
     assert again == pytest.approx(probability + (1 - probability) / 3, abs=0.08)
 
 
-class Watcher:
-    """Plays by a rule of its own, and keeps what it saw."""
+class RecordingPolicy:
+    """Plays by a rule and keeps the observations."""
 
     def __init__(self, rule) -> None:
         self.rule = rule
@@ -98,26 +93,26 @@ class Watcher:
 
 
 def brightest_rows(observations: np.ndarray) -> np.ndarray:
-    """Some action, which hangs on every frame of an observation and on nothing else."""
+    """An action that depends on every frame of the observation."""
     return observations.sum(axis=(1, 2, 3), dtype=np.int64) % 4
 
 
 class TestByPolicy:
-    def test_games_come_in_their_order_and_are_each_their_matchs(self):
-        # Of different lengths: later games end before earlier ones.
-        matches = [match(seed, max_steps=20 + 7 * (seed % 3)) for seed in range(LANES + 2)]
-        policy = Watcher(brightest_rows)
-        together = list(play_by_policy(matches, policy, frame_stack=4))
-        alone = [next(play_by_policy([each], brightest_rows, frame_stack=4)) for each in matches]
-        assert len(together) == len(alone) == len(matches)
+    def test_episodes_keep_their_order_and_depend_on_their_specs_alone(self):
+        # Of different lengths: later episodes end before earlier ones.
+        specs = [spec(seed, max_steps=20 + 7 * (seed % 3)) for seed in range(LANES + 2)]
+        policy = RecordingPolicy(brightest_rows)
+        together = list(play_by_policy(specs, policy, frame_stack=4))
+        alone = [next(play_by_policy([each], brightest_rows, frame_stack=4)) for each in specs]
+        assert len(together) == len(alone) == len(specs)
         for one, other in zip(together, alone, strict=True):
             assert one.digests == other.digests
             np.testing.assert_array_equal(one.actions, other.actions)
         assert policy.seen[0].shape == (LANES, 4, 84, 84)
 
     def test_the_policy_sees_whole_observations(self):
-        policy = Watcher(brightest_rows)
-        played = next(play_by_policy([match()], policy, frame_stack=3))
+        policy = RecordingPolicy(brightest_rows)
+        played = next(play_by_policy([spec()], policy, frame_stack=3))
         frames = np.concatenate([np.zeros((2, 1, 84, 84), np.uint8), played.frames])
         for row, seen in enumerate(policy.seen[: len(played.frames)]):
             np.testing.assert_array_equal(seen[0], frames[row : row + 3, 0])
@@ -126,17 +121,17 @@ class TestByPolicy:
         expected = np.array([0, 1, -1, 2])[asked][: len(played.frames) - 1]
         np.testing.assert_array_equal(played.actions[1:], expected)
 
-    def test_there_may_be_no_end_of_matches(self):
-        endless = play_by_policy(map(match, itertools.count()), brightest_rows, frame_stack=1)
+    def test_specs_may_be_endless(self):
+        endless = play_by_policy(map(spec, itertools.count()), brightest_rows, frame_stack=1)
         assert len([next(endless) for _ in range(3)]) == 3
         endless.close()
 
-    def test_exploration_is_the_games_own_chance(self):
+    def test_exploration_draws_from_the_minimal_set(self):
         def still(observations):
             return np.zeros(len(observations), dtype=int)
 
         def actions(exploration):
-            plays = play_by_policy([match(5)], still, frame_stack=2, exploration=exploration)
+            plays = play_by_policy([spec(5)], still, frame_stack=2, exploration=exploration)
             return next(plays).actions[1:].tolist()
 
         assert set(actions(0.0)) == {0}
@@ -152,6 +147,6 @@ class TestByPolicy:
             lambda observations: np.zeros((len(observations), 1), dtype=int),
         ],
     )
-    def test_answers_that_are_no_actions(self, answer):
+    def test_invalid_actions_are_refused(self, answer):
         with pytest.raises(UserError, match=r"the policy must answer 1 observations .* 0 to 17"):
-            next(play_by_policy([match()], answer, frame_stack=4))
+            next(play_by_policy([spec()], answer, frame_stack=4))

@@ -1,4 +1,4 @@
-"""What an accuracy is set beside."""
+"""Baselines of an accuracy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import torch
 from support.picture_files import split, write_folder
 
 from rlcnn.data.atari.stacked import StackedFrames
-from rlcnn.data.augment import Augmentation, bring_to_size
+from rlcnn.data.augment import Augmentation, AugmentConfig, bring_to_size
 from rlcnn.data.batches import Batches
 from rlcnn.data.folders import load_folder
 from rlcnn.data.images import UNKNOWN, Episodes, ImageFiles, Split, StoredImages, Task
 from rlcnn.encoders import create_encoder
-from rlcnn.supervised.config import AugmentConfig
 from rlcnn.supervised.evaluation.baselines import linear_on_features, linear_on_pixels, majority
 
 GAME = Task("game", ("a", "b"))
@@ -44,14 +43,14 @@ def test_the_majority_of_each_task_is_its_own() -> None:
     assert figures["test/top1"] == 0.5
 
 
-def test_pixels_tell_what_is_linear_in_them() -> None:
+def test_a_linear_function_of_pixels_is_found() -> None:
     data = split(40)
     figures = linear_on_pixels(*batches(data), data.train.tasks, seed=0).figures
     # Where an image is bright, a linear layer sees.
     assert figures["test/top1"] > 0.95
 
 
-def test_pixels_do_not_tell_what_is_not() -> None:
+def test_a_nonlinear_function_of_pixels_is_not_found() -> None:
     random = torch.Generator().manual_seed(0)
     parts = []
     for count in (400, 200):
@@ -68,7 +67,7 @@ def test_pixels_do_not_tell_what_is_not() -> None:
     assert figures["test/top1"] < 0.85
 
 
-def test_an_encoder_is_judged_as_it_is() -> None:
+def test_the_encoder_does_not_change() -> None:
     data = split(24)
     torch.manual_seed(0)
     encoder = create_encoder("resnet9", (3, 16, 16), width=0.125)

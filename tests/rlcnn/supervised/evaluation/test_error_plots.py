@@ -10,7 +10,7 @@ from PIL import Image
 
 from envs.errors import UserError
 from rlcnn.supervised.evaluation.assessment import Assessment
-from rlcnn.supervised.evaluation.error_plots import write_sheets
+from rlcnn.supervised.evaluation.error_plots import write_error_plots
 from rlcnn.supervised.evaluation.metrics import Evaluation
 
 
@@ -40,7 +40,7 @@ def test_three_pictures_are_written(
         return noise(channels)
 
     drawn = assessment(classes, images)
-    files = write_sheets(drawn, image, tmp_path / "plots")
+    files = write_error_plots(drawn, image, tmp_path / "plots")
     assert asked == set(drawn.indices)
     assert {"confusion.png", "top5.png"} <= {file.name for file in files}
     assert {file.name for file in (tmp_path / "plots").iterdir()} == {file.name for file in files}
@@ -50,11 +50,11 @@ def test_three_pictures_are_written(
             assert len(picture.convert("L").getcolors(256) or ()) > 10
 
 
-def test_without_errors_there_is_no_sheet_of_them(tmp_path: Path) -> None:
+def test_without_errors_there_is_no_plot_of_them(tmp_path: Path) -> None:
     names = ("ant", "bee")
     right = Evaluation(names, torch.tensor([0, 1]), torch.eye(2))
     (tmp_path / "worst.png").write_bytes(b"of an earlier evaluation")
-    files = write_sheets(
+    files = write_error_plots(
         Assessment(right, [right], [0, 1], "class", 1), lambda _: noise(3), tmp_path
     )
     assert [file.name for file in files] == ["confusion.png", "top5.png"]
@@ -64,4 +64,4 @@ def test_without_errors_there_is_no_sheet_of_them(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
-        write_sheets(assessment(3, 2), lambda _: noise(3), tmp_path / "file" / "below")
+        write_error_plots(assessment(3, 2), lambda _: noise(3), tmp_path / "file" / "below")

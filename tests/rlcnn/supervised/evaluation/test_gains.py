@@ -53,6 +53,6 @@ def test_frames_of_one_game_tell_less_than_as_many_images() -> None:
     assert widths[1] > 5 * widths[0]
 
 
-def test_a_gain_is_told_in_points() -> None:
+def test_a_gain_is_printed_in_points() -> None:
     assert str(Gain(0.1231, (0.101, 0.1452))) == ("+12.31 points (95% interval +10.10 to +14.52)")
     assert str(Gain(-0.02, None)) == "-2.00 points (too few games played for an interval)"

@@ -1,4 +1,4 @@
-"""Top-k accuracy, confusions and worst errors, on answers counted by hand."""
+"""Top-k accuracy, confusions and worst errors, on predictions counted by hand."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from rlcnn.stats.accuracy import wilson_interval
 from rlcnn.supervised.evaluation.metrics import (
     Evaluation,
     accuracy_interval,
-    confusion_matrix,
     held_out_figures,
-    mean_probabilities,
     right_by_task,
     topk_accuracy,
     topk_correct,
@@ -23,7 +21,7 @@ SCORES = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.3, 0.3, 0.4], [0.9, 
 LABELS = torch.tensor([1, 1, 0, 2])
 
 
-def test_the_true_class_is_looked_for_among_the_first_k() -> None:
+def test_the_true_class_is_among_the_k_highest_scores() -> None:
     assert topk_correct(SCORES, LABELS, 1).tolist() == [True, False, False, False]
     assert topk_correct(SCORES, LABELS, 2).tolist() == [True, True, True, False]
     assert [topk_accuracy(SCORES, LABELS, k) for k in (1, 2, 3)] == [0.25, 0.75, 1.0]
@@ -43,7 +41,7 @@ def test_top_k_agrees_with_torch_where_no_scores_are_equal(
     assert torch.equal(topk_correct(scores, labels, k), expected)
 
 
-def test_a_network_that_tells_nothing_apart_is_right_by_chance() -> None:
+def test_constant_scores_are_right_by_chance() -> None:
     labels = torch.arange(10)
     assert topk_accuracy(torch.zeros(10, 10), labels, 1) == 0.1
     assert topk_accuracy(torch.zeros(10, 10), labels, 5) == 0.5
@@ -54,18 +52,7 @@ def test_images_of_unknown_class_are_left_out() -> None:
     labels = torch.tensor([1, UNKNOWN, 0, UNKNOWN])
     assert topk_accuracy(SCORES, labels, 1) == 0.5
     assert topk_accuracy(SCORES, labels, 3) == 1.0
-    assert confusion_matrix(SCORES.argmax(1), labels, 3).sum() == 2
     assert torch.tensor(topk_accuracy(SCORES, torch.full((4,), UNKNOWN))).isnan()
-
-
-def test_confusions_stand_in_the_row_of_the_true_class() -> None:
-    matrix = confusion_matrix(SCORES.argmax(1), LABELS, 3)
-    assert matrix.tolist() == [[0, 0, 1], [1, 1, 0], [1, 0, 0]]
-
-
-def test_an_ensemble_is_the_mean_of_probabilities() -> None:
-    sure, unsure = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.4, 0.6]])
-    assert mean_probabilities([sure, unsure])[0].tolist() == pytest.approx([0.65, 0.35])
 
 
 @pytest.fixture
@@ -73,33 +60,37 @@ def evaluation() -> Evaluation:
     return Evaluation(("ant", "bee", "cat"), LABELS, SCORES)
 
 
-def test_the_worst_errors_are_those_whose_truth_was_thought_least_probable(
+def test_rows_of_the_confusion_matrix_are_true_classes(evaluation: Evaluation) -> None:
+    assert evaluation.confusion().tolist() == [[0, 0, 1], [1, 1, 0], [1, 0, 0]]
+
+
+def test_the_worst_errors_have_the_least_probable_true_classes(
     evaluation: Evaluation,
 ) -> None:
     assert evaluation.worst(10) == [3, 1, 2]
     assert evaluation.worst(2) == [3, 1]
 
 
-def test_figures_leave_top_5_out_where_it_says_nothing(evaluation: Evaluation) -> None:
+def test_figures_have_top_5_for_more_than_five_classes(evaluation: Evaluation) -> None:
     assert set(evaluation.figures()) == {"top1", "top1_interval"}
     wide = Evaluation(tuple("abcdef"), LABELS, torch.cat((SCORES, torch.zeros(4, 3)), dim=1))
     assert wide.figures()["top5"] == 1.0
 
 
-def test_only_classes_that_occur_are_told(evaluation: Evaluation) -> None:
+def test_only_classes_that_occur_are_reported(evaluation: Evaluation) -> None:
     names = tuple(f"class {index}" for index in range(1000))
     probabilities = torch.zeros(3, 1000)
     probabilities[[0, 1, 2], [7, 7, 900]] = 1
-    told = Evaluation(names, torch.tensor([7, 30, 900]), probabilities).to_json()
-    assert told["images"] == 3
-    assert told["confusion"] == {
+    document = Evaluation(names, torch.tensor([7, 30, 900]), probabilities).to_json()
+    assert document["images"] == 3
+    assert document["confusion"] == {
         "class_indices": [7, 30, 900],
         "classes": ["class 7", "class 30", "class 900"],
         "counts": [[1, 0, 0], [1, 0, 0], [0, 0, 1]],
     }
 
 
-def test_several_tasks_are_judged_each_and_together() -> None:
+def test_tasks_are_evaluated_one_by_one_and_together() -> None:
     tasks = (Task("six", tuple("abcdef")), Task("two", ("no", "yes")))
     logits = [torch.eye(6)[[0, 1, 2, 3]], torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])]
     labels = torch.tensor([[0, 0], [1, 1], [0, UNKNOWN], [UNKNOWN, 1]])
@@ -107,16 +98,16 @@ def test_several_tasks_are_judged_each_and_together() -> None:
     assert figures["test/top1/six"] == pytest.approx(2 / 3)
     assert figures["test/top1/two"] == pytest.approx(2 / 3)
     assert figures["test/top1"] == pytest.approx(2 / 3)
-    # Of two classes, the true one is always among the first five.
+    # With two classes, the true one is always among the first five.
     assert figures["test/top5"] == figures["test/top5/six"] == 1
     assert "test/top5/two" not in figures
     right = right_by_task(logits, labels)
     assert right.tolist() == [[True, True], [True, False], [False, False], [False, True]]
 
 
-def test_all_right_in_a_few_games_is_not_certain() -> None:
+def test_intervals_count_episodes_and_not_frames() -> None:
     episodes = Episodes(torch.zeros(120), torch.arange(4).repeat_interleave(30))
     right = torch.ones(120).bool()
-    # 120 frames, but only 4 games.
+    # 120 frames, but only 4 episodes.
     assert accuracy_interval(right, episodes) == wilson_interval(4, 4)
     assert accuracy_interval(~right, episodes) == wilson_interval(0, 4)

@@ -64,7 +64,7 @@ def test_a_published_network_is_whole(published: Path) -> None:
     network = load_network(str(published), NAME, size=64, resize=70)
     assert len(network.tasks[0].classes) == 1000
     assert network.tasks[0].classes[13] == "junco"
-    assert (network.view.height, network.view.resize) == (64, 70)
+    assert (network.transform.height, network.transform.resize) == (64, 70)
     own = models.get_model(NAME).eval()
     own.load_state_dict(torch.load(published, weights_only=True))
     images = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
@@ -76,9 +76,9 @@ def test_a_published_network_is_whole(published: Path) -> None:
 
 
 def test_the_published_size_is_the_default(published: Path) -> None:
-    view = load_network(str(published), NAME).view
-    assert (view.height, view.width, view.resize) == (224, 224, 256)
-    assert load_network(str(published), f"{NAME}:logits", size=227).view.height == 227
+    transform = load_network(str(published), NAME).transform
+    assert (transform.height, transform.width, transform.resize) == (224, 224, 256)
+    assert load_network(str(published), f"{NAME}:logits", size=227).transform.height == 227
 
 
 def test_a_classifier_of_ours_brings_its_head(run: Path, classifier: Classifier) -> None:
@@ -97,21 +97,23 @@ def test_a_runs_own_data_are_brought_to_size_as_it_did(run: Path) -> None:
     image = torch.full((1, 28, 28), 200, dtype=torch.uint8)
     data = StoredImages(image[None], torch.tensor([0]), TASKS)
     network = load_network(str(run))
-    seen = network.prepared_for("mnist", data).view.centre(image)[0]
+    seen = network.prepared_for("mnist", data).transform.centre(image)[0]
     assert torch.equal(seen[:, 2:-2, 2:-2], image)
     assert int(seen[:, :2].max()) == 0
     # Other images fill the network's input.
-    assert int(network.prepared_for("folder:other", data).view.centre(image).min()) == 200
+    assert int(network.prepared_for("folder:other", data).transform.centre(image).min()) == 200
     # What is said on the command line comes first.
     chosen = load_network(str(run), resize=40).prepared_for("mnist", data)
-    assert (chosen.view.resize, chosen.view.pad) == (40, 0)
+    assert (chosen.transform.resize, chosen.transform.pad) == (40, 0)
 
 
-def test_what_cannot_classify_is_refused(run: Path, published: Path, tmp_path: Path) -> None:
+def test_weights_without_a_classifier_are_refused(
+    run: Path, published: Path, tmp_path: Path
+) -> None:
     alone = tmp_path / "alone.safetensors"
     save_encoder(create_encoder("lenet", (1, 32, 32)), alone)
     refused('holds encoder "lenet" alone, without a classifier', str(alone))
-    refused("does not say what network it is of: give --encoder", str(published))
+    refused("does not name its network: give --encoder", str(published))
     refused('encoder "lenet" has no classifier of its own', str(published), "lenet")
     refused("a whole network classifies, not", str(published), f"{NAME}:features.4")
     refused('unknown encoder "squeezenet1_2".* Did you mean', str(published), "squeezenet1_2")
@@ -129,8 +131,8 @@ def test_runs_without_a_classifier_are_refused(run: Path, tmp_path: Path) -> Non
     (run / "best.safetensors").unlink()
     refused("has no weights yet", str(run))
     write_json_atomic(run / "config.json", {"config": {}})
-    refused("is no run of pretrain_encoder.py", str(run))
-    refused("but no run: it has no config.json", str(tmp_path))
+    refused("is not a run of pretrain_encoder.py", str(run))
+    refused("but not a run: it has no config.json", str(tmp_path))
     refused("does not exist", str(tmp_path / "none.safetensors"))
 
 
@@ -152,6 +154,6 @@ def test_a_pickle_bomb_is_refused_and_does_not_explode(
     assert not Path("exploded").exists()
 
 
-def test_a_size_of_ones_own_leaves_the_training_known(run: Path) -> None:
+def test_a_given_size_keeps_the_options_of_the_training(run: Path) -> None:
     """Its seed among it, by which held-out images are told from others."""
     assert load_network(str(run), resize=40).training["seed"] == 3

@@ -1,4 +1,4 @@
-"""Linear classifiers on frozen features, where what they can find is known."""
+"""Linear classifiers on features with a known signal."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ import torch
 from envs.errors import UserError
 from rlcnn.data.images import UNKNOWN, Episodes, StoredImages, Task
 from rlcnn.encoders import create_encoder
+from rlcnn.supervised.evaluation import probe
+from rlcnn.supervised.evaluation.linear import METHODS, Fit, Method, fit
 from rlcnn.supervised.evaluation.probe import (
-    METHODS,
     Comparison,
-    Fit,
-    Method,
     build_encoder,
     choose_images,
     encode,
-    fit,
     random_like,
     read_once,
 )
@@ -29,7 +27,7 @@ SHAPE = (3, 32, 32)
 
 
 def planted(count: int, seed: int, signal: float) -> tuple[np.ndarray, np.ndarray]:
-    """Features of which a few tell the class, on scales that differ by a million."""
+    """Features of which a few show the class, on scales that differ by a factor of a million."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     features = random.normal(size=(count, 12))
@@ -38,7 +36,7 @@ def planted(count: int, seed: int, signal: float) -> tuple[np.ndarray, np.ndarra
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_planted_is_found_whatever_its_scale(method: Method) -> None:
+def test_a_signal_of_any_scale_is_found(method: Method) -> None:
     found = fit(method, *planted(150, 0, 6.0), *planted(90, 1, 6.0))
     assert found.accuracy > 0.95
     lower, upper = found.interval
@@ -47,7 +45,7 @@ def test_what_is_planted_is_found_whatever_its_scale(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_where_nothing_is_planted_nothing_is_found(method: Method) -> None:
+def test_without_a_signal_nothing_is_found(method: Method) -> None:
     lower, upper = fit(method, *planted(150, 0, 0.0), *planted(300, 1, 0.0)).interval
     assert lower < 1 / 3 < upper
 
@@ -58,7 +56,7 @@ def test_two_fits_of_one_seed_are_equal() -> None:
     assert (first.correct == second.correct).all()
 
 
-def test_features_that_are_no_numbers_are_refused() -> None:
+def test_features_that_are_not_finite_are_refused() -> None:
     features, labels = planted(30, 0, 1.0)
     with pytest.raises(UserError, match="not all finite"):
         fit("linear", np.full_like(features, np.nan), labels, features, labels)
@@ -74,9 +72,9 @@ def test_the_gain_is_over_the_mean_of_random_encoders() -> None:
     interval = comparison.gain_interval
     assert interval is not None
     assert interval[0] < 0.375 < interval[1]
-    told = comparison.to_json()
-    assert told["own"]["accuracy"] == 0.75
-    assert [one["seed"] for one in told["random"]] == [0, 1]
+    document = comparison.to_json()
+    assert document["own"]["accuracy"] == 0.75
+    assert [one["seed"] for one in document["random"]] == [0, 1]
     assert Comparison(None, {0: own}).to_json()["gain"] is None
 
 
@@ -173,22 +171,22 @@ def test_images_that_are_read_once_are_those_that_were_chosen(
     train, test = images(12), images(8, seed=1)
     chosen = choose_images(train, test, "class", train_size=10, test_size=3, seed=0)
 
-    def look(image: torch.Tensor) -> torch.Tensor:
+    def transform(image: torch.Tensor) -> torch.Tensor:
         return image[:, ::2, ::2]
 
-    held = read_once(chosen, look)
-    assert held is not None
+    stored = read_once(chosen, transform)
+    assert stored is not None
     for part in ("train", "test"):
-        np.testing.assert_array_equal(held.labels(part), chosen.labels(part))
+        np.testing.assert_array_equal(stored.labels(part), chosen.labels(part))
         source, indices = getattr(chosen, part), getattr(chosen, f"{part}_indices")
-        seen = torch.stack([look(source[index]) for index in indices])
-        assert torch.equal(getattr(held, part).images, seen)
+        seen = torch.stack([transform(source[index]) for index in indices])
+        assert torch.equal(getattr(stored, part).images, seen)
     # What is too large is read again for each encoder.
-    monkeypatch.setattr("rlcnn.supervised.evaluation.probe._HOLD_IN_MEMORY", 13 * 3 * 16 * 16 - 1)
-    assert read_once(chosen, look) is None
+    monkeypatch.setattr(probe, "MAX_BYTES_IN_MEMORY", 13 * 3 * 16 * 16 - 1)
+    assert read_once(chosen, transform) is None
 
 
-def test_frames_of_few_games_tell_less_than_as_many_images() -> None:
+def test_intervals_over_few_episodes_are_wider_than_over_images() -> None:
     correct = np.repeat([True, True, False, True], 25)
     played = Episodes(torch.zeros(100, dtype=torch.int64), torch.arange(100) // 25)
     alone, together = Fit(correct, 1.0, True), Fit(correct, 1.0, True, played)
@@ -216,8 +214,8 @@ def test_the_majority_class_is_that_of_the_training_images() -> None:
         ((0, None), "--train-size 0 must be at least 1 and at most 40"),
         ((41, None), "--train-size 41 must be at least 1 and at most 40"),
         ((None, 21), "--test-size 21 must be at least 1 and at most 20"),
-        ((1, None), "of one class: there is nothing to tell it from"),
-        ((3, None), "one image only to train with"),
+        ((1, None), "of one class: expected at least two"),
+        ((3, None), "only one image to train with"),
     ],
 )
 def test_sizes_that_cannot_be_had_are_refused(

@@ -1,0 +1,108 @@
+"""DQN's actor: epsilon-greedy, with a coin for every environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.networks.policies import PixelQNetwork
+from agents.storage.codecs import PixelCodec
+from agents.storage.replay import FrameReplay
+from rlcnn.accelerate.cuda_graphs import Graphed, make_recorder, parameters_and_buffers
+from rlcnn.accelerate.transfers import host_tensor, pinned
+
+
+class EpsilonGreedy:
+    """Replaces greedy actions by random ones, from its own generator.
+
+    Args:
+        n_actions: to choose from.
+        seed: of the generator.
+    """
+
+    def __init__(self, n_actions: int, seed: np.random.SeedSequence) -> None:
+        self._n_actions = n_actions
+        self._rng = np.random.default_rng(seed)
+
+    def choose(
+        self, shape: tuple[int, ...], epsilon: float, greedy: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """Actions int64 of a shape.
+
+        Args:
+            shape: one coin for each action.
+            epsilon: share of random actions.
+            greedy: computes the others, of the same shape; not called if all are random.
+        """
+        # Both are always drawn, so that every step draws equally much.
+        coins = self._rng.random(shape) < epsilon
+        actions = self._rng.integers(self._n_actions, size=shape)
+        return actions if np.all(coins) else np.where(coins, actions, greedy())
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The generator's state, as plain JSON; can be set."""
+        return dict(self._rng.bit_generator.state)
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self._rng.bit_generator.state = state
+
+
+class GreedyActor:
+    """The actions of highest value for the newest observations of a replay.
+
+    Args:
+        network: in evaluation mode.
+        replay: holds the observations.
+        captures: whether to capture acting as a graph, on a GPU.
+    """
+
+    def __init__(self, network: PixelQNetwork, replay: FrameReplay, captures: bool) -> None:
+        self._network, self._replay = network, replay
+        self._device = network.device
+        self._replay_on_device = replay.device.type == self._device.type
+        self._on_host = self._device.type == "cpu" and isinstance(replay.codec, PixelCodec)
+        tensors = parameters_and_buffers(network)
+        self._graph = Graphed(
+            self._best_newest if self._replay_on_device else self._best,
+            "policy",
+            self._device,
+            make_recorder(self._device) if captures else None,
+            reads=lambda: tensors,
+        )
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Actions int64 (environments,).
+
+        Args:
+            observations: uint8 (environments, depth * channels, height, width), the newest, used
+                where they need no copy.
+        """
+        if self._on_host:
+            return self._best(host_tensor(observations)).numpy()
+        return self._graph(*self._inputs()).cpu().numpy()
+
+    def ready(self) -> bool:
+        """Whether nothing is left to capture as a graph."""
+        return self._graph.ready(*self._inputs())
+
+    def refresh(self) -> None:
+        """See :meth:`~rlcnn.accelerate.cuda_graphs.Graphed.refresh`."""
+        self._graph.refresh()
+
+    def _inputs(self) -> list[torch.Tensor]:
+        """The observations from a replay on the host; nothing for one on the device."""
+        if self._replay_on_device:
+            return []
+        return [pinned(self._replay.newest_observations(), self._device)]
+
+    def _best_newest(self) -> torch.Tensor:
+        return self._best(self._replay.newest_observations())
+
+    @torch.no_grad()
+    def _best(self, observations: torch.Tensor) -> torch.Tensor:
+        return self._network(observations).argmax(dim=1)

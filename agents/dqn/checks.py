@@ -1,0 +1,60 @@
+"""Arguments that DQN refuses, each in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3 import DQN
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecNormalize
+
+from agents.sb3.arguments import check_count
+from envs.errors import UserError
+
+_LEAST = {
+    "gradient_steps": -1,
+    "buffer_size": 1,
+    "batch_size": 1,
+    "n_steps": 1,
+    "target_update_interval": 1,
+    "learning_starts": 0,
+}
+
+
+def check_buffer(buffer_class: Any, buffer_kwargs: Any, optimize_memory_usage: bool) -> None:
+    """Refuses stable-baselines3's replay buffers.
+
+    Raises:
+        UserError: an argument asks for one.
+    """
+    if buffer_class is not None or buffer_kwargs:
+        raise UserError("replay_buffer_class is not supported: frames are stored by our own")
+    if optimize_memory_usage:
+        raise UserError("optimize_memory_usage is not needed: every frame is stored once anyway")
+
+
+def check_counts(model: DQN) -> None:
+    """Refuses numbers that are no counts, and ``train_freq`` in episodes.
+
+    Raises:
+        UserError: an argument of ``model`` is one.
+    """
+    assert isinstance(model.train_freq, TrainFreq)
+    if model.train_freq.unit != TrainFrequencyUnit.STEP:
+        raise UserError("train_freq in episodes is not supported: it counts environment steps")
+    check_count("train_freq", model.train_freq.frequency)
+    for name, least in _LEAST.items():
+        check_count(name, getattr(model, name), least)
+
+
+def check_rewards(normalize: VecNormalize | None) -> None:
+    """Refuses rewards whose scale changes while they are stored.
+
+    Raises:
+        UserError: ``normalize`` normalizes rewards.
+    """
+    if normalize is not None and normalize.norm_reward:
+        raise UserError(
+            "VecNormalize is not supported for DQN: the scale of its rewards changes while"
+            " they are stored; clip or scale the rewards in the environment instead"
+        )

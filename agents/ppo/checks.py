@@ -1,0 +1,53 @@
+"""Arguments that PPO refuses, each in one line."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from agents.sb3.arguments import check_count
+from agents.storage.rollout import FrameRollout
+from envs.errors import UserError
+
+
+def check_options(use_sde: bool, policy_kwargs: Any, buffer_class: Any, buffer_kwargs: Any) -> None:
+    """Refuses state-dependent exploration and stable-baselines3's rollout buffers.
+
+    Raises:
+        UserError: an argument asks for one.
+    """
+    if use_sde or (isinstance(policy_kwargs, dict) and policy_kwargs.get("use_sde")):
+        raise UserError("use_sde is not supported: it explores continuous actions")
+    if buffer_class not in (None, FrameRollout) or buffer_kwargs:
+        raise UserError("rollout_buffer_class is not supported: frames are stored by our own")
+
+
+def check_minibatches(n_envs: int, n_steps: int, batch_size: int, normalize: bool) -> None:
+    """Refuses minibatches that cannot be learned from, or do not divide the rollout.
+
+    Raises:
+        UserError: they are such; the line names the nearest size that divides it.
+    """
+    for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
+        check_count(name, value)
+    if normalize and batch_size == 1:
+        raise UserError(
+            "batch_size 1 has no spread to normalize advantages by: it must be at least 2,"
+            " or normalize_advantage off"
+        )
+    rollout = n_envs * n_steps
+    if rollout % batch_size:
+        raise UserError(
+            f"batch_size {batch_size} does not divide the rollout of {rollout} steps"
+            f" ({n_envs} environments x {n_steps} steps);"
+            f" the nearest that does is {_nearest_divisor(rollout, batch_size)}"
+        )
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    wanted = min(wanted, number)
+    for distance in itertools.count():
+        for divisor in (wanted - distance, wanted + distance):
+            if divisor > 0 and number % divisor == 0:
+                return divisor
+    raise AssertionError("1 divides every number")

@@ -1,0 +1,172 @@
+"""What PPO and DQN add to stable-baselines3's base class alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.collect.inference_copy import InferenceCopy
+from agents.networks.policies import PixelActorCriticPolicy, PixelQNetwork
+from agents.networks.transfer import without_weights
+from agents.sb3.arguments import checked_device, unknown_policy
+from agents.sb3.environments import make_checked_env
+from agents.sb3.former_names import former_names
+from envs.errors import UserError
+from rlcnn.accelerate.devices import prepare_device
+from rlcnn.accelerate.update_runner import UpdateRunner
+
+R = TypeVar("R")
+Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
+
+
+class PixelAgent(BaseAlgorithm, Generic[Network, R]):
+    """An agent of stable-baselines3 whose updates may run beside its rollouts.
+
+    It refuses in one line what is not supported, and anneals every parameter group's learning rate
+    by the group's own ``lr_factor``.
+    """
+
+    _acting_copy: InferenceCopy[Network]
+    _runner: UpdateRunner[R]
+
+    def _set_up_updates(self, network: Network, overlap: bool) -> None:
+        """Prepares for acting by ``network``, which learns, and for updating it."""
+        prepare_device(self.device, network.precision)
+        self.policy_kwargs = without_weights(self.policy_kwargs)
+        self._acting_copy = InferenceCopy(network, apart=overlap)
+
+        def end_training_mode() -> None:
+            # Whoever waits for an update finds the policy as between two updates.
+            self.policy.set_training_mode(False)
+
+        self._runner = UpdateRunner(self.device, network.precision, overlap, end_training_mode)
+
+    @classmethod
+    def load(
+        cls, path: Any, env: GymEnv | None = None, device: Any = "auto", *args: Any, **kwargs: Any
+    ) -> Self:
+        """Reads a zip that ``save`` wrote, as stable-baselines3's ``load``.
+
+        Raises:
+            UserError: ``env`` is no environment that an agent here can learn from, or this machine
+                lacks the device.
+        """
+        made = None if env is None else make_checked_env(env, verbose=0)
+        try:
+            with former_names():
+                return super().load(path, made, checked_device(device), *args, **kwargs)
+        except ValueError as error:
+            if not str(error).startswith("The specified policy kwargs do not equal"):
+                raise
+            # The file holds also those that the environment determined.
+            raise UserError(
+                "policy_kwargs are not those of the file: leave them out of load(), which takes"
+                " them from there"
+            ) from error
+
+    def check_env_is_set(self) -> VecEnv:
+        """The environment.
+
+        Raises:
+            UserError: there is none, as after loading an agent without one.
+        """
+        if self.env is None:
+            raise UserError(
+                "the agent has no environment: call set_env(env) first, or load it with"
+                f" {type(self).__name__}.load(path, env=env)"
+            )
+        return self.env
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Continues in another environment with the same spaces and number of environments.
+
+        Raises:
+            UserError: no agent here can learn from it.
+        """
+        super().set_env(make_checked_env(env, self.verbose), force_reset)
+
+    def finish_update(self) -> None:
+        """Waits for the update under way, if there is one, and logs it.
+
+        Raises:
+            UserError: the loss or a parameter is no longer a finite number.
+        """
+        self._runner.finish()
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Actions int64 for uint8 observations, as stable-baselines3's, after all updates."""
+        self.finish_update()
+        return super().predict(observation, state, episode_start, deterministic)
+
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
+        """Writes a zip, as stable-baselines3's, of the agent between two updates."""
+        self.finish_update()
+        super().save(path, exclude, include)
+
+    def check_finite(self) -> None:
+        """Checks every parameter; to be called before any of them is saved.
+
+        Raises:
+            UserError: one of them is NaN or infinite.
+        """
+        self.finish_update()
+        sums = [parameter.detach().sum() for parameter in self.policy.parameters()]
+        self.raise_if_not_finite(torch.stack(sums).sum().item())
+
+    def raise_if_not_finite(self, loss: float) -> None:
+        """Stops a training whose loss is no longer a number, before anything more is saved.
+
+        Raises:
+            UserError: ``loss`` is NaN or infinite.
+        """
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss} by step {self.num_timesteps}: training stopped; the"
+                " checkpoints up to here are whole. A lower learning rate is the usual cure"
+            )
+
+    def _excluded_save_params(self) -> list[str]:
+        # Made anew when a saved model is loaded: a thread, for one, cannot be pickled.
+        return [*super()._excluded_save_params(), "_acting_copy", "_runner"]
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise unknown_policy(policy_name)
+        return super()._get_policy_from_name(policy_name)
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        try:
+            return super()._init_callback(callback, progress_bar)
+        except ImportError as error:
+            if not progress_bar:
+                raise
+            raise UserError("progress_bar=True needs tqdm: pip install tqdm") from error
+
+    def _update_learning_rate(
+        self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer
+    ) -> None:
+        # stable-baselines3's own gives a fine-tuned encoder the heads' rate, and replaces a rate
+        # that is a tensor, which captured code reads, by a number.
+        rate = self.lr_schedule(self._current_progress_remaining)
+        self.logger.record("train/learning_rate", rate)
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                scaled = rate * group.get("lr_factor", 1.0)
+                if isinstance(group["lr"], torch.Tensor):
+                    group["lr"].fill_(scaled)
+                else:
+                    group["lr"] = scaled
