@@ -1,4 +1,4 @@
-"""How many steps a training really takes, and whether it learns in them."""
+"""How many steps a training takes, and whether it learns in them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from agents.config import TrainConfig
 
 
 def notes_on_length(config: TrainConfig, step: int = 0, stored_steps: int = 0) -> list[str]:
-    """Lines about a training whose length may not be what its user means.
+    """Lines about a training whose real length may surprise its user.
 
     Args:
         config: the training.
         step: where it begins or goes on.
-        stored_steps: environment steps that DQN's replay holds by then.
+        stored_steps: environment steps in DQN's replay at that step.
     """
     if step >= config.total_steps:
         return []
     section, end = config.hyperparameters, last_step(config, step)
     notes = section.notes(end, step, stored_steps)
-    # A few steps more at the end of a long run are not worth a line.
+    # A few more steps at the end of a long run need no line.
     if end > 1.01 * config.total_steps:
         unit = f"{section.round_name} of {section.round_steps(config.num_envs):,} steps"
         notes.append(

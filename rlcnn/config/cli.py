@@ -14,7 +14,7 @@ import tyro
 from envs.errors import UserError
 from rlcnn.config.diagnosis import list_options, problem_with, whole_number
 from rlcnn.config.fields import expand_home, option_name
-from rlcnn.runs.tracking import mode_from_environment
+from rlcnn.runs.weights_and_biases import mode_from_environment
 
 Options = TypeVar("Options")
 
@@ -27,7 +27,7 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
         arguments: without the program's name.
         default: an instance with the values that are not on the command line; without it the
             fields' own defaults count, and fields without one must be given. The environment may
-            replace its ``track``: see :func:`rlcnn.runs.tracking.mode_from_environment`.
+            replace its ``track``: see :func:`rlcnn.runs.weights_and_biases.mode_from_environment`.
 
     Raises:
         UserError: an option is unknown, or a value is not of its type.

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import tyro
 from annotated_types import Interval
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
@@ -21,6 +20,7 @@ from rlcnn.data.by_name import FOLDER, check_held_out, load_data
 from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
 from rlcnn.data.label_file import load_labelled_files
 from rlcnn.runs.files import check_writable
+from rlcnn.runs.progress import ProgressDisplay
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
 from rlcnn.supervised.evaluation.error_plots import write_error_plots
@@ -181,9 +181,8 @@ def evaluate_classifiers(
     if config.labels is None:
         data = config.data or networks[0].training.get("data")
         networks = [network.prepared_for(data, images) for network in networks]
-    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("", total=len(images))
+    with ProgressDisplay(console) as display:
+        shown = display.add("evaluating", len(images))
         assessment = assess(
             networks,
             images,
@@ -191,7 +190,7 @@ def evaluate_classifiers(
             task=config.task,
             batch_size=config.batch_size,
             device=device,
-            on_images=lambda count: bar.advance(shown, count),
+            on_images=lambda count: display.update(shown, advance=count),
         )
     return ClassifierEvaluation(config, networks, images, assessment)
 

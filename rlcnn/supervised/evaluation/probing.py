@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Interval
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
@@ -28,6 +27,7 @@ from rlcnn.data.crops import CropTransform
 from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
 from rlcnn.runs.files import check_writable
+from rlcnn.runs.progress import ProgressDisplay
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import chosen_task
 from rlcnn.supervised.evaluation.linear import METHODS, Features, Fit, Method, fit
@@ -263,15 +263,9 @@ def _fits(
 ) -> dict[Method, Fit]:
     """The fit of each method on the features of one encoder."""
     features: dict[str, Features] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
     count = len(images.train_indices) + len(images.test_indices)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        shown = bar.add_task(f"{name}: encoding", total=count)
+    with ProgressDisplay(console) as display:
+        task = display.add(f"{name}: encoding", count)
         for part in ("train", "test"):
             features[part] = encode(
                 encoder,
@@ -281,7 +275,7 @@ def _fits(
                 device=device,
                 batch_size=config.batch_size,
                 max_features=config.max_features,
-                on_images=lambda done: bar.advance(shown, done),
+                on_images=lambda done: display.update(task, advance=done),
             )
     found: dict[Method, Fit] = {}
     for method in config.methods:
