@@ -15,7 +15,7 @@ EVENTS: tuple[Event, ...] = ("goes on", "life lost", "ended", "cut off")
 
 
 class Step(NamedTuple):
-    """One step of all environments, as a VecEnv tells of it."""
+    """One step of all environments, as a VecEnv returns it."""
 
     actions: np.ndarray
     rewards: np.ndarray

@@ -453,6 +453,7 @@ class Several(gym.Env):  # type: ignore[type-arg]
         (lambda: make_dqn(replay_buffer_kwargs={"x": 1}), "replay_buffer_class is not"),
         (lambda: make_dqn(optimize_memory_usage=True), "optimize_memory_usage is not needed"),
         (lambda: make_dqn(train_freq=(1, "episode")), "train_freq in episodes is not supported"),
+        (lambda: make_dqn(objective="sarsa"), 'objective must be one of "q", not'),
         (lambda: make_dqn(train_freq=0), "train_freq must be at least 1, not 0"),
         (lambda: make_dqn(batch_size=0), "batch_size must be at least 1, not 0"),
         (lambda: make_dqn(n_steps=0), "n_steps must be at least 1, not 0"),

@@ -43,9 +43,9 @@ def note_losses(model: DQN) -> list[float]:
     losses: list[float] = []
     note = model._add_losses
 
-    def noted(told: list[torch.Tensor]) -> None:
-        losses.extend(loss.item() for loss in told)
-        note(told)
+    def noted(new: list[torch.Tensor]) -> None:
+        losses.extend(loss.item() for loss in new)
+        note(new)
 
     model._add_losses = noted  # type: ignore[method-assign]
     return losses

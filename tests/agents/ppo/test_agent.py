@@ -153,9 +153,9 @@ class Recorder(BaseCallback):
         self.events: list[tuple[Any, ...]] = []
 
     def note(self, event: str, *more: Any) -> None:
-        told = self.logger.name_to_value
+        recorded = self.logger.name_to_value
         counts = (self.model.num_timesteps, self.num_timesteps, self.model._n_updates)
-        self.events.append((event, *counts, self.model.policy.training, sorted(told), *more))
+        self.events.append((event, *counts, self.model.policy.training, sorted(recorded), *more))
 
     def _on_training_start(self) -> None:
         self.note("training starts", self.locals["total_timesteps"])
@@ -367,11 +367,11 @@ def test_every_rollout_is_acted_by_what_was_learned_last() -> None:
             rollout = self.model.rollout_buffer  # type: ignore[attr-defined]
             batch = rollout.batch(torch.arange(64))
             with torch.no_grad():
-                told = self.model.policy.evaluate_actions(  # type: ignore[operator]
+                computed = self.model.policy.evaluate_actions(  # type: ignore[operator]
                     batch.observations, batch.actions
                 )
-            torch.testing.assert_close(told[0].flatten(), batch.old_values, rtol=0, atol=5e-3)
-            torch.testing.assert_close(told[1], batch.old_log_prob, rtol=0, atol=5e-3)
+            torch.testing.assert_close(computed[0].flatten(), batch.old_values, rtol=0, atol=5e-3)
+            torch.testing.assert_close(computed[1], batch.old_log_prob, rtol=0, atol=5e-3)
             self.rollouts += 1
 
     compare = Compare()

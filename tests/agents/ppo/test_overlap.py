@@ -50,9 +50,9 @@ def learn_and_log(model: PPO, steps: int) -> list[tuple[int, dict[str, Any]]]:
 
     class Rows(KVWriter):
         def write(self, values: dict[str, Any], excluded: Any, step: int = 0) -> None:
-            told = {name: value for name, value in values.items() if name.startswith("train/")}
-            if told:
-                rows.append((step, told))
+            metrics = {name: value for name, value in values.items() if name.startswith("train/")}
+            if metrics:
+                rows.append((step, metrics))
 
     model.set_logger(Logger(None, [Rows()]))
     model.learn(steps, callback=UpdateLog())
@@ -161,12 +161,12 @@ def test_the_update_is_waited_for_by_what_looks_at_the_policy(ask: str, tmp_path
 @pytest.mark.parametrize("overlap", [False, True])
 def test_each_update_is_logged_once_under_the_step_it_learned_up_to(overlap: bool) -> None:
     model = make_ppo(overlap, learning_rate=lambda left: 1e-3 * left)
-    told = learn_and_log(model, 4 * ROLLOUT)
-    assert [(step, row["train/n_updates"]) for step, row in told] == [
+    rows = learn_and_log(model, 4 * ROLLOUT)
+    assert [(step, row["train/n_updates"]) for step, row in rows] == [
         (n * ROLLOUT, 2 * n) for n in range(1, 5)
     ]
     # The rate that this very update learned at.
-    for n, (_, row) in enumerate(told, start=1):
+    for n, (_, row) in enumerate(rows, start=1):
         assert row["train/learning_rate"] == pytest.approx(1e-3 * (1 - n / 4), abs=1e-12)
 
 
