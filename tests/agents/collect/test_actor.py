@@ -1,4 +1,4 @@
-"""The copy of a network that acts, and playing by it."""
+"""Actors, and the copy of the network by which they act."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ N_ENVS = 3
 def play(
     actor: RolloutActor, stacking: FrameStacking, steps: int = 12
 ) -> tuple[list[torch.Tensor], list[np.ndarray]]:
-    """Has a actor play a stream of frames with all kinds of ends; its log probabilities, actions.
+    """An actor's log probabilities and actions on a stream of frames with all kinds of ends.
 
     At every step it must hold the environments' observations, and act on them.
     """

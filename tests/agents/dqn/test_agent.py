@@ -1,4 +1,4 @@
-"""DQN: its update, its bookkeeping, and that it learns."""
+"""DQN: its update, its counters, and learning."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_the_target_network_follows_environment_steps(n_envs: int, steps: int) -
 
 
 class Events(BaseCallback):
-    """Writes down when it is called."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ class Events(BaseCallback):
 
 @pytest.mark.parametrize("tau", [1.0, 0.3])
 def test_acting_and_bootstrapping_follow_what_they_are_copies_of(tau: float) -> None:
-    """With weights cast beforehand, too: the copies serve in the networks' place."""
+    """Also with weights that were cast before: the copies replace the networks."""
     observations = torch.as_tensor(WorldVecEnv(Columns(), 8, 1).reset())
 
     def same(one: Any, other: Any) -> bool:

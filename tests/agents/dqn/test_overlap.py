@@ -1,4 +1,4 @@
-"""DQN that plays on while it learns from what came before."""
+"""DQN that collects the next steps during its updates."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def parameters(network: torch.nn.Module) -> torch.Tensor:
 
 
 def note_losses(model: DQN) -> list[float]:
-    """The losses of all its updates, as they are taken note of."""
+    """The losses of all updates, in the order in which they are counted."""
     losses: list[float] = []
     note = model._add_losses
 

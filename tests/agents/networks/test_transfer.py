@@ -1,4 +1,4 @@
-"""A pretrained encoder in a training: unfrozen in part or later, and what is stored of it."""
+"""A pretrained encoder in a training: unfrozen in part or later, and its stored features."""
 
 from __future__ import annotations
 
@@ -358,7 +358,7 @@ def test_a_replay_in_bf16_is_saved_and_loaded(tmp_path: Path) -> None:
 
 
 class Compare(BaseCallback):
-    """Compares what rollouts hold with what the present encoder makes of what was seen."""
+    """Compares stored features with the present encoder's, on the same observations."""
 
     def __init__(self, recorder: ObservationRecorder, change: Callable[[Any], None]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""PPO: its update against stable-baselines3's own, its face, its refusals, and that it learns."""
+"""PPO: its update against stable-baselines3's own, its interface, its refusals, and learning."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def sb3_twin(ours: PPO, venv: Any) -> SB3PPO:
 
 
 def same_order(monkeypatch: pytest.MonkeyPatch, steps: int, n_envs: int) -> None:
-    """Makes both shuffle alike: theirs counts environment by environment, ours step by step."""
+    """Makes both shuffle alike: theirs numbers steps by environment, ours by time."""
     shuffles = [np.random.default_rng(i).permutation(steps * n_envs) for i in range(20)]
     ours, theirs = iter(shuffles), iter(shuffles)
 
@@ -146,7 +146,7 @@ def make_ppo(world: World | None = None, n_envs: int = 8, depth: int = 1, **opti
 
 
 class Recorder(BaseCallback):
-    """Notes what happened, at which step, after how many updates and in which mode."""
+    """Records what happened, at which step, after how many updates and in which mode."""
 
     def __init__(self) -> None:
         super().__init__()

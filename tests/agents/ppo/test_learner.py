@@ -1,4 +1,4 @@
-"""PPO's update captured as a graph: what it learns is what it learns as it stands."""
+"""PPO's update captured as a graph learns the same as uncaptured."""
 
 from __future__ import annotations
 

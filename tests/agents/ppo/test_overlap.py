@@ -1,4 +1,4 @@
-"""PPO that collects one rollout while it learns from the one before."""
+"""PPO that collects the next rollout during an update."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def parameters(model: Any) -> torch.Tensor:
 
 
 def learn_and_log(model: PPO, steps: int) -> list[tuple[int, dict[str, Any]]]:
-    """What is logged of updates, and under which steps."""
+    """The logged metrics of updates, and their steps."""
     rows: list[tuple[int, dict[str, Any]]] = []
 
     class Rows(KVWriter):
@@ -60,7 +60,7 @@ def learn_and_log(model: PPO, steps: int) -> list[tuple[int, dict[str, Any]]]:
 
 
 class Watch(BaseCallback):
-    """Notes, at every rollout's first step, what is acted by, and at its start what was learned."""
+    """Records what was learned by each rollout's start, and what acts at its first step."""
 
     def __init__(self, wait: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What stable-baselines3's users are used to: it works as there, or is refused in one line."""
+"""Habits of stable-baselines3's users: they work as there, or are refused in one line."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ def small_ppo(venv: Any, **options: Any) -> PPO:
 
 @pytest.mark.parametrize("gae_lambda", [0, 0.95, 1])
 def test_a_truncated_episode_is_worth_what_would_have_followed(gae_lambda: float) -> None:
-    """In a world of nothing but time, 1 a step, cut off at every third one."""
+    """In an environment with reward 1 at each step, cut off at every third."""
     model = small_ppo(WorldVecEnv(Clock(), 1), n_steps=12, batch_size=12, gae_lambda=gae_lambda)
     with torch.no_grad():
         model.policy.value_net.weight.zero_()

@@ -1,4 +1,4 @@
-"""Work that goes on beside everything else."""
+"""A function in the background."""
 
 from __future__ import annotations
 

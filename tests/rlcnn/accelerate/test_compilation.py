@@ -1,4 +1,4 @@
-"""A compiled function, and what becomes of it where nothing can be compiled."""
+"""A compiled function, also where nothing can be compiled."""
 
 from __future__ import annotations
 
