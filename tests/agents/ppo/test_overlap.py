@@ -185,15 +185,13 @@ def test_ctrl_c_while_an_update_is_awaited_leaves_no_update_half_done(
     # In the foreground of a shell Python has this handler; in its background Ctrl-C is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     model = make_ppo(True)
-    background = model._runner._background
-    assert background is not None
     pressed: list[int] = []
     learn = PPOLearner.learn
 
     def press(self: PPOLearner, *args: Any) -> torch.Tensor:
         if not pressed:
             # When the rollout beside it is over and nothing is left to do but wait.
-            assert background._awaited.wait(60)
+            assert model._runner._caller_waits.wait(60)
             pressed.append(model.num_timesteps)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         return learn(self, *args)
@@ -229,8 +227,6 @@ def test_only_reduced_precision_may_round_by_who_was_faster(
 ) -> None:
     torch.set_num_threads(2)
     model = make_ppo(True, policy_kwargs={**TINY, "precision": precision})
-    background = model._runner._background
-    assert background is not None
     threads: list[int] = []
     learn = PPOLearner.learn
     begun = Event()
@@ -239,7 +235,7 @@ def test_only_reduced_precision_may_round_by_who_was_faster(
         threads.append(torch.get_num_threads())
         begun.set()
         # The first of four minibatches takes until the rollout beside it is over.
-        assert len(threads) > 1 or background._awaited.wait(60)
+        assert len(threads) > 1 or model._runner._caller_waits.wait(60)
         return learn(self, *args)
 
     class Patience(BaseCallback):

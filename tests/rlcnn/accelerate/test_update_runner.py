@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from threading import Event
 
 import pytest
 import torch
 
-from rlcnn.accelerate.devices import use_threads
+from rlcnn.accelerate.devices import Precision, use_threads
 from rlcnn.accelerate.update_runner import UpdateRunner
 
 CPU = torch.device("cpu")
@@ -70,3 +71,48 @@ def test_an_update_that_raises_does_so_where_it_is_waited_for() -> None:
     with pytest.raises(ValueError, match="no update"):
         runner.finish()
     assert not runner.busy
+
+
+@pytest.mark.parametrize("precision, then", [("fp32", 1), ("bf16", 2)])
+def test_only_in_bf16_an_update_takes_the_threads_of_a_waiting_caller(
+    precision: Precision, then: int
+) -> None:
+    with use_threads(2):
+        runner: UpdateRunner[list[int]] = UpdateRunner(CPU, precision, overlap=True)
+    half_way, counts = Event(), []
+
+    def update(adjust_threads: Callable[[], object]) -> list[int]:
+        adjust_threads()
+        before = torch.get_num_threads()
+        half_way.set()
+        # Set by finish() below, at the latest when the test's own time is over.
+        runner._caller_waits.wait(60)
+        adjust_threads()
+        return [before, torch.get_num_threads()]
+
+    # Twice: the next update begins with its own share again.
+    for _ in range(2):
+        half_way.clear()
+        runner.start(update, counts.append)
+        assert half_way.wait(60)
+        runner.finish()
+    assert counts == [[1, then]] * 2
+
+
+def test_an_update_has_its_threads_whatever_is_set_elsewhere_before_it_computes() -> None:
+    with use_threads(4):
+        runner: UpdateRunner[int] = UpdateRunner(CPU, "fp32", overlap=True)
+    begun, go_on, counts = Event(), Event(), []
+
+    def update(_: Callable[[], object]) -> int:
+        begun.set()
+        assert go_on.wait(60)
+        return torch.get_num_threads()
+
+    with use_threads(2):
+        runner.start(update, counts.append)
+        assert begun.wait(60)
+        torch.set_num_threads(1)
+        go_on.set()
+        runner.finish()
+    assert counts == [3]
