@@ -9,16 +9,9 @@ import torch
 from torch import fx, nn
 
 from envs.errors import UserError
-from rlcnn.encoders.base import (
-    Encoder,
-    ObservationShape,
-    Preprocessing,
-    check_choice,
-    check_positive,
-    checked_shape,
-    output_shape,
-)
+from rlcnn.encoders.base import Encoder, check_choice, check_positive, checked_shape, output_shape
 from rlcnn.encoders.layers import RandomProjection, make_pool, named
+from rlcnn.encoders.preprocessing import ObservationShape, Preprocessing
 
 Stacking = Literal["per_frame", "inflated"]
 Projection = Literal["learned", "random", "none"]
