@@ -69,7 +69,7 @@ class Evaluation:
         }
 
 
-class Player:
+class EvaluationPolicy:
     """An agent as it plays when it is judged or filmed.
 
     PPO samples from its policy and DQN takes a random action with probability
@@ -169,7 +169,7 @@ def evaluate_agent(
     game_seed = derive_seed(seed, purpose, step)
     venv = make_play_env(config, game_environments(episodes), conventions, game_seed)
     try:
-        player = Player(model, game_seed, deterministic, on_step)
+        player = EvaluationPolicy(model, game_seed, deterministic, on_step)
         with inference(model):
             games = play_games(player, venv, episodes // venv.num_envs, on_game)
     finally:
@@ -257,7 +257,7 @@ def film_agent(
     with inference(model):
         return film_episode(
             config.env,
-            Player(model, game_seed, deterministic, on_step),
+            EvaluationPolicy(model, game_seed, deterministic, on_step),
             path,
             protocol=conventions,
             obs=config.obs,

@@ -9,7 +9,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.config import read_config
-from agents.evaluate.evaluation import Player
+from agents.evaluate.evaluation import EvaluationPolicy
 from agents.train.builder import load_agent
 from envs.errors import UserError
 from envs.protocol import get_protocol
@@ -64,7 +64,7 @@ def load_players(
             raise UserError(f'two agents are to play "{game}": give one')
         model = load_agent(run_dir, device=device)
         model.policy.set_training_mode(False)
-        players[game] = PolicyPlay(Player(model, seed), name=_fingerprint(model))
+        players[game] = PolicyPlay(EvaluationPolicy(model, seed), name=_fingerprint(model))
     return players
 
 

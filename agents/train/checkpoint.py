@@ -19,7 +19,7 @@ import torch
 
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
-from envs.errors import UserError
+from envs.errors import UserError, first_line
 from rlcnn.runs.files import plain, read_json, write_json_atomic
 from rlcnn.runs.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
 from rlcnn.sb3 import EncoderExtractor
@@ -135,7 +135,7 @@ def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
         raise
     except Exception as error:
         # Whatever a damaged file makes the readers raise, the user's remedy is the same.
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"checkpoint {directory} is damaged: {reason}") from error
     return extra
 
@@ -245,7 +245,3 @@ def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         # A tensor where the step is captured as a graph, which is this machine's affair.
         group["lr"] = float(group["lr"])
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -310,7 +310,7 @@ class Pretraining:
             "step": self.trainer.step,
             "accuracy": _plain_names(figures or {}),
         }
-        save_classifier(self.trainer.judged, self.run.path / name, about)
+        save_classifier(self.trainer.evaluated, self.run.path / name, about)
 
     def checkpoint(self) -> None:
         """Writes all that the next update depends on, and the weights as they are now.
@@ -387,7 +387,7 @@ class Pretraining:
     def _gains(self, beside: Mapping[str, Baseline]) -> dict[str, Gains]:
         """What the last epoch's accuracy has over each baseline's."""
         setting = self.setting
-        logits, labels = self.trainer.held_out_logits(self.trainer.judged)
+        logits, labels = self.trainer.held_out_logits(self.trainer.evaluated)
         own = right_by_task(logits, labels)
         episodes = setting.test.episodes
         return {

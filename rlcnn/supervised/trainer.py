@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from envs.errors import UserError
+from envs.errors import UserError, first_line
 from rlcnn.accelerate.cpu_threads import SpareCores
 from rlcnn.accelerate.devices import Precision, prepare_device
 from rlcnn.accelerate.gradient_step import gradient_step
@@ -80,7 +80,7 @@ class Trainer:
         return self._train.per_epoch
 
     @property
-    def judged(self) -> Classifier:
+    def evaluated(self) -> Classifier:
         """What is evaluated and saved: the classifier, or the moving average of its weights."""
         if self._average is None:
             return self.classifier
@@ -173,7 +173,7 @@ class Trainer:
 
         With several tasks, ``test/top1`` is the mean over them.
         """
-        logits, labels = self.held_out_logits(self.judged)
+        logits, labels = self.held_out_logits(self.evaluated)
         return held_out_figures(logits, labels, self.classifier.tasks)
 
     # -- going on --------------------------------------------------------------------------------
@@ -224,6 +224,5 @@ class Trainer:
             restore_torch_rng(self.device, network["rng"])
         except Exception as error:
             # Whatever a damaged file makes torch raise, the user's remedy is the same.
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"checkpoint {directory} is damaged: {reason}") from error
+            raise UserError(f"checkpoint {directory} is damaged: {first_line(error)}") from error
         return extra

@@ -18,7 +18,7 @@ from agents.evaluate import evaluation
 from agents.evaluate.evaluation import (
     DQN_EPSILON,
     Evaluation,
-    Player,
+    EvaluationPolicy,
     evaluate_agent,
     film_agent,
     game_environments,
@@ -107,7 +107,7 @@ def test_returns_are_those_of_whole_unclipped_games(invaders: Any) -> None:
         seed=seed,
         num_threads=1,
     )
-    player, sums, lengths = Player(invaders, seed), np.zeros(2), np.zeros(2, dtype=int)
+    player, sums, lengths = EvaluationPolicy(invaders, seed), np.zeros(2), np.zeros(2, dtype=int)
     playing = np.ones(2, dtype=bool)
     observations = venv.reset()
     largest = 0.0
@@ -305,28 +305,28 @@ def observations(batch: int) -> np.ndarray:
 
 def test_ppo_samples_unless_told_otherwise(ppo: Any) -> None:
     same = np.repeat(observations(1), 400, axis=0)
-    assert set(Player(ppo, 1)(same)) == {0, 1, 2, 3}
-    assert len(set(Player(ppo, 1, deterministic=True)(same))) == 1
-    player = Player(ppo, 1)
+    assert set(EvaluationPolicy(ppo, 1)(same)) == {0, 1, 2, 3}
+    assert len(set(EvaluationPolicy(ppo, 1, deterministic=True)(same))) == 1
+    player = EvaluationPolicy(ppo, 1)
     first, second = player(same), player(same)
     assert (first != second).any(), "each call draws the same numbers"
-    again = Player(ppo, 1)
+    again = EvaluationPolicy(ppo, 1)
     assert (again(same) == first).all()
     assert (again(same) == second).all()
-    assert (Player(ppo, 2)(same) != first).any()
+    assert (EvaluationPolicy(ppo, 2)(same) != first).any()
 
 
 def test_dqn_takes_a_random_action_now_and_then(dqn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert DQN_EPSILON == 0.001
     seen = observations(2000)
     greedy, _ = dqn.predict(seen, deterministic=True)
-    assert (Player(dqn, 0)(seen) != greedy).mean() < 0.01
-    assert (Player(dqn, 0, deterministic=True)(seen) == greedy).all()
+    assert (EvaluationPolicy(dqn, 0)(seen) != greedy).mean() < 0.01
+    assert (EvaluationPolicy(dqn, 0, deterministic=True)(seen) == greedy).all()
     monkeypatch.setattr(evaluation, "DQN_EPSILON", 0.4)
-    actions = Player(dqn, 0)(seen)
+    actions = EvaluationPolicy(dqn, 0)(seen)
     # One in four random actions is the greedy one.
     assert (actions != greedy).mean() == pytest.approx(0.3, abs=0.05)
-    assert (Player(dqn, 0)(seen) == actions).all()
+    assert (EvaluationPolicy(dqn, 0)(seen) == actions).all()
 
 
 def test_another_protocol_keeps_the_actions_that_were_learned(invaders: Any) -> None:

@@ -28,7 +28,7 @@ from agents import config as configuration
 from agents import load_agent
 from agents.config import DQNConfig, PPOConfig, read_config
 from agents.evaluate.assessment import assess_run
-from agents.evaluate.evaluation import Player, evaluate_agent
+from agents.evaluate.evaluation import EvaluationPolicy, evaluate_agent
 from agents.seeding import derive_seed
 from agents.train import builder, training
 from agents.train.callbacks import ProgressDisplay
@@ -388,16 +388,16 @@ def test_a_stopped_run_is_resumed_without_a_gap(
 @contextmanager
 def stopped_while_playing(environments: int, step: int) -> Iterator[None]:
     """Ctrl-C in the midst of games that are played in so many environments at ``step``."""
-    act, calls = Player.__call__, itertools.count()
+    act, calls = EvaluationPolicy.__call__, itertools.count()
 
-    def press(self: Player, observations: np.ndarray) -> np.ndarray:
+    def press(self: EvaluationPolicy, observations: np.ndarray) -> np.ndarray:
         here = len(observations) == environments and self._model.num_timesteps == step
         if here and next(calls) == 3:
             press_ctrl_c()
         return act(self, observations)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Player, "__call__", press)
+        patch.setattr(EvaluationPolicy, "__call__", press)
         with pytest.raises(TrainingStopped, match=f"stopped at step {step}; go on with --resume"):
             yield
 

@@ -179,7 +179,9 @@ def test_a_resumed_training_is_equal_to_the_bit(optimizer: Any, tmp_path: Path) 
         pass
     assert resumed.epoch_figures() == straight.epoch_figures()
     for own, expected in zip(
-        resumed.judged.state_dict().values(), straight.judged.state_dict().values(), strict=True
+        resumed.evaluated.state_dict().values(),
+        straight.evaluated.state_dict().values(),
+        strict=True,
     ):
         assert torch.equal(own, expected)
 
@@ -203,7 +205,7 @@ def test_a_training_goes_on_on_another_device(first: str, second: str, tmp_path:
 
 def test_evaluation_is_the_cpus() -> None:
     trainers = [make_trainer(replace(CONFIG, device=device), games()) for device in ("cpu", "cuda")]
-    (expected, labels), (own, own_labels) = (t.held_out_logits(t.judged) for t in trainers)
+    (expected, labels), (own, own_labels) = (t.held_out_logits(t.evaluated) for t in trainers)
     assert torch.equal(own_labels, labels)
     torch.testing.assert_close(own, expected, **CLOSE)
 
@@ -221,7 +223,7 @@ def test_bf16_learns_as_fp32_does() -> None:
 
 @pytest.mark.parametrize("crops", [1, 10])
 def test_an_assessment_is_the_cpus(crops: int, tmp_path: Path) -> None:
-    save_classifier(make_trainer(CONFIG).judged, tmp_path / "it.safetensors")
+    save_classifier(make_trainer(CONFIG).evaluated, tmp_path / "it.safetensors")
     found = []
     for device in ("cpu", "cuda"):
         networks = [load_network(str(tmp_path / "it.safetensors"), resize=20, device=device)] * 2

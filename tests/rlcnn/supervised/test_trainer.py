@@ -68,7 +68,7 @@ def learn(trainer: Trainer, epochs: int = CONFIG.epochs) -> list[dict[str, float
 
 def weights(trainer: Trainer) -> dict[str, bytes]:
     """What was learned and its moving average, bit for bit."""
-    networks = {"own": trainer.classifier, "judged": trainer.judged}
+    networks = {"own": trainer.classifier, "judged": trainer.evaluated}
     return {
         f"{kind}.{name}": tensor.numpy().tobytes()
         for kind, network in networks.items()
@@ -182,7 +182,8 @@ def test_what_can_be_learned_is(precision: Any) -> None:
     assert rows[-1]["train/loss"] < rows[0]["train/loss"]
     assert rows[-1]["test/top5"] == 1
     assert all(
-        parameter.dtype == torch.float32 for parameter in make_trainer(config).judged.parameters()
+        parameter.dtype == torch.float32
+        for parameter in make_trainer(config).evaluated.parameters()
     )
 
 
@@ -194,10 +195,10 @@ def test_the_moving_average_is_one_of_the_weights() -> None:
         now = trainer.classifier.head.weight.detach().clone()
         average = now if average is None else 0.5 * average + 0.5 * now
     assert average is not None
-    torch.testing.assert_close(trainer.judged.head.weight.detach(), average)
-    assert trainer.judged is not trainer.classifier
+    torch.testing.assert_close(trainer.evaluated.head.weight.detach(), average)
+    assert trainer.evaluated is not trainer.classifier
     without = make_trainer(replace(config, ema=0.0))
-    assert without.judged is without.classifier
+    assert without.evaluated is without.classifier
 
 
 def test_a_loss_that_is_no_number_is_told_in_one_line() -> None:
