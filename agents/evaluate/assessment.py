@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.config import TrainConfig, read_config
 from agents.evaluate.evaluation import Evaluation, evaluate_agent, film_agent
@@ -18,7 +17,7 @@ from envs.errors import UserError
 from envs.films.camera import FilmResult
 from rlcnn.accelerate.devices import use_threads
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.progress import make_console
+from rlcnn.runs.progress import ProgressDisplay, make_console
 from rlcnn.weights.origin import Origin
 
 
@@ -145,21 +144,13 @@ def _evaluate(
     deterministic: bool,
     console: Console,
 ) -> Evaluation:
-    columns = (
-        TextColumn("evaluating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("games"),
-        TimeElapsedColumn(),
-        TextColumn("return {task.fields[mean]}"),
-    )
     returns: list[float] = []
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=episodes, mean="-")
+    with ProgressDisplay(console) as display:
+        task = display.add("evaluating", episodes, status="games, return -")
 
         def on_game(game_return: float) -> None:
             returns.append(game_return)
-            bar.update(task, advance=1, mean=f"{np.mean(returns):.1f}")
+            display.update(task, advance=1, status=f"games, return {np.mean(returns):.1f}")
 
         return evaluate_agent(
             model,

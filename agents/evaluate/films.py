@@ -12,6 +12,7 @@ from agents.evaluate.evaluation import film_agent
 from agents.train.checkpoint import Agent
 from envs.errors import UserError, describe_error
 from envs.films.camera import FilmResult, why_not_rendered
+from rlcnn.runs.progress import print_line
 from rlcnn.runs.stopping import TrainingStopped
 
 
@@ -53,15 +54,12 @@ class Filming:
             raise
         except Exception as error:
             # The training and what it is worth are not lost for want of a picture of it.
-            self._tell(f"not filmed: {_reason(error)}")
+            print_line(self._console, f"not filmed: {_reason(error)}")
             return None
         if film.no_render and film.no_render != self._no_render:
             self._no_render = film.no_render
-            self._tell(f"the film shows what the agent observes: {film.no_render}")
+            print_line(self._console, f"the film shows what the agent observes: {film.no_render}")
         return film
-
-    def _tell(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _reason(error: Exception) -> str:

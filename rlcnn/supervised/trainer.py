@@ -103,7 +103,7 @@ class Trainer:
                 yield len(batch.images)
         self.epoch, self.batch = self.epoch + 1, 0
 
-    def epoch_figures(self) -> dict[str, float]:
+    def epoch_metrics(self) -> dict[str, float]:
         """What the updates since the last call were like: mean loss and training accuracy, by task.
 
         Raises:

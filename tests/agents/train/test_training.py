@@ -31,11 +31,11 @@ from agents.evaluate.assessment import assess_run
 from agents.evaluate.evaluation import EvaluationPolicy, evaluate_agent
 from agents.seeding import derive_seed
 from agents.train import builder, training
-from agents.train.callbacks import ProgressDisplay
-from agents.train.training import Training, change_config, default_run_dir, resume, train
+from agents.train.callbacks import ShowProgress
+from agents.train.training import RESUMABLE, Training, default_run_dir, resume, train
 from envs.errors import UserError
 from envs.protocol import PROTOCOLS
-from rlcnn.runs import attempts
+from rlcnn.runs import lifecycle
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.stopping import TrainingStopped
 
@@ -320,7 +320,7 @@ def test_every_attempt_tells_what_it_was_made_by(
     run_dir = copied(stopped["ppo"], tmp_path / "run")
     document = (run_dir / "config.json").read_bytes()
     there = {"versions": {"torch": "9.9"}, "git_commit": "c0ffee"}
-    monkeypatch.setattr(attempts, "provenance", lambda: there)
+    monkeypatch.setattr(lifecycle, "provenance", lambda: there)
     resume(run_dir, console=quiet(), command=["train", "--resume"])
     first, second = json.loads((run_dir / "attempts.json").read_text())["attempts"]
     assert first == {**first, **{key: json.loads(document)[key] for key in MADE_BY}}
@@ -438,9 +438,9 @@ def test_a_stop_cuts_no_checkpoint_twice(tmp_path: Path, monkeypatch: pytest.Mon
         train(config, tmp_path / "run", console=quiet())
     assert cut == [16, 32]
     # Stopped again before anything was learned: it is as it was.
-    begin = ProgressDisplay._on_training_start
+    begin = ShowProgress._on_training_start
     monkeypatch.setattr(
-        ProgressDisplay, "_on_training_start", lambda display: [begin(display), press_ctrl_c()]
+        ShowProgress, "_on_training_start", lambda display: [begin(display), press_ctrl_c()]
     )
     with pytest.raises(TrainingStopped, match="stopped at step 32"):
         resume(tmp_path / "run", console=quiet())
@@ -614,7 +614,7 @@ def test_an_interrupted_ending_is_made_up_for(
 ) -> None:
     run_dir = copied(stopped["ppo"], tmp_path / "run")
 
-    def interrupt(self: Training, step: int, log: bool = True) -> Path:
+    def interrupt(self: Training, log: bool = True) -> Path:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -640,7 +640,7 @@ def test_an_interrupted_ending_is_made_up_for(
 )
 def test_what_would_make_it_another_run_cannot_change(name: str, value: Any, option: str) -> None:
     with pytest.raises(UserError, match=f"--{option} cannot change on a resume"):
-        change_config(PPO, {name: value})
+        lifecycle.apply_resume_changes(PPO, {name: value}, RESUMABLE)
 
 
 def test_what_is_no_run_cannot_be_resumed(tmp_path: Path, whole: dict[str, Path]) -> None:

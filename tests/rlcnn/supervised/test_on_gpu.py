@@ -177,7 +177,7 @@ def test_a_resumed_training_is_equal_to_the_bit(optimizer: Any, tmp_path: Path) 
     )
     for _ in resumed.learn_epoch():
         pass
-    assert resumed.epoch_figures() == straight.epoch_figures()
+    assert resumed.epoch_metrics() == straight.epoch_metrics()
     for own, expected in zip(
         resumed.evaluated.state_dict().values(),
         straight.evaluated.state_dict().values(),
@@ -198,7 +198,7 @@ def test_a_training_goes_on_on_another_device(first: str, second: str, tmp_path:
     assert resumed.evaluate()["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-4)
     for _ in resumed.learn_epoch():
         pass
-    assert resumed.epoch_figures()["train/loss"] > 0
+    assert resumed.epoch_metrics()["train/loss"] > 0
     fused = [group["fused"] for group in resumed._optimizer.param_groups]
     assert fused == [second == "cuda" or None] * len(fused)
 
@@ -215,7 +215,7 @@ def test_bf16_learns_as_fp32_does() -> None:
     for config in (CONFIG, replace(CONFIG, precision="bf16")):
         trainer = make_trainer(config)
         next(trainer.learn_epoch())
-        losses.append(trainer.epoch_figures()["train/loss"])
+        losses.append(trainer.epoch_metrics()["train/loss"])
         assert all(p.dtype == torch.float32 for p in trainer.classifier.parameters())
     # 8 bits of mantissa.
     assert losses[1] == pytest.approx(losses[0], rel=0.05)

@@ -62,7 +62,7 @@ def learn(trainer: Trainer, epochs: int = CONFIG.epochs) -> list[dict[str, float
     while trainer.epoch < epochs:
         for _ in trainer.learn_epoch():
             pass
-        rows.append(trainer.epoch_figures() | trainer.evaluate())
+        rows.append(trainer.epoch_metrics() | trainer.evaluate())
     return rows
 
 
@@ -113,7 +113,7 @@ def test_going_on_from_anywhere_is_equal_to_the_bit(
             if stopped.step == updates:
                 break
         else:
-            stopped.epoch_figures()
+            stopped.epoch_metrics()
     stopped.save(tmp_path, {"note": 1})
     resumed = make_trainer(replace(config, seed=0))
     assert resumed.restore(tmp_path) == {"note": 1}

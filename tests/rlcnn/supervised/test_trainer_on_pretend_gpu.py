@@ -56,6 +56,6 @@ def test_it_learns_is_judged_and_goes_on(
     trainer.save(tmp_path, {})
     restored = make_trainer(config)
     restored.restore(tmp_path)
-    assert list(restored.epoch_figures()) == list(trainer.epoch_figures())
+    assert list(restored.epoch_metrics()) == list(trainer.epoch_metrics())
     assert sum(restored.learn_epoch()) == 48
     assert {p.device for p in restored.classifier.parameters()} == {CUDA}
