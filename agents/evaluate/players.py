@@ -1,4 +1,4 @@
-"""Trained agents that play the games whose frames an encoder is pretrained on."""
+"""Trained agents that play games for an encoder to be pretrained on their frames."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def load_players(
 ) -> dict[str, PolicyPlay]:
     """The agents of runs, each for the game that it was trained on.
 
-    They choose as they are judged: PPO by sampling, DQN by its greatest value but for one action in
-    a thousand.
+    They choose actions as in evaluations: PPO samples; DQN takes the action of greatest value, or
+    with probability 0.001 a random one.
 
     Args:
-        run_dirs: what ``scripts/train_agent.py`` wrote; of each the newest whole checkpoint plays.
+        run_dirs: written by ``scripts/train_agent.py``; the newest whole checkpoint of each plays.
         frames: how the games are played.
         seed: of the agents' random choices.
         device: to compute on.
 
     Returns:
-        The games, such as "Pong", and who plays them: ``policies`` of
+        The games, such as "Pong", and their policies, for
         :func:`rlcnn.data.atari.dataset.play_frames`.
 
     Raises:
         UserError: a run is missing, damaged or of no Atari game; two are of one game; or an agent
-            sees other observations than are asked for, or has other actions.
+            was trained with other observations or actions than ``frames`` has.
     """
     players: dict[str, PolicyPlay] = {}
     for run_dir in run_dirs:
@@ -69,7 +69,7 @@ def load_players(
 
 
 def _fingerprint(model: BaseAlgorithm) -> str:
-    """What tells an agent from others: the SHA-256 of its parameters."""
+    """The SHA-256 of an agent's parameters."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.policy.state_dict().items()):
         digest.update(name.encode())

@@ -44,7 +44,7 @@ class StudyDisplay:
 
     def tick(self, running: Collection[str]) -> None:
         """Shows how runs at work, or waiting for a place, stand; called as often as one likes."""
-        if not self._display.due:
+        if not self._display.stale:
             return
         taken = 0
         for name in running:

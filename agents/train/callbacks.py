@@ -123,7 +123,7 @@ class ShowProgress(BaseCallback):
         self._update()
 
     def _on_step(self) -> bool:
-        if self._display.due:
+        if self._display.stale:
             self._display.count(self.num_timesteps - self._counted)
             self._counted = self.num_timesteps
             self._update()

@@ -96,7 +96,7 @@ class ProgressDisplay:
         self._bars.remove_task(task)
 
     @property
-    def due(self) -> bool:
+    def stale(self) -> bool:
         """Whether the last :meth:`count` was a second ago: tasks should be updated now."""
         return time.monotonic() - self._counted >= REFRESH_SECONDS
 

@@ -33,7 +33,7 @@ class EpochDisplay:
     def advance(self, images: int) -> None:
         """Counts images just learned from."""
         self._done += images
-        if self._display.due:
+        if self._display.stale:
             self._display.count(self._done - self._counted)
             self._counted = self._done
             self._update()
