@@ -114,21 +114,16 @@ class EvaluationPolicy:
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
         device = self._model.device
-        if device.type == "cuda":
-            before = torch.cuda.get_rng_state(device)
-            torch.cuda.set_rng_state(self._torch_state, device)
-        else:
-            before = torch.get_rng_state()
-            torch.set_rng_state(self._torch_state)
-        try:
-            yield
-        finally:
-            if device.type == "cuda":
-                self._torch_state = torch.cuda.get_rng_state(device)
-                torch.cuda.set_rng_state(before, device)
+        on_gpu = device.type == "cuda"
+        with torch.random.fork_rng([device] if on_gpu else []):
+            if on_gpu:
+                torch.cuda.set_rng_state(self._torch_state, device)
             else:
-                self._torch_state = torch.get_rng_state()
-                torch.set_rng_state(before)
+                torch.set_rng_state(self._torch_state)
+            yield
+            self._torch_state = (
+                torch.cuda.get_rng_state(device) if on_gpu else torch.get_rng_state()
+            )
 
 
 def evaluate_agent(

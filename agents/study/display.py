@@ -63,16 +63,13 @@ class StudyDisplay:
         self._display.count(taken)
         rate = f"{self._display.rate.value:,.0f} steps/s"
         self._display.update(self._whole, status=rate)
-        self._display.line(
-            lambda: f"{self._ended}/{self._all} runs ended, {rate}; {self._at_work(running)}"
-        )
-
-    def _at_work(self, running: Collection[str]) -> str:
-        return "; ".join(
-            f"{name}: {self._steps[name]:,}/{self._runs[name].config.total_steps:,}"
-            for name in running
-            if self._steps[name]
-        )
+        if self._display.line_due:
+            at_work = "; ".join(
+                f"{name}: {self._steps[name]:,}/{self._runs[name].config.total_steps:,}"
+                for name in running
+                if self._steps[name]
+            )
+            self._display.print(f"{self._ended}/{self._all} runs ended, {rate}; {at_work}")
 
     def ended(self, name: str, outcome: str) -> None:
         """Takes a run off the display and prints how it ended."""

@@ -6,7 +6,6 @@ counters equal what was learned.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -14,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rlcnn.runs.progress import ProgressDisplay
+from rlcnn.runs.progress import TrainingDisplay
 
 
 class BetweenUpdates(BaseCallback):
@@ -98,8 +97,6 @@ class UpdateLog(BaseCallback):
 class ShowProgress(BaseCallback):
     """Shows steps, steps per second, time left, and the mean return of the last games.
 
-    Where the output is no terminal, a line is printed at most every ``line_seconds``.
-
     Args:
         total_steps: of the whole run.
         console: shows the progress.
@@ -108,49 +105,28 @@ class ShowProgress(BaseCallback):
 
     def __init__(self, total_steps: int, console: Console, line_seconds: float = 30.0) -> None:
         super().__init__()
-        self._total = total_steps
-        self._console = console
-        self._line_seconds = line_seconds
+        self._total, self._console, self._line_seconds = total_steps, console, line_seconds
         self._resources = ExitStack()
 
     def _on_training_start(self) -> None:
-        self._began = time.monotonic()
-        self._first = self._counted = self.model.num_timesteps
+        step = self.model.num_timesteps
         self._display = self._resources.enter_context(
-            ProgressDisplay(self._console, self._line_seconds)
+            TrainingDisplay(self._console, "steps", self._total, step, self._line_seconds)
         )
-        self._task = self._display.add("training", self._total, self._first)
-        self._update()
+        self._display.redraw(step, self._mean_return())
 
     def _on_step(self) -> bool:
-        if self._display.stale:
-            self._display.count(self.num_timesteps - self._counted)
-            self._counted = self.num_timesteps
-            self._update()
-            self._display.line(self._line)
+        self._display.reach(self.num_timesteps, self._mean_return)
         return True
 
     def _on_training_end(self) -> None:
-        self._update()
+        self._display.redraw(self.model.num_timesteps, self._mean_return())
         self.close()
 
     def close(self) -> None:
         """Takes the bar off the screen; calling it again does nothing."""
         self._resources.close()
 
-    def _update(self) -> None:
-        rate = f"{self._display.rate.value:,.0f} steps/s"
-        status = f"{rate}, return {self._mean_return()}"
-        self._display.update(self._task, completed=self.model.num_timesteps, status=status)
-
     def _mean_return(self) -> str:
         games = self.model.ep_info_buffer
-        return f"{np.mean([game['r'] for game in games]):.1f}" if games else "-"
-
-    def _line(self) -> str:
-        rate = (self.num_timesteps - self._first) / (time.monotonic() - self._began)
-        left = (self._total - self.num_timesteps) / rate if rate else float("inf")
-        return (
-            f"{self.num_timesteps:,}/{self._total:,} steps, {rate:,.0f} steps/s,"
-            f" {left / 60:.1f} min left, return {self._mean_return()}"
-        )
+        return f"return {np.mean([game['r'] for game in games]):.1f}" if games else "return -"

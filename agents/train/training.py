@@ -111,20 +111,16 @@ def resume(
     The environments start new games, with seeds derived from the run's seed and the step.
 
     Args:
-        run_dir: the run.
+        run_dir: the run, which is returned.
         changes: options that differ from the run's, of :data:`RESUMABLE`; a greater
             ``total_steps`` extends a run, finished or not, and stretches the schedules over the
             new length; DQN's epsilon does not rise again.
-        console: shows progress; by default standard error.
-        command: the command line to note in ``attempts.json``; by default this process's.
-
-    Returns:
-        The run directory.
+        console: as for :func:`train`.
+        command: as for :func:`train`.
 
     Raises:
         UserError: the run is missing, damaged, in use or done, or a change is not possible.
-        EnvironmentFailure: as :func:`train`.
-        TrainingStopped: as :func:`train`.
+        EnvironmentFailure: as :func:`train`, which also says when TrainingStopped is raised.
     """
     console = console or make_console()
     with open_to_resume(

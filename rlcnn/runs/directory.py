@@ -13,6 +13,7 @@ Layout::
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Collection, Iterator, Mapping
@@ -23,9 +24,9 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from envs.errors import UserError, in_shell
-from rlcnn.runs import checkpoints, metrics
+from rlcnn.runs import checkpoints
 from rlcnn.runs.checkpoints import BrokenCheckpoint
-from rlcnn.runs.files import disk_errors, plain, read_json, write_json_atomic
+from rlcnn.runs.files import disk_errors, plain, read_json, write_atomic, write_json_atomic
 from rlcnn.runs.lock import LOCK, RunTakenError, acquire
 
 
@@ -183,7 +184,9 @@ class RunDirectory:
             for path in (*self.path.glob(".*.tmp"), *self.videos_dir.glob(".*.part")):
                 path.unlink()
             checkpoints.recover(self.checkpoints_dir)
-            metrics.drop_half_row(self.metrics_path)
+            if self.metrics_path.exists():
+                rows = self.metrics_path.read_bytes()
+                os.truncate(self.metrics_path, rows.rfind(b"\n") + 1)
 
     def update_config(self, changes: Mapping[str, Any]) -> None:
         """Replace top-level keys of the configuration, in memory and in ``config.json``.
@@ -223,7 +226,17 @@ class RunDirectory:
         written as null and read back as None.
         """
         self._require_lock()
-        metrics.append_row(self.metrics_path, step, values)
+        row = json.dumps({"step": int(step), **plain(values)}, allow_nan=False).encode() + b"\n"
+        # Unbuffered, so that a row that did not fit is not tried again when the file is closed.
+        with disk_errors(self.metrics_path), open(self.metrics_path, "ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            try:
+                rest = memoryview(row)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                file.truncate(start)
+                raise
 
     def metrics(self) -> list[dict[str, Any]]:
         """All whole rows, in the order written; a last line still being written is left out.
@@ -231,7 +244,21 @@ class RunDirectory:
         Raises:
             UserError: A row is corrupted; the message names its line.
         """
-        return metrics.read_rows(self.metrics_path)
+        try:
+            lines = self.metrics_path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+                row["step"] = int(row["step"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(f"{self.metrics_path} is corrupted at line {number}") from error
+            rows.append(row)
+        return rows
 
     def truncate_metrics(self, step: int) -> None:
         """Drop rows beyond ``step`` and a half-written last line, for a resume from that step.
@@ -240,7 +267,8 @@ class RunDirectory:
             UserError: A row is corrupted, or the disk is full; the file is unchanged then.
         """
         self._require_lock()
-        metrics.drop_rows_beyond(self.metrics_path, step)
+        rows = (json.dumps(row) + "\n" for row in self.metrics() if row["step"] <= step)
+        write_atomic(self.metrics_path, "".join(rows))
 
     # -- checkpoints -----------------------------------------------------------------------------
 

@@ -282,7 +282,7 @@ def open_to_resume(
                 f" Extend it with --{length.replace('_', '-')} {longer}"
             )
         run.recover()
-        checkpoint = newest_checkpoint(run, console.print)
+        checkpoint = newest_checkpoint(run, console)
         with use_threads(config.num_threads):
             yield Resume(run, before, asked, config, checkpoint)
 
@@ -320,19 +320,15 @@ def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
     return name, old, new
 
 
-def newest_checkpoint(run: RunDirectory, report: Callable[[str], None]) -> Path | None:
+def newest_checkpoint(run: RunDirectory, console: Console) -> Path | None:
     """The last whole checkpoint, or None for a run that was killed before its first.
-
-    Args:
-        run: the run.
-        report: called with a line for each broken checkpoint that is passed over.
 
     Raises:
         UserError: there are checkpoints, but none is whole.
     """
     checkpoint, broken = run.latest_whole()
     for flawed in broken:
-        report(f"checkpoint {flawed.path} is passed over: {flawed.reason}")
+        console.print(f"checkpoint {flawed.path} is passed over: {flawed.reason}")
     if checkpoint is None and broken:
         raise UserError(
             f"no checkpoint of run {run.path} is whole; begin anew with"

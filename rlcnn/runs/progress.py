@@ -51,10 +51,9 @@ class StepRate:
 
 
 class ProgressDisplay:
-    """Live bars on a terminal; elsewhere a line now and then.
+    """Live bars on a terminal, one for each task; elsewhere a line now and then.
 
-    Each task has a description, a bar, its count, a status, and the time taken and left. Close the
-    display, or use it as a context manager, to take the bars off the screen.
+    Close the display, or use it as a context manager, to take the bars off the screen.
 
     Args:
         console: shows the bars or lines.
@@ -82,18 +81,13 @@ class ProgressDisplay:
             disable=not console.is_terminal,
         )
         self._bars.start()
+        self.remove = self._bars.remove_task
+        # Takes ``completed`` or ``advance``, ``description`` and ``status``.
+        self.update = self._bars.update
 
     def add(self, description: str, total: int, completed: int = 0, status: str = "") -> TaskID:
-        """A new task, below the others."""
+        """Adds a task below the others."""
         return self._bars.add_task(description, total=total, completed=completed, status=status)
-
-    def update(self, task: TaskID, **changes: Any) -> None:
-        """Changes a task's ``completed``, ``description`` or ``status``; ``advance`` adds to it."""
-        self._bars.update(task, **changes)
-
-    def remove(self, task: TaskID) -> None:
-        """Takes a task off the display."""
-        self._bars.remove_task(task)
 
     @property
     def stale(self) -> bool:
@@ -106,12 +100,12 @@ class ProgressDisplay:
         self.rate.add(steps, now - self._counted)
         self._counted = now
 
-    def line(self, line: Callable[[], str]) -> None:
-        """Prints a line where there is no terminal and the last one is long enough ago."""
-        if time.monotonic() - self._printed >= self._line_seconds:
-            self.line_now(line())
+    @property
+    def line_due(self) -> bool:
+        """Whether the last :meth:`print` was ``line_seconds`` ago."""
+        return time.monotonic() - self._printed >= self._line_seconds
 
-    def line_now(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Prints a line where there is no terminal."""
         self._printed = time.monotonic()
         if not self._console.is_terminal:
@@ -126,6 +120,47 @@ class ProgressDisplay:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class TrainingDisplay(ProgressDisplay):
+    """One bar for a training: its count, rate, note, and the time left.
+
+    Args:
+        console: as for :class:`ProgressDisplay`, as is ``line_seconds``.
+        unit: what is counted, such as "steps".
+        total: the whole training.
+        done: what earlier attempts did.
+    """
+
+    def __init__(
+        self, console: Console, unit: str, total: int, done: int, line_seconds: float
+    ) -> None:
+        super().__init__(console, line_seconds)
+        self._unit, self._total, self._start, self._done = unit, total, done, done
+        self._began = time.monotonic()
+        self._task = self.add("training", total, done)
+
+    def reach(self, done: int, note: Callable[[], str]) -> None:
+        """Counts what is ``done`` of the total; shows it once a second."""
+        if self.stale:
+            self.count(done - self._done)
+            self._done = done
+            self.redraw(done, note())
+            if self.line_due:
+                self.print(self._line(done, note()))
+
+    def redraw(self, done: int, note: str) -> None:
+        """Shows what is ``done`` of the total now."""
+        status = f"{self.rate.value:,.0f} {self._unit}/s, {note}"
+        self.update(self._task, completed=done, status=status)
+
+    def _line(self, done: int, note: str) -> str:
+        rate = (done - self._start) / (time.monotonic() - self._began)
+        left = (self._total - done) / rate if rate else math.inf
+        return (
+            f"{done:,}/{self._total:,} {self._unit}, {rate:,.0f} {self._unit}/s,"
+            f" {left / 60:.1f} min left, {note}"
+        )
 
 
 class LastingStream:

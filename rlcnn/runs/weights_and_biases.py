@@ -50,14 +50,9 @@ def mode_from_environment(default: TrackMode) -> TrackMode:
 
 
 def start_or_warn(mode: TrackMode, start: Callable[[TrackMode], T]) -> T | None:
-    """Starts W&B, offline where it cannot start online; a failure is one line of warning.
+    """The result of ``start``, which starts W&B in a mode: in ``mode``, or else offline.
 
-    Args:
-        mode: the mode to try first; "disabled" starts nothing.
-        start: starts W&B in the mode that it is given, or raises.
-
-    Returns:
-        The result of ``start``, or None.
+    None where ``mode`` is "disabled" or W&B cannot start; a failure is one line of warning.
     """
     # Offline at least records what could not be sent.
     attempts: dict[TrackMode, None] = {} if mode == "disabled" else {mode: None, "offline": None}
@@ -82,20 +77,9 @@ def start_wandb(
     labels: Mapping[str, Any],
     job_type: str | None = None,
 ) -> Any:
-    """Starts a W&B run that records into ``wandb/`` of a directory.
+    """Starts a W&B run that records into ``wandb/`` of a directory; the result of ``wandb.init``.
 
-    Args:
-        directory: the directory.
-        mode: "offline" or "online".
-        project: W&B project.
-        name: display name.
-        identity: the run's W&B id.
-        config: shown as the run's configuration.
-        labels: may hold a "group" and "tags".
-        job_type: the kind of run within its group.
-
-    Returns:
-        The run, as ``wandb.init`` returns it.
+    The run's id there is ``identity``; ``labels`` may hold a "group" and "tags".
 
     Raises:
         Exception: W&B's own errors, when it cannot start.

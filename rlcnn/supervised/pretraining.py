@@ -18,10 +18,9 @@ from rlcnn.runs import lifecycle
 from rlcnn.runs.directory import RunDirectory, require_vacant
 from rlcnn.runs.files import write_atomic
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
-from rlcnn.runs.progress import make_console
+from rlcnn.runs.progress import TrainingDisplay, make_console
 from rlcnn.supervised.classifier import save_classifier
 from rlcnn.supervised.config import PretrainConfig, read_pretrain_config
-from rlcnn.supervised.display import EpochDisplay
 from rlcnn.supervised.evaluation.baselines import Baseline, fit_baselines
 from rlcnn.supervised.evaluation.gains import Gains, gains
 from rlcnn.supervised.evaluation.metrics import right_by_task
@@ -105,15 +104,12 @@ def resume_pretraining(
     """Resumes a run from its last whole checkpoint, exactly where that was written.
 
     Args:
-        run_dir: the run.
+        run_dir: the run, which is returned.
         changes: options that differ from the run's, of :data:`RESUMABLE`; more ``epochs`` extend a
             run, finished or not, and stretch the schedule over the new length.
-        policies: of the configuration's ``players``, by their games.
-        console: shows progress; by default standard error.
-        command: the command line to note in ``attempts.json``; by default this process's.
-
-    Returns:
-        The run directory.
+        policies: as for :func:`pretrain`.
+        console: as for :func:`pretrain`.
+        command: as for :func:`pretrain`.
 
     Raises:
         UserError: the run is missing, damaged, in use or done, its data have changed, or a change
@@ -172,6 +168,7 @@ class Pretraining(Attempt[PretrainConfig]):
         self.setup, self.trainer = setup, trainer
         self._best: dict[str, Any] | None = None
         self._last: dict[str, Any] | None = None
+        self._metrics = ""
 
     @property
     def step(self) -> int:
@@ -227,38 +224,46 @@ class Pretraining(Attempt[PretrainConfig]):
 
     def learn(self) -> None:
         """Trains to the configured number of epochs."""
-        trainer = self.trainer
+        trainer, epochs = self.trainer, self.config.epochs
         per_epoch = len(self.setup.train_labels)
         done = trainer.epoch * per_epoch + trainer.batch * self.config.batch_size
-        with closing(EpochDisplay(self.config.epochs, per_epoch, done, self.console)) as display:
-            while trainer.epoch < self.config.epochs:
-                began, seen = time.monotonic(), 0
+        with TrainingDisplay(self.console, "images", epochs * per_epoch, done, 60.0) as display:
+            while trainer.epoch < epochs:
+                began, before = time.monotonic(), done
                 with closing(trainer.learn_epoch()) as updates:
                     for images in updates:
-                        display.advance(images)
-                        seen += images
+                        done += images
+                        display.reach(done, self._progress)
                         self._stop_if_requested()
                 # Reading the metrics waits until a GPU has done its last update.
                 metrics = trainer.epoch_metrics()
-                self._epoch_done(display, metrics, seen / (time.monotonic() - began))
+                metrics = self._epoch_done(metrics, (done - before) / (time.monotonic() - began))
+                self._metrics = in_words(metrics)
+                display.redraw(done, self._progress())
+                display.print(f"epoch {trainer.epoch}/{epochs}: {self._metrics}")
                 self._stop_if_requested()
+
+    def _progress(self) -> str:
+        """The current epoch, counted from 1, and the metrics of the last."""
+        epochs = self.config.epochs
+        epoch = f"epoch {min(epochs, self.trainer.epoch + 1)}/{epochs}"
+        return f"{epoch}, {self._metrics}" if self._metrics else epoch
 
     def _stop_if_requested(self) -> None:
         if self.stop.requested:
             self.stop_here(f"after {self.step:,} updates")
 
-    def _epoch_done(
-        self, display: EpochDisplay, metrics: dict[str, float], images_per_second: float
-    ) -> None:
+    def _epoch_done(self, metrics: dict[str, float], images_per_second: float) -> dict[str, float]:
+        """Evaluates, logs and saves an epoch where the configuration says so; all its metrics."""
         trainer, config = self.trainer, self.config
         over = trainer.epoch == config.epochs
         if over or trainer.epoch % config.eval_every == 0:
-            metrics |= self._evaluate()
+            metrics = metrics | self._evaluate()
         row = {"epoch": trainer.epoch, **metrics, "time/images_per_second": images_per_second}
         self.tracker.log(trainer.step, row)
         if over or (config.checkpoint_every and trainer.epoch % config.checkpoint_every == 0):
             self.checkpoint()
-        display.epoch_done(trainer.epoch, in_words(metrics))
+        return metrics
 
     def _evaluate(self) -> dict[str, float]:
         """The metrics on the held-out images; keeps the weights if they are the best so far."""
