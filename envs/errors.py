@@ -58,6 +58,11 @@ def describe_error(error: BaseException) -> str:
     return f"{line} ({own[-1].filename}, line {own[-1].lineno})" if own else line
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the error's kind where it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def printable(text: str) -> str:
     r"""The text with unprintable characters escaped, such as a line break as ``\n``."""
     return "".join(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agents.evaluate.players import load_players
 from envs.errors import UserError
@@ -19,7 +18,7 @@ from rlcnn.data.by_name import check_held_out, load_data
 from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
 from rlcnn.data.label_file import load_labelled_files
 from rlcnn.runs.files import check_writable, write_json_atomic
-from rlcnn.runs.progress import make_console
+from rlcnn.runs.progress import ProgressDisplay, make_console
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.config import MAX_SEED
 from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
@@ -92,9 +91,8 @@ def main(arguments: list[str]) -> None:
     if options.labels is None:
         data = options.data or networks[0].training.get("data")
         networks = [network.prepared_for(data, images) for network in networks]
-    columns = (TextColumn("judging"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("", total=len(images))
+    with ProgressDisplay(console) as display:
+        task = display.add("evaluating", len(images))
         assessment = assess(
             networks,
             images,
@@ -102,7 +100,7 @@ def main(arguments: list[str]) -> None:
             task=options.task,
             batch_size=options.batch_size,
             device=device,
-            on_images=lambda count: bar.advance(shown, count),
+            on_images=lambda count: display.update(task, advance=count),
         )
     print(*told(assessment, options), sep="\n")
     if options.json is not None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agents.evaluate.players import load_players
 from envs.errors import UserError
@@ -21,7 +20,7 @@ from rlcnn.data.crops import CropTransform
 from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
 from rlcnn.runs.files import check_writable, write_json_atomic
-from rlcnn.runs.progress import make_console
+from rlcnn.runs.progress import ProgressDisplay, make_console
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import chosen_task
 from rlcnn.supervised.evaluation.linear import METHODS, Features, Fit, Method, fit
@@ -224,15 +223,9 @@ def fits(
 ) -> dict[Method, Fit]:
     """What each method makes of the features of one encoder."""
     features: dict[str, Features] = {}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
     count = len(images.train_indices) + len(images.test_indices)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        shown = bar.add_task(f"{name}: encoding", total=count)
+    with ProgressDisplay(console) as display:
+        task = display.add(f"{name}: encoding", count)
         for part in ("train", "test"):
             features[part] = encode(
                 encoder,
@@ -242,7 +235,7 @@ def fits(
                 device=device,
                 batch_size=options.batch_size,
                 max_features=options.max_features,
-                on_images=lambda done: bar.advance(shown, done),
+                on_images=lambda done: display.update(task, advance=done),
             )
     found: dict[Method, Fit] = {}
     for method in options.methods:

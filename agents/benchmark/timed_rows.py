@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from agents.measure.learners import Learner
 from agents.measure.workers import Facts, Worker
-from rlcnn.runs.tracking import first_line
+from envs.errors import first_line
 
 Status = Literal["measured", "skipped", "failed", "killed", "not measured on a CPU"]
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.config import TrainConfig, read_config
 from agents.evaluate.evaluation import Evaluation, evaluate_agent, film_agent
@@ -18,20 +17,20 @@ from envs.errors import UserError
 from envs.films.camera import FilmResult
 from rlcnn.accelerate.devices import use_threads
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.progress import make_console
+from rlcnn.runs.progress import ProgressDisplay, make_console
 from rlcnn.weights.origin import Origin
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """What an agent on disk was worth.
+    """The evaluation and films of an agent on disk.
 
     Attributes:
         run: the run directory.
         step: agent steps the agent had been trained for.
         evaluation: None where no games were asked for.
         films: one for each video that could be made.
-        origin: where the first weights of its encoder came from; None if they were random.
+        origin: of the first weights of its encoder; None if they were random.
     """
 
     run: Path
@@ -66,12 +65,12 @@ def assess_run(
     device: str | None = None,
     console: Console | None = None,
 ) -> Assessment:
-    """Evaluates a run's agent as the run itself does, unless told otherwise.
+    """Evaluates a run's agent; by default as the run itself does.
 
-    Nothing of the run is locked or changed, so that it may be training meanwhile. With all
-    defaults, a trained agent plays the games of the evaluation at the end, and the figures are
-    those of ``summary.json``; one still in training those of its step, and where the run was
-    evaluated at that step the figures are those of its row in ``metrics.jsonl``.
+    The run is neither locked nor changed, so it may be training meanwhile. With all defaults, a
+    trained agent plays the games of the run's last evaluation, with the results of
+    ``summary.json``; an agent still in training plays those of its step, with the results of that
+    step's row in ``metrics.jsonl``, if there is one.
 
     Args:
         run_dir: the run.
@@ -82,7 +81,7 @@ def assess_run(
         seed: by default the run's own; games and the agent's random choices follow from it.
         checkpoint: its directory or its step; by default the newest that is whole.
         device: by default the run's own.
-        console: where progress is told; by default standard error.
+        console: shows progress; by default standard error.
 
     Raises:
         UserError: the run or checkpoint is missing or damaged, a value is not valid, or a film,
@@ -106,7 +105,7 @@ def assess_run(
         step = model.num_timesteps
         evaluation = None
         if episodes:
-            # An extended run's summary is that of its former end until it has reached the new one.
+            # Until an extended run reaches its new end, its summary is that of the former end.
             trained = step >= config.total_steps or step == (run.summary() or {}).get("steps")
             evaluation = _evaluate(
                 model, config, trained, episodes, protocol, deterministic, console
@@ -127,7 +126,7 @@ def assess_run(
             except UserError as error:
                 if evaluation is None and not films:
                     raise
-                # What was played so far is not lost for want of a film.
+                # A film that fails must not lose the evaluation.
                 console.print(f"not filmed: {error}")
                 continue
             if film.no_render:
@@ -145,21 +144,13 @@ def _evaluate(
     deterministic: bool,
     console: Console,
 ) -> Evaluation:
-    columns = (
-        TextColumn("evaluating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("games"),
-        TimeElapsedColumn(),
-        TextColumn("return {task.fields[mean]}"),
-    )
     returns: list[float] = []
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=episodes, mean="-")
+    with ProgressDisplay(console) as display:
+        task = display.add("evaluating", episodes, status="games, return -")
 
         def on_game(game_return: float) -> None:
             returns.append(game_return)
-            bar.update(task, advance=1, mean=f"{np.mean(returns):.1f}")
+            display.update(task, advance=1, status=f"games, return {np.mean(returns):.1f}")
 
         return evaluate_agent(
             model,
@@ -176,6 +167,6 @@ def _evaluate(
 def _film_name(
     config: TrainConfig, step: int, number: int, protocol: str | None, deterministic: bool
 ) -> str:
-    """A name that tells apart all that may be filmed of a run."""
+    """A name that differs for all films of a run."""
     played = "-deterministic" if deterministic else ""
     return f"{step:012d}-{protocol or config.protocol}{played}-seed{config.seed}-{number}.mp4"

@@ -57,7 +57,7 @@ class Evaluation:
         return float(np.std(self.returns, ddof=1)) if len(self.returns) > 1 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The evaluation as it stands in ``summary.json``."""
+        """The evaluation as written to ``summary.json``."""
         return {
             "mean_return": self.mean_return,
             "std": self.std,
@@ -69,18 +69,18 @@ class Evaluation:
         }
 
 
-class Player:
-    """An agent as it plays when it is judged or filmed.
+class EvaluationPolicy:
+    """An agent's choice of actions in evaluations and films.
 
     PPO samples from its policy and DQN takes a random action with probability
-    :data:`DQN_EPSILON`, unless ``deterministic``. The randomness is the player's own: it neither
-    disturbs nor follows training's.
+    :data:`DQN_EPSILON`, unless ``deterministic``. The policy has random generators of its own,
+    independent of training's.
 
     Args:
         model: an agent.
-        seed: of the player's random choices.
+        seed: of the random choices.
         deterministic: always take the most probable, or most valuable, action.
-        on_step: called before every choice of actions; what it raises ends the games.
+        on_step: called before every choice of actions; an exception from it ends the games.
     """
 
     def __init__(
@@ -114,21 +114,16 @@ class Player:
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
         device = self._model.device
-        if device.type == "cuda":
-            before = torch.cuda.get_rng_state(device)
-            torch.cuda.set_rng_state(self._torch_state, device)
-        else:
-            before = torch.get_rng_state()
-            torch.set_rng_state(self._torch_state)
-        try:
-            yield
-        finally:
-            if device.type == "cuda":
-                self._torch_state = torch.cuda.get_rng_state(device)
-                torch.cuda.set_rng_state(before, device)
+        on_gpu = device.type == "cuda"
+        with torch.random.fork_rng([device] if on_gpu else []):
+            if on_gpu:
+                torch.cuda.set_rng_state(self._torch_state, device)
             else:
-                self._torch_state = torch.get_rng_state()
-                torch.set_rng_state(before)
+                torch.set_rng_state(self._torch_state)
+            yield
+            self._torch_state = (
+                torch.cuda.get_rng_state(device) if on_gpu else torch.get_rng_state()
+            )
 
 
 def evaluate_agent(
@@ -148,15 +143,15 @@ def evaluate_agent(
 
     Args:
         model: an agent.
-        config: of the run that trained it; says what it sees.
+        config: of the run that trained it; defines its observations.
         episodes: games; by default the run's own number.
         protocol: by default the run's own; another keeps the actions that were learned.
         seed: by default the run's own; the games' seeds are derived from it, apart from training's.
         purpose: which of the seed's ranges the games come from.
-        step: the agent step at which a run in progress is judged.
+        step: the agent step at which a run in progress is evaluated.
         deterministic: no sampling and no random actions.
         on_game: called with each game's return when it ends.
-        on_step: called before every step; what it raises ends the evaluation.
+        on_step: called before every step; an exception from it ends the evaluation.
 
     Raises:
         UserError: no episodes, or an unknown protocol.
@@ -169,9 +164,9 @@ def evaluate_agent(
     game_seed = derive_seed(seed, purpose, step)
     venv = make_play_env(config, game_environments(episodes), conventions, game_seed)
     try:
-        player = Player(model, game_seed, deterministic, on_step)
+        policy = EvaluationPolicy(model, game_seed, deterministic, on_step)
         with inference(model):
-            games = play_games(player, venv, episodes // venv.num_envs, on_game)
+            games = play_games(policy, venv, episodes // venv.num_envs, on_game)
     finally:
         venv.close()
     return Evaluation(
@@ -183,13 +178,13 @@ def evaluate_agent(
             "environments": venv.num_envs,
             "seed": seed,
             "deterministic": deterministic,
-            "epsilon": player.epsilon,
+            "epsilon": policy.epsilon,
         },
     )
 
 
 def _facts(conventions: AtariProtocol, venv: VecEnv) -> dict[str, Any]:
-    """What of a protocol an evaluation in ``venv`` goes by."""
+    """The parts of a protocol that an evaluation in ``venv`` uses."""
     facts = dataclasses.asdict(conventions)
     for training_only in ("terminal_on_life_loss", "clip_rewards"):
         del facts[training_only]
@@ -208,7 +203,7 @@ def game_environments(episodes: int) -> int:
 
 
 def play_games(
-    player: Callable[[np.ndarray], np.ndarray],
+    policy: Callable[[np.ndarray], np.ndarray],
     venv: VecEnv,
     games_each: int,
     on_game: Callable[[float], None] | None = None,
@@ -222,13 +217,13 @@ def play_games(
     observations = venv.reset()
     while any(len(played) < games_each for played in games):
         assert isinstance(observations, np.ndarray)
-        observations, _, dones, infos = venv.step(player(observations))
+        observations, _, dones, infos = venv.step(policy(observations))
         for i in np.flatnonzero(dones):
             if "episode" in infos[i] and len(games[i]) < games_each:
-                told = infos[i]["episode"]
+                episode = infos[i]["episode"]
                 game = {
-                    "r": float(told["r"]),
-                    "l": int(told["l"]),
+                    "r": float(episode["r"]),
+                    "l": int(episode["l"]),
                     "truncated": bool(infos[i].get("TimeLimit.truncated", False)),
                 }
                 games[i].append(game)
@@ -250,14 +245,14 @@ def film_agent(
 ) -> FilmResult:
     """Films one whole game, as :func:`evaluate_agent` would play it, to an MP4 at ``path``.
 
-    What ``on_step`` raises, which is called before every step, ends the film: none is left then.
+    ``on_step`` is called before every step; an exception from it ends the film and leaves no file.
     """
     game_seed = derive_seed(config.seed if seed is None else seed, "film", step)
     conventions = play_protocol(config, protocol)
     with inference(model):
         return film_episode(
             config.env,
-            Player(model, game_seed, deterministic, on_step),
+            EvaluationPolicy(model, game_seed, deterministic, on_step),
             path,
             protocol=conventions,
             obs=config.obs,
@@ -271,7 +266,7 @@ def film_agent(
 
 @contextmanager
 def inference(model: BaseAlgorithm) -> Iterator[None]:
-    """Lets an agent play inside the block, and gives its policy's mode back however that ends."""
+    """Puts an agent's policy into inference mode inside the block, and restores its mode."""
     if isinstance(model, (PPO, DQN)):
         model.finish_update()
     was_training = model.policy.training
@@ -283,12 +278,12 @@ def inference(model: BaseAlgorithm) -> Iterator[None]:
 
 
 def play_protocol(config: TrainConfig, protocol: str | None = None) -> AtariProtocol:
-    """How a run's agent is to be judged: the named protocol, with the actions it learned.
+    """The protocol of an evaluation, with the actions that the run's agent learned.
 
     Args:
         config: of the run.
-        protocol: by default the run's own. Another decides on starts, FIRE and sticky actions, but
-            an agent's buttons are those it was trained with.
+        protocol: by default the run's own. Another sets starts, FIRE and sticky actions, but an
+            agent keeps the actions that it was trained with.
     """
     own = get_protocol(config.protocol)
     named = get_protocol(protocol or config.protocol)
@@ -296,7 +291,7 @@ def play_protocol(config: TrainConfig, protocol: str | None = None) -> AtariProt
 
 
 def make_play_env(config: TrainConfig, num_envs: int, protocol: AtariProtocol, seed: int) -> VecEnv:
-    """Environments that show what the run's agent learned from, played by whole games."""
+    """Environments for whole games, with the observations that the run's agent learned from."""
     return make_vec_env(
         config.env,
         num_envs,
@@ -307,6 +302,6 @@ def make_play_env(config: TrainConfig, num_envs: int, protocol: AtariProtocol, s
         frame_stack=config.frame_stack,
         seed=seed,
         num_threads=min(config.num_threads, num_envs),
-        # Not only in Atari: some policies would play any game for ever.
+        # Not only in Atari: some policies play any game for ever.
         max_episode_steps=protocol.max_episode_steps,
     )

@@ -1,4 +1,4 @@
-"""Films beside a training, none of which ever ends it."""
+"""Films during a training; a film that fails never ends it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from agents.evaluate.evaluation import film_agent
 from agents.train.checkpoint import Agent
 from envs.errors import UserError, describe_error
 from envs.films.camera import FilmResult, why_not_rendered
+from rlcnn.runs.progress import print_line
 from rlcnn.runs.stopping import TrainingStopped
 
 
 class Filming:
-    """Films games of a run, and says in one line what is filmed instead, or why nothing is.
+    """Films games of a run; prints one line where it films observations instead, or fails.
 
     Attributes:
-        note: what is filmed in place of what the environment renders, or why films may fail; None
-            where one picture could be rendered.
+        note: why films show observations, or may fail; None where the environment can render.
     """
 
     def __init__(self, config: TrainConfig, console: Console) -> None:
-        """Try the camera, with one picture."""
+        """Tries the camera with one picture."""
         self._config = config
         self._console = console
         self._no_render: str | None = None
@@ -42,7 +42,7 @@ class Filming:
         """Films one game to ``path``; see :func:`agents.evaluate.film_agent`.
 
         Returns:
-            The film; None where it failed, which costs a line and nothing else.
+            The film; None where it failed, which costs one line.
 
         Raises:
             TrainingStopped: ``on_step`` raised it.
@@ -52,16 +52,13 @@ class Filming:
         except TrainingStopped:
             raise
         except Exception as error:
-            # The training and what it is worth are not lost for want of a picture of it.
-            self._tell(f"not filmed: {_reason(error)}")
+            # A film that fails must not lose the training and its evaluation.
+            print_line(self._console, f"not filmed: {_reason(error)}")
             return None
         if film.no_render and film.no_render != self._no_render:
             self._no_render = film.no_render
-            self._tell(f"the film shows what the agent observes: {film.no_render}")
+            print_line(self._console, f"the film shows what the agent observes: {film.no_render}")
         return film
-
-    def _tell(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _reason(error: Exception) -> str:

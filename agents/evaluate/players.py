@@ -1,4 +1,4 @@
-"""Trained agents that play the games whose frames an encoder is pretrained on."""
+"""Trained agents that play games for an encoder to be pretrained on their frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.config import read_config
-from agents.evaluate.evaluation import Player
+from agents.evaluate.evaluation import EvaluationPolicy
 from agents.train.builder import load_agent
 from envs.errors import UserError
 from envs.protocol import get_protocol
@@ -23,22 +23,22 @@ def load_players(
 ) -> dict[str, PolicyPlay]:
     """The agents of runs, each for the game that it was trained on.
 
-    They choose as they are judged: PPO by sampling, DQN by its greatest value but for one action in
-    a thousand.
+    They choose actions as in evaluations: PPO samples; DQN takes the action of greatest value, or
+    with probability 0.001 a random one.
 
     Args:
-        run_dirs: what ``scripts/train_agent.py`` wrote; of each the newest whole checkpoint plays.
+        run_dirs: written by ``scripts/train_agent.py``; the newest whole checkpoint of each plays.
         frames: how the games are played.
         seed: of the agents' random choices.
         device: to compute on.
 
     Returns:
-        The games, such as "Pong", and who plays them: ``policies`` of
+        The games, such as "Pong", and their policies, for
         :func:`rlcnn.data.atari.dataset.play_frames`.
 
     Raises:
         UserError: a run is missing, damaged or of no Atari game; two are of one game; or an agent
-            sees other observations than are asked for, or has other actions.
+            was trained with other observations or actions than ``frames`` has.
     """
     players: dict[str, PolicyPlay] = {}
     for run_dir in run_dirs:
@@ -64,12 +64,12 @@ def load_players(
             raise UserError(f'two agents are to play "{game}": give one')
         model = load_agent(run_dir, device=device)
         model.policy.set_training_mode(False)
-        players[game] = PolicyPlay(Player(model, seed), name=_fingerprint(model))
+        players[game] = PolicyPlay(EvaluationPolicy(model, seed), name=_fingerprint(model))
     return players
 
 
 def _fingerprint(model: BaseAlgorithm) -> str:
-    """What tells an agent from others: the SHA-256 of its parameters."""
+    """The SHA-256 of an agent's parameters."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.policy.state_dict().items()):
         digest.update(name.encode())

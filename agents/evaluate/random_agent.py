@@ -1,4 +1,4 @@
-"""What acting at random is worth, under the same protocol as agents are judged by."""
+"""Returns and lengths of games played at random, under the agents' evaluation protocol."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from envs.errors import UserError
 
 
 def random_returns(config: TrainConfig, episodes: int) -> list[float]:
-    """Unclipped returns of whole games, every action of which was drawn uniformly.
+    """Unclipped returns of whole games whose actions are drawn uniformly.
 
     Args:
-        config: says which games, as agents trained by it are judged in them.
-        episodes: how many games.
+        config: the configuration whose agents are evaluated in these games.
+        episodes: the number of games.
 
     Raises:
         UserError: no episodes.
@@ -38,12 +38,12 @@ def random_returns(config: TrainConfig, episodes: int) -> list[float]:
 
 
 def random_length(config: TrainConfig, most: int, games: int = 4) -> float:
-    """Agent steps that a whole game lasts when every action is drawn uniformly, on average.
+    """Mean length in agent steps of whole games whose actions are drawn uniformly.
 
     Args:
-        config: says which game, as agents trained by it are judged in it.
-        most: agent steps after which a game counts as if it had ended.
-        games: how many are played, all at once.
+        config: the configuration whose agents are evaluated in this game.
+        most: agent steps after which a game counts as ended.
+        games: the number of games, all played at once.
     """
     seed = derive_seed(config.seed, "evaluate")
     coins = np.random.default_rng(seed)

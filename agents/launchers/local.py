@@ -22,10 +22,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from envs.errors import UserError
+from envs.errors import UserError, first_line
 from envs.machine.cores import usable_cores
 from rlcnn.runs.stopping import TrainingStopped
-from rlcnn.runs.tracking import first_line
 
 State = Literal["done", "stopped", "failed"]
 Tick = Callable[[Collection[str]], None]

@@ -17,8 +17,7 @@ from agents.launchers.local import (
     Tick,
     perform,
 )
-from envs.errors import UserError
-from rlcnn.runs.tracking import first_line
+from envs.errors import UserError, first_line
 
 RESUBMISSIONS = 10
 """Times that a job is submitted again after its node was lost."""

@@ -11,9 +11,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
-from envs.errors import UserError
+from envs.errors import UserError, first_line
 from rlcnn.accelerate.devices import use_threads
-from rlcnn.runs.tracking import first_line
 
 Name = TypeVar("Name", bound=Hashable)
 Tell = Callable[[str], None]

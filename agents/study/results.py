@@ -20,8 +20,9 @@ from agents.study.plan import RUNTIME_OPTIONS, StudyPlan, StudyRun, deviations, 
 from agents.train.training import resume, train
 from envs.errors import UserError
 from rlcnn.report import RunResult, State
-from rlcnn.runs.directory import RunDirectory, RunInUseError
+from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import read_json, write_atomic
+from rlcnn.runs.lock import RunInUseError
 from rlcnn.runs.progress import make_console
 from rlcnn.stats import RandomAgent
 

@@ -51,9 +51,10 @@ from envs.errors import UserError, in_shell
 from rlcnn.report import Films, Report, RunResult, write_report
 from rlcnn.report.style import plural
 from rlcnn.report.tracked import track_report
-from rlcnn.runs.directory import acquire, provenance
 from rlcnn.runs.files import disk_errors, read_json, write_json_atomic
+from rlcnn.runs.lock import acquire
 from rlcnn.runs.progress import make_console
+from rlcnn.runs.provenance import provenance
 from rlcnn.runs.stopping import TrainingStopped
 
 RANDOM = "random.json"

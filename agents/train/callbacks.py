@@ -1,63 +1,68 @@
-"""What happens beside learning: progress shown, games judged and filmed, checkpoints cut.
+"""Actions beside learning: evaluations, films, checkpoints, stops, logging, and progress.
 
-All of it hangs on stable-baselines3's ``on_rollout_start``, which fires between two updates, when
-the counters equal what was learned.
+All of them use stable-baselines3's ``on_rollout_start``, which fires between two updates, when the
+counters equal what was learned.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rlcnn.runs import stopping
-from rlcnn.runs.progress import StepRate
+from rlcnn.runs.progress import TrainingDisplay
+
+
+class BetweenUpdates(BaseCallback):
+    """Calls ``action`` before the first update and between every two."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        super().__init__()
+        self._action = action
+
+    def _on_rollout_start(self) -> None:
+        self._action()
+
+    def _on_step(self) -> bool:
+        return True
 
 
 class Every(BaseCallback):
     """Calls ``action`` between updates, once in every ``steps`` agent steps.
 
-    What is due follows from the step counter alone, so a resumed run goes on as one that was never
-    interrupted; but for what a stop kept from being done at the step where the run goes on.
+    The calls depend on the step counter alone, so a resumed run makes those of a run that was
+    never interrupted; ``pending`` adds one that a stop prevented.
 
     Args:
         steps: agent steps between two calls; 0 never calls.
-        action: what to do.
-        owed: whether it is still to be done at the step where training starts.
+        action: the action.
+        pending: whether a call is still to be made at the step where training starts.
     """
 
-    def __init__(self, steps: int, action: Callable[[], None], owed: bool = False) -> None:
+    def __init__(self, steps: int, action: Callable[[], None], pending: bool = False) -> None:
         super().__init__()
         self._steps = steps
         self._action = action
-        self._owed = owed
+        self._pending_at_start = pending
         self._next: float = float("inf")
 
     @property
-    def due(self) -> bool:
-        """Whether it is to be done now, and was not, or not to its end."""
+    def pending(self) -> bool:
+        """Whether the action is to be done at this step, and was not, or not completely."""
         return self.model.num_timesteps >= self._next
 
     def _on_training_start(self) -> None:
         self._schedule()
-        if self._owed and self._steps:
+        if self._pending_at_start and self._steps:
             self._next = self.model.num_timesteps
 
     def _on_rollout_start(self) -> None:
-        if self.due:
+        if self.pending:
             self._action()
-            self._owed = False
+            self._pending_at_start = False
             self._schedule()
 
     def _on_step(self) -> bool:
@@ -68,27 +73,11 @@ class Every(BaseCallback):
             self._next = (self.model.num_timesteps // self._steps + 1) * self._steps
 
 
-class LearnedSteps(BaseCallback):
-    """Remembers the step up to which the agent has learned; a rollout under way is beyond it.
-
-    Attributes:
-        steps: that step; None before training starts.
-    """
-
-    steps: int | None = None
-
-    def _on_rollout_start(self) -> None:
-        self.steps = self.model.num_timesteps
-
-    def _on_step(self) -> bool:
-        return True
-
-
 class UpdateLog(BaseCallback):
-    """Logs what an update of PPO tells under the step that it learned up to, once it is done.
+    """Logs the metrics of each PPO update under the step that it learned up to.
 
-    stable-baselines3 logs it with the rollout that follows, one update late: the last one's never.
-    Where updates overlap with rollouts, PPO itself logs each one so.
+    stable-baselines3 logs them with the next rollout, one update late, and never the last ones.
+    Where updates overlap with rollouts, PPO itself logs each update so.
     """
 
     def _on_rollout_start(self) -> None:
@@ -105,95 +94,39 @@ class UpdateLog(BaseCallback):
             self.logger.dump(self.model.num_timesteps)
 
 
-class StopRequest(stopping.StopRequest, BaseCallback):
-    """A request to stop, answered between two updates; what takes long there asks by ``check``."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        """``tell``: what to say, and how, when it is asked for."""
-        BaseCallback.__init__(self)
-        stopping.StopRequest.__init__(self, tell)
-
-    def _on_rollout_start(self) -> None:
-        self.check()
-
-    def _on_step(self) -> bool:
-        return True
-
-
-class ProgressDisplay(BaseCallback):
-    """A live bar: steps, steps per second, time left, mean return of the last games.
-
-    Where the output is no terminal, a line is printed at most every ``line_seconds``.
+class ShowProgress(BaseCallback):
+    """Shows steps, steps per second, time left, and the mean return of the last games.
 
     Args:
         total_steps: of the whole run.
-        console: where to show it.
+        console: shows the progress.
         line_seconds: seconds between two lines where there is no terminal.
     """
 
     def __init__(self, total_steps: int, console: Console, line_seconds: float = 30.0) -> None:
         super().__init__()
-        self._total = total_steps
-        self._console = console
-        self._line_seconds = line_seconds
-        self._bar = Progress(
-            TextColumn("[bold]training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} steps/s"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("return {task.fields[ret]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._total, self._console, self._line_seconds = total_steps, console, line_seconds
+        self._resources = ExitStack()
 
     def _on_training_start(self) -> None:
-        self._began = self._shown = self._marked = time.monotonic()
-        self._first = self._marked_steps = self.model.num_timesteps
-        self._rate = StepRate()
-        self._task = self._bar.add_task(
-            "", total=self._total, completed=self._first, rate="-", ret=self._mean_return()
+        step = self.model.num_timesteps
+        self._display = self._resources.enter_context(
+            TrainingDisplay(self._console, "steps", self._total, step, self._line_seconds)
         )
-        self._bar.start()
+        self._display.redraw(step, self._mean_return())
 
     def _on_step(self) -> bool:
-        now = time.monotonic()
-        if now - self._marked >= 1.0:
-            self._rate.add(self.num_timesteps - self._marked_steps, now - self._marked)
-            self._marked, self._marked_steps = now, self.num_timesteps
-            self._update_bar()
-            if not self._console.is_terminal and now - self._shown >= self._line_seconds:
-                self._shown = now
-                self._console.print(self._line(now))
+        self._display.reach(self.num_timesteps, self._mean_return)
         return True
 
     def _on_training_end(self) -> None:
-        self._update_bar()
+        self._display.redraw(self.model.num_timesteps, self._mean_return())
         self.close()
 
     def close(self) -> None:
         """Takes the bar off the screen; calling it again does nothing."""
-        self._bar.stop()
-
-    def _update_bar(self) -> None:
-        self._bar.update(
-            self._task,
-            completed=self.model.num_timesteps,
-            rate=f"{self._rate.value:,.0f}",
-            ret=self._mean_return(),
-        )
+        self._resources.close()
 
     def _mean_return(self) -> str:
         games = self.model.ep_info_buffer
-        return f"{np.mean([game['r'] for game in games]):.1f}" if games else "-"
-
-    def _line(self, now: float) -> str:
-        done = self.num_timesteps - self._first
-        rate = done / (now - self._began)
-        left = (self._total - self.num_timesteps) / rate if rate else float("inf")
-        return (
-            f"{self.num_timesteps:,}/{self._total:,} steps, {rate:,.0f} steps/s,"
-            f" {left / 60:.1f} min left, return {self._mean_return()}"
-        )
+        return f"return {np.mean([game['r'] for game in games]):.1f}" if games else "return -"

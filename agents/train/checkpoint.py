@@ -1,4 +1,4 @@
-"""A training in progress on disk: everything that the next update depends on, nothing pickled.
+"""A training on disk: everything that the next update depends on, without pickles.
 
 A checkpoint holds ``policy.safetensors``, ``optimizer.pt`` and ``rng.pt`` (both read with
 ``weights_only=True``), ``state.json`` (counters, the last games, figures not yet logged) and, for
@@ -19,7 +19,7 @@ import torch
 
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
-from envs.errors import UserError
+from envs.errors import UserError, first_line
 from rlcnn.runs.files import plain, read_json, write_json_atomic
 from rlcnn.runs.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
 from rlcnn.sb3 import EncoderExtractor
@@ -40,9 +40,7 @@ def save_checkpoint(
     extra: dict[str, Any] | None = None,
     about: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a model that stands between two updates.
-
-    Beside the policy stands where its encoder's first weights came from.
+    """Writes a model between two updates, and the origin of its encoder's first weights.
 
     Args:
         model: the agent.
@@ -50,8 +48,7 @@ def save_checkpoint(
             (:meth:`rlcnn.runs.RunDirectory.new_checkpoint`).
         replay: whether DQN's replay is written too.
         extra: JSON values to keep in ``state.json``.
-        about: JSON values to keep beside the policy, for whoever takes weights from it: how it was
-            trained.
+        about: JSON values to keep beside the policy, such as how it was trained.
 
     Raises:
         UserError: the disk is full or cannot be written, or a parameter is no longer finite.
@@ -74,7 +71,7 @@ def save_checkpoint(
 
 
 def load_policy(model: Agent, directory: Path) -> None:
-    """Loads the parameters of a checkpoint, and where its encoder came from; nothing else.
+    """Loads the parameters of a checkpoint and its encoder's origin; nothing else.
 
     Raises:
         UserError: the file is missing or damaged, or of another architecture.
@@ -98,16 +95,16 @@ def load_policy(model: Agent, directory: Path) -> None:
 
 
 def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
-    """Brings a freshly made model to where the checkpoint was cut.
+    """Brings a new model to the state in the checkpoint.
 
     Its environments start new games: the emulator's state is not part of a checkpoint.
 
     Args:
-        model: made by the same configuration, with its environments.
+        model: built from the same configuration, with its environments.
         directory: a whole checkpoint.
 
     Returns:
-        What ``save_checkpoint`` was given as ``extra``.
+        The ``extra`` given to :func:`save_checkpoint`.
 
     Raises:
         UserError: a file is missing or damaged, or of another algorithm or architecture.
@@ -126,16 +123,16 @@ def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
         replay = directory / REPLAY
         if isinstance(model, DQN) and replay.exists():
             model.load_replay_buffer(replay)
-            # Now, while a refusal leaves the run as it is.
+            # Now, while a refusal changes nothing on disk.
             model.check_replay_encoder()
         extra = dict(state["extra"])
-        # Last, since what came before may have drawn from the generators.
+        # Last: the steps before may have drawn from the generators.
         _restore_rng(model.device, rng, state)
     except UserError:
         raise
     except Exception as error:
-        # Whatever a damaged file makes the readers raise, the user's remedy is the same.
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        # Whatever error a damaged file causes, the user's remedy is the same.
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"checkpoint {directory} is damaged: {reason}") from error
     return extra
 
@@ -146,22 +143,22 @@ def algorithm(model: Agent) -> str:
 
 
 def encoder_extractor(model: Agent) -> EncoderExtractor | None:
-    """What holds the encoder that learns; None where that is not one of ours."""
+    """The features extractor of the network that learns; None where it is not one of ours."""
     network = model.policy.q_net if isinstance(model, DQN) else model.policy
     extractor = network.features_extractor
     return extractor if isinstance(extractor, EncoderExtractor) else None
 
 
 def encoder_origin(model: Agent) -> Origin | None:
-    """Where the first weights of an agent's encoder came from; None if they were random."""
+    """The origin of an agent's first encoder weights; None if they were random."""
     extractor = encoder_extractor(model)
     return extractor.origin if extractor else None
 
 
 def _encoder_spec(model: Agent) -> Any:
-    """What the agent sees with; None where that is not one of our encoders.
+    """The encoder's name and options; None where it is not one of ours.
 
-    Shapes alone would not tell: all variants of LeNet with average or max pooling share theirs.
+    Shapes are not enough: LeNet's variants with average and max pooling have equal ones.
     """
     extractor = encoder_extractor(model)
     return extractor.encoder.spec() if extractor else None
@@ -200,7 +197,7 @@ def _restore_state(model: Agent, state: dict[str, Any]) -> None:
     if isinstance(model, DQN):
         model.exploration.state = state["exploration_rng"]
         falls = model.exploration_final_eps <= model.exploration_initial_eps
-        # Older checkpoints do not hold it, and an agent that never learned has none.
+        # Older checkpoints lack the rate, and an agent that never learned has none.
         if falls and model.num_timesteps and "exploration_rate" in state:
             model.exploration_limit = float(state["exploration_rate"])
         loss_sum, model.losses.count = state["losses"]
@@ -208,7 +205,7 @@ def _restore_state(model: Agent, state: dict[str, Any]) -> None:
 
 
 def _pending(model: Agent) -> dict[str, tuple[float, tuple[str, ...]]]:
-    """Figures of the update just done, which are logged with the next games; where not to."""
+    """Metrics of the last update, logged with the next games, and where they are not logged."""
     logger = getattr(model, "_logger", None)
     if logger is None:
         return {}
@@ -242,10 +239,6 @@ def _restore_rng(
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     state = optimizer.state_dict()
     for group in state["param_groups"]:
-        # A tensor where the step is captured as a graph, which is this machine's affair.
+        # A tensor where the step is captured as a CUDA graph, which another machine need not do.
         group["lr"] = float(group["lr"])
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

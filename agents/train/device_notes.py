@@ -1,4 +1,4 @@
-"""One line on what a training computes on and how, and lines on options without effect."""
+"""One line about device and speed options, and lines about options without effect."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from rlcnn.accelerate.devices import describe_device
 
 
 def describe_device_use(config: TrainConfig) -> str:
-    """What every option stands for that decides on speed.
-
-    Args:
-        config: resolved.
-    """
+    """The device and every option that affects speed, of a resolved configuration."""
     on_gpu = torch.device(config.device).type == "cuda"
     parts = [
         describe_device(config.device),
@@ -35,7 +31,7 @@ def notes_on_device(asked: TrainConfig, config: TrainConfig, model: Agent) -> li
     Args:
         asked: the configuration as the user gave it.
         config: the same, resolved.
-        model: the agent built of it.
+        model: the agent built from it.
     """
     notes = []
     on_gpu = torch.device(config.device).type == "cuda"

@@ -1,4 +1,4 @@
-"""How many steps a training really takes, and whether it learns in them."""
+"""How many steps a training takes, and whether it learns in them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from agents.config import TrainConfig
 
 
 def notes_on_length(config: TrainConfig, step: int = 0, stored_steps: int = 0) -> list[str]:
-    """Lines about a training whose length may not be what its user means.
+    """Lines about a training whose real length may surprise its user.
 
     Args:
         config: the training.
         step: where it begins or goes on.
-        stored_steps: environment steps that DQN's replay holds by then.
+        stored_steps: environment steps in DQN's replay at that step.
     """
     if step >= config.total_steps:
         return []
@@ -26,7 +26,7 @@ def notes_on_length(config: TrainConfig, step: int = 0, stored_steps: int = 0) -
                 f" {config.dqn.learning_starts}). Give more --total-steps, or fewer"
                 " --dqn.learning-starts"
             )
-    # A few steps more at the end of a long run are not worth a line.
+    # A few more steps at the end of a long run need no line.
     if end > 1.01 * config.total_steps:
         unit, option = f"rollouts of {rollout_steps(config):,} steps", "--ppo.n-steps"
         if config.algo == "dqn":

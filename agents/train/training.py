@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import time
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
 
 from agents.config import TrainConfig, read_config
@@ -26,47 +24,37 @@ from agents.train.builder import (
     load_report,
     make_train_env,
 )
-from agents.train.callbacks import (
-    Every,
-    LearnedSteps,
-    ProgressDisplay,
-    StopRequest,
-    UpdateLog,
-)
+from agents.train.callbacks import BetweenUpdates, Every, ShowProgress, UpdateLog
 from agents.train.checkpoint import Agent, load_checkpoint, save_checkpoint
 from agents.train.device_notes import describe_device_use, notes_on_device
 from agents.train.run_length import notes_on_length
-from envs.errors import EnvironmentFailure, UserError, in_shell
+from envs.errors import EnvironmentFailure, UserError
 from rlcnn.accelerate.devices import use_threads
 from rlcnn.accelerate.malloc import keep_freed_memory
-from rlcnn.runs.attempts import changed, made_by, newest_checkpoint
+from rlcnn.runs import lifecycle
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.files import write_json_atomic
-from rlcnn.runs.progress import make_console
-from rlcnn.runs.stopping import TrainingStopped, answering_signals
-from rlcnn.runs.tracking import Tracker, TrackerWriter, make_tracker
+from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
+from rlcnn.runs.progress import make_console, print_line
+from rlcnn.runs.stopping import TrainingStopped
+from rlcnn.runs.tracking import TrackerWriter
 
-RESUMABLE = frozenset(
-    {
-        "total_steps",
-        "num_threads",
-        "device",
-        "compile",
-        "cuda_graphs",
-        "env_groups",
-        "replay_device",
-        "overlap",
-        "track",
-        "project",
-        "eval_every",
-        "eval_episodes",
-        "video_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "save_replay",
-    }
-)
-"""Options that may change when a run goes on: how long, where, and what is told of it."""
+RESUMABLE = lifecycle.RESUMABLE | {
+    "total_steps",
+    "compile",
+    "cuda_graphs",
+    "env_groups",
+    "replay_device",
+    "overlap",
+    "eval_episodes",
+    "video_every",
+    "save_replay",
+}
+"""Options that may change on a resume: the run's length, where it runs and what it records."""
+
+LOG_INTERVAL = {"ppo": 1, "dqn": 4}
+"""stable-baselines3's defaults: rollouts between two rows of metrics, or episodes."""
+
+EVALUATION, VIDEO = "eval/mean_return", "video/game"
 
 
 def train(
@@ -81,12 +69,12 @@ def train(
 
     Args:
         config: the run; every "auto" in it is resolved and the result written to ``config.json``.
-        run_dir: where to; by default ``runs/`` with a name made of the configuration, and a number
-            after it where another run has that name.
-        console: where progress is told; by default standard error.
+        run_dir: its directory; by default one in ``runs/``, named after the configuration, with a
+            number where another run has that name.
+        console: shows progress; by default standard error.
         command: the command line to note in ``config.json`` and ``attempts.json``; by default this
             process's.
-        labels: what shows the run beside others in Weights & Biases, a "group" and "tags"; noted in
+        labels: a "group" and "tags" that place the run in Weights & Biases; kept in
             ``config.json``, so that they hold for every attempt.
 
     Returns:
@@ -94,29 +82,20 @@ def train(
 
     Raises:
         UserError: for whatever a user can mend, before anything is lost.
-        EnvironmentFailure: an environment raised something; what was learned is in a checkpoint.
-        TrainingStopped: it was asked to stop, by Ctrl-C for example; a checkpoint was cut.
+        EnvironmentFailure: an environment raised an error; a checkpoint holds what was learned.
+        TrainingStopped: a stop was requested, by Ctrl-C for example; a checkpoint was written.
     """
     config.validate()
     asked, config = config, config.resolve()
     console = console or make_console()
-    create = RunDirectory.create if run_dir else RunDirectory.create_numbered
-    run_dir = run_dir or default_run_dir(config)
+    default = default_run_dir(config)
     with use_threads(config.num_threads), closing(make_train_env(config)) as venv:
         model = build_agent(config, venv)
-        check_resources(model, config, run_dir)
-        about = made_by(command)
-        document = {"config": config.to_json(), **about}
-        if labels:
-            document["labels"] = dict(labels)
-        with create(run_dir, document) as run:
-            run.begin_attempt(about)
-            if report := load_report(model):
-                write_json_atomic(run.path / "weights.json", report.to_json())
-                _tell(console, str(report))
-            for line in (*notes_on_transfer(config), *notes_on_device(asked, config, model)):
-                _tell(console, line)
-            _run(Training(run, config, model, console), purge_step=None)
+        check_resources(model, config, run_dir or default)
+        document = {"config": config.to_json(), **({"labels": dict(labels)} if labels else {})}
+        with new_run(run_dir, default, document, command) as run:
+            notes = [*notes_on_transfer(config), *notes_on_device(asked, config, model)]
+            Training(run, config, model, console, notes).begin(load_report(model))
     return run.path
 
 
@@ -127,273 +106,221 @@ def resume(
     console: Console | None = None,
     command: list[str] | None = None,
 ) -> Path:
-    """Goes on with a run from its last whole checkpoint.
+    """Resumes a run from its last whole checkpoint.
 
     The environments start new games, with seeds derived from the run's seed and the step.
 
     Args:
-        run_dir: the run.
+        run_dir: the run, which is returned.
         changes: options that differ from the run's, of :data:`RESUMABLE`; a greater
-            ``total_steps`` extends a run, finished or not, over whose new length the schedules
-            then reach; DQN's epsilon does not rise again.
-        console: where progress is told; by default standard error.
-        command: the command line to note in ``attempts.json``; by default this process's.
-
-    Returns:
-        The run directory.
+            ``total_steps`` extends a run, finished or not, and stretches the schedules over the
+            new length; DQN's epsilon does not rise again.
+        console: as for :func:`train`.
+        command: as for :func:`train`.
 
     Raises:
         UserError: the run is missing, damaged, in use or done, or a change is not possible.
-        EnvironmentFailure: as :func:`train`.
-        TrainingStopped: as :func:`train`.
+        EnvironmentFailure: as :func:`train`, which also says when TrainingStopped is raised.
     """
     console = console or make_console()
-    with ExitStack() as stack:
-        run = stack.enter_context(RunDirectory.open(run_dir, write=True))
-        before = read_config(run)
-        config = change_config(before, changes or {})
-        config.validate()
-        asked, config = config, config.resolve()
-        summary = run.summary()
-        if summary is not None and summary.get("steps", 0) >= config.total_steps:
-            raise UserError(
-                f"run {run_dir} is done: it took its {summary['steps']:,} steps."
-                f" Extend it with --total-steps {2 * max(summary['steps'], before.total_steps)}"
-            )
-        run.recover()
-        checkpoint = newest_checkpoint(run, console.print)
+    with open_to_resume(
+        run_dir,
+        changes,
+        console,
+        read_config=read_config,
+        resumable=RESUMABLE,
+        length="total_steps",
+        unit="steps",
+    ) as resumed:
+        config, checkpoint = resumed.config, resumed.checkpoint
         step = int(checkpoint.name) if checkpoint else 0
-        if config.total_steps < min(step, before.total_steps):
+        if config.total_steps < min(step, resumed.before.total_steps):
             raise UserError(
                 f"--total-steps {config.total_steps} lies behind the run, which has learned from"
                 f" {step:,} steps"
             )
-        stack.enter_context(use_threads(config.num_threads))
-        venv = stack.enter_context(closing(make_train_env(config)))
-        # A checkpoint holds all weights: those that the run began from may be gone by now.
-        start = dataclasses.replace(config, weights="none") if checkpoint else config
-        model = build_agent(start, venv, step)
-        check_resources(model, config, run_dir)
-        training = Training(run, config, model, console)
-        if checkpoint:
-            training.restore(checkpoint)
-        else:
-            console.print("there is no checkpoint yet: beginning again")
-        # The run on disk changes only now, when nothing of it can be refused any more.
-        run.truncate_metrics(step if checkpoint else -1)
-        run.begin_attempt(made_by(command))
-        if config != before:
-            run.update_config({"config": config.to_json()})
-        for line in notes_on_device(asked, config, model):
-            _tell(console, line)
-        _run(training, purge_step=step + 1 if checkpoint else 0)
+        with closing(make_train_env(config)) as venv:
+            # A checkpoint holds all weights: the file of the first ones may be gone by now.
+            start = dataclasses.replace(config, weights="none") if checkpoint else config
+            model = build_agent(start, venv, step)
+            check_resources(model, config, run_dir)
+            notes = notes_on_device(resumed.asked, config, model)
+            Training(resumed.run, config, model, console, notes).resume(resumed, command)
     return run_dir
-
-
-def _tell(console: Console, line: str) -> None:
-    """Prints a line as it is, paths and all."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def change_config(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    """The configuration with a resume's changes.
-
-    Raises:
-        UserError: an option cannot change within a run.
-    """
-    return changed(config, changes, RESUMABLE)
 
 
 def default_run_dir(config: TrainConfig) -> Path:
     """``runs/<game>-<algorithm>-<encoder>-seed<N>-<time>``."""
     game = config.env.split("/")[-1].split(":")[-1]
-    encoder = re.sub(r"[:/]", "-", config.encoder)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{game}-{config.algo}-{encoder}-seed{config.seed}-{stamp}"
+    return default_directory(f"{game}-{config.algo}", config.encoder, config.seed)
 
 
-class Training:
-    """One attempt at a run: the agent and what happens beside its learning."""
+class Training(Attempt[TrainConfig]):
+    """One attempt at a run of an agent, with its evaluations and films."""
+
+    section = "config"
 
     def __init__(
-        self, run: RunDirectory, config: TrainConfig, model: Agent, console: Console
+        self,
+        run: RunDirectory,
+        config: TrainConfig,
+        model: Agent,
+        console: Console,
+        notes: Sequence[str],
     ) -> None:
-        self.run, self.config, self.model, self.console = run, config, model, console
-        self.tracker: Tracker
+        super().__init__(run, config, console, notes)
+        self.model = model
         model.set_logger(Logger(None, []))
-        self._stop = StopRequest(console.print)
-        self._saved_at: int | None = None
-        self._owed: list[str] = []
+        self._pending: list[str] = []
+        self._learned: int | None = None
         # Before a checkpoint is restored: environments may draw from global generators.
         self._filming = Filming(config, console)
-        self._wall_before = 0.0
-        self._began = time.monotonic()
 
     @property
-    def wall_seconds(self) -> float:
-        """Seconds spent on the run so far, over all attempts."""
-        return self._wall_before + time.monotonic() - self._began
+    def step(self) -> int:
+        """Agent steps."""
+        return self.model.num_timesteps
 
-    def restore(self, checkpoint: Path) -> None:
-        """Brings the agent to where ``checkpoint`` was cut."""
-        extra = load_checkpoint(self.model, checkpoint)
-        self._saved_at = self.model.num_timesteps
-        self._wall_before = float(extra["wall_seconds"])
-        # An attempt that stopped or was killed before its next checkpoint may have done it since.
-        done = self._logged(self.model.num_timesteps)
-        self._owed = [name for name in extra.get("owed", ()) if name not in done]
-        self.console.print(f"resuming from step {self.model.num_timesteps:,}")
+    def describe(self) -> list[str]:
+        """Lines about the length, films, the device, and the storage."""
+        replay = self.model.replay_buffer if isinstance(self.model, DQN) else None
+        stored_steps = replay.pos * replay.n_envs if replay else 0
+        return [
+            *notes_on_length(self.config, self.step, stored_steps),
+            *([self._filming.note] if self._filming.note else []),
+            describe_device_use(self.config),
+            describe_storage(self.model),
+        ]
+
+    def load_checkpoint(self, directory: Path) -> float:
+        """Restores the agent."""
+        extra = load_checkpoint(self.model, directory)
+        # An attempt may have done these since, and have stopped before its next checkpoint.
+        done = self._logged(self.step)
+        self._pending = [name for name in extra.get("owed", ()) if name not in done]
+        self.console.print(f"resuming from step {self.step:,}")
         if isinstance(self.model, DQN):
-            remaining = max(0.0, 1 - self.model.num_timesteps / self.config.total_steps)
+            remaining = max(0.0, 1 - self.step / self.config.total_steps)
             scheduled = self.model.exploration_schedule(remaining)
             if scheduled > self.model.exploration_limit:
                 self.console.print(
                     f"epsilon stays at {self.model.exploration_limit:.3g}: the schedule of the"
                     f" longer run would raise it to {scheduled:.3g}"
                 )
+        return float(extra["wall_seconds"])
 
-    def notes(self) -> list[str]:
-        """Lines on what of this attempt may not be as its user means it, before it begins."""
-        replay = self.model.replay_buffer if isinstance(self.model, DQN) else None
-        stored_steps = replay.pos * replay.n_envs if replay else 0
-        notes = notes_on_length(self.config, self.model.num_timesteps, stored_steps)
-        if self._filming.note:
-            notes.append(self._filming.note)
-        return notes
+    def write_checkpoint(self, directory: Path) -> None:
+        """Writes the agent."""
+        save_checkpoint(
+            self.model,
+            directory,
+            replay=self.config.save_replay,
+            extra={"wall_seconds": self.wall_seconds, "owed": self._pending},
+            about={"env": self.config.env, "mode": self.config.mode},
+        )
+
+    def checkpoint_written(self) -> None:
+        """Removes older replays, which are large."""
+        self.run.drop_from_older("replay.safetensors")
 
     def learn(self) -> None:
-        """Trains to the configured number of steps, and cuts a checkpoint there.
-
-        Raises:
-            EnvironmentFailure: an environment raised something; a checkpoint was cut.
-            TrainingStopped: it was asked to stop; a checkpoint was cut.
-        """
+        """Trains to the configured number of steps."""
         config, model = self.config, self.model
-        if model.num_timesteps >= config.total_steps:
+        if self.step >= config.total_steps:
             return
-        stop = self._stop
-        display = ProgressDisplay(config.total_steps, self.console)
+        keep_freed_memory()
+        model.logger.output_formats.append(TrackerWriter(self.tracker))
         eval_every = config.eval_every if config.eval_episodes else 0
         periodic = {
-            EVALUATION: Every(eval_every, self.evaluate_so_far, EVALUATION in self._owed),
-            VIDEO: Every(config.video_every, self.film_so_far, VIDEO in self._owed),
+            EVALUATION: Every(eval_every, self.evaluate_so_far, EVALUATION in self._pending),
+            VIDEO: Every(config.video_every, self.film_so_far, VIDEO in self._pending),
         }
-        self._owed = []
-        learned = LearnedSteps()
-        callbacks = CallbackList(
-            [
-                display,
-                learned,
-                *([UpdateLog()] if config.algo == "ppo" else []),
-                *periodic.values(),
-                # After the others, so that what they logged at this step lies before the cut.
-                Every(config.checkpoint_every, self.checkpoint),
-                stop,
-            ]
-        )
-        with ExitStack() as stack:
-            stack.callback(display.close)
-            stack.enter_context(answering_signals(stop.handle))
-            try:
-                model.learn(
-                    config.total_steps - model.num_timesteps,
-                    callback=callbacks,
-                    log_interval=LOG_INTERVAL[config.algo],
-                    reset_num_timesteps=False,
-                )
-                self._log_last_losses()
-            except (TrainingStopped, EnvironmentFailure) as error:
-                self._owed = [name for name, every in periodic.items() if every.due]
-                if isinstance(error, EnvironmentFailure):
-                    if config.algo == "ppo" and learned.steps is not None:
-                        # A rollout that was not finished is not learned from.
-                        model.num_timesteps = learned.steps
-                    self._save_after_failure()
-                    raise
-            if model.num_timesteps != self._saved_at:
-                self.checkpoint()
-        if stop.requested:
-            raise TrainingStopped(
-                f"stopped at step {model.num_timesteps:,}; go on with --resume"
-                f" {in_shell(self.run.path)}"
+        self._pending = []
+        progress = ShowProgress(config.total_steps, self.console)
+        callbacks: list[BaseCallback] = [
+            progress,
+            BetweenUpdates(self._note_learned),
+            *([UpdateLog()] if config.algo == "ppo" else []),
+            *periodic.values(),
+            # After the others, so that a checkpoint's step has all its rows.
+            Every(config.checkpoint_every, self.checkpoint),
+            BetweenUpdates(self.stop.check),
+        ]
+        try:
+            model.learn(
+                config.total_steps - self.step,
+                callback=CallbackList(callbacks),
+                log_interval=LOG_INTERVAL[config.algo],
+                reset_num_timesteps=False,
             )
+            self._log_last_losses()
+        except (TrainingStopped, EnvironmentFailure) as error:
+            self._pending = [name for name, every in periodic.items() if every.pending]
+            if isinstance(error, EnvironmentFailure):
+                self._save_after_failure()
+                raise
+        finally:
+            progress.close()
+        if self.stop.requested:
+            self.stop_here(f"at step {self.step:,}")
+        if self.step != self.saved_step:
+            self.checkpoint()
+
+    def _note_learned(self) -> None:
+        self._learned = self.step
 
     def _save_after_failure(self) -> None:
-        """Cuts a checkpoint, if something was learned; what prevents it is one line."""
-        if self.model.num_timesteps in (0, self._saved_at):
+        """Writes a checkpoint, if something was learned; a refusal of the disk is one line."""
+        if self.config.algo == "ppo" and self._learned is not None:
+            # PPO does not learn from an unfinished rollout.
+            self.model.num_timesteps = self._learned
+        if self.step in (0, self.saved_step):
             return
         try:
             self.checkpoint()
         except UserError as error:
-            _tell(self.console, f"no checkpoint at step {self.model.num_timesteps:,}: {error}")
-
-    def failure(self, error: EnvironmentFailure) -> EnvironmentFailure:
-        """The same error, with the way to go on."""
-        kept = "Nothing was learned yet"
-        if self._saved_at is not None:
-            kept = f"The run has a checkpoint of step {self._saved_at:,}"
-        return EnvironmentFailure(f"{error}. {kept}: go on with --resume {in_shell(self.run.path)}")
+            print_line(self.console, f"no checkpoint at step {self.step:,}: {error}")
 
     def _log_last_losses(self) -> None:
-        """Logs what DQN would have told with the next games, unless some ended in this very step.
+        """Logs DQN's losses since its last row, which it would log with the next games.
 
-        At the end only: a run that was stopped tells it when it has gone on.
+        Only at the end: a stopped run logs them after its resume.
         """
-        if isinstance(self.model, DQN) and not self._logged(self.model.num_timesteps):
+        if isinstance(self.model, DQN) and not self._logged(self.step):
             self.model.dump_logs()
 
     def _logged(self, step: int) -> set[str]:
-        """What the rows of ``step`` hold."""
+        """The keys of the rows of ``step``."""
         return {key for row in self.run.metrics() if row["step"] == step for key in row}
 
     def evaluate_so_far(self) -> None:
-        """Judges the agent as it stands and logs it; a stop ends it without a word."""
-        step = self.model.num_timesteps
+        """Evaluates the agent between two updates and logs it; a stop ends it silently."""
         result = evaluate_agent(
             self.model,
             self.config,
             purpose="evaluate_during_training",
-            step=step,
-            on_step=self._stop.check,
+            step=self.step,
+            on_step=self.stop.check,
         )
-        self._log_evaluation(step, result)
+        self._log_evaluation(result)
 
     def film_so_far(self) -> None:
-        """Films a game as the agent plays now."""
-        self.film(self.model.num_timesteps)
-
-    def checkpoint(self) -> None:
-        """Writes all that the next update depends on.
-
-        Raises:
-            UserError: there is no room for it, or a parameter is no longer a finite number.
-        """
-        run, step = self.run, self.model.num_timesteps
-        with run.new_checkpoint(step) as directory:
-            save_checkpoint(
-                self.model,
-                directory,
-                replay=self.config.save_replay,
-                extra={"wall_seconds": self.wall_seconds, "owed": self._owed},
-                about={"env": self.config.env, "mode": self.config.mode},
-            )
-        self._saved_at = step
-        run.drop_from_older("replay.safetensors")
-        run.prune(self.config.keep_checkpoints)
+        """Films a game between two updates."""
+        self.film()
 
     def finish(self) -> None:
         """Evaluates and films the trained agent and writes the summary."""
-        run, step, evaluation = self.run, self.model.num_timesteps, None
+        run, step, console, evaluation = self.run, self.step, self.console, None
         training_seconds = self.wall_seconds
-        # By an attempt that was interrupted later on: the same games would be logged twice.
+        # An attempt that was interrupted later has logged the same games already.
         logged = self._logged(step)
         if self.config.eval_episodes:
-            self.console.print(f"evaluating over {self.config.eval_episodes} whole games")
+            console.print(f"evaluating over {self.config.eval_episodes} whole games")
             evaluation = evaluate_agent(self.model, self.config)
             if EVALUATION not in logged:
-                self._log_evaluation(step, evaluation)
-        self.console.print("filming a whole game")
-        video = self.film(step, log=VIDEO not in logged)
+                self._log_evaluation(evaluation)
+        console.print("filming a whole game")
+        video = self.film(log=VIDEO not in logged)
         run.write_summary(
             {
                 "steps": step,
@@ -404,32 +331,32 @@ class Training:
             }
         )
         if evaluation:
-            self.console.print(
+            console.print(
                 f"evaluation: mean return {evaluation.mean_return:.2f}"
                 f" (std {evaluation.std:.2f}, {len(evaluation.returns)} games)"
             )
-        self.console.print(f"run:        {run.path}")
+        console.print(f"run:        {run.path}")
         if video:
-            self.console.print(f"video:      {video}")
-        self.console.print(f"checkpoint: {run.checkpoints()[-1]}")
+            console.print(f"video:      {video}")
+        console.print(f"checkpoint: {run.checkpoints()[-1]}")
 
-    def film(self, step: int, log: bool = True) -> Path | None:
+    def film(self, log: bool = True) -> Path | None:
         """Films a game to ``videos/`` and logs it.
 
         Returns:
-            The film's path; None where it failed, which costs a line and nothing else.
+            The film's path; None where it failed, which costs one line.
         """
-        path = self.run.videos_dir / f"{step:012d}.mp4"
-        film = self._filming.film(self.model, path, step, self._stop.check)
+        path = self.run.videos_dir / f"{self.step:012d}.mp4"
+        film = self._filming.film(self.model, path, self.step, self.stop.check)
         if film is None:
             return None
         if log:
-            self.tracker.video(step, VIDEO, path, film.caption)
+            self.tracker.video(self.step, VIDEO, path, film.caption)
         return path
 
-    def _log_evaluation(self, step: int, result: Evaluation) -> None:
+    def _log_evaluation(self, result: Evaluation) -> None:
         self.tracker.log(
-            step,
+            self.step,
             {
                 EVALUATION: result.mean_return,
                 "eval/std": result.std,
@@ -437,30 +364,3 @@ class Training:
                 "eval/episodes": len(result.returns),
             },
         )
-
-
-LOG_INTERVAL = {"ppo": 1, "dqn": 4}
-"""stable-baselines3's defaults: rollouts between two rows of metrics, or episodes."""
-
-EVALUATION, VIDEO = "eval/mean_return", "video/game"
-
-
-def _run(training: Training, purge_step: int | None) -> None:
-    run, config, console = training.run, training.config, training.console
-    notes, model = training.notes(), training.model
-    for line in [*notes, describe_device_use(config), describe_storage(model)]:
-        _tell(console, line)
-    keep_freed_memory()
-    with closing(
-        make_tracker(run, config.track, project=config.project, purge_step=purge_step)
-    ) as tracker:
-        training.tracker = tracker
-        training.model.logger.output_formats.append(TrackerWriter(tracker))
-        try:
-            training.learn()
-            training.finish()
-        except EnvironmentFailure as error:
-            raise training.failure(error) from error
-        except KeyboardInterrupt:
-            console.print(f"continue with --resume {in_shell(run.path)}")
-            raise

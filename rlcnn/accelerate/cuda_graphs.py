@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from envs.errors import UserError
+from envs.errors import UserError, first_line
 
 R = TypeVar("R")
 
@@ -80,7 +80,7 @@ class CudaRecorder:
                     except Exception as error:
                         failure = error
             except Exception as error:
-                raise CaptureInvalidatedError(_first_line(failure or error)) from (failure or error)
+                raise CaptureInvalidatedError(first_line(failure or error)) from (failure or error)
         if failure is not None:
             raise failure
         return graph.replay, result
@@ -179,7 +179,7 @@ class Graphed(Generic[R]):
             except Exception as error:
                 # An uncaptured call shows whether the function itself is to blame.
                 result = self._run()
-                _log.warning("the %s runs without a CUDA graph: %s", self._name, _first_line(error))
+                _log.warning("the %s runs without a CUDA graph: %s", self._name, first_line(error))
                 self._recorder, self._inputs = None, []
                 return result
             self._captured_reads = self._state_of_reads()
@@ -198,10 +198,6 @@ class Graphed(Generic[R]):
     def _state_of_reads(self) -> list[tuple[int, bool]]:
         # A gradient that begins to flow is other code, too.
         return [(read.data_ptr(), read.requires_grad) for read in self._reads()]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def parameters_and_buffers(network: nn.Module) -> list[torch.Tensor]:

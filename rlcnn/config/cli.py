@@ -22,7 +22,7 @@ from envs.errors import UserError, nearest
 from rlcnn.config.fields import expand_home, option_name
 from rlcnn.runs.progress import LastingStream
 from rlcnn.runs.stopping import TrainingStopped
-from rlcnn.runs.tracking import mode_from_environment
+from rlcnn.runs.weights_and_biases import mode_from_environment
 
 Options = TypeVar("Options")
 
@@ -224,7 +224,7 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
         arguments: without the program's name.
         default: an instance that says what is not on the command line; without it the fields'
             own defaults do, and those that have none must be given. The environment may replace its
-            ``track``: see :func:`rlcnn.runs.tracking.mode_from_environment`.
+            ``track``: see :func:`rlcnn.runs.weights_and_biases.mode_from_environment`.
 
     Raises:
         UserError: an option is unknown, or a value is not of its type.

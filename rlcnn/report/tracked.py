@@ -10,12 +10,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from envs.errors import first_line
 from rlcnn.report.content import Report, RunResult
 from rlcnn.report.style import Drawing
 from rlcnn.runs.files import write_json_atomic
-from rlcnn.runs.tracking import (
+from rlcnn.runs.weights_and_biases import (
     TrackMode,
-    first_line,
     start_or_warn,
     start_wandb,
     wandb_identity,

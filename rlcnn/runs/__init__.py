@@ -1,5 +1,6 @@
-"""A run on disk: its directory, files, checkpoints' manifests, attempts, and tracking."""
+"""A run on disk and the life of a training in it: files, checkpoints, tracking, stops, resumes."""
 
-from rlcnn.runs.directory import RunDirectory, RunInUseError, RunTakenError
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.lock import RunInUseError, RunTakenError
 
 __all__ = ["RunDirectory", "RunInUseError", "RunTakenError"]

@@ -9,67 +9,25 @@ Layout::
     checkpoints/       {step:012d}/, each with manifest.json: size and SHA-256 of every file
     videos/  tb/       filmed games; TensorBoard event files
     .lock              held by the one process that may write
-
-A directory whose name starts with a dot inside ``checkpoints/`` is not a checkpoint: it is one
-being written or removed, or was left so by a process that was killed.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import platform
-import secrets
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, Self
 
 from envs.errors import UserError, in_shell
-from rlcnn.runs import manifest
-from rlcnn.runs.files import (
-    disk_errors,
-    fsync,
-    plain,
-    read_json,
-    write_atomic,
-    write_json_atomic,
-)
-from rlcnn.runs.provenance import provenance
-
-__all__ = [
-    "BrokenCheckpoint",
-    "RunDirectory",
-    "RunInUseError",
-    "acquire",
-    "provenance",
-    "require_vacant",
-    "write_atomic",
-    "write_json_atomic",
-]
-
-_LOCK = ".lock"
-_OLD = ".old"
-
-
-class BrokenCheckpoint(NamedTuple):
-    """A checkpoint that cannot be used, and what is wrong with it."""
-
-    path: Path
-    reason: str
-
-
-class RunTakenError(UserError):
-    """Another run has the directory."""
-
-
-class RunInUseError(RunTakenError):
-    """Another process holds the run for writing."""
+from rlcnn.runs import checkpoints
+from rlcnn.runs.checkpoints import BrokenCheckpoint
+from rlcnn.runs.files import disk_errors, plain, read_json, write_atomic, write_json_atomic
+from rlcnn.runs.lock import LOCK, RunTakenError, acquire
 
 
 class RunDirectory:
@@ -78,6 +36,8 @@ class RunDirectory:
     At most one process holds a run for writing; any number may read it meanwhile. Use it as a
     context manager, or call :meth:`close`, to give the writing lock back; the operating system
     gives it back when the process dies, however it dies.
+
+    Every method that writes raises UserError where the disk is full or cannot be written.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], lock: IO[bytes] | None) -> None:
@@ -95,8 +55,7 @@ class RunDirectory:
             config: Everything needed to repeat the run, as JSON values.
 
         Raises:
-            UserError: The directory exists and is not empty, cannot be written, is in use by
-                another process, or the disk is full.
+            RunTakenError: The directory is not empty, is a file, or another process uses it.
         """
         path = Path(path)
         require_vacant(path)
@@ -105,7 +64,7 @@ class RunDirectory:
             lock = acquire(path)
         run = cls(path, plain(config), lock)
         try:
-            # Another process may have begun here between the look and the lock.
+            # Another process may have begun here between the check and the lock.
             require_vacant(path)
             write_json_atomic(path / "config.json", run._config)
             run._make_directories()
@@ -120,9 +79,6 @@ class RunDirectory:
 
         The names are ``path``, ``path-2``, ``path-3`` and so on. Runs that begin at the same time
         get different names.
-
-        Raises:
-            UserError: The directory cannot be written, or the disk is full.
         """
         path, number = Path(path), 1
         while True:
@@ -145,7 +101,7 @@ class RunDirectory:
         Raises:
             UserError: The directory is missing, not a directory, empty, no run, its config.json is
                 truncated or corrupted, or (``write``) another process holds it or the record of
-                attempts is.
+                attempts is corrupted.
         """
         path = Path(path)
         try:
@@ -158,9 +114,9 @@ class RunDirectory:
         with disk_errors(path):
             lock = acquire(path)
         try:
-            # Again: whoever held the lock until now may have changed it.
+            # Again: the last holder of the lock may have changed it.
             run = cls(path, read_json(path / "config.json"), lock)
-            # What will be written on must be readable: better found out before anything changes.
+            # Attempts will be appended: an unreadable record is refused before anything changes.
             run._attempts()
         except BaseException:
             lock.close()
@@ -191,17 +147,17 @@ class RunDirectory:
 
     @property
     def checkpoints_dir(self) -> Path:
-        """Where checkpoints lie, one directory each."""
+        """The directory of checkpoints, one directory each."""
         return self.path / "checkpoints"
 
     @property
     def videos_dir(self) -> Path:
-        """Where filmed games lie."""
+        """The directory of filmed games."""
         return self.path / "videos"
 
     @property
     def tb_dir(self) -> Path:
-        """Where TensorBoard's event files lie."""
+        """The directory of TensorBoard's event files."""
         return self.path / "tb"
 
     @property
@@ -209,41 +165,25 @@ class RunDirectory:
         """How often the run was started or resumed: 1 during the first attempt."""
         return len(self._attempts())
 
-    def begin_attempt(self, about: Mapping[str, Any] | None = None) -> None:
-        """Note in ``attempts.json`` that the run is started or goes on: now, here.
-
-        Args:
-            about: What else to note of this attempt, as JSON values.
-
-        Raises:
-            UserError: The disk is full or cannot be written.
-        """
+    def begin_attempt(self, metadata: Mapping[str, Any] | None = None) -> None:
+        """Add an attempt to ``attempts.json``: time, host, process, and ``metadata`` (JSON)."""
         self._require_lock()
         attempt = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "host": platform.node(),
             "pid": os.getpid(),
-            **plain(about or {}),
+            **plain(metadata or {}),
         }
         write_json_atomic(self.path / "attempts.json", {"attempts": [*self._attempts(), attempt]})
 
     def recover(self) -> None:
-        """Clear away what a killed process was writing; bring back what it was about to replace.
-
-        Raises:
-            UserError: The disk cannot be written.
-        """
+        """Clear away what a killed process was writing; bring back what it was about to replace."""
         self._require_lock()
         self._make_directories()
         with disk_errors(self.path):
             for path in (*self.path.glob(".*.tmp"), *self.videos_dir.glob(".*.part")):
                 path.unlink()
-            for path in self.checkpoints_dir.glob(".*"):
-                final = path.with_name(path.name.removeprefix(".").removesuffix(_OLD))
-                if path.name.endswith(_OLD) and not final.exists():
-                    path.rename(final)
-                else:
-                    shutil.rmtree(path, ignore_errors=True)
+            checkpoints.recover(self.checkpoints_dir)
             if self.metrics_path.exists():
                 rows = self.metrics_path.read_bytes()
                 os.truncate(self.metrics_path, rows.rfind(b"\n") + 1)
@@ -251,8 +191,7 @@ class RunDirectory:
     def update_config(self, changes: Mapping[str, Any]) -> None:
         """Replace top-level keys of the configuration, in memory and in ``config.json``.
 
-        Raises:
-            UserError: The disk is full or the file cannot be written; nothing has changed then.
+        When it raises, nothing has changed.
         """
         self._require_lock()
         config = {**self._config, **plain(changes)}
@@ -265,7 +204,7 @@ class RunDirectory:
         write_json_atomic(self.path / "summary.json", summary)
 
     def summary(self) -> dict[str, Any] | None:
-        """What ``summary.json`` says, or None while the run is not finished.
+        """The contents of ``summary.json``, or None while the run is not finished.
 
         Raises:
             UserError: The file is truncated or corrupted.
@@ -281,14 +220,10 @@ class RunDirectory:
         return self.path / "metrics.jsonl"
 
     def append_metrics(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one row ``{"step": step, **values}``.
+        """Append one row ``{"step": step, **values}``, whole or not at all.
 
         Values are numbers, strings or None. NaN and the infinities, which JSON does not have, are
         written as null and read back as None.
-
-        Raises:
-            UserError: The disk is full or the file cannot be written. Earlier rows stay, and no
-                half row is left behind.
         """
         self._require_lock()
         row = json.dumps({"step": int(step), **plain(values)}, allow_nan=False).encode() + b"\n"
@@ -346,75 +281,36 @@ class RunDirectory:
         ``checkpoints/{step:012d}``, in place of one that was there. Checkpoints beyond ``step``
         are removed: a resume passed them over as broken. When the block raises, the hidden
         directory is removed and all other checkpoints are as before.
-
-        Raises:
-            UserError: The disk is full or cannot be written.
         """
         self._require_lock()
-        final = self.checkpoints_dir / f"{step:012d}"
-        with disk_errors(final):
-            scratch = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
-            scratch.mkdir()
-            try:
-                yield scratch
-                if self.metrics_path.exists():
-                    # A resume expects every row up to the checkpoint, also after a power cut.
-                    fsync(self.metrics_path)
-                manifest.seal(scratch)
-                self._put_in_place(scratch, final)
-            except BaseException:
-                shutil.rmtree(scratch, ignore_errors=True)
-                raise
-
-    def _put_in_place(self, scratch: Path, final: Path) -> None:
-        replaced = final.with_name(f".{final.name}{_OLD}")
-        shutil.rmtree(replaced, ignore_errors=True)
-        if final.exists():
-            final.rename(replaced)
-        scratch.rename(final)
-        fsync(self.checkpoints_dir)
-        shutil.rmtree(replaced, ignore_errors=True)
-        # Left there, one with the right sizes but corrupted contents would count as the newest,
-        # and be kept when the whole ones are pruned.
-        for path in self._numbered():
-            if int(path.name) > int(final.name):
-                _remove(path)
+        # A resume expects every row up to the checkpoint, also after a power cut.
+        with checkpoints.new_checkpoint(self.checkpoints_dir, step, self.metrics_path) as scratch:
+            yield scratch
 
     def checkpoints(self) -> list[Path]:
-        """Whole checkpoints, oldest first. Judged by file sizes; :meth:`verify` reads contents."""
-        return [path for path in self._numbered() if manifest.flaw(path, contents=False) is None]
+        """Whole checkpoints, oldest first, by the sizes of files; :meth:`verify` reads contents."""
+        return checkpoints.whole(self.checkpoints_dir)
 
     def verify(self, checkpoint: Path, files: Collection[str] | None = None) -> str | None:
-        """What is wrong with a checkpoint, or None if it is whole.
+        """The flaw of a checkpoint in a few words, or None if it is whole.
 
         Args:
             checkpoint: Its directory.
-            files: Names of those that will be read; by default all. SHA-256 tells whether they are
-                whole; of others only the size is looked at, since some are large.
+            files: Names of those that will be read, whose SHA-256 is compared; by default all. Of
+                others only the size is compared, since some are large.
         """
-        return manifest.flaw(checkpoint, contents=True if files is None else files)
+        return checkpoints.verify(checkpoint, files)
 
     def latest_whole(
         self, files: Collection[str] | None = None
     ) -> tuple[Path | None, list[BrokenCheckpoint]]:
         """The newest checkpoint that passes :meth:`verify`, and the newer ones that do not."""
-        broken: list[BrokenCheckpoint] = []
-        for path in reversed(self._numbered()):
-            reason = self.verify(path, files)
-            if reason is None:
-                return path, broken
-            broken.append(BrokenCheckpoint(path, reason))
-        return None, broken
+        return checkpoints.latest_whole(self.checkpoints_dir, files)
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest ``keep`` whole checkpoints (at least 1), and broken ones."""
         self._require_lock()
-        if keep < 1:
-            raise ValueError(f"at least 1 checkpoint must be kept, not {keep}")
-        kept = self.checkpoints()[-keep:]
-        for path in self._numbered():
-            if path not in kept:
-                _remove(path)
+        checkpoints.prune(self.checkpoints_dir, keep)
 
     def drop_from_older(self, filename: str) -> None:
         """Remove a file from all whole checkpoints but the newest, and from their manifests.
@@ -422,18 +318,7 @@ class RunDirectory:
         For large files of which only the last state is of use, such as a replay snapshot.
         """
         self._require_lock()
-        for path in self.checkpoints()[:-1]:
-            with disk_errors(path):
-                manifest.drop(path, filename)
-
-    def _numbered(self) -> list[Path]:
-        """Everything named as a checkpoint, whole or not, oldest first."""
-        if not self.checkpoints_dir.is_dir():
-            return []
-        found = [path for path in self.checkpoints_dir.iterdir() if path.name.isdecimal()]
-        return sorted(found, key=lambda path: int(path.name))
-
-    # -- attempts and the lock -------------------------------------------------------------------
+        checkpoints.drop_from_older(self.checkpoints_dir, filename)
 
     def _attempts(self) -> list[dict[str, Any]]:
         path = self.path / "attempts.json"
@@ -449,15 +334,11 @@ class RunDirectory:
                 directory.mkdir(exist_ok=True)
 
 
-def _entries(path: Path) -> list[str]:
-    return [name for name in os.listdir(path) if name != _LOCK]
-
-
 def require_vacant(path: Path) -> None:
     """Refuses a directory that no run can begin in.
 
     Raises:
-        RunTakenError: it is a file, or holds something.
+        RunTakenError: it is a file, or not empty.
     """
     with disk_errors(path):
         if path.exists() and not path.is_dir():
@@ -479,29 +360,5 @@ def _require_run(path: Path) -> None:
         raise UserError(f"run directory {path} {state}")
 
 
-def _remove(checkpoint: Path) -> None:
-    # Renamed first, so that a reader never meets a half-removed checkpoint.
-    with disk_errors(checkpoint):
-        hidden = checkpoint.with_name(f".{checkpoint.name}.{secrets.token_hex(4)}.removed")
-        checkpoint.rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
-
-
-def acquire(path: Path, what: str = "run directory") -> IO[bytes]:
-    """Lock a directory for this process; the returned file holds the lock until it is closed.
-
-    Raises:
-        RunInUseError: Another process holds it.
-    """
-    lock = (path / _LOCK).open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise RunInUseError(f"{what} {path} is in use by another process") from None
-    except OSError as error:
-        # Some network file systems have no locks; a run there is worth more than the guard.
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            lock.close()
-            raise
-    return lock
+def _entries(path: Path) -> list[str]:
+    return [name for name in os.listdir(path) if name != LOCK]

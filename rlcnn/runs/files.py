@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, plain JSON, and a disk's refusals in one line."""
+"""Atomic writes, plain JSON, and disk errors in one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REASONS = {
 
 @contextmanager
 def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what the disk refuses inside the block into one line that names ``path``.
+    """Turn disk errors inside the block into one line that names ``path``.
 
     Raises:
         UserError: The disk is full or over quota, a file grew too large, or the place cannot be
@@ -50,7 +50,7 @@ def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _refusal(error: Exception) -> str | None:
-    """Why the disk refused, if that is what ``error`` or an exception behind it says."""
+    """The reason of a disk error, if ``error`` or an exception behind it is one."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -65,7 +65,7 @@ def _refusal(error: Exception) -> str | None:
             code = int(found[1]) if found else None
         if code in _REASONS:
             return _REASONS[code]
-    # torch.save, given a path, tells only where in its C++ the writing failed.
+    # torch.save, given a path, reports only where in its C++ the writing failed.
     if any("inline_container" in str(cause) for cause in chain):
         return "writing failed; is the disk full?"
     return None

@@ -1,4 +1,4 @@
-"""A directory that can be asked whether it is whole, by sizes and SHA-256 kept in a manifest."""
+"""Checks whether a directory is whole, by the sizes and SHA-256 in its manifest."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def seal(directory: Path) -> None:
 
 
 def flaw(directory: Path, *, contents: bool | Collection[str]) -> str | None:
-    """What is wrong with a sealed directory, in a few words, or None if it is whole.
+    """The flaw of a sealed directory, in a few words, or None if it is whole.
 
     Args:
-        directory: What :func:`seal` was given, or what has become of it.
-        contents: Of which files to compare the SHA-256, which reads them whole, and not only the
-            size: of all, of none, or of those named.
+        directory: A directory that :func:`seal` was given.
+        contents: The files whose SHA-256 is compared, which reads them whole: all, none, or those
+            named. Of the others only the size is compared.
     """
     try:
         for name, facts in _read(directory).items():

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, machine and source revision."""
+"""Where a result comes from: versions, machine and source revision."""
 
 from __future__ import annotations
 

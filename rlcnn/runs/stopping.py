@@ -1,4 +1,4 @@
-"""Being asked to stop, as by Ctrl-C, and doing so where nothing is lost."""
+"""A request to stop, such as Ctrl-C, which training follows where nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from types import FrameType
 
 
 class TrainingStopped(Exception):  # noqa: N818
-    """Training was asked to stop, and did so between two updates."""
+    """Training stopped between two updates, because it was asked to."""
 
 
 class StopRequest:
-    """Stops training between two updates once it was asked to, as by Ctrl-C.
+    """A request to stop training between two updates, such as Ctrl-C.
 
-    Use its :meth:`handle` as a signal handler. A second signal is not waited for: it raises
-    ``KeyboardInterrupt`` at once. What takes long asks by :meth:`check`.
+    Use its :meth:`handle` as a signal handler. A second signal raises ``KeyboardInterrupt`` at
+    once. Long actions call :meth:`check`.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        """``tell``: what to say, and how, when it is asked for."""
-        self._tell = tell
+    def __init__(self, report: Callable[[str], None]) -> None:
+        """``report`` is called with a line when the first signal comes."""
+        self._report = report
         self.requested = False
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
-        """Ask for the stop."""
+        """Requests the stop."""
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        self._tell(
+        self._report(
             "stopping with a checkpoint when the update under way is done;"
             " Ctrl-C again stops at once, without one"
         )
 
     def check(self) -> None:
-        """Raises TrainingStopped where the stop was asked for."""
+        """Raises TrainingStopped if the stop was requested."""
         if self.requested:
             raise TrainingStopped
 
 
 @contextmanager
-def answering_signals(handler: Callable[..., None]) -> Iterator[None]:
-    """Lets ``handler`` answer Ctrl-C and a polite kill inside the block."""
+def handle_signals(handler: Callable[..., None]) -> Iterator[None]:
+    """Lets ``handler`` handle SIGINT and SIGTERM inside the block."""
     caught = (signal.SIGINT, signal.SIGTERM)
     try:
         before = {number: signal.signal(number, handler) for number in caught}
     except ValueError:
-        # Signals belong to the main thread; elsewhere, whoever started the thread stops it.
+        # Only the main thread receives signals; other threads are stopped by their starter.
         yield
         return
     try:

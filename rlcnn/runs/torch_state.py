@@ -1,4 +1,4 @@
-"""torch's states on disk: its optimisers' and its random generators', nothing pickled."""
+"""States of torch's optimisers and random generators on disk, without pickles."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def save_torch(value: Any, path: Path) -> None:
 
 
 def load_torch(path: Path) -> Any:
-    """What :func:`save_torch` wrote, with its tensors on the CPU.
+    """Reads a file of :func:`save_torch`, with its tensors on the CPU.
 
     Raises:
-        UserError: the file is missing or damaged, or holds what could run code.
+        UserError: the file is missing or damaged, or could run code.
     """
     try:
         with warnings.catch_warnings():
-            # Of a strange protocol, where it is about to be refused anyway.
+            # A warning of an unknown pickle protocol, before the refusal.
             warnings.simplefilter("ignore")
-            # On the host: where it was trained need not exist here.
+            # The device that the tensors were on need not exist here.
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f'"{path}" does not exist') from error
     except Exception as error:
-        # Torch would go on to advise to load it with pickle: never that.
+        # Torch's own message advises to load it with pickle.
         raise UserError(
             f'"{path}" is damaged, or holds other things than tensors and numbers'
         ) from error
@@ -53,7 +53,7 @@ def torch_rng(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def restore_torch_rng(device: torch.device, states: Mapping[str, torch.Tensor]) -> None:
-    """Brings torch's generators to what :func:`torch_rng` gave."""
+    """Restores the states that :func:`torch_rng` returned."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,4 +1,4 @@
-"""From a configuration to images, minibatches and the network that learns from them."""
+"""Images, minibatches and the network of a pretraining configuration."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ CHANNELS = {"auto": None, "grey": 1, "rgb": 3}
 
 def load_images(
     config: PretrainConfig,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     policies: Mapping[str, PolicyPlay] | None = None,
 ) -> Split:
-    """The images of a configuration, as they are.
+    """The images of a configuration, not yet resized.
 
     Args:
         config: the run.
-        tell: told what there is, and of what takes long.
+        report: called with lines about the images and about what takes long.
         policies: those of the configuration's ``players``.
 
     Raises:
@@ -50,7 +50,7 @@ def load_images(
             " policies are given: agents.evaluate.players.load_players makes them"
         )
     if config.data.startswith(ATARI):
-        tell(f"{config.data}: playing, unless kept in {config.data_dir} from an earlier run")
+        report(f"{config.data}: playing, unless kept in {config.data_dir} from an earlier run")
     split = load_data(
         config.data,
         Path(config.data_dir),
@@ -59,15 +59,15 @@ def load_images(
         frames=config.frames,
         policies=policies,
     )
-    tell(f"{config.data}: {counted(describe(split))}")
+    report(f"{config.data}: {counted(describe(split))}")
     return split
 
 
 def check_start(config: PretrainConfig) -> None:
-    """Refuses an encoder and weights that cannot be what a training begins with.
+    """Refuses an encoder and weights that a training cannot start with.
 
-    All that can be told without the images, which may take long to get: of games, whose
-    observations have a shape that is known, everything.
+    Checks all that is possible without the images, which may take long to get: everything for
+    games, whose observations have a known shape.
 
     Raises:
         UserError: as :func:`rlcnn.weights.load_into`; games' observations are too small.
@@ -87,15 +87,15 @@ def check_start(config: PretrainConfig) -> None:
 def check_players(
     data: Mapping[str, Any], policies: Mapping[str, PolicyPlay] | None, run: str
 ) -> None:
-    """Refuses to have games played by other agents than those that a run's images are from.
+    """Refuses agents other than those that played the games of a run's images.
 
     Args:
-        data: what :func:`describe` told of them.
-        policies: who is to play, by game.
-        run: what to call the run.
+        data: the run's images, as :func:`describe` returned them.
+        policies: the agents, by game.
+        run: the run's name for the message.
 
     Raises:
-        UserError: an agent is another; as a run's is that has learned on since.
+        UserError: an agent differs, as it does when its own run has learned more since.
     """
     before = data.get("games", {}).get("policies", {})
     for game, policy in (policies or {}).items():
@@ -107,7 +107,7 @@ def check_players(
 
 
 def describe(split: Split) -> dict[str, Any]:
-    """What images there are, as JSON; equal for equal labels in equal order."""
+    """The tasks and image counts as JSON; equal for equal labels in equal order."""
     facts: dict[str, Any] = {
         "tasks": [{"name": t.name, "classes": list(t.classes)} for t in split.train.tasks],
         **{
@@ -121,7 +121,7 @@ def describe(split: Split) -> dict[str, Any]:
 
 
 def counted(data: Mapping[str, Any]) -> str:
-    """What :func:`describe` found, in a few words."""
+    """The result of :func:`describe` in a few words."""
     classes = sum(len(task["classes"]) for task in data["tasks"])
     tasks = f"{len(data['tasks'])} tasks and " if len(data["tasks"]) > 1 else ""
     images = " and ".join(f"{data[part]['images']:,} to {part}" for part in ("train", "test"))
@@ -129,7 +129,7 @@ def counted(data: Mapping[str, Any]) -> str:
 
 
 def _create_encoder(config: PretrainConfig, shape: tuple[int, int, int]) -> Encoder:
-    """The configured encoder, which is told how many channels a frame of games has."""
+    """The configured encoder, for the channels of a game's frame where games are the data."""
     of_games = config.data.startswith(ATARI)
     channels = config.frames.frame_channels if of_games else None
     options = with_frame_channels(config.encoder, config.encoder_options, channels)
@@ -139,7 +139,7 @@ def _create_encoder(config: PretrainConfig, shape: tuple[int, int, int]) -> Enco
 
 
 class PretrainingSetup:
-    """What a configuration and its images come to: batches, and encoders for them.
+    """Batches of a configuration's images, and encoders and trainers for them.
 
     Attributes:
         config: the run.
@@ -151,32 +151,32 @@ class PretrainingSetup:
     """
 
     def __init__(self, config: PretrainConfig, split: Split) -> None:
-        """Brings the images to size.
+        """Resizes the images.
 
         Args:
             config: the run, with every "auto" resolved.
             split: its images.
 
         Raises:
-            UserError: they cannot be brought to the size that is asked for.
+            UserError: they cannot have the configured size, or no held-out image has a class.
         """
         self.config = config
         self.tasks = split.train.tasks
         train, test = (bring_to_size(part, config.augment) for part in split)
         if (test.labels == UNKNOWN).all():
-            raise UserError("of no held-out image a class is known: there is nothing to judge by")
+            raise UserError("no held-out image has a known class: nothing can be evaluated")
         self.train_labels, self.test_labels = train.labels, test.labels
         self._augmentation = Augmentation(config.augment, train)
         self.train, self.test = self._batches(train), self._batches(test)
 
     def make_encoder(self, seed: int) -> Encoder:
-        """A fresh encoder, the same for the same seed; torch's generators go on from there."""
+        """A new encoder, equal for equal seeds; seeds torch's global generators."""
         torch.manual_seed(seed)
         config, shape = self.config, self._augmentation.output_shape
         return _create_encoder(config, shape)
 
     def make_trainer(self, encoder: Encoder) -> Trainer:
-        """A fresh head on the encoder, and all that makes them learn."""
+        """A trainer of the encoder with a new head."""
         classifier = Classifier(encoder, self.tasks, dropout=self.config.dropout)
         return Trainer(self.config, classifier, self.train, self.test)
 

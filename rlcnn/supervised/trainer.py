@@ -1,4 +1,4 @@
-"""Learning from labelled images: one update after the other, and what it takes to go on exactly."""
+"""Training on labelled images: updates, evaluation, and a state that resumes exactly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from envs.errors import UserError
+from envs.errors import UserError, first_line
 from rlcnn.accelerate.cpu_threads import SpareCores
 from rlcnn.accelerate.devices import Precision, prepare_device
 from rlcnn.accelerate.gradient_step import gradient_step
@@ -33,39 +33,39 @@ STATE, OPTIMIZER, NETWORK = "state.json", "optimizer.pt", "network.pt"
 
 
 class Trainer:
-    """A classifier that learns, update by update.
+    """Trains a classifier, update by update.
 
-    With the same configuration, data and seed, on a CPU in float32, two trainings are equal to the
-    bit, and so is one that was saved and restored anywhere in between.
+    On a CPU in float32, the same configuration, data and seed give the same bits, also when the
+    training is saved and restored anywhere in between.
 
     Attributes:
-        classifier: what learns; its encoder carries the configured start.
-        epoch: how many epochs are done.
-        batch: how many updates of the next one are.
+        classifier: the network that learns.
+        epoch: the number of whole epochs done.
+        batch: the number of updates done in the next epoch.
     """
 
     def __init__(
         self, config: PretrainConfig, classifier: Classifier, train: Batches, test: Batches
     ) -> None:
-        """Puts the classifier on the device.
+        """Moves the classifier to the device.
 
         Args:
             config: with every "auto" resolved.
-            classifier: freshly made; it is moved to ``config.device``.
-            train: to learn from.
-            test: held out.
+            classifier: a new one, whose encoder holds the configured weights.
+            train: the training images.
+            test: the held-out images.
         """
         self.config = config
         self.device = torch.device(config.device)
         prepare_device(self.device, cast(Precision, config.precision))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        # torch's stubs know of modules of one memory format only.
+        # torch's stubs lack the memory format of modules.
         self.classifier: Classifier = classifier.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self._train, self._test = train, test
         self._optimizer = make_optimizer(classifier, config)
         self._average = WeightAverage(classifier, config.ema) if config.ema else None
         self.epoch = self.batch = 0
-        # What float32 learns must not depend on what else runs on the machine.
+        # In float32, results must not depend on other programs on the machine.
         self._spare_cores = SpareCores(self.device.type == "cpu" and config.precision == "bf16")
         self._begin_epoch()
 
@@ -80,18 +80,17 @@ class Trainer:
         return self._train.per_epoch
 
     @property
-    def judged(self) -> Classifier:
-        """What is evaluated and saved: the classifier, or the moving average of its weights."""
+    def evaluated(self) -> Classifier:
+        """The network that is evaluated and saved: the classifier, or its moving average."""
         if self._average is None:
             return self.classifier
         average: Any = self._average.module
         return average
 
     def learn_epoch(self) -> Generator[int, None, None]:
-        """Does the rest of an epoch, yielding the number of images after each update.
+        """Trains to the end of the epoch; yields the number of images after each update.
 
-        It may be left between two updates; what is called next goes on there. At its end the next
-        epoch begins.
+        It may be closed between two updates; the next call goes on there.
         """
         self.classifier.train()
         batches = self._train.epoch(self.epoch, self.batch)
@@ -103,8 +102,8 @@ class Trainer:
                 yield len(batch.images)
         self.epoch, self.batch = self.epoch + 1, 0
 
-    def epoch_figures(self) -> dict[str, float]:
-        """What the updates since the last call were like: mean loss and training accuracy, by task.
+    def epoch_metrics(self) -> dict[str, float]:
+        """Mean loss and training accuracy, by task, over the updates since the last call.
 
         Raises:
             UserError: the loss is no longer a finite number.
@@ -125,8 +124,8 @@ class Trainer:
         return figures
 
     def _begin_epoch(self) -> None:
-        # Loss, updates, and for each task how many were right of how many known: summed on the
-        # device, so that an update need not wait to be read.
+        # Sums of the loss and of updates, and for each task of right and of known labels. They
+        # stay on the device, so that no update waits for a copy.
         count = 2 + 2 * len(self.classifier.tasks)
         self._sums = torch.zeros(count, dtype=torch.float64, device=self.device)
 
@@ -156,14 +155,14 @@ class Trainer:
         enabled = self.config.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    # -- judging ---------------------------------------------------------------------------------
+    # -- evaluation ------------------------------------------------------------------------------
 
     def held_out_logits(self, classifier: Classifier) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Logits of the held-out images, each task (images, classes), and labels; on the CPU."""
         classifier.eval()
         with torch.inference_mode(), self._autocast():
             batches = self._test.held_out()
-            # One tensor a batch, which is read while the next batch is computed.
+            # One tensor per batch, copied while the next batch is computed.
             logits = (torch.cat(classifier(batch.images), dim=1) for batch in batches)
             every = torch.cat(list(read_late(logits, self.device)))
         return list(every.split(classifier.classes, dim=1)), self._test.labels
@@ -173,17 +172,17 @@ class Trainer:
 
         With several tasks, ``test/top1`` is the mean over them.
         """
-        logits, labels = self.held_out_logits(self.judged)
+        logits, labels = self.held_out_logits(self.evaluated)
         return held_out_figures(logits, labels, self.classifier.tasks)
 
-    # -- going on --------------------------------------------------------------------------------
+    # -- checkpoints -----------------------------------------------------------------------------
 
     def save(self, directory: Path, extra: dict[str, Any]) -> None:
         """Writes all that the next update depends on.
 
         Args:
-            directory: that of a checkpoint being made.
-            extra: JSON values to keep beside it.
+            directory: of a new checkpoint.
+            extra: JSON values to keep with it.
 
         Raises:
             UserError: the disk is full or cannot be written.
@@ -200,10 +199,10 @@ class Trainer:
         write_json_atomic(directory / STATE, state)
 
     def restore(self, directory: Path) -> dict[str, Any]:
-        """Brings a freshly made trainer to where :meth:`save` was called.
+        """Brings a new trainer to the state that :meth:`save` wrote.
 
         Returns:
-            What ``save`` was given as ``extra``.
+            The ``extra`` given to :meth:`save`.
 
         Raises:
             UserError: a file is missing or damaged, or of another network.
@@ -220,10 +219,9 @@ class Trainer:
             adopt_kernels(self._optimizer, optimizer)
             self._optimizer.load_state_dict(optimizer)
             self._sums.copy_(network["sums"])
-            # Last, since what came before may have drawn from the generators.
+            # Last: the steps before may have drawn from the generators.
             restore_torch_rng(self.device, network["rng"])
         except Exception as error:
-            # Whatever a damaged file makes torch raise, the user's remedy is the same.
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"checkpoint {directory} is damaged: {reason}") from error
+            # Whatever error a damaged file causes, the user's remedy is the same.
+            raise UserError(f"checkpoint {directory} is damaged: {first_line(error)}") from error
         return extra

@@ -1,4 +1,4 @@
-"""What a run left behind, but for what the clock says."""
+"""Small runs, and the contents of runs apart from times."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from rlcnn.runs.directory import RunDirectory
+from rlcnn.weights.load import read_tensors
+
+CONFIG = {"seed": 7, "ppo": {"learning_rate": 2.5e-4}}
+
+
+def save_checkpoint(run: RunDirectory, step: int, **files: bytes) -> Path:
+    with run.new_checkpoint(step) as directory:
+        for name, content in (files or {"weights": b"w"}).items():
+            (directory / name).write_bytes(content)
+    return run.checkpoints_dir / f"{step:012d}"
 
 
 def rows_of(run_dir: Path) -> list[dict[str, Any]]:
@@ -51,3 +61,14 @@ def assert_equal(one: Any, other: Any) -> None:
             assert_equal(a, b)
     else:
         assert one == other
+
+
+def checkpoint_steps(run_dir: Path) -> list[int]:
+    """The steps of the whole checkpoints."""
+    return [int(path.name) for path in RunDirectory.open(run_dir).checkpoints()]
+
+
+def weights_of(run_dir: Path, name: str = "last") -> dict[str, bytes]:
+    """The tensors of a pretraining's weights file, bit for bit."""
+    tensors = read_tensors(run_dir / f"{name}.safetensors").tensors
+    return {key: tensor.numpy().tobytes() for key, tensor in tensors.items()}

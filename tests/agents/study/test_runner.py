@@ -26,7 +26,7 @@ from agents.study.runner import default_study_dir, read_plan, run_study
 from agents.train.training import resume
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
-from rlcnn.runs.directory import acquire
+from rlcnn.runs.lock import acquire
 from rlcnn.runs.stopping import TrainingStopped
 from rlcnn.weights.load import save_encoder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -16,9 +17,8 @@ from support.toy_envs import Columns, WorldVecEnv
 
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
-from agents.train import callbacks
-from agents.train.callbacks import Every, ProgressDisplay, StopRequest, UpdateLog
-from rlcnn.runs.stopping import TrainingStopped
+from agents.train.callbacks import BetweenUpdates, Every, ShowProgress, UpdateLog
+from rlcnn.runs.stopping import StopRequest, TrainingStopped
 
 TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 8}}}
 
@@ -81,11 +81,11 @@ def test_oftener_than_there_are_updates_is_at_every_one(ppo: PPO) -> None:
     assert steps_called(ppo, 1, 64) == [16, 32, 48]
 
 
-def test_dqn_stands_between_updates_after_each_step_of_the_vector() -> None:
+def test_dqn_is_between_updates_after_each_vector_step() -> None:
     assert steps_called(make_dqn(), 10, 60) == [12, 20, 32, 40, 52]
 
 
-def test_what_was_not_done_to_its_end_is_owed(ppo: PPO) -> None:
+def test_what_was_not_done_to_its_end_is_pending(ppo: PPO) -> None:
     called: list[int] = []
 
     def fail() -> None:
@@ -94,11 +94,11 @@ def test_what_was_not_done_to_its_end_is_owed(ppo: PPO) -> None:
     cut_short = Every(40, fail)
     with pytest.raises(TrainingStopped):
         ppo.learn(160, callback=cut_short)
-    assert (ppo.num_timesteps, cut_short.due) == (48, True)
-    again = Every(40, lambda: called.append(ppo.num_timesteps), owed=True)
+    assert (ppo.num_timesteps, cut_short.pending) == (48, True)
+    again = Every(40, lambda: called.append(ppo.num_timesteps), pending=True)
     for _ in range(2):
         ppo.learn(64, callback=again, reset_num_timesteps=False)
-        assert not again.due
+        assert not again.pending
     assert called == [48, 80, 128, 160]
 
 
@@ -156,8 +156,8 @@ def test_an_update_is_logged_under_its_own_step(ppo: PPO) -> None:
 
 
 def test_a_stop_is_answered_between_two_updates(ppo: PPO) -> None:
-    told: list[str] = []
-    stop = StopRequest(told.append)
+    said: list[str] = []
+    stop = StopRequest(said.append)
 
     class Press(BaseCallback):
         def _on_step(self) -> bool:
@@ -166,15 +166,15 @@ def test_a_stop_is_answered_between_two_updates(ppo: PPO) -> None:
             return True
 
     with pytest.raises(TrainingStopped):
-        ppo.learn(1000, callback=[Press(), stop])
+        ppo.learn(1000, callback=[Press(), BetweenUpdates(stop.check)])
     assert ppo.num_timesteps == 32
     assert ppo._n_updates == 2
-    assert len(told) == 1
+    assert len(said) == 1
 
 
 def test_the_bar_shows_the_rate(ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 0.0
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
 
     class Pass(BaseCallback):
         """4 steps a second, and 6 seconds for each update: 16 steps in 10 seconds."""
@@ -189,7 +189,7 @@ def test_the_bar_shows_the_rate(ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> No
             clock += 6.0
 
     out = io.StringIO()
-    display = ProgressDisplay(640, Console(file=out, force_terminal=True, width=140))
+    display = ShowProgress(640, Console(file=out, force_terminal=True, width=140))
     ppo.learn(640, callback=[Pass(), display])
     shown = [float(rate) for rate in re.findall(r"([\d.]+) steps/s", out.getvalue())]
     assert shown[-1] == pytest.approx(1.6, abs=0.5)
@@ -197,12 +197,12 @@ def test_the_bar_shows_the_rate(ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_lines_are_printed_where_there_is_no_terminal(ppo: PPO) -> None:
     out = io.StringIO()
-    display = ProgressDisplay(64, Console(file=out, width=120), line_seconds=0)
+    display = ShowProgress(64, Console(file=out, width=120), line_seconds=0)
 
     # Lines come at most once a second: let every step be later than that.
     class Hurry(BaseCallback):
         def _on_step(self) -> bool:
-            display._marked -= 1.5
+            display._display._counted -= 1.5
             return True
 
     ppo.learn(64, callback=[Hurry(), display])
@@ -214,7 +214,7 @@ def test_lines_are_printed_where_there_is_no_terminal(ppo: PPO) -> None:
 
 def test_a_bar_is_drawn_on_a_terminal(ppo: PPO) -> None:
     out = io.StringIO()
-    display = ProgressDisplay(64, Console(file=out, force_terminal=True, width=140))
+    display = ShowProgress(64, Console(file=out, force_terminal=True, width=140))
     ppo.learn(64, callback=display)
     display.close()
     assert "training" in out.getvalue()

@@ -6,39 +6,18 @@ import gc
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
 import pytest
-import safetensors.torch
-import torch
-from support.property_tests import given, settings, st
+from support.run_files import CONFIG, save_checkpoint
 
 from envs.errors import UserError
 from rlcnn.runs import directory as runs
 from rlcnn.runs.directory import RunDirectory
-
-CONFIG = {"seed": 7, "ppo": {"learning_rate": 2.5e-4}}
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[RunDirectory]:
-    with RunDirectory.create(tmp_path / "run", CONFIG) as run:
-        yield run
-
-
-def save(run: RunDirectory, step: int, **files: bytes) -> Path:
-    with run.new_checkpoint(step) as directory:
-        for name, content in (files or {"weights": b"w"}).items():
-            (directory / name).write_bytes(content)
-    return run.checkpoints_dir / f"{step:012d}"
 
 
 def test_runs_of_one_name_take_the_next_free_one(tmp_path: Path) -> None:
@@ -169,7 +148,7 @@ def test_reading_changes_nothing_and_cannot_write(run: RunDirectory) -> None:
         lambda: reader.write_summary({}),
         lambda: reader.prune(1),
         lambda: reader.drop_from_older("replay"),
-        lambda: save(reader, 1),
+        lambda: save_checkpoint(reader, 1),
     ):
         with pytest.raises(RuntimeError, match="not open for writing"):
             write()
@@ -209,7 +188,7 @@ def test_attempts_are_counted_when_they_begin(run: RunDirectory) -> None:
 def test_opening_touches_nothing(run: RunDirectory, write: bool) -> None:
     run.begin_attempt()
     run.append_metrics(1, {"loss": 1.0})
-    save(run, 1)
+    save_checkpoint(run, 1)
     (run.checkpoints_dir / ".000000000002.0123abcd.tmp").mkdir()
     run.close()
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
@@ -237,7 +216,7 @@ def test_a_writer_reads_the_configuration_when_nobody_else_may_change_it(
 
 
 def test_kill_9_frees_the_lock_and_leaves_no_half_checkpoint(run: RunDirectory) -> None:
-    whole = save(run, 100)
+    whole = save_checkpoint(run, 100)
     run.append_metrics(100, {"loss": 1.0})
     run.close()
     killed_while(
@@ -264,7 +243,7 @@ open(run.metrics_path, "a").write('{"step": 200, "lo')
 def test_a_kill_between_setting_aside_and_replacing_brings_the_old_one_back(
     run: RunDirectory,
 ) -> None:
-    checkpoint = save(run, 100)
+    checkpoint = save_checkpoint(run, 100)
     checkpoint.rename(run.checkpoints_dir / ".000000000100.old")
     run.close()
     with RunDirectory.open(run.path, write=True) as again:
@@ -272,183 +251,7 @@ def test_a_kill_between_setting_aside_and_replacing_brings_the_old_one_back(
         assert again.latest_whole() == (checkpoint, [])
 
 
-# -- metrics ---------------------------------------------------------------------------------------
-
-
-def test_metrics_come_back_as_written_and_stay_json(run: RunDirectory) -> None:
-    run.append_metrics(1, {"loss": 0.1, "games": 3, "video/eval": "videos/1.mp4"})
-    run.append_metrics(2, {"loss": math.nan, "best": -math.inf})
-    assert run.metrics() == [
-        {"step": 1, "loss": 0.1, "games": 3, "video/eval": "videos/1.mp4"},
-        {"step": 2, "loss": None, "best": None},
-    ]
-    for line in run.metrics_path.read_text().splitlines():
-        json.loads(line, parse_constant=pytest.fail)
-
-
-@settings(max_examples=50)
-@given(steps=st.lists(st.integers(0, 50)), cut=st.integers(0, 50), half=st.binary(max_size=20))
-def test_a_resume_keeps_exactly_the_rows_up_to_its_step(
-    steps: list[int], cut: int, half: bytes
-) -> None:
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        RunDirectory.create(directory, CONFIG) as run,
-    ):
-        for number, step in enumerate(steps):
-            run.append_metrics(step, {"number": number, "third": number / 3})
-        before = run.metrics()
-        with run.metrics_path.open("ab") as file:
-            file.write(half.replace(b"\n", b""))
-        run.truncate_metrics(cut)
-        assert run.metrics() == [row for row in before if row["step"] <= cut]
-        run.append_metrics(cut, {"again": 1})
-        assert len(run.metrics()) == sum(step <= cut for step in steps) + 1
-
-
-def test_a_corrupted_row_is_named_and_the_file_left_alone(run: RunDirectory) -> None:
-    run.append_metrics(1, {})
-    run.metrics_path.write_text('{"step": 1}\n{"loss": 2}\n{"step": 3}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl is corrupted at line 2"):
-        run.truncate_metrics(1)
-    assert run.metrics_path.read_text().count("\n") == 3
-
-
-def test_a_row_that_does_not_fit_leaves_no_half_behind(
-    run: RunDirectory, largest_file: Callable[[int], AbstractContextManager[None]]
-) -> None:
-    run.append_metrics(1, {"loss": 1.0})
-    with largest_file(100), pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl"):
-        run.append_metrics(2, {"name": "x" * 200})
-    assert run.metrics_path.read_bytes() == b'{"step": 1, "loss": 1.0}\n'
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has /dev/full")
-def test_a_full_disk_is_named_when_a_row_is_appended(run: RunDirectory) -> None:
-    run.metrics_path.symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"cannot write .*metrics\.jsonl: the disk is full"):
-        run.append_metrics(1, {"loss": 1.0})
-
-
 def test_the_summary_is_what_was_written(run: RunDirectory) -> None:
     run.write_summary({"steps": 100, "eval": {"returns": [1.0, 2.0], "std": math.nan}})
     expected = {"steps": 100, "eval": {"returns": [1.0, 2.0], "std": None}}
     assert RunDirectory.open(run.path).summary() == expected
-
-
-# -- checkpoints -----------------------------------------------------------------------------------
-
-
-def test_a_checkpoint_appears_only_when_it_is_whole(run: RunDirectory) -> None:
-    with run.new_checkpoint(5) as directory:
-        (directory / "weights").write_bytes(b"abc")
-        assert run.checkpoints() == []
-        assert run.latest_whole() == (None, [])
-    path = run.checkpoints_dir / "000000000005"
-    assert run.checkpoints() == [path]
-    assert run.verify(path) is None
-    assert (path / "weights").read_bytes() == b"abc"
-    assert list(run.checkpoints_dir.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_checkpoint_that_fails_leaves_nothing(
-    run: RunDirectory, error: type[BaseException]
-) -> None:
-    first = save(run, 1)
-    with pytest.raises(error), run.new_checkpoint(2):
-        raise error
-    assert list(run.checkpoints_dir.iterdir()) == [first]
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda path, tensors: safetensors.torch.save_file(tensors, path),
-        lambda path, tensors: torch.save(tensors, path),
-        lambda path, tensors: path.write_bytes(tensors["w"].numpy().tobytes()),
-    ],
-    ids=["safetensors", "torch", "bytes"],
-)
-def test_a_full_disk_during_a_checkpoint_loses_no_earlier_one(
-    run: RunDirectory,
-    largest_file: Callable[[int], AbstractContextManager[None]],
-    write: Callable[[Path, dict[str, torch.Tensor]], object],
-) -> None:
-    first = save(run, 1)
-    tensors = {"w": torch.zeros(10_000)}
-    with (
-        largest_file(10_000),
-        pytest.raises(UserError, match=r"^cannot write .*000000000002: [^\n]+$"),
-        run.new_checkpoint(2) as directory,
-    ):
-        write(directory / "weights", tensors)
-    assert list(run.checkpoints_dir.iterdir()) == [first]
-    assert run.latest_whole() == (first, [])
-
-
-def test_a_checkpoint_of_the_same_step_takes_the_place_of_the_old(run: RunDirectory) -> None:
-    path = save(run, 3, weights=b"old", extra=b"old")
-    assert save(run, 3, weights=b"new") == path
-    assert sorted(os.listdir(path)) == ["manifest.json", "weights"]
-    assert (path / "weights").read_bytes() == b"new"
-    assert list(run.checkpoints_dir.iterdir()) == [path]
-
-
-def test_checkpoints_are_ordered_by_step(run: RunDirectory) -> None:
-    paths = [save(run, step) for step in (50, 900, 10**13)]
-    assert run.checkpoints() == paths
-
-
-def test_a_checkpoint_removes_those_beyond_it_that_a_resume_passed_over(run: RunDirectory) -> None:
-    save(run, 100, weights=b"1234")
-    corrupted = save(run, 300, weights=b"1234")
-    (corrupted / "weights").write_bytes(b"1235")
-    new = save(run, 200, weights=b"1234")
-    run.prune(1)
-    assert list(run.checkpoints_dir.iterdir()) == [new]
-    assert run.latest_whole() == (new, [])
-
-
-def test_a_broken_checkpoint_is_passed_over_and_named(run: RunDirectory) -> None:
-    good, truncated, flipped, bare = (save(run, step, weights=b"1234") for step in range(1, 5))
-    (truncated / "weights").write_bytes(b"12")
-    (flipped / "weights").write_bytes(b"1235")
-    (bare / "manifest.json").unlink()
-    found, broken = run.latest_whole()
-    assert found == good
-    assert [entry.path for entry in broken] == [bare, flipped, truncated]
-    assert "manifest.json is missing" in broken[0].reason
-    assert "weights are corrupted" in broken[1].reason
-    assert "2 bytes instead of 4" in broken[2].reason
-    assert run.checkpoints() == [good, flipped]
-
-
-def test_pruning_keeps_the_newest_whole_ones(run: RunDirectory) -> None:
-    paths = [save(run, step, weights=b"1234") for step in range(1, 6)]
-    (paths[4] / "weights").unlink()
-    run.prune(2)
-    assert sorted(run.checkpoints_dir.iterdir()) == paths[2:4]
-    run.prune(9)
-    assert run.checkpoints() == paths[2:4]
-    with pytest.raises(ValueError, match="at least 1"):
-        run.prune(0)
-
-
-def test_a_reader_never_meets_a_half_removed_checkpoint(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = save(run, 1), save(run, 2)
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
-    run.prune(1)
-    assert not first.exists()
-    assert run.checkpoints() == [second]
-
-
-def test_a_rolling_file_stays_in_the_newest_checkpoint_only(run: RunDirectory) -> None:
-    paths = [save(run, step, weights=b"w", replay=b"r" * step) for step in (1, 2, 3)]
-    run.drop_from_older("replay")
-    run.drop_from_older("replay")
-    assert [(path / "replay").exists() for path in paths] == [False, False, True]
-    assert run.checkpoints() == paths
-    assert [run.verify(path) for path in paths] == [None] * 3

@@ -1,4 +1,4 @@
-"""What a run was made with can be told, also outside git."""
+"""The provenance of a run, inside and outside git."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 import rlcnn
 from rlcnn.runs import provenance as module
-from rlcnn.runs.directory import provenance
+from rlcnn.runs.provenance import provenance
 
 
 def test_versions_and_machine_are_named() -> None:

@@ -8,15 +8,15 @@ import threading
 
 import pytest
 
-from rlcnn.runs.stopping import StopRequest, TrainingStopped, answering_signals
+from rlcnn.runs.stopping import StopRequest, TrainingStopped, handle_signals
 
 
-def test_a_request_is_told_once_and_answered_where_it_is_asked_for() -> None:
-    told: list[str] = []
-    stop = StopRequest(told.append)
+def test_a_request_prints_one_line_and_stops_at_a_check() -> None:
+    lines: list[str] = []
+    stop = StopRequest(lines.append)
     stop.check()
     stop.handle(signal.SIGINT, None)
-    assert len(told) == 1
+    assert len(lines) == 1
     with pytest.raises(TrainingStopped):
         stop.check()
 
@@ -32,7 +32,7 @@ def test_a_second_signal_is_not_waited_for() -> None:
 def test_signals_are_answered_inside_the_block_only(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     stop = StopRequest(lambda line: None)
-    with answering_signals(stop.handle):
+    with handle_signals(stop.handle):
         os.kill(os.getpid(), number)
         assert stop.requested
     assert signal.getsignal(number) is before
@@ -42,7 +42,7 @@ def test_a_thread_that_gets_no_signals_runs_all_the_same() -> None:
     done: list[bool] = []
 
     def run() -> None:
-        with answering_signals(lambda *_: None):
+        with handle_signals(lambda *_: None):
             done.append(True)
 
     thread = threading.Thread(target=run)

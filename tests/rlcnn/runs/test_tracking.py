@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import pty
@@ -62,6 +63,11 @@ def records(directory: Path) -> list[dict[str, Any]]:
 
 def history(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [entry["history"]["item"] for entry in entries if entry["type"] == "history"]
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """The project's own warnings, without W&B's."""
+    return [entry for entry in caplog.records if entry.name.startswith("rlcnn.")]
 
 
 def wandb_directories(run: RunDirectory) -> list[Path]:
@@ -191,7 +197,7 @@ def test_online_without_an_account_warns_once_and_records_offline(
     tracker = make_tracker(run, "online")
     tracker.log(1, {"loss": 0.5})
     tracker.close()
-    (warning,) = [entry for entry in caplog.records if entry.name == "rlcnn.runs.tracking"]
+    (warning,) = warnings(caplog)
     assert "cannot start online: " in warning.getMessage()
     assert run.metrics() == [{"step": 1, "loss": 0.5}]
     (directory,) = wandb_directories(run)
@@ -203,12 +209,12 @@ def test_online_without_an_account_warns_once_and_records_offline(
 def test_online_that_cannot_be_warns_once_and_records_offline(tmp_path: Path) -> None:
     code = """
 import os, sys
-from rlcnn import tracking
+from rlcnn.runs import tracking, weights_and_biases
 from rlcnn.runs.directory import RunDirectory
 
 assert "wandb" not in sys.modules, "imported before it is wanted"
 assert sys.stdin.isatty()
-tracking._INIT_TIMEOUT_S = 1.0
+weights_and_biases._INIT_TIMEOUT_S = 1.0
 
 
 def start_online(name):
@@ -244,11 +250,11 @@ start_online("no-network")
         os.close(terminal)
         os.close(theirs)
     assert done.returncode == 0, done.stderr
-    warnings = [line for line in done.stderr.splitlines() if line.startswith("Weights & Biases")]
-    assert len(warnings) == 2, done.stderr
-    assert "cannot start online: No API key" in warnings[0]
-    assert warnings[0].endswith("; recording offline, for `wandb sync` later")
-    assert "cannot start online: " in warnings[1]
+    said = [line for line in done.stderr.splitlines() if line.startswith("Weights & Biases")]
+    assert len(said) == 2, done.stderr
+    assert "cannot start online: No API key" in said[0]
+    assert said[0].endswith("; recording offline, for `wandb sync` later")
+    assert "cannot start online: " in said[1]
     for name in ("no-account", "no-network"):
         run = RunDirectory.open(tmp_path / name)
         assert run.metrics() == [{"step": 1, "loss": 0.5}]
@@ -263,8 +269,7 @@ def test_a_mode_in_the_environment_that_wandb_does_not_know_stops_nothing(
     tracker = make_tracker(run, "offline")
     tracker.log(1, {"loss": 0.5})
     tracker.close()
-    # wandb logs what it finds of git.
-    assert not [record for record in caplog.records if record.name.startswith("rlcnn")]
+    assert not warnings(caplog)
     assert len(wandb_directories(run)) == 1
 
 
@@ -277,7 +282,7 @@ def test_what_wandb_refuses_in_mid_run_is_one_warning_and_stops_nothing(
     tracker.video(3, "video/eval", run.videos_dir / "gone.mp4", "")
     tracker.log(4, {"loss": 0.4})
     tracker.close()
-    (warning,) = [entry for entry in caplog.records if entry.name == "rlcnn.runs.tracking"]
+    (warning,) = warnings(caplog)
     assert "gone.mp4" in warning.getMessage()
     assert "\n" not in warning.getMessage()
     assert [row["step"] for row in run.metrics()] == [1, 2, 3, 4]
@@ -288,7 +293,7 @@ def test_what_wandb_refuses_in_mid_run_is_one_warning_and_stops_nothing(
 
 
 class Recorder(Tracker):
-    """Remembers what it was told."""
+    """Remembers its rows."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []

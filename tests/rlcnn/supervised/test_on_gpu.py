@@ -177,9 +177,11 @@ def test_a_resumed_training_is_equal_to_the_bit(optimizer: Any, tmp_path: Path) 
     )
     for _ in resumed.learn_epoch():
         pass
-    assert resumed.epoch_figures() == straight.epoch_figures()
+    assert resumed.epoch_metrics() == straight.epoch_metrics()
     for own, expected in zip(
-        resumed.judged.state_dict().values(), straight.judged.state_dict().values(), strict=True
+        resumed.evaluated.state_dict().values(),
+        straight.evaluated.state_dict().values(),
+        strict=True,
     ):
         assert torch.equal(own, expected)
 
@@ -196,14 +198,14 @@ def test_a_training_goes_on_on_another_device(first: str, second: str, tmp_path:
     assert resumed.evaluate()["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-4)
     for _ in resumed.learn_epoch():
         pass
-    assert resumed.epoch_figures()["train/loss"] > 0
+    assert resumed.epoch_metrics()["train/loss"] > 0
     fused = [group["fused"] for group in resumed._optimizer.param_groups]
     assert fused == [second == "cuda" or None] * len(fused)
 
 
 def test_evaluation_is_the_cpus() -> None:
     trainers = [make_trainer(replace(CONFIG, device=device), games()) for device in ("cpu", "cuda")]
-    (expected, labels), (own, own_labels) = (t.held_out_logits(t.judged) for t in trainers)
+    (expected, labels), (own, own_labels) = (t.held_out_logits(t.evaluated) for t in trainers)
     assert torch.equal(own_labels, labels)
     torch.testing.assert_close(own, expected, **CLOSE)
 
@@ -213,7 +215,7 @@ def test_bf16_learns_as_fp32_does() -> None:
     for config in (CONFIG, replace(CONFIG, precision="bf16")):
         trainer = make_trainer(config)
         next(trainer.learn_epoch())
-        losses.append(trainer.epoch_figures()["train/loss"])
+        losses.append(trainer.epoch_metrics()["train/loss"])
         assert all(p.dtype == torch.float32 for p in trainer.classifier.parameters())
     # 8 bits of mantissa.
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
@@ -221,12 +223,14 @@ def test_bf16_learns_as_fp32_does() -> None:
 
 @pytest.mark.parametrize("crops", [1, 10])
 def test_an_assessment_is_the_cpus(crops: int, tmp_path: Path) -> None:
-    save_classifier(make_trainer(CONFIG).judged, tmp_path / "it.safetensors")
+    save_classifier(make_trainer(CONFIG).evaluated, tmp_path / "it.safetensors")
     found = []
     for device in ("cpu", "cuda"):
         networks = [load_network(str(tmp_path / "it.safetensors"), resize=20, device=device)] * 2
-        judged = assess(networks, pictures(4), crops=crops, batch_size=30, device=device)
-        found.append([judged.together.probabilities, *(m.probabilities for m in judged.members)])
+        assessment = assess(networks, pictures(4), crops=crops, batch_size=30, device=device)
+        found.append(
+            [assessment.together.probabilities, *(m.probabilities for m in assessment.members)]
+        )
     torch.testing.assert_close(found[1], found[0], **CLOSE)
 
 

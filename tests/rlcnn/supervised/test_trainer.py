@@ -62,13 +62,13 @@ def learn(trainer: Trainer, epochs: int = CONFIG.epochs) -> list[dict[str, float
     while trainer.epoch < epochs:
         for _ in trainer.learn_epoch():
             pass
-        rows.append(trainer.epoch_figures() | trainer.evaluate())
+        rows.append(trainer.epoch_metrics() | trainer.evaluate())
     return rows
 
 
 def weights(trainer: Trainer) -> dict[str, bytes]:
     """What was learned and its moving average, bit for bit."""
-    networks = {"own": trainer.classifier, "judged": trainer.judged}
+    networks = {"own": trainer.classifier, "evaluated": trainer.evaluated}
     return {
         f"{kind}.{name}": tensor.numpy().tobytes()
         for kind, network in networks.items()
@@ -113,7 +113,7 @@ def test_going_on_from_anywhere_is_equal_to_the_bit(
             if stopped.step == updates:
                 break
         else:
-            stopped.epoch_figures()
+            stopped.epoch_metrics()
     stopped.save(tmp_path, {"note": 1})
     resumed = make_trainer(replace(config, seed=0))
     assert resumed.restore(tmp_path) == {"note": 1}
@@ -177,12 +177,13 @@ def test_what_can_be_learned_is(precision: Any) -> None:
         CONFIG, epochs=6, dropout=0.0, ema=0.0, augment=AugmentConfig(), precision=precision
     )
     rows = learn(make_trainer(config, split(24)), epochs=6)
-    # Six classes, told apart by where the image is bright.
+    # Six classes, which differ in where the image is bright.
     assert rows[-1]["test/top1"] > 0.9
     assert rows[-1]["train/loss"] < rows[0]["train/loss"]
     assert rows[-1]["test/top5"] == 1
     assert all(
-        parameter.dtype == torch.float32 for parameter in make_trainer(config).judged.parameters()
+        parameter.dtype == torch.float32
+        for parameter in make_trainer(config).evaluated.parameters()
     )
 
 
@@ -194,13 +195,13 @@ def test_the_moving_average_is_one_of_the_weights() -> None:
         now = trainer.classifier.head.weight.detach().clone()
         average = now if average is None else 0.5 * average + 0.5 * now
     assert average is not None
-    torch.testing.assert_close(trainer.judged.head.weight.detach(), average)
-    assert trainer.judged is not trainer.classifier
+    torch.testing.assert_close(trainer.evaluated.head.weight.detach(), average)
+    assert trainer.evaluated is not trainer.classifier
     without = make_trainer(replace(config, ema=0.0))
-    assert without.judged is without.classifier
+    assert without.evaluated is without.classifier
 
 
-def test_a_loss_that_is_no_number_is_told_in_one_line() -> None:
+def test_a_loss_that_is_no_number_is_one_line() -> None:
     trainer = make_trainer(replace(CONFIG, learning_rate=1e30, ema=0.0))
     with refused("the loss is no longer a finite number", "--learning-rate than 1e+30"):
         learn(trainer)

@@ -1,0 +1,198 @@
+"""Weights & Biases: a failure there costs one line of warning and never stops a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from envs.errors import first_line
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.files import read_json, write_json_atomic
+
+TrackMode = Literal["disabled", "offline", "online"]
+T = TypeVar("T")
+
+# The values that W&B accepts in WANDB_MODE; "dryrun" and "run" are the older names.
+_WANDB_MODES: dict[str, TrackMode] = {
+    "disabled": "disabled",
+    "offline": "offline",
+    "online": "online",
+    "dryrun": "offline",
+    "run": "online",
+}
+_log = logging.getLogger(__name__)
+
+# After so many seconds without an answer from W&B's server, training goes on without it.
+_INIT_TIMEOUT_S = 30.0
+
+
+def mode_from_environment(default: TrackMode) -> TrackMode:
+    """The tracking mode that W&B's own environment variables ask for, or else ``default``.
+
+    A ``WANDB_DISABLED`` that is not false disables tracking; ``WANDB_MODE`` names a mode.
+    """
+    disabled = os.environ.get("WANDB_DISABLED", "").strip().lower()
+    if disabled not in ("", "0", "false", "no", "off"):
+        return "disabled"
+    named = os.environ.get("WANDB_MODE", "").strip().lower()
+    if named and named not in _WANDB_MODES:
+        _log.warning(
+            "WANDB_MODE=%s is not used: expected one of %s", named, ", ".join(_WANDB_MODES)
+        )
+    return _WANDB_MODES.get(named, default)
+
+
+def start_or_warn(mode: TrackMode, start: Callable[[TrackMode], T]) -> T | None:
+    """The result of ``start``, which starts W&B in a mode: in ``mode``, or else offline.
+
+    None where ``mode`` is "disabled" or W&B cannot start; a failure is one line of warning.
+    """
+    # Offline at least records what could not be sent.
+    attempts: dict[TrackMode, None] = {} if mode == "disabled" else {mode: None, "offline": None}
+    for attempt in attempts:
+        try:
+            return start(attempt)
+        except Exception as error:
+            instead = "" if attempt == "offline" else "; recording offline, for `wandb sync` later"
+            reason = first_line(error).rstrip(".")
+            _log.warning("Weights & Biases cannot start %s: %s%s", attempt, reason, instead)
+    return None
+
+
+def start_wandb(
+    directory: Path,
+    mode: TrackMode,
+    *,
+    project: str,
+    name: str,
+    identity: str,
+    config: Mapping[str, Any],
+    labels: Mapping[str, Any],
+    job_type: str | None = None,
+) -> Any:
+    """Starts a W&B run that records into ``wandb/`` of a directory; the result of ``wandb.init``.
+
+    The run's id there is ``identity``; ``labels`` may hold a "group" and "tags".
+
+    Raises:
+        Exception: W&B's own errors, when it cannot start.
+    """
+    import wandb
+
+    # W&B takes our package `agents` for a library of language models, and advertises Weave.
+    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
+    # W&B reads this variable first, and does not start where it holds an unknown word.
+    if os.environ.get("WANDB_MODE") not in _WANDB_MODES:
+        os.environ.pop("WANDB_MODE", None)
+    with _not_interactive():
+        try:
+            return wandb.init(
+                mode=mode,
+                project=project,
+                name=name,
+                id=identity,
+                config=dict(config),
+                group=labels.get("group"),
+                tags=labels.get("tags"),
+                job_type=job_type,
+                dir=str(directory),
+                resume="allow",
+                reinit="create_new",
+                settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_TIMEOUT_S),
+            )
+        except Exception:
+            # W&B counts a run that did not start as active, and would refuse its id offline.
+            if wandb.run is None:
+                wandb.teardown()
+            raise
+
+
+def wandb_identity(directory: Path) -> dict[str, Any]:
+    """A run's W&B "id" and the time when it "began", kept in ``wandb.json`` from the first call."""
+    path = directory / "wandb.json"
+    if not path.exists():
+        write_json_atomic(path, {"id": secrets.token_hex(4), "began": time.time()})
+    return read_json(path)
+
+
+class WandbTracker:
+    """Logs to Weights & Biases; every attempt of a run has the same W&B id.
+
+    Each attempt leaves one directory in ``wandb/`` of the run directory. Values are plotted over
+    the key ``step``. The first failure after the start is a warning; no failure stops the run.
+    """
+
+    def __init__(
+        self, run: RunDirectory, mode: TrackMode, *, project: str, name: str | None = None
+    ) -> None:
+        """Start W&B; see :func:`rlcnn.runs.tracking.make_tracker`.
+
+        Raises:
+            Exception: W&B's own errors, when it cannot start.
+        """
+        # Slow to import, and not needed with tracking disabled.
+        import wandb
+
+        self._wandb = wandb
+        identity = wandb_identity(run.path)
+        self._began = float(identity["began"])
+        self._run = start_wandb(
+            run.path,
+            mode,
+            project=project,
+            name=name or run.path.resolve().name,
+            identity=identity["id"],
+            config={**run.config, "attempt": run.attempts},
+            labels=run.config.get("labels") or {},
+        )
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+        self._row = 0
+        self._warned = False
+
+    def log(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log one row."""
+        # W&B needs a row number that grows, also over attempts that repeat the last rows of the
+        # one before, whose count is unknown after a kill. The clock, in milliseconds, grows.
+        self._row = max(self._row + 1, int(1000 * (time.time() - self._began)))
+        with self._first_error_warned():
+            self._run.log({"step": step, **values}, step=self._row, commit=True)
+
+    def video(self, step: int, key: str, path: str | os.PathLike[str], caption: str) -> None:
+        """Log the MP4 file as it is; W&B keeps a copy of its own."""
+        with self._first_error_warned():
+            film = self._wandb.Video(os.fspath(path), caption=caption, format="mp4")
+            self.log(step, {key: film})
+
+    def close(self) -> None:
+        """Finish the W&B run."""
+        with self._first_error_warned():
+            self._run.finish()
+
+    @contextmanager
+    def _first_error_warned(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._warned:
+                _log.warning("Weights & Biases misses something: %s", first_line(error))
+            self._warned = True
+
+
+@contextmanager
+def _not_interactive() -> Iterator[None]:
+    """Keep W&B from asking for a key on a terminal that nobody may be watching."""
+    terminal = sys.stdin
+    with open(os.devnull) as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = terminal

@@ -1,0 +1,206 @@
+"""The lifecycle of a run whose training only counts: attempts, stops, resumes, failures."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from envs.errors import EnvironmentFailure, UserError
+from rlcnn.runs import lifecycle
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
+from rlcnn.runs.stopping import TrainingStopped
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of a training that counts."""
+
+    length: int = 4
+    seed: int = 0
+    num_threads: int = 1
+    keep_checkpoints: int = 2
+    track: Any = "disabled"
+    project: str = "rlcnn"
+
+    def validate(self) -> None:
+        if self.length < 1:
+            raise UserError(f"--length {self.length} must be at least 1")
+
+    def resolve(self) -> Config:
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Counting(Attempt[Config]):
+    """Counts to ``length``; ``at_step`` has an exception, or signals, to be raised after a step."""
+
+    section = "counting"
+    at_step: dict[int, Any] = {}  # noqa: RUF012
+    count = 0
+
+    @property
+    def step(self) -> int:
+        return self.count
+
+    def describe(self) -> list[str]:
+        return [f"counting from {self.count}"]
+
+    def write_checkpoint(self, directory: Path) -> None:
+        (directory / "count").write_text(f"{self.count} {self.wall_seconds}")
+
+    def load_checkpoint(self, directory: Path) -> float:
+        count, seconds = (directory / "count").read_text().split()
+        self.count = int(count)
+        return float(seconds)
+
+    def learn(self) -> None:
+        while self.count < self.config.length:
+            self.count += 1
+            self.tracker.log(self.count, {"count": self.count})
+            event = self.at_step.get(self.count, ())
+            if isinstance(event, BaseException):
+                raise event
+            for number in event:
+                signal.raise_signal(number)
+            if self.stop.requested:
+                self.stop_here(f"at {self.count}")
+            if self.count % 2 == 0:
+                self.checkpoint()
+
+    def finish(self) -> None:
+        self.run.write_summary({"steps": self.count, "seconds": self.wall_seconds})
+
+
+def start(run_dir: Path | None, config: Config = Config(), default: Path = Path()) -> str:
+    said = io.StringIO()
+    console = Console(file=said, width=300)
+    with new_run(run_dir, default, {"counting": config.to_json()}, ["count"]) as run:
+        Counting(run, config, console, ["a note"]).begin(None)
+    return said.getvalue()
+
+
+def resume(run_dir: Path, **changes: Any) -> str:
+    said = io.StringIO()
+    console = Console(file=said, width=300)
+    with open_to_resume(
+        run_dir,
+        changes,
+        console,
+        read_config=lambda run: Config(**run.config["counting"]),
+        resumable=lifecycle.RESUMABLE | {"length"},
+        length="length",
+        unit="steps",
+    ) as resumed:
+        Counting(resumed.run, resumed.config, console).resume(resumed, ["count", "--resume"])
+    return said.getvalue()
+
+
+def counts(run_dir: Path) -> list[int]:
+    return [row["count"] for row in RunDirectory.open(run_dir).metrics()]
+
+
+def checkpoints(run_dir: Path) -> list[int]:
+    return [int(path.name) for path in RunDirectory.open(run_dir).checkpoints()]
+
+
+@pytest.fixture
+def at_step(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
+    events: dict[int, Any] = {}
+    monkeypatch.setattr(Counting, "at_step", events)
+    return events
+
+
+def test_a_run_has_one_attempt_and_a_summary(tmp_path: Path) -> None:
+    said = start(tmp_path / "run")
+    assert said.splitlines() == ["a note", "counting from 0"]
+    assert counts(tmp_path / "run") == [1, 2, 3, 4]
+    assert checkpoints(tmp_path / "run") == [2, 4]
+    run = RunDirectory.open(tmp_path / "run")
+    assert run.attempts == 1
+    assert run.summary() == {**(run.summary() or {}), "steps": 4}
+    (attempt,) = json.loads((run.path / "attempts.json").read_text())["attempts"]
+    for name in ("command", "provenance"):
+        assert attempt[name] == run.config[name]
+
+
+def test_the_default_directory_gets_a_number_where_it_is_taken(tmp_path: Path) -> None:
+    start(None, default=tmp_path / "run")
+    start(None, default=tmp_path / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-2"]
+    with pytest.raises(UserError, match="not empty"):
+        start(tmp_path / "run")
+    assert default_directory("pong-ppo", "timm:a/b", 7).name.startswith("pong-ppo-timm-a-b-seed7-")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_writes_a_checkpoint_and_says_how_to_go_on(
+    number: signal.Signals, at_step: dict[int, Any], tmp_path: Path
+) -> None:
+    at_step[3] = [number]
+    run_dir = tmp_path / "my run"
+    with pytest.raises(TrainingStopped, match=r"stopped at 3; go on with --resume '.*/my run'"):
+        start(run_dir)
+    assert (counts(run_dir), checkpoints(run_dir)) == ([1, 2, 3], [2, 3])
+    at_step.clear()
+    assert "counting from 3" in resume(run_dir)
+    assert counts(run_dir) == [1, 2, 3, 4]
+    assert RunDirectory.open(run_dir).attempts == 2
+
+
+def test_a_second_signal_stops_at_once(at_step: dict[int, Any], tmp_path: Path) -> None:
+    at_step[3] = [signal.SIGINT, signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path)
+    assert checkpoints(tmp_path) == [2]
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"), [(1, "Nothing was learned"), (3, "checkpoint of step 2")]
+)
+def test_an_environment_that_fails_names_the_way_on(
+    step: int, kept: str, at_step: dict[int, Any], tmp_path: Path
+) -> None:
+    at_step[step] = EnvironmentFailure("the level is missing")
+    with pytest.raises(EnvironmentFailure, match=f"the level is missing. .*{kept}.*--resume"):
+        start(tmp_path)
+    at_step.clear()
+    said = resume(tmp_path)
+    assert ("there is no checkpoint yet: beginning again" in said) == (step == 1)
+    # Rows beyond the checkpoint are repeated, not doubled.
+    assert counts(tmp_path) == [1, 2, 3, 4]
+
+
+def test_wall_time_adds_up_over_attempts(tmp_path: Path) -> None:
+    start(tmp_path)
+    seconds = [(RunDirectory.open(tmp_path).summary() or {})["seconds"]]
+    for length in (6, 8):
+        resume(tmp_path, length=length)
+        seconds.append((RunDirectory.open(tmp_path).summary() or {})["seconds"])
+    assert seconds == sorted(seconds)
+
+
+def test_a_finished_run_is_only_extended(tmp_path: Path) -> None:
+    start(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(
+        UserError, match=r"is done: it took its 4 steps\. Extend it with --length 8"
+    ):
+        resume(tmp_path)
+    with pytest.raises(UserError, match=r"--seed cannot change on a resume: the run has 0, not 1;"):
+        resume(tmp_path, seed=1)
+    with pytest.raises(UserError, match="--length -1 must be"):
+        resume(tmp_path, length=-1)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    resume(tmp_path, length=5)
+    assert counts(tmp_path) == [1, 2, 3, 4, 5]
+    assert RunDirectory.open(tmp_path).config["counting"] == asdict(replace(Config(), length=5))
