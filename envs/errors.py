@@ -88,11 +88,8 @@ def nearest(
 ) -> str:
     """A hint such as ``Did you mean "impala"?`` with a leading space, or nothing.
 
-    Args:
-        name: the user's name.
-        choices: valid names.
-        key: name -> the part that is compared; of choices with equal keys the last is named.
-        cutoff: least similarity for a hint, 0 to 1, by ``difflib``.
+    ``key`` maps a name to the part that is compared; of choices with equal keys the last is named.
+    ``cutoff`` is the least similarity for a hint, 0 to 1, by ``difflib``.
     """
     by_key = {key(choice): choice for choice in choices}
     close = difflib.get_close_matches(key(name), by_key, n=1, cutoff=cutoff)

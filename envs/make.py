@@ -28,19 +28,9 @@ def make_vec_env(
 ) -> VecEnv:
     """Makes ``num_envs`` environments: Atari games, or other environments of Gymnasium.
 
-    Args:
-        env_id: ``ALE/<Game>-v5`` for an :class:`AtariVecEnv`; any other registered id, also
-            ``module:Id-v0``, for a :class:`PixelVecEnv`. These classes describe the arguments.
-        num_envs: number of environments.
-        protocol: for Atari only.
-        training: for Atari only.
-        obs: "grey" or "rgb".
-        obs_size: height and width of observations in pixels.
-        frame_stack: frames in one observation.
-        seed: 0 <= seed < 2**31.
-        num_threads: for Atari only.
-        max_episode_steps: agent steps after which an episode is truncated; None takes the
-            protocol's limit, or none.
+    ``ALE/<Game>-v5`` makes an :class:`AtariVecEnv`; any other registered id, also ``module:Id-v0``,
+    a :class:`PixelVecEnv`. These classes describe the arguments; ``protocol``, ``training`` and
+    ``num_threads`` have an effect only for Atari games.
 
     Raises:
         UserError: a value is not valid, observations are not images or actions not discrete.

@@ -52,17 +52,11 @@ class PixelVecEnv(EpisodeVecEnv):
         seed: int = 0,
         max_episode_steps: int | None = None,
     ) -> None:
-        """Makes the environments.
+        """Makes the environments; see :class:`AtariVecEnv` for the other arguments.
 
-        Args:
-            env_fns: one function for each environment; each returns a new object. Images are uint8
-                (height, width), (height, width, 1 or 3) or (1 or 3, height, width), with any
-                bounds.
-            obs: "grey" or "rgb".
-            obs_size: height and width in pixels.
-            frame_stack: frames in one observation.
-            seed: seed of the next ``reset``; each environment gets its own seed derived from it.
-            max_episode_steps: steps after which an episode is truncated; None sets no limit.
+        Each function of ``env_fns`` returns a new environment. Images are uint8 (height, width),
+        (height, width, 1 or 3) or (1 or 3, height, width), with any bounds. Without
+        ``max_episode_steps`` there is no limit.
 
         Raises:
             UserError: a value is not valid, observations are not images or actions not discrete.

@@ -197,22 +197,26 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
     ) -> Self:
         """Collects and learns in turn for ``total_timesteps`` steps, rounded up to whole rollouts.
 
-        The loop is stable-baselines3's own: :meth:`collect_rollouts`, a log, :meth:`train`.
-
         Raises:
             UserError: there is no environment, or the loss or a parameter is no longer a finite
                 number.
         """
-        self.check_env_is_set()
+        env, iteration = self.check_env_is_set(), 0
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        callback.on_training_start(locals(), globals())
         with self._runner.training():
-            return super().learn(
-                total_timesteps,
-                callback,
-                log_interval,
-                tb_log_name,
-                reset_num_timesteps,
-                progress_bar,
-            )
+            while self.num_timesteps < total_timesteps:
+                if not self.collect_rollouts(env, callback, self.rollout_buffer, self.n_steps):
+                    break
+                iteration += 1
+                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                if log_interval is not None and iteration % log_interval == 0:
+                    self.dump_logs(iteration)
+                self.train()
+        callback.on_training_end()
+        return self
 
     def collect_rollouts(
         self,
@@ -240,7 +244,6 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
         callback.update_locals(locals())
         collector = self._prepare_collector(env)
         if not collector.collect(self, callback, rollout_buffer, n_rollout_steps):
-            self.finish_update()
             return False
         dones = self._last_episode_starts
         assert dones is not None
@@ -281,8 +284,6 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
             # While a graph is captured, nothing else may run.
             self._runner.run(update, self._record_update)
         self.rollout_buffer, self._spare_rollout = self._spare_rollout, self.rollout_buffer
-        if self.num_timesteps >= self._total_timesteps:
-            self.finish_update()
 
     def _is_captured(self, learner: PPOLearner) -> bool:
         """Whether nothing is left to capture as a graph."""

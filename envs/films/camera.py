@@ -78,21 +78,14 @@ def film_episode(
     If an environment cannot render, the film shows its observations. If rendering fails during the
     episode, the film starts again with another episode.
 
-    The episode is played as in evaluation (a lost life does not end it) in a new environment, with
-    observations like those of ``make_vec_env``. The film is written under another name, and renamed
-    when it is complete.
+    The episode is played as in evaluation (a lost life does not end it) in a new environment. The
+    film is written under another name, and renamed when it is complete; missing directories are
+    created and an old film is replaced.
 
-    Args:
-        env_id: any id for ``make_vec_env``.
-        act: observations uint8 (1, frame_stack * C, obs_size, obs_size) -> actions (1,).
-        path: path of the MP4; missing directories are created and an old film is replaced.
-        protocol: for Atari only: no-op starts, FIRE, sticky actions and the set of actions.
-        obs: "grey" or "rgb".
-        obs_size: height and width of observations in pixels.
-        frame_stack: frames in one observation.
-        seed: seed of the environment.
-        max_episode_steps: agent steps after which the film ends; some policies play for ever.
-        caption_prefix: text before the caption.
+    ``act`` maps observations uint8 (1, frame_stack * C, obs_size, obs_size) to actions (1,). The
+    film ends after ``max_episode_steps`` agent steps, since some policies play for ever. ``env_id``
+    is any id of ``make_vec_env``, and the other arguments are those of ``AtariVecEnv``.
+    ``caption_prefix`` comes before the caption.
 
     Raises:
         UserError: a value is not valid, or the film cannot be written.

@@ -8,7 +8,6 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -64,12 +63,7 @@ class Mp4Writer:
             raise self._failure(error.strerror) from None
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Completes the film, or removes it after an error in the block.
 
         Raises:

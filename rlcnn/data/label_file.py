@@ -28,16 +28,12 @@ _LONGEST = 100
 def load_labelled_files(
     labels: Path, directory: Path, task: Task, *, channels: int = 3
 ) -> ImageFiles:
-    """Reads file names and class indices from a CSV.
+    """Reads file names and class indices of a task from a CSV.
 
-    Args:
-        labels: a CSV with a header and the columns ``file`` (a path below ``directory``) and
-            ``class_index``; other columns are ignored. Commas, semicolons, tabs or vertical bars
-            separate the columns. The encoding is UTF-8 or one of spreadsheets. If the file does
-            not exist, it is searched in ``directory``.
-        directory: directory of the images.
-        task: the task with the classes.
-        channels: 3 decodes to RGB, 1 to grey.
+    It has a header and the columns ``file`` (a path below ``directory``) and ``class_index``; other
+    columns are ignored. Commas, semicolons, tabs or vertical bars separate the columns. The
+    encoding is UTF-8 or one of spreadsheets. If the CSV does not exist, it is searched in
+    ``directory``. Images are decoded to RGB with 3 channels, to grey with 1.
 
     Raises:
         UserError: the CSV, an image or a column is missing, the file is not a CSV or has no rows,

@@ -6,12 +6,13 @@ A new encoder is a file here with a class under ``@register_encoder``, imported 
 from rlcnn.encoders.alexnet_2012 import AlexNet2012Encoder
 from rlcnn.encoders.architectures import list_architectures
 from rlcnn.encoders.backbones import BackboneEncoder
-from rlcnn.encoders.base import Encoder, EncoderSpec, Preprocessing
+from rlcnn.encoders.base import Encoder, EncoderSpec
 from rlcnn.encoders.cifar_resnet import CifarResNetEncoder
 from rlcnn.encoders.frames import FrameEncoder
 from rlcnn.encoders.impala import ImpalaEncoder
 from rlcnn.encoders.lenet import LeNetEncoder
 from rlcnn.encoders.nature import NatureEncoder
+from rlcnn.encoders.preprocessing import Preprocessing
 from rlcnn.encoders.registry import (
     create_encoder,
     encoder_options,

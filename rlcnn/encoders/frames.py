@@ -9,16 +9,9 @@ import torch
 from torch import fx, nn
 
 from envs.errors import UserError
-from rlcnn.encoders.base import (
-    Encoder,
-    ObservationShape,
-    Preprocessing,
-    check_choice,
-    check_positive,
-    checked_shape,
-    output_shape,
-)
+from rlcnn.encoders.base import Encoder, check_choice, check_positive, checked_shape, output_shape
 from rlcnn.encoders.layers import RandomProjection, make_pool, named
+from rlcnn.encoders.preprocessing import ObservationShape, Preprocessing
 
 Stacking = Literal["per_frame", "inflated"]
 Projection = Literal["learned", "random", "none"]
@@ -62,13 +55,10 @@ class FrameEncoder(Encoder):
     ) -> None:
         """Builds the preprocessing; ``attach`` adds the other parts.
 
-        Args:
-            observation_shape: (frames * channels, height, width); the channels of a frame are
-                adjacent.
-            options: the subclass's options, with ``frame_channels`` (1, 3 or None, which takes 3 if
-                the observation's channels are a multiple of it), ``stacking`` and ``resize``.
-            mean: mean of the network's RGB images, for values in [0, 1].
-            std: standard deviation, likewise.
+        Observations are (frames * channels, height, width); the channels of a frame are adjacent.
+        The subclass's options contain ``frame_channels`` (1, 3 or None, which takes 3 if the
+        observation's channels are a multiple of it), ``stacking`` and ``resize``. ``mean`` and
+        ``std`` are those of the network's RGB images, for values in [0, 1].
 
         Raises:
             UserError: the observations are not a stack of such frames, or an option is not valid.
@@ -107,9 +97,8 @@ class FrameEncoder(Encoder):
     def attach(self, trunk: nn.Module) -> None:
         """Adds a trunk, and pooling, differences and projection by the options.
 
-        Args:
-            trunk: images (n, channels, height, width) of ``preprocessing.output_shape`` -> feature
-                maps (n, channels, height, width), tokens (n, tokens, d) or vectors (n, d).
+        The trunk maps images (n, channels, height, width) of ``preprocessing.output_shape`` to
+        feature maps (n, channels, height, width), tokens (n, tokens, d) or vectors (n, d).
 
         Raises:
             UserError: the trunk does not accept such images, or an option does not fit it.

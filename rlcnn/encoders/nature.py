@@ -8,15 +8,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from rlcnn.encoders.base import (
-    Encoder,
-    Preprocessing,
-    check_positive,
-    checked_shape,
-    initialise_orthogonally,
-)
+from rlcnn.encoders.base import Encoder, check_positive, checked_shape, initialise_orthogonally
 from rlcnn.encoders.blocks import BlockedConv2d
 from rlcnn.encoders.layers import Flatten, named
+from rlcnn.encoders.preprocessing import Preprocessing
 from rlcnn.encoders.registry import register_encoder
 
 

@@ -44,17 +44,11 @@ def adopt_kernels(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> No
 
 
 def learning_rate(config: PretrainConfig, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of one update.
+    """The learning rate of an update after ``step`` earlier ones.
 
-    Args:
-        config: the run.
-        step: number of earlier updates.
-        steps_per_epoch: updates in an epoch.
-
-    Returns:
-        A linear rise to ``config.learning_rate`` over the warm-up, above 0 from the first update
-        on; then "linear" and "cosine" (Loshchilov & Hutter 2017, equation 5, without restarts) fall
-        to 0 at the end of the run, and "steps" falls at shares of the whole run.
+    It rises linearly to ``config.learning_rate`` over the warm-up, and is above 0 from the first
+    update on. Then "linear" and "cosine" (Loshchilov & Hutter 2017, equation 5, without restarts)
+    fall to 0 at the end of the run, and "steps" falls at shares of the whole run.
     """
     total = config.epochs * steps_per_epoch
     warmup = config.warmup_epochs * steps_per_epoch
@@ -77,16 +71,11 @@ def learning_rate(config: PretrainConfig, step: int, steps_per_epoch: int) -> fl
 def classification_loss(
     logits: Sequence[torch.Tensor], labels: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Mean over tasks of the mean cross-entropy over the images whose class is known.
+    """Mean over tasks of the mean cross-entropy over the images whose class is known, a scalar.
 
-    Args:
-        logits: for each task (batch, classes).
-        labels: int64 (batch, tasks), ``UNKNOWN`` where a class is not known. A task without a known
-            class in the batch has loss 0.
-        label_smoothing: share of the target that is spread evenly over all classes.
-
-    Returns:
-        A scalar.
+    ``logits`` are (batch, classes) for each task, and ``labels`` int64 (batch, tasks), ``UNKNOWN``
+    where a class is not known. A task without a known class in the batch has loss 0.
+    ``label_smoothing`` is the share of the target that is spread evenly over all classes.
     """
     losses = []
     for column, scores in enumerate(logits):

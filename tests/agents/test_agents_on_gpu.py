@@ -1,4 +1,4 @@
-"""Both algorithms on a real GPU: what they compute, store, wait for and take in memory.
+"""Both algorithms on a real GPU: results, storage, waits and memory.
 
 Comparisons with the CPU are in float32, where a sum of a few thousand products in another order
 differs by some 1e-6 of its terms: losses and gradients are compared to 1e-4 of their size. A wrong
@@ -180,7 +180,7 @@ def test_with_graphs_it_learns_the_same_to_the_bit(
 
 
 class WaitForUpdates(BaseCallback):
-    """Leaves nothing to go on beside a rollout."""
+    """Lets no update run beside a rollout."""
 
     def _on_rollout_start(self) -> None:
         self.model.finish_update()  # type: ignore[attr-defined]
@@ -237,7 +237,7 @@ def test_dqn_with_overlap_learns_the_same_of_the_same_steps(
 
 
 class CompareStored(BaseCallback):
-    """After each rollout: what is stored of it against what was seen and acted by."""
+    """After each rollout: its stored data against the observations and the acting policy."""
 
     def __init__(self, recorder: ObservationRecorder) -> None:
         super().__init__()
@@ -337,7 +337,7 @@ def test_a_replay_of_features_gives_what_the_encoder_gives(
 
 
 def going_on(model: PPO | DQN, steps: int) -> torch.Tensor:
-    """Trains on in new environments, as a resume does."""
+    """Continues in new environments, as a resume does."""
     model.set_env(make_env(seed=1))
     return learn(model, steps, reset_num_timesteps=False)
 
@@ -370,7 +370,7 @@ def test_a_checkpoint_goes_on_as_the_agent_does_to_the_bit(
 
 
 def endless_env() -> WorldVecEnv:
-    """Nothing is cut off here: the value of what was is a wait."""
+    """Without time limits, whose values the host waits for."""
     return WorldVecEnv(Columns(), N_ENVS, DEPTH)
 
 

@@ -1,4 +1,4 @@
-"""Both algorithms on a pretend GPU: whatever would be wrong on a real one is found here."""
+"""Both algorithms on a pretend GPU, which finds what would be wrong on a real one."""
 
 from __future__ import annotations
 

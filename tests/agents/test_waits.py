@@ -1,4 +1,4 @@
-"""The host waits nowhere in what a graph contains: acting, PPO's loss, DQN's sampling and loss."""
+"""The host does not wait in what a graph contains: acting, PPO's loss, DQN's sampling and loss."""
 
 from __future__ import annotations
 

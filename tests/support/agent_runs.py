@@ -82,5 +82,5 @@ DQN_FIRST = pytest.mark.parametrize("algo", ["dqn", pytest.param("ppo", marks=py
 
 def assert_logged_once(run_dir: Path) -> None:
     """No step has two values of one figure."""
-    told = Counter((row["step"], key) for row in rows_of(run_dir) for key in row if key != "step")
-    assert set(told.values()) == {1}
+    counts = Counter((row["step"], key) for row in rows_of(run_dir) for key in row if key != "step")
+    assert set(counts.values()) == {1}

@@ -1,4 +1,4 @@
-"""A stand-in for an environment that stacks frames, and a plain record of what it showed."""
+"""A stand-in for an environment that stacks frames, and a plain record of its observations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVENTS: tuple[Event, ...] = ("goes on", "life lost", "ended", "cut off")
 
 
 class Step(NamedTuple):
-    """One step of all environments, as a VecEnv tells of it."""
+    """One step of all environments, as a VecEnv returns it."""
 
     actions: np.ndarray
     rewards: np.ndarray
@@ -57,7 +57,7 @@ class Stream:
         return self.join()
 
     def join(self) -> np.ndarray:
-        """The observations in the midst of things, for one who has not seen the steps before."""
+        """The present observations; transitions so far count as ended."""
         for transitions in self.seen:
             if transitions:
                 transitions[-1] = transitions[-1]._replace(ended=True)

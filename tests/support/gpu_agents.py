@@ -1,4 +1,4 @@
-"""Small agents on a GPU, in worlds of noisy images, and what tests compare of them."""
+"""Small agents on a GPU, in environments of noisy images, and the comparisons of tests."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def parameters(model: PPO | DQN) -> torch.Tensor:
 
 
 def is_captured(model: PPO | DQN) -> bool:
-    """Whether all that can be a graph is one; True without graphs."""
+    """Whether everything that can be captured is; True without graphs."""
     if isinstance(model, PPO):
         assert model._learner is not None
         return model._is_captured(model._learner)
@@ -126,7 +126,7 @@ def is_captured(model: PPO | DQN) -> bool:
 
 
 def learn(model: PPO | DQN, steps: int, **options: Any) -> torch.Tensor:
-    """Trains; what was reported of all updates: the losses, and for PPO its other figures."""
+    """Trains; returns the figures of all updates: the losses, and for PPO its other metrics."""
     reports: list[torch.Tensor] = []
     if isinstance(model, PPO):
         record = model._record_update

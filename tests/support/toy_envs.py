@@ -14,7 +14,7 @@ SIZE = 36
 
 
 class Outcome(NamedTuple):
-    """What an action leads to; ``cut_off`` is the end of an episode that could have gone on."""
+    """The result of an action; ``cut_off`` ends an episode that could have continued."""
 
     state: Any
     reward: float
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
 
 
 class World(Protocol):
-    """States, and what is seen of them."""
+    """States, and the image of each."""
 
     n_actions: int
     best_return: float
@@ -35,7 +35,7 @@ class World(Protocol):
         """Which column of the image is lit in a state; -1 for none."""
 
     def act(self, state: Any, action: int, rng: np.random.Generator) -> Outcome:
-        """What an action leads to."""
+        """The result of an action."""
 
 
 class Columns:
@@ -88,7 +88,7 @@ class Corridor:
 
 
 class Clock:
-    """Nothing but time: every step earns 1 and every third cuts the episode off.
+    """Every step earns 1 and every third cuts the episode off.
 
     Whoever bootstraps at the cut values every state at 1 / (1 - gamma).
     """

@@ -84,13 +84,8 @@ def collect(
 ) -> GameFrames:
     """Plays episodes of a game until there are as many different observations as wanted.
 
-    Args:
-        spec: how an episode is played; each gets its own seed.
-        wanted: observations of each part, at least one.
-        frame_stack: frames in an observation.
-        seed: seed of all episodes.
-        play: plays episodes.
-        on_progress: called after each episode with the number of its new observations.
+    Each episode is played by ``spec`` with its own seed. ``on_progress`` gets the number of new
+    observations after each episode.
 
     Raises:
         UserError: the game shows too few different observations.

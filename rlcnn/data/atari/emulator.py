@@ -47,13 +47,8 @@ class AtariGame:
     ) -> None:
         """Loads the game.
 
-        Args:
-            rom: name of the ROM, from ``envs.registry.atari_rom``.
-            protocol: how a game starts and what an action does. Its rules for training (lost
-                lives, clipped rewards) and its step limit have no effect here.
-            obs: "grey" or "rgb".
-            obs_size: height and width of a frame in pixels.
-            seed: seed of openings and sticky actions; 0 <= seed < 2**31.
+        The protocol's rules for training (lost lives, clipped rewards) and its step limit have no
+        effect here. ``seed``, 0 <= seed < 2**31, determines openings and sticky actions.
         """
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale_py.ALEInterface()

@@ -51,22 +51,17 @@ def label_names(
 
 
 def label_values(name: str, train: np.ndarray, test: np.ndarray, *, max_classes: int) -> Labelling:
-    """Labels of bytes of RAM.
+    """Labels of bytes of RAM, 0 to 255, or ``UNKNOWN``.
 
     If training has at most ``max_classes`` values, each is a class. Otherwise the range from the
     least to the greatest is cut into ``max_classes`` bins of equal width, and each bin with a
-    training value is a class. AtariARI (Anand et al. 2019, "Unsupervised State Representation
-    Learning in Atari") has 256 classes for every byte. Here neighbouring values share a class:
-    most bytes with many values are positions on a screen of 160 x 210 pixels. A frame of 84 x 84
-    shows every second position, most of 256 classes would have few examples, and the head would
-    be larger than the encoder.
+    training value is a class. A test value whose class does not occur in training becomes
+    ``UNKNOWN``; one outside the range of training belongs to the outermost bin.
 
-    Args:
-        name: name of the task.
-        train: integers 0 to 255, or ``UNKNOWN``.
-        test: likewise; a value whose class does not occur in training becomes ``UNKNOWN``, and one
-            outside the range of training belongs to the outermost bin.
-        max_classes: at least 2.
+    AtariARI (Anand et al. 2019, "Unsupervised State Representation Learning in Atari") has 256
+    classes for every byte. Here neighbouring values share a class: most bytes with many values are
+    positions on a screen of 160 x 210 pixels. A frame of 84 x 84 shows every second position, most
+    of 256 classes would have few examples, and the head would be larger than the encoder.
     """
     known = train[train != UNKNOWN]
     values = np.unique(known)

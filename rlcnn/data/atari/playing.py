@@ -160,12 +160,9 @@ def play_by_policy(
 ) -> Generator[EpisodeRecord, None, None]:
     """Plays episodes by a policy, ``LANES`` of them side by side, and yields them in order.
 
-    Args:
-        specs: episodes, perhaps endless, that differ only in their seeds.
-        policy: chooses actions from an agent's observations. A batch has ``LANES`` rows while there
-            are episodes: when one ends, the next takes its row.
-        frame_stack: frames in an observation.
-        exploration: probability of a random action of the minimal set instead.
+    Episodes, perhaps endless, differ only in their seeds. The policy gets an agent's observations.
+    A batch has ``LANES`` rows while there are episodes: when one ends, the next takes its row.
+    ``exploration`` is the probability of a random action of the minimal set instead.
 
     Raises:
         UserError: the policy's actions are not integers within the game's, one for each row.

@@ -35,13 +35,8 @@ class StackedFrames(LabelledImages):
     ) -> None:
         """Takes the frames without a copy: two splits may share them.
 
-        Args:
-            frames: uint8 (frames, C, height, width).
-            stacks: integers (observations, frame_stack), each below the number of frames.
-            labels: integers (observations, tasks).
-            tasks: as for :class:`LabelledImages`.
-            about: how the observations were made, as JSON values.
-            episodes: the episode of each observation.
+        Labels and tasks are as for :class:`LabelledImages`; each of ``stacks`` is below the number
+        of frames.
 
         Raises:
             UserError: as for :class:`LabelledImages`.

@@ -56,10 +56,10 @@ def assess(
     device: str = "cpu",
     on_images: Callable[[int], object] = lambda count: None,
 ) -> Assessment:
-    """Evaluates one network, or several as an ensemble.
+    """Evaluates one network, or several with the same classes as an ensemble.
 
     Args:
-        networks: networks with the same classes.
+        networks: the networks, on ``device``.
         images: images whose classes are among those of the networks.
         crops: 1 or 10 crops of each image. Probabilities are averaged over crops, then networks.
         task: name of the task; needed if the images have several.

@@ -32,17 +32,11 @@ Image = Callable[[int], torch.Tensor]
 def write_error_plots(
     assessment: Assessment, image: Image, directory: Path, names: Sequence[str] | None = None
 ) -> list[Path]:
-    """Writes all three plots.
+    """Writes all three plots; without errors there is no plot of the worst ones.
 
-    Args:
-        assessment: the evaluation.
-        image: index of an image in the data -> uint8 (channels, height, width). Of other than 1 or
-            3 channels only the last, the newest frame of a stack, is drawn.
-        directory: is created if needed.
-        names: names of the images, such as those of their files.
-
-    Returns:
-        The files; without errors there is no plot of the worst ones.
+    ``image`` maps the index of an image in the data to uint8 (channels, height, width). Of other
+    than 1 or 3 channels only the last, the newest frame of a stack, is drawn. ``directory`` is
+    created if needed, and ``names`` are those of the images, such as their files'.
 
     Raises:
         UserError: the directory cannot be written.

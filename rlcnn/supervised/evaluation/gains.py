@@ -89,15 +89,10 @@ def gains(
 def gain_interval(
     differences: npt.NDArray[np.float64], episodes: Episodes | None
 ) -> Interval | None:
-    """95% interval of the mean of paired differences.
+    """95% interval of the mean of paired differences (images, tasks), NaN for unknown classes.
 
-    Args:
-        differences: (images, tasks), NaN where a class is not known.
-        episodes: which images depend on each other. The interval is then over episodes
-            (:func:`rlcnn.stats.accuracy.clustered_gain_interval`), otherwise over images.
-
-    Returns:
-        None if there are too few episodes.
+    With episodes the interval is over them (:func:`rlcnn.stats.accuracy.clustered_gain_interval`),
+    otherwise over images. None if there are too few episodes.
     """
     if episodes is not None:
         return clustered_gain_interval(differences, episodes.ids.numpy(), episodes.games.numpy())

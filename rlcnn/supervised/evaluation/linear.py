@@ -86,18 +86,12 @@ def fit(
     seed: int = 0,
     episodes: Episodes | None = None,
 ) -> Fit:
-    """Fits a linear classifier on standardised features and tests it.
+    """Fits a linear classifier on standardised features (images, features) and tests it.
 
-    Args:
-        method: "svm": linear, one class against the rest, squared hinge loss; "linear": logistic
-            regression over all classes. Both have an L2 penalty. A fifth of the training images
-            chooses C, the smallest of equally good ones; the final fit uses all of them.
-        train: (images, features).
-        train_labels: (images,), each class at least twice.
-        test: likewise.
-        test_labels: likewise.
-        seed: seed of the choice of that fifth.
-        episodes: which test images depend on each other.
+    "svm" is linear, one class against the rest, with squared hinge loss; "linear" is logistic
+    regression over all classes. Both have an L2 penalty. A fifth of the training images, drawn by
+    ``seed``, chooses C, the smallest of equally good ones; the final fit uses all of them. Each
+    class has at least two training images.
 
     Raises:
         UserError: the features are not finite.
@@ -175,12 +169,8 @@ def fit_by_adam(
 ) -> list[torch.Tensor]:
     """Fits logistic regression for several tasks by Adam on standardised inputs.
 
-    Args:
-        train: inputs to fit on.
-        test: inputs to classify.
-        classes: number of classes of each task.
-        columns: the column of each task in the labels.
-        random: generator of the order of minibatches.
+    ``classes`` and ``columns`` are the number of classes of each task and its column in the labels.
+    ``random`` determines the order of minibatches.
 
     Returns:
         For each task logits of the test inputs, float32 (n, classes) on the CPU.

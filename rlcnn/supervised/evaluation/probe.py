@@ -187,17 +187,11 @@ def build_encoder(
     *,
     seed: int = 0,
 ) -> tuple[Encoder, LoadReport | None]:
-    """Builds an encoder to probe.
+    """Builds an encoder to probe, initialised by torch's generator at ``seed``.
 
-    A network for RGB images has no projection by default, since an untrained one would only mix
-    the features of its frames. A projection in a weights file is kept.
-
-    Args:
-        name: see :func:`rlcnn.encoders.create_encoder`.
-        shape: (channels, height, width) of the images.
-        options: options of the encoder; they override those in the weights file.
-        weights: "none", "imagenet", a file or the directory of a run.
-        seed: seed of torch's generator for the initialisation.
+    A network for RGB images has no projection by default, since an untrained one would only mix the
+    features of its frames. A projection in a weights file is kept. ``options`` override those in
+    the weights file. ``weights`` are "none", "imagenet", a file or the directory of a run.
 
     Raises:
         UserError: as ``create_encoder`` and :func:`rlcnn.weights.load_into`.
@@ -236,21 +230,11 @@ def encode(
     max_features: int | None = None,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> Features:
-    """Features of images, in evaluation mode.
+    """Features of the images at ``indices``, float32 (images, features), in evaluation mode.
 
-    Args:
-        encoder: is moved to ``device``.
-        images: images to encode.
-        indices: their indices, in this order.
-        transform: image -> the encoder's input; None keeps images unchanged.
-        device: device that computes.
-        batch_size: images in a minibatch.
-        max_features: a fixed random matrix projects longer feature vectors to this length, the same
-            matrix for encoders of one architecture.
-        on_images: called with the number of images just encoded.
-
-    Returns:
-        float32 (images, features).
+    The encoder is moved to ``device``. ``transform`` converts images to its input. Feature vectors
+    longer than ``max_features`` are projected to this length by a fixed random matrix, the same for
+    encoders of one architecture. ``on_images`` gets the number of images just encoded.
     """
     target = torch.device(device)
     prepare_device(target, "fp32")

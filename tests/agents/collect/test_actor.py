@@ -1,4 +1,4 @@
-"""The copy of a network that acts, and playing by it."""
+"""Actors, and the copy of the network by which they act."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ N_ENVS = 3
 def play(
     actor: RolloutActor, stacking: FrameStacking, steps: int = 12
 ) -> tuple[list[torch.Tensor], list[np.ndarray]]:
-    """Has a actor play a stream of frames with all kinds of ends; its log probabilities, actions.
+    """An actor's log probabilities and actions on a stream of frames with all kinds of ends.
 
-    At every step it must stand at what the environments show, and act on it.
+    At every step it must hold the environments' observations, and act on them.
     """
     device = actor.policy.device
     stream = Stream(N_ENVS, stacking, size=(36, 36))
@@ -122,10 +122,10 @@ def play(
         seen = torch.as_tensor(observations, device=device)
         assert torch.equal(actor.observations, seen)
         with torch.no_grad():
-            values, told, _ = actor.policy.evaluate_actions(seen, actor.actions)
+            values, expected, _ = actor.policy.evaluate_actions(seen, actor.actions)
         assert np.array_equal(actor.actions.cpu().numpy(), actions[-1])
         assert torch.equal(actor.values.flatten(), values.flatten())
-        assert torch.equal(actor.log_probs, told)
+        assert torch.equal(actor.log_probs, expected)
         log_probs.append(actor.log_probs.clone())
         events: list[Event] = [EVENTS[rng.integers(len(EVENTS))] for _ in range(N_ENVS)]
         after = stream.step(events)
@@ -133,9 +133,11 @@ def play(
         cut_off = np.array([event == "cut off" for event in events])
         if cut_off.any():
             worth = actor.truncation_values(last[cut_off], np.flatnonzero(cut_off))
-            told = actor.policy.predict_values(torch.as_tensor(last[cut_off], device=device))
+            expected = actor.policy.predict_values(torch.as_tensor(last[cut_off], device=device))
             # A GPU values as many images as there are environments, which rounds otherwise.
-            assert np.allclose(worth, told.detach().flatten().cpu().numpy(), rtol=1e-4, atol=1e-6)
+            assert np.allclose(
+                worth, expected.detach().flatten().cpu().numpy(), rtol=1e-4, atol=1e-6
+            )
         stack_reset = np.array([event in ("ended", "cut off") for event in events])
         actor.observe(after.observations, stack_reset)
         observations = after.observations
@@ -173,14 +175,14 @@ def test_actors_stand_where_the_environments_do_and_act_on_it(
     policy.to(CUDA)
     captured = CudaRolloutActor(policy, codec, CUDA, make_recorder(CUDA))
     assert not captured.ready
-    told = [play(captured, stacking)]
+    played = [play(captured, stacking)]
     assert captured.ready
     # Three of the twelve steps warm up.
     assert (pretend_gpu.captures, pretend_gpu.replays) == (1, 9)
-    told.append(play(CudaRolloutActor(policy, codec, CUDA, None), stacking))
-    for mine, its in zip(*(log_probs for log_probs, _ in told), strict=True):
+    played.append(play(CudaRolloutActor(policy, codec, CUDA, None), stacking))
+    for mine, its in zip(*(log_probs for log_probs, _ in played), strict=True):
         assert torch.equal(mine, its)
-    assert np.array_equal(*(np.array(actions) for _, actions in told))
+    assert np.array_equal(*(np.array(actions) for _, actions in played))
 
 
 def test_a_captured_step_acts_by_what_was_learned_since(pretend_gpu: PretendGPU) -> None:
@@ -189,7 +191,7 @@ def test_a_captured_step_acts_by_what_was_learned_since(pretend_gpu: PretendGPU)
     codec = copied.network.storage_spec(stacking)
     actor = CudaRolloutActor(copied.network, codec, CUDA, make_recorder(CUDA))
     shown = observations(3).numpy()
-    told = []
+    values_seen = []
     for _ in range(2):
         copied.sync()
         actor.reset(shown)
@@ -201,12 +203,12 @@ def test_a_captured_step_acts_by_what_was_learned_since(pretend_gpu: PretendGPU)
         values, log_probs, _ = policy.evaluate_actions(seen, actor.actions)
         assert torch.equal(actor.values, values)
         assert torch.equal(actor.log_probs, log_probs)
-        told.append(actor.values.clone())
+        values_seen.append(actor.values.clone())
         (values.sum() - log_probs.sum()).backward()
         policy.optimizer.step()
     assert pretend_gpu.captures == 1
     assert pretend_gpu.replays >= 4
-    assert not torch.equal(*told)
+    assert not torch.equal(*values_seen)
 
 
 def test_a_staged_player_draws_from_the_policy() -> None:

@@ -1,4 +1,4 @@
-"""DQN: its update, its bookkeeping, and that it learns."""
+"""DQN: its update, its counters, and learning."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_the_target_network_follows_environment_steps(n_envs: int, steps: int) -
 
 
 class Events(BaseCallback):
-    """Writes down when it is called."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ class Events(BaseCallback):
 
 @pytest.mark.parametrize("tau", [1.0, 0.3])
 def test_acting_and_bootstrapping_follow_what_they_are_copies_of(tau: float) -> None:
-    """With weights cast beforehand, too: the copies serve in the networks' place."""
+    """Also with weights that were cast before: the copies replace the networks."""
     observations = torch.as_tensor(WorldVecEnv(Columns(), 8, 1).reset())
 
     def same(one: Any, other: Any) -> bool:
@@ -453,6 +453,7 @@ class Several(gym.Env):  # type: ignore[type-arg]
         (lambda: make_dqn(replay_buffer_kwargs={"x": 1}), "replay_buffer_class is not"),
         (lambda: make_dqn(optimize_memory_usage=True), "optimize_memory_usage is not needed"),
         (lambda: make_dqn(train_freq=(1, "episode")), "train_freq in episodes is not supported"),
+        (lambda: make_dqn(objective="sarsa"), 'objective must be one of "q", not'),
         (lambda: make_dqn(train_freq=0), "train_freq must be at least 1, not 0"),
         (lambda: make_dqn(batch_size=0), "batch_size must be at least 1, not 0"),
         (lambda: make_dqn(n_steps=0), "n_steps must be at least 1, not 0"),

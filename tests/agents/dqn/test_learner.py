@@ -1,4 +1,4 @@
-"""DQN's sampling, gradient steps and actions captured as graphs: the same as they stand."""
+"""DQN's sampling, gradient steps and actions captured as graphs learn the same as uncaptured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DQN that plays on while it learns from what came before."""
+"""DQN that collects the next steps during its updates."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def parameters(network: torch.nn.Module) -> torch.Tensor:
 
 
 def note_losses(model: DQN) -> list[float]:
-    """The losses of all its updates, as they are taken note of."""
+    """The losses of all updates, in the order in which they are counted."""
     losses: list[float] = []
     note = model._add_losses
 
-    def noted(told: list[torch.Tensor]) -> None:
-        losses.extend(loss.item() for loss in told)
-        note(told)
+    def noted(new: list[torch.Tensor]) -> None:
+        losses.extend(loss.item() for loss in new)
+        note(new)
 
     model._add_losses = noted  # type: ignore[method-assign]
     return losses

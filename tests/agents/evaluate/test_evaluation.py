@@ -144,11 +144,13 @@ class Uneven:
 @pytest.mark.parametrize(("n_envs", "each"), [(300, 1), (100, 3)])
 def test_short_games_do_not_count_more_than_long_ones(n_envs: int, each: int) -> None:
     venv = WorldVecEnv(Uneven(), n_envs)
-    told: list[float] = []
-    games = play_games(lambda observations: np.zeros(n_envs, dtype=int), venv, each, told.append)
+    reported: list[float] = []
+    games = play_games(
+        lambda observations: np.zeros(n_envs, dtype=int), venv, each, reported.append
+    )
     returns = [game["r"] for game in games]
     assert len(returns) == n_envs * each
-    assert sorted(told) == sorted(returns)
+    assert sorted(reported) == sorted(returns)
     # The first 300 to end would have a mean below 3.
     assert np.mean(returns) == pytest.approx(5, abs=0.5)
 
@@ -270,30 +272,30 @@ def test_the_same_seed_gives_the_same_games(agent: str, request: pytest.FixtureR
 
 def test_games_are_not_those_of_training() -> None:
     """By the seeds of the single games, over some runs and steps."""
-    trained, judged = set(), set()
+    trained, evaluated = set(), set()
     for seed in range(5):
         for step in (0, 10_000, 20_000):
-            for purpose, seen in (("train", trained), ("evaluate_during_training", judged)):
+            for purpose, seen in (("train", trained), ("evaluate_during_training", evaluated)):
                 config = replace(SIGNALS, num_envs=16)
                 venv = make_train_env(config)
                 seen.update(venv.seed(derive_seed(seed, purpose, step)))  # type: ignore[arg-type]
                 venv.close()
-    assert len(trained) == len(judged) == 5 * 3 * 16
-    assert not trained & judged
+    assert len(trained) == len(evaluated) == 5 * 3 * 16
+    assert not trained & evaluated
 
 
-def test_what_was_played_is_told(ppo: Any, dqn: Any) -> None:
-    told = evaluate_agent(ppo, SIGNALS, seed=9).protocol
-    assert told["name"] == "classic"
-    assert told["max_episode_steps"] == 27_000
+def test_an_evaluation_records_its_protocol(ppo: Any, dqn: Any) -> None:
+    protocol = evaluate_agent(ppo, SIGNALS, seed=9).protocol
+    assert protocol["name"] == "classic"
+    assert protocol["max_episode_steps"] == 27_000
     # These are of the emulator, and clipped rewards of training.
-    assert not {"repeat_action_probability", "noop_max", "clip_rewards"} & told.keys()
-    assert (told["environments"], told["seed"]) == (4, 9)
-    assert (told["deterministic"], told["epsilon"]) == (False, 0)
-    told = evaluate_agent(dqn, SIGNALS).protocol
-    assert (told["deterministic"], told["epsilon"]) == (False, 0.001)
-    told = evaluate_agent(dqn, SIGNALS, deterministic=True).protocol
-    assert (told["deterministic"], told["epsilon"]) == (True, 0)
+    assert not {"repeat_action_probability", "noop_max", "clip_rewards"} & protocol.keys()
+    assert (protocol["environments"], protocol["seed"]) == (4, 9)
+    assert (protocol["deterministic"], protocol["epsilon"]) == (False, 0)
+    protocol = evaluate_agent(dqn, SIGNALS).protocol
+    assert (protocol["deterministic"], protocol["epsilon"]) == (False, 0.001)
+    protocol = evaluate_agent(dqn, SIGNALS, deterministic=True).protocol
+    assert (protocol["deterministic"], protocol["epsilon"]) == (True, 0)
 
 
 # -- how agents act --------------------------------------------------------------------------------
@@ -303,7 +305,7 @@ def observations(batch: int) -> np.ndarray:
     return np.random.default_rng(0).integers(256, size=(batch, 2, 36, 36), dtype=np.uint8)
 
 
-def test_ppo_samples_unless_told_otherwise(ppo: Any) -> None:
+def test_ppo_samples_unless_deterministic(ppo: Any) -> None:
     same = np.repeat(observations(1), 400, axis=0)
     assert set(EvaluationPolicy(ppo, 1)(same)) == {0, 1, 2, 3}
     assert len(set(EvaluationPolicy(ppo, 1, deterministic=True)(same))) == 1

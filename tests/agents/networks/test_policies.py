@@ -72,8 +72,8 @@ def test_the_heads_tell_the_same_as_torchs_categorical() -> None:
     torch.testing.assert_close(evaluated, truth.log_prob(actions))
     torch.testing.assert_close(entropy, truth.entropy())
     torch.testing.assert_close(best, truth.probs.argmax(dim=1))
-    for told in (sampled_values, again, policy.predict_values(observations)):
-        torch.testing.assert_close(told[:, 0], values)
+    for computed in (sampled_values, again, policy.predict_values(observations)):
+        torch.testing.assert_close(computed[:, 0], values)
 
 
 @pytest.mark.parametrize("channels", [4, 12])

@@ -1,4 +1,4 @@
-"""A pretrained encoder in a training: unfrozen in part or later, and what is stored of it."""
+"""A pretrained encoder in a training: unfrozen in part or later, and its stored features."""
 
 from __future__ import annotations
 
@@ -180,11 +180,11 @@ def test_two_resumes_are_alike_to_the_bit_before_the_step_and_after(
     until = 4 * ROLLOUT + 1
     policy = {"encoder_lr_factor": 0.1, "unfreeze_at_step": until}
     model = make(algorithm, LENET, **policy)
-    fresh = tensors_of(model)
+    initial = tensors_of(model)
     learn_to(model, cut)
     save_checkpoint(model, tmp_path)
     saved = tensors_of(model)
-    assert moved(fresh, saved) == (set() if cut < until else set(fresh))
+    assert moved(initial, saved) == (set() if cut < until else set(initial))
     ends = []
     for seed in (5, 6):
         again = make(algorithm, LENET, seed=seed, **policy)
@@ -296,9 +296,9 @@ def test_memory_follows_the_type(algorithm: Algorithm) -> None:
         name: make(algorithm, {**PER_FRAME, "frozen": True}, feature_dtype=name)
         for name in ("fp32", "bf16")
     }
-    told = {name: describe_storage(model) for name, model in made.items()}
-    assert "(float32) of each frame" in told["fp32"]
-    assert "(bfloat16) of each frame" in told["bf16"]
+    lines = {name: describe_storage(model) for name, model in made.items()}
+    assert "(float32) of each frame" in lines["fp32"]
+    assert "(bfloat16) of each frame" in lines["bf16"]
     held = {}
     for name, model in made.items():
         if algorithm is DQN:
@@ -358,7 +358,7 @@ def test_a_replay_in_bf16_is_saved_and_loaded(tmp_path: Path) -> None:
 
 
 class Compare(BaseCallback):
-    """Compares what rollouts hold with what the present encoder makes of what was seen."""
+    """Compares stored features with the present encoder's, on the same observations."""
 
     def __init__(self, recorder: ObservationRecorder, change: Callable[[Any], None]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""PPO: its update against stable-baselines3's own, its face, its refusals, and that it learns."""
+"""PPO: its update against stable-baselines3's own, its interface, its refusals, and learning."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def sb3_twin(ours: PPO, venv: Any) -> SB3PPO:
 
 
 def same_order(monkeypatch: pytest.MonkeyPatch, steps: int, n_envs: int) -> None:
-    """Makes both shuffle alike: theirs counts environment by environment, ours step by step."""
+    """Makes both shuffle alike: theirs numbers steps by environment, ours by time."""
     shuffles = [np.random.default_rng(i).permutation(steps * n_envs) for i in range(20)]
     ours, theirs = iter(shuffles), iter(shuffles)
 
@@ -146,16 +146,16 @@ def make_ppo(world: World | None = None, n_envs: int = 8, depth: int = 1, **opti
 
 
 class Recorder(BaseCallback):
-    """Notes what happened, at which step, after how many updates and in which mode."""
+    """Records what happened, at which step, after how many updates and in which mode."""
 
     def __init__(self) -> None:
         super().__init__()
         self.events: list[tuple[Any, ...]] = []
 
     def note(self, event: str, *more: Any) -> None:
-        told = self.logger.name_to_value
+        recorded = self.logger.name_to_value
         counts = (self.model.num_timesteps, self.num_timesteps, self.model._n_updates)
-        self.events.append((event, *counts, self.model.policy.training, sorted(told), *more))
+        self.events.append((event, *counts, self.model.policy.training, sorted(recorded), *more))
 
     def _on_training_start(self) -> None:
         self.note("training starts", self.locals["total_timesteps"])
@@ -367,11 +367,11 @@ def test_every_rollout_is_acted_by_what_was_learned_last() -> None:
             rollout = self.model.rollout_buffer  # type: ignore[attr-defined]
             batch = rollout.batch(torch.arange(64))
             with torch.no_grad():
-                told = self.model.policy.evaluate_actions(  # type: ignore[operator]
+                computed = self.model.policy.evaluate_actions(  # type: ignore[operator]
                     batch.observations, batch.actions
                 )
-            torch.testing.assert_close(told[0].flatten(), batch.old_values, rtol=0, atol=5e-3)
-            torch.testing.assert_close(told[1], batch.old_log_prob, rtol=0, atol=5e-3)
+            torch.testing.assert_close(computed[0].flatten(), batch.old_values, rtol=0, atol=5e-3)
+            torch.testing.assert_close(computed[1], batch.old_log_prob, rtol=0, atol=5e-3)
             self.rollouts += 1
 
     compare = Compare()

@@ -1,4 +1,4 @@
-"""PPO's update captured as a graph: what it learns is what it learns as it stands."""
+"""PPO's update captured as a graph learns the same as uncaptured."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_captured_updates_learn_the_same_to_the_bit_while_everything_is_annealed
     counts = pretend_gpu.captures, pretend_gpu.replays
     plain = make_ppo(**schedules, cuda_graphs=False).learn(4 * ROLLOUT)
     assert torch.equal(parameters(captured), parameters(plain))
-    told = {name: v for name, v in plain.logger.name_to_value.items() if "time/" not in name}
-    assert told.items() <= captured.logger.name_to_value.items()
+    logged = {name: v for name, v in plain.logger.name_to_value.items() if "time/" not in name}
+    assert logged.items() <= captured.logger.name_to_value.items()
     # The update and acting, which begins each rollout uncaptured.
     assert counts == (2, 4 * MINIBATCHES + 4 * 8 - 2 * WARM_UP_CALLS)
 

@@ -1,4 +1,4 @@
-"""PPO that collects one rollout while it learns from the one before."""
+"""PPO that collects the next rollout during an update."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def parameters(model: Any) -> torch.Tensor:
 
 
 def learn_and_log(model: PPO, steps: int) -> list[tuple[int, dict[str, Any]]]:
-    """What is logged of updates, and under which steps."""
+    """The logged metrics of updates, and their steps."""
     rows: list[tuple[int, dict[str, Any]]] = []
 
     class Rows(KVWriter):
         def write(self, values: dict[str, Any], excluded: Any, step: int = 0) -> None:
-            told = {name: value for name, value in values.items() if name.startswith("train/")}
-            if told:
-                rows.append((step, told))
+            metrics = {name: value for name, value in values.items() if name.startswith("train/")}
+            if metrics:
+                rows.append((step, metrics))
 
     model.set_logger(Logger(None, [Rows()]))
     model.learn(steps, callback=UpdateLog())
@@ -60,7 +60,7 @@ def learn_and_log(model: PPO, steps: int) -> list[tuple[int, dict[str, Any]]]:
 
 
 class Watch(BaseCallback):
-    """Notes, at every rollout's first step, what is acted by, and at its start what was learned."""
+    """Records what was learned by each rollout's start, and what acts at its first step."""
 
     def __init__(self, wait: bool) -> None:
         super().__init__()
@@ -161,12 +161,12 @@ def test_the_update_is_waited_for_by_what_looks_at_the_policy(ask: str, tmp_path
 @pytest.mark.parametrize("overlap", [False, True])
 def test_each_update_is_logged_once_under_the_step_it_learned_up_to(overlap: bool) -> None:
     model = make_ppo(overlap, learning_rate=lambda left: 1e-3 * left)
-    told = learn_and_log(model, 4 * ROLLOUT)
-    assert [(step, row["train/n_updates"]) for step, row in told] == [
+    rows = learn_and_log(model, 4 * ROLLOUT)
+    assert [(step, row["train/n_updates"]) for step, row in rows] == [
         (n * ROLLOUT, 2 * n) for n in range(1, 5)
     ]
     # The rate that this very update learned at.
-    for n, (_, row) in enumerate(told, start=1):
+    for n, (_, row) in enumerate(rows, start=1):
         assert row["train/learning_rate"] == pytest.approx(1e-3 * (1 - n / 4), abs=1e-12)
 
 
@@ -185,15 +185,13 @@ def test_ctrl_c_while_an_update_is_awaited_leaves_no_update_half_done(
     # In the foreground of a shell Python has this handler; in its background Ctrl-C is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     model = make_ppo(True)
-    background = model._runner._background
-    assert background is not None
     pressed: list[int] = []
     learn = PPOLearner.learn
 
     def press(self: PPOLearner, *args: Any) -> torch.Tensor:
         if not pressed:
             # When the rollout beside it is over and nothing is left to do but wait.
-            assert background._awaited.wait(60)
+            assert model._runner._caller_waits.wait(60)
             pressed.append(model.num_timesteps)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         return learn(self, *args)
@@ -229,8 +227,6 @@ def test_only_reduced_precision_may_round_by_who_was_faster(
 ) -> None:
     torch.set_num_threads(2)
     model = make_ppo(True, policy_kwargs={**TINY, "precision": precision})
-    background = model._runner._background
-    assert background is not None
     threads: list[int] = []
     learn = PPOLearner.learn
     begun = Event()
@@ -239,7 +235,7 @@ def test_only_reduced_precision_may_round_by_who_was_faster(
         threads.append(torch.get_num_threads())
         begun.set()
         # The first of four minibatches takes until the rollout beside it is over.
-        assert len(threads) > 1 or background._awaited.wait(60)
+        assert len(threads) > 1 or model._runner._caller_waits.wait(60)
         return learn(self, *args)
 
     class Patience(BaseCallback):

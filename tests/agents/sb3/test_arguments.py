@@ -1,4 +1,4 @@
-"""Arguments of an agent that cannot serve are refused in one line; the others serve."""
+"""Arguments of an agent work, or are refused in one line."""
 
 from __future__ import annotations
 

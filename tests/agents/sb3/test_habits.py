@@ -1,4 +1,4 @@
-"""What stable-baselines3's users are used to: it works as there, or is refused in one line."""
+"""Habits of stable-baselines3's users: they work as there, or are refused in one line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from stable_baselines3 import DQN as SB3DQN
 from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.callbacks import (
+    BaseCallback,
     CheckpointCallback,
     EvalCallback,
     StopTrainingOnMaxEpisodes,
@@ -448,3 +449,32 @@ def test_the_usual_callbacks_and_loggers_serve(algorithm: Any, tmp_path: Path) -
     evaluate_policy(best, VecFrameStack(images(1), 2), n_eval_episodes=1)
     best.set_parameters(tmp_path / "best" / "best_model.zip")
     assert list((tmp_path / "checkpoints").glob("*.zip"))
+
+
+class FirstLocals(BaseCallback):
+    """Keeps the local variables that the first step offers to callbacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, Any] = {}
+
+    def _on_step(self) -> bool:
+        self.first = self.first or dict(self.locals)
+        return True
+
+
+@both
+def test_callbacks_find_the_usual_local_variables(algorithm: Any) -> None:
+    found = {}
+    for kind in (algorithm, THEIRS[algorithm]):
+        callback = FirstLocals()
+        policy = {"policy_kwargs": {"features_extractor_class": NatureCNN}}
+        model = make(kind, **policy).learn(LEARNED, callback=callback)
+        found[kind] = callback.first
+        assert found[kind]["self"] is model
+        assert found[kind]["env"] is model.env
+    ours, theirs = found[algorithm], found[THEIRS[algorithm]]
+    # What acting and storing there compute on the way.
+    assert set(theirs) - set(ours) <= {"obs_tensor", "clipped_actions", "buffer_actions"}
+    for name in ("actions", "new_obs", "rewards", "dones", "values", "log_probs"):
+        assert np.shape(ours.get(name)) == np.shape(theirs.get(name)), name

@@ -1,4 +1,4 @@
-"""What is declared as 0..1 is learned from as well as what is declared as 0..255."""
+"""Observations declared as 0..1 are learned from as well as those declared as 0..255."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def encoder_of(model: Any) -> Any:
 
 
 class Compare(BaseCallback):
-    """After each rollout: what was stored against the whole encoder on what was seen."""
+    """After each rollout: the stored features against the whole encoder on the observations."""
 
     def __init__(self, recorder: ObservationRecorder) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Transitions and frames stored apart, and what is sampled from them."""
+"""Transitions and frames stored apart, and the batches sampled from them."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_observations_are_the_environments_own(data: st.DataObject) -> None:
         if data.draw(st.booleans()):
             observations = stream.reset()
         rollout.reset()
-        # What the storage is told of the first step does not matter: it has the whole stack.
+        # For the first step it does not matter: the whole stack is stored.
         stack_reset = np.array(data.draw(st.lists(st.booleans(), min_size=n_envs, max_size=n_envs)))
         seen = []
         for _ in range(length):
@@ -209,10 +209,10 @@ def test_they_equal_those_of_stable_baselines3(gae_lambda: float) -> None:
         observations = np.zeros((n_envs, 1, 2, 2), dtype=np.uint8)
         rewards, values = rng.normal(size=(2, n_envs)).astype(np.float32)
         starts = rng.random(n_envs) < 0.3
-        actions, told = np.zeros(n_envs, dtype=np.int64), torch.as_tensor(values)
-        theirs.add(observations, actions, rewards, starts, told, torch.zeros(n_envs))
+        actions, value = np.zeros(n_envs, dtype=np.int64), torch.as_tensor(values)
+        theirs.add(observations, actions, rewards, starts, value, torch.zeros(n_envs))
         observation, action = torch.as_tensor(observations), torch.as_tensor(actions)
-        ours.add_decision(observation, starts, action, told, torch.zeros(n_envs))
+        ours.add_decision(observation, starts, action, value, torch.zeros(n_envs))
         ours.add(rewards, starts)
     last_values, dones = torch.as_tensor(rng.normal(size=n_envs)).float(), np.array([1, 0, 0]) > 0
     for buffer in (ours, theirs):
@@ -228,7 +228,7 @@ def small_ppo(venv: Any, **options: Any) -> PPO:
 
 @pytest.mark.parametrize("gae_lambda", [0, 0.95, 1])
 def test_a_truncated_episode_is_worth_what_would_have_followed(gae_lambda: float) -> None:
-    """In a world of nothing but time, 1 a step, cut off at every third one."""
+    """In an environment with reward 1 at each step, cut off at every third."""
     model = small_ppo(WorldVecEnv(Clock(), 1), n_steps=12, batch_size=12, gae_lambda=gae_lambda)
     with torch.no_grad():
         model.policy.value_net.weight.zero_()

@@ -1,4 +1,4 @@
-"""From a configuration to an agent: what its encoder is told, and what it starts from."""
+"""From a configuration to an agent: the options and first weights of its encoder."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_without_weights_there_is_no_report() -> None:
     "obs, depth, stack, channels",
     [("rgb", 2, 2, 3), ("grey", 2, 2, 1), ("grey", 3, 3, 1), ("rgb", 1, 1, 3)],
 )
-def test_a_backbone_is_told_the_colours_of_a_frame(
+def test_a_backbone_gets_the_channels_of_a_frame(
     obs: Literal["grey", "rgb"], depth: int, stack: int, channels: int
 ) -> None:
     (encoder,) = encoders(built(replace(BACKBONE, obs=obs, frame_stack=depth)))
@@ -119,18 +119,18 @@ def test_a_run_keeps_the_report_and_needs_the_file_no_more(
     torch.save(models.squeezenet1_1(weights=None).state_dict(), path)
     config = replace(BACKBONE, algo=algo, weights=str(path))
     config = replace(config, dqn=replace(config.dqn, buffer_size=40, learning_starts=8))
-    told = io.StringIO()
-    run = train(config, tmp_path / "run", console=Console(file=told, width=60))
+    out = io.StringIO()
+    run = train(config, tmp_path / "run", console=Console(file=out, width=60))
     report: dict[str, Any] = json.loads((run / "weights.json").read_text())
     assert report["source"] == f'"{path}"'
     assert len(report["loaded"]) == 14
     assert "features.6.squeeze.weight" in report["unused"]
-    assert "14 loaded, 0 adapted, 4 new" in told.getvalue()
-    assert "projection.* (4 tensors): new" in told.getvalue()
+    assert "14 loaded, 0 adapted, 4 new" in out.getvalue()
+    assert "projection.* (4 tensors): new" in out.getvalue()
     path.unlink()
     agent = load_agent(run)
     assert isinstance(agent, DQN) == (algo == "dqn")
-    resume(run, {"total_steps": 48}, console=Console(file=told))
+    resume(run, {"total_steps": 48}, console=Console(file=out))
     assert load_agent(run).num_timesteps == 48
     # What it learned starts another run, whatever that one's colours.
     other = built(replace(BACKBONE, obs="grey", weights=str(run)))
@@ -169,17 +169,17 @@ def test_an_agent_says_where_its_encoder_came_from_through_resumes_and_from_agen
     policy = first / "checkpoints" / f"{48:012d}" / "policy.safetensors"
     assert (chain.weights, chain.file) == (str(first), str(policy))
     assert chain.sha256 == hashlib.sha256(policy.read_bytes()).hexdigest()
-    told = {"algorithm": algo, "step": 48, "env": CONFIG.env, "mode": "finetune"}
-    assert chain.about == told
+    about = {"algorithm": algo, "step": 48, "env": CONFIG.env, "mode": "finetune"}
+    assert chain.about == about
     assert chain.origin == began
 
 
-def test_a_frozen_random_encoder_is_told_of(tmp_path: Path) -> None:
-    told = io.StringIO()
+def test_a_frozen_random_encoder_costs_a_line(tmp_path: Path) -> None:
+    out = io.StringIO()
     config = replace(CONFIG, mode="frozen", precision="bf16")
-    run = train(config, tmp_path / "run", console=Console(file=told, width=60))
-    assert "the frozen encoder is a random one" in told.getvalue()
-    assert "features of the frozen encoder (bfloat16)" in " ".join(told.getvalue().split())
+    run = train(config, tmp_path / "run", console=Console(file=out, width=60))
+    assert "the frozen encoder is a random one" in out.getvalue()
+    assert "features of the frozen encoder (bfloat16)" in " ".join(out.getvalue().split())
     assert encoder_origin(load_agent(run)) is None
     written = json.loads((run / "config.json").read_text())["config"]
     assert written["feature_dtype"] == "bf16"

@@ -81,7 +81,7 @@ def test_oftener_than_there_are_updates_is_at_every_one(ppo: PPO) -> None:
     assert steps_called(ppo, 1, 64) == [16, 32, 48]
 
 
-def test_dqn_stands_between_updates_after_each_step_of_the_vector() -> None:
+def test_dqn_is_between_updates_after_each_vector_step() -> None:
     assert steps_called(make_dqn(), 10, 60) == [12, 20, 32, 40, 52]
 
 

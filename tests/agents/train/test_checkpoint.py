@@ -188,8 +188,8 @@ def test_two_copies_go_on_alike_to_the_bit(make: Make, saved: Any) -> None:
 
 def test_figures_not_yet_logged_are_logged_as_they_would_have_been(tmp_path: Path) -> None:
     models = [make_ppo(), make_ppo()]
-    told = {"a": 1, "b": 0.25, "hidden": 3, "odd": float("nan"), "endless": float("inf")}
-    for key, value in told.items():
+    metrics = {"a": 1, "b": 0.25, "hidden": 3, "odd": float("nan"), "endless": float("inf")}
+    for key, value in metrics.items():
         exclude = "tensorboard" if key == "hidden" else None
         models[0].logger.record(key, value, exclude)
     models[0].logger.record("text", "not a figure")
@@ -370,7 +370,7 @@ def test_a_replay_of_another_size_is_refused(saved: Any) -> None:
     refuse(make_dqn(buffer_size=100), saved[make_dqn][1], "does not fit")
 
 
-def test_a_full_disk_is_told_in_one_line(tmp_path: Path, saved: Any) -> None:
+def test_a_full_disk_is_one_line(tmp_path: Path, saved: Any) -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("there is no /dev/full here")

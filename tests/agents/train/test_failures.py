@@ -68,16 +68,18 @@ def console() -> tuple[Console, io.StringIO]:
 # -- films -----------------------------------------------------------------------------------------
 
 
-def test_a_camera_that_fails_is_told_before_and_observations_are_filmed(
+def test_a_camera_that_fails_costs_a_line_and_observations_are_filmed(
     fragile: TrainConfig, tmp_path: Path
 ) -> None:
     to, said = console()
     run = train(replace(fragile, video_every=16), tmp_path / "run", console=to)
     assert len(list((run / "videos").glob("*.mp4"))) == 2
     lines = said.getvalue().splitlines()
-    told = [line for line in lines if "films show what the agent observes: render() raised" in line]
-    assert len(told) == 1
-    assert lines.index(told[0]) < lines.index("filming a whole game")
+    printed = [
+        line for line in lines if "films show what the agent observes: render() raised" in line
+    ]
+    assert len(printed) == 1
+    assert lines.index(printed[0]) < lines.index("filming a whole game")
 
 
 def _full(path: Path) -> str:
@@ -142,9 +144,9 @@ def test_an_environment_that_raises_leaves_what_was_learned(
     assert [int(path.name) for path in RunDirectory.open(run).checkpoints()] == [step]
 
     monkeypatch.setattr(Fragile, "limit", float("inf"))
-    to, told = console()
+    to, printed = console()
     resume(run, console=to)
-    assert f"resuming from step {step}" in told.getvalue()
+    assert f"resuming from step {step}" in printed.getvalue()
     summary = RunDirectory.open(run).summary()
     assert summary is not None
     assert summary["steps"] == 64
@@ -209,7 +211,7 @@ def test_the_last_step_is_where_dqn_stops(num_envs: int, freq: int, total: int, 
         ),
     ],
 )
-def test_a_length_that_may_not_be_meant_is_told(config: TrainConfig, lines: list[str]) -> None:
+def test_a_surprising_length_costs_a_line(config: TrainConfig, lines: list[str]) -> None:
     notes = notes_on_length(config)
     assert len(notes) == len(lines)
     for note, line in zip(notes, lines, strict=True):
@@ -224,7 +226,7 @@ def test_a_resume_counts_the_steps_that_the_replay_holds() -> None:
     assert notes_on_length(config, step=40) == []
 
 
-def test_a_training_tells_that_it_learns_nothing_before_it_starts(tmp_path: Path) -> None:
+def test_a_training_that_learns_nothing_says_so_before_it_starts(tmp_path: Path) -> None:
     to, said = console()
     config = replace(DQN, env="support.games:Signals-v0", eval_episodes=0, total_steps=8)
     train(config, tmp_path / "run", console=to)

@@ -67,16 +67,16 @@ def test_a_full_disk_loses_nothing_that_was_saved(
 
 
 @BOTH
-def test_too_small_a_disk_is_told_before_the_start(
+def test_too_small_a_disk_is_refused_before_the_start(
     algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(builder.shutil, "disk_usage", lambda path: usage._replace(free=10_000))
     config = {"ppo": PPO, "dqn": DQN}[algo]
     said = r"\Acheckpoints in [^\n]* may take [^\n]*, but [^\n]* has 0\.00 GB [^\n]*\Z"
-    with pytest.raises(UserError, match=said) as told:
+    with pytest.raises(UserError, match=said) as error:
         train(config, tmp_path / "deep" / "run", console=quiet())
-    assert ("--no-save-replay" in str(told.value)) == (algo == "dqn")
+    assert ("--no-save-replay" in str(error.value)) == (algo == "dqn")
     assert not (tmp_path / "deep").exists()
 
 
@@ -105,7 +105,7 @@ def test_what_a_run_holds_already_counts_as_room_for_it(
         venv.close()
 
 
-def test_too_small_a_memory_is_told_before_the_start(tmp_path: Path) -> None:
+def test_too_small_a_memory_is_refused_before_the_start(tmp_path: Path) -> None:
     config = replace(DQN, dqn=replace(DQN.dqn, buffer_size=2 * 10**9))
     with pytest.raises(UserError, match=r"\Aa replay of 2,000,000,000 transitions needs [^\n]*\Z"):
         train(config, tmp_path / "run", console=quiet())

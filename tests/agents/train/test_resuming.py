@@ -60,7 +60,7 @@ def test_a_stopped_run_is_resumed_without_a_gap(
     after = rows_of(run_dir)
     assert after[: len(before)] == before
     if algo == "ppo":
-        # Environments began anew, so what they told differs; when it was told does not.
+        # Environments began anew, so the values differ; the steps of the rows do not.
         assert [row["step"] for row in after] == [row["step"] for row in uninterrupted]
         assert [sorted(row) for row in after] == [sorted(row) for row in uninterrupted]
     assert_logged_once(run_dir)
@@ -113,11 +113,11 @@ def test_a_stop_cuts_no_checkpoint_twice(tmp_path: Path, monkeypatch: pytest.Mon
     cut: list[int] = []
     save = training.save_checkpoint
 
-    def told(model: Any, *args: Any, **kwargs: Any) -> None:
+    def save_and_note(model: Any, *args: Any, **kwargs: Any) -> None:
         cut.append(model.num_timesteps)
         save(model, *args, **kwargs)
 
-    monkeypatch.setattr(training, "save_checkpoint", told)
+    monkeypatch.setattr(training, "save_checkpoint", save_and_note)
     with stopped_at(32):
         config = replace(PPO, eval_every=32, eval_episodes=1, checkpoint_every=16)
         train(config, tmp_path / "run", console=quiet())
@@ -168,7 +168,7 @@ def test_with_overlap_a_run_is_resumed_to_the_bit_and_without_a_gap(
 
 
 def tensorboard_restarts(run_dir: Path) -> list[int]:
-    """The steps from which TensorBoard is told that what it holds was done again."""
+    """The steps from which TensorBoard hides rows, since they were repeated."""
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
     start = pytest.importorskip("tensorboard.compat.proto.event_pb2").SessionLog.START
     return [
@@ -258,9 +258,9 @@ def test_a_finished_run_is_done_unless_it_is_extended(
 ) -> None:
     run_dir = copied(whole[algo], tmp_path / "run")
     for changes in ({}, {"total_steps": 320}, {"total_steps": 100}, {"eval_episodes": 5}):
-        with pytest.raises(UserError, match="is done: it took its 320 steps") as told:
+        with pytest.raises(UserError, match="is done: it took its 320 steps") as error:
             resume(run_dir, changes, console=quiet())
-        assert "--total-steps 640" in str(told.value)
+        assert "--total-steps 640" in str(error.value)
     assert rows_of(run_dir) == rows_of(whole[algo])
     assert RunDirectory.open(run_dir).attempts == 1
 

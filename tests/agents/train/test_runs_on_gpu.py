@@ -1,4 +1,4 @@
-"""Whole runs on a real GPU: they learn, are repeated, resumed elsewhere, loaded and judged."""
+"""Whole runs on a real GPU: they learn, are repeated, resumed elsewhere, loaded and evaluated."""
 
 from __future__ import annotations
 
@@ -117,7 +117,9 @@ def test_a_run_goes_on_on_the_cpu_and_back(mode: Any, config: TrainConfig, tmp_p
 
 
 @RUNS
-def test_an_agent_is_loaded_anywhere_and_judges_alike(config: TrainConfig, tmp_path: Path) -> None:
+def test_an_agent_is_loaded_anywhere_and_evaluates_alike(
+    config: TrainConfig, tmp_path: Path
+) -> None:
     run = train(replace(config, precision="fp32"), tmp_path / "run")
     images = np.random.default_rng(0).integers(256, size=(8, 2, 36, 36), dtype=np.uint8)
     found = []

@@ -37,7 +37,7 @@ from envs.protocol import PROTOCOLS
 from rlcnn.runs import lifecycle
 from rlcnn.runs.directory import RunDirectory
 
-MADE_BY = ("command", "provenance")
+METADATA = ("command", "provenance")
 
 # -- repeating -------------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ def first_filters(held: dict[str, Any]) -> torch.Tensor:
 # -- what happens when, and what is left -----------------------------------------------------------
 
 
-def test_periodic_things_happen_when_they_are_due(whole: dict[str, Path]) -> None:
+def test_periodic_actions_happen_at_their_steps(whole: dict[str, Path]) -> None:
     # The first step between two updates at or after each multiple; the last is the final one.
     assert steps_of(whole["ppo"], "eval/mean_return") == [112, 208, 304, 320]
     assert steps_of(whole["dqn"], "eval/mean_return") == [100, 200, 300, 320]
@@ -104,7 +104,7 @@ def test_periodic_things_happen_when_they_are_due(whole: dict[str, Path]) -> Non
     assert steps_of(whole["ppo"], "rollout/ep_rew_mean") == list(range(16, 321, 16))
 
 
-def test_every_update_is_told_of_under_its_own_step(whole: dict[str, Path], tmp_path: Path) -> None:
+def test_every_update_is_logged_under_its_own_step(whole: dict[str, Path], tmp_path: Path) -> None:
     assert steps_of(whole["ppo"], "train/loss") == list(range(16, 321, 16))
     rates = [row["train/learning_rate"] for row in rows_of(whole["ppo"]) if "train/loss" in row]
     assert rates == pytest.approx([PPO.ppo.learning_rate * (1 - n / 20) for n in range(1, 21)])
@@ -120,7 +120,7 @@ def test_every_update_is_told_of_under_its_own_step(whole: dict[str, Path], tmp_
     assert_logged_once(run_dir)
 
 
-def test_films_are_made_when_they_are_due(tmp_path: Path) -> None:
+def test_films_are_made_at_their_steps(tmp_path: Path) -> None:
     config = replace(PPO, total_steps=64, eval_episodes=0, video_every=30, checkpoint_every=0)
     run_dir = train(config, tmp_path / "run", console=quiet())
     assert steps_of(run_dir, "video/game") == [32, 64]
@@ -136,25 +136,27 @@ def test_films_are_made_when_they_are_due(tmp_path: Path) -> None:
 
 
 @BOTH
-def test_the_summary_says_what_came_of_it(algo: str, whole: dict[str, Path]) -> None:
+def test_the_summary_has_the_results(algo: str, whole: dict[str, Path]) -> None:
     run_dir = whole[algo]
     summary = RunDirectory.open(run_dir).summary()
     assert summary is not None
     assert summary["steps"] == 320
     assert summary["steps_per_second"] > 0
     assert summary["wall_seconds"] > 320 / summary["steps_per_second"] * 0.99
-    judged = summary["eval"]
-    assert judged["episodes"] == len(judged["returns"]) == len(judged["lengths"]) == 3
-    assert judged["mean_return"] == np.mean(judged["returns"])
-    assert judged["std"] == pytest.approx(np.std(judged["returns"], ddof=1))
-    assert judged["protocol"]["name"] == "classic"
+    evaluation = summary["eval"]
+    assert evaluation["episodes"] == len(evaluation["returns"]) == len(evaluation["lengths"]) == 3
+    assert evaluation["mean_return"] == np.mean(evaluation["returns"])
+    assert evaluation["std"] == pytest.approx(np.std(evaluation["returns"], ddof=1))
+    assert evaluation["protocol"]["name"] == "classic"
     (row,) = (row for row in rows_of(run_dir) if row["step"] == 320 and "eval/std" in row)
-    assert row["eval/mean_return"] == judged["mean_return"]
+    assert row["eval/mean_return"] == evaluation["mean_return"]
     assert (run_dir / summary["video"]).exists()
 
 
 @BOTH
-def test_the_agent_of_a_run_plays_as_the_run_judged_it(algo: str, whole: dict[str, Path]) -> None:
+def test_the_agent_of_a_run_plays_the_games_of_the_summary(
+    algo: str, whole: dict[str, Path]
+) -> None:
     config = read_config(RunDirectory.open(whole[algo]))
     model = load_agent(whole[algo], device="cpu")
     summary = RunDirectory.open(whole[algo]).summary()
@@ -163,9 +165,7 @@ def test_the_agent_of_a_run_plays_as_the_run_judged_it(algo: str, whole: dict[st
 
 
 @BOTH
-def test_a_stopped_agent_plays_as_the_run_judged_it_at_its_step(
-    algo: str, stopped: dict[str, Path]
-) -> None:
+def test_a_stopped_agent_plays_the_games_of_its_step(algo: str, stopped: dict[str, Path]) -> None:
     assessment = assess_run(stopped[algo], console=quiet())
     (row,) = (row for row in rows_of(stopped[algo]) if "eval/std" in row)
     result = assessment.evaluation
@@ -194,7 +194,7 @@ def test_a_replay_need_not_be_kept(tmp_path: Path) -> None:
     assert not (newest / "replay.safetensors").exists()
 
 
-def test_what_auto_stood_for_is_written_down_and_used_again(
+def test_resolved_options_are_stored_and_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(configuration, "resolve_precision", lambda device: "bf16")
@@ -202,16 +202,16 @@ def test_what_auto_stood_for_is_written_down_and_used_again(
     auto = {"device": "auto", "precision": "auto", "compile": "auto", "num_threads": 0}
     config = replace(PPO, total_steps=32, eval_episodes=0, **auto)
     run_dir = train(config, tmp_path / "run", console=quiet())
-    told = {"precision": "bf16", "compile": "off", "num_threads": 1}
+    resolved = {"precision": "bf16", "compile": "off", "num_threads": 1}
     written = json.loads((run_dir / "config.json").read_text())["config"]
     assert written["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert {key: written[key] for key in told} == told
+    assert {key: written[key] for key in resolved} == resolved
 
     monkeypatch.setattr(configuration, "resolve_precision", lambda device: "fp32")
     monkeypatch.setattr(configuration, "usable_cores", lambda: 2)
     resume(run_dir, {"total_steps": 64}, console=quiet())
     written = json.loads((run_dir / "config.json").read_text())["config"]
-    assert {key: written[key] for key in told} == told
+    assert {key: written[key] for key in resolved} == resolved
     assert load_agent(run_dir).policy.precision == "bf16"
 
 
@@ -222,7 +222,7 @@ def test_the_document_repeats_the_run(whole: dict[str, Path], tmp_path: Path) ->
     assert read_config(whole["ppo"] / "config.json") == PPO
 
 
-def test_every_attempt_tells_what_it_was_made_by(
+def test_every_attempt_records_its_command_and_provenance(
     stopped: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = copied(stopped["ppo"], tmp_path / "run")
@@ -231,7 +231,7 @@ def test_every_attempt_tells_what_it_was_made_by(
     monkeypatch.setattr(lifecycle, "provenance", lambda: there)
     resume(run_dir, console=quiet(), command=["train", "--resume"])
     first, second = json.loads((run_dir / "attempts.json").read_text())["attempts"]
-    assert first == {**first, **{key: json.loads(document)[key] for key in MADE_BY}}
+    assert first == {**first, **{key: json.loads(document)[key] for key in METADATA}}
     assert second == {**second, "command": ["train", "--resume"], "provenance": there}
     assert (run_dir / "config.json").read_bytes() == document
 

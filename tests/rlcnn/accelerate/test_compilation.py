@@ -1,4 +1,4 @@
-"""A compiled function, and what becomes of it where nothing can be compiled."""
+"""A compiled function, also where nothing can be compiled."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_without_a_compiler_it_runs_as_it_stands_and_says_so_once(
     with caplog.at_level(logging.WARNING):
         assert [run(torch.tensor(value)).item() for value in (1, 2, 3)] == [2, 4, 6]
     assert compiled == [double]
-    (told,) = caplog.messages
+    (message,) = caplog.messages
     assert (
-        told
+        message
         == f"the update runs uncompiled: {reason.splitlines()[0] if reason else 'RuntimeError'}"
     )
 

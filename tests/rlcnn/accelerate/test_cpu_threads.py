@@ -1,4 +1,4 @@
-"""Threads that follow what others compute on the same cores, by the kernel's accounts."""
+"""Thread counts that follow other programs' use of the cores, by the kernel's statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CORES = 4
 
 
 class Kernel:
-    """Accounts in the manner of /proc, and a clock."""
+    """Statistics as in /proc, and a clock."""
 
     def __init__(self, proc: Path) -> None:
         self.proc, self.time = proc, 100.0
@@ -24,7 +24,7 @@ class Kernel:
         self.passes(0, own=0, others=0)
 
     def passes(self, seconds: float, own: float, others: float) -> None:
-        """Lets time pass in which so many cores computed for us and for others."""
+        """Advances the clock while so many cores compute for us and for others."""
         self.time += seconds
         self._own += seconds * own
         self._busy += seconds * (own + others)

@@ -1,4 +1,4 @@
-"""A function captured as a graph, what it does then, and what becomes of it where it cannot be."""
+"""A function captured as a graph, also where it cannot be captured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlcnn.accelerate.cuda_graphs import WARM_UP_CALLS, CudaRecorder, Graphed, m
 
 
 class Counter:
-    """Adds up what it is given, times a factor that lies in a tensor."""
+    """Adds up its arguments, times a factor in a tensor."""
 
     def __init__(self, device: torch.device = CUDA) -> None:
         self.total = torch.zeros(2, device=device)

@@ -1,4 +1,4 @@
-"""How much memory is left, read from files like the kernel's."""
+"""Free memory, read from files like the kernel's."""
 
 from __future__ import annotations
 

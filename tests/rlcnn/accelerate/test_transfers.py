@@ -1,4 +1,4 @@
-"""Copies between host and device, as far as a CPU can tell."""
+"""Copies between host and device, as far as a CPU shows."""
 
 from __future__ import annotations
 

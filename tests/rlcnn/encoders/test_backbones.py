@@ -14,6 +14,7 @@ from envs.errors import UserError
 from rlcnn.encoders import FrameEncoder, create_encoder, list_architectures, why_unknown
 from rlcnn.encoders.architectures import current_name, find_architecture, published_sizes
 from rlcnn.encoders.base import output_shape
+from rlcnn.weights.nearest import without_values
 
 RGB = (3, 64, 64)
 
@@ -30,7 +31,7 @@ def slow(*case: object) -> Any:
 
 def built(name: str, shape: tuple[int, int, int], **options: Any) -> FrameEncoder:
     """An encoder without values, for tests of its shapes."""
-    with torch.device("meta"):
+    with without_values():
         encoder = create_encoder(name, shape, **{"projection": "none", **options})
     assert isinstance(encoder, FrameEncoder)
     return encoder
@@ -177,8 +178,7 @@ def test_default_nodes_are_maps_at_an_eighth_of_the_side(name: str) -> None:
 @pytest.mark.parametrize("name", list_architectures())
 def test_every_network_is_cut_at_its_default_node(name: str) -> None:
     if name.startswith(("vit", "swin")):
-        side = 518 if name == "vit_h_14" else 224
-        encoder = built(name, (3, 64, 64), resize=side)
+        encoder = built(name, (3, 64, 64), resize=224)
         assert encoder.features_dim > 0
     else:
         assert cut_at_an_eighth(name)
@@ -245,8 +245,8 @@ def test_images_too_small_for_a_node_give_only_one_line(
     with pytest.raises(UserError) as refusal:
         create_encoder("squeezenet1_1:logits", (3, 8, 8))
     assert str(refusal.value) == (
-        '8x8 pixels do not go through encoder "squeezenet1_1:logits": its option "resize" brings '
-        "them to a size that does, --encoder-options resize 32."
+        '8x8 pixels do not go through encoder "squeezenet1_1:logits": its option "resize" gives '
+        "them a size that does, --encoder-options resize 32."
     )
     # A traced network prints pages about it.
     assert capfd.readouterr().err == ""

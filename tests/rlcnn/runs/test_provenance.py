@@ -1,4 +1,4 @@
-"""What a run was made with can be told, also outside git."""
+"""The provenance of a run, inside and outside git."""
 
 from __future__ import annotations
 

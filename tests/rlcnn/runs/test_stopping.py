@@ -11,12 +11,12 @@ import pytest
 from rlcnn.runs.stopping import StopRequest, TrainingStopped, handle_signals
 
 
-def test_a_request_is_told_once_and_answered_where_it_is_asked_for() -> None:
-    told: list[str] = []
-    stop = StopRequest(told.append)
+def test_a_request_prints_one_line_and_stops_at_a_check() -> None:
+    lines: list[str] = []
+    stop = StopRequest(lines.append)
     stop.check()
     stop.handle(signal.SIGINT, None)
-    assert len(told) == 1
+    assert len(lines) == 1
     with pytest.raises(TrainingStopped):
         stop.check()
 

@@ -293,7 +293,7 @@ def test_what_wandb_refuses_in_mid_run_is_one_warning_and_stops_nothing(
 
 
 class Recorder(Tracker):
-    """Remembers what it was told."""
+    """Remembers its rows."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []

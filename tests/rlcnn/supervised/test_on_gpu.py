@@ -227,8 +227,10 @@ def test_an_assessment_is_the_cpus(crops: int, tmp_path: Path) -> None:
     found = []
     for device in ("cpu", "cuda"):
         networks = [load_network(str(tmp_path / "it.safetensors"), resize=20, device=device)] * 2
-        judged = assess(networks, pictures(4), crops=crops, batch_size=30, device=device)
-        found.append([judged.together.probabilities, *(m.probabilities for m in judged.members)])
+        assessment = assess(networks, pictures(4), crops=crops, batch_size=30, device=device)
+        found.append(
+            [assessment.together.probabilities, *(m.probabilities for m in assessment.members)]
+        )
     torch.testing.assert_close(found[1], found[0], **CLOSE)
 
 

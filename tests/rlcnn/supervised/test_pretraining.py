@@ -64,7 +64,7 @@ def test_the_weights_say_where_they_come_from(
     )
 
 
-def test_a_file_of_weights_is_judged_away_from_its_run_as_in_it(
+def test_a_weights_file_is_evaluated_without_its_run_as_with_it(
     pretrained: Path, pretraining_config: PretrainConfig, tmp_path: Path
 ) -> None:
     alone = Path(shutil.copy(pretrained / "best.safetensors", tmp_path))
@@ -74,7 +74,7 @@ def test_a_file_of_weights_is_judged_away_from_its_run_as_in_it(
     assert outside["augment"]["flip"] is True
 
 
-def test_the_weights_are_what_was_judged(pretrained: Path) -> None:
+def test_the_weights_are_those_that_were_evaluated(pretrained: Path) -> None:
     classifier = load_classifier(pretrained / "last.safetensors").eval()
     assert classifier.tasks[0].classes == tuple(sorted(CLASSES))
     images = pictures(4, seed=1)
@@ -114,7 +114,7 @@ def test_a_run_starts_from_weights(
     assert sorted(report["loaded"]) == sorted(encoder)
 
 
-def test_the_last_epochs_gain_over_each_baseline_is_told(
+def test_the_summary_has_the_last_epochs_gain_over_each_baseline(
     pretraining_config: PretrainConfig, tmp_path: Path
 ) -> None:
     run = pretrain(replace(pretraining_config, epochs=2, baselines="on"), tmp_path / "run")
@@ -124,11 +124,11 @@ def test_the_last_epochs_gain_over_each_baseline_is_told(
     assert beside["majority class"]["top1"] == pytest.approx(1 / 6)
     assert all(0 <= figures["top1"] <= 1 for figures in beside.values())
     assert set(summary["gains"]) == set(beside)
-    for name, told in summary["gains"].items():
+    for name, gain in summary["gains"].items():
         own, other = summary["test"]["last"]["top1"], beside[name]["top1"]
-        assert told["gain"] == pytest.approx(own - other)
-        lower, upper = told["interval"]
-        assert lower < told["gain"] < upper
+        assert gain["gain"] == pytest.approx(own - other)
+        lower, upper = gain["interval"]
+        assert lower < gain["gain"] < upper
 
 
 def test_a_directory_in_use_is_refused_before_anything_is_written(
@@ -203,10 +203,10 @@ def test_an_encoder_learns_from_the_frames_of_a_game(
     summary = json.loads((run / "summary.json").read_text())
     assert 0 <= summary["test"]["last"]["top1/Pong/action"] <= 1
     assert set(summary["baselines"]) == {"majority class", "random encoder", "linear on pixels"}
-    for told in summary["gains"].values():
-        assert set(told["tasks"]) == {"Pong/action", "Pong/reward"}
-        each = [one["gain"] for one in told["tasks"].values()]
-        assert told["gain"] == pytest.approx(sum(each) / 2)
+    for gain in summary["gains"].values():
+        assert set(gain["tasks"]) == {"Pong/action", "Pong/reward"}
+        each = [one["gain"] for one in gain["tasks"].values()]
+        assert gain["gain"] == pytest.approx(sum(each) / 2)
     assert load_classifier(run / "best.safetensors").encoder.observation_shape == (4, 44, 44)
     # What was played is kept, and known again.
     resume_pretraining(run, {"epochs": 2})

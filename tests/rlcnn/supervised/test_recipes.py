@@ -100,7 +100,7 @@ def test_what_is_not_valid_is_one_line(changes: dict[str, Any], said: list[str])
         config.resolve()
 
 
-def test_auto_stands_for_what_the_machine_and_the_data_say() -> None:
+def test_auto_depends_on_the_machine_and_the_data() -> None:
     config = replace(CONFIG, device="cpu").resolve()
     assert config.precision in ("fp32", "bf16")
     assert config.num_threads >= 1

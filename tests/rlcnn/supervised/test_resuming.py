@@ -52,7 +52,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
             pretrain(pretraining_config, run)
     assert checkpoint_steps(run)[-1] == at
     assert not (run / "summary.json").exists()
-    # It stopped before that epoch was judged.
+    # It stopped before that epoch was evaluated.
     assert "top1" not in read_about(run / "last.safetensors")["accuracy"]
     resume_pretraining(run)
     assert rows_of(run) == rows_of(pretrained)
@@ -63,8 +63,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
     assert RunDirectory.open(run).attempts == 2
 
 
-class _StopWhileJudging(Trainer):
-    """Presses Ctrl-C while the second epoch is judged."""
+class _StopInEvaluation(Trainer):
+    """Presses Ctrl-C while the second epoch is evaluated."""
 
     def evaluate(self) -> dict[str, float]:
         if self.epoch == 2:
@@ -72,7 +72,7 @@ class _StopWhileJudging(Trainer):
         return super().evaluate()
 
 
-def test_a_stop_while_it_is_judged_loses_nothing(
+def test_a_stop_during_an_evaluation_loses_nothing(
     pretraining_config: PretrainConfig,
     pretrained: Path,
     tmp_path: Path,
@@ -80,7 +80,7 @@ def test_a_stop_while_it_is_judged_loses_nothing(
 ) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(setup, "Trainer", _StopWhileJudging)
+        patch.setattr(setup, "Trainer", _StopInEvaluation)
         with pytest.raises(TrainingStopped, match="after 10 updates"):
             pretrain(replace(pretraining_config, checkpoint_every=0), run)
     assert rows_of(run) == rows_of(pretrained)[:2]
@@ -92,14 +92,14 @@ def test_a_stop_while_it_is_judged_loses_nothing(
 
 def test_a_run_may_end_where_it_stopped(pretraining_config: PretrainConfig, tmp_path: Path) -> None:
     run = pretrain(replace(pretraining_config, epochs=2), tmp_path / "run")
-    # As one of more epochs that was stopped here, before any was judged.
+    # As one of more epochs that was stopped here, before any was evaluated.
     (run / "summary.json").unlink()
     document = json.loads((run / "config.json").read_text())
     document["pretraining"] |= {"epochs": 9, "eval_every": 9}
     (run / "config.json").write_text(json.dumps(document))
     checkpoint = run / "checkpoints" / f"{10:012d}"
     state = json.loads((checkpoint / "state.json").read_text())
-    judged = state["extra"]["last"]
+    evaluated = state["extra"]["last"]
     state["extra"] |= {"best": None, "last": None}
     (checkpoint / "state.json").write_text(json.dumps(state))
     for name in ("best.safetensors", manifest.NAME):
@@ -107,7 +107,7 @@ def test_a_run_may_end_where_it_stopped(pretraining_config: PretrainConfig, tmp_
     manifest.seal(checkpoint)
     resume_pretraining(run, {"epochs": 2})
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["test"]["last"]["top1"] == judged["test/top1"]
+    assert summary["test"]["last"]["top1"] == evaluated["test/top1"]
     assert read_about(run / "best.safetensors")["epoch"] == 2
 
 

@@ -68,7 +68,7 @@ def learn(trainer: Trainer, epochs: int = CONFIG.epochs) -> list[dict[str, float
 
 def weights(trainer: Trainer) -> dict[str, bytes]:
     """What was learned and its moving average, bit for bit."""
-    networks = {"own": trainer.classifier, "judged": trainer.evaluated}
+    networks = {"own": trainer.classifier, "evaluated": trainer.evaluated}
     return {
         f"{kind}.{name}": tensor.numpy().tobytes()
         for kind, network in networks.items()
@@ -177,7 +177,7 @@ def test_what_can_be_learned_is(precision: Any) -> None:
         CONFIG, epochs=6, dropout=0.0, ema=0.0, augment=AugmentConfig(), precision=precision
     )
     rows = learn(make_trainer(config, split(24)), epochs=6)
-    # Six classes, told apart by where the image is bright.
+    # Six classes, which differ in where the image is bright.
     assert rows[-1]["test/top1"] > 0.9
     assert rows[-1]["train/loss"] < rows[0]["train/loss"]
     assert rows[-1]["test/top5"] == 1
@@ -201,7 +201,7 @@ def test_the_moving_average_is_one_of_the_weights() -> None:
     assert without.evaluated is without.classifier
 
 
-def test_a_loss_that_is_no_number_is_told_in_one_line() -> None:
+def test_a_loss_that_is_no_number_is_one_line() -> None:
     trainer = make_trainer(replace(CONFIG, learning_rate=1e30, ema=0.0))
     with refused("the loss is no longer a finite number", "--learning-rate than 1e+30"):
         learn(trainer)

@@ -46,7 +46,7 @@ def make_trainer(config: PretrainConfig) -> Trainer:
     [{}, {"precision": "bf16"}, {"augment": AugmentConfig(scale_from=0.8, flip=True)}],
     ids=["fp32", "bf16", "images one by one"],
 )
-def test_it_learns_is_judged_and_goes_on(
+def test_it_learns_evaluates_and_resumes(
     options: dict[str, object], tmp_path: Path, pretend_gpu: PretendGPU
 ) -> None:
     config = replace(CONFIG, **options)  # type: ignore[arg-type]

@@ -148,7 +148,7 @@ class Memory:
     """Who wrote and read one storage last, and which copies of it are under way.
 
     Attributes:
-        storage: tells whether the storage still exists.
+        storage: says whether the storage still exists.
         device: "cuda" or "cpu".
         pinned: whether memory of the host is pinned.
         written: the stream and the number of the operation that wrote last.

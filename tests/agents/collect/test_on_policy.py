@@ -1,4 +1,4 @@
-"""Groups of environments that are played in turn: the same steps as all of them at once."""
+"""Groups of environments that step in turn: the same steps as all of them at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LENET = {"encoder": "lenet", "encoder_options": {"features_dim": 16}}
 
 
 class Noted(WorldVecEnv):
-    """Notes when it is sent actions and when it is waited for."""
+    """Records when it is sent actions and when it is waited for."""
 
     log: list[str]
     name: str
