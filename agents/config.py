@@ -212,48 +212,8 @@ class TrainConfig:
         return replace(self, **sections)
 
 
-# Sources: "zoo" is rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari"; "sb3" the
-# default of stable-baselines3 2.9, which the zoo leaves as it is.
-ZOO = TrainConfig(
-    preset="zoo",
-    total_steps=10_000_000,  # zoo
-    num_envs=8,  # zoo
-    ppo=PPOConfig(
-        learning_rate=2.5e-4,  # zoo; Schulman et al. 2017, table 5
-        learning_rate_schedule="linear",  # zoo; Schulman et al. 2017, table 5
-        n_steps=128,  # zoo; Schulman et al. 2017, table 5
-        batch_size=0,  # of 8 environments 256: zoo; Schulman et al. 2017, table 5
-        n_epochs=4,  # zoo; 3 in Schulman et al. 2017
-        gamma=0.99,  # sb3; Schulman et al. 2017, table 5
-        gae_lambda=0.95,  # sb3; Schulman et al. 2017, table 5
-        clip_range=0.1,  # zoo; Schulman et al. 2017, table 5
-        clip_range_schedule="linear",  # zoo; Schulman et al. 2017, table 5
-        clip_range_vf=None,  # sb3
-        normalize_advantage=True,  # sb3
-        ent_coef=0.01,  # zoo; Schulman et al. 2017, table 5
-        ent_coef_schedule="constant",  # zoo; Schulman et al. 2017, table 5
-        vf_coef=0.5,  # zoo; 1 in Schulman et al. 2017
-        max_grad_norm=0.5,  # sb3
-        target_kl=None,  # sb3
-    ),
-    dqn=DQNConfig(
-        learning_rate=1e-4,  # zoo
-        learning_rate_schedule="constant",  # zoo
-        buffer_size=100_000,  # zoo; 1,000,000 in Mnih et al. 2015
-        learning_starts=100_000,  # zoo; 50,000 in Mnih et al. 2015
-        batch_size=32,  # zoo; Mnih et al. 2015, extended data table 1
-        tau=1.0,  # sb3
-        gamma=0.99,  # sb3; Mnih et al. 2015, extended data table 1
-        train_freq=4,  # zoo; Mnih et al. 2015, extended data table 1
-        gradient_steps=1,  # zoo
-        n_steps=1,  # sb3; Mnih et al. 2015
-        target_update_interval=1_000,  # zoo; 10,000 updates in Mnih et al. 2015
-        exploration_fraction=0.1,  # zoo: 1,000,000 steps of its run; so in Mnih et al. 2015
-        exploration_initial_eps=1.0,  # sb3; Mnih et al. 2015, extended data table 1
-        exploration_final_eps=0.01,  # zoo; 0.1 in Mnih et al. 2015
-        max_grad_norm=10.0,  # sb3
-    ),
-)
+# rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari": the fields' own defaults.
+ZOO = TrainConfig(preset="zoo")
 
 # Chosen on two cores without a GPU, by runs on Pong; docs/results.md shows what it gives.
 FAST = replace(

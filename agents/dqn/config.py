@@ -22,41 +22,43 @@ class DQNConfig(Hyperparameters):
     round_name: ClassVar[str] = "rounds"
     round_option: ClassVar[str] = "--dqn.train-freq"
 
-    learning_rate: NonNegative = 1e-4
+    # Sources: "zoo" is rl-baselines3-zoo, hyperparams, section "atari"; "sb3" the default of
+    # stable-baselines3 2.9, which the zoo keeps.
+    learning_rate: NonNegative = 1e-4  # zoo
     """Adam's step size."""
-    learning_rate_schedule: ScheduleName = "constant"
+    learning_rate_schedule: ScheduleName = "constant"  # zoo
     """"linear" anneals the learning rate to 0 over the run."""
-    buffer_size: Count = 100_000
+    buffer_size: Count = 100_000  # zoo; 1,000,000 in Mnih et al. 2015
     """Transitions kept for replay, over all environments."""
-    learning_starts: Annotated[int, Interval(ge=0)] = 100_000
+    learning_starts: Annotated[int, Interval(ge=0)] = 100_000  # zoo; 50,000 in Mnih et al. 2015
     """Steps of random play before the first update."""
-    batch_size: Count = 32
+    batch_size: Count = 32  # zoo; Mnih et al. 2015, extended data table 1
     """Transitions in a minibatch."""
-    tau: Fraction = 1.0
+    tau: Fraction = 1.0  # sb3
     """Share of the online network in the target at each of its updates; 1 copies it."""
-    gamma: Fraction = 0.99
+    gamma: Fraction = 0.99  # sb3; Mnih et al. 2015, extended data table 1
     """Discount factor."""
-    train_freq: Count = 4
+    train_freq: Count = 4  # zoo; Mnih et al. 2015, extended data table 1
     """Environment steps (over all environments) for each round of updates."""
     gradient_steps: Annotated[
         int,
         Interval(ge=-1, le=MAX_COUNT),
         never(0, "learns nothing: expected at least 1, or -1"),
-    ] = 1
+    ] = 1  # zoo
     """Updates in a round; -1 makes as many as steps."""
-    n_steps: Count = 1
+    n_steps: Count = 1  # sb3; Mnih et al. 2015
     """Rewards summed before bootstrapping (n-step returns)."""
-    target_update_interval: Count = 1_000
+    target_update_interval: Count = 1_000  # zoo; 10,000 updates in Mnih et al. 2015
     """Environment steps between two updates of the target network."""
     exploration_fraction: Annotated[
         float, Interval(ge=0, le=1), never(0, "is no time to explore in: expected more")
-    ] = 0.1
+    ] = 0.1  # zoo: 1,000,000 steps of its run; so in Mnih et al. 2015
     """Share of the run over which epsilon falls."""
-    exploration_initial_eps: Fraction = 1.0
+    exploration_initial_eps: Fraction = 1.0  # sb3; Mnih et al. 2015, extended data table 1
     """Epsilon at the start."""
-    exploration_final_eps: Fraction = 0.01
+    exploration_final_eps: Fraction = 0.01  # zoo; 0.1 in Mnih et al. 2015
     """Epsilon after that."""
-    max_grad_norm: NonNegative = 10.0
+    max_grad_norm: NonNegative = 10.0  # sb3
     """Largest gradient norm; longer gradients are scaled down to it."""
 
     @property

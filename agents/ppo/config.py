@@ -20,42 +20,45 @@ class PPOConfig(Hyperparameters):
     round_name: ClassVar[str] = "rollouts"
     round_option: ClassVar[str] = "--ppo.n-steps"
 
-    learning_rate: NonNegative = 2.5e-4
+    # Sources: "zoo" is rl-baselines3-zoo, hyperparams, section "atari"; "sb3" the default of
+    # stable-baselines3 2.9, which the zoo keeps.
+    learning_rate: NonNegative = 2.5e-4  # zoo; Schulman et al. 2017, table 5
     """Adam's step size."""
-    learning_rate_schedule: ScheduleName = "linear"
+    learning_rate_schedule: ScheduleName = "linear"  # zoo; Schulman et al. 2017, table 5
     """"linear" anneals the learning rate to 0 over the run."""
-    n_steps: Count = 128
+    n_steps: Count = 128  # zoo; Schulman et al. 2017, table 5
     """Steps of each environment between two updates."""
+    # Of 8 environments 256: zoo; Schulman et al. 2017, table 5.
     batch_size: Annotated[int, Interval(ge=0, le=MAX_COUNT)] = 0
     """Transitions in a minibatch; must divide num-envs x n-steps. 0 takes 256 where it does, and
     otherwise a quarter of them."""
-    n_epochs: Count = 4
+    n_epochs: Count = 4  # zoo; 3 in Schulman et al. 2017
     """Passes over each rollout."""
-    gamma: Fraction = 0.99
+    gamma: Fraction = 0.99  # sb3; Schulman et al. 2017, table 5
     """Discount factor."""
-    gae_lambda: Fraction = 0.95
+    gae_lambda: Fraction = 0.95  # sb3; Schulman et al. 2017, table 5
     """Lambda of generalised advantage estimation."""
-    clip_range: NonNegative = 0.1
+    clip_range: NonNegative = 0.1  # zoo; Schulman et al. 2017, table 5
     """How far the probability ratio may leave 1 before its gain is clipped."""
-    clip_range_schedule: ScheduleName = "linear"
+    clip_range_schedule: ScheduleName = "linear"  # zoo; Schulman et al. 2017, table 5
     """"linear" anneals the clip range to 0 over the run."""
     clip_range_vf: Annotated[
         float | None,
         Interval(ge=0),
         never(0, "lets no value change: expected more, or None"),
-    ] = None
+    ] = None  # sb3
     """The same for value predictions, in units of return; None does not clip them."""
-    normalize_advantage: bool = True
+    normalize_advantage: bool = True  # sb3
     """Whether each minibatch's advantages are brought to mean 0 and deviation 1."""
-    ent_coef: NonNegative = 0.01
+    ent_coef: NonNegative = 0.01  # zoo; Schulman et al. 2017, table 5
     """Weight of the entropy bonus."""
-    ent_coef_schedule: ScheduleName = "constant"
+    ent_coef_schedule: ScheduleName = "constant"  # zoo; Schulman et al. 2017, table 5
     """"linear" anneals the weight of the entropy bonus to 0 over the run."""
-    vf_coef: NonNegative = 0.5
+    vf_coef: NonNegative = 0.5  # zoo; 1 in Schulman et al. 2017
     """Weight of the value loss."""
-    max_grad_norm: NonNegative = 0.5
+    max_grad_norm: NonNegative = 0.5  # sb3
     """Largest gradient norm; longer gradients are scaled down to it."""
-    target_kl: Annotated[float | None, Interval(ge=0)] = None
+    target_kl: Annotated[float | None, Interval(ge=0)] = None  # sb3
     """Divergence at which an update stops early; None never stops."""
 
     def with_defaults(self, num_envs: int | None) -> Self:
