@@ -20,7 +20,6 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 from envs.errors import UserError, in_shell
@@ -38,11 +37,18 @@ class RunDirectory:
     gives it back when the process dies, however it dies.
 
     Every method that writes raises UserError where the disk is full or cannot be written.
+
+    Attributes:
+        path: the directory; ``metrics_path``, ``checkpoints_dir``, ``videos_dir`` and ``tb_dir``
+            are the parts of it that the layout above names.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], lock: IO[bytes] | None) -> None:
         """Private: ``lock`` is the locked file, or None when only reading."""
         self.path = path
+        self.metrics_path = path / "metrics.jsonl"
+        self.checkpoints_dir, self.videos_dir = path / "checkpoints", path / "videos"
+        self.tb_dir = path / "tb"
         self._config = config
         self._lock = lock
 
@@ -132,33 +138,13 @@ class RunDirectory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
     def config(self) -> dict[str, Any]:
         """The configuration as stored in ``config.json``."""
         return self._config
-
-    @property
-    def checkpoints_dir(self) -> Path:
-        """The directory of checkpoints, one directory each."""
-        return self.path / "checkpoints"
-
-    @property
-    def videos_dir(self) -> Path:
-        """The directory of filmed games."""
-        return self.path / "videos"
-
-    @property
-    def tb_dir(self) -> Path:
-        """The directory of TensorBoard's event files."""
-        return self.path / "tb"
 
     @property
     def attempts(self) -> int:
@@ -213,11 +199,6 @@ class RunDirectory:
         return read_json(path) if path.exists() else None
 
     # -- metrics ---------------------------------------------------------------------------------
-
-    @property
-    def metrics_path(self) -> Path:
-        """The file of metrics, one row a line."""
-        return self.path / "metrics.jsonl"
 
     def append_metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Append one row ``{"step": step, **values}``, whole or not at all.
