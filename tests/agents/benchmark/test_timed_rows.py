@@ -69,6 +69,7 @@ def test_what_goes_wrong_in_a_row_is_recorded_and_the_next_one_is_measured(log: 
     assert last.status == "measured"
 
 
+@pytest.mark.slow
 def test_a_row_that_hangs_is_killed_and_the_next_one_is_measured(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,7 +85,7 @@ class Compare(BaseCallback):
         pytest.param("grey", PER_FRAME, id="grey-per frame"),
         pytest.param("grey", WHOLE, id="grey-whole stacks", marks=pytest.mark.slow),
         pytest.param("rgb", PER_FRAME, id="rgb-per frame"),
-        pytest.param("rgb", WHOLE, id="rgb-whole stacks"),
+        pytest.param("rgb", WHOLE, id="rgb-whole stacks", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_stored_gives_what_the_whole_encoder_gives(
@@ -105,7 +105,7 @@ def test_what_is_stored_gives_what_the_whole_encoder_gives(
     [
         pytest.param(PPO, PER_FRAME, id="PPO-per frame"),
         pytest.param(PPO, WHOLE, id="PPO-whole stacks"),
-        pytest.param(PPO, BATCH_NORM, id="PPO-BatchNorm"),
+        pytest.param(PPO, BATCH_NORM, id="PPO-BatchNorm", marks=pytest.mark.slow),
         pytest.param(DQN, PER_FRAME, id="DQN-per frame", marks=pytest.mark.slow),
         pytest.param(DQN, WHOLE, id="DQN-whole stacks", marks=pytest.mark.slow),
         pytest.param(DQN, BATCH_NORM, id="DQN-BatchNorm"),

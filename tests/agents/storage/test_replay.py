@@ -139,7 +139,7 @@ def test_one_truncation_in_a_hundred_steps_costs_nothing() -> None:
     assert len(replay) == 300
 
 
-@pytest.mark.parametrize("obs", ["grey", "rgb"])
+@pytest.mark.parametrize("obs", ["grey", pytest.param("rgb", marks=pytest.mark.slow)])
 def test_atari_observations_come_back_bit_equal(obs: Any) -> None:
     venv = AtariVecEnv(
         "ALE/Breakout-v5", 4, obs=obs, obs_size=36, seed=3, num_threads=1, max_episode_steps=100

@@ -158,9 +158,9 @@ run_script(main)
     ("redirection", "said"),
     [
         (">/dev/full", "error: cannot write the output: No space left on device\n"),
-        ("2>/dev/full >/dev/full", ""),
-        ("2>/dev/full >&-", ""),
-        (">&- 2>&-", ""),
+        pytest.param("2>/dev/full >/dev/full", "", marks=pytest.mark.slow),
+        pytest.param("2>/dev/full >&-", "", marks=pytest.mark.slow),
+        pytest.param(">&- 2>&-", "", marks=pytest.mark.slow),
     ],
 )
 def test_output_that_cannot_be_written_costs_nothing_but_the_output(
