@@ -1,6 +1,6 @@
 """Tiny games in Gymnasium's registry, for whole training runs: ``support.games:Signals-v0``.
 
-They are stepped in this process, without an emulator's threads, so a run takes seconds.
+They run in this process, without an emulator's threads, so a run takes seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SIZE = 36
 
 
 class Signals(gym.Env):
-    """One of four columns is lit, and its action earns 2. A game lasts 8 steps, or for ever."""
+    """One of four columns is lit, and its action earns 2. A game has 8 steps, or never ends."""
 
     metadata = {"render_modes": [], "render_fps": 30}  # noqa: RUF012
 

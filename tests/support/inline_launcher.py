@@ -1,4 +1,4 @@
-"""Jobs done one after another in this very process."""
+"""A launcher that does jobs one after another in this process."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from agents.launchers.local import Job, Launcher, Outcome, Tick, perform
 
 
 class InlineLauncher(Launcher):
-    """A launcher without processes, which notes what it has done.
+    """A launcher without processes, which records finished jobs.
 
     Args:
-        interrupt_after: jobs after which Ctrl-C is pressed; None never.
+        interrupt_after: number of jobs before a Ctrl-C; None for no Ctrl-C.
     """
 
     workers, threads = 1, 1

@@ -1,4 +1,4 @@
-"""Small labelled images made on the spot, in memory and on disk."""
+"""Small random labelled images, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def draw(label: int, random: np.random.Generator, channels: int = 3) -> np.ndarr
 def pictures(
     per_class: int, *, seed: int = 0, classes: int = len(CLASSES), channels: int = 3
 ) -> StoredImages:
-    """So many images of each class, in memory."""
+    """``per_class`` images of each class, in memory."""
     random = np.random.default_rng(seed)
     labels = np.tile(np.arange(classes), per_class)
     images = np.stack([draw(label, random, channels) for label in labels])

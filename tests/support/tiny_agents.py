@@ -1,8 +1,11 @@
-"""A training of next to no time, which tests vary."""
+"""Tiny trainings, which tests vary."""
 
 from __future__ import annotations
 
-from agents.config import PPOConfig, TrainConfig
+from dataclasses import replace
+from typing import Any
+
+from agents.config import DQNConfig, PPOConfig, TrainConfig
 
 TINY = TrainConfig(
     encoder="lenet",
@@ -24,3 +27,12 @@ TINY = TrainConfig(
     ppo=PPOConfig(n_steps=8, batch_size=8, n_epochs=1),
 )
 """A training of two updates."""
+
+GPU_RUN = replace(TINY, env="support.games:Signals-v0", device="cuda", cuda_graphs="on")
+"""A training on a real or a pretend GPU."""
+
+
+def as_dqn(config: TrainConfig, **options: Any) -> TrainConfig:
+    """The same training by DQN with minibatches of 8 and other ``options`` of DQN."""
+    section = {"batch_size": 8, "target_update_interval": 32, **options}
+    return replace(config, algo="dqn", dqn=DQNConfig(**section))

@@ -1,4 +1,4 @@
-"""Trainings of seconds, and a learner that can be watched from another process."""
+"""Trainings of seconds, and a learner that logs its calls for another process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from envs.errors import UserError
 
 
 def tiny(algo: Algorithm, **changes: object) -> TrainConfig:
-    """On one core, in small frames, so little that a learning takes no time."""
+    """A training on one core with small frames and small batches."""
     config = replace(
         preset_config("zoo", algo),
         num_envs=2,
@@ -36,7 +36,7 @@ def tiny(algo: Algorithm, **changes: object) -> TrainConfig:
 
 @dataclass
 class Watched:
-    """Writes a line into ``log`` for all that happens to it."""
+    """A learner that writes a line into ``log`` for each call."""
 
     log: Path
     fails: str = ""
