@@ -19,10 +19,9 @@ import tyro
 from rich.console import Console
 
 from agents.benchmark.chart import check_chart_path, write_chart
-from agents.benchmark.encoder_table import IMAGE_MODELS
 from agents.benchmark.gpu_suite import SIZES, Scale, run_gpu_suite
 from agents.benchmark.report import report
-from agents.benchmark.suite import PARTS, Part, Settings, run_benchmark
+from agents.benchmark.suite import Measurements, Settings, run_benchmark
 from agents.config import TrainConfig, preset_config
 from agents.registry import Algorithm
 from envs.errors import UserError
@@ -48,7 +47,7 @@ CLOSING_SHARE, LEAST_CLOSING, MOST_CLOSING = 0.05, 2.5, 10.0
 
 
 @dataclass(frozen=True)
-class Options(TrainConfig):
+class Options(Measurements, TrainConfig):
     """Measure the speed of training, and compare it with its parts and with stable-baselines3."""
 
     env: str = TrainConfig.env
@@ -60,21 +59,6 @@ class Options(TrainConfig):
     """Time limit of --suite in minutes."""
     suite_scale: Scale = "full"
     """Default sizes of --suite: full, or tiny to check quickly that everything runs."""
-    parts: tuple[Part, ...] = PARTS
-    """What to measure: ceilings (the parts of training alone), ppo, dqn (agents), encoders."""
-    dqn_num_envs: int = 1
-    """Parallel environments of DQN; --num-envs are those of PPO."""
-    peers: tuple[str, ...] = ("sb3",)
-    """Peers to compare with: sb3; uncached, which runs a frozen encoder for every minibatch; no
-    names for none."""
-    rounds: int = 5
-    """Samples of each figure; all figures are measured once in each round, in turn."""
-    seconds: float = 5.0
-    """Length of a sample, in seconds; a sample is at least one iteration of an agent."""
-    encoder_batch: int = 256
-    """Observations of 84x84x4 in a batch of the encoders' table."""
-    image_models: tuple[str, ...] = IMAGE_MODELS
-    """torchvision's networks in the encoders' table, at 16x3x224x224; no names for none."""
     json: Path | None = None
     """JSON file for all results; with --suite it is written after each figure."""
     plot: Path | None = None
@@ -151,9 +135,8 @@ def default_options(arguments: list[str]) -> Options:
 
 def settings(options: Options) -> Settings:
     """The options as settings of the benchmark."""
-    own = [field.name for field in dataclasses.fields(Settings) if field.name != "train"]
     train = TrainConfig(**fields_of(TrainConfig, options))
-    return Settings(train=train, **{name: getattr(options, name) for name in own})
+    return Settings(train=train, **fields_of(Measurements, options))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -16,7 +16,8 @@ from rlcnn.encoders import create_encoder, list_encoders
 
 Precision = Literal["fp32", "bf16"]
 
-IMAGE_MODELS = ("alexnet", "densenet121", "resnet18", "resnet50", "squeezenet1_0", "vgg16")
+ImageModel = Literal["alexnet", "densenet121", "resnet18", "resnet50", "squeezenet1_0", "vgg16"]
+IMAGE_MODELS: tuple[ImageModel, ...] = get_args(ImageModel)
 """torchvision's networks in the table."""
 OBSERVATION_SHAPE = (4, 84, 84)
 IMAGES = (16, 3, 224, 224)
@@ -121,7 +122,7 @@ def registered_encoders(
 
 
 def image_models(
-    names: tuple[str, ...],
+    names: tuple[ImageModel, ...],
     device: str,
     precisions: tuple[Precision, ...],
     log: Log,
@@ -165,11 +166,11 @@ def measure_encoders(
         threads: torch's CPU threads.
         log: receives a line at the start of each round.
     """
-    subjects = dict(enumerate(passes))
+    measures = {number: one.measure for number, one in enumerate(passes)}
     with use_threads(threads):
-        samples = measure_in_turn(subjects, rounds, seconds, lambda line: log(f"encoders: {line}"))
+        samples = measure_in_turn(measures, rounds, seconds, lambda line: log(f"encoders: {line}"))
     rows = []
-    for number, one in subjects.items():
+    for number, one in enumerate(passes):
         forward, backward = (Spread(times) for times in zip(*samples[number], strict=True))
         parameters = sum(parameter.numel() for parameter in one.network.parameters())
         shape = tuple(one.inputs.shape)

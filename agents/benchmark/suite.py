@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval
 
 from agents.benchmark.ceilings import (
     CEILINGS,
@@ -20,12 +20,13 @@ from agents.benchmark.ceilings import (
 from agents.benchmark.encoder_table import (
     IMAGE_MODELS,
     EncoderTimes,
+    ImageModel,
     Precision,
     image_models,
     measure_encoders,
     registered_encoders,
 )
-from agents.benchmark.peers import list_peers, peer_variants
+from agents.benchmark.peers import PeerName, peer_variants
 from agents.benchmark.stages import environment_stage, threads_name
 from agents.config import TrainConfig, preset_config
 from agents.measure.learners import our_agent
@@ -40,11 +41,11 @@ from agents.measure.timing import (
 )
 from agents.measure.workers import Facts, Worker
 from agents.registry import ALGORITHMS, Algorithm
-from envs.errors import UserError, nearest
+from envs.errors import UserError
 from envs.registry import atari_rom
 from rlcnn.accelerate.compilation import can_compile
 from rlcnn.accelerate.malloc import keep_freed_memory
-from rlcnn.config.fields import MAX_ENVS
+from rlcnn.config.fields import MAX_ENVS, check_options
 from rlcnn.runs.provenance import provenance
 
 Part = Literal["ceilings", "ppo", "dqn", "encoders"]
@@ -56,25 +57,32 @@ _MOST_LEARNING_STARTS = 1_000
 
 
 @dataclass(frozen=True)
-class Settings:
+class Measurements:
+    """Options of a benchmark beside those of a training."""
+
+    parts: tuple[Part, ...] = PARTS
+    """What to measure: ceilings (the parts of training alone), ppo, dqn (agents), encoders."""
+    dqn_num_envs: Annotated[int, Interval(ge=1, le=MAX_ENVS)] = 1
+    """Parallel environments of DQN; --num-envs are those of PPO."""
+    peers: tuple[PeerName, ...] = ("sb3",)
+    """Peers to compare with: sb3; uncached, which runs a frozen encoder for every minibatch; no
+    names for none."""
+    rounds: Annotated[int, Interval(ge=1, le=1_000)] = 5
+    """Samples of each figure; all figures are measured once in each round, in turn."""
+    seconds: Annotated[float, Interval(gt=0)] = 5.0
+    """Length of a sample, in seconds; a sample is at least one iteration of an agent."""
+    encoder_batch: Annotated[int, Interval(ge=1, le=2**20)] = 256
+    """Observations of 84x84x4 in a batch of the encoders' table."""
+    image_models: tuple[ImageModel, ...] = IMAGE_MODELS
+    """torchvision's networks in the encoders' table, at 16x3x224x224; no names for none."""
+
+
+@dataclass(frozen=True)
+class Settings(Measurements):
     """A benchmark."""
 
     train: TrainConfig = field(default_factory=lambda: preset_config("zoo", "ppo"))
     """Options of both algorithms, and the hyperparameters of each."""
-    dqn_num_envs: int = 1
-    """Environments of DQN; those of PPO are ``train.num_envs``."""
-    parts: tuple[Part, ...] = PARTS
-    """What to measure."""
-    peers: tuple[str, ...] = ("sb3",)
-    """Other libraries to measure beside ours."""
-    rounds: int = 5
-    """Samples of each figure."""
-    seconds: float = 5.0
-    """Approximate length of a sample."""
-    encoder_batch: int = 256
-    """Observations in a batch of the encoders' table."""
-    image_models: tuple[str, ...] = IMAGE_MODELS
-    """torchvision's networks in that table."""
 
     @property
     def algorithms(self) -> list[Algorithm]:
@@ -116,26 +124,7 @@ class Settings:
         """
         if not self.parts:
             raise UserError(f"--parts names nothing to measure: expected any of {', '.join(PARTS)}")
-        for option, values, known in (
-            ("parts", self.parts, PARTS),
-            ("peers", self.peers, tuple(list_peers())),
-            ("image-models", self.image_models, IMAGE_MODELS),
-        ):
-            for value in values:
-                if value not in known:
-                    raise UserError(
-                        f'--{option} "{value}" is unknown: expected any of {", ".join(known)}.'
-                        f"{nearest(value, known)}"
-                    )
-        for option, number, most in (
-            ("dqn-num-envs", self.dqn_num_envs, MAX_ENVS),
-            ("rounds", self.rounds, 1_000),
-            ("encoder-batch", self.encoder_batch, 2**20),
-        ):
-            if not 1 <= number <= most:
-                raise UserError(f"--{option} {number} must be at least 1 and at most {most}")
-        if not 0 < self.seconds < math.inf:
-            raise UserError(f"--seconds {self.seconds} must be finite and more than 0")
+        check_options(self)
         atari_rom(self.train.env)
         for algo in self.algorithms:
             self.agent_config(algo)
@@ -278,8 +267,8 @@ def measure_algorithm(settings: Settings, algo: Algorithm, log: Log) -> Algorith
         if algo in settings.parts:
             agents = _warm_agents(settings, config, stack, log)
         log(f"{algo}: measuring")
-        runners = {name: chosen.runner for name, chosen in (parts | agents).items()}
-        samples = measure_in_turn(runners, settings.rounds, settings.seconds, log)
+        measures = {name: chosen.runner.measure for name, chosen in (parts | agents).items()}
+        samples = measure_in_turn(measures, settings.rounds, settings.seconds, log)
         return AlgorithmResult(
             config,
             {name: _measured(samples[name], part) for name, part in parts.items()},

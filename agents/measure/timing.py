@@ -19,7 +19,6 @@ Log = Callable[[str], None]
 
 Name = TypeVar("Name", bound=Hashable)
 Sample = TypeVar("Sample")
-SampleT_co = TypeVar("SampleT_co", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,11 @@ def round_by_round(function: Callable[..., float], *spreads: Spread) -> Spread:
     return Spread(tuple(function(*column) for column in columns))
 
 
-class Measurable(Protocol[SampleT_co]):
-    """Work that can be measured for a while."""
+class Runner(Protocol):
+    """Work that can go on for a while."""
 
-    def measure(self, seconds: float) -> SampleT_co:
-        """Works for about ``seconds`` and returns one sample."""
-
-
-class Runner(Measurable[float], Protocol):
-    """Work whose sample is a rate: units of work per second."""
+    def measure(self, seconds: float) -> float:
+        """Works for about ``seconds``; units of work per second."""
 
     def close(self) -> None:
         """Frees what the work needed."""
@@ -80,24 +75,24 @@ RunnerT = TypeVar("RunnerT", bound=Runner)
 
 
 def measure_in_turn(
-    subjects: Mapping[Name, Measurable[Sample]], rounds: int, seconds: float, log: Log
+    measures: Mapping[Name, Callable[[float], Sample]], rounds: int, seconds: float, log: Log
 ) -> dict[Name, tuple[Sample, ...]]:
-    """Measures every subject once in each round, one after the other.
+    """Takes a sample of everything in each round, one after the other.
 
     Args:
-        subjects: what to measure, by name.
-        rounds: number of samples of each subject.
+        measures: functions that take about the given seconds and return a sample, by name.
+        rounds: number of samples of each.
         seconds: approximate length of a sample.
         log: receives a line at the start of each round.
 
     Returns:
-        The samples of each subject in the order of the rounds.
+        All samples by name, in the order of the rounds.
     """
-    samples: dict[Name, list[Sample]] = {name: [] for name in subjects}
+    samples: dict[Name, list[Sample]] = {name: [] for name in measures}
     for number in range(1, rounds + 1):
         log(f"round {number} of {rounds}")
-        for name, subject in subjects.items():
-            samples[name].append(subject.measure(seconds))
+        for name, measure in measures.items():
+            samples[name].append(measure(seconds))
     return {name: tuple(values) for name, values in samples.items()}
 
 

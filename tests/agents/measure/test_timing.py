@@ -47,10 +47,10 @@ def test_figures_of_one_round_are_set_against_each_other() -> None:
 
 def test_all_are_measured_in_turn_once_in_each_round() -> None:
     log: list[str] = []
-    runners = {"a": Fixed("a", log, 1, 2), "b": Fixed("b", log, 30, 40)}
+    measures = {"a": Fixed("a", log, 1, 2).measure, "b": Fixed("b", log, 30, 40).measure}
     log.clear()
     lines: list[str] = []
-    samples = measure_in_turn(runners, rounds=2, seconds=0.5, log=lines.append)
+    samples = measure_in_turn(measures, rounds=2, seconds=0.5, log=lines.append)
     assert log == ["a 0.5", "b 0.5"] * 2
     assert samples == {"a": (1, 2), "b": (30, 40)}
     assert lines == ["round 1 of 2", "round 2 of 2"]
