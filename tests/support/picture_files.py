@@ -1,4 +1,4 @@
-"""Small random labelled images, in memory and on disk."""
+"""Small random images, labelled ones too, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ from rlcnn.data.images import Split, StoredImages, Task
 
 SIDE = 16
 CLASSES = ("dark", "bright", "left", "right", "top", "bottom")
+
+
+def images(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random pixels, uint8 of this shape."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
 def draw(label: int, random: np.random.Generator, channels: int = 3) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agents.config import TrainConfig
+from agents.launchers.local import Job, Launcher, Outcome, Tick, perform
 from agents.study.arms import parse_arm
 from agents.study.plan import StudyPlan, StudyRun
 from agents.study.results import FAILURES, PLAN, failure_path
@@ -123,3 +124,26 @@ def _film(path: Path, seed: int) -> None:
             picture = np.full((210, 160, 3), (30, 60, 40 + 20 * seed), dtype=np.uint8)
             picture[60:90, 10 * number : 10 * number + 20] = (236, 200, 80)
             film.add(picture)
+
+
+class InlineLauncher(Launcher):
+    """A launcher without processes, which records finished jobs.
+
+    Args:
+        interrupt_after: number of jobs before a Ctrl-C; None for no Ctrl-C.
+    """
+
+    workers, threads = 1, 1
+
+    def __init__(self, interrupt_after: int | None = None) -> None:
+        self.done: list[str] = []
+        self._interrupt_after = interrupt_after
+
+    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
+        for job in jobs:
+            if len(self.done) == self._interrupt_after:
+                raise KeyboardInterrupt
+            tick([job.name])
+            outcome = Outcome(job.name, *perform(job.task))
+            self.done.append(job.name)
+            yield outcome

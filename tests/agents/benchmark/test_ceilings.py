@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny_trainings import tiny
+from support.tiny_agents import tiny
 
 from agents.benchmark.ceilings import (
     CEILINGS,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tiny_trainings import Watched
+from support.tiny_agents import Watched
 
 from agents.benchmark import gpu_suite
 from agents.benchmark.gpu_suite import SIZES, driver_version, gpu_rows, run_gpu_suite

@@ -13,7 +13,7 @@ import gymnasium as gym
 import pytest
 import torch
 from stable_baselines3 import DQN, PPO
-from support.tiny_trainings import Watched, tiny
+from support.tiny_agents import Watched, tiny
 
 from agents.benchmark import peers
 from agents.benchmark.peers import (

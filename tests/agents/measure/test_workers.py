@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny_trainings import Watched
+from support.tiny_agents import Watched
 
 from agents.measure.workers import Worker
 from envs.errors import UserError
