@@ -1,11 +1,11 @@
-"""Measures how fast training is, beside its parts alone and stable-baselines3's: see --help."""
+"""Measures the speed of training, of its parts and of stable-baselines3: see --help."""
 # ruff: noqa: E402
 
 from __future__ import annotations
 
 import time
 
-# Before the imports that take seconds: they count against --minutes.
+# Before the slow imports, which count against --minutes.
 BEGAN = time.monotonic()
 
 import dataclasses
@@ -19,11 +19,9 @@ import tyro
 from rich.console import Console
 
 from agents.benchmark.chart import check_chart_path, write_chart
-from agents.benchmark.encoder_table import IMAGE_MODELS
 from agents.benchmark.gpu_suite import SIZES, Scale, run_gpu_suite
 from agents.benchmark.report import report
-from agents.benchmark.settings import PARTS, Part, Settings
-from agents.benchmark.suite import run_benchmark
+from agents.benchmark.suite import Measurements, Settings, run_benchmark
 from agents.config import TrainConfig, preset_config
 from agents.registry import Algorithm
 from envs.errors import UserError
@@ -33,10 +31,10 @@ from rlcnn.config.script import run_script
 from rlcnn.runs.files import check_writable, write_json_atomic
 from rlcnn.runs.progress import make_console
 
-# Options of a training that change nothing in what is measured.
+# Options of a training that do not affect its speed.
 NotMeasured = tyro.conf.Suppress, tyro.conf.Fixed
 
-# What --suite decides itself, and what is of use with it alone.
+# Options that --suite sets itself, and options for --suite alone.
 WITHOUT_SUITE = (
     *("parts", "peers", "rounds", "seconds", "encoder-batch", "image-models", "plot"),
     *("encoder", "encoder-options", "mode", "weights", "feature-dtype", "overlap"),
@@ -44,42 +42,27 @@ WITHOUT_SUITE = (
     *("finetune-factor", "unfreeze-from", "unfreeze-at-step"),
 )
 WITH_SUITE = ("minutes", "suite-scale")
-# So much of the minutes is left for killed processes to end and the last lines to be written.
+# Reserved time to end processes and write the last lines.
 CLOSING_SHARE, LEAST_CLOSING, MOST_CLOSING = 0.05, 2.5, 10.0
 
 
 @dataclass(frozen=True)
-class Options(TrainConfig):
-    """Measure how fast training is: beside its parts alone, and beside stable-baselines3's."""
+class Options(Measurements, TrainConfig):
+    """Measure the speed of training, and compare it with its parts and with stable-baselines3."""
 
     env: str = TrainConfig.env
     """Any Atari game, as "ALE/Breakout-v5"."""
     suite: Literal["none", "gpu"] = "none"
-    """gpu measures all that is worth measuring on a GPU within --minutes, most important first,
-    instead of --parts: a line for each figure, as soon as it is known."""
+    """gpu measures everything worth measuring on a GPU within --minutes in place of --parts: the
+    most important first, a line for each figure as soon as it is known."""
     minutes: float = 8.0
-    """Minutes in which --suite has ended, whatever happens."""
+    """Time limit of --suite in minutes."""
     suite_scale: Scale = "full"
-    """Default sizes of --suite: full, or tiny to see in little time that everything runs."""
-    parts: tuple[Part, ...] = PARTS
-    """What to measure: ceilings (the parts of training alone), ppo, dqn (agents), encoders."""
-    dqn_num_envs: int = 1
-    """Environments of DQN played side by side; --num-envs are those of PPO."""
-    peers: tuple[str, ...] = ("sb3",)
-    """What to measure beside ours: sb3; uncached, which runs a frozen encoder for every minibatch;
-    none, if none is named."""
-    rounds: int = 5
-    """Samples of each figure; all figures are measured once in each round, in turn."""
-    seconds: float = 5.0
-    """Length of a sample, in seconds; a sample is at least one iteration of an agent."""
-    encoder_batch: int = 256
-    """Observations of 84x84x4 in a batch of the encoders' table."""
-    image_models: tuple[str, ...] = IMAGE_MODELS
-    """torchvision's networks in the encoders' table, at 16x3x224x224; none, if none is named."""
+    """Default sizes of --suite: full, or tiny to check quickly that everything runs."""
     json: Path | None = None
-    """File to write everything to, as JSON; with --suite after each figure."""
+    """JSON file for all results; with --suite it is written after each figure."""
     plot: Path | None = None
-    """File to draw a figure into, .png, .svg or .pdf."""
+    """File of a figure, .png, .svg or .pdf."""
 
     algo: Annotated[Algorithm, *NotMeasured] = "ppo"
     total_steps: Annotated[int, *NotMeasured] = TrainConfig.total_steps
@@ -94,7 +77,7 @@ class Options(TrainConfig):
 
 
 def main(arguments: list[str]) -> None:
-    """Parses a command line, measures and tells the result."""
+    """Parses a command line, measures and prints the result."""
     options = parse_options(Options, arguments, default_options(arguments))
     check_suite(options, arguments)
     check_outputs(options)
@@ -102,11 +85,11 @@ def main(arguments: list[str]) -> None:
         seconds = 60 * options.minutes
         closing = min(MOST_CLOSING, max(LEAST_CLOSING, CLOSING_SHARE * seconds))
         deadline = BEGAN + seconds - closing
-        tell = partial(print, flush=True)
-        run_gpu_suite(settings(options), options.suite_scale, deadline, options.json, tell)
+        log = partial(print, flush=True)
+        run_gpu_suite(settings(options), options.suite_scale, deadline, options.json, log)
         return
     result = run_benchmark(settings(options), make_console().print)
-    # Where there is no terminal, rich would fold the tables to 80 columns.
+    # Without a terminal, rich would fold the tables to 80 columns.
     console = Console(width=None if Console().is_terminal else 140)
     console.print(*report(result), sep="\n")
     if options.json is not None:
@@ -116,7 +99,7 @@ def main(arguments: list[str]) -> None:
 
 
 def check_suite(options: Options, arguments: list[str]) -> None:
-    """Refuses options that would change nothing."""
+    """Refuses options without an effect."""
     given = {argument.split("=")[0].replace("_", "-") for argument in arguments}
     on = options.suite != "none"
     for name in WITHOUT_SUITE if on else WITH_SUITE:
@@ -128,7 +111,7 @@ def check_suite(options: Options, arguments: list[str]) -> None:
 
 
 def check_outputs(options: Options) -> None:
-    """Refuses files that could not be written, before anything is measured."""
+    """Refuses files that cannot be written, before the measurements."""
     if options.plot is not None:
         check_chart_path(options.plot)
     for option, path in (("--json", options.json), ("--plot", options.plot)):
@@ -137,7 +120,7 @@ def check_outputs(options: Options) -> None:
 
 
 def default_options(arguments: list[str]) -> Options:
-    """What the command line does not say: the values of a preset, the literature's by default."""
+    """Defaults of the command line: the values of a preset, by default the literature's."""
     preset: Any = given_value(arguments, "--preset") or "zoo"
     train = preset_config(preset, "ppo")
     dqn_num_envs = preset_config(preset, "dqn").num_envs
@@ -151,10 +134,9 @@ def default_options(arguments: list[str]) -> Options:
 
 
 def settings(options: Options) -> Settings:
-    """The options in the benchmark's terms."""
-    own = [field.name for field in dataclasses.fields(Settings) if field.name != "train"]
+    """The options as settings of the benchmark."""
     train = TrainConfig(**fields_of(TrainConfig, options))
-    return Settings(train=train, **{name: getattr(options, name) for name in own})
+    return Settings(train=train, **fields_of(Measurements, options))
 
 
 if __name__ == "__main__":

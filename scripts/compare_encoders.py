@@ -1,4 +1,4 @@
-"""Compares ways to come by an encoder, over games and seeds, as one study: see --help."""
+"""Compares encoders over games and seeds as one study: see --help."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ from rlcnn.config.script import run_script
 from rlcnn.report import Films
 from rlcnn.runs.progress import make_console
 
-# Games, arms and seeds say these for each training of a study.
-SaidOtherwise = tyro.conf.Suppress, tyro.conf.Fixed
+# Games, arms and seeds set these for each training of a study.
+SetByStudy = tyro.conf.Suppress, tyro.conf.Fixed
 
 
 @dataclass(frozen=True)
 class Options(TrainConfig):
-    """Compare arms, ways to come by an encoder, over games and seeds, all else being equal.
+    """Compare arms, encoders with their weights, over games and seeds with equal other options.
 
     Arms: scratch[:NET], frozen-random[:NET], frozen:WEIGHTS, finetune:WEIGHTS, frozen:NET@WEIGHTS,
     finetune:NET@WEIGHTS. NET is ENCODER[,OPTION=VALUE]..., by default --encoder; WEIGHTS is
-    imagenet, a file, or the directory of a run. The same command again goes on with its study.
+    imagenet, a file, or the directory of a run. The same command again continues its study.
     """
 
     games: str = ""
-    """What to play, separated by commas: Pong,Breakout or any Gymnasium id."""
+    """Games, separated by commas: Pong,Breakout or any Gymnasium id."""
     arms: tuple[str, ...] = ()
-    """What to compare: at least two arms."""
+    """Arms to compare, at least two."""
     seeds: int = 5
-    """Trainings of each arm in each game; their seeds count up from --seed."""
+    """Trainings of each arm in each game; their seeds start at --seed."""
     study_dir: Path | None = None
-    """Directory of the study; by default studies/ with a name made of the plan."""
+    """Directory of the study; by default studies/ and a name built from the plan."""
     resume: Path | None = None
-    """Go on with the study in this directory, as it was planned."""
+    """Continue the study in this directory as planned."""
     retry: bool = False
-    """Go on with runs that failed."""
+    """Continue failed runs, too."""
     dry_run: bool = False
-    """Check everything, tell what the study will cost, and stop there."""
+    """Check everything, print the cost of the study, and stop."""
     report_only: bool = False
-    """Make the report anew of what there is, and train nothing."""
+    """Write the report of the present results, and train nothing."""
     report_films: Films = "linked"
     """Films in the report: linked, strips of pictures with a link to each film; embedded, with
-    those of at most 3 MB in the page itself; strips alone, for a page that is to be moved."""
+    films of at most 3 MB in the page itself; strips only, for a page that moves elsewhere."""
     launcher: Literal["local", "ray"] = "local"
-    """Where runs are done: processes of this machine, or a Ray cluster."""
+    """Where runs are trained: in processes of this machine, or on a Ray cluster."""
     workers: int = 0
-    """Runs at once on this machine, among which its cores are divided; 0 gives each run one core,
-    or, where they compute on a GPU, four."""
+    """Parallel runs on this machine, which share its cores; 0 gives each run one core, or four if
+    it computes on a GPU."""
     ray_address: str = "auto"
     """Ray cluster, as ray.init takes it; auto finds the one of this machine."""
     ray_cpus: int = 1
@@ -67,18 +67,20 @@ class Options(TrainConfig):
     ray_gpus: float = 0.0
     """GPUs of each run on the Ray cluster; 0.25 lets four runs share one."""
 
-    env: Annotated[str, *SaidOtherwise] = TrainConfig.env
-    weights: Annotated[str, *SaidOtherwise] = TrainConfig.weights
-    mode: Annotated[Literal["train", "finetune", "frozen"], *SaidOtherwise] = TrainConfig.mode
+    env: Annotated[str, *SetByStudy] = TrainConfig.env
+    weights: Annotated[str, *SetByStudy] = TrainConfig.weights
+    mode: Annotated[Literal["train", "finetune", "frozen"], *SetByStudy] = TrainConfig.mode
 
 
 def main(arguments: list[str]) -> None:
-    """Parses a command line and does the study."""
+    """Parses a command line and runs the study."""
     options = parse_options(Options, arguments, default_options(arguments))
     if options.workers < 0:
         raise UserError(f"--workers {options.workers} must be at least 0")
     if options.resume is not None and options.study_dir is not None:
-        raise UserError("--resume goes on with a study where it is: --study-dir does not apply")
+        raise UserError(
+            "--resume continues a study in its own directory: --study-dir does not apply"
+        )
     plan = study_plan(options)
     plan.validate()
     console = make_console()
@@ -97,7 +99,7 @@ def main(arguments: list[str]) -> None:
 
 
 def default_options(arguments: list[str]) -> Options:
-    """What the command line does not say: a preset's values, or those of a study."""
+    """Defaults of the command line: the values of a preset or a study."""
     preset, algo, resumed = (
         given_value(arguments, option) for option in ("--preset", "--algo", "--resume")
     )
@@ -117,8 +119,8 @@ def study_plan(options: Options) -> StudyPlan:
     """The study that the options describe."""
     base = TrainConfig(**fields_of(TrainConfig, options))
     if base.precision == "auto" and options.launcher == "local" and options.resume is None:
-        # The same for every run of the study, wherever it is gone on with; one that a cluster began
-        # stays as it was planned, so that its report can be made anywhere.
+        # The same for every run of the study, on any machine that continues it. A study of a
+        # cluster keeps its plan, so that any machine can write its report.
         base = replace(base, precision=resolve_precision(resolve_device(base.device)))
     if not 0 <= options.seeds <= 1_000_000:
         raise UserError(f"--seeds {options.seeds} must be at least 2 and at most 1000000")
@@ -130,8 +132,8 @@ def study_plan(options: Options) -> StudyPlan:
     )
 
 
-def make_launcher(options: Options, jobs: int, tell: Any) -> Launcher:
-    """Where the runs of the study are done."""
+def make_launcher(options: Options, jobs: int, log: Any) -> Launcher:
+    """The launcher of the study's runs."""
     if options.launcher == "ray":
         return RayLauncher(
             options.ray_address,
@@ -139,10 +141,10 @@ def make_launcher(options: Options, jobs: int, tell: Any) -> Launcher:
             options.ray_gpus,
             jobs,
             options.num_threads,
-            tell,
+            log,
         )
     gpu = resolve_device(options.device) != "cpu"
-    return LocalLauncher(options.workers, jobs, options.num_threads, gpu, tell)
+    return LocalLauncher(options.workers, jobs, options.num_threads, gpu, log)
 
 
 if __name__ == "__main__":

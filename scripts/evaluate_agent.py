@@ -1,4 +1,4 @@
-"""Evaluates the agent of a run over whole games, and films it: see --help."""
+"""Evaluates a run's agent over whole games, and films games: see --help."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Options:
     """Atari conventions, classic or sticky; by default the run's own. The actions stay the
     agent's."""
     video: int = 0
-    """Whole games to film, into the run's videos/."""
+    """Number of whole games to film into the run's videos/."""
     deterministic: Flag = False
-    """Take the most probable (PPO) or most valuable (DQN) action, always."""
+    """Always take the most probable (PPO) or most valuable (DQN) action."""
     stochastic: Flag = False
-    """Sample actions (PPO), or take one in 1,000 at random (DQN), as runs evaluate themselves: the
-    default."""
+    """Sample actions (PPO), or take one in 1,000 at random (DQN), as in a run's own evaluations:
+    the default."""
     json: str | None = None
     """File to write the result to, as JSON; without a file, or with -, standard output."""
     seed: int | None = None
@@ -49,7 +49,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses a command line, evaluates and tells the result."""
+    """Parses a command line, evaluates and prints the result."""
     options = parse_options(Options, with_json_file(arguments))
     if options.deterministic and options.stochastic:
         raise UserError("--deterministic and --stochastic exclude each other: give one")
@@ -68,25 +68,25 @@ def main(arguments: list[str]) -> None:
     if options.json == "-":
         print(json.dumps(assessment.to_json(), indent=2))
         return
-    print(*told(assessment), sep="\n")
+    print(*describe(assessment), sep="\n")
     if options.json is not None:
         write_json_atomic(options.json, assessment.to_json())
 
 
 def with_json_file(arguments: Sequence[str]) -> list[str]:
-    """The arguments with "-" put after a ``--json`` that names no file."""
+    """The arguments with "-" inserted after a ``--json`` without a file."""
     whole: list[str] = []
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         whole.append(argument)
-        # A directory is the run's: a file cannot have that name.
+        # A directory is the run, not the file of --json.
         named = Path(expand_home(following))
         if argument == "--json" and (following.startswith("--") or named.is_dir()):
             whole.append("-")
     return whole
 
 
-def told(assessment: Assessment) -> list[str]:
-    """The result in lines to read."""
+def describe(assessment: Assessment) -> list[str]:
+    """The result as lines of text."""
     lines = [f"run:         {assessment.run}, step {assessment.step:,}"]
     if assessment.origin:
         lines.append(f"encoder:     began with {assessment.origin}")

@@ -1,4 +1,4 @@
-"""Trains an encoder on labelled images, or goes on with such a run: see --help."""
+"""Trains an encoder on labelled images, or resumes such a run: see --help."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlcnn.supervised.recipes import DEFAULT_RECIPE, recipe_config
 
 @dataclass(frozen=True)
 class Options(RunOptions, PretrainConfig):
-    """Train an encoder on labelled images; its weights are then train_agent.py's --weights."""
+    """Train an encoder on labelled images; train_agent.py takes its weights by --weights."""
 
 
 def main(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Trains an agent from pixels, or goes on with a run: see --help."""
+"""Trains an agent from pixels, or resumes a run: see --help."""
 
 from __future__ import annotations
 

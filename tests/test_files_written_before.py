@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
-from support.script_modules import ROOT, load_script
+from support.script_runs import ROOT, load_script
 
 import agents
 

@@ -1,4 +1,4 @@
-"""How much of its rate training keeps beside other programs that compute.
+"""Share of its speed that training keeps while other programs compute.
 
 python -m agents.benchmark.busy --help
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import os
 import subprocess
 import sys
@@ -22,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from agents.benchmark.peers import peer_variants
-from agents.benchmark.settings import Settings
 from agents.benchmark.stage_learners import SupervisedLearner
+from agents.benchmark.suite import Settings
 from agents.config import TrainConfig, preset_config
 from agents.measure.learners import Learner, our_agent
-from agents.measure.timing import Spread, round_by_round
+from agents.measure.timing import Log, Spread, round_by_round
 from agents.measure.workers import Worker
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
@@ -44,32 +45,32 @@ SUBJECTS: tuple[Subject, ...] = ("ppo", "dqn", "sb3-ppo", "sb3-dqn", "pretrainin
 Variant = Literal["plain", "cured"]
 VARIANTS: tuple[Variant, ...] = ("plain", "cured")
 
-# Computes until the process that started it has ended.
+# Computes until its parent process has ended.
 _BUSY_LOOP = "import os\nwhile os.getppid() == {parent}: sum(range(100_000))"
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure how much of its rate training keeps beside other programs that compute.
+    """Measure the share of its speed that training keeps while other programs compute.
 
-    Every subject learns in two processes of its own, without and with what this package does about
-    other programs; all are measured in turn, beside each number of busy loops, in every round. The
-    system places the loops on the cores.
+    Every subject learns in two processes: "plain", and "cured" with this package's measures against
+    other programs. Every round measures all of them in turn beside each number of busy loops. The
+    operating system places the loops on the cores.
     """
 
     subjects: tuple[Subject, ...] = SUBJECTS
-    """What is measured: our agents, stable-baselines3's (float32, DummyVecEnv), and our training on
+    """What to measure: our agents, stable-baselines3's (float32, DummyVecEnv), and our training on
     labelled images (ResNet-20, 32x32x3, batches of 128)."""
     spin_count: int = best_spin_count()
-    """With what this package does: turns for which OpenMP's threads spin before they sleep."""
+    """Turns for which OpenMP's threads spin before they sleep, in "cured" processes."""
     busy_loops: tuple[int, ...] = (0, 1, 2)
-    """Numbers of other programs; the first is what the others are compared with."""
+    """Numbers of other programs; the others are compared with the first."""
     rounds: int = 3
     """Samples of each figure."""
     seconds: float = 5.0
-    """Length of a sample, about; at least one iteration of the subject."""
+    """Approximate length of a sample; at least one iteration of the subject."""
     num_threads: int = 0
-    """CPU threads of torch; 0 takes every core this process may use."""
+    """CPU threads of torch; 0 takes every core that this process may use."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of our agents and of pretraining."""
     json: Path | None = None
@@ -96,13 +97,13 @@ def main(arguments: list[str]) -> None:
 Rates = dict[tuple[Subject, Variant, int], Spread]
 
 
-def measure(options: Options, tell: Callable[[str], None]) -> Rates:
+def measure(options: Options, log: Log) -> Rates:
     """Steps (pretraining: images) per second, by subject, variant and number of busy loops."""
     threads = options.num_threads or usable_cores()
     with ExitStack() as stack:
         workers = {}
         for subject, variant in product(options.subjects, VARIANTS):
-            tell(f"warming up {subject}, {variant}")
+            log(f"warming up {subject}, {variant}")
             make = _learner(subject, threads, options.precision)
             plain = variant == "plain"
             with _spin_count(DEFAULT_SPIN_COUNT if plain else options.spin_count):
@@ -112,7 +113,7 @@ def measure(options: Options, tell: Callable[[str], None]) -> Rates:
             workers[subject, variant] = worker
         samples: dict[tuple[Subject, Variant, int], list[float]] = {}
         for number, loops in product(range(options.rounds), options.busy_loops):
-            tell(f"round {number + 1} of {options.rounds}, {loops} busy loops")
+            log(f"round {number + 1} of {options.rounds}, {loops} busy loops")
             with busy_loops(loops):
                 for (subject, variant), worker in workers.items():
                     rate = worker.measure(options.seconds)
@@ -122,7 +123,7 @@ def measure(options: Options, tell: Callable[[str], None]) -> Rates:
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[Sequence[int]]:
-    """Keeps ``count`` programs computing inside the block; their process ids."""
+    """Runs ``count`` busy programs inside the block; their process ids."""
     command = [sys.executable, "-c", _BUSY_LOOP.format(parent=os.getpid())]
     processes = [subprocess.Popen(command) for _ in range(count)]
     try:
@@ -135,7 +136,7 @@ def busy_loops(count: int) -> Iterator[Sequence[int]]:
 
 
 def rates_table(rates: Rates) -> Table:
-    """Median rates, and beside busy loops also the median share of the rate without."""
+    """Median rates; beside busy loops also the median share of the rate of the first column."""
     loads = list(dict.fromkeys(loops for _, _, loops in rates))
     table = Table("subject", "variant", *(f"{loops} busy loops" for loops in loads))
     for subject, variant in dict.fromkeys((subject, variant) for subject, variant, _ in rates):
@@ -143,7 +144,7 @@ def rates_table(rates: Rates) -> Table:
         cells = [f"{idle.median:,.0f} ({idle.least:,.0f}-{idle.most:,.0f})"]
         for loops in loads[1:]:
             rate = rates[subject, variant, loops]
-            share = round_by_round(lambda one, other: one / other, rate, idle)
+            share = round_by_round(operator.truediv, rate, idle)
             cells.append(
                 f"{rate.median:,.0f}: {share.median:.2f} ({share.least:.2f}-{share.most:.2f})"
             )
@@ -153,7 +154,7 @@ def rates_table(rates: Rates) -> Table:
 
 @contextmanager
 def _spin_count(count: int) -> Iterator[None]:
-    """Processes started inside the block have this spin count."""
+    """Gives this spin count to processes that start inside the block."""
     before = dict(os.environ)
     os.environ["GOMP_SPINCOUNT"] = str(count)
     try:
@@ -164,13 +165,13 @@ def _spin_count(count: int) -> Iterator[None]:
 
 
 def _all_threads(make: Callable[[], Learner]) -> Learner:
-    """A learner that never leaves a core to others."""
+    """A learner that always uses all its threads."""
     cpu_threads.SECONDS = math.inf
     return make()
 
 
 def _learner(subject: Subject, threads: int, precision: Any) -> Callable[[], Learner]:
-    """Makes a subject, in another process."""
+    """A function that makes the subject in its process."""
     if subject == "pretraining":
         config = TrainConfig(device="cpu", precision=precision, num_threads=threads).resolve()
         return partial(SupervisedLearner, config, images=2_048, batch_size=128)

@@ -1,26 +1,40 @@
-"""The fastest way known to do each part of training alone, found by trying."""
+"""The highest known rate of each part of training alone, and the throughput bound they set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
-
-from gymnasium import spaces
 
 from agents.benchmark.stages import (
     Arithmetic,
     Variant,
     emulator_stage,
     inference_stage,
+    spaces_of,
     threads_name,
     update_stage,
 )
 from agents.config import TrainConfig
 from agents.measure.timing import Loop
-from agents.train.builder import make_train_env
 
 CEILINGS = ("environment", "inference", "update")
+
+
+def throughput_bound(
+    environment: float, inference: float, update: float, *, samples: float, overlapped: bool
+) -> float:
+    """The most steps per second that the parts of training allow together.
+
+    Args:
+        environment: steps per second of the environments alone.
+        inference: observations per second of the policy alone.
+        update: samples per second of the update alone.
+        samples: samples learned from per environment step.
+        overlapped: whether the CPU plays while a GPU computes: the slower of the two sets the
+            bound. Otherwise one resource, such as the cores of a CPU, does everything in turn.
+    """
+    seconds = 1 / inference + samples / update
+    return min(environment, 1 / seconds) if overlapped else 1 / (1 / environment + seconds)
 
 
 def thread_counts(cores: int) -> list[int]:
@@ -31,18 +45,15 @@ def thread_counts(cores: int) -> list[int]:
 def ceiling_variants(
     config: TrainConfig, compiling: bool
 ) -> dict[str, dict[str, Callable[[], Loop]]]:
-    """For each of ``CEILINGS``, the ways to do it that are worth trying, by name.
+    """For each of ``CEILINGS``, the variants worth trying, by name.
 
     Args:
-        config: the training, resolved. Only where its precision is bf16 is bf16 tried.
-        compiling: whether compiled code is tried, too.
+        config: the training, resolved. bfloat16 is tried only if it is the training's precision.
+        compiling: whether to try compiled code, too.
     """
     cores = config.num_threads
     emulator_threads = {min(count, config.num_envs) for count in (*thread_counts(cores), 2 * cores)}
-    with closing(make_train_env(config)) as venv:
-        assert isinstance(venv.observation_space, spaces.Box)
-        assert isinstance(venv.action_space, spaces.Discrete)
-        shape, actions = venv.observation_space.shape, int(venv.action_space.n)
+    shape, actions = spaces_of(config)
     return {
         "environment": {
             threads_name(count): partial(emulator_stage, config, count)
@@ -67,16 +78,15 @@ def _variants(
         arithmetics += reduced
     on_gpu = config.device != "cpu"
     variants = []
-    # Of the host's threads, a GPU needs but the one that gives it its work.
+    # A GPU needs one host thread, which gives it its work.
     for threads in [config.num_threads] if on_gpu else thread_counts(config.num_threads):
-        plain = [Variant(arithmetic, threads) for arithmetic in arithmetics]
-        # The last is the fastest but for the smallest of batches, and compiling takes its time.
-        fastest = arithmetics[-1]
+        variants += [Variant(arithmetic, threads) for arithmetic in arithmetics]
+        # The last arithmetic is the fastest except for tiny batches; compiling takes time.
+        fastest = partial(Variant, arithmetics[-1], threads)
         if on_gpu:
-            plain.append(Variant(fastest, threads, graph=True))
+            variants.append(fastest(graph=True))
         if compiling:
-            plain.append(Variant(fastest, threads, compiled=True))
+            variants.append(fastest(compiled=True))
         if compiling and on_gpu:
-            plain.append(Variant(fastest, threads, compiled=True, graph=True))
-        variants += plain
+            variants.append(fastest(compiled=True, graph=True))
     return variants

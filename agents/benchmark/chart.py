@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = ("png", "svg", "pdf")
-_COLOURS = {"permitted": "lightgrey", OURS: "tab:blue"}
+_BOUND = "throughput bound"
+_COLOURS = {_BOUND: "lightgrey", OURS: "tab:blue"}
 _OTHERS = "tab:orange"
 
 
 def check_chart_path(path: Path) -> None:
-    """Refuses a file name that says no known format.
+    """Refuses a file name with the suffix of no known format.
 
     Raises:
         UserError: its suffix is none of ``FORMATS``.
@@ -32,13 +33,13 @@ def check_chart_path(path: Path) -> None:
 
 
 def write_chart(result: BenchmarkResult, path: Path) -> None:
-    """Draws medians as bars, with lines from the least to the most, one panel for each table.
+    """Draws medians as bars with their ranges, one panel for each algorithm and one of encoders.
 
     Raises:
         UserError: the suffix is unknown, or the file cannot be written.
     """
     check_chart_path(path)
-    # Only here: a process whose memory is measured imports the script that imports this module.
+    # Only here: measured processes import the script, and with it this module.
     from matplotlib.figure import Figure
 
     panels = len(result.algorithms) + bool(result.encoders)
@@ -55,8 +56,8 @@ def write_chart(result: BenchmarkResult, path: Path) -> None:
 
 def _draw_algorithm(result: AlgorithmResult, axes: Axes) -> None:
     bars = {name: agent.rate for name, agent in result.agents.items()}
-    if result.permitted:
-        bars = {"permitted": result.permitted, **bars}
+    if result.bound:
+        bars = {_BOUND: result.bound, **bars}
     colours = [_COLOURS.get(name, _OTHERS) for name in bars]
     _draw_bars(axes, list(bars), list(bars.values()), colours)
     axes.set_title(title(result), fontsize="small", loc="left")

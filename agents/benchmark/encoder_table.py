@@ -1,22 +1,23 @@
-"""How long encoders take, forward and backward, in the manner of jcjohnson's cnn-benchmarks."""
+"""Times of encoders, forward and backward, as in jcjohnson's cnn-benchmarks."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from agents.measure.timing import Spread, Tell, round_by_round, synchronize
+from agents.measure.timing import Log, Spread, measure_in_turn, round_by_round, synchronize
 from rlcnn.accelerate.devices import use_threads
 from rlcnn.encoders import create_encoder, list_encoders
 
 Precision = Literal["fp32", "bf16"]
 
-IMAGE_MODELS = ("alexnet", "densenet121", "resnet18", "resnet50", "squeezenet1_0", "vgg16")
+ImageModel = Literal["alexnet", "densenet121", "resnet18", "resnet50", "squeezenet1_0", "vgg16"]
+IMAGE_MODELS: tuple[ImageModel, ...] = get_args(ImageModel)
 """torchvision's networks in the table."""
 OBSERVATION_SHAPE = (4, 84, 84)
 IMAGES = (16, 3, 224, 224)
@@ -27,12 +28,12 @@ class EncoderTimes:
     """A row of the table.
 
     Attributes:
-        name: of the encoder.
+        name: the encoder's name.
         input_shape: (batch, channels, height, width).
         precision: "fp32", or "bf16" for autocast.
-        parameters: how many it has.
-        forward_ms: milliseconds of a forward pass that keeps what the backward pass needs.
-        backward_ms: of the backward pass, to all parameters.
+        parameters: number of parameters.
+        forward_ms: milliseconds of a forward pass that prepares a backward pass.
+        backward_ms: milliseconds of the backward pass to all parameters.
     """
 
     name: str
@@ -44,31 +45,33 @@ class EncoderTimes:
 
     @property
     def total_ms(self) -> Spread:
-        """Both together."""
+        """Milliseconds of both passes."""
         return round_by_round(lambda *both: sum(both), self.forward_ms, self.backward_ms)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON."""
+        """Plain JSON."""
+        passes = {
+            name: getattr(self, name).to_json()
+            for name in ("forward_ms", "backward_ms", "total_ms")
+        }
         return {
             "name": self.name,
             "input_shape": list(self.input_shape),
             "precision": self.precision,
             "parameters": self.parameters,
-            "forward_ms": self.forward_ms.to_json(),
-            "backward_ms": self.backward_ms.to_json(),
-            "total_ms": self.total_ms.to_json(),
+            **passes,
         }
 
 
 @dataclass(frozen=True)
 class Passes:
-    """A network and what it is given, ready to be timed.
+    """A network and its inputs, ready for timing.
 
     Attributes:
-        name: of the network.
+        name: the network's name.
         network: on its device, in training mode.
         inputs: (batch, channels, height, width), as the network takes them.
-        precision: of the arithmetic.
+        precision: "fp32", or "bf16" for autocast.
     """
 
     name: str
@@ -104,9 +107,9 @@ class Passes:
 def registered_encoders(
     device: str, precisions: tuple[Precision, ...], batch: int = 256
 ) -> list[Passes]:
-    """Every registered encoder with its own defaults, on four grey 84x84 frames.
+    """Every registered encoder with its defaults, on four grey 84x84 frames.
 
-    Weights are channels-last, as our agents have them.
+    Weights are channels-last, as in our agents.
     """
     shape = (batch, *OBSERVATION_SHAPE)
     observations = torch.randint(256, shape, dtype=torch.uint8, device=device)
@@ -119,19 +122,21 @@ def registered_encoders(
 
 
 def image_models(
-    names: tuple[str, ...],
+    names: tuple[ImageModel, ...],
     device: str,
     precisions: tuple[Precision, ...],
-    tell: Tell,
+    log: Log,
     shape: tuple[int, ...] = IMAGES,
 ) -> list[Passes]:
-    """Networks of torchvision with fresh weights, otherwise as they come; none where it is missing.
+    """Networks of torchvision with random weights and no other changes.
+
+    Without torchvision the list is empty and ``log`` receives a line.
 
     Args:
-        names: of :data:`IMAGE_MODELS`.
+        names: names from :data:`IMAGE_MODELS`.
         device: where to compute.
-        precisions: one row each.
-        tell: is told where torchvision is missing.
+        precisions: one row for each.
+        log: receives messages.
         shape: (batch, 3, height, width) of the images.
     """
     if not names:
@@ -139,7 +144,7 @@ def image_models(
     try:
         from torchvision import models
     except ImportError as error:
-        tell(f"ImageNet's networks are left out: {error}")
+        log(f"ImageNet's networks are left out: {error}")
         return []
     images = torch.randn(shape, device=device)
     passes = []
@@ -150,26 +155,23 @@ def image_models(
 
 
 def measure_encoders(
-    passes: list[Passes], rounds: int, seconds: float, threads: int, tell: Tell
+    passes: list[Passes], rounds: int, seconds: float, threads: int, log: Log
 ) -> list[EncoderTimes]:
     """Times every network once in each round, one after the other.
 
     Args:
         passes: what to time.
-        rounds: how many samples of each.
-        seconds: how long a sample takes, about; at least one pass.
-        threads: CPU threads for torch to compute with.
-        tell: is told when a round begins.
+        rounds: number of samples of each.
+        seconds: approximate length of a sample; at least one pass.
+        threads: torch's CPU threads.
+        log: receives a line at the start of each round.
     """
-    samples: list[list[tuple[float, float]]] = [[] for _ in passes]
+    measures = {number: one.measure for number, one in enumerate(passes)}
     with use_threads(threads):
-        for number in range(1, rounds + 1):
-            tell(f"encoders: round {number} of {rounds}")
-            for one, taken in zip(passes, samples, strict=True):
-                taken.append(one.measure(seconds))
+        samples = measure_in_turn(measures, rounds, seconds, lambda line: log(f"encoders: {line}"))
     rows = []
-    for one, taken in zip(passes, samples, strict=True):
-        forward, backward = (Spread(times) for times in zip(*taken, strict=True))
+    for number, one in enumerate(passes):
+        forward, backward = (Spread(times) for times in zip(*samples[number], strict=True))
         parameters = sum(parameter.numel() for parameter in one.network.parameters())
         shape = tuple(one.inputs.shape)
         rows.append(EncoderTimes(one.name, shape, one.precision, parameters, forward, backward))

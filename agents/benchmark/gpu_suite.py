@@ -1,9 +1,9 @@
-"""Everything worth measuring on a GPU in one call that ends within its minutes."""
+"""Everything worth measuring on a GPU, in one call with a time limit."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,17 @@ from typing import Any, Literal
 import torch
 
 from agents.benchmark.peers import peer_variants
-from agents.benchmark.settings import Settings
 from agents.benchmark.stage_learners import (
     SupervisedLearner,
     emulators_alone,
     environments_alone,
     update_alone,
 )
+from agents.benchmark.suite import Settings
 from agents.benchmark.timed_rows import Row, RowResult, measure_rows
 from agents.config import TrainConfig
-from agents.measure.learners import our_agent
+from agents.measure.learners import Learner, our_agent
+from agents.measure.timing import Log
 from agents.registry import Algorithm
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.provenance import provenance
@@ -29,21 +30,23 @@ from rlcnn.runs.provenance import provenance
 Scale = Literal["full", "tiny"]
 
 ENVIRONMENTS = "environments alone, ale-py's AtariVectorEnv"
+# Name: with CUDA graphs, with overlap.
+_WAYS = {"eager": (False, False), "graphs": (True, False), "graphs + overlap": (True, True)}
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large a suite is, where the command line does not say otherwise.
+    """Default sizes of a suite.
 
     Attributes:
-        train: replaces values of the training.
-        ppo: of its PPO section.
-        dqn: of its DQN section.
+        train: values of the training to replace.
+        ppo: values of its PPO section to replace.
+        dqn: values of its DQN section to replace.
         dqn_num_envs: environments of DQN.
-        peer_num_envs: processes of stable-baselines3, as far as there are environments.
-        images: made for supervised training.
+        peer_num_envs: most processes of stable-baselines3.
+        images: number of images for supervised training.
         image_batch: images in its minibatches.
-        stretch: seconds that a figure is measured for, at most.
+        stretch: most seconds to measure a figure for.
     """
 
     train: dict[str, Any]
@@ -56,7 +59,7 @@ class Sizes:
     stretch: float
 
     def apply(self, train: TrainConfig) -> TrainConfig:
-        """The training in these sizes."""
+        """The training with these sizes."""
         return replace(
             train,
             **self.train,
@@ -76,7 +79,7 @@ SIZES: dict[Scale, Sizes] = {
         image_batch=128,
         stretch=20.0,
     ),
-    # Shows that everything runs; its figures say nothing of speed.
+    # Shows that everything runs; its rates mean nothing.
     "tiny": Sizes(
         train={"num_envs": 2, "num_threads": 1, "obs_size": 44},
         ppo={"n_steps": 8, "batch_size": 8, "n_epochs": 1},
@@ -91,20 +94,16 @@ SIZES: dict[Scale, Sizes] = {
 
 
 def run_gpu_suite(
-    settings: Settings,
-    scale: Scale,
-    deadline: float,
-    json: Path | None,
-    tell: Callable[[str], None],
+    settings: Settings, scale: Scale, deadline: float, json: Path | None, log: Log
 ) -> None:
-    """Measures row after row; each is printed and written as soon as it is done.
+    """Measures row after row; prints and writes each as soon as it is done.
 
     Args:
-        settings: of the training; its device is where everything is measured.
+        settings: the training; everything is measured on its device.
         scale: sizes that the settings do not hold.
         deadline: on :func:`time.monotonic`'s clock; everything has ended by then.
-        json: file that always holds all that was measured so far; None writes none.
-        tell: takes the header, then each row, in lines.
+        json: file that always holds all results so far; None writes none.
+        log: receives the header, then each row, in lines.
 
     Raises:
         UserError: a value is not valid; nothing has been measured then.
@@ -128,11 +127,11 @@ def run_gpu_suite(
     def done(result: RowResult) -> None:
         document["rows"].append(result.to_json())
         write()
-        tell(str(result))
+        log(str(result))
 
     write()
     for line in header(document):
-        tell(line)
+        log(line)
     measure_rows(rows, deadline, done, SIZES[scale].stretch)
     document["ended"] = True
     write()
@@ -140,94 +139,59 @@ def run_gpu_suite(
 
 def gpu_rows(settings: Settings, sizes: Sizes) -> list[Row]:
     """The rows of the suite, the most important first."""
-    return [
-        *_environment_rows(settings),
-        *_nature_rows(settings),
-        *_impala_rows(settings),
-        *_dqn_rows(settings),
-        *_frozen_rows(settings),
-        *_supervised_rows(settings, sizes),
-        *_peer_rows(settings, sizes),
+    ppo = _config(settings, "ppo")
+    impala = _config(settings, "ppo", encoder="impala")
+    impala_update = "PPO, impala, update alone"
+    impala_bounds = {ENVIRONMENTS: 1.0, impala_update: impala.hyperparameters.samples_per_step}
+    nature = [
+        _agent_row(f"PPO, nature, {way}", _config(settings, "ppo", *how), {ENVIRONMENTS: 1.0})
+        for way, how in _WAYS.items()
     ]
-
-
-def _environment_rows(settings: Settings) -> list[Row]:
-    config = _config(settings, "ppo")
+    # A random backbone takes as long as a pretrained one. A CPU has no graphs and runs it without.
+    frozen = _config(settings, "ppo", True, encoder="squeezenet1_0", mode="frozen")
+    peer = _config(settings, "ppo", num_envs=min(sizes.peer_num_envs, settings.train.num_envs))
     return [
-        # These threads are torch's, which the emulators do not use; nor do they use the GPU.
-        Row(ENVIRONMENTS, partial(emulators_alone, config), 1, "cpu"),
-        Row("environments alone, AtariVecEnv", partial(environments_alone, config), 1, "cpu"),
-    ]
-
-
-def _nature_rows(settings: Settings) -> list[Row]:
-    ways = {"eager": (False, False), "graphs": (True, False), "graphs + overlap": (True, True)}
-    return [
-        _agent_row(
-            f"PPO, nature, {way}",
-            _config(settings, "ppo", graphs, overlap),
-            bounds={ENVIRONMENTS: 1.0},
-        )
-        for way, (graphs, overlap) in ways.items()
-    ]
-
-
-def _impala_rows(settings: Settings) -> list[Row]:
-    ways = {"graphs": False, "graphs + overlap": True}
-    config = _config(settings, "ppo", encoder="impala")
-    update = "PPO, impala, update alone"
-    return [
-        Row(update, partial(update_alone, config), config.num_threads, config.device, "samples"),
+        # The threads are torch's, which emulators do not use; nor do they use the GPU.
+        Row(ENVIRONMENTS, partial(emulators_alone, ppo), 1, "cpu"),
+        Row("environments alone, AtariVecEnv", partial(environments_alone, ppo), 1, "cpu"),
+        *nature,
+        _row(impala_update, partial(update_alone, impala), impala, unit="samples"),
         *(
             _agent_row(
                 f"PPO, impala, {way}",
-                _config(settings, "ppo", True, overlap, encoder="impala"),
-                bounds={ENVIRONMENTS: 1.0, update: config.hyperparameters.samples_per_step},
+                _config(settings, "ppo", *how, encoder="impala"),
+                impala_bounds,
             )
-            for way, overlap in ways.items()
+            for way, how in _WAYS.items()
+            if way != "eager"
+        ),
+        *(
+            _agent_row(f"DQN, nature, {way}", _config(settings, "dqn", *how))
+            for way, how in _WAYS.items()
+        ),
+        _agent_row("PPO, frozen squeezenet1_0, features stored", frozen),
+        _row(
+            f"supervised, CIFAR ResNet-20, batches of {sizes.image_batch}",
+            partial(SupervisedLearner, ppo, sizes.images, sizes.image_batch),
+            ppo,
+            unit="images",
+        ),
+        _row(
+            f"stable-baselines3's PPO, nature, {peer.num_envs} processes",
+            peer_variants("sb3", peer)["SubprocVecEnv"],
+            peer,
+            ours=tuple(row.name for row in nature),
         ),
     ]
 
 
-def _dqn_rows(settings: Settings) -> list[Row]:
-    ways = {"eager": (False, False), "graphs": (True, False), "graphs + overlap": (True, True)}
-    return [
-        _agent_row(f"DQN, nature, {way}", _config(settings, "dqn", graphs, overlap))
-        for way, (graphs, overlap) in ways.items()
-    ]
+def _agent_row(name: str, config: TrainConfig, bounds: Mapping[str, float] | None = None) -> Row:
+    gpu_only = "graphs" in name
+    return _row(name, partial(our_agent, config), config, gpu_only=gpu_only, bounds=bounds or {})
 
 
-def _frozen_rows(settings: Settings) -> list[Row]:
-    # A random backbone takes as long as a pretrained one. A CPU has no graphs and runs it without.
-    config = _config(settings, "ppo", True, encoder="squeezenet1_0", mode="frozen")
-    return [_agent_row("PPO, frozen squeezenet1_0, features stored", config)]
-
-
-def _supervised_rows(settings: Settings, sizes: Sizes) -> list[Row]:
-    config = _config(settings, "ppo")
-    make = partial(SupervisedLearner, config, sizes.images, sizes.image_batch)
-    name = f"supervised, CIFAR ResNet-20, batches of {sizes.image_batch}"
-    return [Row(name, make, config.num_threads, config.device, "images")]
-
-
-def _peer_rows(settings: Settings, sizes: Sizes) -> list[Row]:
-    processes = min(sizes.peer_num_envs, settings.train.num_envs)
-    config = _config(settings, "ppo", num_envs=processes)
-    name = f"stable-baselines3's PPO, nature, {processes} processes"
-    make = peer_variants("sb3", config)["SubprocVecEnv"]
-    ours = tuple(row.name for row in _nature_rows(settings))
-    return [Row(name, make, config.num_threads, config.device, ours=ours)]
-
-
-def _agent_row(name: str, config: TrainConfig, bounds: dict[str, float] | None = None) -> Row:
-    return Row(
-        name,
-        partial(our_agent, config),
-        config.num_threads,
-        config.device,
-        gpu_only="graphs" in name,
-        bounds=bounds or {},
-    )
+def _row(name: str, make: Callable[[], Learner], config: TrainConfig, **options: Any) -> Row:
+    return Row(name, make, config.num_threads, config.device, **options)
 
 
 def _config(
@@ -245,7 +209,7 @@ def _config(
 
 
 def header(document: dict[str, Any]) -> list[str]:
-    """Machine and versions, in lines."""
+    """Lines about the machine and the versions."""
     about, gpu = document["provenance"], document["gpu"]
     versions = about["versions"]
     commit = about["git_commit"] or "none"
@@ -261,7 +225,7 @@ def header(document: dict[str, Any]) -> list[str]:
 
 
 def gpu_versions(device: str) -> dict[str, str | None]:
-    """``name``, ``driver``, ``cuda`` and ``cudnn``; None for what is not there or not known."""
+    """``name``, ``driver``, ``cuda`` and ``cudnn``; None for a missing or unknown version."""
     on_gpu = torch.device(device).type == "cuda"
     cudnn = torch.backends.cudnn.version() if on_gpu else None
     return {
@@ -273,7 +237,7 @@ def gpu_versions(device: str) -> dict[str, str | None]:
 
 
 def driver_version(account: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """The version of NVIDIA's kernel driver, such as "550.54.14"; None where nothing tells."""
+    """The version of NVIDIA's kernel driver, such as "550.54.14"; None if unknown."""
     try:
         found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", account.read_text())
     except OSError:

@@ -1,7 +1,6 @@
-"""Other libraries' agents by name, to be measured beside ours at the same settings.
+"""Other libraries' agents by name, for measurements beside ours with the same settings.
 
-Another one is a function under :func:`register_peer` in a module that is imported here or by the
-caller.
+To add one, write a function under :func:`register_peer` in a module that the caller imports.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import ale_py
 import gymnasium as gym
@@ -22,7 +21,7 @@ from agents.measure.learners import Learner, ModelLearner, our_agent
 from envs.errors import UserError, nearest
 from envs.protocol import get_protocol
 from rlcnn.accelerate.memory import available_memory
-from rlcnn.config.fields import MAX_STEPS
+from rlcnn.config.fields import MAX_STEPS, Rule, check_value
 from rlcnn.sb3 import EncoderExtractor
 
 gym.register_envs(ale_py)
@@ -34,12 +33,12 @@ _PEERS: dict[str, Peer] = {}
 
 
 def register_peer(name: str) -> Callable[[Peer], Peer]:
-    """Decorator that makes a library's agents known as ``name``.
+    """Decorator that registers a library's agents as ``name``.
 
-    The function is given a resolved training and returns the ways in which the library can run
-    it, by name; each makes a learner, in a process of its own, and must therefore be picklable.
-    Every one of them is tried at several numbers of threads, and the fastest is measured. It raises
-    ``UserError`` where the library has nothing to match the training.
+    The function takes a resolved training and returns the library's ways to run it, by name. Each
+    makes a learner in its own process and must therefore be picklable. The benchmark tries each
+    with several numbers of threads and measures the fastest. The function raises ``UserError`` if
+    the library cannot run the training.
 
     Raises:
         ValueError: the name is taken.
@@ -55,30 +54,36 @@ def register_peer(name: str) -> Callable[[Peer], Peer]:
 
 
 def list_peers() -> list[str]:
-    """Names of all registered peers, sorted."""
+    """Names of all peers, sorted."""
     return sorted(_PEERS)
 
 
 def peer_variants(name: str, config: TrainConfig) -> Variants:
-    """The ways in which a peer can run ``config``.
+    """The peer's ways to run ``config``, by name.
 
     Raises:
-        UserError: there is no such peer, or it cannot run it.
+        UserError: the peer is unknown, or it cannot run the training.
     """
-    if name not in _PEERS:
-        raise UserError(
-            f'unknown peer "{name}" (known: {", ".join(list_peers())}).{nearest(name, _PEERS)}'
-        )
+    check_value("peers", name, PeerName)
     return _PEERS[name](config)
+
+
+def _unknown_peer(name: str) -> str:
+    if name in _PEERS:
+        return ""
+    return f'"{name}" is unknown: expected one of {", ".join(list_peers())}.{nearest(name, _PEERS)}'
+
+
+PeerName = Annotated[str, Rule(_unknown_peer)]
 
 
 @register_peer("sb3")
 def stable_baselines3(config: TrainConfig) -> Variants:
-    """stable-baselines3's own PPO and DQN, as its documentation sets them up for Atari.
+    """stable-baselines3's own PPO and DQN, set up for Atari as in its documentation.
 
-    ``make_atari_env`` and ``VecFrameStack`` with the same protocol; "CnnPolicy" in float32, with
-    its own NatureCNN, or another of our encoders as its features extractor. DQN's replay is made
-    smaller where it does not fit into memory.
+    ``make_atari_env`` and ``VecFrameStack`` with the same protocol; "CnnPolicy" in float32 with its
+    own NatureCNN, or with another of our encoders as features extractor. A DQN replay that does not
+    fit into memory is made smaller.
 
     Raises:
         UserError: the observations are in colour.
@@ -89,7 +94,7 @@ def stable_baselines3(config: TrainConfig) -> Variants:
     if config.algorithm.replay:
         buffer_size = config.dqn.buffer_size
         left = available_memory("cpu")
-        # It stores every observation and every next one, whole.
+        # It stores every observation and every next observation whole.
         each = 2 * config.frame_stack * config.obs_size**2
         if left is not None and left < each * buffer_size:
             buffer_size = left // each
@@ -104,12 +109,12 @@ def stable_baselines3(config: TrainConfig) -> Variants:
 
 @register_peer("uncached")
 def uncached(config: TrainConfig) -> Variants:
-    """Our own agent on the same frozen encoder, run anew for every minibatch.
+    """Our own agent on the same frozen encoder, which runs again for every minibatch.
 
-    It stores frames, as one whose encoder is unfrozen later does, and that later never comes.
+    It stores frames instead of features: its encoder is to be unfrozen at a step that never comes.
 
     Raises:
-        UserError: the encoder is not frozen, so that nothing is cached that could be left out.
+        UserError: the encoder is not frozen, so there is no cache to compare with.
     """
     if config.mode != "frozen":
         raise UserError(
@@ -127,12 +132,12 @@ def uncached(config: TrainConfig) -> Variants:
 def _sb3_agent(config: TrainConfig, kind: type[DummyVecEnv] | type[SubprocVecEnv]) -> Learner:
     protocol = get_protocol(config.protocol)
     venv = make_atari_env(
-        # The module's name makes a process of environments register them.
+        # The prefix makes each process of environments register the games.
         f"ale_py:{config.env}",
         config.num_envs,
         seed=config.seed,
         vec_env_cls=kind,
-        # With these the game is its NoFrameskip-v4, which not every game has.
+        # Equal to the game's NoFrameskip-v4, which not every game has.
         env_kwargs={
             "frameskip": 1,
             "repeat_action_probability": 0.0,
@@ -176,10 +181,10 @@ def _policy_kwargs(config: TrainConfig) -> dict[str, Any]:
 
 
 def sb3_hyperparameters(config: TrainConfig) -> dict[str, Any]:
-    """The arguments of stable-baselines3's PPO or DQN that make the same training.
+    """The arguments of stable-baselines3's PPO or DQN for the same training.
 
-    Its DQN counts ``train_freq`` in steps of the vector and makes ``gradient_steps`` whatever the
-    number of environments: both are chosen so that it makes as many updates per step as ours.
+    Its DQN counts ``train_freq`` in steps of the vector environment and makes ``gradient_steps``
+    for any number of environments; both are set so that it makes as many updates per step as ours.
     """
     options = config.hyperparameters.in_vector_steps(config.num_envs).to_arguments()
     known = inspect.signature(config.algorithm.baseline).parameters

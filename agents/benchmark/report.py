@@ -1,20 +1,20 @@
-"""A benchmark's result as tables to read."""
+"""A benchmark's result as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from agents.benchmark.encoder_table import EncoderTimes
-from agents.benchmark.suite import AlgorithmResult, BenchmarkResult, Measured
+from agents.benchmark.suite import AlgorithmResult, BenchmarkResult
 from agents.measure.timing import Spread
 
 
 def report(result: BenchmarkResult) -> Iterator[RenderableType]:
-    """Two tables for each algorithm, of time and of memory, and one of the encoders."""
+    """Two tables for each algorithm, time and memory, and one of the encoders."""
     for algorithm in result.algorithms.values():
         yield Text(title(algorithm), style="bold")
         yield _algorithm_table(algorithm)
@@ -26,28 +26,24 @@ def report(result: BenchmarkResult) -> Iterator[RenderableType]:
 
 
 def _algorithm_table(result: AlgorithmResult) -> Table:
-    table = Table()
-    table.add_column("")
-    table.add_column("per second", justify="right")
-    table.add_column("least - most", justify="right")
-    table.add_column("how")
+    table = _table([""], ["per second", "least - most"], ["how"])
     for name, part in result.ceilings.items():
         table.add_row(f"{name} alone", *_figures(part.rate), part.variant)
-    if result.permitted:
+    if result.bound:
         stages = "the slower of CPU and GPU" if result.overlapped else "one after the other"
-        table.add_row("permitted", *_figures(result.permitted), stages, end_section=True)
+        table.add_row("throughput bound", *_figures(result.bound), stages, end_section=True)
     for name, agent in result.agents.items():
         table.add_row(name, *_figures(agent.rate), agent.variant)
     table.add_section()
     if result.efficiency:
-        table.add_row("efficiency", *_figures(result.efficiency), "ours / permitted")
+        table.add_row("efficiency", *_figures(result.efficiency), "ours / throughput bound")
     for name, speedup in result.speedup.items():
         table.add_row("speedup", *_figures(speedup), f"ours / {name}")
     return table
 
 
 def title(result: AlgorithmResult) -> str:
-    """What was trained, in one line."""
+    """The training in one line."""
     config = result.config
     encoder = config.encoder if config.mode == "train" else f"{config.encoder} {config.mode}"
     rounds = config.hyperparameters.describe(f"{config.num_envs} environments")
@@ -55,34 +51,26 @@ def title(result: AlgorithmResult) -> str:
 
 
 def _memory_table(result: AlgorithmResult) -> Table:
-    table = Table()
-    table.add_column("")
-    for column in ("compilation, s", "peak host, MB", "peak device, MB", "bytes / transition"):
-        table.add_column(column, justify="right")
+    columns = ["compilation, s", "peak host, MB", "peak device, MB", "bytes / transition"]
+    table = _table([""], columns)
     for name, agent in result.agents.items():
-        table.add_row(name, *_taken(agent))
+        if (facts := agent.facts) is None:
+            table.add_row(name)
+            continue
+        device, replay = facts.peak_device_bytes, facts.replay_bytes_per_transition
+        table.add_row(
+            name,
+            f"{facts.compile_seconds:.1f}",
+            f"{facts.peak_host_bytes / 1e6:,.0f}",
+            "-" if device is None else f"{device / 1e6:,.0f}",
+            "-" if replay is None else f"{replay:,.0f}",
+        )
     return table
 
 
-def _taken(agent: Measured) -> list[str]:
-    facts = agent.facts
-    if facts is None:
-        return []
-    device, replay = facts.peak_device_bytes, facts.replay_bytes_per_transition
-    return [
-        f"{facts.compile_seconds:.1f}",
-        f"{facts.peak_host_bytes / 1e6:,.0f}",
-        "-" if device is None else f"{device / 1e6:,.0f}",
-        "-" if replay is None else f"{replay:,.0f}",
-    ]
-
-
 def _encoder_table(rows: list[EncoderTimes]) -> Table:
-    table = Table()
-    for column in ("", "input", "arithmetic"):
-        table.add_column(column)
-    for column in ("parameters", "forward", "backward", "total", "least - most"):
-        table.add_column(column, justify="right")
+    columns = ["parameters", "forward", "backward", "total", "least - most"]
+    table = _table(["", "input", "arithmetic"], columns)
     for row in rows:
         table.add_row(
             row.name,
@@ -96,12 +84,21 @@ def _encoder_table(rows: list[EncoderTimes]) -> Table:
     return table
 
 
+def _table(texts: list[str], numbers: list[str], more_texts: Sequence[str] = ()) -> Table:
+    table = Table(*texts)
+    for column in numbers:
+        table.add_column(column, justify="right")
+    for column in more_texts:
+        table.add_column(column)
+    return table
+
+
 def _figures(spread: Spread) -> tuple[str, str]:
     return _figure(spread.median), f"{_figure(spread.least)} - {_figure(spread.most)}"
 
 
 def _figure(value: float) -> str:
-    """Three digits, or all before the point."""
+    """At least three digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

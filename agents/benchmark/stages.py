@@ -1,9 +1,10 @@
-"""The parts of training alone, each as plain as it can be, ready to be measured."""
+"""The parts of training alone, each as simple as possible, ready for measurements."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,10 +17,13 @@ from torch import nn
 from torch.nn import functional
 
 from agents.config import TrainConfig
+from agents.dqn.objectives import bootstrap, q_loss
 from agents.measure.timing import Loop
+from agents.storage.replay import ReplayBatch
 from agents.train.builder import make_train_env
 from envs.protocol import get_protocol
 from envs.registry import atari_rom
+from rlcnn.accelerate.cuda_graphs import WARM_UP_CALLS, make_recorder
 from rlcnn.accelerate.devices import prepare_device
 from rlcnn.accelerate.gradient_step import gradient_step
 from rlcnn.encoders import create_encoder, with_frame_channels
@@ -34,11 +38,11 @@ class Variant:
     """A way to compute.
 
     Attributes:
-        arithmetic: of the encoder; "bf16 weights" keeps the weights in bfloat16, too, which only
-            inference can.
+        arithmetic: the encoder's; "bf16 weights" keeps the weights in bfloat16, too, which only
+            inference allows.
         threads: CPU threads.
-        compiled: by torch.compile.
-        graph: as one CUDA graph.
+        compiled: whether torch.compile compiles it.
+        graph: whether it is replayed as one CUDA graph.
     """
 
     arithmetic: Arithmetic
@@ -57,12 +61,20 @@ def threads_name(count: int) -> str:
     return f"{count} thread{'s' * (count != 1)}"
 
 
+def spaces_of(config: TrainConfig) -> tuple[tuple[int, ...], int]:
+    """Observation shape (channels, height, width) and number of actions of a training."""
+    with closing(make_train_env(config)) as venv:
+        assert isinstance(venv.observation_space, spaces.Box)
+        assert isinstance(venv.action_space, spaces.Discrete)
+        return venv.observation_space.shape, int(venv.action_space.n)
+
+
 def emulator_stage(config: TrainConfig, threads: int) -> Loop:
-    """ale-py's emulators alone, played at random; units are environment steps.
+    """ale-py's emulators alone with random actions; units are environment steps.
 
     Args:
-        config: the game and how it is played.
-        threads: of the emulator.
+        config: the game and its settings.
+        threads: threads of the emulators.
     """
     protocol = get_protocol(config.protocol)
     emulator = AtariVectorEnv(
@@ -89,7 +101,7 @@ def emulator_stage(config: TrainConfig, threads: int) -> Loop:
 
 
 def environment_stage(config: TrainConfig) -> Loop:
-    """The same games as our agents meet them, one vector of environments."""
+    """The same games through the environments of our agents."""
     venv = make_train_env(config)
     assert isinstance(venv.action_space, spaces.Discrete)
     actions = _random_actions(config, int(venv.action_space.n))
@@ -104,7 +116,7 @@ def _random_actions(config: TrainConfig, count: int) -> itertools.cycle[np.ndarr
 
 
 class Network(nn.Module):
-    """An encoder and one linear layer for everything that is read off its features."""
+    """An encoder and one linear layer for all outputs."""
 
     def __init__(
         self, config: TrainConfig, observation_shape: tuple[int, ...], outputs: int, bf16: bool
@@ -127,7 +139,7 @@ class Network(nn.Module):
 
 @torch.no_grad()
 def act(network: Network, observations: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """PPO's actions, drawn from its policy, with their log probabilities and the values."""
+    """PPO's actions, sampled from its policy, their values and their log probabilities."""
     logits, values = network(observations).tensor_split([-1], dim=1)
     log_probs = logits.log_softmax(dim=1)
     race = torch.empty_like(log_probs).exponential_()
@@ -153,11 +165,11 @@ def ppo_loss(
     """The clipped surrogate objective (Schulman et al. 2017, equation 9).
 
     Args:
-        network: to be trained.
+        network: observations -> logits and value, float32 (batch, actions + 1).
         observations: uint8 (batch, channels, height, width).
         actions: int64 (batch, 1).
         scalars: old log probabilities, advantages and returns, float32 (3, batch).
-        clip_range: of the probability ratio.
+        clip_range: largest change of the probability ratio.
         vf_coef: weight of the value loss.
         ent_coef: weight of the entropy bonus.
     """
@@ -172,29 +184,9 @@ def ppo_loss(
     return vf_coef * functional.mse_loss(values.squeeze(1), returns) - gain - ent_coef * entropy
 
 
-def dqn_loss(
-    network: Network,
-    target: Network,
-    observations: torch.Tensor,
-    next_observations: torch.Tensor,
-    actions: torch.Tensor,
-    scalars: torch.Tensor,
-) -> torch.Tensor:
-    """Huber loss of the temporal differences (Mnih et al. 2015, algorithm 1 and "Methods").
-
-    Args:
-        network: to be trained.
-        target: makes the targets.
-        observations: uint8 (batch, channels, height, width).
-        next_observations: likewise.
-        actions: int64 (batch, 1).
-        scalars: rewards and discounts, float32 (2, batch).
-    """
-    rewards, discounts = scalars
-    with torch.no_grad():
-        targets = rewards + discounts * target(next_observations).amax(dim=1)
-    values = network(observations).gather(1, actions).squeeze(1)
-    return functional.smooth_l1_loss(values, targets)
+def dqn_loss(network: Network, target: Network, batch: ReplayBatch) -> torch.Tensor:
+    """The loss of our DQN on transitions that lie on the device."""
+    return q_loss(network, bootstrap(target, batch))
 
 
 @dataclass(frozen=True)
@@ -223,16 +215,16 @@ _PARTS = {
 def inference_stage(
     config: TrainConfig, observation_shape: tuple[int, ...], actions: int, variant: Variant
 ) -> Loop:
-    """The policy acting on observations that lie on the device; units are observations.
+    """Actions for observations that lie on the device; units are observations.
 
     Args:
         config: the training.
         observation_shape: (channels, height, width).
-        actions: how many there are.
+        actions: number of actions.
         variant: how to compute.
     """
     network = _network(config, observation_shape, actions, variant)
-    # Made once, as where agents act.
+    # Once, as our actors do.
     cache_kernels(network, torch.float32 if variant.arithmetic == "fp32" else torch.bfloat16)
     observations = _observations(config, observation_shape, config.num_envs)
     function = _PARTS[config.algo].act
@@ -246,7 +238,7 @@ def update_stage(
 ) -> Loop:
     """Learning from a minibatch that lies on the device; units are samples.
 
-    Forward, loss, backward, clipping of the gradient and Adam. Arguments as
+    One piece is forward, loss, backward, gradient clipping and Adam. Arguments as for
     :func:`inference_stage`.
     """
     network = _network(config, observation_shape, actions, variant)
@@ -258,10 +250,11 @@ def update_stage(
     loss = parts.loss
     arguments: tuple[object, ...]
     if parts.target:
-        scalars = torch.rand(2, size, device=config.device)
+        rewards, discounts = torch.rand(2, size, device=config.device)
         target = _network(config, observation_shape, actions, variant)
         following = _observations(config, observation_shape, size)
-        arguments = (network, target, observations, following, taken, scalars)
+        batch = ReplayBatch(observations, taken.squeeze(1), rewards, following, discounts)
+        arguments = (network, target, batch)
     else:
         scalars = torch.randn(3, size, device=config.device)
         constants = (options.clip_range, options.vf_coef, options.ent_coef)
@@ -269,7 +262,7 @@ def update_stage(
     if variant.compiled:
         loss = torch.compile(loss, dynamic=False)
     parameters = list(network.parameters())
-    # A step of length 0 is as much work, and the work stays the same however often it is done.
+    # A learning rate of 0 costs the same and keeps the work the same in every step.
     optimizer = torch.optim.Adam(parameters, lr=0.0, fused=True)
 
     def learn() -> None:
@@ -281,7 +274,7 @@ def update_stage(
 def _network(
     config: TrainConfig, observation_shape: tuple[int, ...], actions: int, variant: Variant
 ) -> Network:
-    # As agents compute: without it, torch rounds what is called float32 here.
+    # As our agents do; torch would otherwise round float32 differently.
     assert config.precision != "auto"
     prepare_device(config.device, config.precision)
     outputs = actions + _PARTS[config.algo].values
@@ -302,15 +295,10 @@ def _loop(step: Step, units: int, config: TrainConfig, variant: Variant) -> Loop
 
 
 def _capture(step: Step, device: str) -> Step:
-    """``step`` as a CUDA graph (torch's notes on CUDA semantics, "CUDA Graphs")."""
-    with torch.cuda.device(device):
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-    return graph.replay
+    """``step`` as a CUDA graph."""
+    recorder = make_recorder(torch.device(device))
+    assert recorder is not None
+    for _ in range(WARM_UP_CALLS):
+        recorder.warm_up(step)
+    replay, _ = recorder.capture(step, ())
+    return replay

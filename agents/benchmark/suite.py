@@ -2,56 +2,144 @@
 
 from __future__ import annotations
 
+import operator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval
 
-from agents.benchmark.ceilings import CEILINGS, ceiling_variants, thread_counts
+from agents.benchmark.ceilings import (
+    CEILINGS,
+    ceiling_variants,
+    thread_counts,
+    throughput_bound,
+)
 from agents.benchmark.encoder_table import (
+    IMAGE_MODELS,
     EncoderTimes,
+    ImageModel,
     Precision,
     image_models,
     measure_encoders,
     registered_encoders,
 )
-from agents.benchmark.peers import peer_variants
-from agents.benchmark.settings import Settings
+from agents.benchmark.peers import PeerName, peer_variants
 from agents.benchmark.stages import environment_stage, threads_name
-from agents.benchmark.throughput_bound import overlapped_rate, serial_rate
-from agents.config import TrainConfig
+from agents.config import TrainConfig, preset_config
 from agents.measure.learners import our_agent
 from agents.measure.timing import (
     Fastest,
+    Log,
     Loop,
-    Runner,
     Spread,
-    Tell,
     fastest,
     measure_in_turn,
     round_by_round,
 )
 from agents.measure.workers import Facts, Worker
-from agents.registry import Algorithm
+from agents.registry import ALGORITHMS, Algorithm
+from envs.errors import UserError
+from envs.registry import atari_rom
+from rlcnn.accelerate.compilation import can_compile
 from rlcnn.accelerate.malloc import keep_freed_memory
+from rlcnn.config.fields import MAX_ENVS, check_options
 from rlcnn.runs.provenance import provenance
+
+Part = Literal["ceilings", "ppo", "dqn", "encoders"]
+PARTS: tuple[Part, ...] = ("ceilings", "ppo", "dqn", "encoders")
 
 OURS = "ours"
 OUR_ENVIRONMENT = "AtariVecEnv"
+_MOST_LEARNING_STARTS = 1_000
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Options of a benchmark beside those of a training."""
+
+    parts: tuple[Part, ...] = PARTS
+    """What to measure: ceilings (the parts of training alone), ppo, dqn (agents), encoders."""
+    dqn_num_envs: Annotated[int, Interval(ge=1, le=MAX_ENVS)] = 1
+    """Parallel environments of DQN; --num-envs are those of PPO."""
+    peers: tuple[PeerName, ...] = ("sb3",)
+    """Peers to compare with: sb3; uncached, which runs a frozen encoder for every minibatch; no
+    names for none."""
+    rounds: Annotated[int, Interval(ge=1, le=1_000)] = 5
+    """Samples of each figure; all figures are measured once in each round, in turn."""
+    seconds: Annotated[float, Interval(gt=0)] = 5.0
+    """Length of a sample, in seconds; a sample is at least one iteration of an agent."""
+    encoder_batch: Annotated[int, Interval(ge=1, le=2**20)] = 256
+    """Observations of 84x84x4 in a batch of the encoders' table."""
+    image_models: tuple[ImageModel, ...] = IMAGE_MODELS
+    """torchvision's networks in the encoders' table, at 16x3x224x224; no names for none."""
+
+
+@dataclass(frozen=True)
+class Settings(Measurements):
+    """A benchmark."""
+
+    train: TrainConfig = field(default_factory=lambda: preset_config("zoo", "ppo"))
+    """Options of both algorithms, and the hyperparameters of each."""
+
+    @property
+    def algorithms(self) -> list[Algorithm]:
+        """The chosen algorithms; both if ceilings are chosen without an algorithm."""
+        chosen = [algo for algo in ALGORITHMS if algo in self.parts]
+        return chosen or (list(ALGORITHMS) if "ceilings" in self.parts else [])
+
+    @property
+    def compile_ceilings(self) -> bool:
+        """Whether to try compiled variants of the ceilings."""
+        # On a GPU, variants that cannot be compiled are logged and left out.
+        on_gpu = self.train.resolve().device != "cpu"
+        return self.train.compile in ("auto", "on") and (on_gpu or can_compile())
+
+    def agent_config(self, algo: Algorithm) -> TrainConfig:
+        """The training to measure, in its steady state, with every "auto" resolved.
+
+        DQN takes at most 1,000 random steps instead of its ``learning_starts`` and uses its final
+        epsilon from the start. So it acts by its network and learns as in nearly all of a training.
+
+        Raises:
+            UserError: a value is not valid.
+        """
+        num_envs = {"dqn": self.dqn_num_envs}.get(algo, self.train.num_envs)
+        config = replace(self.train, algo=algo, num_envs=num_envs)
+        config.validate()
+        dqn = replace(
+            config.dqn,
+            learning_starts=min(config.dqn.learning_starts, _MOST_LEARNING_STARTS),
+            exploration_initial_eps=config.dqn.exploration_final_eps,
+        )
+        return replace(config, dqn=dqn).resolve()
+
+    def validate(self) -> None:
+        """Checks every value.
+
+        Raises:
+            UserError: a value is not valid; the line names it and what was expected.
+        """
+        if not self.parts:
+            raise UserError(f"--parts names nothing to measure: expected any of {', '.join(PARTS)}")
+        check_options(self)
+        atari_rom(self.train.env)
+        for algo in self.algorithms:
+            self.agent_config(algo)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What something did in a second.
+    """A measured rate.
 
     Attributes:
         rate: units of work per second.
-        variant: how it was done.
-        compile_seconds: how much longer the first time took than a usual one.
+        variant: how the work was done.
+        compile_seconds: how much longer the first call took than a usual one.
         trials: rates of the variants it was chosen from.
-        facts: of agents, what they took beside time.
+        facts: of agents, their costs besides time.
     """
 
     rate: Spread
@@ -61,7 +149,7 @@ class Measured:
     facts: Facts | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON, the facts among the rest."""
+        """Plain JSON, with the facts among the other values."""
         return {
             "rate": self.rate.to_json(),
             "variant": self.variant,
@@ -78,8 +166,8 @@ class AlgorithmResult:
     Attributes:
         config: the training, resolved.
         ceilings: by :data:`~agents.benchmark.ceilings.CEILINGS`, and our own environments; empty
-            where they were not measured.
-        agents: "ours" and peers; empty where they were not measured.
+            if not measured.
+        agents: "ours" and peers; empty if not measured.
     """
 
     config: TrainConfig
@@ -92,40 +180,40 @@ class AlgorithmResult:
         return self.config.device != "cpu"
 
     @property
-    def permitted(self) -> Spread | None:
-        """Steps per second that the parts permit together, each at its fastest."""
+    def bound(self) -> Spread | None:
+        """Steps per second that the parts allow together, each at its fastest."""
         if not self.ceilings:
             return None
-        rate = overlapped_rate if self.overlapped else serial_rate
-        parts = (self.ceilings[name].rate for name in CEILINGS)
         samples = self.config.hyperparameters.samples_per_step
-        return round_by_round(partial(rate, samples=samples), *parts)
+        bound = partial(throughput_bound, samples=samples, overlapped=self.overlapped)
+        return round_by_round(bound, *(self.ceilings[name].rate for name in CEILINGS))
 
     @property
     def efficiency(self) -> Spread | None:
-        """Our rate as a share of what the parts permit."""
-        permitted, ours = self.permitted, self.agents.get(OURS)
-        return round_by_round(_ratio, ours.rate, permitted) if permitted and ours else None
+        """Our rate divided by the throughput bound."""
+        bound, ours = self.bound, self.agents.get(OURS)
+        return round_by_round(operator.truediv, ours.rate, bound) if bound and ours else None
 
     @property
     def speedup(self) -> dict[str, Spread]:
-        """Our rate in units of each peer's."""
+        """Our rate divided by each peer's."""
         ours = self.agents.get(OURS)
         return {
-            name: round_by_round(_ratio, ours.rate, peer.rate)
+            name: round_by_round(operator.truediv, ours.rate, peer.rate)
             for name, peer in self.agents.items()
             if ours and name != OURS
         }
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON."""
-        permitted, efficiency = self.permitted, self.efficiency
+        """Plain JSON."""
+        bound, efficiency = self.bound, self.efficiency
         return {
             "config": self.config.to_json(),
             "ceilings": {name: part.to_json() for name, part in self.ceilings.items()},
             "samples_per_step": self.config.hyperparameters.samples_per_step,
             "stages": "overlapped" if self.overlapped else "serial",
-            "permitted": permitted.to_json() if permitted else None,
+            # The throughput bound, under its first name.
+            "permitted": bound.to_json() if bound else None,
             "agents": {name: agent.to_json() for name, agent in self.agents.items()},
             "efficiency": efficiency.to_json() if efficiency else None,
             "speedup": {name: speedup.to_json() for name, speedup in self.speedup.items()},
@@ -134,14 +222,14 @@ class AlgorithmResult:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """Everything that was measured."""
+    """All measurements of a benchmark."""
 
     settings: Settings
     algorithms: dict[Algorithm, AlgorithmResult]
     encoders: list[EncoderTimes]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON, with the machine and the versions it was measured on."""
+        """Plain JSON, with the machine and the versions of the measurement."""
         return {
             "provenance": provenance(),
             "settings": asdict(self.settings),
@@ -150,69 +238,60 @@ class BenchmarkResult:
         }
 
 
-def run_benchmark(settings: Settings, tell: Tell) -> BenchmarkResult:
-    """Measures what ``settings`` ask for.
-
-    Args:
-        settings: what to measure.
-        tell: is told what is under way, in lines.
+def run_benchmark(settings: Settings, log: Log) -> BenchmarkResult:
+    """Measures everything that ``settings`` name; ``log`` receives progress lines.
 
     Raises:
         UserError: a value is not valid, or nothing can run with these options.
     """
     settings.validate()
-    algorithms = {algo: measure_algorithm(settings, algo, tell) for algo in settings.algorithms}
-    encoders = _measure_encoders(settings, tell) if "encoders" in settings.parts else []
+    algorithms = {algo: measure_algorithm(settings, algo, log) for algo in settings.algorithms}
+    encoders = _measure_encoders(settings, log) if "encoders" in settings.parts else []
     return BenchmarkResult(settings, algorithms, encoders)
 
 
-def measure_algorithm(settings: Settings, algo: Algorithm, tell: Tell) -> AlgorithmResult:
-    """Measures an algorithm's parts and agents, in turn.
-
-    Args:
-        settings: what to measure.
-        algo: the algorithm.
-        tell: is told what is under way, in lines.
+def measure_algorithm(settings: Settings, algo: Algorithm, log: Log) -> AlgorithmResult:
+    """Measures an algorithm's parts and agents in turn; ``log`` receives progress lines.
 
     Raises:
         UserError: it cannot run with these options.
     """
     config = settings.agent_config(algo)
-    # Code compiled for one algorithm counts against the limit on versions of the other's.
+    # Otherwise one algorithm's compiled code counts against torch's limit for the other's.
     torch.compiler.reset()
     with ExitStack() as stack:
-        ceilings, agents = {}, {}
+        parts: dict[str, Fastest[Loop]] = {}
+        agents: dict[str, Fastest[Worker]] = {}
         if "ceilings" in settings.parts:
-            ceilings = _fastest_parts(settings, config, stack, tell)
+            parts = _fastest_parts(settings, config, stack, log)
         if algo in settings.parts:
-            agents = _warm_agents(settings, config, stack, tell)
-        tell(f"{algo}: measuring")
-        runners: dict[tuple[str, str], Runner] = {
-            **{("alone", name): part.runner for name, part in ceilings.items()},
-            **{("agent", name): agent.runner for name, agent in agents.items()},
-        }
-        rates = measure_in_turn(runners, settings.rounds, settings.seconds, tell)
+            agents = _warm_agents(settings, config, stack, log)
+        log(f"{algo}: measuring")
+        measures = {name: chosen.runner.measure for name, chosen in (parts | agents).items()}
+        samples = measure_in_turn(measures, settings.rounds, settings.seconds, log)
         return AlgorithmResult(
             config,
-            {
-                name: Measured(
-                    rates["alone", name], part.variant, part.runner.compile_seconds, part.trials
-                )
-                for name, part in ceilings.items()
-            },
-            {name: _measured_agent(rates["agent", name], agent) for name, agent in agents.items()},
+            {name: _measured(samples[name], part) for name, part in parts.items()},
+            {name: _measured(samples[name], agent) for name, agent in agents.items()},
         )
 
 
+def _measured(samples: tuple[float, ...], chosen: Fastest[Loop] | Fastest[Worker]) -> Measured:
+    runner = chosen.runner
+    costs = runner.facts() if isinstance(runner, Worker) else runner
+    facts = costs if isinstance(costs, Facts) else None
+    return Measured(Spread(samples), chosen.variant, costs.compile_seconds, chosen.trials, facts)
+
+
 def _fastest_parts(
-    settings: Settings, config: TrainConfig, stack: ExitStack, tell: Tell
+    settings: Settings, config: TrainConfig, stack: ExitStack, log: Log
 ) -> dict[str, Fastest[Loop]]:
-    """The parts of training, each at its fastest, and our environments; open until ``stack`` is."""
+    """The fastest variant of each part, and our environments; ``stack`` closes them."""
     keep_freed_memory()
     parts = {}
     for name, variants in ceiling_variants(config, settings.compile_ceilings).items():
-        tell(f"{config.algo}: the fastest of {len(variants)} ways to run the {name} alone")
-        parts[name] = fastest(variants, settings.seconds / 4, tell)
+        log(f"{config.algo}: the fastest of {len(variants)} ways to run the {name} alone")
+        parts[name] = fastest(variants, settings.seconds / 4, log)
         stack.callback(parts[name].runner.close)
     own = environment_stage(config)
     stack.callback(own.close)
@@ -221,56 +300,42 @@ def _fastest_parts(
 
 
 def _warm_agents(
-    settings: Settings, config: TrainConfig, stack: ExitStack, tell: Tell
+    settings: Settings, config: TrainConfig, stack: ExitStack, log: Log
 ) -> dict[str, Fastest[Worker]]:
-    """Our agent, and each peer at its fastest; open until ``stack`` closes them."""
-    tell(f"{config.algo}: warming up {OURS}")
+    """Our agent, and the fastest variant of each peer; ``stack`` closes them."""
+    log(f"{config.algo}: warming up {OURS}")
     ours = Worker(partial(our_agent, config), config.num_threads, config.device)
     stack.callback(ours.close)
     agents = {OURS: Fastest(_our_variant(config), ours, {})}
     for peer in settings.peers:
-        workers = _peer_workers(peer, config)
-        tell(f"{config.algo}: the fastest of {len(workers)} ways to run {peer}")
-        agents[peer] = fastest(workers, settings.seconds / 4, tell)
+        workers = {
+            f"{way}, {threads_name(count)}": partial(Worker, make, count, config.device)
+            for way, make in peer_variants(peer, config).items()
+            for count in thread_counts(config.num_threads)
+        }
+        log(f"{config.algo}: the fastest of {len(workers)} ways to run {peer}")
+        agents[peer] = fastest(workers, settings.seconds / 4, log)
         stack.callback(agents[peer].runner.close)
     return agents
 
 
-def _peer_workers(peer: str, config: TrainConfig) -> dict[str, partial[Worker]]:
-    return {
-        f"{way}, {threads_name(count)}": partial(Worker, make, count, config.device)
-        for way, make in peer_variants(peer, config).items()
-        for count in thread_counts(config.num_threads)
-    }
-
-
-def _measured_agent(rate: Spread, agent: Fastest[Worker]) -> Measured:
-    facts = agent.runner.facts()
-    return Measured(rate, agent.variant, facts.compile_seconds, agent.trials, facts)
-
-
 def _our_variant(config: TrainConfig) -> str:
-    how: list[str] = [config.precision]
-    if config.compile == "on":
-        how.append("compiled")
-    if config.cuda_graphs == "on":
-        how.append("graph")
-    if config.overlap == "on":
-        how.append("overlap")
-    return ", ".join([*how, threads_name(config.num_threads)])
+    switches = {
+        "compiled": config.compile,
+        "graph": config.cuda_graphs,
+        "overlap": config.overlap,
+    }
+    how = [name for name, switch in switches.items() if switch == "on"]
+    return ", ".join([config.precision, *how, threads_name(config.num_threads)])
 
 
-def _measure_encoders(settings: Settings, tell: Tell) -> list[EncoderTimes]:
+def _measure_encoders(settings: Settings, log: Log) -> list[EncoderTimes]:
     config = settings.train.resolve()
     precisions: tuple[Precision, ...] = (
         ("fp32", "bf16") if config.precision == "bf16" else ("fp32",)
     )
     passes = [
         *registered_encoders(config.device, precisions, settings.encoder_batch),
-        *image_models(settings.image_models, config.device, precisions, tell),
+        *image_models(settings.image_models, config.device, precisions, log),
     ]
-    return measure_encoders(passes, settings.rounds, settings.seconds / 4, config.num_threads, tell)
-
-
-def _ratio(one: float, other: float) -> float:
-    return one / other
+    return measure_encoders(passes, settings.rounds, settings.seconds / 4, config.num_threads, log)

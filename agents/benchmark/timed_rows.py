@@ -1,4 +1,4 @@
-"""Rates measured one after the other within a time limit, each in a process of its own."""
+"""Rates, measured one after the other within a time limit, each in its own process."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from envs.errors import first_line
 
 Status = Literal["measured", "skipped", "failed", "killed", "not measured on a CPU"]
 
-# Seconds: a shorter stretch is not worth a process.
+# Seconds: a shorter measurement is not worth a process.
 _LEAST = 0.2
-# Share of the time left that a stretch is planned for: how long it takes is an estimate.
+# Planned share of the time left, because durations are estimates.
 _PLANNED = 0.7
-# A process is killed after so many times the seconds planned for it, but never before _PATIENCE.
+# A process is killed after this multiple of its planned seconds, but never before _PATIENCE.
 _OVERRUN, _PATIENCE = 2.0, 20.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One rate to be measured.
+    """One rate to measure.
 
     Attributes:
-        name: names the row in the output, and for the rows after it.
-        make: makes what is measured, in its own process; must be picklable.
-        threads: CPU threads for torch there.
-        device: where it computes.
-        unit: what the rate counts.
-        gpu_only: whether it makes sense on a GPU alone.
-        bounds: rows before this one whose rates limit its rate, and how many of their units one
-            unit of this row takes.
-        ours: rows before this one; the fastest of them is divided by this row's rate.
+        name: name of the row.
+        make: makes the learner in its own process; must be picklable.
+        threads: torch's CPU threads in that process.
+        device: where the learner computes.
+        unit: unit of work that the rate counts.
+        gpu_only: whether the row makes sense on a GPU only.
+        bounds: earlier rows that limit this row's rate, and how many of their units one unit of
+            this row takes.
+        ours: earlier rows; the speedup is the fastest of them divided by this row's rate.
     """
 
     name: str
@@ -49,26 +49,26 @@ class Row:
 
     @property
     def possible(self) -> bool:
-        """Whether its device can run it at all."""
+        """Whether the device can run it."""
         return not (self.gpu_only and self.device == "cpu")
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """What came of a row; figures are None where they were not measured.
+    """The result of a row; figures that were not measured are None.
 
     Attributes:
-        name: of the row.
+        name: name of the row.
         status: whether it was measured, or why not.
-        reason: one line for a row that was skipped, failed or killed.
-        unit: what the rate counts.
+        reason: one line about a row that was skipped, failed or killed.
+        unit: unit of work that the rate counts.
         rate: units per second.
-        set_up_seconds: from the start of the process to the end of its warm-up: not in the rate.
-        stretch_seconds: how long the measured stretch took.
+        set_up_seconds: from the start of the process to the end of its warm-up; not in the rate.
+        stretch_seconds: duration of the measurement.
         bound: the rate that the rows in ``bounds`` allow, in this row's units.
         share: ``rate / bound``.
         speedup: the fastest of the rows in ``ours``, divided by ``rate``.
-        facts: memory among other things.
+        facts: memory and other costs.
     """
 
     name: str
@@ -84,12 +84,12 @@ class RowResult:
     facts: Facts | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain JSON, the facts among the rest."""
+        """Plain JSON, with the facts among the other values."""
         values = asdict(self)
         return values | (values.pop("facts") or {})
 
     def __str__(self) -> str:
-        """One line to read."""
+        """One line for people."""
         if self.rate is None:
             return f"{self.name}: {self.status}{self.reason and f' ({self.reason})'}"
         parts = [f"{self.rate:,.0f} {self.unit}/s"]
@@ -110,17 +110,16 @@ def measure_rows(
     stretch: float = 20.0,
     patience: float = _PATIENCE,
 ) -> None:
-    """Measures row after row; what goes wrong in one is recorded, and the next one is begun.
+    """Measures row after row; a failure is recorded, and the next row follows.
 
-    The time left is divided equally among the rows left: a row that needs less leaves more to
-    those after it. A row is skipped where the time left does not even do for its set-up, judged by
-    the rows before it.
+    The remaining rows share the remaining time equally, so a quick row leaves more to later ones. A
+    row is skipped if the remaining time is shorter than the shortest set-up so far.
 
     Args:
         rows: the most important first.
-        deadline: on :func:`time.monotonic`'s clock; no process is left running after it.
-        done: takes each result as soon as there is one.
-        stretch: seconds that a stretch takes at most, about; a longer one says little more.
+        deadline: on :func:`time.monotonic`'s clock; no process runs longer.
+        done: receives each result at once.
+        stretch: approximate seconds of the longest measurement; a longer one adds little.
         patience: seconds that each process has at least before it is killed.
     """
     measured: dict[str, float] = {}
@@ -149,8 +148,8 @@ def _measured(row: Row, planned_end: float, until: float, longest: float) -> Row
     began = time.monotonic()
     try:
         with closing(Worker(row.make, row.threads, row.device, until)) as worker:
-            # What a captured graph or a second thread still changes shows in a short first stretch,
-            # which also tells how much fits into the second.
+            # A short first measurement captures graphs, starts threads, and predicts how much
+            # work fits into the second.
             worker.measure(_LEAST)
             warm = time.monotonic()
             left = _PLANNED * (planned_end - warm)
@@ -168,12 +167,12 @@ def _measured(row: Row, planned_end: float, until: float, longest: float) -> Row
     except TimeoutError:
         return RowResult(row.name, "killed", f"not done after {time.monotonic() - began:.1f} s")
     except Exception as error:
-        # Whatever it is, the rows after it can still be measured.
+        # The rows after it can still be measured.
         return RowResult(row.name, "failed", first_line(error))
 
 
 def _compared(row: Row, result: RowResult, measured: Mapping[str, float]) -> RowResult:
-    """The same with bound, share and speedup, where all that they need was measured."""
+    """Adds bound, share and speedup if the rows that they need were measured."""
     if result.rate is None:
         return result
     bound = share = speedup = None

@@ -1,1 +1,1 @@
-"""How fast something learns: learners, timing in turn, memory, in processes of their own."""
+"""Speed and memory: agents as timed learners, in turn, each in a process of its own if need be."""

@@ -1,4 +1,4 @@
-"""Agents as something that can learn for a number of steps and be timed."""
+"""Agents as learners: they learn for a number of steps and can be timed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class Learner(Protocol):
     """An agent in its environments.
 
     Attributes:
-        warm_up_steps: environment steps before its first update.
-        least_steps: environment steps in which whole iterations of collecting and learning are
-            done.
+        warm_up_steps: environment steps before the first update.
+        least_steps: environment steps of a whole iteration of collecting and learning.
     """
 
     warm_up_steps: int
@@ -29,32 +28,32 @@ class Learner(Protocol):
 
     @property
     def replay_bytes_per_transition(self) -> float | None:
-        """What its replay takes for each transition it can hold; None without a replay."""
+        """Bytes of the replay per transition of its capacity; None without a replay."""
 
     @property
     def steady_rate(self) -> float | None:
         """Steps per second in the middle of the last :meth:`learn`; None to time all of it.
 
-        For a learner whose iterations overlap: the first and the last of a call do not.
+        For learners with overlapping iterations: the first and the last of a call do not overlap.
         """
 
     def learn(self, steps: int) -> int:
-        """Collects ``steps`` more and learns from them; environment steps really taken."""
+        """Collects ``steps`` more and learns from them; the environment steps really taken."""
 
     def close(self) -> None:
-        """Ends its environments."""
+        """Closes the environments."""
 
 
 class ModelLearner:
-    """A :class:`Learner` made of a model with stable-baselines3's face, ours or its own.
+    """A model with stable-baselines3's interface, ours or its own, as a :class:`Learner`.
 
     Attributes:
-        model: that learns.
+        model: the agent.
     """
 
     def __init__(self, model: BaseAlgorithm, config: TrainConfig) -> None:
         self.model = model
-        # Without one, stable-baselines3 makes a temporary directory in every call of learn().
+        # Otherwise stable-baselines3 makes a temporary directory in every call of learn().
         model.set_logger(Logger(None, []))
         self.least_steps = config.hyperparameters.timed_steps(config.num_envs)
         self.warm_up_steps = config.hyperparameters.warm_up_steps
@@ -64,51 +63,51 @@ class ModelLearner:
 
     @property
     def replay_bytes_per_transition(self) -> float | None:
-        """Bytes, all arrays counted."""
+        """Bytes of all its arrays."""
         replay = getattr(self.model, "replay_buffer", None)
         if replay is None:
             return None
-        return float(_held(replay) / self.model.buffer_size)  # type: ignore[attr-defined]
+        return float(_replay_bytes(replay) / self.model.buffer_size)  # type: ignore[attr-defined]
 
     @property
     def steady_rate(self) -> float | None:
-        """Steps per second of PPO with ``overlap``, where the last call had three rollouts."""
+        """Steps per second of PPO with ``overlap`` if the last call had three rollouts."""
         return self._laps.rate if self._laps_count else None
 
     def learn(self, steps: int) -> int:
-        """Collects ``steps`` more and learns from them; environment steps really taken."""
+        """Collects ``steps`` more and learns from them; the environment steps really taken."""
         before = self.model.num_timesteps
         self._laps = Laps()
         self.model.learn(steps, self._laps, reset_num_timesteps=False)
         return self.model.num_timesteps - before
 
     def close(self) -> None:
-        """Ends its environments."""
+        """Closes the environments."""
         if self.model.env is not None:
             self.model.env.close()
 
 
 class Laps(BaseCallback):
-    """When rollouts began."""
+    """Records when rollouts start."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._begun: list[tuple[int, float]] = []
+        self._starts: list[tuple[int, float]] = []
 
     @property
     def rate(self) -> float | None:
-        """Steps per second from the second rollout on, beside each of which an update ran.
+        """Steps per second from the second rollout on; an update runs beside each of these.
 
-        None where fewer than three were begun.
+        None with fewer than three rollouts.
         """
-        if len(self._begun) < 3:
+        if len(self._starts) < 3:
             return None
-        (first, began), (last, ended) = self._begun[1], self._begun[-1]
+        (first, began), (last, ended) = self._starts[1], self._starts[-1]
         return (last - first) / (ended - began)
 
     def add(self, steps: int, clock: float) -> None:
-        """Notes that a rollout begins after ``steps``, at ``clock`` seconds."""
-        self._begun.append((steps, clock))
+        """Records that a rollout starts after ``steps``, at ``clock`` seconds."""
+        self._starts.append((steps, clock))
 
     def _on_rollout_start(self) -> None:
         self.add(self.num_timesteps, time.perf_counter())
@@ -118,7 +117,7 @@ class Laps(BaseCallback):
 
 
 def our_agent(config: TrainConfig) -> ModelLearner:
-    """Our agent, as a training of ``config`` would build and run it."""
+    """Our agent, as a training of ``config`` builds and runs it."""
     keep_freed_memory()
     venv = make_train_env(config)
     try:
@@ -128,6 +127,6 @@ def our_agent(config: TrainConfig) -> ModelLearner:
         raise
 
 
-def _held(replay: Any) -> int:
+def _replay_bytes(replay: Any) -> int:
     arrays = (value for value in vars(replay).values() if isinstance(value, np.ndarray))
     return int(getattr(replay, "nbytes", 0)) or sum(array.nbytes for array in arrays)

@@ -10,15 +10,15 @@ from pathlib import Path
 
 
 def peak_host_bytes() -> int:
-    """Most memory this process has held, and the processes it started through multiprocessing.
+    """Peak memory of this process plus the memory of its multiprocessing children.
 
-    Of this process it is the peak of resident memory, VmHWM in ``/proc``. Of those it started it is
-    what they hold now, Pss, in which a page that several share counts once in all. Where there is
-    no ``/proc`` it is what ``getrusage`` says of this process alone.
+    This process: its peak resident memory (VmHWM in ``/proc``). Children: their present
+    proportional memory (Pss), which counts a shared page once in all. Without ``/proc``: the peak
+    that ``getrusage`` reports for this process alone.
     """
     own = _kilobytes(f"/proc/{os.getpid()}/status", "VmHWM:")
     if own is None:
-        # Not everywhere: on Linux a process begins with the peak of the one that started it.
+        # Only the fallback: on Linux this peak starts at the peak of the parent process.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         # Linux counts KiB here, macOS bytes.
         return peak if sys.platform == "darwin" else peak * 1024

@@ -14,29 +14,32 @@ import torch
 from envs.errors import UserError, first_line
 from rlcnn.accelerate.devices import use_threads
 
+Log = Callable[[str], None]
+"""Takes progress messages, one line each."""
+
 Name = TypeVar("Name", bound=Hashable)
-Tell = Callable[[str], None]
+Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure as it was measured, once in each round."""
+    """The samples of a figure, one for each round."""
 
     samples: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle one, or the mean of the two in the middle."""
+        """The median."""
         return statistics.median(self.samples)
 
     @property
     def least(self) -> float:
-        """The smallest."""
+        """The smallest sample."""
         return min(self.samples)
 
     @property
     def most(self) -> float:
-        """The largest."""
+        """The largest sample."""
         return max(self.samples)
 
     def to_json(self) -> dict[str, Any]:
@@ -50,9 +53,9 @@ class Spread:
 
 
 def round_by_round(function: Callable[..., float], *spreads: Spread) -> Spread:
-    """``function`` of what was measured in the same round, for each round.
+    """Applies ``function`` to the samples of each round.
 
-    A machine that is slower in one round slows all that is measured then, and a ratio least.
+    A machine that is slower in one round slows everything in that round, so ratios vary least.
     """
     columns = zip(*(spread.samples for spread in spreads), strict=True)
     return Spread(tuple(function(*column) for column in columns))
@@ -62,44 +65,44 @@ class Runner(Protocol):
     """Work that can go on for a while."""
 
     def measure(self, seconds: float) -> float:
-        """Works for about ``seconds``; units of work done per second."""
+        """Works for about ``seconds``; units of work per second."""
 
     def close(self) -> None:
-        """Ends what it had started."""
+        """Frees what the work needed."""
 
 
 RunnerT = TypeVar("RunnerT", bound=Runner)
 
 
 def measure_in_turn(
-    runners: Mapping[Name, Runner], rounds: int, seconds: float, tell: Tell
-) -> dict[Name, Spread]:
-    """Measures every runner once in each round, one after the other.
+    measures: Mapping[Name, Callable[[float], Sample]], rounds: int, seconds: float, log: Log
+) -> dict[Name, tuple[Sample, ...]]:
+    """Takes a sample of everything in each round, one after the other.
 
     Args:
-        runners: by name.
-        rounds: how many samples of each.
-        seconds: how long a sample takes, about.
-        tell: is told when a round begins.
+        measures: functions that take about the given seconds and return a sample, by name.
+        rounds: number of samples of each.
+        seconds: approximate length of a sample.
+        log: receives a line at the start of each round.
 
     Returns:
-        The rate of each runner, in units of work per second.
+        All samples by name, in the order of the rounds.
     """
-    samples: dict[Name, list[float]] = {name: [] for name in runners}
+    samples: dict[Name, list[Sample]] = {name: [] for name in measures}
     for number in range(1, rounds + 1):
-        tell(f"round {number} of {rounds}")
-        for name, runner in runners.items():
-            samples[name].append(runner.measure(seconds))
-    return {name: Spread(tuple(values)) for name, values in samples.items()}
+        log(f"round {number} of {rounds}")
+        for name, measure in measures.items():
+            samples[name].append(measure(seconds))
+    return {name: tuple(values) for name, values in samples.items()}
 
 
 @dataclass(frozen=True)
 class Fastest(Generic[RunnerT]):
-    """The variant that won a trial.
+    """The fastest variant of a trial.
 
     Attributes:
         variant: its name.
-        runner: ready to be measured further.
+        runner: ready for further measurements.
         trials: the rate of every variant that could run.
     """
 
@@ -109,15 +112,15 @@ class Fastest(Generic[RunnerT]):
 
 
 def fastest(
-    variants: Mapping[str, Callable[[], RunnerT]], seconds: float, tell: Tell
+    variants: Mapping[str, Callable[[], RunnerT]], seconds: float, log: Log
 ) -> Fastest[RunnerT]:
-    """Tries every variant for about ``seconds``, twice, and keeps the one with the best rate.
+    """Tries every variant twice for about ``seconds`` and keeps the one with the best rate.
 
-    A variant that cannot run on this machine is told of and left out. At most two runners are open
+    A variant that cannot run on this machine is logged and left out. At most two runners are open
     at any time.
 
     Raises:
-        UserError: no variant can run, or one says why the user's options do not allow it.
+        UserError: no variant can run, or the user's options do not allow a variant.
     """
     trials: dict[str, float] = {}
     with ExitStack() as kept:
@@ -131,7 +134,7 @@ def fastest(
                 except UserError:
                     raise
                 except Exception as error:
-                    tell(f"{name} is left out: {first_line(error)}")
+                    log(f"{name} is left out: {first_line(error)}")
                     continue
                 if best is None or trials[name] > trials[best.variant]:
                     kept.close()
@@ -144,17 +147,17 @@ def fastest(
 
 
 class Loop:
-    """One small piece of work, done over and over.
+    """A small piece of work, repeated; a :class:`Runner`.
 
     Args:
-        work: does it once; on a GPU it may return before the work is done.
-        units: how many units of work that is.
-        device: where the work is done.
-        threads: CPU threads for torch to compute with.
-        on_close: ends what ``work`` needs.
+        work: does the piece once; on a GPU it may return before the work is finished.
+        units: units of work in one piece.
+        device: where the work runs.
+        threads: torch's CPU threads during the work.
+        on_close: frees what ``work`` needs.
 
     Attributes:
-        units: as given.
+        units: units of work in one piece.
     """
 
     def __init__(
@@ -165,9 +168,8 @@ class Loop:
         threads: int = 1,
         on_close: Callable[[], object] = lambda: None,
     ) -> None:
-        self.units = units
-        self._work, self._device = work, device
-        self._threads, self._on_close = threads, on_close
+        self.units, self._on_close = units, on_close
+        self._work, self._device, self._threads = work, device, threads
         with use_threads(threads):
             began = time.perf_counter()
             work()
@@ -176,13 +178,13 @@ class Loop:
 
     @property
     def compile_seconds(self) -> float:
-        """How much longer the first time took than those last measured."""
+        """How much longer the first call took than the calls of the last measurement."""
         return max(0.0, self._first - self._usual)
 
     def measure(self, seconds: float) -> float:
-        """Works for about ``seconds``; units of work done per second."""
+        """Works for about ``seconds``; units of work per second."""
         with use_threads(self._threads):
-            # What was measured before has left other data in the caches.
+            # The previous measurement has left other data in the caches.
             self._work()
             synchronize(self._device)
             done, between_waits = 0, 1
@@ -196,23 +198,23 @@ class Loop:
                 if elapsed >= seconds:
                     self._usual = elapsed / done
                     return done * self.units / elapsed
-                # Waiting after each piece would leave a GPU idle in between.
+                # A wait after each piece would leave a GPU idle between pieces.
                 if elapsed < seconds / 20:
                     between_waits *= 2
 
     def repeat(self, times: int) -> int:
-        """Does the work so often; units of work, which a GPU may not have done yet."""
+        """Does ``times`` pieces; their units of work. A GPU may still be working on them."""
         with use_threads(self._threads):
             for _ in range(times):
                 self._work()
         return times * self.units
 
     def close(self) -> None:
-        """Ends what the work needed."""
+        """Frees what the work needed."""
         self._on_close()
 
 
 def synchronize(device: str) -> None:
-    """Waits until the device has done all it was given."""
+    """Waits until the device has finished all work given to it."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

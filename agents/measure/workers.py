@@ -1,4 +1,4 @@
-"""Learners in processes of their own: threads, memory and compiled code are theirs alone."""
+"""Learners in processes of their own, with their own threads, memory and compiled code."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from agents.measure.timing import synchronize
 from envs.errors import UserError
 
 _PATIENCE = 10.0
+_ERRORS = {"user error": UserError, "out of memory": MemoryError, "failed": RuntimeError}
 
-# A worker is forked from a server process that has imported all this once and has no threads yet:
-# a process with threads, as this one is, cannot be forked safely, and to import torch and
-# stable-baselines3 anew takes seconds. On macOS some system libraries do not survive a fork.
+# A worker is forked from a server process that has imported this module once and has no threads: it
+# is not safe to fork a process with threads, such as this one, and importing torch and
+# stable-baselines3 takes seconds. On macOS some system libraries do not survive a fork.
 _START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-_PRELOADED = ["agents.measure.workers", "agents.benchmark.peers", "agents.benchmark.gpu_suite"]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a learner took beside time.
+    """Costs of a learner besides time.
 
     Attributes:
-        compile_seconds: how much longer the first iteration took than the second: compilation,
-            and whatever else is done only once.
+        compile_seconds: how much longer the first iteration took than the second: compilation
+            and everything else that happens once.
         peak_host_bytes: see :func:`~agents.measure.peak_memory.peak_host_bytes`.
-        peak_device_bytes: most that torch's tensors held on the GPU; None on a CPU.
+        peak_device_bytes: peak memory of torch's tensors on the GPU; None on a CPU.
         replay_bytes_per_transition: None without a replay.
     """
 
@@ -49,22 +49,22 @@ class Facts:
 
 
 class Worker:
-    """A learner in its own process, warmed up and ready to be measured.
+    """A learner in its own process, warmed up and ready for measurements.
 
     Args:
-        make: makes the learner, in that process; must be picklable, as what it makes need not be.
-        threads: CPU threads for torch to compute with there.
+        make: makes the learner in that process; must be picklable, the learner need not be.
+        threads: torch's CPU threads in that process.
         device: where the learner computes.
-        until: time, on :func:`time.monotonic`'s clock, at which the process is killed if it has not
-            answered; :meth:`measure` and :meth:`facts` keep to it, too.
-        start_method: of :mod:`multiprocessing`; "spawn" where the process must read environment
-            variables as they are now when it loads torch.
+        until: deadline on :func:`time.monotonic`'s clock: a process that has not answered by then
+            is killed, also in :meth:`measure` and :meth:`facts`.
+        start_method: of :mod:`multiprocessing`; "spawn" if torch must read the present
+            environment variables when the process loads it.
 
     Raises:
-        UserError: the learner cannot be made or learn with these options.
-        TimeoutError: the process was killed, since it had not answered in time.
-        MemoryError: there is not enough memory for it.
-        RuntimeError: anything else went wrong in the process; the message ends with its traceback.
+        UserError: the options do not allow to make this learner or to learn.
+        TimeoutError: the process did not answer in time and was killed.
+        MemoryError: the process ran out of memory.
+        RuntimeError: the process failed otherwise; the message ends with its traceback.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Worker:
     ) -> None:
         self._until = until
         context: Any = multiprocessing.get_context(start_method)
-        context.set_forkserver_preload(_PRELOADED)
+        context.set_forkserver_preload([__name__])
         self._connection, theirs = context.Pipe()
         # Not a daemon: those may have no children, as environments in processes are.
         self._process = context.Process(target=_serve, args=(theirs, make, threads, device))
@@ -90,18 +90,18 @@ class Worker:
             raise
 
     def measure(self, seconds: float) -> float:
-        """Learns for about ``seconds``, whole iterations; environment steps per second."""
+        """Learns for about ``seconds`` in whole iterations; environment steps per second."""
         return float(self._ask("measure", seconds))
 
     def facts(self) -> Facts:
-        """What it took so far."""
+        """Costs so far."""
         facts = self._ask("facts")
         assert isinstance(facts, Facts)
         return facts
 
     def close(self) -> None:
         """Ends the process and its environments; closing twice does nothing."""
-        # The process takes a closed connection for the end, as when this one is killed.
+        # The process ends when its connection closes, also if this process is killed.
         self._connection.close()
         self._process.join(self._patience)
         for end in (self._process.terminate, self._process.kill):
@@ -120,7 +120,7 @@ class Worker:
     def _reply(self) -> Any:
         left = self._until - time.monotonic()
         if not self._connection.poll(None if left == math.inf else max(0.0, left)):
-            # It may hang where no polite signal reaches it.
+            # A process that hangs may not react to SIGTERM.
             self._process.kill()
             raise TimeoutError("the measured process was killed: it took too long")
         try:
@@ -130,17 +130,13 @@ class Worker:
             raise RuntimeError(
                 f"a measured process ended with status {self._process.exitcode}"
             ) from None
-        if kind == "mended by the user":
-            raise UserError(value)
-        if kind == "out of memory":
-            raise MemoryError(value)
-        if kind == "failed":
-            raise RuntimeError(value)
+        if kind != "done":
+            raise _ERRORS[kind](value)
         return value
 
 
 class _Measured:
-    """A learner and the clock beside it."""
+    """A learner and its measurements, in the learner's process."""
 
     def __init__(self, learner: Learner, device: str) -> None:
         self._learner, self._device = learner, device
@@ -168,7 +164,7 @@ class _Measured:
         )
 
     def _learn(self, iterations: int) -> float:
-        """Seconds that so many iterations took."""
+        """Seconds of so many iterations."""
         began = time.perf_counter()
         self._learner.learn(iterations * self._learner.least_steps)
         synchronize(self._device)
@@ -176,7 +172,7 @@ class _Measured:
 
 
 def _serve(connection: Connection, make: Callable[[], Learner], threads: int, device: str) -> None:
-    # Ctrl-C reaches every process of the terminal; the one that asks says when it is over.
+    # Ctrl-C reaches every process of the terminal; the parent process decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     with connection, suppress(EOFError, BrokenPipeError):
@@ -190,9 +186,9 @@ def _serve(connection: Connection, make: Callable[[], Learner], threads: int, de
         except (EOFError, BrokenPipeError):
             raise
         except UserError as error:
-            connection.send(("mended by the user", str(error)))
+            connection.send(("user error", str(error)))
         except (MemoryError, torch.OutOfMemoryError) as error:
             connection.send(("out of memory", str(error)))
         except Exception as error:
-            told = f"{type(error).__name__}: {error}".splitlines()[0]
-            connection.send(("failed", f"{told}\n{traceback.format_exc()}"))
+            summary = f"{type(error).__name__}: {error}".splitlines()[0]
+            connection.send(("failed", f"{summary}\n{traceback.format_exc()}"))

@@ -67,7 +67,7 @@ def _check_kind(env: Any) -> None:
     if env is None:
         raise UserError('env is None: give an environment or its id, such as "ALE/Pong-v5"')
     if isinstance(env, type):
-        raise UserError(f"env is a class: give an environment made of it, {env.__name__}(...)")
+        raise UserError(f"env is a class: give an instance of it, {env.__name__}(...)")
     if isinstance(env, list | tuple):
         raise UserError(
             f"env is a {type(env).__name__}: give one environment, or"

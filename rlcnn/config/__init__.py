@@ -1,4 +1,4 @@
-"""Options as fields of dataclasses, and the command line made of them.
+"""Options as fields of dataclasses, and the command line built from them.
 
 - :mod:`rlcnn.config.fields`: what a field accepts, and configurations from JSON.
 - :mod:`rlcnn.config.files`: configurations in the directory of a run or in a file.

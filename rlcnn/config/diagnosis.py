@@ -103,7 +103,7 @@ def problem_with(arguments: Sequence[str], options: dict[str, Option]) -> str | 
         room -= len(extra)
         given |= {place.name for place in places if extra}
     missing = [o.name for o in options.values() if o.required and o.name not in given]
-    return f"{missing[0]} is missing; --help tells what it takes" if missing else None
+    return f"{missing[0]} is missing; --help describes it" if missing else None
 
 
 def whole_number(text: str) -> int:

@@ -20,7 +20,7 @@ class RunOptions:
     """Where a run is, beside its configuration."""
 
     run_dir: Path | None = None
-    """Directory of a new run; by default runs/ with a name made of the options."""
+    """Directory of a new run; by default runs/ and a name built from the options."""
     config: Path | None = None
     """Take all defaults from the config.json of another run."""
     resume: Path | None = None

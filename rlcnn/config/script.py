@@ -80,7 +80,7 @@ def _status_of(main: Callable[[list[str]], None]) -> int:
 
 
 def _users_problem(error: Exception) -> str | None:
-    """What to tell of an error that the user can mend, or None for one that only we can."""
+    """The message about an error that the user can correct; None for any other error."""
     if isinstance(error, UserError):
         return str(error)
     # torch has no exception of its own for the host's memory.

@@ -341,4 +341,4 @@ def test_the_default_minibatch_follows_the_rollout(
     assert config.resolve().ppo.batch_size == batch_size
     assert config.resolve().to_json()["ppo"]["batch_size"] == batch_size
     chosen = replace(config, ppo=replace(ppo, batch_size=100)).resolve()
-    assert chosen.ppo.batch_size == 100, "an explicit one is left as it is"
+    assert chosen.ppo.batch_size == 100, "an explicit one is not changed"

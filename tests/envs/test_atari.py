@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.wrappers import AtariPreprocessing
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from support.atari_play import play, random_actions
+from support.games import play, random_actions
 
 from envs import AtariVecEnv, FrameStacking, frame_stacking, get_protocol
 

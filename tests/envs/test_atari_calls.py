@@ -8,7 +8,7 @@ import pytest
 from gymnasium.wrappers import AtariPreprocessing
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space_channels_first
-from support.atari_play import play, random_actions
+from support.games import play, random_actions
 
 from envs import AtariVecEnv, UserError, get_protocol
 

@@ -1,4 +1,4 @@
-"""The scripts as a user runs them, on real emulator frames, and a run of theirs to work with."""
+"""The scripts as fixtures, and a finished run on real emulator frames."""
 
 from __future__ import annotations
 
@@ -8,60 +8,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from support.script_modules import load_script
-from support.script_runs import ROLLOUT, TINY
+from support.script_runs import ROLLOUT, TINY, load_script
 
 from envs.protocol import PROTOCOLS
 
 
-def _in_process(script: str) -> Callable[..., None]:
-    main = load_script(script).main
-    return lambda *arguments: main([str(argument) for argument in arguments])
+def _in_process(script: str) -> Any:
+    """A fixture with the script in this process: it raises what the script would print."""
+
+    @pytest.fixture(scope="session", name=script)
+    def run() -> Callable[..., None]:
+        main = load_script(script).main
+        return lambda *arguments: main([str(argument) for argument in arguments])
+
+    return run
 
 
-@pytest.fixture(scope="session")
-def train_agent() -> Callable[..., None]:
-    """``train_agent.py`` within this process: what it raises is what the script would print."""
-    return _in_process("train_agent")
-
-
-@pytest.fixture(scope="session")
-def evaluate_agent() -> Callable[..., None]:
-    """``evaluate_agent.py`` within this process."""
-    return _in_process("evaluate_agent")
-
-
-@pytest.fixture(scope="session")
-def pretrain_encoder() -> Callable[..., None]:
-    """``pretrain_encoder.py`` within this process."""
-    return _in_process("pretrain_encoder")
-
-
-@pytest.fixture(scope="session")
-def evaluate_classifier() -> Callable[..., None]:
-    """``evaluate_classifier.py`` within this process."""
-    return _in_process("evaluate_classifier")
-
-
-@pytest.fixture(scope="session")
-def probe_encoder() -> Callable[..., None]:
-    """``probe_encoder.py`` within this process."""
-    return _in_process("probe_encoder")
-
-
-@pytest.fixture(scope="session")
-def benchmark() -> Callable[..., None]:
-    """``benchmark.py`` within this process."""
-    return _in_process("benchmark")
-
-
-@pytest.fixture(scope="session")
-def compare_encoders() -> Callable[..., None]:
-    """``compare_encoders.py`` within this process."""
-    return _in_process("compare_encoders")
+train_agent = _in_process("train_agent")
+evaluate_agent = _in_process("evaluate_agent")
+pretrain_encoder = _in_process("pretrain_encoder")
+evaluate_classifier = _in_process("evaluate_classifier")
+probe_encoder = _in_process("probe_encoder")
+benchmark = _in_process("benchmark")
+compare_encoders = _in_process("compare_encoders")
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +63,7 @@ def _short_games() -> Iterator[None]:
 def finished(
     train_agent: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
-    """A run trained to its end, and what it said. Copy it to change it."""
+    """A finished run and its output. Copy it to change it."""
     path = tmp_path_factory.mktemp("finished") / "run [1]"
     with _truncated_games(), redirect_stderr(StringIO()) as said:
         train_agent(

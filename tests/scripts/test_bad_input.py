@@ -1,4 +1,4 @@
-"""What a user can get wrong is one clear line, and costs nothing that was saved."""
+"""User errors give one clear line and change nothing that was saved."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ register("Several-v0", spaces.MultiDiscrete([3, 3]))
 
 
 def contents(run: Path) -> dict[Path, bytes]:
-    """All of a run, the record of attempts included."""
+    """All files of a run, including the record of attempts."""
     return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
@@ -149,9 +149,9 @@ def test_a_bad_option_is_one_line_that_names_it_and_what_was_expected(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     options, *said = case
-    told = refused(train_agent, *TINY, "--total-steps", ROLLOUT, *options.split())
+    message = refused(train_agent, *TINY, "--total-steps", ROLLOUT, *options.split())
     for part in said:
-        assert part in told
+        assert part in message
     assert not (tmp_path / "runs").exists(), "refused before anything is written"
 
 
@@ -161,8 +161,8 @@ def test_an_option_like_no_other_gets_no_hint(train_agent: Script) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_refused(train_agent: Script) -> None:
-    told = refused(train_agent, *TINY, "--device", "cuda")
-    assert told == 'device "cuda" is not there: torch finds no CUDA device; try "cpu"'
+    message = refused(train_agent, *TINY, "--device", "cuda")
+    assert message == 'device "cuda" is not there: torch finds no CUDA device; try "cpu"'
 
 
 def test_the_script_prints_one_line_and_fails(tmp_path: Path) -> None:
@@ -182,10 +182,10 @@ def test_a_directory_that_holds_something_is_not_written_to(
     train_agent: Script, finished: tuple[Path, str]
 ) -> None:
     before = contents(finished[0])
-    told = refused(train_agent, *TINY, "--total-steps", ROLLOUT, "--run-dir", finished[0])
-    assert "exists and is not empty: choose another by --run-dir, or go on with it by" in told
+    message = refused(train_agent, *TINY, "--total-steps", ROLLOUT, "--run-dir", finished[0])
+    assert "exists and is not empty: choose another by --run-dir, or go on with it by" in message
     # As a shell takes it: the name has a space and brackets.
-    assert shlex.split(told)[-2:] == ["--resume", str(finished[0])]
+    assert shlex.split(message)[-2:] == ["--resume", str(finished[0])]
     assert contents(finished[0]) == before
 
 
@@ -194,12 +194,12 @@ def test_a_place_that_cannot_be_written_is_refused(
     place: str, train_agent: Script, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("kept")
-    told = refused(train_agent, *TINY, "--total-steps", ROLLOUT, "--run-dir", tmp_path / place)
-    assert str(tmp_path / place) in told
+    message = refused(train_agent, *TINY, "--total-steps", ROLLOUT, "--run-dir", tmp_path / place)
+    assert str(tmp_path / place) in message
     assert (tmp_path / "file").read_text() == "kept"
 
 
-# -- what to go on with ----------------------------------------------------------------------------
+# -- runs to resume --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ def test_a_run_that_is_done_names_a_length_that_extends_it(
 ) -> None:
     # Whole rollouts took more steps than were asked for.
     edit(finished_copy / "config.json", lambda config: config.update(total_steps=100))
-    told = refused(train_agent, "--resume", finished_copy)
-    assert told.endswith(f"Extend it with --total-steps {6 * ROLLOUT}")
+    message = refused(train_agent, "--resume", finished_copy)
+    assert message.endswith(f"Extend it with --total-steps {6 * ROLLOUT}")
 
 
 def truncated(file: Path) -> None:
@@ -258,7 +258,7 @@ def garbled(file: Path) -> None:
         ("metrics.jsonl", garbled),
     ],
 )
-def test_a_damaged_run_is_refused_and_left_as_it_is(
+def test_a_damaged_run_is_refused_and_not_changed(
     name: str, damage: Callable[[Path], None], train_agent: Script, finished_copy: Path
 ) -> None:
     files = [*finished_copy.glob(f"{name}*"), *finished_copy.glob(f"checkpoints/*/{name}*")]
@@ -267,8 +267,8 @@ def test_a_damaged_run_is_refused_and_left_as_it_is(
         damage(file)
     before = contents(finished_copy)
     options = ("--total-steps", 4 * ROLLOUT, "--track", "disabled")
-    told = refused(train_agent, "--resume", finished_copy, *options)
-    assert str(finished_copy) in told
+    message = refused(train_agent, "--resume", finished_copy, *options)
+    assert str(finished_copy) in message
     assert contents(finished_copy) == before
 
 
@@ -291,16 +291,16 @@ def test_a_configuration_of_another_algorithm_does_not_take_the_checkpoint(
 ) -> None:
     edit(finished_copy / "config.json", lambda config: config.update(algo="dqn"))
     before = contents(finished_copy)
-    told = refused(train_agent, "--resume", finished_copy, "--total-steps", 4 * ROLLOUT)
-    assert "is of algorithm 'ppo', not 'dqn'" in told
+    message = refused(train_agent, "--resume", finished_copy, "--total-steps", 4 * ROLLOUT)
+    assert "is of algorithm 'ppo', not 'dqn'" in message
     assert contents(finished_copy) == before
 
 
 def test_a_run_has_one_writer_at_a_time(train_agent: Script, finished_copy: Path) -> None:
     before = contents(finished_copy)
     with RunDirectory.open(finished_copy, write=True):
-        told = refused(train_agent, "--resume", finished_copy, "--total-steps", 4 * ROLLOUT)
-    assert "in use by another process" in told
+        message = refused(train_agent, "--resume", finished_copy, "--total-steps", 4 * ROLLOUT)
+    assert "in use by another process" in message
     assert contents(finished_copy) == before
 
 
@@ -350,9 +350,9 @@ def test_a_bad_configuration_file_is_one_line(
     file = tmp_path / "config.json"
     shutil.copy(finished[0] / "config.json", file)
     edit(file, lambda config: config.update(changes))
-    told = refused(train_agent, "--config", file, "--run-dir", tmp_path / "run")
-    assert said in told
-    assert str(file) in told
+    message = refused(train_agent, "--config", file, "--run-dir", tmp_path / "run")
+    assert said in message
+    assert str(file) in message
     assert not (tmp_path / "run").exists()
 
 
@@ -360,9 +360,9 @@ def test_a_configuration_file_of_something_else_is_one_line(
     train_agent: Script, finished: tuple[Path, str], tmp_path: Path
 ) -> None:
     (tmp_path / "other.json").write_text("{}")
-    told = refused(train_agent, "--config", tmp_path / "other.json")
-    assert told.endswith('other.json holds no training configuration: "config" is missing')
+    message = refused(train_agent, "--config", tmp_path / "other.json")
+    assert message.endswith('other.json holds no training configuration: "config" is missing')
     (tmp_path / "other.json").write_text("{")
     assert "truncated or corrupted" in refused(train_agent, "--config", tmp_path / "other.json")
-    told = refused(train_agent, "--config", finished[0])
-    assert told.endswith(f'Did you mean "{finished[0] / "config.json"}"?')
+    message = refused(train_agent, "--config", finished[0])
+    assert message.endswith(f'Did you mean "{finished[0] / "config.json"}"?')

@@ -1,4 +1,4 @@
-"""Measuring from the command line, and what is refused there."""
+"""Measurements from the command line, and refused options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY = [
 
 
 @pytest.mark.slow
-def test_ours_is_measured_beside_what_its_parts_permit(tmp_path: Path) -> None:
+def test_ours_is_measured_beside_its_throughput_bound(tmp_path: Path) -> None:
     written = tmp_path / "speed.json"
     # Last, since it would take all that follows it for peers.
     done = run_script(
@@ -32,28 +32,36 @@ def test_ours_is_measured_beside_what_its_parts_permit(tmp_path: Path) -> None:
     (ppo,) = read(written)["algorithms"].values()
     assert set(ppo["agents"]) == {"ours"}
     assert ppo["speedup"] == {}
-    rates = zip(*(ppo[key]["samples"] for key in ("efficiency", "permitted")), strict=True)
+    pairs = zip(*(ppo[key]["samples"] for key in ("efficiency", "permitted")), strict=True)
     ours = ppo["agents"]["ours"]["rate"]["samples"]
-    assert [efficiency * permitted for efficiency, permitted in rates] == pytest.approx(ours)
+    assert [efficiency * bound for efficiency, bound in pairs] == pytest.approx(ours)
 
 
 @pytest.mark.slow
-def test_one_command_measures_tells_and_writes(tmp_path: Path) -> None:
+def test_one_command_measures_prints_and_writes(tmp_path: Path) -> None:
     written, drawn = tmp_path / "speed.json", tmp_path / "speed.svg"
     # Last, since it would take all that follows it for networks.
     files = ("--json", written, "--plot", drawn, "--image-models")
     done = run_script("benchmark", *TINY, "--parts", "ceilings", "ppo", "encoders", *files)
     assert done.returncode == 0, done.stderr
-    for row in ("environment alone", "permitted", "ours", "sb3", "efficiency", "speedup", "impala"):
+    for row in (
+        "environment alone",
+        "throughput bound",
+        "ours",
+        "sb3",
+        "efficiency",
+        "speedup",
+        "impala",
+    ):
         assert row in done.stdout
     assert "round 2 of 2" in done.stderr
     assert "Traceback" not in done.stderr
     assert drawn.stat().st_size
 
-    told = read(written)
-    assert told["settings"]["rounds"] == 2
-    assert told["provenance"]["cores"] >= 1
-    (ppo,) = told["algorithms"].values()
+    printed = read(written)
+    assert printed["settings"]["rounds"] == 2
+    assert printed["provenance"]["cores"] >= 1
+    (ppo,) = printed["algorithms"].values()
     assert ppo["config"]["ppo"]["n_steps"] == 16
     assert set(ppo["ceilings"]) == {"environment", "inference", "update", "AtariVecEnv"}
     ours, sb3 = ppo["agents"]["ours"], ppo["agents"]["sb3"]
@@ -67,13 +75,13 @@ def test_one_command_measures_tells_and_writes(tmp_path: Path) -> None:
             ppo["ceilings"][part]["rate"]["samples"][number]
             for part in ("environment", "inference", "update")
         )
-        permitted = 1 / (1 / environment + 1 / inference + 2 / update)
+        bound = 1 / (1 / environment + 1 / inference + 2 / update)
         rate = ours["rate"]["samples"][number]
-        assert ppo["permitted"]["samples"][number] == pytest.approx(permitted)
-        assert ppo["efficiency"]["samples"][number] == pytest.approx(rate / permitted)
+        assert ppo["permitted"]["samples"][number] == pytest.approx(bound)
+        assert ppo["efficiency"]["samples"][number] == pytest.approx(rate / bound)
         speedup = rate / sb3["rate"]["samples"][number]
         assert ppo["speedup"]["sb3"]["samples"][number] == pytest.approx(speedup)
-    assert {row["name"] for row in told["encoders"]} == set(list_encoders())
+    assert {row["name"] for row in printed["encoders"]} == set(list_encoders())
 
 
 @pytest.mark.parametrize(
@@ -82,12 +90,12 @@ def test_one_command_measures_tells_and_writes(tmp_path: Path) -> None:
         ("--parts ceiling", '--parts "ceiling" is unknown.* Did you mean "ceilings"'),
         (
             "--peers sb4",
-            '--peers "sb4" is unknown: expected any of sb3, uncached. Did you mean "sb3"',
+            '--peers "sb4" is unknown: expected one of sb3, uncached. Did you mean "sb3"',
         ),
         ("--env ALE/Pogn-v5", 'unknown Atari game "ALE/Pogn-v5".* Did you mean "ALE/Pong-v5"'),
         ("--rounds 0", "--rounds 0 must be at least 1"),
         ("--rounds few", '--rounds "few" is not a whole number'),
-        ("--seconds -1", "--seconds -1.0 must be finite and more than 0"),
+        ("--seconds -1", "--seconds -1.0 must be more than 0"),
         ("--plot speed.jpg", "must end in one of .png, .svg, .pdf"),
         ("--preset zoo2", 'Did you mean "zoo"'),
         ("--encoder natur", 'Did you mean "nature"'),
@@ -112,7 +120,7 @@ def test_bad_input_is_refused_in_one_line(
     arguments: str, message: str, benchmark: Callable[..., None]
 ) -> None:
     with pytest.raises(UserError, match=message) as error:
-        # Small, for environments are made before some of it is seen to be bad.
+        # Small, because environments are made before some errors are found.
         benchmark(*(() if "--suite" in arguments else TINY), *arguments.split())
     assert "\n" not in str(error.value)
 
@@ -148,10 +156,10 @@ def test_the_whole_suite_runs_on_a_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_suite_leaves_what_it_had_told(tmp_path: Path) -> None:
+def test_a_killed_suite_leaves_the_rows_it_printed(tmp_path: Path) -> None:
     written = tmp_path / "speed.json"
     suite = ("--suite", "gpu", "--suite-scale", "tiny", "--device", "cpu", "--minutes", "5")
-    told = []
+    printed = []
     with subprocess.Popen(
         command("benchmark", *suite, "--json", written),
         env=environment(),
@@ -161,9 +169,9 @@ def test_a_killed_suite_leaves_what_it_had_told(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            told.append(line)
+            printed.append(line)
             if line.startswith("environments alone"):
                 process.kill()
                 break
     (row,) = read(written)["rows"]
-    assert told[-1].startswith(f"{row['name']}: ")
+    assert printed[-1].startswith(f"{row['name']}: ")

@@ -1,4 +1,4 @@
-"""``compare_encoders.py`` as a user runs it: refusals, cost, and a study killed in the middle."""
+"""``compare_encoders.py`` from the command line: refusals, cost, and a killed study."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refused(script: Script, *arguments: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, message",
     [
         ([*ARMS], "--games names no game"),
         (["--games", "Breakot", *ARMS], 'Did you mean "ALE/Breakout-v5"?'),
@@ -63,12 +63,12 @@ def refused(script: Script, *arguments: object) -> str:
 def test_bad_options_are_one_line(
     compare_encoders: Script,
     arguments: list[str],
-    told: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert told in refused(compare_encoders, *OPTIONS, *arguments)
+    assert message in refused(compare_encoders, *OPTIONS, *arguments)
     assert not list(tmp_path.iterdir())
 
 
@@ -79,9 +79,9 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_trained(
     save_encoder(create_encoder("impala", (4, 44, 44)), weights)
     study = tmp_path / "study"
     arms = ["--arms", "scratch", f"frozen:{weights}"]
-    told = refused(compare_encoders, *OPTIONS, *GAME, *arms, "--study-dir", study)
-    assert '--arms "frozen:impala"' in told
-    assert 'encoder "impala"' in told
+    message = refused(compare_encoders, *OPTIONS, *GAME, *arms, "--study-dir", study)
+    assert '--arms "frozen:impala"' in message
+    assert 'encoder "impala"' in message
     assert not study.exists()
 
 
@@ -98,7 +98,7 @@ def test_ray_that_is_not_installed_is_one_line(compare_encoders: Script, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_dry_run_measures_tells_the_cost_and_leaves_nothing(
+def test_a_dry_run_measures_prints_the_cost_and_leaves_nothing(
     compare_encoders: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = tmp_path / "study"
@@ -110,7 +110,7 @@ def test_a_dry_run_measures_tells_the_cost_and_leaves_nothing(
     assert not study.exists()
 
 
-def test_a_report_is_made_anywhere_of_a_study_that_a_cluster_began(
+def test_any_machine_makes_the_report_of_a_study_that_a_cluster_began(
     compare_encoders: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # A cluster leaves the precision to each run's device: "auto", which nothing may settle here.
@@ -137,7 +137,7 @@ LONG = [
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_study_that_was_killed_or_stopped_goes_on_where_it_was(
+def test_a_study_that_was_killed_or_stopped_continues(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     study = tmp_path / "study"

@@ -1,4 +1,4 @@
-"""Evaluating the agent of a run from the command line, whatever state the run is in."""
+"""Evaluating the agent of a run in any state from the command line."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Script = Callable[..., None]
 def evaluate(
     evaluate_agent: Script, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., dict[str, Any]]:
-    """What the script writes to standard output with ``--json``."""
+    """The script's standard output with ``--json``."""
 
     def evaluate(*arguments: object) -> dict[str, Any]:
         capsys.readouterr()
         evaluate_agent(*arguments, "--json")
-        told: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return told
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return result
 
     return evaluate
 
@@ -40,18 +40,18 @@ def test_the_figures_are_those_of_the_runs_own_evaluation(
 ) -> None:
     run = finished[0]
     evaluate_agent(run, "--json", tmp_path / "result.json")
-    told, own = read(tmp_path / "result.json"), read(run / "summary.json")["eval"]
-    assert told["run"] == str(run)
-    assert told["step"] == 3 * ROLLOUT
-    assert told["eval"] == own
-    assert told["videos"] == []
-    assert told["encoder_origin"] is None
+    output, own = read(tmp_path / "result.json"), read(run / "summary.json")["eval"]
+    assert output["run"] == str(run)
+    assert output["step"] == 3 * ROLLOUT
+    assert output["eval"] == own
+    assert output["videos"] == []
+    assert output["encoder_origin"] is None
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"run:         {run}, step 384"
     assert lines[1].startswith(f"mean return: {own['mean_return']:.2f} (std 0.00, 1 games, classic")
 
 
-def test_where_the_encoder_came_from_is_told(
+def test_the_source_of_the_encoder_is_printed(
     train_agent: Script,
     evaluate_agent: Script,
     finished: tuple[Path, str],
@@ -63,23 +63,23 @@ def test_where_the_encoder_came_from_is_told(
     train_agent(*TINY, *options, "--total-steps", ROLLOUT, "--run-dir", run)
     capsys.readouterr()
     evaluate_agent(run, "--episodes", 1, "--json", tmp_path / "result.json")
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     began = f'encoder:     began with "{finished[0]}" (SHA-256 '
-    assert began in told
-    assert f"algorithm ppo, step {3 * ROLLOUT}, env ALE/Breakout-v5, mode train)" in told
+    assert began in output
+    assert f"algorithm ppo, step {3 * ROLLOUT}, env ALE/Breakout-v5, mode train)" in output
     origin = read(tmp_path / "result.json")["encoder_origin"]
     assert origin["weights"] == str(finished[0])
 
 
-def test_a_run_in_progress_is_read_and_left_as_it_is(
+def test_a_run_in_progress_is_read_and_not_changed(
     evaluate: Callable[..., dict[str, Any]], finished: tuple[Path, str], finished_copy: Path
 ) -> None:
     (finished_copy / "summary.json").unlink()
     with RunDirectory.open(finished_copy, write=True):
         before = {path: path.read_bytes() for path in finished_copy.rglob("*") if path.is_file()}
-        told = evaluate(finished_copy)
+        result = evaluate(finished_copy)
         after = {path: path.read_bytes() for path in finished_copy.rglob("*") if path.is_file()}
-    assert told["eval"] == read(finished[0] / "summary.json")["eval"]
+    assert result["eval"] == read(finished[0] / "summary.json")["eval"]
     assert after == before
 
 
@@ -100,9 +100,9 @@ def test_games_seed_checkpoint_and_determinism_can_be_chosen(
 def test_games_are_filmed_into_the_run(evaluate_agent: Script, finished_copy: Path) -> None:
     result = finished_copy / "result.json"
     evaluate_agent(finished_copy, "--episodes", 0, "--video", 2, "--json", result)
-    told = read(result)
-    assert told["eval"] is None
-    films = [Path(film["path"]) for film in told["videos"]]
+    written = read(result)
+    assert written["eval"] is None
+    films = [Path(film["path"]) for film in written["videos"]]
     assert len(set(films)) == 2
     assert all(film.parent == finished_copy / "videos" for film in films)
     assert films[0].read_bytes() != films[1].read_bytes()

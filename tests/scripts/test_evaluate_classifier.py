@@ -1,4 +1,4 @@
-"""Judging classifiers from the command line, and everything a user can get wrong about it."""
+"""Evaluating classifiers from the command line, and user errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def colour_classifier(path: Path, data: str, *, wrong: bool = False) -> Path:
-    """A run of pretraining whose classifier takes images for the nearest colour's, or the next."""
+    """A run of pretraining whose classifier predicts the nearest colour, or the next one."""
     path.mkdir()
     classes = ("blue", "green", "red")
     torch.manual_seed(0)
@@ -51,7 +51,7 @@ def colour_classifier(path: Path, data: str, *, wrong: bool = False) -> Path:
     plain = torch.tensor([COLOURS[name] for name in classes], dtype=torch.uint8)
     with torch.no_grad():
         features = encoder(plain[:, :, None, None].expand(-1, -1, 32, 32))
-        # Squared distances, on a scale on which colours are told apart with certainty.
+        # Squared distances, on a scale that separates the colours with certainty.
         scale = 100 / torch.pdist(features).square().min()
         order = torch.tensor([1, 2, 0] if wrong else [0, 1, 2])
         classifier.head.weight.copy_(scale * features[order])
@@ -75,16 +75,16 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_run_is_judged_on_its_own_held_out_images(
+def test_a_run_is_evaluated_on_its_own_held_out_images(
     run: Path, evaluate_classifier: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate_classifier(run, "--json", tmp_path / "result.json", "--plots", tmp_path / "plots")
-    told = read(tmp_path / "result.json")
-    assert told["images"] == 15
-    assert told["top1"] == 1.0
-    assert told["part"] == "test"
-    assert told["confusion"]["classes"] == ["blue", "green", "red"]
-    assert told["confusion"]["counts"] == [[5, 0, 0], [0, 5, 0], [0, 0, 5]]
+    result = read(tmp_path / "result.json")
+    assert result["images"] == 15
+    assert result["top1"] == 1.0
+    assert result["part"] == "test"
+    assert result["confusion"]["classes"] == ["blue", "green", "red"]
+    assert result["confusion"]["counts"] == [[5, 0, 0], [0, 5, 0], [0, 0, 5]]
     assert {p.name for p in (tmp_path / "plots").iterdir()} == {"confusion.png", "top5.png"}
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "images: 15 (the middle of each)"
@@ -99,11 +99,11 @@ def test_a_part_and_ten_crops_can_be_chosen(
         evaluate_classifier(
             *(run, *data, "--part", part, "--crops", 10, "--json", tmp_path / "result.json")
         )
-        told = read(tmp_path / "result.json")
-        assert (told["images"], told["crops"], told["top1"]) == (count, 10, 1.0)
+        result = read(tmp_path / "result.json")
+        assert (result["images"], result["crops"], result["top1"]) == (count, 10, 1.0)
 
 
-def test_several_are_an_ensemble_and_each_is_told(
+def test_several_form_an_ensemble_and_each_is_reported(
     run: Path,
     folder: Path,
     evaluate_classifier: Script,
@@ -112,10 +112,10 @@ def test_several_are_an_ensemble_and_each_is_told(
 ) -> None:
     wrong = colour_classifier(tmp_path / "wrong", f"folder:{folder}", wrong=True)
     evaluate_classifier(run, wrong, run, "--json", tmp_path / "result.json")
-    told = read(tmp_path / "result.json")
-    assert [member["top1"] for member in told["members"]] == [1.0, 0.0, 1.0]
+    result = read(tmp_path / "result.json")
+    assert [member["top1"] for member in result["members"]] == [1.0, 0.0, 1.0]
     # Two of three are right, and as sure as the third.
-    assert told["top1"] == 1.0
+    assert result["top1"] == 1.0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith(f"{wrong}: top-1 0.00%")
     assert lines[-1].startswith("together: top-1 100.00%")
@@ -132,11 +132,11 @@ def test_a_published_network_takes_labels_from_a_csv(
         *("--labels", tmp_path / "labels.csv", "--json", tmp_path / "result.json"),
         *("--plots", tmp_path / "plots"),
     )
-    told = read(tmp_path / "result.json")
-    assert told["images"] == 5
-    assert told["networks"][0]["resize"] == 256
-    assert told["networks"][0]["height"] == 64
-    assert {"top1", "top5", "top5_interval"} <= told.keys()
+    result = read(tmp_path / "result.json")
+    assert result["images"] == 5
+    assert result["networks"][0]["resize"] == 256
+    assert result["networks"][0]["height"] == 64
+    assert {"top1", "top5", "top5_interval"} <= result.keys()
     assert (tmp_path / "plots" / "worst.png").is_file()
 
 
@@ -153,10 +153,10 @@ def test_real_weights_classify_real_photographs(
             *("--data", f"folder:{real_data / 'imagenet-samples'}", "--labels", "labels.csv"),
             *("--json", tmp_path / "result.json"),
         )
-        told = read(tmp_path / "result.json")
-        assert told["images"] == 40
+        result = read(tmp_path / "result.json")
+        assert result["images"] == 40
         # 83.7% of many more.
-        assert told["top5"] >= 0.75
+        assert result["top5"] >= 0.75
 
 
 # What a user can get wrong.
@@ -192,7 +192,7 @@ def refused(script: Script, *arguments: object) -> str:
         ("{run} --task lives", '"lives"'),
         ("{folder}", "but not a run: it has no config.json"),
         ("{published} --data folder:{folder}", "give --encoder NAME"),
-        ("{published} --encoder squeezenet1_1", "does not say what it was trained on"),
+        ("{published} --encoder squeezenet1_1", "does not name its training data"),
         ("{published} --encoder squeezenet1_1 --data folder:{folder}", 'knows no class "blue"'),
         ("{published} --encoder squeezenet1_0 --data folder:{folder}", "It fits encoder"),
         ("{published} {run} --encoder squeezenet1_1 --data folder:{folder}", "squeezenet1_1"),
@@ -216,8 +216,8 @@ def test_labels_of_a_network_with_several_tasks_need_one(
     (tmp_path / "labels.csv").write_text("file,class_index\ntest/red/0.png,2\n")
     arguments = [tmp_path / "two.safetensors", "--data", f"folder:{folder}"]
     arguments += ["--labels", tmp_path / "labels.csv"]
-    told = refused(evaluate_classifier, *arguments)
-    assert told == "the network answers several questions: give --task colour or light"
+    message = refused(evaluate_classifier, *arguments)
+    assert message == "the network has several tasks: give --task colour or light"
     evaluate_classifier(*arguments, "--task", "colour")
 
 
@@ -231,18 +231,18 @@ def test_bad_images_are_one_line_that_names_the_file(
             draw(directory / f"{seed}.png", COLOURS[directory.name], seed, (32, 32))
     whole = image.read_bytes()
 
-    def judged() -> str:
+    def refusal() -> str:
         return refused(evaluate_classifier, run, "--data", f"folder:{image.parents[1]}")
 
     for damaged in (whole[: len(whole) // 2], b"no image at all", b""):
         image.write_bytes(damaged)
-        assert str(image) in judged()
+        assert str(image) in refusal()
     image.write_bytes(whole)
     for file in rest.iterdir():
         file.unlink()
-    assert 'class "blue" is empty' in judged()
+    assert 'class "blue" is empty' in refusal()
     rest.rmdir()
-    assert "only one class" in judged()
+    assert "only one class" in refusal()
 
 
 def test_grey_images_before_a_network_for_colours_are_one_line(
@@ -253,16 +253,16 @@ def test_grey_images_before_a_network_for_colours_are_one_line(
         for seed in range(2):
             Image.new("L", (32, 32), 100 + seed).save(tmp_path / "images" / name / f"{seed}.png")
     data = ("--data", f"folder:{tmp_path / 'images'}")
-    told = refused(evaluate_classifier, run, *data)
-    assert "the images have 1 channel (grey), but" in told
-    assert told.endswith("takes 3 channels (RGB): --channels 3 converts them")
+    message = refused(evaluate_classifier, run, *data)
+    assert "the images have 1 channel (grey), but" in message
+    assert message.endswith("takes 3 channels (RGB): --channels 3 converts them")
     evaluate_classifier(run, *data, "--channels", 3)
 
 
 def test_images_that_one_of_the_networks_learned_from_are_refused(
     evaluate_classifier: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder without test/ is split by the seed, and so otherwise for each."""
+    """The seed splits a folder without test/, so each seed holds out other images."""
     images = tmp_path / "images"
     for name, colour in COLOURS.items():
         (images / name).mkdir(parents=True)
@@ -275,11 +275,11 @@ def test_images_that_one_of_the_networks_learned_from_are_refused(
 
     for run in runs:
         evaluate_classifier(run)
-    told = refused(evaluate_classifier, *runs)
-    assert told.startswith(f'"{runs[1]}" was trained on images that --seed 0 holds out of')
+    message = refused(evaluate_classifier, *runs)
+    assert message.startswith(f'"{runs[1]}" was trained on images that --seed 0 holds out of')
     monkeypatch.chdir(tmp_path)
-    told = refused(evaluate_classifier, runs[0], "--seed", 1, "--data", "folder:images")
-    assert told.startswith(f'"{runs[0]}" was trained on')
+    message = refused(evaluate_classifier, runs[0], "--seed", 1, "--data", "folder:images")
+    assert message.startswith(f'"{runs[0]}" was trained on')
     # Of all of them no one says that they were not learned from.
     evaluate_classifier(*runs, "--part", "all")
     # As many of each are held out under another seed, too, but others.

@@ -47,7 +47,7 @@ OPTIONS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of grey images, told apart by their brightness."""
+    """Two classes of grey images with different brightness."""
     path = tmp_path_factory.mktemp("pictures")
     random = np.random.default_rng(0)
     for name, level in (("dark", 0), ("light", 120)):
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     folder: Path, pretrain_encoder: Script, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
-    """A run trained to its end, and what it said."""
+    """A finished run and its output."""
     path = tmp_path_factory.mktemp("runs") / "run [1]"
     with redirect_stderr(StringIO()) as said:
         pretrain_encoder(
@@ -79,14 +79,14 @@ def refused(script: Script, *arguments: object) -> str:
     return str(error.value)
 
 
-def test_a_run_tells_its_accuracy_and_where_its_weights_lie(run: tuple[Path, str]) -> None:
+def test_a_run_prints_its_accuracy_and_the_path_of_its_weights(run: tuple[Path, str]) -> None:
     path, said = run
     summary = read(path / "summary.json")
     top1 = summary["test"]["last"]["top1"]
     assert top1 > 0.8
     assert f"top-1 {100 * top1:.2f}%" in said
-    for told in ("majority class:", "random encoder:", "linear on pixels:", str(path)):
-        assert told in said
+    for message in ("majority class:", "random encoder:", "linear on pixels:", str(path)):
+        assert message in said
     assert str(path / "best.safetensors") in said
     assert "Traceback" not in said
     assert [row["epoch"] for row in metrics(path)] == [1, 2, 3]
@@ -125,7 +125,7 @@ def test_the_same_command_gives_the_same_weights(
 
 
 @pytest.mark.slow
-def test_a_run_killed_without_warning_goes_on(
+def test_a_run_killed_without_warning_resumes(
     folder: Path, pretrain_encoder: Script, tmp_path: Path
 ) -> None:
     path = tmp_path / "run"
@@ -158,7 +158,7 @@ def test_help_explains_every_option(
     with pytest.raises(SystemExit) as end:
         pretrain_encoder("--recipe", "resnet9-2018", "--help")
     assert end.value.code == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     sections: dict[str, Any] = {"augment": AugmentConfig, "frames": FrameOptions}
     names = [f.name for f in dataclasses.fields(PretrainConfig) if f.name not in sections]
     names += ["run_dir", "config", "resume"]
@@ -166,13 +166,13 @@ def test_help_explains_every_option(
         names += [f"{section}.{f.name}" for f in dataclasses.fields(cls)]
     for name in names:
         option = re.escape("--" + name.replace("_", "-"))
-        explained = re.search(rf"^\W+{option}[ ,](.*?)\(default:", told, re.DOTALL | re.MULTILINE)
+        explained = re.search(rf"^\W+{option}[ ,](.*?)\(default:", output, re.DOTALL | re.MULTILINE)
         assert explained, name
         assert len(re.findall(r"[A-Za-z]{2,}", explained[1])) >= 3, name
-    epochs = re.search(r"--epochs INT.*?\(default: (\d+)\)", told, re.DOTALL)
+    epochs = re.search(r"--epochs INT.*?\(default: (\d+)\)", output, re.DOTALL)
     assert epochs is not None
     assert epochs[1] == "24", "those of the recipe"
-    assert all(name in told for name in RECIPE_NAMES)
+    assert all(name in output for name in RECIPE_NAMES)
 
 
 @pytest.mark.parametrize(
@@ -201,11 +201,11 @@ def test_bad_options_are_one_line_and_make_no_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # Nothing is to be looked for on a network.
+    # No network is used.
     monkeypatch.setattr("urllib.request.urlopen", _no_network)
     (tmp_path / "empty").mkdir()
-    told = refused(pretrain_encoder, *arguments.split(" "))
-    assert all(part in told for part in said), told
+    message = refused(pretrain_encoder, *arguments.split(" "))
+    assert all(part in message for part in said), message
     assert not (tmp_path / "runs").exists()
 
 
@@ -217,9 +217,9 @@ def test_images_too_small_for_the_encoder_are_refused(
     folder: Path, pretrain_encoder: Script, tmp_path: Path
 ) -> None:
     options = ["--data", f"folder:{folder}", "--run-dir", tmp_path / "run"]
-    told = refused(pretrain_encoder, *OPTIONS, *options, "--encoder", "alexnet_2012")
-    assert '44x44 pixels are too small for encoder "alexnet_2012"' in told
-    assert "it needs at least 67x67. Give --augment." in told
+    message = refused(pretrain_encoder, *OPTIONS, *options, "--encoder", "alexnet_2012")
+    assert '44x44 pixels are too small for encoder "alexnet_2012"' in message
+    assert "it needs at least 67x67. Give --augment." in message
     assert not (tmp_path / "run").exists()
 
 
@@ -227,8 +227,8 @@ def test_weights_of_another_network_are_refused(
     run: tuple[Path, str], folder: Path, pretrain_encoder: Script, tmp_path: Path
 ) -> None:
     options = ["--data", f"folder:{folder}", "--run-dir", tmp_path / "run", "--encoder", "nature"]
-    told = refused(pretrain_encoder, *OPTIONS, *options, "--weights", run[0])
-    assert 'holds weights of encoder "lenet"' in told
+    message = refused(pretrain_encoder, *OPTIONS, *options, "--weights", run[0])
+    assert 'holds weights of encoder "lenet"' in message
     assert not (tmp_path / "run").exists()
 
 
@@ -245,7 +245,7 @@ def test_lenet_learns_real_digits(real_data: Path, tmp_path: Path) -> None:
     assert summary["test"]["last"]["top1"] > 0.97
 
 
-def test_a_trained_agent_plays_in_place_of_chance(
+def test_a_trained_agent_plays_instead_of_random_actions(
     finished: tuple[Path, str],
     pretrain_encoder: Script,
     evaluate_classifier: Script,
@@ -268,7 +268,7 @@ def test_a_trained_agent_plays_in_place_of_chance(
     shutil.rmtree(tmp_path / "atari-frames")
     pretrain_encoder("--resume", run, "--epochs", 2)
     assert list((tmp_path / "atari-frames").iterdir()) == kept
-    # And it is judged by what it learned from.
+    # And it is evaluated on its own data.
     evaluate_classifier(run, "--task", "Breakout/player_x", "--json", tmp_path / "result.json")
     assert list((tmp_path / "atari-frames").iterdir()) == kept
 
@@ -285,9 +285,9 @@ def test_a_trained_agent_plays_in_place_of_chance(
 def test_agents_that_cannot_play_are_refused(
     options: str, said: str, finished: tuple[Path, str], pretrain_encoder: Script, tmp_path: Path
 ) -> None:
-    told = refused(
+    message = refused(
         *(pretrain_encoder, *OPTIONS, *options.split(), "--players", finished[0]),
         *("--run-dir", tmp_path / "run"),
     )
-    assert said in told
+    assert said in message
     assert not (tmp_path / "run").exists()

@@ -19,7 +19,7 @@ Script = Callable[..., None]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stripes that run across or down: 24 images of each class to train on, 12 to test on."""
+    """Horizontal or vertical stripes: 24 training and 12 test images of each class."""
     root = tmp_path_factory.mktemp("stripes")
     random = np.random.default_rng(0)
     for part, count in (("train", 24), ("test", 12)):
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_features_are_judged_beside_random_ones(
+def test_features_are_compared_with_random_ones(
     folder: Path, probe_encoder: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = tmp_path / "encoder.safetensors"
@@ -42,12 +42,12 @@ def test_features_are_judged_beside_random_ones(
         *("--encoder", "lenet", "--data", f"folder:{folder}", "--weights", weights),
         *("--random-seeds", 0, 1, "--json", tmp_path / "result.json", "--train-size", 40),
     )
-    told = read(tmp_path / "result.json")
-    assert (told["train"], told["test"], told["majority"]) == (40, 24, 0.5)
-    assert told["features"] == 84
+    result = read(tmp_path / "result.json")
+    assert (result["train"], result["test"], result["majority"]) == (40, 24, 0.5)
+    assert result["features"] == 84
     for method in ("svm", "linear"):
-        found = told["methods"][method]
-        # A random convolution tells stripes across from stripes down.
+        found = result["methods"][method]
+        # A random convolution separates horizontal from vertical stripes.
         assert found["own"]["accuracy"] > 0.9
         assert [one["seed"] for one in found["random"]] == [0, 1]
         lower, upper = found["gain_interval"]
@@ -58,7 +58,7 @@ def test_features_are_judged_beside_random_ones(
     assert any(line.startswith("linear SVM, over random: ") for line in lines)
 
 
-def test_a_backbone_sees_images_at_a_size_of_its_own(
+def test_a_backbone_takes_images_at_a_size_of_its_own(
     folder: Path, probe_encoder: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     probe_encoder(
@@ -66,12 +66,12 @@ def test_a_backbone_sees_images_at_a_size_of_its_own(
         *("--channels", 3, "--methods", "linear", "--max-features", 64),
         *("--json", tmp_path / "result.json"),
     )
-    told = read(tmp_path / "result.json")
-    assert told["encoder"]["observation_shape"] == [3, 48, 48]
-    assert told["features"] == 64
+    result = read(tmp_path / "result.json")
+    assert result["encoder"]["observation_shape"] == [3, 48, 48]
+    assert result["features"] == 64
     # Without weights it is itself a random one.
-    assert told["methods"]["linear"]["own"] is None
-    assert "are brought to 64 by a random projection" in capsys.readouterr().err
+    assert result["methods"]["linear"]["own"] is None
+    assert "are reduced to 64 by a random projection" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_bad_options_are_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_images_that_differ_in_size_need_one(
+def test_images_of_different_sizes_need_a_size(
     folder: Path, probe_encoder: Script, tmp_path: Path
 ) -> None:
     for name in ("across", "down"):

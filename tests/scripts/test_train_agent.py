@@ -1,4 +1,4 @@
-"""Training from the command line, to its end, killed, stopped, resumed, extended and repeated."""
+"""Training from the command line: finished, killed, stopped, resumed, extended, repeated."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def without_clock(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def learned(run: Path) -> list[int]:
-    """Steps of the rows that tell of learning."""
+    """Steps of the rows with metrics of an update."""
     return [row["step"] for row in metrics(run) if "time/fps" in row]
 
 
 # -- to the end ------------------------------------------------------------------------------------
 
 
-def test_a_run_leaves_behind_all_that_was_promised(finished: tuple[Path, str]) -> None:
+def test_a_run_leaves_all_its_files(finished: tuple[Path, str]) -> None:
     run, said = finished
     summary = read(run / "summary.json")
     assert summary["steps"] == 3 * ROLLOUT
@@ -77,8 +77,8 @@ def test_a_run_leaves_behind_all_that_was_promised(finished: tuple[Path, str]) -
     film = run / summary["video"]
     assert film.read_bytes()[4:8] == b"ftyp"
     assert any((run / "tb").iterdir())
-    for told in (str(run), str(film), str(run / "checkpoints" / f"{3 * ROLLOUT:012d}")):
-        assert told in said
+    for message in (str(run), str(film), str(run / "checkpoints" / f"{3 * ROLLOUT:012d}")):
+        assert message in said
     assert load_agent(run).num_timesteps == 3 * ROLLOUT
 
 
@@ -104,7 +104,7 @@ def test_help_explains_every_option_with_its_default(
     with pytest.raises(SystemExit) as end:
         train_agent("--preset", "zoo", "--help")
     assert end.value.code == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     names.remove("ppo")
     names.remove("dqn")
@@ -113,11 +113,11 @@ def test_help_explains_every_option_with_its_default(
     names += [f"dqn.{field.name}" for field in dataclasses.fields(DQNConfig)]
     for name in names:
         option = re.escape("--" + name.replace("_", "-"))
-        explained = re.search(rf"^\W+{option}[ ,](.*?)\(default:", told, re.DOTALL | re.MULTILINE)
+        explained = re.search(rf"^\W+{option}[ ,](.*?)\(default:", output, re.DOTALL | re.MULTILINE)
         assert explained, name
         assert len(re.findall(r"[A-Za-z]{2,}", explained[1])) >= 3, name
-    assert re.search(r"--total-steps INT[^-]*\(default: 10000000\)", told), "those of the preset"
-    assert f"--encoder {{{','.join(list_encoders())},NETWORK[:NODE]}}" in told
+    assert re.search(r"--total-steps INT[^-]*\(default: 10000000\)", output), "those of the preset"
+    assert f"--encoder {{{','.join(list_encoders())},NETWORK[:NODE]}}" in output
 
 
 def test_the_command_line_overrides_a_configuration(
@@ -160,7 +160,7 @@ def test_a_compiled_run_is_repeated_to_the_bit(
 
 
 def kill_in_training(run: Path) -> Path:
-    """A run killed without warning while it learned, beyond its newest checkpoint."""
+    """A run killed without warning after its newest checkpoint."""
     endless = [*TINY, *TWO_GAMES, "--total-steps", "1000000", "--checkpoint-every", "512"]
     with subprocess.Popen(
         command("train_agent", *endless, "--run-dir", run),
@@ -200,7 +200,7 @@ def test_kill_9_and_resume_neither_doubles_nor_loses_a_row(
     assert read(run / "config.json")["config"]["total_steps"] == end
 
 
-def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -> None:
     run = tmp_path / "run"
     endless = [*TINY, *TWO_GAMES, "--total-steps", "1000000", "--checkpoint-every", "0"]
     with subprocess.Popen(
@@ -327,7 +327,7 @@ def test_neither_wandb_nor_tensorboard_is_needed(tmp_path: Path) -> None:
 # -- DQN -------------------------------------------------------------------------------------------
 
 
-def test_dqn_trains_and_goes_on_with_its_replay(train_agent: Script, tmp_path: Path) -> None:
+def test_dqn_trains_and_resumes_with_its_replay(train_agent: Script, tmp_path: Path) -> None:
     run = tmp_path / "run"
     dqn = ("--dqn.buffer-size", "400", "--dqn.learning-starts", "64", "--dqn.batch-size", "8")
     train_agent(

@@ -1,1 +1,1 @@
-"""Instruments that several test directories share."""
+"""Helpers of several test directories: tiny games, runs and agents, and a pretend GPU."""

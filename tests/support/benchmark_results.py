@@ -1,10 +1,9 @@
-"""A benchmark's result with round figures, not measured."""
+"""A benchmark's result with invented round figures."""
 
 from __future__ import annotations
 
 from agents.benchmark.encoder_table import EncoderTimes
-from agents.benchmark.settings import Settings
-from agents.benchmark.suite import AlgorithmResult, BenchmarkResult, Measured
+from agents.benchmark.suite import AlgorithmResult, BenchmarkResult, Measured, Settings
 from agents.measure.timing import Spread
 from agents.measure.workers import Facts
 from agents.registry import Algorithm

@@ -1,6 +1,7 @@
-"""Tiny games in Gymnasium's registry, for whole training runs: ``support.games:Signals-v0``.
+"""Tiny games in Gymnasium's registry, and random play of vectors of games.
 
-They are stepped in this process, without an emulator's threads, so a run takes seconds.
+``support.games:Signals-v0`` is for whole training runs. Tiny games run in this process, without an
+emulator's threads, so a run takes seconds.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from envs import AtariVecEnv
+
 SIZE = 36
 
 
 class Signals(gym.Env):
-    """One of four columns is lit, and its action earns 2. A game lasts 8 steps, or for ever."""
+    """One of four columns is lit, and its action earns 2. A game has 8 steps, or never ends."""
 
     metadata = {"render_modes": [], "render_fps": 30}  # noqa: RUF012
 
@@ -42,6 +45,16 @@ class Signals(gym.Env):
         image = np.zeros(self.observation_space.shape, dtype=np.uint8)  # type: ignore[arg-type]
         image[:, self.lit * SIZE // 4 : (self.lit + 1) * SIZE // 4] = 255
         return image
+
+
+def random_actions(env: AtariVecEnv, steps: int, seed: int = 0) -> np.ndarray:
+    """Actions (steps, num_envs)."""
+    return np.random.default_rng(seed).integers(env.action_space.n, size=(steps, env.num_envs))
+
+
+def play(env: AtariVecEnv, actions: np.ndarray) -> list:
+    env.reset()
+    return [env.step(action) for action in actions]
 
 
 gym.register("Signals-v0", Signals)

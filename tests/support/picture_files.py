@@ -1,4 +1,4 @@
-"""Small labelled images made on the spot, in memory and on disk."""
+"""Small random images, labelled ones too, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ SIDE = 16
 CLASSES = ("dark", "bright", "left", "right", "top", "bottom")
 
 
+def images(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Random pixels, uint8 of this shape."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
 def draw(label: int, random: np.random.Generator, channels: int = 3) -> np.ndarray:
     """A noisy image of a class, uint8 (SIDE, SIDE, channels)."""
     image = random.integers(0, 60, (SIDE, SIDE, channels))
@@ -33,7 +39,7 @@ def draw(label: int, random: np.random.Generator, channels: int = 3) -> np.ndarr
 def pictures(
     per_class: int, *, seed: int = 0, classes: int = len(CLASSES), channels: int = 3
 ) -> StoredImages:
-    """So many images of each class, in memory."""
+    """``per_class`` images of each class, in memory."""
     random = np.random.default_rng(seed)
     labels = np.tile(np.arange(classes), per_class)
     images = np.stack([draw(label, random, channels) for label in labels])

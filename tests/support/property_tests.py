@@ -1,4 +1,4 @@
-"""What tests use of hypothesis; where it is not installed, property tests are skipped."""
+"""The parts of hypothesis that tests use; without it, property tests are skipped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ try:
 except ImportError:
 
     class _Anything:
-        """Stands in for strategies and settings, which no skipped test reads."""
+        """Replaces strategies and settings, which no skipped test reads."""
 
         def __getattr__(self, name: str) -> Any:
             return _Anything()
@@ -27,11 +27,11 @@ except ImportError:
     array_shapes = arrays = st = _Anything()
 
     def settings(**options: Any) -> Callable[[Any], Any]:
-        """Leaves the test as it is."""
+        """Returns the test unchanged."""
         return lambda test: test
 
     def given(*args: Any, **kwargs: Any) -> Callable[[Callable[..., None]], Callable[[], None]]:
-        """Puts a test in place of the given one that skips itself."""
+        """Replaces the test by one that skips itself."""
 
         def decorate(test: Callable[..., None]) -> Callable[[], None]:
             def skipped() -> None:
@@ -41,6 +41,6 @@ except ImportError:
 
         return decorate
 else:
-    # How long an example takes depends on the machine more than on the code.
+    # The time of an example depends on the machine more than on the code.
     settings.register_profile("rlcnn", deadline=None)
     settings.load_profile("rlcnn")

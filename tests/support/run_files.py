@@ -1,4 +1,4 @@
-"""Small runs, and the contents of runs apart from times."""
+"""Small runs, and the contents of runs without wall-clock values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def save_checkpoint(run: RunDirectory, step: int, **files: bytes) -> Path:
 
 
 def rows_of(run_dir: Path) -> list[dict[str, Any]]:
-    """Metrics but for what the clock says."""
+    """Rows of metrics without wall-clock values."""
     return [
         {key: value for key, value in row.items() if not key.startswith("time/")}
         for row in RunDirectory.open(run_dir).metrics()
@@ -31,7 +31,7 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def learned(run_dir: Path) -> dict[str, Any]:
-    """All that the last checkpoint holds, but for what the clock says."""
+    """The contents of the last checkpoint without wall-clock values."""
     path = RunDirectory.open(run_dir).checkpoints()[-1]
     state = json.loads((path / "state.json").read_text())
     del state["extra"]["wall_seconds"]
@@ -48,7 +48,7 @@ def learned(run_dir: Path) -> dict[str, Any]:
 
 
 def assert_equal(one: Any, other: Any) -> None:
-    """The same to the bit, at any depth."""
+    """Checks that nested values are equal to the bit."""
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, other)
     elif isinstance(one, dict):

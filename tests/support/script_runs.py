@@ -1,12 +1,14 @@
-"""Runs made by the scripts, as tests look at them."""
+"""The scripts as commands and as modules, and the runs that they leave."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from safetensors.numpy import load_file
@@ -14,21 +16,33 @@ from safetensors.numpy import load_file
 from rlcnn.runs.directory import RunDirectory
 
 ROOT = Path(__file__).parents[2]
-# support/games.py lies there, and scripts find what lies in their working directory.
+# The directory of support/games.py; scripts import modules of their working directory.
 GAMES = ROOT / "tests"
 
-# A run of seconds. One core, so that the sums of a minibatch are always made in one order.
+# A run of seconds. One core, so that the sums of a minibatch always have one order.
 TINY = [
     *("--env", "ALE/Breakout-v5", "--num-envs", "1", "--num-threads", "1", "--precision", "fp32"),
     *("--obs-size", "44", "--compile", "off"),
     *("--ppo.n-steps", "128", "--ppo.batch-size", "64", "--ppo.n-epochs", "2"),
-    # So little is learned that games stay short: an agent that forgets to serve plays for ever.
+    # With a low rate games stay short: an agent that forgets to serve plays for ever.
     *("--ppo.learning-rate", "1e-4"),
     *("--eval-episodes", "1", "--track", "disabled"),
 ]
 ROLLOUT = 128
-# As many steps a rollout, of two games.
+# Equal steps per rollout from two environments.
 TWO_GAMES = ["--num-envs", "2", "--ppo.n-steps", "64"]
+
+
+def load_script(name: str) -> ModuleType:
+    """The module of ``scripts/<name>.py``; its ``main`` raises what the script would print."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look up the names of their annotations here.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def command(script: str, *arguments: object) -> list[str]:
@@ -36,7 +50,7 @@ def command(script: str, *arguments: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    # pytest shows the package by a setting of its own; outside it, the package is installed.
+    # pytest has its own setting for the path; users install the package.
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
@@ -58,12 +72,12 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def steps_of(run: Path) -> list[int]:
-    """Checkpoints' steps."""
+    """The steps of all checkpoints."""
     return sorted(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdecimal())
 
 
 def policy(run: Path) -> dict[str, bytes]:
-    """The newest checkpoint's parameters, bit for bit."""
+    """The bytes of the newest checkpoint's parameters."""
     newest = run / "checkpoints" / f"{steps_of(run)[-1]:012d}"
     return {
         name: array.tobytes() for name, array in load_file(newest / "policy.safetensors").items()

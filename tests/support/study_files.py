@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agents.config import TrainConfig
+from agents.launchers.local import Job, Launcher, Outcome, Tick, perform
 from agents.study.arms import parse_arm
 from agents.study.plan import StudyPlan, StudyRun
 from agents.study.results import FAILURES, PLAN, failure_path
@@ -25,7 +26,7 @@ RANDOM_RETURNS = [-21.0, -20.0, -21.0, -20.5] * 8
 
 
 def tiny_plan(*arms: str, **changes: Any) -> StudyPlan:
-    """A plan that is trained in seconds: a game of the tests' own, two seeds of each arm."""
+    """A plan that takes seconds to train: a tiny game, two seeds of each arm."""
     texts = arms or ("scratch", "frozen-random")
     given: dict[str, Any] = {"games": ("support.games:Signals-v0",), "seeds": (0, 1), "base": TINY}
     return StudyPlan(arms=tuple(parse_arm(text) for text in texts), **{**given, **changes})
@@ -56,15 +57,15 @@ def write_study(
     origins: Mapping[str, Any] | None = None,
     film: bool = False,
 ) -> Path:
-    """Writes a study whose runs ended as ``ends`` says.
+    """Writes a study whose runs have the results of ``ends``.
 
     Args:
-        path: its directory.
-        plan: of it.
-        ends: of each run.
-        evaluations: of each run that is done, evenly over its steps.
-        origins: arm -> the origin of its weights, as ``weights.json`` has it.
-        film: whether each run left a film.
+        path: directory of the study.
+        plan: plan of the study.
+        ends: the result of each run.
+        evaluations: number of evaluations of each finished run, evenly over its steps.
+        origins: arm -> the origin of its weights, as in ``weights.json``.
+        film: whether each run has a film.
     """
     for directory in ("runs", "logs", FAILURES):
         (path / directory).mkdir(parents=True)
@@ -97,7 +98,7 @@ def _write_run(
         final = end if isinstance(end, float) else -15.0
         for place in range(1, reached + 1):
             share = place / evaluations
-            # From acting at random to the end, most of it half-way.
+            # From the random score to the final one, with the steepest rise half-way.
             value = -20.6 + (final + 20.6) / (1 + np.exp(12 * (0.5 - share)))
             value = final if place == evaluations else value
             step = round(share * steps)
@@ -117,9 +118,32 @@ def _write_run(
 
 
 def _film(path: Path, seed: int) -> None:
-    """Half a second of a square that wanders, as high as an Atari screen."""
+    """Half a second of a moving square, with the size of an Atari screen."""
     with Mp4Writer(path, fps=30, height=210) as film:
         for number in range(15):
             picture = np.full((210, 160, 3), (30, 60, 40 + 20 * seed), dtype=np.uint8)
             picture[60:90, 10 * number : 10 * number + 20] = (236, 200, 80)
             film.add(picture)
+
+
+class InlineLauncher(Launcher):
+    """A launcher without processes, which records finished jobs.
+
+    Args:
+        interrupt_after: number of jobs before a Ctrl-C; None for no Ctrl-C.
+    """
+
+    workers, threads = 1, 1
+
+    def __init__(self, interrupt_after: int | None = None) -> None:
+        self.done: list[str] = []
+        self._interrupt_after = interrupt_after
+
+    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
+        for job in jobs:
+            if len(self.done) == self._interrupt_after:
+                raise KeyboardInterrupt
+            tick([job.name])
+            outcome = Outcome(job.name, *perform(job.task))
+            self.done.append(job.name)
+            yield outcome

@@ -38,39 +38,39 @@ class EvaluationConfig:
     weights: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS_OR_RUN...")
     ]
-    """Runs of pretrain_encoder.py, weights files of theirs, or whole networks of torchvision or
-    timm: a file, or imagenet."""
+    """Runs of pretrain_encoder.py, their weights files, or whole networks of torchvision or timm: a
+    file, or imagenet."""
     encoder: str | None = None
-    """Network that the weights are of, where they do not say it themselves: resnet18, timm:NAME."""
+    """Network of the weights, if they do not name it: resnet18, timm:NAME."""
     data: str | None = None
     """Labelled images: folder:DIR, mnist, fashion_mnist, cifar10, atari:GAME[,GAME...]; by default
     those that the run was trained on."""
     labels: Path | None = None
-    """CSV with columns file,class_index for a folder's images, there or here; without it a class is
-    a folder."""
+    """CSV with columns file,class_index for a folder's images, in that folder or here; without it a
+    class is a folder."""
     data_dir: Path | None = None
-    """Directory of the published sets; by default the run's own, or data."""
+    """Directory of the published data sets; by default the run's own, or data."""
     part: Literal["test", "train", "all"] | None = None
-    """Which of the images; by default test, those held out."""
+    """Part of the images; by default test, the held-out images."""
     crops: Literal[1, 10] = 1
     """Crops of each image: the middle, or four corners and the centre and their mirror images."""
     resize: Annotated[int | None, Interval(ge=1)] = None
-    """Shorter side that images are first brought to; by default what the network was published or
-    trained with."""
+    """Shorter side that images are first resized to; by default that of the network's publication
+    or training."""
     size: Annotated[int | None, Interval(ge=1)] = None
-    """Side of the crops of a published network; by default what it was published with."""
+    """Side of the crops of a published network; by default the published one."""
     channels: Literal[1, 3] | None = None
-    """Decode a folder's images to grey (1) or RGB (3); by default grey where all are, else RGB."""
+    """Decode a folder's images to grey (1) or RGB (3); by default grey if all are, else RGB."""
     task: str | None = None
-    """What to ask, of images that have several labels."""
+    """Task to evaluate, for images with several labels."""
     json: Path | None = None
     """File to write the result to, with the confusion matrix."""
     plots: Path | None = None
     """Directory for pictures: confusion.png, worst.png, top5.png."""
     batch_size: Annotated[int, Interval(ge=1)] = 64
-    """Crops that go through the network at once."""
+    """Crops in a batch of the network."""
     seed: Annotated[int | None, Interval(ge=0, le=MAX_SEED)] = None
-    """Chooses the held-out images of a folder without test/; by default the run's own."""
+    """Draws the held-out images of a folder without test/; by default the run's own."""
     device: Device = "auto"
 
     def validate(self) -> None:
@@ -112,7 +112,7 @@ class ClassifierEvaluation:
     assessment: Assessment
 
     def lines(self) -> list[str]:
-        """The result in lines to read."""
+        """The result as lines of text."""
         assessment = self.assessment
         crops = "the middle of each" if assessment.crops == 1 else "10 crops of each"
         lines = [f"images: {len(assessment.indices):,} ({crops})"]
@@ -147,7 +147,7 @@ class ClassifierEvaluation:
         """Writes pictures of the errors; their paths."""
         images = self.images
         names = [path.name for path in images.paths] if isinstance(images, ImageFiles) else None
-        # As the network saw it, which is what its answer is about.
+        # The crop that the network classified.
         transform = self.networks[0].transform
         return list(
             write_error_plots(
@@ -206,23 +206,23 @@ def _load_images(
         channels = config.channels or (1 if network.channels == 1 else 3)
         if config.task is None and len(network.tasks) > 1:
             names = " or ".join(task.name for task in network.tasks)
-            raise UserError(f"the network answers several questions: give --task {names}")
+            raise UserError(f"the network has several tasks: give --task {names}")
         task = network.tasks[network.task(config.task or network.tasks[0].name)]
         return load_labelled_files(config.labels, directory, task, channels=channels)
     data = config.data or trained.get("data")
     if data is None:
         raise UserError(
-            f'"{network.source}" does not say what it was trained on: give --data {FOLDER}DIR'
+            f'"{network.source}" does not name its training data: give --data {FOLDER}DIR'
         )
-    # Another seed would hold out other images, some of which it has learned from.
+    # Another seed would hold out other images, some of them from the training.
     seed = config.seed if config.seed is not None else trained.get("seed", 0)
     if config.part in (None, "test"):
         for member in networks:
             check_held_out(data, seed, member.training, member.source)
     colours = CHANNELS.get(trained.get("colours", "auto"))
-    # Observations as the network knows them, also of games that it has not seen.
+    # Observations as in the network's training, also of other games.
     frames = from_json(FrameOptions, trained.get("frames", {}), "frames.")
-    # By the same players, too, of the games that they played.
+    # Played by the same agents, if the games are the same.
     players = trained.get("players", ()) if data == trained.get("data") else ()
     split = load_data(
         data,

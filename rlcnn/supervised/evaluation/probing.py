@@ -48,7 +48,7 @@ METHOD_NAMES = {"svm": "linear SVM", "linear": "logistic regression"}
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """Fit linear classifiers on the features of a frozen encoder, and of random ones beside it."""
+    """Fit linear classifiers to the features of a frozen encoder, and of random encoders."""
 
     encoder: EncoderName
     """Encoder whose features to evaluate, as train_agent.py takes them."""
@@ -59,34 +59,34 @@ class ProbeConfig:
     encoder_options: EncoderOptions = field(default_factory=dict)
     """Options of the encoder, as NAME VALUE pairs: pooling 4x4 resize 96."""
     data_dir: Path = Path("data")
-    """Directory of the published sets, which are downloaded to it where they are missing."""
+    """Directory of the published data sets; missing ones are downloaded to it."""
     train_size: int | None = None
     """Images to fit on, drawn by the seed; by default all."""
     test_size: int | None = None
     """Images to test on, drawn by the seed; by default all."""
     size: Annotated[int | None, Interval(ge=1)] = None
-    """Side of the square that images are brought to; needed where they differ in size."""
+    """Side of the square that images are resized to; necessary if they differ in size."""
     channels: Literal[1, 3] | None = None
-    """Decode a folder's images to grey (1) or RGB (3); by default grey where all are, else RGB."""
+    """Decode a folder's images to grey (1) or RGB (3); by default grey if all are, else RGB."""
     frames: FrameOptions = field(default_factory=FrameOptions)
-    """How games are played for atari: data, and what is asked of their frames."""
+    """How atari: data is played, and the labels of its frames."""
     players: tuple[str, ...] = ()
-    """Run directories of agents that play the games they were trained on, of atari: data; the other
-    games are played at random."""
+    """Run directories of agents that play their own games of atari: data; the other games are
+    played at random."""
     task: str | None = None
-    """What to ask, of images that have several labels."""
+    """Task to evaluate, for images with several labels."""
     methods: tuple[Method, ...] = METHODS
     """Linear classifiers: svm, linear (logistic regression)."""
     random_seeds: tuple[SeedNumber, ...] = (0,)
     """Seeds of the random encoders of the same architecture to compare with."""
     max_features: Annotated[int, Interval(ge=1)] = 4096
-    """Longer feature vectors are brought to so many dimensions by a fixed random projection."""
+    """A fixed random projection shortens longer feature vectors to this length."""
     json: Path | None = None
     """File to write the result to."""
     batch_size: Annotated[int, Interval(ge=1)] = 128
-    """Images that go through the encoder at once."""
+    """Images in a batch of the encoder."""
     seed: SeedNumber = 0
-    """Draws the images, and those on which the regularisation is chosen."""
+    """Draws the images, and those for the choice of the regularisation."""
     device: Device = "auto"
 
     def validate(self) -> None:
@@ -144,7 +144,7 @@ class ProbeResult:
         }
 
     def lines(self) -> list[str]:
-        """The result in lines to read."""
+        """The result as lines of text."""
         images = self.images
         lines = [
             f"{self.encoder.name}, {self.encoder.features_dim:,} features;"
@@ -210,8 +210,8 @@ def run_probe(
         console.print(str(report))
     if encoder.features_dim > config.max_features:
         console.print(
-            f"{encoder.features_dim:,} features are brought to {config.max_features:,} by a random"
-            " projection; --max-features takes more, and an encoder's pooling makes less"
+            f"{encoder.features_dim:,} features are reduced to {config.max_features:,} by a random"
+            " projection; --max-features keeps more, and an encoder's pooling makes fewer"
         )
     transform = None
     if config.size is not None:
@@ -242,12 +242,12 @@ def _image_shape(images: ProbeImages, size: int | None) -> tuple[int, int, int]:
     shapes = {images.train.image_shape, images.test.image_shape}
     shape = images.train.image_shape
     if shape is None or len(shapes) > 1:
-        raise UserError("the images differ in size: --size N brings them to N x N pixels")
+        raise UserError("the images differ in size: --size N resizes them to N x N pixels")
     return shape
 
 
 def _centre(size: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The middle square of an image, brought to a size."""
+    """The middle square of an image, resized."""
     crop = CropTransform(size, size)
     return lambda image: crop.centre(image)[0]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from support.tiny_trainings import Watched
+from support.tiny_agents import Watched
 
 from agents.benchmark import busy
 from agents.measure.timing import Spread

@@ -1,24 +1,29 @@
-"""The parts of training alone."""
+"""The parts of training alone, and the bound they set, calculated by hand."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from support.tiny_trainings import tiny
+from support.tiny_agents import tiny
 
-from agents.benchmark.ceilings import CEILINGS, ceiling_variants, thread_counts
+from agents.benchmark.ceilings import (
+    CEILINGS,
+    ceiling_variants,
+    thread_counts,
+    throughput_bound,
+)
 from agents.benchmark.stages import (
     Network,
     act,
-    dqn_loss,
     emulator_stage,
     environment_stage,
     ppo_loss,
 )
-from agents.dqn.objectives import bootstrap, q_loss
-from agents.storage.replay import ReplayBatch
+from agents.config import preset_config
 
 SHAPE = (4, 44, 44)
 
@@ -109,14 +114,28 @@ def test_ppos_loss_at_the_policy_that_played() -> None:
     torch.testing.assert_close(loss, 0.5 * 4 - 0.01 * entropy, rtol=1e-4, atol=1e-5)
 
 
-def test_dqns_loss_is_our_agents() -> None:
-    torch.manual_seed(0)
-    net, target = network(outputs=3), network(outputs=3)
-    seen, following = observations(5), observations(5)
-    actions = torch.tensor([0, 1, 2, 0, 1])
-    rewards, discounts = torch.randn(5), torch.tensor([0.99, 0.0, 0.99, 0.99, 0.0])
-    loss = dqn_loss(
-        net, target, seen, following, actions[:, None], torch.stack([rewards, discounts])
-    )
-    batch = ReplayBatch(seen, actions, rewards, following, discounts)
-    torch.testing.assert_close(loss, q_loss(net, bootstrap(target, batch)))
+def test_the_bound_where_one_resource_does_everything_in_turn() -> None:
+    bound = partial(throughput_bound, samples=4, overlapped=False)
+    # 1/8000 + 1/8000 + 4/16000 = 1/2000
+    assert bound(8_000, 8_000, 16_000) == pytest.approx(2_000)
+    # 1/6000 + 1/12000 + 4/8000 = (2 + 1 + 6)/12000
+    assert bound(6_000, 12_000, 8_000) == pytest.approx(12_000 / 9)
+
+
+def test_the_bound_with_a_gpu_is_that_of_the_slower_side() -> None:
+    bound = partial(throughput_bound, samples=4, overlapped=True)
+    # The GPU alone: 1/12000 + 4/8000 = 7/12000
+    assert bound(6_000, 12_000, 8_000) == pytest.approx(12_000 / 7)
+    assert bound(1_000, 12_000, 8_000) == 1_000
+
+
+def test_ppo_learns_from_a_step_once_in_each_epoch() -> None:
+    assert preset_config("zoo", "ppo").hyperparameters.samples_per_step == 4
+
+
+@pytest.mark.parametrize("updates, samples", [(1, 8), (2, 16), (-1, 32)])
+def test_dqn_learns_from_a_batch_in_each_update(updates: int, samples: float) -> None:
+    config = preset_config("zoo", "dqn")
+    config = replace(config, dqn=replace(config.dqn, gradient_steps=updates))
+    assert (config.dqn.batch_size, config.dqn.train_freq) == (32, 4)
+    assert config.hyperparameters.samples_per_step == samples

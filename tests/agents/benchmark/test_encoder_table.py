@@ -28,7 +28,7 @@ def test_every_registered_encoder_has_a_row_in_each_precision() -> None:
     ]
     # Some of them are measured: a processor without bfloat16 takes seconds for a large one.
     few = [one for one in passes if one.name in ("nature", "lenet")]
-    rows = measure_encoders(few, rounds=2, seconds=1e-9, threads=1, tell=ignore)
+    rows = measure_encoders(few, rounds=2, seconds=1e-9, threads=1, log=ignore)
     nature = next(row for row in rows if row.name == "nature")
     assert nature.input_shape == (2, 4, 84, 84)
     assert nature.parameters == 1_684_128
@@ -61,7 +61,7 @@ def test_networks_are_timed_in_turn_forward_and_backward() -> None:
     one, other = (Logged(name, log) for name in "ab")
     x = torch.zeros(1)
     passes = [Passes("a", one, x, "fp32"), Passes("b", other, x, "bf16")]
-    measure_encoders(passes, rounds=2, seconds=1e-9, threads=1, tell=ignore)
+    measure_encoders(passes, rounds=2, seconds=1e-9, threads=1, log=ignore)
     # Once to warm up and once to be timed.
     a, b = ["a fp32", "a backward"] * 2, ["b bf16", "b backward"] * 2
     assert log == (a + b) * 2
@@ -71,16 +71,16 @@ def test_networks_are_timed_in_turn_forward_and_backward() -> None:
 def test_torchvisions_networks_come_as_they_are() -> None:
     pytest.importorskip("torchvision")
     passes = image_models(("squeezenet1_0",), "cpu", ("fp32",), ignore, shape=(1, 3, 64, 64))
-    (row,) = measure_encoders(passes, rounds=1, seconds=1e-9, threads=1, tell=ignore)
+    (row,) = measure_encoders(passes, rounds=1, seconds=1e-9, threads=1, log=ignore)
     assert (row.name, row.input_shape) == ("squeezenet1_0", (1, 3, 64, 64))
     assert row.parameters == 1_248_424
 
 
 def test_without_torchvision_a_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    told: list[str] = []
-    assert image_models(("resnet18",), "cpu", ("fp32",), told.append) == []
-    (line,) = told
+    lines: list[str] = []
+    assert image_models(("resnet18",), "cpu", ("fp32",), lines.append) == []
+    (line,) = lines
     assert line.startswith("ImageNet's networks are left out: ")
-    assert image_models((), "cpu", ("fp32",), told.append) == []
-    assert len(told) == 1
+    assert image_models((), "cpu", ("fp32",), lines.append) == []
+    assert len(lines) == 1

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tiny_trainings import Watched
+from support.tiny_agents import Watched
 
 from agents.benchmark import gpu_suite
 from agents.benchmark.gpu_suite import SIZES, driver_version, gpu_rows, run_gpu_suite
-from agents.benchmark.settings import Settings
+from agents.benchmark.suite import Settings
 from agents.benchmark.timed_rows import Row
 from agents.config import TrainConfig, preset_config
 from rlcnn.runs.files import read_json
@@ -91,15 +91,15 @@ def test_a_suite_that_is_stopped_leaves_what_was_measured(
 ) -> None:
     rows = [Row(name, partial(Watched, tmp_path / "log"), 1, "cpu") for name in "ab"]
     monkeypatch.setattr(gpu_suite, "gpu_rows", lambda *_: rows)
-    written, told = tmp_path / "speed.json", []
+    written, lines = tmp_path / "speed.json", []
 
     def stop(line: str) -> None:
-        told.append(line)
+        lines.append(line)
         if line.startswith("a: "):
             raise KeyboardInterrupt
 
-    def run(tell: Callable[[str], None]) -> None:
-        run_gpu_suite(settings("cpu"), "tiny", time.monotonic() + 600, written, tell)
+    def run(log: Callable[[str], None]) -> None:
+        run_gpu_suite(settings("cpu"), "tiny", time.monotonic() + 600, written, log)
 
     with pytest.raises(KeyboardInterrupt):
         run(stop)
@@ -107,9 +107,9 @@ def test_a_suite_that_is_stopped_leaves_what_was_measured(
     assert [row["name"] for row in stopped["rows"]] == ["a"]
     assert stopped["rows"][0]["rate"] > 0
     assert not stopped["ended"]
-    assert told[0] == "device: cpu"
+    assert lines[0] == "device: cpu"
 
-    run(told.append)
+    run(lines.append)
     assert [row["status"] for row in read_json(written)["rows"]] == ["measured"] * 2
     assert read_json(written)["ended"]
 
@@ -127,7 +127,7 @@ def test_a_suite_that_is_stopped_leaves_what_was_measured(
         (None, None),
     ],
 )
-def test_the_driver_tells_its_version(
+def test_the_version_of_the_driver(
     account: str | None, version: str | None, tmp_path: Path
 ) -> None:
     file = tmp_path / "version"

@@ -13,7 +13,7 @@ import gymnasium as gym
 import pytest
 import torch
 from stable_baselines3 import DQN, PPO
-from support.tiny_trainings import Watched, tiny
+from support.tiny_agents import Watched, tiny
 
 from agents.benchmark import peers
 from agents.benchmark.peers import (
@@ -53,7 +53,7 @@ def test_another_library_can_be_registered(another: str) -> None:
 
 def test_an_unknown_one_is_refused_in_one_line() -> None:
     with pytest.raises(
-        UserError, match=r'unknown peer "sb2" \(known: sb3, uncached\). Did you mean "sb3"'
+        UserError, match=r'"sb2" is unknown: expected one of sb3, uncached\. Did you mean "sb3"'
     ):
         peer_variants("sb2", tiny("ppo"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from support.tiny_trainings import tiny
+from support.tiny_agents import tiny
 
 from agents.benchmark.stage_learners import (
     StageLearner,

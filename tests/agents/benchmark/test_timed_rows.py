@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tiny_trainings import Watched
+from support.tiny_agents import Watched
 
 from agents.benchmark import timed_rows
 from agents.benchmark.timed_rows import Row, RowResult, measure_rows

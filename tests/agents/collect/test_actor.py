@@ -66,7 +66,7 @@ def test_only_the_encoders_weights_are_kept_in_bfloat16() -> None:
     policy = make_policy("bf16")
     copied = InferenceCopy(policy).network
     encoder = dict(copied.features_extractor.encoder.named_parameters())
-    # Of the first convolution it is the kernel that is kept, which is made of exact weights.
+    # The cached kernel of the first convolution is computed from exact weights.
     exact = {name for name, p in encoder.items() if p.dtype == torch.float32}
     assert exact == {"trunk.conv1.weight", "trunk.conv1.bias"}
     assert {p.dtype for name, p in encoder.items() if name not in exact} == {torch.bfloat16}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from support.tiny_trainings import tiny
+from support.tiny_agents import tiny
 
 from agents.benchmark.peers import peer_variants
 from agents.measure.learners import Laps, our_agent

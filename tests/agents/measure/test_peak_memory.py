@@ -25,17 +25,17 @@ def peaks_of_a_process(between: str) -> tuple[int, int]:
         "import runpy, sys; peak = runpy.run_path(sys.argv[1])['peak_host_bytes'];"
         f"before = peak(); {between}; print(before, peak())"
     )
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", code, peak_memory.__file__],
         capture_output=True,
         text=True,
         check=True,
     )
-    before, after = map(int, told.stdout.split())
+    before, after = map(int, printed.stdout.split())
     return before, after
 
 
-def test_memory_that_was_held_and_given_back_counts() -> None:
+def test_freed_memory_counts() -> None:
     before, after = peaks_of_a_process(f"held = b'x' * {64 * MEGABYTE}; del held")
     assert after >= before + 32 * MEGABYTE
 

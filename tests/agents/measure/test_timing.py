@@ -13,7 +13,7 @@ from envs.errors import UserError
 
 
 class Fixed:
-    """A runner of known rates that writes down what becomes of it."""
+    """A runner of known rates that logs its calls."""
 
     def __init__(self, name: str, log: list[str], *rates: float) -> None:
         self.name, self.log, self.rates = name, log, list(rates)
@@ -47,13 +47,13 @@ def test_figures_of_one_round_are_set_against_each_other() -> None:
 
 def test_all_are_measured_in_turn_once_in_each_round() -> None:
     log: list[str] = []
-    runners = {"a": Fixed("a", log, 1, 2), "b": Fixed("b", log, 30, 40)}
+    measures = {"a": Fixed("a", log, 1, 2).measure, "b": Fixed("b", log, 30, 40).measure}
     log.clear()
-    told: list[str] = []
-    rates = measure_in_turn(runners, rounds=2, seconds=0.5, tell=told.append)
+    lines: list[str] = []
+    samples = measure_in_turn(measures, rounds=2, seconds=0.5, log=lines.append)
     assert log == ["a 0.5", "b 0.5"] * 2
-    assert rates == {"a": Spread((1, 2)), "b": Spread((30, 40))}
-    assert told == ["round 1 of 2", "round 2 of 2"]
+    assert samples == {"a": (1, 2), "b": (30, 40)}
+    assert lines == ["round 1 of 2", "round 2 of 2"]
 
 
 def make(log: list[str], **rates: tuple[float, float]) -> dict[str, Callable[[], Fixed]]:
@@ -64,7 +64,7 @@ def make(log: list[str], **rates: tuple[float, float]) -> dict[str, Callable[[],
 
 def test_the_fastest_variant_is_kept_and_the_others_are_closed() -> None:
     log: list[str] = []
-    chosen = fastest(make(log, a=(2, 1), b=(1, 5), c=(3, 3)), seconds=1, tell=ignore)
+    chosen = fastest(make(log, a=(2, 1), b=(1, 5), c=(3, 3)), seconds=1, log=ignore)
     assert chosen.variant == "b"
     assert chosen.trials == {"a": 2, "b": 5, "c": 3}
     assert chosen.runner.name == "b"
@@ -73,18 +73,18 @@ def test_the_fastest_variant_is_kept_and_the_others_are_closed() -> None:
     assert kept == ["a opens", "b opens", "a closes", "c opens", "c closes"]
 
 
-def test_a_variant_that_cannot_run_is_told_of_and_left_out() -> None:
+def test_a_variant_that_cannot_run_is_logged_and_left_out() -> None:
     log: list[str] = []
-    told: list[str] = []
+    lines: list[str] = []
 
     def broken() -> Fixed:
         raise RuntimeError("no compiler\nand a long story")
 
-    chosen = fastest({"compiled": broken, **make(log, a=(2, 1))}, seconds=1, tell=told.append)
+    chosen = fastest({"compiled": broken, **make(log, a=(2, 1))}, seconds=1, log=lines.append)
     assert chosen.variant == "a"
-    assert told == ["compiled is left out: no compiler"]
+    assert lines == ["compiled is left out: no compiler"]
     with pytest.raises(UserError, match="none of these can run here: compiled"):
-        fastest({"compiled": broken}, seconds=1, tell=ignore)
+        fastest({"compiled": broken}, seconds=1, log=ignore)
 
 
 def test_what_the_user_can_mend_ends_the_trial_and_leaves_nothing_open() -> None:
@@ -94,7 +94,7 @@ def test_what_the_user_can_mend_ends_the_trial_and_leaves_nothing_open() -> None
         raise UserError("width 0")
 
     with pytest.raises(UserError, match="width 0"):
-        fastest({**make(log, a=(2, 1)), "b": refused}, seconds=1, tell=ignore)
+        fastest({**make(log, a=(2, 1)), "b": refused}, seconds=1, log=ignore)
     assert log[-1] == "a closes"
 
 
@@ -122,7 +122,7 @@ def test_a_loop_counts_its_work_and_computes_with_its_own_threads() -> None:
     assert closed == [True]
 
 
-def test_what_only_the_first_time_takes_is_told_apart() -> None:
+def test_what_only_the_first_time_takes_is_measured_separately() -> None:
     waits = iter([0.5])
     loop = Loop(lambda: time.sleep(next(waits, 0)), units=1)
     loop.measure(0.01)

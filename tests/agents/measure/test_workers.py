@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny_trainings import Watched
+from support.tiny_agents import Watched
 
-from agents.measure.workers import _PRELOADED, Worker
+from agents.measure.workers import Worker
 from envs.errors import UserError
 
 
@@ -79,7 +79,7 @@ def test_a_learner_whose_iterations_overlap_says_its_rate_itself(tmp_path: Path)
 @pytest.mark.slow
 def test_the_server_that_workers_are_forked_from_asks_for_no_gpu_and_starts_no_thread() -> None:
     # Once CUDA's driver was asked anything, no fork of that process can use a GPU.
-    code = f"""
+    code = """
 import importlib, sys, threading
 import torch
 def refuse(*_): raise SystemExit("CUDA was asked")
@@ -87,9 +87,8 @@ for name in ("is_available", "device_count", "is_bf16_supported", "_lazy_init", 
     setattr(torch.cuda, name, refuse)
 for name in ("is_available", "current_accelerator", "device_count"):
     setattr(torch.accelerator, name, refuse)
-for name in {_PRELOADED!r}:
-    importlib.import_module(name)
-sys.exit(f"{{threading.active_count()}} threads" if threading.active_count() > 1 else 0)
+importlib.import_module("agents.measure.workers")
+sys.exit(f"{threading.active_count()} threads" if threading.active_count() > 1 else 0)
 """
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)

@@ -100,7 +100,7 @@ REFUSED: list[tuple[Any, dict[str, Any], str]] = [
     (PPO, {"policy": OwnPolicy}, "a subclass of agents.networks.policies.PixelActorCriticPolicy"),
     (PPO, {"env": make_image_env}, "env is a function: call it, or give DummyVecEnv([make_env])"),
     (DQN, {"env": [make_image_env]}, "env is a list: give one environment, or DummyVecEnv("),
-    (PPO, {"env": FakeImageEnv}, "env is a class: give an environment made of it, FakeImageEnv("),
+    (PPO, {"env": FakeImageEnv}, "env is a class: give an instance of it, FakeImageEnv("),
     (PPO, {"env": gym.vector.SyncVectorEnv([make_image_env])}, "env is a vector of Gymnasium"),
     (PPO, {"env": 3}, "env must be an environment or its id, not 3"),
     (PPO, {"env": "FakeImage-v0"}, 'env "FakeImage-v0" is not made: '),

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from support.inline_launcher import InlineLauncher
-from support.study_files import TINY
+from support.study_files import TINY, InlineLauncher
 
 from agents.evaluate.random_agent import random_length
 from agents.study.arms import parse_arm

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from support.inline_launcher import InlineLauncher
-from support.study_files import tiny_plan
+from support.study_files import InlineLauncher, tiny_plan
 from support.tiny_agents import TINY
 
 from agents.launchers.local import Launcher

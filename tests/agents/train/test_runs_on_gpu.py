@@ -1,8 +1,7 @@
-"""Whole runs on a real GPU: they learn, are repeated, resumed elsewhere, loaded and evaluated."""
+"""Whole runs on a real GPU: learning, repeating, resuming elsewhere, loading, evaluating."""
 
 from __future__ import annotations
 
-import io
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from support import gpu_agents
+from support.agent_runs import quiet
 from support.run_files import assert_equal, learned, rows_of
-from support.tiny_agents import TINY
+from support.tiny_agents import GPU_RUN, as_dqn
 
 from agents import load_agent
-from agents.config import DQNConfig, PPOConfig, TrainConfig, preset_config
+from agents.config import PPOConfig, TrainConfig, preset_config
 from agents.dqn.agent import DQN
 from agents.evaluate.evaluation import evaluate_agent
 from agents.train import training
@@ -26,17 +25,14 @@ from rlcnn.runs.directory import RunDirectory
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("torch_settings")]
 
 PPO = replace(
-    TINY,
-    env="support.games:Signals-v0",
+    GPU_RUN,
     encoder="nature",
     encoder_options={"features_dim": 32},
-    device=gpu_agents.GPU,
     precision="bf16",
-    cuda_graphs="on",
     total_steps=160,
     eval_every=80,
     checkpoint_every=64,
-    # Rates that are the same numbers in float32, in which a graph reads them.
+    # Learning rates with the same value in float32, in which a graph reads them.
     ppo=PPOConfig(
         learning_rate=2**-10,
         learning_rate_schedule="constant",
@@ -46,25 +42,11 @@ PPO = replace(
     ),
 )
 """Ten rollouts of 16 steps."""
-RUN_DQN = replace(
-    PPO,
-    algo="dqn",
-    dqn=DQNConfig(
-        learning_rate=2**-10,
-        buffer_size=128,
-        learning_starts=32,
-        batch_size=8,
-        target_update_interval=32,
-    ),
-)
+RUN_DQN = as_dqn(PPO, learning_rate=2**-10, buffer_size=128, learning_starts=32)
 RUNS = pytest.mark.parametrize("config", [PPO, RUN_DQN], ids=["ppo", "dqn"])
 DETERMINISTIC = pytest.mark.usefixtures("deterministic")
 LONGER: dict[str, Any] = {"total_steps": 320}
 BEST_RETURN = 16.0
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=200)
 
 
 def train(config: TrainConfig, run_dir: Path) -> Path:
@@ -142,7 +124,7 @@ def test_an_agent_is_loaded_anywhere_and_evaluates_alike(
 
 
 def tiny_run(algo: Any, **changes: Any) -> TrainConfig:
-    """A run in a tiny world, with a GPU's defaults: bfloat16, graphs, and what is stored there."""
+    """A run in a tiny game with the defaults of a GPU: bfloat16, graphs, storage on the GPU."""
     return replace(
         preset_config("fast", algo),
         env="support.games:Signals-v0",

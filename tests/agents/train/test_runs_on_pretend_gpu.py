@@ -1,44 +1,26 @@
-"""Whole runs, and all that is done beside training, on a pretend GPU."""
+"""Whole runs on a pretend GPU, with evaluations, checkpoints and the benchmark's stages."""
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
+from support.agent_runs import quiet
 from support.pretend_gpu import CUDA, PretendGPU
-from support.tiny_agents import TINY
+from support.tiny_agents import GPU_RUN, as_dqn
 
 from agents import load_agent
 from agents.benchmark.stages import Variant, inference_stage, update_stage
-from agents.config import DQNConfig, TrainConfig
+from agents.config import TrainConfig
 from agents.evaluate.evaluation import evaluate_agent
 from agents.train import training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PPO = replace(
-    TINY,
-    env="support.games:Signals-v0",
-    device="cuda",
-    cuda_graphs="on",
-    overlap="on",
-    total_steps=96,
-    eval_every=48,
-    checkpoint_every=32,
-)
-DQN = replace(
-    PPO,
-    algo="dqn",
-    dqn=DQNConfig(buffer_size=64, learning_starts=16, batch_size=8, target_update_interval=32),
-)
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=200)
+PPO = replace(GPU_RUN, overlap="on", total_steps=96, eval_every=48, checkpoint_every=32)
+DQN = as_dqn(PPO, buffer_size=64, learning_starts=16)
 
 
 @pytest.mark.parametrize("config", [PPO, DQN], ids=["ppo", "dqn"])

@@ -66,7 +66,7 @@ def test_as_many_threads_as_others_leave_cores(
     with spare_cores(kernel) as spare:
         kernel.passes(0.5, own=0, others=4)
         spare.adjust()
-        assert torch.get_num_threads() == 4, "too soon to tell"
+        assert torch.get_num_threads() == 4, "too early to change"
         kernel.passes(2.0, own=own, others=others)
         kernel.passes(-0.5, own=0, others=4)
         spare.adjust()

@@ -270,7 +270,7 @@ def test_a_value_too_many_is_blamed_on_the_option_before_it(arguments: str, said
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("--seeds 3", "RUN_DIR is missing; --help tells what it takes"),
+        ("--seeds 3", "RUN_DIR is missing; --help describes it"),
         ("run --seeds --arms a", "--seeds takes a value: none given"),
         ("run --num-envs 2 --seeds 1.5", '--seeds "1.5" is not a whole number.'),
         ("run --encoder lenett", 'expected one of nature, lenet. Did you mean "lenet"?'),

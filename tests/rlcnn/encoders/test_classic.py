@@ -68,7 +68,7 @@ def test_option_a_keeps_every_second_pixel_and_adds_zeros() -> None:
 
 
 def unit_and_parts(shortcut: str, **options: float) -> tuple[torch.Tensor, ...]:
-    """A unit's output, and the residual, the input and the unit it was made of."""
+    """A unit's output, its residual, its input and the unit itself."""
     torch.manual_seed(0)
     unit = ResidualUnit(16, 16, 1, shortcut, options.get("gate_bias", -6.0))  # type: ignore[arg-type]
     unit.eval()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import NatureCNN
-from support.images import images
+from support.picture_files import images
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 

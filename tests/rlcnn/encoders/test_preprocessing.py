@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.images import images
+from support.picture_files import images
 
 from rlcnn.encoders import Preprocessing, create_encoder
 

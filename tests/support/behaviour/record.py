@@ -172,7 +172,7 @@ class Recorder:
         """Two arms x 2 seeds: the table of results, random play and what is said of them."""
         path = self.place / "study"
         options = [*CATCH[: CATCH.index("--env")], *CATCH[CATCH.index("--obs-size") :], *LENET]
-        told = self.script(
+        output = self.script(
             "compare_encoders",
             *(*options, "--encoder-options", "features_dim", 16, "--games", GAME, "--seeds", 2),
             *("--arms", "scratch", f"frozen:{self.weights}", "--workers", 1, "--study-dir", path),
@@ -181,7 +181,7 @@ class Recorder:
         return {
             "results.csv": digest_of_table(path / "results.csv", self.place),
             "random.json": digest_of_json(json.loads((path / "random.json").read_text()), path),
-            "verdict": digest_of_text(verdict(told), self.place),
+            "verdict": digest_of_text(verdict(output), self.place),
             "verdict reported anew": digest_of_text(verdict(again), self.place),
             **{
                 f"{run.name}/{name}": digest
@@ -219,9 +219,9 @@ class Recorder:
         return {"parameters": digest_of_tensors(parameters), "actions": digest_of_tensors(actions)}
 
 
-def verdict(told: str) -> str:
+def verdict(output: str) -> str:
     """What a study says of its results: its table and what follows, but for paths."""
-    lines = [line.rstrip() for line in told.splitlines()]
+    lines = [line.rstrip() for line in output.splitlines()]
     first = next(place for place, line in enumerate(lines) if line.startswith("game "))
     last = next(place for place, line in enumerate(lines) if line.startswith("table:"))
     return "\n".join(lines[first:last])

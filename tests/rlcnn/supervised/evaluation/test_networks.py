@@ -155,5 +155,5 @@ def test_a_pickle_bomb_is_refused_and_does_not_explode(
 
 
 def test_a_given_size_keeps_the_options_of_the_training(run: Path) -> None:
-    """Its seed among it, by which held-out images are told from others."""
+    """With the seed, which selects the held-out images."""
     assert load_network(str(run), resize=40).training["seed"] == 3
