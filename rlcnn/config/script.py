@@ -46,7 +46,8 @@ def run_script(main: Callable[[list[str]], None]) -> None:
     output = LastingStream(sys.stdout)
     sys.stdout, sys.stderr = output, LastingStream(sys.stderr)
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_StderrHandler()])
-    logging.getLogger("agents").setLevel(logging.INFO)
+    # Compiling takes minutes, in which nothing else is printed.
+    logging.getLogger("rlcnn.accelerate").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # For environments of the user's own, as --env my_module:MyEnv-v0; last, to shadow nothing.
     sys.path.append(os.getcwd())
