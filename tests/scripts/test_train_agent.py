@@ -222,6 +222,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -
     assert RunDirectory.open(run).latest_whole()[1] == []
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_checkpoint_is_cut_stops_after_it(
     train_agent: Script, finished_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

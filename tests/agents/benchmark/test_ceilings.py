@@ -57,7 +57,7 @@ def test_what_is_tried_on_a_gpu() -> None:
     assert list(variants["update"]) == [f"{how}, 4 threads" for how in ways]
 
 
-@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+@pytest.mark.parametrize("algo", ["ppo", pytest.param("dqn", marks=pytest.mark.slow)])
 def test_every_way_can_be_measured(algo: Any) -> None:
     variants = ceiling_variants(tiny(algo, precision="bf16"), compiling=False)
     for ways in variants.values():

@@ -86,6 +86,7 @@ def test_a_cpu_has_rows_that_are_not_for_it() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_suite_that_is_stopped_leaves_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,7 +146,8 @@ def test_colour_is_refused_in_one_line() -> None:
         peer_variants("sb3", tiny("ppo", obs="rgb"))
 
 
-@pytest.mark.parametrize("algo", ["ppo", pytest.param("dqn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
 def test_a_frozen_encoder_is_measured_beside_itself_uncached(algo: Any) -> None:
     options = {"pooling": "mean", "features_dim": 8}
     config = tiny(

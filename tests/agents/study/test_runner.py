@@ -113,6 +113,7 @@ def test_a_study_leaves_a_run_and_a_row_for_each_game_arm_and_seed(
     assert all(len(v) >= 30 for v in results.random_returns.values())
 
 
+@pytest.mark.slow
 def test_arms_of_long_names_have_tags_of_their_own(study: Study, tmp_path: Path) -> None:
     arms = []
     for end in "ab":
