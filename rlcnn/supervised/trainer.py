@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -106,22 +105,31 @@ class Trainer:
         """Mean loss and training accuracy, by task, over the updates since the last call.
 
         Raises:
-            UserError: the loss is no longer a finite number.
+            UserError: the loss or a parameter is no longer a finite number.
         """
+        self.check_finite()
         loss_sum, updates, *counts = self._sums.tolist()
-        loss = loss_sum / max(1, updates)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is no longer a finite number in epoch {self.epoch}: a lower"
-                f" --learning-rate than {self.config.learning_rate:g} or a longer --warmup-epochs"
-                " may help"
-            )
-        figures = {"train/loss": loss}
+        figures = {"train/loss": loss_sum / max(1, updates)}
         for number, task in enumerate(self.classifier.tasks):
             right, known = counts[2 * number : 2 * number + 2]
             figures[metric("train/top1", task, self.classifier.tasks)] = right / max(1, known)
         self._begin_epoch()
         return figures
+
+    def check_finite(self) -> None:
+        """Checks the loss and every parameter; waits for the device.
+
+        Raises:
+            UserError: one of them is NaN or infinite.
+        """
+        # The last update can spoil the parameters after losses that were all finite.
+        sums = [parameter.detach().sum() for parameter in self.classifier.parameters()]
+        if not torch.stack([self._sums[0], *sums]).sum().isfinite():
+            raise UserError(
+                "the loss is no longer a finite number in epoch"
+                f" {self.epoch + bool(self.batch)}: a lower --learning-rate than"
+                f" {self.config.learning_rate:g} or a longer --warmup-epochs may help"
+            )
 
     def _begin_epoch(self) -> None:
         # Sums of the loss and of updates, and for each task of right and of known labels. They
@@ -185,8 +193,10 @@ class Trainer:
             extra: JSON values to keep with it.
 
         Raises:
-            UserError: the disk is full or cannot be written.
+            UserError: the disk is full or cannot be written, or the loss or a parameter is no
+                longer a finite number.
         """
+        self.check_finite()
         network = {
             "classifier": self.classifier.state_dict(),
             "average": self._average.state_dict() if self._average is not None else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,25 @@ def test_a_loss_that_is_no_number_is_one_line() -> None:
     trainer = make_trainer(replace(CONFIG, learning_rate=1e30, ema=0.0))
     with refused("the loss is no longer a finite number", "--learning-rate than 1e+30"):
         learn(trainer)
+
+
+def test_a_training_that_diverged_is_not_saved_within_an_epoch(tmp_path: Path) -> None:
+    trainer = make_trainer(replace(CONFIG, learning_rate=1e30, ema=0.0))
+    with closing(trainer.learn_epoch()) as updates:
+        assert next(updates) + next(updates) == 2 * CONFIG.batch_size
+        with refused("no longer a finite number in epoch 1", "--learning-rate than 1e+30"):
+            trainer.save(tmp_path, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_that_the_last_update_spoiled_are_refused(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    list(trainer.learn_epoch())
+    torch.nn.init.constant_(trainer.classifier.head.bias, float("inf"))
+    with refused("no longer a finite number in epoch 1"):
+        trainer.epoch_metrics()
+    with refused("no longer a finite number in epoch 1"):
+        trainer.save(tmp_path, {})
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
