@@ -254,10 +254,11 @@ class Training(Attempt[TrainConfig]):
                 raise
         finally:
             progress.close()
-        if self.stop.requested:
-            self.stop_here(f"at step {self.step:,}")
         if self.step != self.saved_step:
             self.checkpoint()
+        # Also of a request that came during that checkpoint, which may take long.
+        if self.stop.requested:
+            self.stop_here(f"at step {self.step:,}")
 
     def _note_learned(self) -> None:
         self._learned = self.step

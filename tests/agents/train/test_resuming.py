@@ -132,6 +132,22 @@ def test_a_stop_cuts_no_checkpoint_twice(tmp_path: Path, monkeypatch: pytest.Mon
     assert cut == [16, 32]
 
 
+def test_a_stop_during_the_last_checkpoint_comes_before_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = training.save_checkpoint
+
+    def save_and_press(model: Any, *args: Any, **kwargs: Any) -> None:
+        save(model, *args, **kwargs)
+        press_ctrl_c()
+
+    monkeypatch.setattr(training, "save_checkpoint", save_and_press)
+    with pytest.raises(TrainingStopped, match="stopped at step 32; go on with --resume"):
+        train(replace(PPO, total_steps=32), tmp_path / "run", console=quiet())
+    assert checkpoint_steps(tmp_path / "run") == [32]
+    assert steps_of(tmp_path / "run", "eval/mean_return") == []
+
+
 @BOTH
 def test_two_resumes_of_one_checkpoint_are_alike_to_the_bit(
     algo: str, stopped: dict[str, Path], tmp_path: Path
