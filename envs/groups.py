@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import gymnasium as gym
@@ -56,9 +57,10 @@ class GroupedVecEnv(VecEnv):
         return join_steps([group.step_wait() for group in self.groups])  # type: ignore[misc]
 
     def close(self) -> None:
-        """Closes every group."""
-        for group in self.groups:
-            group.close()
+        """Closes every group, also if one of them fails to."""
+        with ExitStack() as stack:
+            for group in self.groups:
+                stack.callback(group.close)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The attribute of the chosen environments."""

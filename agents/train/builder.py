@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -31,20 +32,23 @@ from rlcnn.weights.report import LoadReport
 def make_train_env(config: TrainConfig) -> VecEnv:
     """The environments to train in."""
     num_envs = config.num_envs // config.env_groups
-    groups = [
-        make_vec_env(
-            config.env,
-            num_envs,
-            protocol=config.protocol,
-            training=True,
-            obs=config.obs,
-            obs_size=config.obs_size,
-            frame_stack=config.frame_stack,
-            num_threads=min(math.ceil(config.num_threads / config.env_groups), num_envs),
-        )
-        for _ in range(config.env_groups)
-    ]
-    return GroupedVecEnv(groups) if len(groups) > 1 else groups[0]
+    make_group = partial(
+        make_vec_env,
+        config.env,
+        num_envs,
+        protocol=config.protocol,
+        training=True,
+        obs=config.obs,
+        obs_size=config.obs_size,
+        frame_stack=config.frame_stack,
+        num_threads=min(math.ceil(config.num_threads / config.env_groups), num_envs),
+    )
+    with ExitStack() as opened:
+        groups = [opened.enter_context(closing(make_group())) for _ in range(config.env_groups)]
+        venv = GroupedVecEnv(groups) if len(groups) > 1 else groups[0]
+        # No group failed: the caller closes them.
+        opened.pop_all()
+    return venv
 
 
 def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
@@ -93,7 +97,7 @@ def load_agent(
 
     Its ``num_timesteps`` says how long it had been trained.
 
-    It is not made to be trained further; :func:`agents.train.training.resume` goes on with a run.
+    Use it to play only; :func:`agents.train.training.resume` continues the training.
 
     Args:
         run_dir: what ``scripts/train_agent.py`` wrote.
@@ -105,9 +109,8 @@ def load_agent(
     """
     run = RunDirectory.open(run_dir)
     config = read_config(run)
-    # Emulators take a while to start, and only the environments' spaces are wanted. One
-    # environment makes another rollout: the agent comes to play, so any that is valid will do.
-    # The checkpoint holds all weights, wherever the encoder's first came from.
+    # Only the environments' spaces are needed, and emulators start slowly: one is enough. The
+    # agent will not learn, so any valid rollout will do. The checkpoint has all weights.
     config = replace(
         config,
         weights="none",
@@ -167,7 +170,7 @@ def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path
 
 
 def load_report(model: Agent) -> LoadReport | None:
-    """What became of the weights that the agent's encoder was to start from, if any."""
+    """The report on the initial weights that were loaded into the encoder, if any."""
     extractor = encoder_extractor(model)
     return extractor.load_report if extractor else None
 
@@ -186,7 +189,7 @@ def describe_storage(model: Agent) -> str:
 
 
 def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
-    """Looks, before a training begins, whether it will fit into memory and on the disk.
+    """Checks before a training begins that it will fit into memory and on the disk.
 
     DQN's replay takes its memory here.
 
@@ -204,7 +207,7 @@ def check_resources(model: Agent, config: TrainConfig, run_dir: Path) -> None:
     with disk_errors(run_dir):
         while not place.exists():
             place = place.parent
-    # What a run to be resumed already holds is room that its next checkpoints will have.
+    # A resumed run removes its old checkpoints: their room counts as free.
     held = sum(file.stat().st_size for file in run_dir.glob("checkpoints/*/*"))
     free = shutil.disk_usage(place).free + held
     if needed > free:

@@ -60,3 +60,21 @@ def test_it_answers_for_its_environments(venv: GroupedVecEnv) -> None:
     assert venv.env_is_wrapped(Monitor, [2]) == [True]
     with pytest.raises(AttributeError, match="in C\\+\\+"):
         venv.env_method("anything", indices=[1])
+
+
+def test_every_group_is_closed_although_one_fails_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[int] = []
+    venv = make_groups()
+    first, second = venv.groups
+    close_first, close_second = first.close, second.close
+
+    def fail() -> None:
+        closed.append(0)
+        close_first()
+        raise BrokenPipeError("a worker died")
+
+    monkeypatch.setattr(first, "close", fail)
+    monkeypatch.setattr(second, "close", lambda: [close_second(), closed.append(1)])
+    with pytest.raises(BrokenPipeError, match="a worker died"):
+        venv.close()
+    assert sorted(closed) == [0, 1]

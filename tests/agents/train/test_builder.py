@@ -20,10 +20,13 @@ from torchvision import models
 from agents import DQN, PPO, load_agent
 from agents.config import TrainConfig
 from agents.registry import Agent
+from agents.train import builder
 from agents.train.builder import build_agent, load_report, make_train_env
 from agents.train.checkpoint import encoder_origin
 from agents.train.training import default_run_dir, resume, train
 from envs.errors import UserError
+from envs.make import make_vec_env
+from envs.pixels import PixelVecEnv
 from rlcnn.encoders import Encoder, FrameEncoder, create_encoder
 from rlcnn.weights.load import save_encoder
 from rlcnn.weights.origin import Origin
@@ -221,3 +224,20 @@ def test_the_games_and_the_draws_of_a_run_do_not_hang_on_its_encoder(
     assert np.array_equal(frames, others)
     assert np.array_equal(from_numpy, draws[0])
     assert from_torch.equal(draws[1])
+
+
+def test_groups_are_closed_if_a_later_one_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def make_or_fail(*args: Any, **kwargs: Any) -> Any:
+        if made:
+            raise UserError("no room for another group")
+        made.append(make_vec_env(*args, **kwargs))
+        return made[0]
+
+    closed: list[bool] = []
+    monkeypatch.setattr(builder, "make_vec_env", make_or_fail)
+    monkeypatch.setattr(PixelVecEnv, "close", lambda self: closed.append(self is made[0]))
+    with pytest.raises(UserError, match="no room"):
+        make_train_env(replace(CONFIG, num_envs=2, env_groups=2))
+    assert closed == [True]
