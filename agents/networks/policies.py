@@ -32,7 +32,7 @@ from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.devices import PRECISIONS, Precision
 from rlcnn.encoders.base import check_choice
-from rlcnn.encoders.stored import features_of_stored
+from rlcnn.encoders.frozen_features import features_of_stored
 from rlcnn.sb3 import EncoderExtractor
 
 
@@ -50,7 +50,7 @@ def encode(
     Args:
         extractor: computes them.
         observations: images of 0 to 255, uint8 or float; or, for a frozen encoder, its stored
-            features (:mod:`rlcnn.encoders.stored`), as channels of one pixel.
+            features (:mod:`rlcnn.encoders.frozen_features`), as channels of one pixel.
         precision: of the encoder.
         image_scale: factor of the pixels for an extractor not of ours, which takes floats.
     """

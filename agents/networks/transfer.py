@@ -12,7 +12,7 @@ from torch import nn
 
 from envs.errors import UserError
 from rlcnn.encoders.base import check_positive
-from rlcnn.encoders.stored import pretrained_parts
+from rlcnn.encoders.frozen_features import pretrained_parts
 from rlcnn.sb3 import EncoderExtractor
 
 

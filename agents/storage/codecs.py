@@ -16,7 +16,7 @@ from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.transfers import upload
 from rlcnn.encoders import Encoder
-from rlcnn.encoders.stored import encode_for_storage, storage_layout
+from rlcnn.encoders.frozen_features import encode_for_storage, storage_layout
 
 FrameShape = tuple[int, int, int]
 FeatureType = Literal["auto", "fp32", "bf16", "fp16"]

@@ -13,7 +13,7 @@ from torch import nn
 
 from envs.errors import UserError, nearest
 from rlcnn.encoders.base import Encoder
-from rlcnn.encoders.stored import pretrained_parts
+from rlcnn.encoders.frozen_features import pretrained_parts
 
 
 class Layers(NamedTuple):

@@ -1,4 +1,4 @@
-"""A frozen encoder in two halves: a frozen one that runs once per frame, and a trained one.
+"""Features of a frozen encoder, in two halves: a frozen one, once per frame, and a trained one.
 
 The output of the first half is stored in place of the frame. The second half computes an
 observation's features from the stored outputs at each use::

@@ -22,7 +22,7 @@ from agents.train.checkpoint import encoder_extractor, load_checkpoint, save_che
 from envs.errors import UserError
 from rlcnn.accelerate.compilation import can_compile
 from rlcnn.encoders import create_encoder
-from rlcnn.encoders.stored import pretrained_parts
+from rlcnn.encoders.frozen_features import pretrained_parts
 from rlcnn.weights.load import save_encoder
 
 N_ENVS, DEPTH = 4, 2

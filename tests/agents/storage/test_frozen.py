@@ -15,7 +15,7 @@ from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
 from agents.storage.samplers import NStepReturns
 from envs.atari import AtariVecEnv
-from rlcnn.encoders.stored import pretrained_parts
+from rlcnn.encoders.frozen_features import pretrained_parts
 
 PER_FRAME = {
     "encoder": "squeezenet1_1:features.3",
