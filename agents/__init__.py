@@ -1,4 +1,4 @@
-"""Minds: PPO and DQN agents on a shared convolutional encoder."""
+"""PPO and DQN agents on a shared convolutional encoder: training, evaluation, studies."""
 
 import envs  # noqa: F401 - first, so that envs.machine.openmp comes before torch
 from agents.dqn.agent import DQN

@@ -1,4 +1,4 @@
-"""What the rest of the project asks about an algorithm and about its agents."""
+"""An algorithm and its agents: the base class, as the rest of the project uses it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Model = TypeVar("Model", bound=BaseAlgorithm)
 
 
 class AlgorithmSpec(Generic[Model]):
-    """An algorithm; its methods say what a training run needs to know about one of its agents.
+    """An algorithm: facts about it, and methods that a training run calls with one of its agents.
 
-    What hyperparameters decide alone is a method of their section. The methods here are right for
-    an algorithm without a replay.
+    What follows from the hyperparameters alone is a method of
+    :class:`~agents.hyperparameters.Hyperparameters`. The defaults are for an algorithm without a
+    replay.
 
     Attributes:
         name: the value of ``--algo``, and the section of options in a configuration.

@@ -61,29 +61,29 @@ class TrainConfig:
     encoder_options: EncoderOptions = field(default_factory=dict)
     """Options of the encoder, as NAME VALUE pairs: width 2 pooling mean."""
     weights: str = "none"
-    """What the encoder starts from: none, imagenet, a file (safetensors or .pth), or the directory
-    of a run."""
+    """Initial weights of the encoder: none, imagenet, a file (safetensors or .pth), or a run's
+    directory."""
     mode: Literal["train", "finetune", "frozen"] = "train"
-    """What becomes of the encoder: train learns it as the rest; finetune at a fraction of the rate;
-    frozen not at all, and each frame passes it once."""
+    """How the encoder learns: train, like all other layers; finetune, at a fraction of their rate;
+    frozen, not at all, and it runs once per frame."""
     finetune_factor: Annotated[float, Interval(gt=0)] = 0.1
-    """Fine-tuned encoder's learning rate, as a factor of the rest's."""
+    """Learning rate of a fine-tuned encoder, as a factor of the other layers'."""
     unfreeze_from: str = ""
-    """Node of the encoder from which on it is fine-tuned, such as layer2 or trunk.4; what comes
-    before stays as it is. Empty fine-tunes all of it."""
+    """First node of the encoder to fine-tune, such as layer2 or trunk.4; the layers before it stay
+    frozen. Empty fine-tunes all layers."""
     unfreeze_at_step: Period = 0
-    """Step from which on the encoder is fine-tuned; it stays as it is before. 0 begins at once."""
+    """Step at which fine-tuning of the encoder begins; before, it is frozen. 0 begins at once."""
     feature_dtype: FeatureType = "auto"
-    """What a frozen encoder's features are stored in; auto takes what it computes in, fp32 or
-    bf16."""
+    """Type in which a frozen encoder's features are stored; auto takes the type that it computes
+    in, fp32 or bf16."""
     total_steps: Annotated[int, Interval(ge=1, le=MAX_STEPS)] = 10_000_000
     """Agent steps to train for, over all environments."""
     seed: Seed = 0
     num_envs: Annotated[int, Interval(ge=1, le=MAX_ENVS)] = 8
-    """Environments played side by side."""
+    """Environments that step in parallel."""
     env_groups: int = 1
     """Groups of environments that PPO steps in turn: while the policy acts for one group, the
-    others step. For a GPU that the emulators wait for."""
+    others step. Useful if emulators wait for a GPU."""
     num_threads: Threads = 0
     """CPU threads of the emulator and of torch; 0 takes every core this process may use. In
     bfloat16 torch takes fewer while other programs compute."""
@@ -98,15 +98,15 @@ class TrainConfig:
     device: Device = "auto"
     precision: PrecisionChoice = "auto"
     compile: Switch = "auto"
-    """Whether torch compiles PPO's update; auto does not: nothing was gained by it."""
+    """Whether torch compiles PPO's update; auto does not, since it gained nothing."""
     cuda_graphs: Switch = "auto"
     """Whether a GPU captures acting and updates as CUDA graphs and replays them; auto does."""
     replay_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where DQN stores its replay; auto takes the training device if it fits there, else the
     host."""
     overlap: Switch = "auto"
-    """Whether the next rollout is collected during the update, by the previous policy (but for the
-    one after a checkpoint or a film); auto does not."""
+    """Whether the next rollout is collected during the update, by the previous policy; the rollout
+    after a checkpoint or a film is not. auto does not."""
     track: Track = "offline"
     project: Project = "rlcnn"
     preset: Preset = "fast"
@@ -121,7 +121,7 @@ class TrainConfig:
     """Steps between two checkpoints; 0 keeps the last state only."""
     keep_checkpoints: KeepCheckpoints = 3
     save_replay: bool = True
-    """Whether DQN's checkpoints hold its replay memory; without it, it fills anew at a resume."""
+    """Whether DQN's checkpoints contain its replay; without it, a resumed run starts with none."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     """Hyperparameters of PPO."""
     dqn: DQNConfig = field(default_factory=DQNConfig)

@@ -1,4 +1,4 @@
-"""What a training run asks of an algorithm's hyperparameters, whichever algorithm it is."""
+"""Hyperparameters of any algorithm: the base class, as training runs use it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ScheduleName = Literal["constant", "linear"]
 class Hyperparameters:
     """Base of the sections of options, one for each algorithm; steps are agent steps.
 
-    Fields have the names of the agent's arguments. A field ``NAME_schedule`` says what becomes of
-    ``NAME`` over the run.
+    Fields have the names of the agent's arguments. A field ``NAME_schedule`` says how
+    ``NAME`` changes over the run.
 
     Attributes:
         round_name: what comes before each update: "rollouts".

@@ -1,4 +1,4 @@
-"""Worlds: vectorised environments with image observations, and cameras that film them."""
+"""Vectorised environments with image observations, and cameras that film them."""
 
 import envs.machine.openmp  # noqa: F401 - before torch, which reads its setting once
 from envs.atari import AtariVecEnv

@@ -1,4 +1,4 @@
-"""Eyes: convolutional encoders, their weights, run directories and tracking."""
+"""Convolutional encoders, their weights and supervised training; runs, options, statistics."""
 
 import envs  # noqa: F401 - first, so that envs.machine.openmp comes before torch
 

@@ -1,4 +1,4 @@
-"""DQN as the rest of the project sees it."""
+"""DQN's specification, through which the rest of the project uses it."""
 
 from __future__ import annotations
 

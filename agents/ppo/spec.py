@@ -1,4 +1,4 @@
-"""PPO as the rest of the project sees it."""
+"""PPO's specification, through which the rest of the project uses it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
         self._acting_copy = InferenceCopy(network, apart=overlap)
 
         def end_training_mode() -> None:
-            # Whoever waits for an update finds the policy as between two updates.
+            # After a wait the policy must be as between two updates.
             self.policy.set_training_mode(False)
 
         self._runner = UpdateRunner(self.device, network.precision, overlap, end_training_mode)

@@ -1,4 +1,4 @@
-"""Normalised scores of a study, and the verdicts on its arms."""
+"""Normalised scores of a study, handed to :mod:`rlcnn.stats.verdict` for its verdicts."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Every(BaseCallback):
 
     @property
     def pending(self) -> bool:
-        """Whether the action is to be done at this step, and was not, or not completely."""
+        """Whether the action is due at this step and was not completed yet."""
         return self.model.num_timesteps >= self._next
 
     def _on_training_start(self) -> None:

@@ -79,7 +79,7 @@ def train(
         The run directory.
 
     Raises:
-        UserError: for whatever a user can mend, before anything is lost.
+        UserError: for anything that the user can correct, before anything is lost.
         EnvironmentFailure: an environment raised an error; a checkpoint holds what was learned.
         TrainingStopped: a stop was requested, by Ctrl-C for example; a checkpoint was written.
     """

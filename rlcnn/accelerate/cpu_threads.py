@@ -1,7 +1,7 @@
 """Fewer CPU threads while other programs compute on the same cores.
 
 oneDNN's bfloat16 gradient of a convolution's filters synchronises its threads by spinning, several
-times for each image, whatever OpenMP's settings. When two of them share a core, because another
+times for each image, under any OpenMP setting. When two of them share a core, because another
 program uses the other one, each synchronisation lasts a time slice of the scheduler: an update
 takes ten times as long or more. One thread is then much faster than two.
 """

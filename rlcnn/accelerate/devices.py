@@ -81,8 +81,8 @@ def describe_device(device: str) -> str:
 def prepare_device(device: torch.device | str, precision: Precision) -> None:
     """Sets how torch computes on a GPU, for the whole process; nothing on a CPU.
 
-    Float32 is float32 unless ``precision`` is "tf32": by default torch lets convolutions round
-    their inputs to TF32, whose mantissa has 10 bits. cuDNN times its kernels for each shape and
+    Products of float32 are not rounded to TF32, whose mantissa has 10 bits, unless ``precision`` is
+    "tf32"; by default torch lets convolutions do so. cuDNN times its kernels for each shape and
     keeps the fastest, unless torch must be deterministic: another run may find another kernel
     fastest.
 

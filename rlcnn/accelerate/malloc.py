@@ -14,9 +14,9 @@ def keep_freed_memory() -> bool:
     """Asks glibc to keep freed memory for the next allocation.
 
     Each minibatch frees the activations that the next one allocates again, some above 10 MB. If the
-    kernel gets them back in between, every page is faulted in and zeroed anew, which takes a tenth
-    or more of an update on a CPU. The setting is the whole process's, whose memory then stays at
-    its peak or somewhat above.
+    kernel gets them back in between, every page is faulted in and zeroed again, which takes a
+    tenth or more of an update on a CPU. The setting holds for the whole process: its memory then
+    stays at its peak or somewhat above.
 
     Returns:
         Whether the C library has such a setting and took it.

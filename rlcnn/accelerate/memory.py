@@ -1,4 +1,4 @@
-"""How much memory is free, so that what cannot fit is refused before hours are spent."""
+"""Measures free memory, so that storage that cannot fit is refused before a training begins."""
 
 from __future__ import annotations
 

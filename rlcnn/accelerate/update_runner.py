@@ -86,7 +86,7 @@ class UpdateRunner(Generic[R]):
         on_finish(update(self._spare_cores.adjust))
 
     def start(self, update: Update[R], on_finish: Callable[[R], object]) -> None:
-        """Begins an update, in order with the work that the caller's stream holds by now.
+        """Begins an update, which runs after all work that the caller's stream has now.
 
         :meth:`finish` calls ``on_finish``.
         """

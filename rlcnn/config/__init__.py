@@ -4,6 +4,6 @@
 - :mod:`rlcnn.config.files`: configurations in the directory of a run or in a file.
 - :mod:`rlcnn.config.cli`: a command line into a dataclass; ``diagnosis`` and ``hints`` say what is
   wrong with one and what its user may mean.
-- :mod:`rlcnn.config.runs`: the command line of a new run, or of one to go on with.
+- :mod:`rlcnn.config.runs`: the command line that starts or resumes a run.
 - :mod:`rlcnn.config.script`: a script from its start to its exit status.
 """

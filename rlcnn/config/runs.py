@@ -1,4 +1,4 @@
-"""The command line of a new run, or of one to go on with."""
+"""The command line that starts or resumes a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RunOptions:
     config: Path | None = None
     """Take all defaults from the config.json of another run."""
     resume: Path | None = None
-    """Go on with the run in this directory; more --total-steps or --epochs extend it."""
+    """Resume the run in this directory; greater --total-steps or --epochs extend it."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class RunRequest(Generic[Config]):
     Attributes:
         config: the configuration with all options.
         run_dir: where a new run goes; None for the default.
-        resume: the run to go on with; None for a new one.
-        changes: options that differ from those of the run to go on with.
+        resume: the run to resume; None for a new one.
+        changes: options that differ from those of the run to resume.
     """
 
     config: Config

@@ -38,10 +38,10 @@ class _StderrHandler(logging.StreamHandler[Any]):
 def run_script(main: Callable[[list[str]], None]) -> None:
     """Runs a script's ``main`` on its arguments and exits.
 
-    What a user can mend is printed in one line (status 2). Ctrl-C and a polite kill end the script
-    with status 130, also where they were answered with a checkpoint: a command that was to come
-    after a whole training does not start. Output that cannot be written stops nothing: the status
-    is 141 where its reader has left, and otherwise 2.
+    An error that the user can correct is printed in one line (status 2). Ctrl-C and SIGTERM end the
+    script with status 130, also after a checkpoint was written: in ``train && evaluate`` the second
+    command must not start. Output that cannot be written stops nothing: the status is then 141 if
+    its reader has left, and otherwise 2.
     """
     output = LastingStream(sys.stdout)
     sys.stdout, sys.stderr = output, LastingStream(sys.stderr)

@@ -153,7 +153,7 @@ class Attempt(ABC, Generic[Config]):
         """Does the first attempt.
 
         Args:
-            weights: what became of the weights that the run starts from, if any.
+            weights: the report on the initial weights that were loaded, if any.
         """
         if weights:
             write_json_atomic(self.run.path / "weights.json", weights.to_json())

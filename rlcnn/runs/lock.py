@@ -33,7 +33,7 @@ def acquire(path: Path, what: str = "run directory") -> IO[bytes]:
         lock.close()
         raise RunInUseError(f"{what} {path} is in use by another process") from None
     except OSError as error:
-        # Some network file systems have no locks; a run there is worth more than the guard.
+        # Some network file systems have no locks: runs there go without one.
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             lock.close()
             raise

@@ -56,9 +56,9 @@ def make_tracker(
 ) -> Tracker:
     """A tracker that feeds ``metrics.jsonl``, TensorBoard and, unless disabled, W&B.
 
-    Weights & Biases that cannot start, for want of an account or a network, costs one line of
-    warning and no training: ``online`` falls back to ``offline``, which needs neither. So does a
-    missing TensorBoard.
+    If Weights & Biases cannot start, for example without an account or a network, one line warns
+    and training goes on: ``online`` falls back to ``offline``, which needs neither. A missing
+    TensorBoard also costs one line only.
 
     Args:
         run: A run held for writing. W&B shows its configuration; the "labels" in it, a "group" and

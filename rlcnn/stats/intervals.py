@@ -1,4 +1,4 @@
-"""The interval of the difference between two arms, which decides verdicts.
+"""The interval of the difference between two arms, from which a verdict follows.
 
 :mod:`rlcnn.stats.calibration` compares it with others.
 """

@@ -1,4 +1,4 @@
-"""Verdicts: the finding of a study about an arm, in one sentence with its figures."""
+"""Verdicts: decides the finding of a study about an arm, and states it in one sentence."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class PretrainConfig:
     encoder_options: EncoderOptions = field(default_factory=dict)
     """Options of the encoder, as NAME VALUE pairs: depth 56."""
     weights: str = "none"
-    """What the encoder starts from: none, imagenet, a weights file, or the directory of a run."""
+    """Initial weights of the encoder: none, imagenet, a weights file, or the directory of a run."""
     colours: Literal["auto", "grey", "rgb"] = "auto"
     """Colours of a folder's images; auto leaves them as they are."""
     epochs: AtLeastOne = 10
@@ -78,7 +78,7 @@ class PretrainConfig:
     decay_all: bool = False
     """Whether biases and normalisation layers decay as well as weights."""
     schedule: Literal["constant", "linear", "cosine", "steps"] = "cosine"
-    """What becomes of the learning rate after the warm-up."""
+    """How the learning rate changes after the warm-up."""
     warmup_epochs: NonNegative = 0.0
     """Epochs over which the learning rate rises linearly from 0."""
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
@@ -94,10 +94,10 @@ class PretrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How images are brought to size and changed."""
     frames: FrameOptions = field(default_factory=FrameOptions)
-    """How games are played for atari: data, and what is asked of their frames."""
+    """How games are played for atari: data, and the labels of their frames."""
     players: tuple[str, ...] = ()
-    """Run directories of agents that play the games they were trained on, of atari: data; the other
-    games are played at random."""
+    """Run directories of trained agents, which play their own games for atari: data; all others are
+    played at random."""
     seed: Seed = 0
     device: Device = "auto"
     precision: PrecisionChoice = "auto"
@@ -107,19 +107,19 @@ class PretrainConfig:
     """CPU threads of torch; 0 takes every core this process may use. In bfloat16 it takes
     fewer while other programs compute."""
     num_workers: Threads = 0
-    """Processes that decode and augment images one by one, where that is needed; 0 does it in this
-    one."""
+    """Processes that decode and augment images, if these must be prepared one by one; 0 does it in
+    the main process."""
     eval_every: AtLeastOne = 1
     """Epochs between two evaluations on the held-out images."""
     checkpoint_every: Annotated[int, Interval(ge=0, le=1024)] = 1
     """Epochs between two checkpoints; 0 keeps the last state only."""
     keep_checkpoints: KeepCheckpoints = 1
     baselines: Switch = "auto"
-    """Whether the accuracy is set beside the majority class, a linear classifier on the features of
-    the encoder at random, and one on pixels; auto does so for atari: data."""
+    """Whether the accuracy is compared with the majority class, a linear classifier on the features
+    of a random encoder, and one on pixels; auto does so for atari: data."""
     baseline_images: Annotated[int, Interval(ge=0, le=10**9)] = 20_000
-    """Training images that these linear classifiers are fitted on, drawn by the seed, of each game
-    where there are several; 0 takes all."""
+    """Training images on which these linear classifiers are fitted, drawn by the seed; of each game
+    if there are several. 0 takes all."""
     track: Track = "offline"
     project: Project = "rlcnn"
 

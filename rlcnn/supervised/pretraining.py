@@ -71,7 +71,7 @@ def pretrain(
         The run directory.
 
     Raises:
-        UserError: for whatever a user can mend, before anything is lost.
+        UserError: for anything that the user can correct, before anything is lost.
         TrainingStopped: a stop was requested, by Ctrl-C for example; a checkpoint was written.
     """
     config.validate()
