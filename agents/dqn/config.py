@@ -51,7 +51,7 @@ class DQNConfig(Hyperparameters):
     target_update_interval: Count = 1_000  # zoo; 10,000 updates in Mnih et al. 2015
     """Environment steps between two updates of the target network."""
     exploration_fraction: Annotated[
-        float, Interval(ge=0, le=1), never(0, "is no time to explore in: expected more")
+        float, Interval(ge=0, le=1), never(0, "leaves no time to explore: expected more")
     ] = 0.1  # zoo: 1,000,000 steps of its run; so in Mnih et al. 2015
     """Share of the run over which epsilon falls."""
     exploration_initial_eps: Fraction = 1.0  # sb3; Mnih et al. 2015, extended data table 1

@@ -45,14 +45,14 @@ def load_players(
     for run_dir in run_dirs:
         config = read_config(RunDirectory.open(run_dir))
         if not config.env.startswith("ALE/"):
-            raise UserError(f'the agent of "{run_dir}" plays no Atari game, but "{config.env}"')
+            raise UserError(f'the agent of "{run_dir}" plays no game of ALE: "{config.env}"')
         for name in ("obs", "obs_size", "frame_stack"):
             own, asked = getattr(config, name), getattr(frames, name)
             if own != asked:
                 option = name.replace("_", "-")
                 raise UserError(
-                    f'the agent of "{run_dir}" was trained with --{option} {own}, which'
-                    f" --frames.{option} {asked} does not show it"
+                    f'the agent of "{run_dir}" was trained with --{option} {own}, not'
+                    f" {asked}: give --frames.{option} {own}"
                 )
         buttons = [get_protocol(each.protocol).full_action_space for each in (config, frames)]
         if buttons[0] != buttons[1]:

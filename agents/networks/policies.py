@@ -57,7 +57,7 @@ def encode(
     device = observations.device.type
     with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
         if not isinstance(extractor, EncoderExtractor):
-            # In the layout of their shape, so that whoever wrote it may view them in another.
+            # Contiguous, so that an extractor of the user's may call view() on them.
             features = extractor(observations.float().contiguous() * image_scale)
         elif observations.dtype == torch.uint8:
             features = extractor(observations)
@@ -128,8 +128,8 @@ class PixelPolicy(ImageInput):
         precision: ``"bf16"`` runs the encoder in bfloat16; ``"tf32"`` lets a GPU round the inputs
             of float32 convolutions and matrix products to TF32.
         encoder_lr_factor: the encoder's learning rate as a factor of the heads': 0.1 fine-tunes.
-        unfreeze_at_step: environment steps up to which the encoder's pretrained half stays as it
-            is: the first update made at this step or later is the first that changes it.
+        unfreeze_at_step: environment step at which the encoder's pretrained half is unfrozen: the
+            first update at this step or later is the first that changes it.
         feature_dtype: type of a frozen encoder's stored features: ``"fp32"``, ``"bf16"``,
             ``"fp16"`` or ``"auto"``, which is ``precision``.
     """

@@ -42,14 +42,12 @@ def notes_on_transfer(config: TrainConfig) -> list[str]:
     """Lines about options that are allowed and perhaps not intended."""
     notes = []
     if config.weights == "none" and config.mode == "frozen":
-        notes.append("the frozen encoder is a random one: --weights says what else to start from")
+        notes.append("the frozen encoder has random weights: --weights gives others")
     if config.weights == "none" and config.mode == "finetune":
-        notes.append(
-            "the encoder to be fine-tuned is a random one: --weights says what else to start from"
-        )
+        notes.append("the encoder to be fine-tuned has random weights: --weights gives others")
     if config.unfreeze_at_step:
         notes.append(
-            f"the encoder stays as it is up to step {config.unfreeze_at_step:,}; frames are stored,"
-            " not features"
+            f"the encoder is frozen until step {config.unfreeze_at_step:,}; frames are stored, not"
+            " features"
         )
     return notes

@@ -31,8 +31,8 @@ class RolloutBatch(NamedTuple):
 class FrameRollout:
     """Steps of ``n_envs`` environments in lockstep, whose observations share their frames.
 
-    The rows before the first step's hold the older frames of its stack, so that every observation
-    of the rollout is rebuilt bit-equal to the environment's own.
+    The rows before that of the first step hold the older frames of its stack, so that every
+    observation of the rollout is rebuilt bit-equal to the environment's own.
 
     Args:
         buffer_size: steps per environment.

@@ -63,8 +63,8 @@ def reading_snapshot(
     except (OSError, SafetensorError, KeyError) as error:
         if not _is_safetensors(path):
             raise UserError(
-                f"{path} is no replay that save_replay_buffer of an agent here wrote;"
-                " stable-baselines3's own replays, which are pickles, cannot be read"
+                f"{path} was not written by save_replay_buffer of agents.DQN; replays of"
+                " stable-baselines3's own DQN are pickles and cannot be read"
             ) from error
         raise UserError(f"cannot read the replay snapshot {path}: {error}") from error
 

@@ -140,8 +140,8 @@ class StudyPlan:
             raise UserError('--games names no game: expected at least one, such as "Pong"')
         if len(self.seeds) < LEAST_SEEDS:
             raise UserError(
-                f"--seeds {len(self.seeds)} says nothing of chance: expected at least"
-                f" {LEAST_SEEDS}, and 5 for a verdict beyond suggestive"
+                f"--seeds {len(self.seeds)} cannot show chance: expected at least {LEAST_SEEDS},"
+                " and 5 for a verdict that is more than suggestive"
             )
         if self.seeds[-1] > MAX_SEED:
             raise UserError(f"--seed {self.seeds[0]} leaves no room for {len(self.seeds)} seeds")

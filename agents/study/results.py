@@ -159,7 +159,7 @@ def read_result(study: Path, run: StudyRun) -> RunResult:
             return result(
                 "failed",
                 f"its options are not those of the plan: {'; '.join(found)}; delete its directory"
-                " to train it anew",
+                " to train it again",
             )
         figures = read_figures(path, run.config.total_steps)
         if figures is None:

@@ -77,7 +77,7 @@ def load_policy(model: Agent, directory: Path) -> None:
     tensors, about = read_tensors(path, own=True)
     for what, here in (("algorithm", algorithm_of(model).name), ("encoder", _encoder_spec(model))):
         if what in about and about[what] != plain(here):
-            raise UserError(f'"{path}" is of {what} {about[what]}, this agent of {here}')
+            raise UserError(f'"{path}" is for {what} {about[what]}, but this agent has {here}')
     own = {name: tuple(tensor.shape) for name, tensor in model.policy.state_dict().items()}
     saved = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(own.keys() | saved.keys()):

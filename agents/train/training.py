@@ -134,8 +134,8 @@ def resume(
         step = int(checkpoint.name) if checkpoint else 0
         if config.total_steps < min(step, resumed.before.total_steps):
             raise UserError(
-                f"--total-steps {config.total_steps} lies behind the run, which has learned from"
-                f" {step:,} steps"
+                f"--total-steps {config.total_steps} is too few: the run has learned from {step:,}"
+                " steps already"
             )
         with closing(make_train_env(config)) as venv:
             # A checkpoint holds all weights: the file of the first ones may be gone by now.

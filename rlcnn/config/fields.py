@@ -42,7 +42,7 @@ class Rule:
 
 
 def never(value: float, reason: str) -> Rule:
-    """A rule that refuses one value: ``never(0, "is no time to explore in: expected more")``."""
+    """A rule that refuses one value: ``never(0, "leaves no time to explore: expected more")``."""
     return Rule(lambda given: f"{value} {reason}" if given == value else "")
 
 

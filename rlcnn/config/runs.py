@@ -77,7 +77,7 @@ def parse_run(
     default = options(**fields_of(config, defaults))
     parsed = parse_options(options, arguments, default)
     if parsed.resume is not None and (parsed.config is not None or parsed.run_dir is not None):
-        raise UserError("--resume goes on with a run as it is: --config and --run-dir do not apply")
+        raise UserError("--resume continues a run in place: leave out --config and --run-dir")
     values, before = fields_of(config, parsed), fields_of(config, default)
     changes = {name: value for name, value in values.items() if value != before[name]}
     return RunRequest(config(**values), parsed.run_dir, parsed.resume, changes)

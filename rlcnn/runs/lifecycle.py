@@ -328,10 +328,10 @@ def newest_checkpoint(run: RunDirectory, console: Console) -> Path | None:
     """
     checkpoint, broken = run.latest_whole()
     for flawed in broken:
-        console.print(f"checkpoint {flawed.path} is passed over: {flawed.reason}")
+        console.print(f"checkpoint {flawed.path} is skipped: {flawed.reason}")
     if checkpoint is None and broken:
         raise UserError(
-            f"no checkpoint of run {run.path} is whole; begin anew with"
+            f"no checkpoint of run {run.path} is whole; begin a new run with"
             f" --config {in_shell(run.path / 'config.json')}"
         )
     return checkpoint

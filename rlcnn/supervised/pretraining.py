@@ -197,7 +197,7 @@ class Pretraining(Attempt[PretrainConfig]):
         self.console.print(f"resuming from epoch {trainer.epoch}, step {trainer.step:,}")
         if epochs < trainer.epoch + bool(trainer.batch):
             raise UserError(
-                f"--epochs {epochs} lies behind the run, which is in its epoch {trainer.epoch + 1}"
+                f"--epochs {epochs} is too few: the run is in epoch {trainer.epoch + 1} already"
             )
         return float(extra["wall_seconds"])
 

@@ -101,8 +101,8 @@ def check_players(
     for game, policy in (policies or {}).items():
         if game in before and before[game] != policy.name:
             raise UserError(
-                f"the agent that plays {game} is not as it was when run {run} began: another"
-                " checkpoint is its newest now. Begin a new run from its config.json with --config"
+                f"the agent that plays {game} has changed since run {run} began: it has a newer"
+                " checkpoint. Begin a new run from its config.json with --config"
             )
 
 

@@ -228,7 +228,7 @@ def test_a_value_out_of_range_is_refused(values: dict[str, Any], said: str) -> N
         ("dqn", {"buffer_size": 0}, "--dqn.buffer-size 0 must be at least 1"),
         ("dqn", {"tau": -0.1}, "--dqn.tau -0.1 must be at least 0 and at most 1"),
         ("dqn", {"exploration_final_eps": 2.0}, "--dqn.exploration-final-eps 2.0 must be"),
-        ("dqn", {"exploration_fraction": 0.0}, "--dqn.exploration-fraction 0 is no time"),
+        ("dqn", {"exploration_fraction": 0.0}, "--dqn.exploration-fraction 0 leaves no time"),
     ],
 )
 def test_a_hyperparameter_out_of_range_is_refused(

@@ -209,8 +209,8 @@ def test_a_place_that_cannot_be_written_is_refused(
         ("--env ALE/Pong-v5", "--env cannot change on a resume"),
         ("--ppo.gamma 0.5", "--ppo.gamma cannot change on a resume: the run has 0.99, not 0.5"),
         ("--preset zoo", "--preset cannot change on a resume"),
-        ("--run-dir elsewhere", "--config and --run-dir do not apply"),
-        ("--config config.json", "--config and --run-dir do not apply"),
+        ("--run-dir elsewhere", "leave out --config and --run-dir"),
+        ("--config config.json", "leave out --config and --run-dir"),
         ("--total-steps 0", "--total-steps 0 must be at least 1"),
         ("--device cuda:99", 'device "cuda:99" is not there'),
     ],
@@ -279,7 +279,7 @@ def test_an_older_checkpoint_serves_where_the_newest_is_damaged(
     options = ("--total-steps", 4 * ROLLOUT, "--track", "disabled", "--eval-episodes", "0")
     train_agent("--resume", finished_copy, *options)
     said = capsys.readouterr().err
-    assert "is passed over: the contents of optimizer.pt are corrupted" in said
+    assert "is skipped: the contents of optimizer.pt are corrupted" in said
     assert f"resuming from step {2 * ROLLOUT}" in said
     assert read(finished_copy / "summary.json")["steps"] == 4 * ROLLOUT
     steps = [row["step"] for row in metrics(finished_copy) if "time/fps" in row]

@@ -47,7 +47,7 @@ def refused(script: Script, *arguments: object) -> str:
         ([*GAME, "--arms", "scratch"], "--arms scratch leaves nothing to compare"),
         ([*GAME, "--arms", "scratch", "frozn:imagenet"], 'Did you mean "frozen:imagenet"?'),
         ([*GAME, "--arms", "scratch", "scratch:natur"], 'Did you mean "nature"?'),
-        ([*GAME, *ARMS, "--seeds", "1"], "--seeds 1 says nothing of chance"),
+        ([*GAME, *ARMS, "--seeds", "1"], "--seeds 1 cannot show chance"),
         ([*GAME, *ARMS, "--seeds", "0"], "--seeds 0"),
         ([*GAME, *ARMS, "--seeds", "0", "7"], "--seeds takes how many, which count up from --seed"),
         ([*GAME, *ARMS, "--seeds", "-3"], "--seeds -3 must be at least 2"),

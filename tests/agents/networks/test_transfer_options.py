@@ -68,8 +68,8 @@ def test_auto_is_what_the_encoder_computes_in() -> None:
 def test_what_may_not_be_meant_is_told() -> None:
     assert notes_on_transfer(PLAIN) == []
     (random,) = notes_on_transfer(replace(PLAIN, mode="frozen"))
-    assert random.startswith("the frozen encoder is a random one")
+    assert random.startswith("the frozen encoder has random weights")
     assert notes_on_transfer(replace(PLAIN, mode="frozen", weights="imagenet")) == []
     later = replace(PLAIN, mode="finetune", weights="imagenet", unfreeze_at_step=500)
     (held,) = notes_on_transfer(later)
-    assert held.startswith("the encoder stays as it is up to step 500")
+    assert held.startswith("the encoder is frozen until step 500")

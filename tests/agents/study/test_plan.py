@@ -164,7 +164,7 @@ def test_changed_weights_make_another_plan_and_deleted_weights_do_not(
     [
         ({"arms": (parse_arm("scratch"),)}, "--arms scratch leaves nothing to compare"),
         ({"arms": ()}, "expected at least 2 arms"),
-        ({"seeds": (0,)}, "--seeds 1 says nothing of chance: expected at least 2"),
+        ({"seeds": (0,)}, "--seeds 1 cannot show chance: expected at least 2"),
         ({"games": ()}, "--games names no game"),
         ({"games": ("ALE/Pong-v5",) * 2}, '--games names "ALE/Pong-v5" 2 times'),
         ({"arms": (parse_arm("scratch"),) * 2}, '--arms names "scratch" 2 times'),

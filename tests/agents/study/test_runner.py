@@ -296,7 +296,7 @@ def test_a_run_that_was_extended_by_hand_counts_as_failed(finished: Study) -> No
     assert [run.state for run in results.runs] == ["failed", "done", "done", "done"]
     assert results.runs[0].reason == (
         "its options are not those of the plan: --total-steps 64 there, 32 here; delete its"
-        " directory to train it anew"
+        " directory to train it again"
     )
 
 

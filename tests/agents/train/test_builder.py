@@ -181,7 +181,7 @@ def test_a_frozen_random_encoder_costs_a_line(tmp_path: Path) -> None:
     out = io.StringIO()
     config = replace(CONFIG, mode="frozen", precision="bf16")
     run = train(config, tmp_path / "run", console=Console(file=out, width=60))
-    assert "the frozen encoder is a random one" in out.getvalue()
+    assert "the frozen encoder has random weights" in out.getvalue()
     assert "features of the frozen encoder (bfloat16)" in " ".join(out.getvalue().split())
     assert encoder_origin(load_agent(run)) is None
     written = json.loads((run / "config.json").read_text())["config"]

@@ -343,7 +343,7 @@ def test_a_state_of_another_form_is_refused(
 def test_another_algorithms_is_refused(saved: Any) -> None:
     refuse(make_dqn(), saved[make_ppo][1], "is of algorithm 'ppo', not 'dqn'")
     refuse(make_ppo(), saved[make_dqn][1], "is of algorithm 'dqn', not 'ppo'")
-    with pytest.raises(UserError, match="is of algorithm ppo, this agent of dqn"):
+    with pytest.raises(UserError, match="is for algorithm ppo, but this agent has dqn"):
         load_policy(make_dqn(), saved[make_ppo][1])
 
 
@@ -358,7 +358,7 @@ def test_another_algorithms_is_refused(saved: Any) -> None:
     ],
 )
 def test_another_encoders_is_refused(make: Make, policy: Any, saved: Any) -> None:
-    refuse(make(policy=policy), saved[make][1], "is of encoder .*, this agent of")
+    refuse(make(policy=policy), saved[make][1], "is for encoder .*, but this agent has")
 
 
 @BOTH

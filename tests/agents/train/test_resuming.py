@@ -243,7 +243,7 @@ def test_a_broken_checkpoint_is_passed_over(stopped: dict[str, Path], tmp_path: 
     harmed.write_bytes(harmed.read_bytes()[:-1] + b"?")
     out = io.StringIO()
     resume(run_dir, {"total_steps": 128}, console=Console(file=out, width=300))
-    assert "is passed over" in out.getvalue()
+    assert "is skipped" in out.getvalue()
     assert "resuming from step 64" in out.getvalue()
     assert steps_of(run_dir, "rollout/ep_rew_mean") == list(range(16, 129, 16))
 
@@ -253,7 +253,7 @@ def test_without_a_whole_checkpoint_it_is_refused(stopped: dict[str, Path], tmp_
     for path in (run_dir / "checkpoints").iterdir():
         (path / "optimizer.pt").write_bytes(b"")
     before = (run_dir / "metrics.jsonl").read_bytes()
-    with pytest.raises(UserError, match=r"no checkpoint of run .* is whole; begin anew with"):
+    with pytest.raises(UserError, match=r"no checkpoint of run .* is whole; begin a new run with"):
         resume(run_dir, console=quiet())
     assert (run_dir / "metrics.jsonl").read_bytes() == before
 

@@ -175,7 +175,7 @@ def test_another_player_is_refused_before_games_are_played() -> None:
     data = {"games": {"policies": {"Pong": "abc"}}}
     play = PolicyPlay(lambda images: images, name="abc")
     check_players(data, {"Pong": play}, "run")
-    with refused("the agent that plays Pong is not as it was when run runs/one began"):
+    with refused("the agent that plays Pong has changed since run runs/one began"):
         check_players(data, {"Pong": replace(play, name="abd")}, "runs/one")
 
 

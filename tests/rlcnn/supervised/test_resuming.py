@@ -152,7 +152,7 @@ def test_what_cannot_change_within_a_run_is_refused(pretrained: Path, tmp_path: 
         resume_pretraining(run, {"learning_rate": 0.1})
     with refused("--augment.flip cannot change"):
         resume_pretraining(run, {"augment": AugmentConfig()})
-    with refused("--epochs 2 lies behind the run"):
+    with refused("--epochs 2 is too few: the run is in epoch"):
         (run / "summary.json").rename(tmp_path / "summary.json")
         resume_pretraining(run, {"epochs": 2})
     (tmp_path / "summary.json").rename(run / "summary.json")
