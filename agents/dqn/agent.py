@@ -30,7 +30,7 @@ from agents.dqn.actor import EpsilonGreedy, GreedyActor
 from agents.dqn.checks import check_buffer, check_counts, check_rewards
 from agents.dqn.learner import DQNLearner, LossMean
 from agents.dqn.objectives import OBJECTIVES
-from agents.dqn.replay_setup import check_replay_stacking, make_replay
+from agents.dqn.replay_setup import check_replay, make_replay
 from agents.networks.policies import PixelDQNPolicy, PixelQNetwork
 from agents.networks.transfer import frozen_digest, unfreeze_at
 from agents.sb3.agent import PixelAgent
@@ -182,7 +182,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             self.replay_buffer.sampler.generator.manual_seed(self._sampler_seed)
 
     def setup_replay(self) -> FrameReplay:
-        """The replay, made at the first call.
+        """The replay, made at the first call unless one was assigned.
 
         Raises:
             UserError: there is no environment, or the replay does not fit it or the memory.
@@ -193,15 +193,19 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             codec = self._acting_copy.network.storage_spec(stacking)
             place = (self.replay_device, self.cuda_graphs)
             self.replay_buffer = make_replay(self, stacking, codec, self._sampler_seed, *place)
-            self._set_up_parts()
-        check_replay_stacking(self.replay_buffer, stacking)
+        check_replay(self.replay_buffer, stacking, self.n_envs)
+        learner: DQNLearner | None = getattr(self, "_learner", None)
+        if learner is None or learner.replay is not self.replay_buffer:
+            self._set_up_parts(self.replay_buffer)
         return self.replay_buffer
 
-    def _set_up_parts(self) -> None:
-        assert self.replay_buffer is not None
+    def _set_up_parts(self, replay: FrameReplay) -> None:
+        """Makes what learns from a replay, new or assigned by the user, and acts by its frames."""
+        # An assigned one may hold the newest observations of other environments.
+        replay.needs_begin = True
         self._learner = DQNLearner(
             self.policy,
-            self.replay_buffer,
+            replay,
             OBJECTIVES[self.objective],
             n_steps=self.n_steps,
             gamma=self.gamma,
@@ -209,7 +213,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             graphs=self.cuda_graphs,
         )
         network = self._acting_copy.network
-        self._actor = GreedyActor(network, self.replay_buffer, self._learner.captures)
+        self._actor = GreedyActor(network, replay, self._learner.captures)
 
     def save_replay_buffer(self, path: str | Path) -> None:  # type: ignore[override]
         """Writes the replay as safetensors, without pickling. See :meth:`FrameReplay.save`."""

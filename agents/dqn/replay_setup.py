@@ -46,13 +46,21 @@ def make_replay(
     )
 
 
-def check_replay_stacking(replay: FrameReplay, stacking: FrameStacking) -> None:
-    """Refuses an environment whose observations the replay cannot continue.
+def check_replay(replay: FrameReplay, stacking: FrameStacking, n_envs: int) -> None:
+    """Refuses a replay that cannot store the steps of the environments.
 
     Raises:
-        UserError: its frame stacking is another.
+        UserError: it is none of ours, or for other frame stacks or another number of environments.
     """
+    if not isinstance(replay, FrameReplay):
+        raise UserError(
+            f"replay_buffer must be the replay of an agents.DQN, not {type(replay).__name__}"
+        )
     if replay.stacking != stacking:
         raise UserError(
             f"the replay holds stacks of {replay.stacking}, the environment now makes {stacking}"
+        )
+    if replay.n_envs != n_envs:
+        raise UserError(
+            f"the replay is for {replay.n_envs} environments in parallel, the agent has {n_envs}"
         )

@@ -483,3 +483,31 @@ def test_memory_is_taken_only_when_learning_starts() -> None:
     model = make_dqn(buffer_size=10**15)
     assert model.replay_buffer is None
     model.predict(np.zeros((1, 1, 36, 36), np.uint8))
+
+
+def test_it_samples_from_the_replay_that_it_is_given() -> None:
+    giver = make_dqn(n_envs=2, learning_starts=8)
+    giver.learn(32)
+    stored = giver.replay_buffer
+    assert stored is not None
+    new, experienced = make_dqn(n_envs=2, learning_starts=8), make_dqn(n_envs=2, learning_starts=8)
+    experienced.learn(8)
+    for taker in (new, experienced):
+        held = stored.pos
+        taker.replay_buffer = stored
+        taker.learn(8, reset_num_timesteps=taker is new)
+        assert taker._learner.replay is taker._actor._replay is stored
+        # The transition before the taker's first is cut off: its own observations follow.
+        assert stored.pos == held + 4
+        assert (stored.truncated | stored.terminated)[held - 1].all()
+        stored.check_valid()
+
+
+def test_a_replay_that_does_not_fit_is_refused() -> None:
+    taker = make_dqn(n_envs=2)
+    taker.replay_buffer = make_dqn(n_envs=1).setup_replay()
+    with pytest.raises(UserError, match="is for 1 environments in parallel, the agent has 2"):
+        taker.learn(8)
+    taker.replay_buffer = ReplayBuffer(8, taker.observation_space, taker.action_space)  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"the replay of an agents.DQN, not ReplayBuffer"):
+        taker.learn(8)
