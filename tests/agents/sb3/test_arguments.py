@@ -240,6 +240,6 @@ def test_a_pickled_replay_is_refused_as_such(tmp_path: Path) -> None:
     theirs = SB3DQN("CnnPolicy", images(), buffer_size=8, device="cpu")
     theirs.save_replay_buffer(tmp_path / "replay")
     with pytest.raises(
-        UserError, match="stable-baselines3's own replays, which are pickles, canno"
+        UserError, match="stable-baselines3's own DQN are pickles and cannot be read"
     ):
         make(DQN).load_replay_buffer(tmp_path / "replay.pkl")
