@@ -13,7 +13,7 @@ from rich.console import Console
 
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
-from rlcnn.config.fields import MAX_SEED, Device, check_options, from_json
+from rlcnn.config.fields import MAX_SEED, MAX_SIDE, Count, Device, check_options, from_json
 from rlcnn.data.atari.dataset import PolicyPlay
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.by_name import FOLDER, check_held_out, load_data
@@ -54,10 +54,10 @@ class EvaluationConfig:
     """Part of the images; by default test, the held-out images."""
     crops: Literal[1, 10] = 1
     """Crops of each image: the middle, or four corners and the centre and their mirror images."""
-    resize: Annotated[int | None, Interval(ge=1)] = None
+    resize: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
     """Shorter side that images are first resized to; by default that of the network's publication
     or training."""
-    size: Annotated[int | None, Interval(ge=1)] = None
+    size: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
     """Side of the crops of a published network; by default the published one."""
     channels: Literal[1, 3] | None = None
     """Decode a folder's images to grey (1) or RGB (3); by default grey if all are, else RGB."""
@@ -67,7 +67,7 @@ class EvaluationConfig:
     """File to write the result to, with the confusion matrix."""
     plots: Path | None = None
     """Directory for pictures: confusion.png, worst.png, top5.png."""
-    batch_size: Annotated[int, Interval(ge=1)] = 64
+    batch_size: Count = 64
     """Crops in a batch of the network."""
     seed: Annotated[int | None, Interval(ge=0, le=MAX_SEED)] = None
     """Draws the held-out images of a folder without test/; by default the run's own."""
