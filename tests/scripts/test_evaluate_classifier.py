@@ -179,6 +179,7 @@ def refused(script: Script, *arguments: object) -> str:
         ("{run} ''", 'WEIGHTS_OR_RUN takes a value: "" is empty'),
         ("{run} --size 99999999", "--size 99999999 must be at least 1 and at most 4096"),
         ("{run} --data folder:", "expected folder:DIR"),
+        ("{run} --data atari:Pong", "expected a run that was trained on atari: data"),
         ("{run} --size 0", "--size 0 must be at least 1"),
         ("{run} --size 64", "--size 64 does not apply"),
         ("{run} --seed -1", "--seed -1 must be at least 0"),

@@ -16,7 +16,7 @@ from rlcnn.accelerate.devices import resolve_device
 from rlcnn.config.fields import MAX_SEED, MAX_SIDE, Count, Device, check_options, from_json
 from rlcnn.data.atari.dataset import PolicyPlay
 from rlcnn.data.atari.options import FrameOptions
-from rlcnn.data.by_name import FOLDER, check_held_out, load_data
+from rlcnn.data.by_name import ATARI, FOLDER, check_held_out, load_data
 from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
 from rlcnn.data.label_file import load_labelled_files
 from rlcnn.runs.files import check_writable
@@ -220,6 +220,13 @@ def _load_images(
         for member in networks:
             check_held_out(data, seed, member.training, member.source)
     colours = CHANNELS.get(trained.get("colours", "auto"))
+    of_games = any("/" in task.name for task in network.tasks)
+    if data.startswith(ATARI) and not of_games:
+        # Before games are played, which takes minutes.
+        raise UserError(
+            f'--data "{data}" has labels of games, but "{network.source}" was not trained on any:'
+            " expected a run that was trained on atari: data"
+        )
     # Observations as in the network's training, also of other games.
     frames = from_json(FrameOptions, trained.get("frames", {}), "frames.")
     # Played by the same agents, if the games are the same.

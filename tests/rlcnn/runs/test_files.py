@@ -190,7 +190,5 @@ def test_a_file_that_cannot_be_written_is_refused_before_work_begins(
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
 def test_a_directory_that_takes_no_files_is_refused() -> None:
-    with pytest.raises(
-        UserError, match='--json "/proc/x.json" cannot be written: "/proc" takes no'
-    ):
+    with pytest.raises(UserError, match=r'"/proc/x\.json" .* "/proc" takes no files'):
         check_writable("--json", Path("/proc/x.json"))
