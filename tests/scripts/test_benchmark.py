@@ -119,12 +119,16 @@ def test_one_command_measures_prints_and_writes(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_refused_in_one_line(
-    arguments: str, message: str, benchmark: Callable[..., None]
+    arguments: str,
+    message: str,
+    benchmark: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(UserError, match=message) as error:
         # Small, because environments are made before some errors are found.
         benchmark(*(() if "--suite" in arguments else TINY), *arguments.split())
     assert "\n" not in str(error.value)
+    assert "the fastest of" not in capsys.readouterr().err, "refused before anything is measured"
 
 
 def test_results_are_refused_before_anything_is_measured(
