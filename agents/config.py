@@ -262,5 +262,9 @@ def read_config(source: RunDirectory | Path) -> TrainConfig:
     Raises:
         UserError: the file is missing or damaged, or holds no configuration of a training.
     """
-    missing = 'holds no training configuration: "config" is missing'
-    return read_config_file(source, "config", TrainConfig.from_json, lambda document: missing)
+
+    def missing(document: dict[str, Any]) -> str:
+        what = "it is that of a pretraining" if "pretraining" in document else '"config" is missing'
+        return f"holds no configuration of an agent's training: {what}"
+
+    return read_config_file(source, "config", TrainConfig.from_json, missing)

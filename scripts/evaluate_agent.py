@@ -80,7 +80,7 @@ def with_json_file(arguments: Sequence[str]) -> list[str]:
         whole.append(argument)
         # A directory is the run, not the file of --json.
         named = Path(expand_home(following))
-        if argument == "--json" and (following.startswith("--") or named.is_dir()):
+        if argument == "--json" and following and (following.startswith("--") or named.is_dir()):
             whole.append("-")
     return whole
 

@@ -40,6 +40,7 @@ from agents.measure.timing import (
     round_by_round,
 )
 from agents.measure.workers import Facts, Worker
+from agents.ppo.checks import check_minibatches
 from agents.registry import ALGORITHMS, Algorithm
 from envs.errors import UserError
 from envs.registry import atari_rom
@@ -47,6 +48,7 @@ from rlcnn.accelerate.compilation import can_compile
 from rlcnn.accelerate.malloc import keep_freed_memory
 from rlcnn.config.fields import MAX_ENVS, check_options
 from rlcnn.runs.provenance import provenance
+from rlcnn.weights.load import read_spec
 
 Part = Literal["ceilings", "ppo", "dqn", "encoders"]
 PARTS: tuple[Part, ...] = ("ceilings", "ppo", "dqn", "encoders")
@@ -126,8 +128,13 @@ class Settings(Measurements):
             raise UserError(f"--parts names nothing to measure: expected any of {', '.join(PARTS)}")
         check_options(self)
         atari_rom(self.train.env)
+        if self.train.weights not in ("none", "imagenet"):
+            read_spec(self.train.weights)
         for algo in self.algorithms:
-            self.agent_config(algo)
+            config = self.agent_config(algo)
+            if algo == "ppo":
+                sizes = config.num_envs, config.ppo.n_steps, config.ppo.batch_size
+                check_minibatches(*sizes, config.ppo.normalize_advantage)
 
 
 @dataclass(frozen=True)

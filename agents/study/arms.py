@@ -12,9 +12,8 @@ from typing import Literal
 
 from agents.config import TrainConfig
 from envs.errors import UserError, nearest
+from rlcnn.config.fields import OptionValue, encoder_option_value
 from rlcnn.encoders import list_encoders, why_unknown
-
-OptionValue = int | float | bool | str
 
 # File names contain an arm's name, and file systems allow 255 bytes.
 _LONGEST_PART = 100
@@ -178,16 +177,8 @@ def _parse_net(text: str, net: str) -> tuple[str, dict[str, OptionValue]]:
             raise UserError(f'--arms "{text}": "{pair}" is no option: expected OPTION=VALUE')
         if option in options:
             raise UserError(f'--arms "{text}" gives option "{option}" twice')
-        options[option] = _value(value)
+        options[option] = encoder_option_value(value)
     return encoder, options
-
-
-def _value(text: str) -> OptionValue:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, int | float | bool) else text
 
 
 def _written(value: OptionValue) -> str:

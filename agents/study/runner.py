@@ -47,7 +47,7 @@ from agents.study.results import (
     write_results,
 )
 from agents.train.run_length import notes_on_length
-from envs.errors import UserError, in_shell
+from envs.errors import EnvironmentFailure, UserError, in_shell
 from envs.registry import game_name
 from rlcnn.report import Films, Report, RunResult, write_report
 from rlcnn.report.style import plural
@@ -140,7 +140,11 @@ def run_study(
     elif dry_run:
         console.print("nothing is left to do")
         return None
-    return report(path, plan, console, films)
+    study = report(path, plan, console, films)
+    if failed := sum(run.state == "failed" for run in study.runs):
+        way_on = f"--resume {in_shell(path)} --retry"
+        console.print(f"{plural(failed, 'run')} failed; go on with {way_on}")
+    return study
 
 
 def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked") -> StudyResults:
@@ -315,8 +319,16 @@ def _job(path: Path, run: StudyRun, launcher: Launcher, document: dict[str, Any]
     config = replace(run.config, num_threads=launcher.threads)
     # Workers of a cluster may have another working directory.
     run_dir = (path / run.directory).absolute()
-    task = partial(train_or_resume, config, run_dir, labels, document["command"])
+    task = partial(_train, config, run_dir, labels, document["command"])
     return Job(run.name, task, (path / "logs" / f"{run_dir.name}.log").absolute())
+
+
+def _train(*arguments: Any) -> None:
+    try:
+        train_or_resume(*arguments)
+    except EnvironmentFailure as error:
+        # Without the command that goes on with the run alone: the study has its own.
+        raise error.__cause__ or error from None
 
 
 def _tag(name: str) -> str:

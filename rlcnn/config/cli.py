@@ -6,17 +6,18 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
 from envs.errors import UserError
-from rlcnn.config.diagnosis import list_options, problem_with, whole_number
-from rlcnn.config.fields import expand_home, option_name
+from rlcnn.config.diagnosis import list_options, option_without_text, problem_with
+from rlcnn.config.fields import expand_home, whole_number
 from rlcnn.runs.weights_and_biases import mode_from_environment
 
 Options = TypeVar("Options")
+
+_EMPTY = '{} takes a value: "" is empty'
 
 
 def parse_options(options: type[Options], arguments: Sequence[str], default: Any = None) -> Options:
@@ -45,12 +46,25 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
     except SystemExit as error:
         known = list_options(options, required=default is None)
         raise UserError(problem_with(arguments, known) or _flat(output.getvalue())) from error
-    for field in dataclasses.fields(parsed):
-        value = getattr(parsed, field.name)
-        # Empty, as a shell's variable that is not set, a path would be the working directory.
-        if isinstance(value, Path) or (value == "" and field.default != ""):
-            given_value(arguments, option_name(field.name))
-    return parsed
+    if empty := option_without_text(arguments, list_options(options, required=default is None)):
+        raise UserError(_EMPTY.format(empty))
+    return parsed if default is None else _with_default_encoder_options(parsed, default, arguments)
+
+
+def _with_default_encoder_options(
+    parsed: Options, default: Options, arguments: Sequence[str]
+) -> Options:
+    """``parsed`` with the default's encoder options that were not given.
+
+    Those of another encoder do not apply.
+    """
+    if not hasattr(parsed, "encoder_options"):
+        return parsed
+    values, defaults = vars(parsed), vars(default)
+    names = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    given = values["encoder_options"] if "--encoder-options" in names else {}
+    kept = defaults["encoder_options"] if values["encoder"] == defaults["encoder"] else {}
+    return dataclasses.replace(parsed, encoder_options={**kept, **given})  # type: ignore[type-var]
 
 
 def _flat(box: str) -> str:
@@ -94,5 +108,5 @@ def given_value(arguments: Sequence[str], option: str) -> str | None:
         elif not following.startswith("--"):
             value = following
     if value == "":
-        raise UserError(f'{option} takes a value: "" is empty')
+        raise UserError(_EMPTY.format(option))
     return value if value is None else expand_home(value)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import tyro
 
-from rlcnn.config.fields import option_name
+from rlcnn.config.fields import option_name, whole_number
 from rlcnn.config.hints import hint_at_choice, hint_at_number, hint_at_option, split_option
 
 # What begins an option, also where one dash is missing or an editor made another of two; no number.
@@ -30,6 +30,7 @@ class Option:
         optional: whether its value may be None.
         required: whether it has no default.
         positional: whether its values come without its name.
+        may_be_empty: whether an empty text is its default.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Option:
     optional: bool = False
     required: bool = False
     positional: bool = False
+    may_be_empty: bool = False
 
 
 def list_options(cls: type[Any], *, required: bool, section: str = "") -> dict[str, Option]:
@@ -66,10 +68,17 @@ def list_options(cls: type[Any], *, required: bool, section: str = "") -> dict[s
             takes = math.inf
         elif get_origin(kind) is tuple:
             kind, takes = _unwrap(get_args(kind)[0])[0], math.inf
-        option = Option(option_name(section + field.name), kind, takes, optional, needed)
+        option = Option(
+            option_name(section + field.name),
+            kind,
+            takes,
+            optional,
+            needed,
+            may_be_empty=field.default == "",
+        )
         if tyro.conf.Positional in marks:
             name = next((mark.metavar for mark in marks if hasattr(mark, "metavar")), None)
-            name = name or field.name.upper()
+            name = (name or field.name.upper()).rstrip(".")
             option = dataclasses.replace(option, name=name, positional=True)
         found[option.name] = option
         if kind is bool and tyro.conf.FlagCreatePairsOff not in marks:
@@ -99,26 +108,28 @@ def problem_with(arguments: Sequence[str], options: dict[str, Option]) -> str | 
         # What comes after an option's values is positional.
         extra = values[count:]
         if len(extra) > room:
-            return _unexpected(extra[int(room)], name, known)
+            return _unexpected(extra[int(room)], name, option.takes, known)
         room -= len(extra)
         given |= {place.name for place in places if extra}
     missing = [o.name for o in options.values() if o.required and o.name not in given]
     return f"{missing[0]} is missing; --help describes it" if missing else None
 
 
-def whole_number(text: str) -> int:
-    """The whole number that is written as ``2000000``, ``2_000_000`` or ``2e6``.
+def option_without_text(arguments: Sequence[str], options: dict[str, Option]) -> str | None:
+    """The first option with an empty value, as of a shell's variable that is not set.
 
-    Raises:
-        ValueError: it is none, such as ``1.5``.
+    As a path it would be the working directory.
     """
-    try:
-        return int(text)
-    except ValueError:
-        value = float(text) if re.fullmatch(r"[+-]?[\d_.]+e\+?\d+", text, re.IGNORECASE) else 0.5
-        if not (value.is_integer() and abs(value) < 2**53):
-            raise
-        return int(value)
+    known = [name for name, option in options.items() if not option.positional]
+    place = next((name for name, option in options.items() if option.positional), None)
+    for name, values in _by_option(arguments, known):
+        option = options.get(name, Option("", str, 0))
+        count = int(min(option.takes, len(values)))
+        if "" in values[:count] and not option.may_be_empty:
+            return name
+        if "" in values[count:]:
+            return place
+    return None
 
 
 def _unwrap(hint: Any) -> tuple[Any, ...]:
@@ -167,7 +178,8 @@ def _problem_with_value(option: Option, text: str) -> str | None:
         whole_number(text) if option.kind is int else float(text)
     except ValueError:
         if option.optional:
-            return f'"{text}" is neither a number nor None'
+            kind = "whole number" if option.kind is int else "number"
+            return f'"{text}" is neither a {kind} nor None'
         if option.kind is float:
             return f'"{text}" is not a number'
         return f'"{text}" is not a whole number.{hint_at_number(text)}'
@@ -180,8 +192,8 @@ def _no_value(option: str) -> str:
     return f"{option} takes a value: none given.{hint}".rstrip(".")
 
 
-def _unexpected(value: str, before: str, known: Sequence[str]) -> str:
-    """What to say of a value too many, by the option before it."""
+def _unexpected(value: str, before: str, takes: float, known: Sequence[str]) -> str:
+    """What to say of a value too many, by the option before it and how many values that takes."""
     section, last = split_option(before)
     stem = last.removeprefix("no-")
     switches = [f"--{section}.{word}".replace("--.", "--") for word in (stem, f"no-{stem}")]
@@ -196,5 +208,5 @@ def _unexpected(value: str, before: str, known: Sequence[str]) -> str:
     elif equals and not name.startswith("-"):
         hint = "." + hint_at_option(f"--{name}", known)
     elif before:
-        hint = f": {before} takes one value"
+        hint = f": {before} takes {'one' if takes else 'no'} value"
     return f'unexpected argument "{value}"{hint}'.rstrip(".")

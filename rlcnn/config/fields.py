@@ -12,6 +12,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -28,6 +29,7 @@ _ENCODER_NAMES = ",".join([*list_encoders(), "NETWORK[:NODE]"])
 _HOME = re.compile(r"(?:^|(?<=[=:@,]))~[^/=:@,]*(?=/|$)")
 
 Config = TypeVar("Config")
+OptionValue = int | float | bool | str
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,38 @@ def _unknown_encoder(name: str) -> str:
     return f'"{name}" is unknown: {reason}' if reason else ""
 
 
+def whole_number(text: str) -> int:
+    """The whole number that is written as ``2000000``, ``2_000_000`` or ``2e6``.
+
+    Raises:
+        ValueError: it is none, such as ``1.5``.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text) if re.fullmatch(r"[+-]?[\d_.]+e\+?\d+", text, re.IGNORECASE) else 0.5
+        if not (value.is_integer() and abs(value) < 2**53):
+            raise
+        return int(value)
+
+
+def encoder_option_value(text: str) -> OptionValue:
+    """The value of an encoder's option: a number, true or false where the text is one."""
+    for kind in (whole_number, float):
+        with suppress(ValueError):
+            return kind(text)
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _encoder_options(texts: list[str]) -> dict[str, OptionValue]:
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    return {name: encoder_option_value(value) for name, value in pairs}
+
+
 MAX_SEED = 2**31 - 1
 MAX_COUNT = 2**31 - 1
 MAX_THREADS = 1024
+MAX_SIDE = 4096  # of images, in pixels
 # Nothing learns for longer, and emulators or torch fail in ways of their own beyond the others.
 MAX_STEPS = 10**12
 MAX_ENVS = 4096
@@ -65,7 +96,17 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 NonNegative = Annotated[float, Interval(ge=0)]
 Switch = Literal["auto", "on", "off"]
 EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{_ENCODER_NAMES}}}"), Rule(_unknown_encoder)]
-EncoderOptions = dict[str, int | float | bool | str]
+# tyro by itself takes the default's names only, each as an option of its own.
+EncoderOptions = Annotated[
+    dict[str, OptionValue],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME VALUE [NAME VALUE ...]]",
+        instance_from_str=_encoder_options,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [str(part) for pair in value.items() for part in pair],
+    ),
+]
 ProtocolName = Annotated[str, Rule(lambda name: _unknown(name, sorted(PROTOCOLS)))]
 ObsSize = Annotated[int, Interval(ge=1, le=1024)]
 FrameStack = Annotated[int, Interval(ge=1, le=64)]

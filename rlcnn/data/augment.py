@@ -16,6 +16,7 @@ from annotated_types import Interval
 from torch.nn import functional as F
 
 from envs.errors import UserError
+from rlcnn.config.fields import MAX_SIDE
 from rlcnn.data.images import ImageFiles, LabelledImages, StoredImages
 
 RESIZE_BY_CROP = 8 / 7
@@ -28,7 +29,7 @@ _DRAWN = _TOP, _LEFT, _MIRRORED, _HOLE_TOP, _HOLE_LEFT = range(5)
 _MEAN_OF = 2000
 
 
-_Pixels = Annotated[int, Interval(ge=0, le=4096)]
+_Pixels = Annotated[int, Interval(ge=0, le=MAX_SIDE)]
 _Scale = Annotated[float, Interval(ge=0.1, le=10)]
 
 

@@ -54,6 +54,8 @@ def load_data(
 
         games = [game.strip() for game in name.removeprefix(ATARI).split(",")]
         return play_frames(games, frames, seed=seed, data_dir=data_dir, policies=policies)
+    if data_dir.exists() and not data_dir.is_dir():
+        raise UserError(f'--data-dir "{data_dir}" is a file, not a directory')
     if name == "cifar10":
         return load_cifar10(data_dir, seed=seed)
     return load_idx(name, data_dir)
@@ -91,11 +93,18 @@ def check_data_name(name: str) -> None:
     Raises:
         UserError: the name is unknown; the message names the nearest.
     """
-    kind, _, rest = name.partition(":")
-    if name in PUBLISHED or (f"{kind}:" in (FOLDER, ATARI) and rest):
+    kind, colon, rest = name.partition(":")
+    known = {name: name for name in PUBLISHED} | {
+        FOLDER: "folder:DIR",
+        ATARI: "atari:GAME[,GAME...]",
+    }
+    parts = {FOLDER: [rest], ATARI: rest.split(",")}.get(kind + colon)
+    if name in PUBLISHED or (parts and all(part.strip() for part in parts)):
         return
-    known = (*PUBLISHED, "folder:DIR", "atari:GAME[,GAME...]")
+    if parts:
+        raise UserError(f'--data "{name}" is unknown: expected {known[kind + colon]}')
     if name and Path(name).is_dir():
         raise UserError(f'--data "{name}" is a folder: give it as --data "{FOLDER}{name}"')
-    near = nearest(name, known) if ":" not in name else nearest(kind + ":", (FOLDER, ATARI))
-    raise UserError(f'--data "{name}" is unknown: expected one of {", ".join(known)}.{near}')
+    near = nearest(kind + colon, (FOLDER, ATARI)) if colon else nearest(name, known.values())
+    expected = ", ".join(known.values())
+    raise UserError(f'--data "{name}" is unknown: expected one of {expected}.{near}')

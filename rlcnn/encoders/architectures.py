@@ -106,7 +106,7 @@ class Architecture:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
                 f'cannot download the ImageNet weights of "{self.name}" ({reason}); get '
-                f"{self.import_hint} elsewhere and give the file as --weights PATH."
+                f"{self.import_hint} elsewhere and give the file in place of imagenet."
             ) from error
 
 

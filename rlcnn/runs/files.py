@@ -8,6 +8,7 @@ import math
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,8 @@ def check_writable(option: str, file: Path) -> None:
     """
     if not file.name or file.is_dir():
         raise UserError(f'{option} "{file}" is a directory, not a file')
+    if file.name == "-":
+        raise UserError(f'{option} "-" is not standard output here: expected the name of a file')
     directory = file.absolute().parent
     existing = next(path for path in (directory, *directory.parents) if path.exists())
     refused = f'{option} "{file}" cannot be written'
@@ -127,6 +130,11 @@ def check_writable(option: str, file: Path) -> None:
         raise UserError(f'{refused}: "{existing}" may not be written to')
     if existing != directory:
         raise UserError(f"{refused}: no such directory; mkdir -p {in_shell(directory)} makes it")
+    try:
+        # Some file systems take no files from anyone, such as /proc.
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise UserError(f'{refused}: "{directory}" takes no files: {error.strerror}') from error
 
 
 def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:

@@ -168,8 +168,8 @@ def test_a_runs_configuration_is_read_from_its_directory_or_its_file(tmp_path: P
     [
         (None, "is not a file"),
         ("{", "is truncated or corrupted"),
-        ("{}", 'holds no training configuration: "config" is missing'),
-        ('{"config": 3}', 'holds no training configuration: "config" is missing'),
+        ("{}", 'configuration of an agent\'s training: "config" is missing'),
+        ('{"config": 3}', 'configuration of an agent\'s training: "config" is missing'),
         ('{"config": {"num_envs": 0}}', "file.json: --num-envs 0 must be at least 1"),
         ('{"config": {"sead": 0}}', 'file.json: unknown option "sead"'),
     ],

@@ -361,7 +361,9 @@ def test_a_configuration_file_of_something_else_is_one_line(
 ) -> None:
     (tmp_path / "other.json").write_text("{}")
     message = refused(train_agent, "--config", tmp_path / "other.json")
-    assert message.endswith('other.json holds no training configuration: "config" is missing')
+    assert message.endswith(
+        'other.json holds no configuration of an agent\'s training: "config" is missing'
+    )
     (tmp_path / "other.json").write_text("{")
     assert "truncated or corrupted" in refused(train_agent, "--config", tmp_path / "other.json")
     message = refused(train_agent, "--config", finished[0])

@@ -93,6 +93,8 @@ def test_one_command_measures_prints_and_writes(tmp_path: Path) -> None:
             '--peers "sb4" is unknown: expected one of sb3, uncached. Did you mean "sb3"',
         ),
         ("--env ALE/Pogn-v5", 'unknown Atari game "ALE/Pogn-v5".* Did you mean "ALE/Pong-v5"'),
+        ("--weights nothing.pth", '"nothing.pth" does not exist'),
+        ("--ppo.batch-size 7", "batch_size 7 does not divide the rollout of 16 steps"),
         ("--rounds 0", "--rounds 0 must be at least 1"),
         ("--rounds few", '--rounds "few" is not a whole number'),
         ("--seconds -1", "--seconds -1.0 must be more than 0"),
@@ -117,12 +119,16 @@ def test_one_command_measures_prints_and_writes(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_refused_in_one_line(
-    arguments: str, message: str, benchmark: Callable[..., None]
+    arguments: str,
+    message: str,
+    benchmark: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(UserError, match=message) as error:
         # Small, because environments are made before some errors are found.
         benchmark(*(() if "--suite" in arguments else TINY), *arguments.split())
     assert "\n" not in str(error.value)
+    assert "the fastest of" not in capsys.readouterr().err, "refused before anything is measured"
 
 
 def test_results_are_refused_before_anything_is_measured(

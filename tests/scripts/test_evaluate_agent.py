@@ -132,6 +132,10 @@ def test_another_protocol_keeps_the_actions_that_were_learned(
     "arguments, message",
     [
         ((), "RUN_DIR"),
+        (("",), '^RUN_DIR takes a value: "" is empty$'),
+        (("{run}", "--json", ""), '^--json takes a value: "" is empty$'),
+        (("{run}", "--episodes", "1.5"), '"1.5" is neither a whole number nor None'),
+        (("{run}", "--deterministic", "True"), "--deterministic takes no value"),
         (("{run}", "--episodes", "-1"), "--episodes -1 must be at least 0"),
         (("{run}", "--episodes", "0"), "nothing to do"),
         (("{run}", "--video", "-1"), "--video -1 must be at least 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +175,11 @@ def refused(script: Script, *arguments: object) -> str:
     [
         ("", "WEIGHTS_OR_RUN is missing"),
         ("{run} --crops 5", "--crops"),
+        ("''", 'WEIGHTS_OR_RUN takes a value: "" is empty'),
+        ("{run} ''", 'WEIGHTS_OR_RUN takes a value: "" is empty'),
+        ("{run} --size 99999999", "--size 99999999 must be at least 1 and at most 4096"),
+        ("{run} --data folder:", "expected folder:DIR"),
+        ("{run} --data atari:Pong", "expected a run that was trained on atari: data"),
         ("{run} --size 0", "--size 0 must be at least 1"),
         ("{run} --size 64", "--size 64 does not apply"),
         ("{run} --seed -1", "--seed -1 must be at least 0"),
@@ -201,7 +207,7 @@ def refused(script: Script, *arguments: object) -> str:
 def test_bad_options_are_one_line(
     options: str, said: str, run: Path, folder: Path, published: Path, evaluate_classifier: Script
 ) -> None:
-    filled = options.format(run=run, folder=folder, published=published).split()
+    filled = shlex.split(options.format(run=run, folder=folder, published=published))
     assert said in refused(evaluate_classifier, *filled)
 
 

@@ -92,6 +92,30 @@ def test_a_run_prints_its_accuracy_and_the_path_of_its_weights(run: tuple[Path, 
     assert [row["epoch"] for row in metrics(path)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    "recipe, given, whole",
+    [
+        ("resnet-cifar-2016", "depth 8", {"depth": 8}),
+        ("lenet5-1998", "features_dim 16", {"variant": "lecun1998", "features_dim": 16}),
+        ("lenet5-1998", "variant tanh", {"variant": "tanh"}),
+    ],
+)
+def test_encoder_options_change_and_extend_those_of_a_recipe(
+    recipe: str,
+    given: str,
+    whole: dict[str, Any],
+    folder: Path,
+    pretrain_encoder: Script,
+    tmp_path: Path,
+) -> None:
+    pretrain_encoder(
+        *("--recipe", recipe, "--encoder-options", *given.split(), "--epochs", 1),
+        *("--data", f"folder:{folder}", "--batch-size", 32, "--num-threads", 1),
+        *("--track", "disabled", "--run-dir", tmp_path / "run"),
+    )
+    assert read(tmp_path / "run" / "config.json")["pretraining"]["encoder_options"] == whole
+
+
 def test_its_weights_are_an_agents_start(
     run: tuple[Path, str],
     train_agent: Script,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +90,9 @@ def test_a_backbone_takes_images_at_a_size_of_its_own(
         ("--encoder lenet --data folder:{folder} --random-seeds", "--random-seeds"),
         ("--encoder lenet --data folder:{folder} --size 0", "--size 0 must be at least 1"),
         ("--encoder lenet --data folder:{folder} --json {folder}", "is a directory, not a file"),
+        ("--encoder lenet --data folder:{folder} --size 99999999", "at most 4096"),
+        ("--encoder nature --data atari:Pong --frames.obs-size 5", "Give --frames.obs-size 36."),
+        ("--encoder lenet --data atari:Pong --players ''", '--players takes a value: "" is empty'),
         ("--encoder zfnet --data folder:{folder}", "at least 47x47. Give --size 47."),
         ("--encoder lenet --data folder:{folder} --players x", "--players is for atari: data"),
         ("--encoder lenet --data atari:Pong --players {folder}", "run"),
@@ -99,7 +103,7 @@ def test_bad_options_are_one_line(
     options: str, said: str, folder: Path, probe_encoder: Script
 ) -> None:
     with pytest.raises(UserError) as error:
-        probe_encoder(*options.format(folder=folder).split())
+        probe_encoder(*shlex.split(options.format(folder=folder)))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
-from rlcnn.config.fields import MAX_SEED, Device, check_options, from_json
+from rlcnn.config.fields import MAX_SEED, MAX_SIDE, Count, Device, check_options, from_json
 from rlcnn.data.atari.dataset import PolicyPlay
 from rlcnn.data.atari.options import FrameOptions
-from rlcnn.data.by_name import FOLDER, check_held_out, load_data
+from rlcnn.data.by_name import ATARI, FOLDER, check_held_out, load_data
 from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
 from rlcnn.data.label_file import load_labelled_files
 from rlcnn.runs.files import check_writable
@@ -54,10 +54,10 @@ class EvaluationConfig:
     """Part of the images; by default test, the held-out images."""
     crops: Literal[1, 10] = 1
     """Crops of each image: the middle, or four corners and the centre and their mirror images."""
-    resize: Annotated[int | None, Interval(ge=1)] = None
+    resize: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
     """Shorter side that images are first resized to; by default that of the network's publication
     or training."""
-    size: Annotated[int | None, Interval(ge=1)] = None
+    size: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
     """Side of the crops of a published network; by default the published one."""
     channels: Literal[1, 3] | None = None
     """Decode a folder's images to grey (1) or RGB (3); by default grey if all are, else RGB."""
@@ -67,7 +67,7 @@ class EvaluationConfig:
     """File to write the result to, with the confusion matrix."""
     plots: Path | None = None
     """Directory for pictures: confusion.png, worst.png, top5.png."""
-    batch_size: Annotated[int, Interval(ge=1)] = 64
+    batch_size: Count = 64
     """Crops in a batch of the network."""
     seed: Annotated[int | None, Interval(ge=0, le=MAX_SEED)] = None
     """Draws the held-out images of a folder without test/; by default the run's own."""
@@ -220,6 +220,13 @@ def _load_images(
         for member in networks:
             check_held_out(data, seed, member.training, member.source)
     colours = CHANNELS.get(trained.get("colours", "auto"))
+    of_games = any("/" in task.name for task in network.tasks)
+    if data.startswith(ATARI) and not of_games:
+        # Before games are played, which takes minutes.
+        raise UserError(
+            f'--data "{data}" has labels of games, but "{network.source}" was not trained on any:'
+            " expected a run that was trained on atari: data"
+        )
     # Observations as in the network's training, also of other games.
     frames = from_json(FrameOptions, trained.get("frames", {}), "frames.")
     # Played by the same agents, if the games are the same.

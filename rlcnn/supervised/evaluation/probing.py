@@ -14,6 +14,8 @@ from rich.console import Console
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
 from rlcnn.config.fields import (
+    MAX_SIDE,
+    Count,
     Device,
     EncoderName,
     EncoderOptions,
@@ -64,7 +66,7 @@ class ProbeConfig:
     """Images to fit on, drawn by the seed; by default all."""
     test_size: int | None = None
     """Images to test on, drawn by the seed; by default all."""
-    size: Annotated[int | None, Interval(ge=1)] = None
+    size: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
     """Side of the square that images are resized to; necessary if they differ in size."""
     channels: Literal[1, 3] | None = None
     """Decode a folder's images to grey (1) or RGB (3); by default grey if all are, else RGB."""
@@ -79,11 +81,11 @@ class ProbeConfig:
     """Linear classifiers: svm, linear (logistic regression)."""
     random_seeds: tuple[SeedNumber, ...] = (0,)
     """Seeds of the random encoders of the same architecture to compare with."""
-    max_features: Annotated[int, Interval(ge=1)] = 4096
+    max_features: Count = 4096
     """A fixed random projection shortens longer feature vectors to this length."""
     json: Path | None = None
     """File to write the result to."""
-    batch_size: Annotated[int, Interval(ge=1)] = 128
+    batch_size: Count = 128
     """Images in a batch of the encoder."""
     seed: SeedNumber = 0
     """Draws the images, and those for the choice of the regularisation."""
@@ -185,6 +187,14 @@ def run_probe(
     if config.weights not in ("none", "imagenet"):
         about = read_about(weights_file(Path(config.weights)))
         check_held_out(config.data, config.seed, about, config.weights)
+    frame_channels = config.frames.frame_channels if config.data.startswith(ATARI) else None
+    options = with_frame_channels(config.encoder, config.encoder_options, frame_channels)
+    if frame_channels is not None:
+        # Before games are played, which takes minutes; the shape of their observations is known.
+        side = config.size or config.frames.obs_size
+        shape = (config.frames.frame_stack * frame_channels, side, side)
+        with size_option("--size" if config.size else "--frames.obs-size"):
+            build_encoder(config.encoder, shape, options, config.weights)
     split = load_data(
         config.data,
         config.data_dir,
@@ -200,8 +210,6 @@ def run_probe(
         test_size=config.test_size,
         seed=config.seed,
     )
-    frame_channels = config.frames.frame_channels if config.data.startswith(ATARI) else None
-    options = with_frame_channels(config.encoder, config.encoder_options, frame_channels)
     with size_option("--size"):
         encoder, report = build_encoder(
             config.encoder, _image_shape(images, config.size), options, config.weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,13 +15,14 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from support.games import Signals
 from support.study_files import InlineLauncher, tiny_plan
 from support.tiny_agents import TINY
 
 from agents.launchers.local import Launcher
 from agents.study.plan import StudyPlan
 from agents.study.report import study_report
-from agents.study.results import StudyResults
+from agents.study.results import PLAN, StudyResults
 from agents.study.runner import default_study_dir, read_plan, run_study
 from agents.train.training import resume
 from envs.errors import UserError
@@ -186,6 +188,32 @@ def test_a_failed_run_is_shown_and_resumed_only_on_request(study: Study) -> None
     assert retried.complete
     assert study.trained() == [plan.runs[1].name]
     assert study.rows()[1]["reason"] == ""
+
+
+def test_a_game_that_raises_fails_its_run_and_the_study_names_the_way_on(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls = Signals.step, itertools.count()
+
+    def fail_once(self: Signals, action: Any) -> Any:
+        # Not in the measurements of speed, which come before the study is written.
+        if (study.path / PLAN).exists() and next(calls) == 20:
+            raise ValueError("the level is missing")
+        return step(self, action)
+
+    monkeypatch.setattr(Signals, "step", fail_once)
+    plan = tiny_plan()
+    study(plan)
+    row = study.rows()[0]
+    assert row["state"] == "failed"
+    assert '"Signals-v0" raised ValueError: the level is missing' in row["reason"]
+    # The run's own command is not for a study.
+    assert "--resume" not in row["reason"]
+    way_on = f"1 run failed; go on with --resume '{study.path}' --retry"
+    assert way_on in study.said.getvalue()
+    retried = study(plan, retry=True)
+    assert retried is not None
+    assert retried.complete
 
 
 def test_a_run_that_diverges_is_a_failed_run(study: Study) -> None:

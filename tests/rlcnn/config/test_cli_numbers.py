@@ -41,7 +41,7 @@ def test_whole_numbers_may_be_written_in_powers_of_ten(text: str, number: int) -
 def test_what_is_no_whole_number_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="is not a whole number"):
         parse_options(Options, ["--steps", text])
-    with pytest.raises(UserError, match="neither a number nor None"):
+    with pytest.raises(UserError, match="neither a whole number nor None"):
         parse_options(Options, ["--size", text])
 
 

@@ -98,14 +98,20 @@ def test_incomplete_cifar10_files_are_refused(tmp_path: Path) -> None:
     [
         ("mnits", 'Did you mean "mnist"?'),
         ("cifar100", 'Did you mean "cifar10"?'),
-        ("folder:", "folder:DIR"),
-        ("atari:", "atari:GAME"),
+        ("folder:", "expected folder:DIR"),
+        ("atari:", "expected atari:GAME"),
+        ("atari:Pong,", "expected atari:GAME"),
         ("floder:pictures", 'Did you mean "folder:"?'),
         ("", "expected one of mnist"),
     ],
 )
 def test_unknown_data_are_refused(name: str, said: str) -> None:
     refused(name, Path("data"), f'--data "{name}" is unknown', said)
+
+
+def test_a_data_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    refused("mnist", tmp_path / "file", "--data-dir", "is a file, not a directory")
 
 
 def test_the_real_mnist_is_whole(real_data: Path) -> None:

@@ -172,6 +172,7 @@ def test_a_missing_directory_is_made_by_the_command_in_the_message(tmp_path: Pat
     ("name", "said"),
     [
         (".", "is a directory, not a file"),
+        ("-", "expected the name of a file"),
         ("directory", "is a directory, not a file"),
         ("taken/out.json", 'taken" is a file, not a directory'),
         ("taken/below/out.json", 'taken" is a file, not a directory'),
@@ -185,3 +186,9 @@ def test_a_file_that_cannot_be_written_is_refused_before_work_begins(
     with pytest.raises(UserError) as error:
         check_writable("--json", tmp_path / name)
     assert said in str(error.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_directory_that_takes_no_files_is_refused() -> None:
+    with pytest.raises(UserError, match=r'"/proc/x\.json" .* "/proc" takes no files'):
+        check_writable("--json", Path("/proc/x.json"))
