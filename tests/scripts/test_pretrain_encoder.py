@@ -300,7 +300,7 @@ def test_a_trained_agent_plays_instead_of_random_actions(
 @pytest.mark.parametrize(
     "options, said",
     [
-        ("--data atari:Breakout", "with --obs-size 44, not 84: give --frames.obs-size 44"),
+        ("--data atari:Breakout", "--obs-size 44, not 84: give --frames.obs-size 44"),
         ("--data atari:Pong --frames.obs-size 44", 'a policy is given for "Breakout"'),
         ("--data atari:Breakout --frames.obs-size 44 --frames.protocol sticky", "has the actions"),
         ("--data mnist", "--players is for atari: data"),

@@ -11,7 +11,9 @@ from agents.benchmark.chart import write_chart
 from envs.errors import UserError
 
 
-@pytest.mark.parametrize("suffix, begins", [("png", b"\x89PNG"), ("pdf", b"%PDF")])
+@pytest.mark.parametrize(
+    "suffix, begins", [("png", b"\x89PNG"), pytest.param("pdf", b"%PDF", marks=pytest.mark.slow)]
+)
 def test_a_figure_is_written_in_the_format_of_its_name(
     suffix: str, begins: bytes, tmp_path: Path
 ) -> None:

@@ -29,7 +29,9 @@ def noise(channels: int) -> torch.Tensor:
     return torch.randint(256, (channels, 12, 10), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("classes, images, channels", [(3, 2, 1), (100, 12, 4)])
+@pytest.mark.parametrize(
+    "classes, images, channels", [(3, 2, 1), pytest.param(100, 12, 4, marks=pytest.mark.slow)]
+)
 def test_three_pictures_are_written(
     classes: int, images: int, channels: int, tmp_path: Path
 ) -> None:
