@@ -162,7 +162,7 @@ def test_without_an_internet_connection_the_line_says_how_to_pass_a_file(
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     monkeypatch.setattr("torch.hub.urlopen", no_network)
-    with pytest.raises(UserError, match=r"no route to host.*squeezenet1_1.*--weights PATH") as e:
+    with pytest.raises(UserError, match=r"no route to host.*squeezenet1_1.*place of imag") as e:
         load_into(backbone(RGB), "imagenet")
     assert "\n" not in str(e.value)
 
