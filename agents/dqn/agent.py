@@ -212,8 +212,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             max_grad_norm=self.max_grad_norm,
             graphs=self.cuda_graphs,
         )
-        network = self._acting_copy.network
-        self._actor = GreedyActor(network, replay, self._learner.captures)
+        self._actor = GreedyActor(self._acting_copy.network, replay, self._learner.captures)
 
     def save_replay_buffer(self, path: str | Path) -> None:  # type: ignore[override]
         """Writes the replay as safetensors, without pickling. See :meth:`FrameReplay.save`."""
@@ -378,11 +377,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             self.losses.reset()
         super().dump_logs()
 
-    def check_finite(self) -> None:
-        """As :meth:`PixelAgent.check_finite`, and checks the loss."""
-        self.finish_update()
-        self.raise_if_not_finite(self.losses.total.item())
-        super().check_finite()
+    def _finite_tensors(self) -> list[torch.Tensor]:
+        return [self.losses.total, *super()._finite_tensors()]
 
     def predict(
         self,

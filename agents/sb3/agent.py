@@ -118,14 +118,17 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
         super().save(path, exclude, include)
 
     def check_finite(self) -> None:
-        """Checks every parameter; to be called before any of them is saved.
+        """Checks parameters, and DQN's losses; to be called before anything is saved.
 
         Raises:
             UserError: one of them is NaN or infinite.
         """
         self.finish_update()
-        sums = [parameter.detach().sum() for parameter in self.policy.parameters()]
+        sums = [tensor.detach().sum() for tensor in self._finite_tensors()]
         self.raise_if_not_finite(torch.stack(sums).sum().item())
+
+    def _finite_tensors(self) -> list[torch.Tensor]:
+        return list(self.policy.parameters())
 
     def raise_if_not_finite(self, loss: float) -> None:
         """Stops a training whose loss is no longer a number, before anything more is saved.

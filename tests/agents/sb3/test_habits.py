@@ -71,6 +71,16 @@ def make(algorithm: Any, policy: Any = "CnnPolicy", env: Any = None, **options: 
     return algorithm(policy, images() if env is None else env, **options)
 
 
+def learn(model: Any) -> None:
+    """Trains, and checks that the policy changed and is finite."""
+    before = [parameter.clone() for parameter in model.policy.parameters()]
+    model.learn(LEARNED)
+    after = list(model.policy.parameters())
+    assert model.num_timesteps == LEARNED
+    assert all(parameter.isfinite().all() for parameter in after)
+    assert not all(map(torch.equal, before, after))
+
+
 class Flipped(VecEnvWrapper):
     """Images upside down, as views with a negative stride, of games that are cut off."""
 
@@ -132,7 +142,7 @@ class Viewing(BaseFeaturesExtractor):
 @both
 def test_another_extractor_may_view_images_as_vectors(algorithm: Any) -> None:
     env = VecTransposeImage(VecFrameStack(images(), 3))
-    make(algorithm, env=env, policy_kwargs={"features_extractor_class": Viewing}).learn(LEARNED)
+    learn(make(algorithm, env=env, policy_kwargs={"features_extractor_class": Viewing}))
 
 
 @both
@@ -188,8 +198,12 @@ def test_a_zip_with_an_encoder_of_ours_is_read(algorithm: Any, tmp_path: Path) -
     from rlcnn.sb3 import EncoderExtractor
 
     policy = {"features_extractor_class": EncoderExtractor, **LENET}
-    make(THEIRS[algorithm], policy_kwargs=policy).save(tmp_path / "model")
-    algorithm.load(tmp_path / "model", env=images(), device="cpu").learn(LEARNED)
+    theirs = make(THEIRS[algorithm], policy_kwargs=policy)
+    theirs.save(tmp_path / "model")
+    ours = algorithm.load(tmp_path / "model", env=images(), device="cpu")
+    for name, tensor in theirs.policy.state_dict().items():
+        assert torch.equal(tensor, ours.policy.state_dict()[name])
+    learn(ours)
 
 
 @both
@@ -257,13 +271,30 @@ def test_a_wrong_argument_of_a_policy_is_refused(algorithm: Any, kwargs: Any, sa
     ids=str,
 )
 def test_the_arguments_of_stable_baselines3s_policies_serve(algorithm: Any, kwargs: Any) -> None:
-    make(algorithm, policy_kwargs={**LENET, **kwargs}).learn(LEARNED)
+    model = make(algorithm, policy_kwargs={**LENET, **kwargs})
+    optimizer = model.policy.optimizer
+    assert isinstance(optimizer, kwargs.get("optimizer_class", torch.optim.Adam))
+    for name, value in kwargs.get("optimizer_kwargs", {}).items():
+        assert optimizer.param_groups[0][name] == value
+    if "net_arch" in kwargs:
+        assert {16, 8} <= {m.out_features for m in model.policy.modules() if is_linear(m)}
+    learn(model)
+
+
+def is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)
 
 
 @pytest.mark.parametrize("net_arch", [{"pi": [16], "vf": [8, 4]}, [{"pi": [16]}]], ids=str)
 @pytest.mark.filterwarnings("ignore:As shared layers")
 def test_each_head_may_have_layers_of_its_own(net_arch: Any) -> None:
-    make(PPO, policy_kwargs={**LENET, "net_arch": net_arch, "ortho_init": False}).learn(LEARNED)
+    model = make(PPO, policy_kwargs={**LENET, "net_arch": net_arch, "ortho_init": False})
+    sizes = net_arch if isinstance(net_arch, dict) else net_arch[0]
+    heads = {"pi": "policy_net", "vf": "value_net"}
+    for name, widths in sizes.items():
+        head = getattr(model.policy.mlp_extractor, heads[name])
+        assert [layer.out_features for layer in head if is_linear(layer)] == widths
+    learn(model)
 
 
 def test_a_policy_with_heads_of_its_own_learns() -> None:
@@ -281,7 +312,9 @@ def test_a_policy_with_heads_of_its_own_learns() -> None:
         def _build_mlp_extractor(self) -> None:
             self.mlp_extractor = Heads(self.features_dim)  # type: ignore[assignment]
 
-    make(PPO, Own).learn(LEARNED)
+    model = make(PPO, Own)
+    assert model.policy.action_net.in_features == Heads.latent_dim_pi
+    learn(model)
 
 
 # -- predict ---------------------------------------------------------------------------------------

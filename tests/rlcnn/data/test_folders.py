@@ -269,7 +269,7 @@ def test_transparent_palettes_raise_no_warning(tmp_path: Path) -> None:
     palette.save(tmp_path / "a.png", transparency=bytes([0, 128, 255, 255]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_image(tmp_path / "a.png")
+        assert read_image(tmp_path / "a.png").shape == (3, 4, 6)
 
 
 def test_images_too_deep_under_any_names_are_moved_and_classes_never_mixed(tmp_path: Path) -> None:

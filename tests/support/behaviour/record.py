@@ -169,7 +169,7 @@ class Recorder:
         )
 
     def study(self) -> Digests:
-        """Two arms x 2 seeds: the table of results, random play and what is said of them."""
+        """Two arms x 2 seeds: the table of results, the scores of random play and the verdict."""
         path = self.place / "study"
         options = [*CATCH[: CATCH.index("--env")], *CATCH[CATCH.index("--obs-size") :], *LENET]
         output = self.script(
