@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,8 @@ def test_a_study_that_was_killed_or_stopped_continues(
         cwd=GAMES,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would this process in their midst.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     while not (begun := list(study.glob("runs/*/checkpoints/[0-9]*"))):
         assert process.poll() is None, process.stderr
