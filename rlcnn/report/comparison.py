@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -47,10 +48,10 @@ class Comparison:
 
 
 def compare(scores: Scores, control: str, *, human: bool, reps: int = 2_000) -> Comparison:
-    """Computes all statistics.
+    """Computes all statistics of scores, arm -> (runs, games).
 
     Args:
-        scores: arm -> (runs, games), normalised.
+        scores: normalised.
         control: the arm that the others are compared with.
         human: whether 1 is the human's score. Otherwise the optimality gap, the distance to that
             score, has no meaning and is left out.
@@ -60,15 +61,13 @@ def compare(scores: Scores, control: str, *, human: bool, reps: int = 2_000) -> 
         UserError: invalid scores, or fewer than 2 runs of an arm.
     """
     arrays = check_scores(scores, least_runs=2)
-    everything = np.concatenate([array.ravel() for array in arrays.values()])
-    low, high = min(0.0, everything.min()), max(1.0, everything.max())
-    thresholds = np.linspace(low, high, PROFILE_POINTS)
+    everything = [0.0, 1.0, *(score for array in arrays.values() for score in array.flat)]
+    thresholds = np.linspace(min(everything), max(everything), PROFILE_POINTS)
     profile = performance_profile(thresholds)
     shown = {name: each for name, each in AGGREGATES.items() if human or name != OPTIMALITY_GAP}
     others = [arm for arm in arrays if arm != control]
 
-    def estimated(aggregate: Aggregate) -> dict[str, Estimate]:
-        return interval_estimates(arrays, aggregate, reps=reps)
+    estimated = partial(interval_estimates, arrays, reps=reps)
 
     def differing(aggregate: Aggregate) -> dict[str, Estimate]:
         return {

@@ -16,19 +16,19 @@ State = Literal["done", "failed", "begun", "waiting"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run of a study and its state.
+    """A run of a study and its state; figures are None as long as they are unknown.
 
     Attributes:
         game: name for people, "Pong".
         arm: name of the arm.
         seed: of the training.
         state: "done" (took all its steps and was evaluated), "failed", "begun" or "waiting".
-        score: mean return of the last agent over whole games; None before its evaluation.
+        score: mean return of the last agent over whole games.
         std: standard deviation of these returns.
         episodes: number of these games.
         steps: agent steps taken so far.
-        wall_seconds: time of all attempts together; None before the end.
-        steps_per_second: of the training; None before the end.
+        wall_seconds: time of all attempts together.
+        steps_per_second: of the training.
         reason: why it failed, or empty.
         directory: of the run, within the study's.
     """
@@ -54,14 +54,14 @@ class RunResult:
 
 @dataclass(frozen=True)
 class ArmFacts:
-    """An arm and its encoder.
+    """An arm and its encoder; ``origin`` and ``cost`` are empty for initial weights.
 
     Attributes:
         name: of the arm.
         encoder: the network, with its options.
         mode: how it is trained: "trained", "frozen", "fine-tuned at 0.1 of the learning rate".
-        origin: where its weights come from, in one line; empty for initial weights.
-        cost: what making these weights cost, in one line; empty for initial weights.
+        origin: where its weights come from, in one line.
+        cost: what making these weights cost, in one line.
     """
 
     name: str

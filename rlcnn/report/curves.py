@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike
 from rlcnn.stats.checks import FloatArray
 from rlcnn.stats.intervals import t_reach
 
+# A figure shows no more detail.
 MOST_POINTS = 160
-"""Points of a curve; a figure shows no more detail."""
 
+# Nominal coverage of the interval at each single step.
 CONFIDENCE = 0.95
-"""Nominal coverage of the interval at each single step."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,18 @@ class RunCurve:
     def at(self, steps: ArrayLike) -> FloatArray:
         """Returns at ``steps``, by linear interpolation."""
         places = np.asarray(steps, dtype=float)
+        beyond = math.nan if self.failed_as is None else self.failed_as
         if not len(self.steps):
-            level = math.nan if self.failed_as is None else self.failed_as
-            return np.full(places.shape, level)
-        values = np.interp(places, self.steps, self.returns)
-        if self.failed_as is not None:
-            values = np.where(places > self.steps[-1], self.failed_as, values)
-        return values
+            return np.full(places.shape, beyond)
+        right = None if self.failed_as is None else beyond
+        return np.interp(places, self.steps, self.returns, right=right)
 
 
 @dataclass(frozen=True)
 class MeanCurve:
-    """The mean of several runs, with a t interval at each step.
+    """The mean of ``runs`` runs at ``steps``, with the ends of a t interval, each (points,).
 
-    Attributes:
-        steps: (points,).
-        mean: over runs, (points,).
-        low: lower ends, (points,); NaN for a single run.
-        high: upper ends, (points,); NaN for a single run.
-        runs: number of runs in the mean.
+    The ends are NaN for a single run.
     """
 
     steps: FloatArray
@@ -87,12 +80,8 @@ def common_steps(
 ) -> FloatArray:
     """Steps at which all runs have a value: those at which any was measured, thinned out evenly.
 
-    If all runs failed, the steps go on to ``until``, if that is finite.
-
-    Args:
-        curves: of runs that ended.
-        most: largest number of steps.
-        until: largest step.
+    There are at most ``most``, none beyond ``until``. ``curves`` are of runs that ended. If all
+    failed, the steps go on to ``until``, if that is finite.
     """
     measured = [curve.steps for curve in curves if len(curve.steps)]
     if until < math.inf and all(curve.failed_as is not None for curve in curves):
@@ -110,13 +99,9 @@ def common_steps(
 
 
 def mean_curve(curves: Sequence[RunCurve], until: float = math.inf) -> MeanCurve | None:
-    """The mean over the runs that ended, at the steps at which all have a value.
+    """The mean over an arm's runs in a game that ended, at the steps at which all have a value.
 
-    A failed run is part of the mean, with its ``failed_as``.
-
-    Args:
-        curves: of one arm in one game.
-        until: largest step.
+    A failed run is part of the mean, with its ``failed_as``. No step is beyond ``until``.
 
     Returns:
         None if there is no such step.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlcnn.report.style import FAINT, ArmStyle, Drawing, elided, finish, new_figure
 
@@ -17,14 +17,9 @@ _ROW_CHARACTERS = 52
 
 
 class Row(NamedTuple):
-    """The figures of an arm.
+    """The name of an arm, its figures as text, its value and the ends of its interval.
 
-    Attributes:
-        arm: its name.
-        shown: its figures, as text.
-        point: its value.
-        low: lower end of its interval; not finite if there is none.
-        high: upper end of its interval; not finite if there is none.
+    An end is not finite if there is no interval.
     """
 
     arm: str
@@ -64,8 +59,7 @@ def forest(
             axes.plot([row.low, row.high], [place] * 2, color=style.colour, linewidth=2.6)
         axes.plot(row.point, place, style.marker, color=style.colour, markersize=8)
     axes.margins(x=0.08)
-    axes.set_title(title)
-    axes.set_xlabel(label)
+    axes.set(title=title, xlabel=label)
     alt = f"{what}: {'; '.join(f'{row.arm} {row.shown}' for row in rows)}."
     return finish(figure, name, title, alt)
 
@@ -80,18 +74,11 @@ def row_figure(rows: Sequence[Row]) -> tuple[Figure, Axes]:
     across = axes.get_yaxis_transform()
     # A white box, so that no line crosses the text.
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    options: Any = {"transform": across, "fontsize": 9, "bbox": paper}
     for place, row in enumerate(rows):
-        height = place - 0.26
         name = elided(row.arm, max(12, _ROW_CHARACTERS - len(row.shown)))
-        axes.text(0, height, name, transform=across, fontsize=9, bbox=paper)
-        axes.text(
-            *(1, height, row.shown),
-            transform=across,
-            fontsize=9,
-            ha="right",
-            color=FAINT,
-            bbox=paper,
-        )
+        axes.text(0, place - 0.26, name, **options)
+        axes.text(1, place - 0.26, row.shown, ha="right", color=FAINT, **options)
     axes.set_yticks([])
     axes.set_ylim(len(rows) - 0.6, -0.85)
     axes.spines["left"].set_visible(False)

@@ -6,8 +6,8 @@ import base64
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
-from typing import Any, Literal
+from functools import cache
+from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -16,7 +16,7 @@ from rlcnn.report import style
 from rlcnn.report.content import Film, Report
 from rlcnn.report.style import NOTHING, Drawing, arm_styles
 from rlcnn.stats import Verdict, coverage_range, load_calibration
-from rlcnn.stats.calibration import OURS, PERCENTILE, WELCH, Cell
+from rlcnn.stats.calibration import OURS, PERCENTILE, WELCH
 
 Films = Literal["linked", "embedded", "strips"]
 """How the page shows films: strips of pictures with a link to each film, strips with the films
@@ -49,6 +49,18 @@ def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "link
         A whole HTML document. The same arguments give the same text.
     """
     counts = [len(report.runs_of(game, arm)) for game in report.games for arm in report.arm_names]
+    runs, games = min(counts, default=0), len(report.games)
+    cells = [cell for cell in load_calibration().cells if cell.runs <= runs and cell.games <= games]
+    # The simulated studies of the largest size that is no larger than the study's.
+    largest = max(((cell.games, cell.runs) for cell in cells), default=None)
+    notes = [verdict.notes for verdict in report.verdicts]
+
+    def embedded(film: Film) -> str:
+        """A film as a data URI; empty if the page does not embed it."""
+        if film.path is None or films != "embedded" or film.path.stat().st_size > LARGEST_FILM:
+            return ""
+        return data_uri(film.path.read_bytes(), "video/mp4")
+
     return (
         _templates()
         .get_template("page.html")
@@ -59,11 +71,14 @@ def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "link
             states=Counter(run.state for run in report.runs),
             unfinished=[run for run in report.runs if run.state in ("begun", "waiting")],
             missing=_missing(report),
-            common_notes=_common_notes(report.verdicts),
+            # Notes that all of several verdicts have: the page gives them once.
+            common_notes=[n for n in notes[0] if all(n in of_one for of_one in notes)]
+            if len(notes) > 1
+            else [],
             linked=films != "strips",
-            embedded=partial(_embedded, films=films),
+            embedded=embedded,
             calibration=load_calibration(),
-            cells=calibration_cells(min(counts, default=0), len(report.games)),
+            cells=[cell for cell in cells if (cell.games, cell.runs) == largest],
             methods=(OURS, WELCH, PERCENTILE),
         )
     )
@@ -91,13 +106,6 @@ def breakable(text: str) -> Markup:
     return Markup(escape(re.sub(places, "\\1\\2\0", text)).replace("\0", Markup("<wbr>")))
 
 
-def calibration_cells(runs: int, games: int) -> Sequence[Cell]:
-    """The simulated studies of the largest size that is no larger than the study's."""
-    cells = [cell for cell in load_calibration().cells if cell.runs <= runs and cell.games <= games]
-    largest = max(((cell.games, cell.runs) for cell in cells), default=None)
-    return [cell for cell in cells if (cell.games, cell.runs) == largest]
-
-
 @cache
 def _templates() -> Environment:
     environment = Environment(
@@ -107,24 +115,26 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        # A figure that is not known.
+        finalize=lambda value: NOTHING if value is None else value,
     )
-    written = {
-        name: getattr(style, name)
-        for name in (
-            *("counted", "duration", "interval", "number", "p_value", "percent", "signed"),
-            *("plural", "signed_count", "signed_duration"),
-        )
-    }
-    environment.globals |= written
-    environment.globals |= {
-        "breakable": breakable,
-        "coverage_range": coverage_range,
-        "data_uri": _data_uri,
-        "known": _known,
-        "lead": lead,
-    }
-    environment.filters |= {"percent": style.percent, "sentence": _sentence}
+    written = ("counted", "duration", "interval", "number", "p_value", "percent", "signed")
+    written += ("plural", "signed_count", "signed_duration")
+    environment.globals |= {name: getattr(style, name) for name in written}
+    own = (breakable, coverage_range, data_uri, lead)
+    environment.globals |= {function.__name__: function for function in own}
+    environment.filters |= {"percent": style.percent, "sentence": sentence}
     return environment
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A file as part of the page."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def sentence(note: str) -> str:
+    """A note as a sentence."""
+    return f"{note[:1].upper()}{note[1:]}" + ("" if note.endswith((".", "!", "?")) else ".")
 
 
 def _missing(report: Report) -> list[str]:
@@ -136,30 +146,3 @@ def _missing(report: Report) -> list[str]:
     if len(missing) > _MOST_MISSING:
         missing[_MOST_MISSING:] = [f"and {len(missing) - _MOST_MISSING} more, see Runs"]
     return missing
-
-
-def _common_notes(verdicts: Sequence[Verdict]) -> list[str]:
-    """Notes that all of several verdicts have: the page gives them once."""
-    if len(verdicts) < 2:
-        return []
-    return [n for n in verdicts[0].notes if all(n in verdict.notes for verdict in verdicts)]
-
-
-def _embedded(film: Film, films: Films) -> str:
-    """A film as a data URI; empty if the page does not embed it."""
-    if film.path is None or films != "embedded" or film.path.stat().st_size > LARGEST_FILM:
-        return ""
-    return _data_uri(film.path.read_bytes(), "video/mp4")
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _known(value: Any, written: Any = str) -> str:
-    return NOTHING if value is None else written(value)
-
-
-def _sentence(text: str) -> str:
-    """A note as a sentence."""
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")

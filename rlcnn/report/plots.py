@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from rlcnn.report.comparison import OPTIMALITY_GAP
-from rlcnn.report.content import Levels, Report, RunResult
-from rlcnn.report.curves import MeanCurve, RunCurve, mean_curve
+from rlcnn.report.comparison import OPTIMALITY_GAP, Comparison
+from rlcnn.report.content import Levels, Report
+from rlcnn.report.curves import MeanCurve, mean_curve
 from rlcnn.report.forest import Row, forest, row_figure
 from rlcnn.report.style import (
     FAINT,
@@ -34,6 +35,8 @@ from rlcnn.stats.checks import FloatArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Styles = Mapping[str, ArmStyle]
 
 # With more runs of an arm than this, single curves hide the mean.
 _MOST_THIN = 12
@@ -59,11 +62,11 @@ def draw(report: Report) -> dict[str, Drawing]:
         drawings = [
             *(_curves(report, game, styles, names[game]) for game in report.games),
             *(_scores(report, game, styles, names[game]) for game in report.games),
-            _difference(report, styles),
-            *_aggregates(report, styles),
-            _improvement(report, styles),
-            *_profiles(report, styles),
         ]
+        if report.verdicts:
+            drawings.append(_differences(report, styles))
+        if report.comparison:
+            drawings += _comparison(report, report.comparison, styles)
     return {drawing.name: drawing for drawing in drawings if drawing is not None}
 
 
@@ -81,33 +84,48 @@ def file_names(names: Sequence[str]) -> dict[str, str]:
 # -- learning curves -------------------------------------------------------------------------------
 
 
-def _curves(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str) -> Drawing | None:
+def _curves(report: Report, game: str, styles: Styles, file: str) -> Drawing | None:
     from matplotlib.ticker import EngFormatter
 
     of_game = report.curves.get(game, {})
-    if not any(len(curve.steps) for runs in of_game.values() for curve in runs):
+    measured = [curve for runs in of_game.values() for curve in runs if len(curve.steps)]
+    if not measured:
         return None
-    curves = {arm: runs for arm, runs in of_game.items() if _has_values(runs)}
+    end = max(curve.steps[-1] for curve in measured)
+    curves = {
+        arm: runs for arm, runs in of_game.items() if any(curve.first < math.inf for curve in runs)
+    }
     figure, axes = _with_legend(3.3, [*curves, "human", "random"])
-    ends, reached = [], []
-    end = max(curve.steps[-1] for runs in curves.values() for curve in runs if len(curve.steps))
+    ends = []
     for arm, runs in curves.items():
-        _thin_lines(axes, runs, styles[arm])
-        reached += [value for curve in runs for value in curve.returns]
+        colour = styles[arm].colour
+        for curve in runs:
+            if len(runs) <= _MOST_THIN:
+                axes.plot(curve.steps, curve.returns, color=colour, linewidth=0.7, alpha=0.35)
+            if curve.failed_as is not None and len(curve.steps):
+                axes.plot(curve.steps[-1], curve.returns[-1], "x", color=colour, markersize=7)
         mean = mean_curve(runs, until=end)
-        _mean_line(axes, mean, styles[arm], elided(arm, _LEGEND_CHARACTERS))
+        if mean is None:
+            _line(axes, arm, styles[arm], [], [])
+        else:
+            marker = styles[arm].marker if len(mean.steps) <= 30 else None
+            shade = (mean.low, mean.high) if mean.runs > 1 else None
+            _line(axes, arm, styles[arm], mean.steps, mean.mean, shade, marker, alpha=0.15)
         ends.append(f"{arm} {_end_of(mean)}")
-    for level in _levels(report.levels.get(game, Levels()), reached):
+    returns = np.concatenate([curve.returns for curve in measured])
+    for level in _levels(report.levels.get(game, Levels()), returns):
         if level.near:
             axes.axhline(
                 level.value, color=FAINT, linestyle=level.line, linewidth=1, label=str(level)
             )
         else:
             axes.plot([], [], " ", label=f"{level}, beyond this figure")
-    axes.set_title(elided(game, _LEGEND_CHARACTERS))
-    axes.set_xlabel("agent steps")
-    axes.set_ylabel("mean return")
-    axes.set_xlim(0, end)
+    axes.set(
+        title=elided(game, _LEGEND_CHARACTERS),
+        xlabel="agent steps",
+        ylabel="mean return",
+        xlim=(0, end),
+    )
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(y=0.08)
     _add_legend(figure, axes)
@@ -115,37 +133,29 @@ def _curves(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str
     return finish(figure, f"curve-{file}", f"Learning curves, {game}", alt)
 
 
-def _has_values(runs: Sequence[RunCurve]) -> bool:
-    return any(curve.first < math.inf for curve in runs)
-
-
-def _thin_lines(axes: Axes, runs: Sequence[RunCurve], style: ArmStyle) -> None:
-    for curve in runs:
-        if len(runs) <= _MOST_THIN:
-            axes.plot(curve.steps, curve.returns, color=style.colour, linewidth=0.7, alpha=0.35)
-        if curve.failed_as is not None and len(curve.steps):
-            axes.plot(curve.steps[-1], curve.returns[-1], "x", color=style.colour, markersize=7)
-
-
-def _mean_line(axes: Axes, mean: MeanCurve | None, style: ArmStyle, label: str) -> None:
-    if mean is None:
-        axes.plot([], [], color=style.colour, linestyle=style.line, label=label)
-        return
-    few = len(mean.steps) <= 30
+def _line(
+    axes: Axes,
+    arm: str,
+    style: ArmStyle,
+    places: ArrayLike,
+    middle: ArrayLike,
+    ends: tuple[ArrayLike, ArrayLike] | None = None,
+    marker: str | None = None,
+    alpha: float = 0.12,
+) -> None:
+    """A line for an arm, with a shade between the ends of its intervals."""
     axes.plot(
-        mean.steps,
-        mean.mean,
+        places,
+        middle,
         color=style.colour,
         linestyle=style.line,
         linewidth=2,
-        marker=style.marker if few else None,
+        marker=marker,
         markersize=4,
-        label=label,
+        label=elided(arm, _LEGEND_CHARACTERS),
     )
-    if mean.runs > 1:
-        axes.fill_between(
-            mean.steps, mean.low, mean.high, color=style.colour, alpha=0.15, linewidth=0
-        )
+    if ends is not None:
+        axes.fill_between(places, *ends, color=style.colour, alpha=alpha, linewidth=0)
 
 
 def _end_of(mean: MeanCurve | None) -> str:
@@ -169,7 +179,7 @@ class _Level(NamedTuple):
         return f"{self.name} {number(self.value)}"
 
 
-def _levels(levels: Levels, returns: Sequence[float]) -> list[_Level]:
+def _levels(levels: Levels, returns: Iterable[float]) -> list[_Level]:
     """The known levels, and whether each is near enough to ``returns`` to be drawn."""
     values = [*returns, *([] if levels.random is None else [levels.random])]
     low, high = min(values), max(values)
@@ -204,17 +214,23 @@ def _legend_columns(names: Sequence[str]) -> int:
 # -- scores ----------------------------------------------------------------------------------------
 
 
-def _scores(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str) -> Drawing | None:
-    rows, texts, known = [], [], []
+def _scores(report: Report, game: str, styles: Styles, file: str) -> Drawing | None:
     levels = report.levels.get(game, Levels())
+    rows, texts, of_arms = [], [], []
     for arm in report.arm_names:
         runs = report.runs_of(game, arm)
-        scores, counted = _known_scores(runs), _counted_scores(runs, levels.random)
-        state = _states(runs)
-        shown = f"mean {number(float(np.mean(counted)))}{state}" if counted else f"no score{state}"
+        scores = [run.score for run in runs if run.score is not None]
+        lost = sum(run.state == "failed" for run in runs)
+        # A failed run counts with the random agent's return.
+        failed = [] if levels.random is None else [levels.random] * lost
+        counted = scores + failed
+        shown = f"mean {number(float(np.mean(counted)))}" if counted else "no score"
+        states = {"failed": lost, "not done": sum(r.state in ("begun", "waiting") for r in runs)}
+        shown += "".join(f", {count} {state}" for state, count in states.items() if count)
         rows.append(Row(arm, shown))
         texts.append(f"{arm}: {shown} ({', '.join(map(number, scores)) or 'none'})")
-        known += scores
+        of_arms.append((scores, failed))
+    known = [score for scores, _ in of_arms for score in scores]
     if not known:
         return None
     figure, axes = row_figure(rows)
@@ -224,8 +240,13 @@ def _scores(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str
         if level.near:
             axes.axvline(level.value, color=FAINT, linestyle=level.line, linewidth=1, zorder=0.5)
             lines.append(f"{'dashed' if level.line == '--' else 'dotted'}: {level.name}")
-    for place, arm in enumerate(report.arm_names):
-        _dots(axes, report.runs_of(game, arm), place, styles[arm].colour, levels.random)
+    for place, (row, (scores, failed)) in enumerate(zip(rows, of_arms, strict=True)):
+        colour = styles[row.arm].colour
+        axes.plot(scores, [place] * len(scores), "o", color=colour, alpha=0.55, markersize=6)
+        if scores or failed:
+            mean = np.mean(scores + failed)
+            axes.plot(mean, place, "|", color=INK, markersize=15, markeredgewidth=2)
+        axes.plot(failed, [place] * len(failed), "x", color=colour, markersize=7)
     axes.margins(x=0.06)
     axes.set_title(f"{elided(game, _LEGEND_CHARACTERS)}: every run's score")
     axes.set_xlabel("mean return of the last agent" + (f" ({', '.join(lines)})" if lines else ""))
@@ -233,43 +254,32 @@ def _scores(report: Report, game: str, styles: Mapping[str, ArmStyle], file: str
     return finish(figure, f"scores-{file}", f"Scores, {game}", alt)
 
 
-def _dots(
-    axes: Axes, runs: Sequence[RunResult], place: int, colour: str, random: float | None
-) -> None:
-    scores, counted = _known_scores(runs), _counted_scores(runs, random)
-    axes.plot(scores, [place] * len(scores), "o", color=colour, alpha=0.55, markersize=6)
-    if counted:
-        axes.plot(np.mean(counted), place, "|", color=INK, markersize=15, markeredgewidth=2)
-    failed = counted[len(scores) :]
-    axes.plot(failed, [place] * len(failed), "x", color=colour, markersize=7)
-
-
-def _known_scores(runs: Sequence[RunResult]) -> list[float]:
-    return [run.score for run in runs if run.score is not None]
-
-
-def _counted_scores(runs: Sequence[RunResult], random: float | None) -> list[float]:
-    """The known scores, then one of the random agent for each failed run."""
-    failed = sum(run.state == "failed" for run in runs)
-    return _known_scores(runs) + ([] if random is None else [random] * failed)
-
-
-def _states(runs: Sequence[RunResult]) -> str:
-    counts = Counter(run.state for run in runs)
-    open_runs = counts["begun"] + counts["waiting"]
-    parts = [f"{counts['failed']} failed"] * bool(counts["failed"])
-    parts += [f"{open_runs} not done"] * bool(open_runs)
-    return f", {', '.join(parts)}" if parts else ""
-
-
 # -- arm against arm -------------------------------------------------------------------------------
 
 
-def _aggregates(report: Report, styles: Mapping[str, ArmStyle]) -> list[Drawing]:
-    if report.comparison is None:
-        return []
-    return [
-        forest(
+def _differences(report: Report, styles: Styles) -> Drawing:
+    rows = []
+    for verdict in report.verdicts:
+        each = verdict.difference
+        reach = interval(each.low, each.high, signed) if each.freedom else "no interval"
+        shown = f"{signed(each.point)} {reach}"
+        rows.append(Row(verdict.treatment, shown, each.point, each.low, each.high))
+    return forest(
+        rows,
+        styles,
+        name="difference",
+        title=f"Difference to {elided(report.control, 28)}",
+        label=f"{report.unit}; right of the line: better",
+        what=f"Difference of the mean {report.unit} to {report.control}, with the interval of the"
+        " verdict",
+        marked=0.0,
+    )
+
+
+def _comparison(report: Report, compared: Comparison, styles: Styles) -> Iterator[Drawing]:
+    """Aggregates, probabilities of improvement, and performance profiles."""
+    for name, estimates in compared.aggregates.items():
+        yield forest(
             _estimated(estimates),
             styles,
             name=f"aggregate-{name.replace(' ', '-')}",
@@ -277,22 +287,46 @@ def _aggregates(report: Report, styles: Mapping[str, ArmStyle]) -> list[Drawing]
             label=f"{report.unit}, {'lower' if name == OPTIMALITY_GAP else 'higher'} is better",
             what=f"{name} of the {report.unit}s with 95% bootstrap intervals",
         )
-        for name, estimates in report.comparison.aggregates.items()
-    ]
-
-
-def _improvement(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | None:
-    if report.comparison is None or not report.comparison.improvement:
-        return None
-    return forest(
-        _estimated(report.comparison.improvement),
-        styles,
-        name="improvement",
-        title="Probability of improvement",
-        label=f"that a run beats one of {elided(report.control, 26)}",
-        what=f"How probably a run beats one of {report.control}, with 95% bootstrap intervals",
-        marked=0.5,
+    if compared.improvement:
+        yield forest(
+            _estimated(compared.improvement),
+            styles,
+            name="improvement",
+            title="Probability of improvement",
+            label=f"that a run beats one of {elided(report.control, 26)}",
+            what=f"How probably a run beats one of {report.control}, with 95% bootstrap intervals",
+            marked=0.5,
+        )
+    thresholds = compared.thresholds
+    what = f"Share of runs whose {report.unit} is above each value"
+    figure, axes = _profiles(thresholds, compared.profiles, styles)
+    axes.set(
+        title="Performance profile",
+        xlabel=report.unit,
+        ylabel="share of runs above it",
+        ylim=(-0.03, 1.03),
     )
+    texts = [
+        f"{arm}: median of the runs {number(float(np.median(compared.scores[arm])))}"
+        for arm in compared.profiles
+    ]
+    yield finish(figure, "profile", "Performance profile", f"{what}. {'; '.join(texts)}.")
+    if not compared.profile_differences:
+        return
+    figure, axes = _profiles(thresholds, compared.profile_differences, styles)
+    axes.axhline(0.0, color=FAINT, linewidth=1.2)
+    axes.set(
+        title=f"Profile minus that of {elided(report.control, 26)}",
+        xlabel=report.unit,
+        ylabel="difference in share above it",
+    )
+    texts = []
+    for arm, share in compared.profile_differences.items():
+        place = int(np.abs(share.point).argmax())
+        difference, value = signed(float(share.point[place])), number(float(thresholds[place]))
+        texts.append(f"{arm}: at most {difference}, at {value}")
+    alt = f"{what}, minus that of {report.control}. {'; '.join(texts)}."
+    yield finish(figure, "profile-difference", "Difference of performance profiles", alt)
 
 
 def _estimated(estimates: Mapping[str, Estimate]) -> list[Row]:
@@ -303,81 +337,12 @@ def _estimated(estimates: Mapping[str, Estimate]) -> list[Row]:
     ]
 
 
-def _difference(report: Report, styles: Mapping[str, ArmStyle]) -> Drawing | None:
-    if not report.verdicts:
-        return None
-    rows = []
-    for verdict in report.verdicts:
-        each = verdict.difference
-        reach = interval(each.low, each.high, signed) if each.freedom else "no interval"
-        shown = f"{signed(each.point)} {reach}"
-        rows.append(Row(verdict.treatment, shown, each.point, each.low, each.high))
-    control = report.control
-    return forest(
-        rows,
-        styles,
-        name="difference",
-        title=f"Difference to {elided(control, 28)}",
-        label=f"{report.unit}; right of the line: better",
-        what=f"Difference of the mean {report.unit} to {control}, with the interval of the verdict",
-        marked=0.0,
-    )
-
-
-def _profiles(report: Report, styles: Mapping[str, ArmStyle]) -> list[Drawing]:
-    """Performance profiles, and their differences to the control's."""
-    if (comparison := report.comparison) is None:
-        return []
-    thresholds = comparison.thresholds
-    figure, axes = _shares(thresholds, comparison.profiles, styles)
-    medians = [
-        f"{arm}: median of the runs {number(float(np.median(comparison.scores[arm])))}"
-        for arm in comparison.profiles
-    ]
-    axes.set(
-        title="Performance profile",
-        xlabel=report.unit,
-        ylabel="share of runs above it",
-        ylim=(-0.03, 1.03),
-    )
-    what = f"Share of runs whose {report.unit} is above each value"
-    alt = f"{what}. {'; '.join(medians)}."
-    drawings = [finish(figure, "profile", "Performance profile", alt)]
-    if comparison.profile_differences:
-        figure, axes = _shares(thresholds, comparison.profile_differences, styles)
-        axes.axhline(0.0, color=FAINT, linewidth=1.2)
-        largest = []
-        for arm, share in comparison.profile_differences.items():
-            place = int(np.abs(share.point).argmax())
-            difference, value = signed(float(share.point[place])), number(float(thresholds[place]))
-            largest.append(f"{arm}: at most {difference}, at {value}")
-        axes.set(
-            title=f"Profile minus that of {elided(report.control, 26)}",
-            xlabel=report.unit,
-            ylabel="difference in share above it",
-        )
-        alt = f"{what}, minus that of {report.control}. {'; '.join(largest)}."
-        title = "Difference of performance profiles"
-        drawings.append(finish(figure, "profile-difference", title, alt))
-    return drawings
-
-
-def _shares(
-    thresholds: FloatArray, shares: Mapping[str, Estimate], styles: Mapping[str, ArmStyle]
+def _profiles(
+    thresholds: FloatArray, shares: Mapping[str, Estimate], styles: Styles
 ) -> tuple[Figure, Axes]:
-    """A line for each arm over normalised scores, with a shade for its intervals."""
     figure, axes = _with_legend(3.0, list(shares))
     for arm, share in shares.items():
-        colour = styles[arm].colour
-        axes.plot(
-            thresholds,
-            share.point,
-            color=colour,
-            linestyle=styles[arm].line,
-            linewidth=2,
-            label=elided(arm, _LEGEND_CHARACTERS),
-        )
-        axes.fill_between(thresholds, share.low, share.high, color=colour, alpha=0.12, linewidth=0)
+        _line(axes, arm, styles[arm], thresholds, share.point, (share.low, share.high))
     axes.set_xlim(thresholds[0], thresholds[-1])
     _add_legend(figure, axes)
     return figure, axes

@@ -146,14 +146,9 @@ class ArmStyle(NamedTuple):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure.
+    """A finished figure: the name of its files, a title, and the content of both files.
 
-    Attributes:
-        name: of its files, without ending.
-        title: in a few words.
-        alt: its content as text, for readers who cannot see it.
-        svg: content of the SVG file.
-        png: content of the PNG file.
+    ``alt`` is its content as text, for readers who cannot see it.
     """
 
     name: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from rlcnn.report.content import Report
@@ -20,15 +19,10 @@ def write_report(
 ) -> tuple[Path, dict[str, Drawing]]:
     """Draws the figures, writes them as SVG and PNG with the film strips, and writes the page.
 
-    It replaces each file whole and removes the figures of an earlier report.
-
-    Args:
-        report: what to show.
-        directory: for ``report.html`` and ``figures/``.
-        films: how the page shows films.
+    It replaces each file whole and removes the figures of an earlier report from ``figures/``.
 
     Returns:
-        The page and the figures.
+        The page, ``report.html``, and the figures.
 
     Raises:
         UserError: the disk is full or cannot be written.
@@ -40,17 +34,13 @@ def write_report(
     strips = {f"{film.game} {film.arm}": film.strip for film in report.films if film.strip}
     for name, file in file_names(list(strips)).items():
         files[f"film-{file}.png"] = strips[name]
-    _replace(directory / FIGURES, files)
-    page = directory / PAGE
-    write_atomic(page, render(report, drawings, films))
-    return page, drawings
-
-
-def _replace(directory: Path, files: Mapping[str, bytes]) -> None:
-    with disk_errors(directory):
-        directory.mkdir(exist_ok=True)
+    figures, page = directory / FIGURES, directory / PAGE
+    with disk_errors(figures):
+        figures.mkdir(exist_ok=True)
         for name, content in files.items():
-            write_atomic(directory / name, content)
-        for path in directory.iterdir():
+            write_atomic(figures / name, content)
+        for path in figures.iterdir():
             if path.suffix in (".svg", ".png") and path.name not in files:
                 path.unlink()
+    write_atomic(page, render(report, drawings, films))
+    return page, drawings

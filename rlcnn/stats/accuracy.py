@@ -13,12 +13,8 @@ from scipy import special
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a proportion (Wilson 1927, the score interval without continuity correction).
 
-    Unlike the plain normal interval, it stays within [0, 1] and has a width at 0 and at ``trials``.
-
-    Args:
-        successes: 0 to ``trials``.
-        trials: at least 1.
-        confidence: 0 to 1, exclusive.
+    Unlike the plain normal interval, it stays within [0, 1] and has a width at 0 and at ``trials``,
+    which is at least 1.
 
     Returns:
         Lower and upper end.
@@ -55,10 +51,7 @@ def paired_interval(differences: npt.ArrayLike, confidence: float = 0.95) -> tup
 
 
 def clustered_interval(
-    values: npt.ArrayLike,
-    clusters: npt.ArrayLike,
-    strata: npt.ArrayLike,
-    confidence: float = 0.95,
+    values: npt.ArrayLike, clusters: npt.ArrayLike, strata: npt.ArrayLike, confidence: float = 0.95
 ) -> tuple[float, float] | None:
     """Interval of a mean over images that are not independent, such as frames of one episode.
 
@@ -111,18 +104,10 @@ def clustered_interval(
 def clustered_gain_interval(
     differences: npt.ArrayLike, clusters: npt.ArrayLike, strata: npt.ArrayLike
 ) -> tuple[float, float] | None:
-    """:func:`clustered_interval` of a difference of accuracies, with a width in every case.
+    """95% :func:`clustered_interval` of a difference of accuracies, with a width in every case.
 
     Equal clusters in a sample do not mean that all clusters are equal. If all are equal, each
-    counts as one image of :func:`paired_interval`.
-
-    Args:
-        differences: (images, columns) from -1 to 1; NaN for missing values.
-        clusters: see :func:`clustered_interval`.
-        strata: see :func:`clustered_interval`.
-
-    Returns:
-        Lower and upper end, with a confidence of 95%; None as in :func:`clustered_interval`.
+    counts as one image of :func:`paired_interval`. ``differences`` are from -1 to 1.
     """
     found = clustered_interval(differences, clusters, strata)
     if found is None or found[0] < found[1]:

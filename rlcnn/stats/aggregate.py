@@ -25,14 +25,7 @@ Aggregate = Callable[[FloatArray], Any]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, or an array of them, with its interval.
-
-    Attributes:
-        point: of the given scores.
-        low: lower end of the interval.
-        high: upper end.
-        confidence: nominal coverage.
-    """
+    """A figure, or an array of them, with the ends of its interval of nominal ``confidence``."""
 
     point: FloatArray
     low: FloatArray
@@ -71,10 +64,7 @@ def probability_of_improvement(treatment: FloatArray, control: FloatArray) -> fl
     """Probability that a run of the treatment beats one of the control in the same game.
 
     Mean over games of the Mann-Whitney statistic divided by the number of pairs; ties count half.
-
-    Args:
-        treatment: (runs, games).
-        control: (runs, games); the number of runs may differ.
+    Both are (runs, games); the numbers of runs may differ.
     """
     above = treatment[:, None] > control[None]
     equal = treatment[:, None] == control[None]
@@ -125,54 +115,30 @@ def pair_estimate(
 ) -> Estimate:
     """A statistic of two arms, such as :func:`probability_of_improvement`, with its interval.
 
-    Args:
-        scores: arm -> (runs, games); arms are resampled independently, stratified by game.
-        treatment: the arm whose scores are the statistic's first argument.
-        control: the second.
-        statistic: of two arrays (runs, games); may return an array of figures.
-        reps: bootstrap samples.
-        confidence: nominal coverage.
-        seed: of the samples.
-
-    Raises:
-        UserError: invalid scores, arms, ``reps`` or ``confidence``.
+    The statistic takes the treatment's scores (runs, games), then the control's, and may return an
+    array of figures. Arms are resampled independently. Options and errors are those of
+    :func:`interval_estimates`; an unknown arm is an error, too.
     """
     _check_options(reps, confidence)
-    first, second = check_pair(scores, treatment, control)
-    rngs = _generator(seed, treatment), _generator(seed, control)
-    drawn = np.array(
-        [statistic(_resample(first, rngs[0]), _resample(second, rngs[1])) for _ in range(reps)]
-    )
-    return _percentiles(statistic(first, second), drawn, confidence)
+    pair = check_pair(scores, treatment, control)
+    rngs = [_generator(seed, arm) for arm in (treatment, control)]
+    drawn = np.array([statistic(*map(_resample, pair, rngs)) for _ in range(reps)])
+    return _percentiles(statistic(*pair), drawn, confidence)
 
 
 def difference_estimate(
-    scores: Scores,
-    treatment: str,
-    control: str,
-    aggregate: Aggregate,
-    *,
-    reps: int = 2_000,
-    confidence: float = 0.95,
-    seed: int = 0,
+    scores: Scores, treatment: str, control: str, aggregate: Aggregate, **options: Any
 ) -> Estimate:
     """The difference of two arms' aggregates, treatment minus control, with its interval.
 
-    This interval may exclude zero although the two arms' own intervals overlap. Arguments are those
-    of :func:`pair_estimate`, with an aggregate for the statistic.
-
-    Raises:
-        UserError: as :func:`pair_estimate`.
+    This interval may exclude zero although the two arms' own intervals overlap. ``options`` are
+    those of :func:`pair_estimate`, which it uses.
     """
-    return pair_estimate(
-        scores,
-        treatment,
-        control,
-        lambda first, second: np.asarray(aggregate(first)) - np.asarray(aggregate(second)),
-        reps=reps,
-        confidence=confidence,
-        seed=seed,
-    )
+
+    def difference(first: FloatArray, second: FloatArray) -> Any:
+        return np.asarray(aggregate(first)) - np.asarray(aggregate(second))
+
+    return pair_estimate(scores, treatment, control, difference, **options)
 
 
 def performance_profile(thresholds: ArrayLike, of_means: bool = False) -> Aggregate:
@@ -181,9 +147,6 @@ def performance_profile(thresholds: ArrayLike, of_means: bool = False) -> Aggreg
     Args:
         thresholds: normalised scores, (thresholds,).
         of_means: count the games' means over runs instead of single runs.
-
-    Returns:
-        A function of scores (runs, games) that gives shares, (thresholds,).
     """
     levels = np.asarray(thresholds, dtype=float)
 
@@ -204,8 +167,7 @@ AGGREGATES: Mapping[str, Aggregate] = {
 
 
 def _resample(scores: FloatArray, rng: np.random.Generator) -> FloatArray:
-    runs = len(scores)
-    return np.take_along_axis(scores, rng.integers(runs, size=scores.shape), axis=0)
+    return np.take_along_axis(scores, rng.integers(len(scores), size=scores.shape), axis=0)
 
 
 def _percentiles(point: Any, drawn: FloatArray, confidence: float) -> Estimate:

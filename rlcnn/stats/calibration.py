@@ -1,4 +1,7 @@
-"""Measured coverage of intervals of a difference, from :mod:`rlcnn.stats.simulation`."""
+"""Measured coverage of intervals of a difference, from simulated studies.
+
+``tests/support/interval_coverage.py`` simulates them and writes ``calibration.json``.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+# The table's names of :func:`rlcnn.stats.intervals.difference_interval`, of Welch's interval,
+# stratified by game, and of the interval that rliable's plots show.
 OURS = "larger variance, t"
-"""The table's name of :func:`rlcnn.stats.intervals.difference_interval`."""
-
 WELCH = "Welch, t"
-"""The table's name of Welch's interval, stratified by game."""
-
 PERCENTILE = "percentile bootstrap, IQM"
-"""The table's name of the interval that rliable's plots show."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The whole table.
+    """The whole table, and how many ``studies`` each cell simulates.
 
-    Attributes:
-        confidence: nominal coverage of all intervals.
-        studies: simulated for each cell of the t intervals.
-        resampled_studies: simulated for each cell of the intervals that resample.
-        cells: all cells.
+    For intervals that resample it is ``resampled_studies``. ``confidence`` is nominal.
     """
 
     confidence: float
@@ -60,8 +56,7 @@ class Calibration:
 @cache
 def load_calibration() -> Calibration:
     """The table in the package."""
-    text = resources.files("rlcnn.stats").joinpath("calibration.json").read_text()
-    table = json.loads(text)
+    table = json.loads(resources.files("rlcnn.stats").joinpath("calibration.json").read_text())
     return Calibration(
         table["confidence"],
         table["studies"],

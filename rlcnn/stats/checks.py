@@ -28,13 +28,12 @@ def check_scores(scores: Scores, least_runs: int = 1) -> dict[str, FloatArray]:
     if not scores:
         raise UserError("there are no scores: expected at least one arm")
     arrays = {arm: check_arm(arm, values, least_runs) for arm, values in scores.items()}
-    first = next(iter(arrays))
-    for arm, array in arrays.items():
-        if array.shape[1] != arrays[first].shape[1]:
-            counts = [arrays[name].shape[1] for name in (arm, first)]
+    (first, games), *others = ((arm, array.shape[1]) for arm, array in arrays.items())
+    for arm, count in others:
+        if count != games:
             raise UserError(
-                f'arm "{arm}" has scores of {counts[0]} game{"s" * (counts[0] != 1)} and arm'
-                f' "{first}" of {counts[1]}: expected the same games for all'
+                f'arm "{arm}" has scores of {count} game{"s" * (count != 1)} and arm'
+                f' "{first}" of {games}: expected the same games for all'
             )
     return arrays
 
@@ -94,10 +93,6 @@ def check_pair(
 
 
 def check_confidence(confidence: float) -> None:
-    """Checks a confidence.
-
-    Raises:
-        UserError: it is not between 0 and 1, exclusive.
-    """
+    """Raises ``UserError`` unless ``confidence`` is between 0 and 1, exclusive."""
     if not 0 < confidence < 1:
         raise UserError(f"confidence {confidence} must be more than 0 and less than 1, as 0.95 is")

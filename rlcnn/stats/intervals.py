@@ -44,11 +44,8 @@ class Difference:
     def smallest_detectable(self, power: float = 0.8) -> float:
         """The true difference that an interval of this width finds with probability ``power``.
 
-        By the noncentral t distribution (Cohen 1988, section 2.5) with the observed spread;
-        infinite without any spread.
-
-        Args:
-            power: the probability that the interval excludes zero on the right side.
+        To find it, the interval must exclude zero on the right side. By the noncentral t
+        distribution (Cohen 1988, section 2.5) with the observed spread; infinite without spread.
         """
         check_confidence(power)
         if self.freedom == 0:
@@ -90,14 +87,8 @@ def difference_interval(
     pair = {"treatment": treatment, "control": control}
     point, error, freedom = t_parts(*check_pair(pair, "treatment", "control"))
     reach = t_reach(error, freedom, confidence)
-    return Difference(
-        point=float(point),
-        low=float(point - reach),
-        high=float(point + reach),
-        confidence=confidence,
-        error=float(error),
-        freedom=float(freedom),
-    )
+    low, high = float(point - reach), float(point + reach)
+    return Difference(float(point), low, high, confidence, float(error), float(freedom))
 
 
 def t_parts(
@@ -105,14 +96,11 @@ def t_parts(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Difference, standard error and degrees of freedom of scores (..., runs, games).
 
-    Args:
-        treatment: leading axes hold any number of studies.
-        control: leading axes hold as many studies.
-        larger_variance: whether both arms use the larger variance and the smaller number of runs,
-            as in :func:`difference_interval`; otherwise, Welch's interval.
+    Leading axes hold any number of studies. With ``larger_variance`` both arms use the larger
+    variance and the smaller number of runs, as in :func:`difference_interval`; without it, this is
+    Welch's interval.
     """
-    counts = treatment.shape[-2], control.shape[-2]
-    games = treatment.shape[-1]
+    counts, games = (treatment.shape[-2], control.shape[-2]), treatment.shape[-1]
     # Equal scores differ from their mean by rounding.
     variances = [
         np.where(np.ptp(scores, axis=-2) == 0, 0.0, scores.var(axis=-2, ddof=1))
@@ -143,17 +131,11 @@ def ratio_interval(
 ) -> Ratio | None:
     """The ratio of two arms' mean scores with Fieller's interval (1954).
 
-    Args:
-        treatment: (runs, games), at least 2 runs.
-        control: (runs, games).
-        confidence: nominal coverage.
+    Arguments and errors are those of :func:`difference_interval`.
 
     Returns:
         None if the control's mean is not clearly different from zero, so that the ratio has no
         finite interval.
-
-    Raises:
-        UserError: as :func:`difference_interval`.
     """
     difference = difference_interval(treatment, control, confidence)
     top, bottom = (check_arm("", scores) for scores in (treatment, control))

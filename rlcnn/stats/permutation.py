@@ -21,11 +21,6 @@ def smallest_p(treatment_runs: int, control_runs: int, games: int = 1) -> float:
     Runs are exchanged within games, so there are ``binomial(n + m, n) ** games`` arrangements, and
     the most extreme one and its mirror image count: 0.10 with 3 and 3 runs of one game, 0.029 with
     4 and 4, 0.0079 with 5 and 5.
-
-    Args:
-        treatment_runs: of each game.
-        control_runs: of each game.
-        games: number of games.
     """
     arrangements = math.comb(treatment_runs + control_runs, treatment_runs) ** games
     return min(1.0, 2 / arrangements)
@@ -44,7 +39,7 @@ def permutation_p(
         treatment: (runs, games), at least 2 runs.
         control: (runs, games).
         seed: of the draws.
-        draws: number of draws.
+        draws: number of arrangements to draw.
 
     Raises:
         UserError: scores that cannot be compared.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import NamedTuple
@@ -30,8 +29,7 @@ class Scenario(NamedTuple):
         treatment: draws the treatment's scores in a given shape.
         control: draws the control's.
         difference: of the two means.
-        takes_off: if runs end either near 1 or near 0, the probabilities of 1 for treatment and
-            control.
+        takes_off: if runs end either near 1 or near 0, the probabilities of 1 for both arms.
     """
 
     treatment: Draw
@@ -95,47 +93,18 @@ where they are close, 0.1."""
 
 
 def draw_studies(
-    scenario: Scenario,
-    studies: int,
-    runs: tuple[int, int],
-    games: int,
-    rng: np.random.Generator,
+    scenario: Scenario, studies: int, runs: tuple[int, int], games: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Scores of treatment and control, (studies, runs, games), in games of different scales."""
-    places = np.linspace(0.0, 1.0, games) if games > 1 else np.zeros(1)
-    arms = (
-        scenario.treatment(rng, (studies, runs[0], games)),
-        scenario.control(rng, (studies, runs[1], games)),
-    )
-    treatment, control = (places + game_scales(games) * arm for arm in arms)
-    return treatment, control
+    places = np.linspace(0.0, 1.0, games)
+    treatment = scenario.treatment(rng, (studies, runs[0], games))
+    control = scenario.control(rng, (studies, runs[1], games))
+    return places + game_scales(games) * treatment, places + game_scales(games) * control
 
 
 def true_difference(scenario: Scenario, games: int) -> float:
     """The true difference of the means over runs and games."""
     return scenario.difference * float(game_scales(games).mean())
-
-
-def ceiling(scenario: Scenario, runs: int, games: int) -> float:
-    """The largest possible coverage of an interval about as wide as the observed spread.
-
-    In some studies of bimodal scores, all runs of each arm in each game take off by chance, or none
-    does, with a difference that is not the true one. These runs do not show it.
-    """
-    if scenario.takes_off is None:
-        return 1.0
-    outcomes = []
-    for first, second in itertools.product((0, 1), repeat=2):
-        shares = zip((first, second), scenario.takes_off, strict=True)
-        chance = np.prod([(share if up else 1 - share) ** runs for up, share in shares])
-        outcomes.append((first - second, chance))
-    truth = true_difference(scenario, games)
-    missed = 0.0
-    for pattern in itertools.product(outcomes, repeat=games):
-        steps, chances = zip(*pattern, strict=True)
-        if not np.isclose(np.mean(np.array(steps) * game_scales(games)), truth):
-            missed += float(np.prod(chances))
-    return 1 - missed
 
 
 def game_scales(games: int) -> FloatArray:
@@ -150,11 +119,7 @@ def simulated_coverage(
 
     10,000 studies of each kind of scores, fewer for designs with very many runs. If the arms have
     different numbers of runs, it gives the smaller share of the two ways to assign the scores.
-
-    Args:
-        runs: of treatment and control.
-        games: number of games.
-        confidence: nominal coverage.
+    ``runs`` are those of treatment and control.
     """
     return _simulated_coverage(min(runs), max(runs), games, confidence)
 
@@ -170,22 +135,15 @@ def coverage_range(
 @cache
 def _simulated_coverage(fewer: int, more: int, games: int, confidence: float) -> dict[str, float]:
     studies = max(_FEWEST_STUDIES, min(_STUDIES, _MOST_SCORES // (more * games)))
-    orders = dict.fromkeys([(fewer, more), (more, fewer)])
     rng = np.random.default_rng([_SEED, fewer, more, games])
+
+    def covered(scenario: Scenario, runs: tuple[int, int]) -> float:
+        point, error, freedom = t_parts(*draw_studies(scenario, studies, runs, games, rng))
+        off = np.abs(point - true_difference(scenario, games))
+        return float(np.mean(off <= t_reach(error, freedom, confidence)))
+
+    orders = dict.fromkeys([(fewer, more), (more, fewer)])
     return {
-        name: min(_covered(scenario, studies, runs, games, confidence, rng) for runs in orders)
+        name: min(covered(scenario, runs) for runs in orders)
         for name, scenario in SCENARIOS.items()
     }
-
-
-def _covered(
-    scenario: Scenario,
-    studies: int,
-    runs: tuple[int, int],
-    games: int,
-    confidence: float,
-    rng: np.random.Generator,
-) -> float:
-    point, error, freedom = t_parts(*draw_studies(scenario, studies, runs, games, rng))
-    off = np.abs(point - true_difference(scenario, games))
-    return float(np.mean(off <= t_reach(error, freedom, confidence)))

@@ -94,14 +94,13 @@ class RandomAgent:
     """Returns of acting at random under a given protocol.
 
     Sticky actions, full action spaces and starts other than up to 30 no-ops change them, so a study
-    may need another zero than the table's random scores.
+    may need another zero than the table's random scores. All methods raise :class:`UserError` for a
+    game that was not measured.
 
     Attributes:
         means: mean return of each game, by its given name.
         deviations: sample standard deviation of the returns of each game.
         episodes: number of episodes of each game.
-
-    All methods raise :class:`UserError` for a game that was not measured.
     """
 
     means: Mapping[str, float]
@@ -110,10 +109,7 @@ class RandomAgent:
 
     @classmethod
     def from_returns(cls, returns: Mapping[str, ArrayLike]) -> Self:
-        """Statistics of measured returns.
-
-        Args:
-            returns: game -> unclipped returns of at least two whole episodes.
+        """Statistics of the unclipped returns of at least two whole episodes of each game.
 
         Raises:
             UserError: fewer than two returns, or one that is not finite.
@@ -206,8 +202,11 @@ def human_normalise(
             the random agent's.
     """
     array = _per_game(scores, games)
-    zero = np.array([_random_score(game, random_agent) for game in games])
-    one = np.array([ATARI57[find_game(game)].human for game in games])
+    table = [ATARI57[find_game(game)] for game in games]
+    zero = np.array([each.random for each in table])
+    one = np.array([each.human for each in table])
+    if random_agent:
+        zero = np.array([random_agent.mean(game) for game in games])
     for game, low, high in zip(games, zero, one, strict=True):
         if not high > low:
             raise UserError(
@@ -223,12 +222,7 @@ def random_normalise(
     """Score minus the random agent's mean, in standard deviations of its games.
 
     For games without a human score. The usual ratio to the random score has no meaning: that score
-    is 0 in some games and negative in others.
-
-    Args:
-        scores: mean returns, (..., games).
-        games: names of the last axis.
-        random_agent: measured in all games.
+    is 0 in some games and negative in others. ``scores`` are (..., games).
 
     Raises:
         UserError: a game was not measured, or all its returns are equal.
@@ -242,10 +236,6 @@ def random_normalise(
             )
     means = np.array([random_agent.mean(game) for game in games])
     return (array - means) / np.array([random_agent.deviation(game) for game in games])
-
-
-def _random_score(game: str, random_agent: RandomAgent | None) -> float:
-    return random_agent.mean(game) if random_agent else ATARI57[find_game(game)].random
 
 
 def _per_game(scores: ArrayLike, games: Sequence[str]) -> FloatArray:

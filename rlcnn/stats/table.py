@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,14 +16,7 @@ from rlcnn.stats.checks import FloatArray
 
 
 class Result(NamedTuple):
-    """The final score of one run.
-
-    Attributes:
-        arm: of the run.
-        game: on which it was trained.
-        seed: of the run.
-        score: at its end; None, NaN or infinite if it failed or diverged.
-    """
+    """The score of a run at its end; None, NaN or infinite if it failed or diverged."""
 
     arm: str
     game: str
@@ -87,20 +81,18 @@ def tabulate(results: Iterable[Result], failed_as: Mapping[str, float] | None = 
         raise UserError("there are no results: expected at least one run")
     seeds = {}
     for arm, runs in rows.items():
-        present = {game for game, _ in runs}
-        if absent := [game for game in games if game not in present]:
+        if absent := [game for game in games if game not in {game for game, _ in runs}]:
             raise UserError(
                 f'arm "{arm}" has no run in "{absent[0]}", where others have: expected runs in all'
                 f" of {', '.join(games)}"
             )
         seeds[arm] = tuple(sorted({seed for _, seed in runs}))
-        for game in games:
-            for seed in seeds[arm]:
-                if (game, seed) not in runs:
-                    raise UserError(
-                        f'arm "{arm}" has no run of seed {seed} in "{game}", but in other games:'
-                        " expected the same seeds in all"
-                    )
+        for game, seed in itertools.product(games, seeds[arm]):
+            if (game, seed) not in runs:
+                raise UserError(
+                    f'arm "{arm}" has no run of seed {seed} in "{game}", but in other games:'
+                    " expected the same seeds in all"
+                )
     counts = {arm: len(runs) for arm, runs in seeds.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{arm} {count}" for arm, count in counts.items())

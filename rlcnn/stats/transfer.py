@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.integrate import trapezoid
 
 from envs.errors import UserError, nearest
 from rlcnn.stats.checks import FloatArray, check_arm
@@ -33,12 +34,7 @@ class Curves:
 
     @classmethod
     def of(cls, spent: ArrayLike, scores: ArrayLike, name: str = "the curves") -> Curves:
-        """Checks and broadcasts curves.
-
-        Args:
-            spent: (points,) if equal for all runs, else (runs, points).
-            scores: (runs, points).
-            name: of the curves in messages.
+        """Checks curves, and broadcasts ``spent`` if it is (points,), equal for all runs.
 
         Raises:
             UserError: ragged, NaN or infinite values, fewer than 2 points, shapes that do not
@@ -59,25 +55,16 @@ class Curves:
             raise UserError(f'"{name}" must be given at steps that increase, from 0 or more')
         return cls(places, values)
 
-    def initial(self) -> FloatArray:
-        """Scores at the first evaluation, (runs,)."""
-        return self.scores[:, 0]
-
     def at(self, budget: float, before: float = 0.0) -> FloatArray:
         """Scores when ``budget`` is spent, (runs,), by linear interpolation.
 
-        Args:
-            budget: the cost so far, including ``before``.
-            before: cost before training began; until then the agent acts at random, with score 0.
+        ``budget`` includes the cost ``before`` training began; until then the agent acts at random,
+        with score 0.
         """
         if budget < before:
             return np.zeros(len(self.scores))
-        return np.array(
-            [
-                np.interp(budget - before, spent, scores)
-                for spent, scores in zip(self.spent, self.scores, strict=True)
-            ]
-        )
+        curves = zip(self.spent, self.scores, strict=True)
+        return np.array([np.interp(budget - before, *curve) for curve in curves])
 
     def mean_until(self, budget: float, before: float = 0.0) -> FloatArray:
         """Area under each curve from 0 to ``budget``, divided by it, (runs,).
@@ -92,7 +79,7 @@ class Curves:
             inside = spent < budget - before
             places = np.concatenate([[0.0], spent[inside], [budget - before]])
             heights = np.concatenate([scores[:1], scores[inside], [end]])
-            means.append(((heights[1:] + heights[:-1]) / 2 * np.diff(places)).sum() / budget)
+            means.append(trapezoid(heights, places) / budget)
         return np.array(means)
 
     def time_to(self, threshold: float, before: float = 0.0) -> FloatArray:
@@ -194,25 +181,28 @@ def transfer_metrics(
         game: float(min((curves[game].spent[:, -1] + before).min() for curves, before in arms))
         for game in games
     }
+    limits = np.array(list(budgets.values()))
     finals, areas, times, reached = [], [], [], []
     for curves, before in arms:
         finals.append(_stack(curves[game].at(budgets[game], before) for game in games))
         areas.append(_stack(curves[game].mean_until(budgets[game], before) for game in games))
         taken = _stack(curves[game].time_to(threshold, before) for game in games)
-        limits = np.array([budgets[game] for game in games])
         reached.append(float((taken <= limits).mean()))
         times.append(np.minimum(taken, limits))
     jumpstart = None
     if pretraining == 0:
-        first, second = (_stack(curves[game].initial() for game in games) for curves, _ in arms)
+        first, second = (_stack(curves[game].scores[:, 0] for game in games) for curves, _ in arms)
         jumpstart = difference_interval(first, second, confidence)
+    ratio = ratio_interval(areas[0], areas[1], confidence)
+    if ratio is not None:
+        ratio = Ratio(*(value - 1 for value in ratio)) if areas[1].mean() > 0 else None
     return TransferMetrics(
         pretraining=pretraining,
         budgets=budgets,
         jumpstart=jumpstart,
         asymptotic=difference_interval(finals[0], finals[1], confidence),
         area=difference_interval(areas[0], areas[1], confidence),
-        transfer_ratio=_transfer_ratio(areas[0], areas[1], confidence),
+        transfer_ratio=ratio,
         time=TimeToThreshold(
             threshold,
             (reached[0], reached[1]),
@@ -229,33 +219,21 @@ def both_budgets(
     pretraining: float,
     confidence: float = 0.95,
 ) -> tuple[TransferMetrics, TransferMetrics]:
-    """:func:`transfer_metrics` without and with the cost of pretraining.
-
-    Raises:
-        UserError: as :func:`transfer_metrics`.
-    """
-    target, whole = (
-        transfer_metrics(treatment, control, threshold, pretraining=cost, confidence=confidence)
-        for cost in (0.0, pretraining)
+    """:func:`transfer_metrics` without and with the cost of pretraining."""
+    arms = treatment, control, threshold
+    return (
+        transfer_metrics(*arms, confidence=confidence),
+        transfer_metrics(*arms, pretraining=pretraining, confidence=confidence),
     )
-    return target, whole
-
-
-def _transfer_ratio(treatment: FloatArray, control: FloatArray, confidence: float) -> Ratio | None:
-    ratio = ratio_interval(treatment, control, confidence)
-    if ratio is None or control.mean() <= 0:
-        return None
-    return Ratio(*(value - 1 for value in ratio))
 
 
 def _common_games(treatment: Mapping[str, Curves], control: Mapping[str, Curves]) -> list[str]:
     for one, other in ((treatment, control), (control, treatment)):
-        for game in one:
-            if game not in other:
-                raise UserError(
-                    f'only one of the two arms has curves of "{game}": expected both to have them.'
-                    f"{nearest(game, other)}"
-                )
+        if alone := [game for game in one if game not in other]:
+            raise UserError(
+                f'only one of the two arms has curves of "{alone[0]}": expected both to have them.'
+                f"{nearest(alone[0], other)}"
+            )
     if not treatment:
         raise UserError("there are no learning curves: expected those of at least one game")
     for curves in (treatment, control):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -115,50 +115,43 @@ def judge(
     check_confidence(confidence)
     if comparisons < 1:
         raise UserError(f"{comparisons} comparisons give no verdict: expected at least 1")
-    arrays = check_scores(scores, least_runs=2)
+    arms = check_scores(scores, least_runs=2)
     first, second = check_pair(scores, treatment, control)
-    each = 1 - (1 - confidence) / comparisons
-    difference = difference_interval(first, second, each)
+    difference = difference_interval(first, second, 1 - (1 - confidence) / comparisons)
     games, runs = first.shape[1], (len(first), len(second))
     learned = learned_arms(scores, learned_above)
     finding = _finding(difference, min(runs), bool(learned))
-    least_p = smallest_p(*runs, games)
-    detectable = difference.smallest_detectable()
-    coverage = simulated_coverage(runs, games, each)
-    notes = (
-        *_notes(difference, runs, least_p, detectable, learned, tuple(arrays), comparisons, unit),
-        *(_shortfall(coverage, runs, games, each) if difference.freedom else ()),
-    )
-    failures = {arm: (failed or {}).get(arm, 0) for arm in (treatment, control)}
-    figures = _figures(difference, runs, games, comparisons, confidence, unit, failures)
-    return Verdict(
+    verdict = Verdict(
         finding=finding,
-        sentence=_SENTENCES[finding].format(
-            treatment=treatment, control=control, runs=_counted(runs), figures=figures
-        ),
+        sentence="",
         treatment=treatment,
         control=control,
         difference=difference,
         runs=runs,
         games=games,
         p_value=permutation_p(first, second, seed),
-        smallest_p=least_p,
-        smallest_detectable=detectable,
+        smallest_p=smallest_p(*runs, games),
+        smallest_detectable=difference.smallest_detectable(),
         learned=learned,
-        coverage=coverage,
-        notes=notes,
+        coverage=simulated_coverage(runs, games, difference.confidence),
+        notes=(),
     )
+    kind = f"{'simultaneous ' * (comparisons > 1)}{100 * confidence:g}% interval"
+    sentence = _SENTENCES[finding].format(
+        treatment=treatment,
+        control=control,
+        runs=_counted(runs),
+        figures=_figures(verdict, kind, unit, failed or {}),
+    )
+    notes = _notes(verdict, [arm for arm in arms if arm not in learned], comparisons, unit)
+    return replace(verdict, sentence=sentence, notes=tuple(notes))
 
 
 def learned_arms(scores: Scores, learned_above: ArrayLike = LEAST_ABOVE_RANDOM) -> tuple[str, ...]:
     """The arms with a game in which more than half of the runs exceed a limit.
 
     So a single lucky run of many does not make an arm learn, and a single failed one does not
-    prevent it.
-
-    Args:
-        scores: arm -> (runs, games).
-        learned_above: the limit, for each game or for all.
+    prevent it. ``learned_above`` holds the limit, for each game or for all.
 
     Raises:
         UserError: invalid scores, or limits for another number of games.
@@ -186,27 +179,16 @@ def _finding(difference: Difference, runs: int, any_learned: bool) -> Finding:
     return "better" if difference.side > 0 else "worse"
 
 
-def _figures(
-    difference: Difference,
-    runs: tuple[int, int],
-    games: int,
-    comparisons: int,
-    confidence: float,
-    unit: str,
-    failures: Mapping[str, int],
-) -> str:
-    kind = f"{'simultaneous ' * (comparisons > 1)}{100 * confidence:g}% interval"
-    reach = (
-        f"{kind} {difference.low:+.3g} to {difference.high:+.3g}"
-        if difference.freedom
-        else "no interval, since all runs of each arm are equal"
-    )
-    where = f"{games} game{'s' * (games != 1)}, {_counted(runs)} runs per arm"
-    where += " in each" * (games > 1)
+def _figures(verdict: Verdict, kind: str, unit: str, failed: Mapping[str, int]) -> str:
+    difference, games, runs = verdict.difference, verdict.games, verdict.runs
+    reach = "no interval, since all runs of each arm are equal"
+    if difference.freedom:
+        reach = f"{kind} {difference.low:+.3g} to {difference.high:+.3g}"
+    where = f"{_design(verdict)}{' in each' * (games > 1)}"
     lost = [
-        f"{count} of {arm}" + f"'s {games * total}" * (games > 1)
-        for (arm, count), total in zip(failures.items(), runs, strict=True)
-        if count
+        f"{failed[arm]} of {arm}" + f"'s {games * total}" * (games > 1)
+        for arm, total in zip((verdict.treatment, verdict.control), runs, strict=True)
+        if failed.get(arm)
     ]
     if lost:
         where += f", of which failed: {' and '.join(lost)}"
@@ -214,57 +196,48 @@ def _figures(
 
 
 def _notes(
-    difference: Difference,
-    runs: tuple[int, int],
-    least_p: float,
-    detectable: float,
-    learned: tuple[str, ...],
-    arms: tuple[str, ...],
-    comparisons: int,
-    unit: str,
-) -> tuple[str, ...]:
-    notes = []
+    verdict: Verdict, not_learned: Sequence[str], comparisons: int, unit: str
+) -> Iterator[str]:
+    runs, stated = verdict.runs, f"{100 * verdict.difference.confidence:.4g}%"
     if min(runs) < FEWEST_RUNS:
-        notes.append(
-            f"fewer than {FEWEST_RUNS} runs per arm: no test can give a p-value below {least_p:.2g}"
+        yield (
+            f"fewer than {FEWEST_RUNS} runs per arm: no test can give a p-value below"
+            f" {verdict.smallest_p:.2g}"
         )
     if runs[0] != runs[1]:
-        notes.append(
-            f"the arms have different numbers of runs, {runs[0]} and {runs[1]}: the interval is as"
+        yield (
+            f"the arms have different numbers of runs, {_counted(runs)}: the interval is as"
             f" wide as if both had {min(runs)}"
         )
-    if math.isfinite(detectable):
-        notes.append(
-            f"with this spread, a true difference of {detectable:.2g} in {unit} would be found four"
-            " times in five; a smaller one less often"
+    if math.isfinite(verdict.smallest_detectable):
+        yield (
+            f"with this spread, a true difference of {verdict.smallest_detectable:.2g} in {unit}"
+            " would be found four times in five; a smaller one less often"
         )
     else:
-        notes.append("all runs of each arm are equal, so there is no interval")
-    if learned and len(learned) < len(arms):
-        rest = ", ".join(arm for arm in arms if arm not in learned)
-        notes.append(f"not clearly above the random agent: {rest}")
+        yield "all runs of each arm are equal, so there is no interval"
+    if verdict.learned and not_learned:
+        yield f"not clearly above the random agent: {', '.join(not_learned)}"
     if comparisons > 1:
-        notes.append(
-            f"one of {comparisons} verdicts: each interval is widened to"
-            f" {100 * difference.confidence:.4g}% so that all of them hold together"
+        yield (
+            f"one of {comparisons} verdicts: each interval is widened to {stated} so that all of"
+            " them hold together"
         )
-    return tuple(notes)
+    hardest = min(verdict.coverage, key=lambda scores: verdict.coverage[scores])
+    least, most = verdict.coverage[hardest], max(verdict.coverage.values())
+    if verdict.difference.freedom and least < verdict.difference.confidence - SHORTFALL:
+        yield (
+            f"a {stated} interval may cover less: in simulated studies of"
+            f" {_design(verdict, ' with ')} it contained the true difference in"
+            f" {100 * least:.0f}% to {100 * most:.0f}%, least often with scores of this kind:"
+            f" {hardest}"
+        )
+
+
+def _design(verdict: Verdict, joined: str = ", ") -> str:
+    games = f"{verdict.games} game{'s' * (verdict.games != 1)}"
+    return f"{games}{joined}{_counted(verdict.runs)} runs per arm"
 
 
 def _counted(runs: tuple[int, int]) -> str:
     return f"{runs[0]}" if runs[0] == runs[1] else f"{runs[0]} and {runs[1]}"
-
-
-def _shortfall(
-    coverage: Mapping[str, float], runs: tuple[int, int], games: int, stated: float
-) -> tuple[str, ...]:
-    """A warning if simulated intervals cover clearly less than their confidence."""
-    hardest = min(coverage, key=lambda scores: coverage[scores])
-    if coverage[hardest] >= stated - SHORTFALL:
-        return ()
-    return (
-        f"a {100 * stated:.4g}% interval may cover less: in simulated studies of"
-        f" {games} game{'s' * (games != 1)} with {_counted(runs)} runs per arm it contained the"
-        f" true difference in {100 * coverage[hardest]:.0f}% to"
-        f" {100 * max(coverage.values()):.0f}%, least often with scores of this kind: {hardest}",
-    )

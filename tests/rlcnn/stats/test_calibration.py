@@ -6,11 +6,11 @@ import itertools
 import math
 
 import pytest
+from support.interval_coverage import GAMES, RUNS, ceiling, resampling_cell, t_cell
 
 from rlcnn.stats import load_calibration
 from rlcnn.stats.calibration import OURS, WELCH, Cell
-from rlcnn.stats.scenarios import SCENARIOS, ceiling
-from rlcnn.stats.simulation import GAMES, RUNS, resampling_cell, t_cell
+from rlcnn.stats.scenarios import SCENARIOS
 
 CELLS = {(cell.scenario, cell.games, cell.runs): cell for cell in load_calibration().cells}
 
