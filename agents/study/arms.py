@@ -53,8 +53,7 @@ class Arm:
     @property
     def text(self) -> str:
         """The arm as :func:`parse_arm` reads it, from any working directory."""
-        weights = "" if self.weights == "none" else self.weights
-        return _joined(self.kind, self._net, weights)
+        return self._joined(self.weights)
 
     @property
     def name(self) -> str:
@@ -66,13 +65,14 @@ class Arm:
         path = Path(self.weights)
         if path.suffix in _ENDINGS:
             path = path.with_suffix("")
-        weights = "" if self.weights == "none" else str(Path(*path.parts[-parts:]))
-        return _joined(self.kind, self._net, weights)
+        return self._joined(str(Path(*path.parts[-parts:])))
 
-    @property
-    def _net(self) -> str:
-        options = (f",{name}={_written(value)}" for name, value in self.encoder_options.items())
-        return self.encoder + "".join(options)
+    def _joined(self, weights: str) -> str:
+        net = self.encoder
+        for name, value in self.encoder_options.items():
+            net += f",{name}={value if isinstance(value, str) else json.dumps(value)}"
+        rest = "@".join(filter(None, [net, "" if self.weights == "none" else weights]))
+        return f"{self.kind}:{rest}" if rest else self.kind
 
     def configure(self, base: TrainConfig) -> TrainConfig:
         """The training of this arm.
@@ -179,12 +179,3 @@ def _parse_net(text: str, net: str) -> tuple[str, dict[str, OptionValue]]:
             raise UserError(f'--arms "{text}" gives option "{option}" twice')
         options[option] = encoder_option_value(value)
     return encoder, options
-
-
-def _written(value: OptionValue) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _joined(kind: str, net: str, weights: str) -> str:
-    rest = f"{net}@{weights}" if net and weights else net or weights
-    return f"{kind}:{rest}" if rest else kind

@@ -42,12 +42,9 @@ LONGEST_GAME = 2_500
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a kind of training goes.
+    """Agent steps per second of a kind of training, and those of one game of random actions.
 
-    Attributes:
-        training: agent steps per second.
-        evaluation: agent steps per second of all games of an evaluation together.
-        game: agent steps of one game of random actions.
+    ``evaluation`` counts the steps of all games of an evaluation together.
     """
 
     training: float
@@ -226,11 +223,7 @@ def known_speeds(
 ) -> dict[str, Speed]:
     """The speed of each kind of training, measured now unless ``study.json`` holds it.
 
-    Args:
-        document: the content of ``study.json``, or nothing.
-        runs: the runs to do.
-        launcher: where they run.
-        console: gets a line when speeds are measured.
+    ``document`` is the content of that file, or nothing.
 
     Raises:
         UserError: as :func:`measure_speeds`.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from agents.study.results import StudyResults
 from agents.study.scores import Scale, StudyScores
 from agents.train.training import EVALUATION
 from envs.errors import UserError
-from rlcnn.report import RunCurve, RunResult, Transfer
+from rlcnn.report import RunCurve, Transfer
 from rlcnn.report.curves import common_steps
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.stats import Curves, transfer_metrics
@@ -40,14 +39,8 @@ GameCurves = Mapping[str, Mapping[str, tuple[RunCurve, ...]]]
 """game -> arm -> the curve of each run."""
 
 
-@dataclass(frozen=True)
-class StudyCurves:
-    """Learning curves of all runs, from one source.
-
-    Attributes:
-        curves: of every run, in returns.
-        source: what the returns are, for people.
-    """
+class StudyCurves(NamedTuple):
+    """The returns of every run, and what they are, for people."""
 
     curves: GameCurves
     source: str
@@ -80,7 +73,13 @@ def study_curves(results: StudyResults) -> StudyCurves:
     if by_evaluations:
         return StudyCurves(curves, "the evaluations during training")
     source = f"the last {WINDOW} training games"
-    share = max((_window_share(rows[directory]) for directory in done), default=0.0)
+    # The largest share of a finished training that the games of its last mean return span.
+    share = 0.0
+    for directory in done:
+        _, lengths = _points(rows[directory], GAME_LENGTH)
+        for length in lengths[-1:]:
+            steps = max(row["step"] for row in rows[directory])
+            share = max(share, min(1.0, WINDOW * length / steps))
     if share > LAGGING:
         source += f" (up to {share:.0%} of a training, so that curves lag behind their agents)"
     return StudyCurves(curves, source)
@@ -119,10 +118,19 @@ def transfer_rows(
         """Curves at ``steps``, over steps or over the seconds they took."""
         returns = np.stack([curve.at(steps) for curve in curves[game][arm]])
         scores = scale.normalise(returns[..., None], [game])[..., 0]
-        spent = np.broadcast_to(steps, scores.shape)
-        if unit == "seconds":
-            spent = spent * _seconds_per_step(results.runs_of(game, arm))[:, None]
-        return Curves.of(spent, scores, f"{arm} in {game}")
+        if unit == "steps":
+            return Curves.of(steps, scores, f"{arm} in {game}")
+        rates = np.array(
+            [
+                run.wall_seconds / run.steps if run.wall_seconds and run.steps else math.nan
+                for run in results.runs_of(game, arm)
+            ]
+        )
+        if np.isnan(rates).all():
+            raise UserError(f"no run of {arm} in {game} has a known wall time")
+        # A failed run takes the mean of the others of its arm.
+        rates = np.where(np.isnan(rates), np.nanmean(rates), rates)
+        return Curves.of(steps * rates[:, None], scores, f"{arm} in {game}")
 
     def transfer(arm: str, spent: str, unit: str, cost: float | None) -> Transfer:
         if cost is None:
@@ -138,21 +146,15 @@ def transfer_rows(
             return Transfer(arm, spent, unit, None, str(error))
         return Transfer(arm, spent, unit, metrics)
 
-    return [
-        transfer(arm, *way)
-        for arm in results.plan.treatments
-        for way in _ways(pretraining.get(arm))
-    ]
-
-
-def _ways(before: Pretraining | None) -> Iterator[tuple[str, str, float | None]]:
-    """Ways to count what was spent: name, unit, and the cost of the pretraining in this unit."""
-    yield "agent steps", "steps", 0.0
-    if before:
-        yield "steps with pretraining", "steps", before.steps
-    yield "wall time", "seconds", 0.0
-    if before:
-        yield "wall time with pretraining", "seconds", before.seconds
+    rows = []
+    for arm in results.plan.treatments:
+        before = pretraining.get(arm)
+        for spent, unit in (("agent steps", "steps"), ("wall time", "seconds")):
+            rows.append(transfer(arm, spent, unit, 0.0))
+            if before:
+                name = f"{spent.removeprefix('agent ')} with pretraining"
+                rows.append(transfer(arm, name, unit, getattr(before, unit)))
+    return rows
 
 
 def _shared_steps(
@@ -169,16 +171,6 @@ def _shared_steps(
     if not len(steps):
         raise UserError("there is no step at which all runs of both arms were evaluated")
     return steps
-
-
-def _seconds_per_step(runs: Sequence[RunResult]) -> np.ndarray:
-    """For each run; a failed run takes the mean of the others of its arm."""
-    rates = [
-        run.wall_seconds / run.steps if run.wall_seconds and run.steps else math.nan for run in runs
-    ]
-    if all(map(math.isnan, rates)):
-        raise UserError(f"no run of {runs[0].arm} in {runs[0].game} has a known wall time")
-    return np.where(np.isnan(rates), np.nanmean(rates), rates)
 
 
 def _metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -198,11 +190,3 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np
     }
     steps = sorted(found)
     return np.array(steps, dtype=float), np.array([found[step] for step in steps], dtype=float)
-
-
-def _window_share(rows: Sequence[Mapping[str, Any]]) -> float:
-    """The share of a finished training that the games of its last mean return span."""
-    _, lengths = _points(rows, GAME_LENGTH)
-    if not len(lengths):
-        return 0.0
-    return float(min(1.0, WINDOW * lengths[-1] / max(row["step"] for row in rows)))

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,9 @@ LEAST_SEEDS = 2
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One training of a study.
+    """One training of a study, in a directory within the study's.
 
-    Attributes:
-        game: name for people: "Pong".
-        arm: name of the arm.
-        seed: of the training.
-        config: of the training.
-        directory: its directory within the study's.
+    ``game`` is its name for people: "Pong".
     """
 
     game: str
@@ -81,17 +77,15 @@ class StudyPlan:
     def arm_names(self) -> list[str]:
         """A name for each arm, in order; as short as keeps it different from the others."""
         names = [arm.name for arm in self.arms]
-        for parts in range(2, max((len(Path(arm.weights).parts) for arm in self.arms), default=0)):
+        longest = max((len(Path(arm.weights).parts) for arm in self.arms), default=0)
+        longer = [partial(Arm.named, parts=parts) for parts in range(2, longest)]
+        for name_of in [*longer, attrgetter("text")]:
             counts = Counter(names)
             names = [
-                name if counts[name] == 1 else arm.named(parts)
+                name if counts[name] == 1 else name_of(arm)
                 for name, arm in zip(names, self.arms, strict=True)
             ]
-        counts = Counter(names)
-        return [
-            name if counts[name] == 1 else arm.text
-            for name, arm in zip(names, self.arms, strict=True)
-        ]
+        return names
 
     @cached_property
     def runs(self) -> list[StudyRun]:
@@ -122,11 +116,6 @@ class StudyPlan:
         """The other arms, in order."""
         return [arm for arm in self.arm_names if arm != self.control]
 
-    @property
-    def total_steps(self) -> int:
-        """Agent steps of all runs together."""
-        return len(self.runs) * self.base.total_steps
-
     def validate(self) -> None:
         """Checks all that needs no environment.
 
@@ -154,14 +143,15 @@ class StudyPlan:
             for value, count in Counter(given).items():
                 if count > 1:
                     raise UserError(f'--{option} names "{value}" {count} times')
+        trainings = []
         for run in self.runs[: len(self.arms)]:
             run.config.validate()
-        # One file may be named in several ways.
-        trainings = [
-            replace(run.config, weights=_contents(run.config.weights))
-            for run in self.runs[: len(self.arms)]
-        ]
-        for (a, first), (b, second) in combinations(zip(self.arm_names, trainings, strict=True), 2):
+            weights = run.config.weights
+            # One file may be named in several ways; one that cannot be read is reported later.
+            with suppress(UserError):
+                weights = _digest(weights) or weights
+            trainings.append((run.arm, replace(run.config, weights=weights)))
+        for (a, first), (b, second) in combinations(trainings, 2):
             if first == second:
                 raise UserError(f'--arms "{a}" and "{b}" are the same training')
 
@@ -171,17 +161,18 @@ class StudyPlan:
         Raises:
             UserError: a game is unknown, or an arm cannot be built; the line names it.
         """
-        by_game: dict[str, dict[str, StudyRun]] = {}
+        by_game: dict[str, dict[str, TrainConfig]] = {}
         for run in runs:
-            by_game.setdefault(run.config.env, {}).setdefault(run.arm, run)
+            # Without what only matters for the place and speed of the training.
+            config = replace(run.config, device="cpu", num_threads=1, compile="off", overlap="off")
+            by_game.setdefault(config.env, {}).setdefault(run.arm, config)
         for by_arm in by_game.values():
-            first, *_ = by_arm.values()
-            with closing(make_train_env(_to_be_built(first.config))) as venv:
-                for run in by_arm.values():
+            with closing(make_train_env(next(iter(by_arm.values())).resolve())) as venv:
+                for arm, config in by_arm.items():
                     try:
-                        build_agent(_to_be_built(run.config), venv)
+                        build_agent(config.resolve(), venv)
                     except UserError as error:
-                        raise UserError(f'--arms "{run.arm}": {error}') from error
+                        raise UserError(f'--arms "{arm}": {error}') from error
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values, with the SHA-256 of every file of weights.
@@ -210,13 +201,12 @@ class StudyPlan:
             UserError: it is no plan, or one that this release does not know.
         """
         try:
+            seeds = tuple(int(seed) for seed in document["seeds"])
             return cls(
                 games=tuple(document["games"]),
                 arms=tuple(parse_arm(text) for text in document["arms"]),
-                seeds=tuple(int(seed) for seed in document["seeds"]),
-                base=TrainConfig.from_json(
-                    {**document["options"], "seed": int(document["seeds"][0])}
-                ),
+                seeds=seeds,
+                base=TrainConfig.from_json({**document["options"], "seed": seeds[0]}),
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise UserError(f"it holds no plan of a study: {error!r}") from error
@@ -228,15 +218,22 @@ def parse_games(text: str) -> tuple[str, ...]:
     Raises:
         UserError: an environment is unknown; the line names the nearest.
     """
-    return tuple(_env_id(name.strip()) for name in text.split(",") if name.strip())
+    ids = []
+    for name in filter(None, map(str.strip, text.split(","))):
+        atari = f"ALE/{name}-v5"
+        if atari not in gym.registry:
+            try:
+                find_spec(name)
+            except UserError as error:
+                raise UserError(f"--games: {error}") from error
+        ids.append(atari if atari in gym.registry else name)
+    return tuple(ids)
 
 
 def deviations(planned: TrainConfig, options: dict[str, Any]) -> list[str]:
-    """The options of a run that differ from its plan, one phrase for each.
+    """The options of a run on disk that differ from the training planned, one phrase for each.
 
-    Args:
-        planned: the training; an option that is "auto" there may have any value.
-        options: of the run on disk.
+    An option that is "auto" in the plan may have any value.
 
     Raises:
         UserError: an option is unknown or of the wrong type.
@@ -292,17 +289,6 @@ def _listed(value: Any) -> str:
     return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 
-def _env_id(name: str) -> str:
-    atari = f"ALE/{name}-v5"
-    if atari in gym.registry:
-        return atari
-    try:
-        find_spec(name)
-    except UserError as error:
-        raise UserError(f"--games: {error}") from error
-    return name
-
-
 def _digest(weights: str) -> str | None:
     if weights in ("none", "imagenet") or not os.path.exists(weights):
         return None
@@ -312,19 +298,6 @@ def _digest(weights: str) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f'cannot read "{path}": {error.strerror or error}') from error
-
-
-def _contents(weights: str) -> str:
-    """The digest of weights, or their name if they cannot be read, which is reported later."""
-    with suppress(UserError):
-        return _digest(weights) or weights
-    return weights
-
-
-def _to_be_built(config: TrainConfig) -> TrainConfig:
-    """``config`` without what only matters for the place and speed of the training."""
-    config = replace(config, device="cpu", num_threads=1, compile="off", overlap="off")
-    return config.resolve()
 
 
 def _places(names: Sequence[str], what: str) -> dict[str, str]:

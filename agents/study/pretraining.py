@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from envs.errors import UserError
 from rlcnn.report.style import counted, duration
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import read_json
 from rlcnn.weights.origin import Origin
-
-_CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -39,21 +36,17 @@ class Pretraining:
         return "; ".join([f"{steps}, {time}", *self.notes])
 
 
-@dataclass(frozen=True)
-class _Cost:
-    steps: float | None
-    seconds: float | None
+class _Cost(NamedTuple):
+    steps: float | None = None
+    seconds: float | None = None
     note: str = ""
 
 
 def pretraining_of(run_dir: Path) -> Pretraining | None:
-    """The cost of the weights that a run began with; None if it began without any.
+    """The cost of the weights that an agent's run began with; None if it began without any.
 
     An encoder costs the agent steps played for its frames, each counted once however many epochs
     it was trained for. An agent costs its steps.
-
-    Args:
-        run_dir: run of an agent, whose ``weights.json`` holds the origin.
     """
     try:
         origin = Origin.from_json(read_json(run_dir / "weights.json").get("origin"))
@@ -61,7 +54,11 @@ def pretraining_of(run_dir: Path) -> Pretraining | None:
         return None
     if origin is None:
         return None
-    costs = [cost for link in _links(origin) for cost in _costs(link)]
+    costs: list[_Cost] = []
+    link: Origin | None = origin
+    while link is not None:
+        costs += _costs(link)
+        link = link.origin
     return Pretraining(
         str(origin),
         _sum([cost.steps for cost in costs]),
@@ -70,20 +67,17 @@ def pretraining_of(run_dir: Path) -> Pretraining | None:
     )
 
 
-def _links(origin: Origin) -> Iterator[Origin]:
-    link: Origin | None = origin
-    while link is not None:
-        yield link
-        link = link.origin
-
-
 def _costs(link: Origin) -> list[_Cost]:
     """The cost of the training that made the weights, and of the agents that played for it."""
     if link.weights == "imagenet":
-        return [_Cost(None, None, "the cost of training on ImageNet is not known")]
-    run_dir = _run_of(link)
-    if run_dir is None:
-        return [_Cost(None, None, f'"{Path(link.weights).name}" does not record how it was made')]
+        return [_Cost(note="the cost of training on ImageNet is not known")]
+    file = Path(link.file)
+    if isinstance(link.about.get("run"), str):
+        run_dir = Path(link.about["run"])
+    elif file.parent.parent.name == "checkpoints":
+        run_dir = file.parents[2]
+    else:
+        return [_Cost(note=f'"{Path(link.weights).name}" does not record how it was made')]
     try:
         run = RunDirectory.open(run_dir)
         summary = run.summary() or {}
@@ -92,65 +86,45 @@ def _costs(link: Origin) -> list[_Cost]:
     if "pretraining" not in run.config:
         return [_agent_cost(summary, link.about.get("step"))]
     players = run.config["pretraining"].get("players") or ()
-    played = [cost for player in players for cost in _player_costs(player)]
-    return [_images_cost(run.config, summary), *played]
+    played = [cost for player in players for cost in _player_costs(Path(player))]
+    return [_images_cost(run.config.get("data", {}), summary.get("wall_seconds")), *played]
 
 
-def _run_of(link: Origin) -> Path | None:
-    """The run that made the weights; None if the file does not record it."""
-    if isinstance(link.about.get("run"), str):
-        return Path(link.about["run"])
-    file = Path(link.file)
-    return file.parents[2] if file.parent.parent.name == _CHECKPOINTS else None
-
-
-def _agent_cost(summary: dict[str, Any], step: Any) -> _Cost:
+def _agent_cost(summary: dict[str, Any], step: float | None) -> _Cost:
     whole, seconds = summary.get("steps"), summary.get("wall_seconds")
     steps = step if step is not None else whole
     if steps is None:
-        return _Cost(None, None, "an agent's run did not finish")
+        return _Cost(note="an agent's run did not finish")
     if not whole or seconds is None:
-        return _Cost(float(steps), None, "how long an agent's run took is not known")
+        return _Cost(float(steps), note="how long an agent's run took is not known")
     return _Cost(float(steps), float(seconds) * float(steps) / float(whole))
 
 
-def _player_costs(run_dir: str) -> list[_Cost]:
+def _player_costs(run_dir: Path) -> list[_Cost]:
     """The cost of an agent that played for the images, and of the weights it began with."""
     try:
         summary = RunDirectory.open(run_dir).summary() or {}
     except UserError:
-        return [_gone(f"player {Path(run_dir).name}")]
-    before = pretraining_of(Path(run_dir))
+        return [_gone(f"player {run_dir.name}")]
     costs = [_agent_cost(summary, None)]
-    if before is not None:
+    if before := pretraining_of(run_dir):
         costs.append(_Cost(before.steps, before.seconds))
         costs += [_Cost(0.0, 0.0, note) for note in before.notes]
     return costs
 
 
-def _images_cost(config: dict[str, Any], summary: dict[str, Any]) -> _Cost:
-    seconds = summary.get("wall_seconds")
-    data = config.get("data", {})
+def _images_cost(data: dict[str, Any], seconds: float | None) -> _Cost:
     games = (data.get("games") or {}).get("games")
     if not games:
         images = data.get("train", {}).get("images", 0)
-        note = f"trained on {images:,} images for which no game was played"
-        return _Cost(0.0, _number(seconds), note)
-    steps = sum(
-        part["observations"] + part["duplicates"]
-        for game in games.values()
-        for part in game.values()
-    )
-    note = "the time to play its frames is not counted"
-    return _Cost(float(steps), _number(seconds), note)
+        return _Cost(0.0, seconds, f"trained on {images:,} images for which no game was played")
+    parts = [part for game in games.values() for part in game.values()]
+    steps = sum(part["observations"] + part["duplicates"] for part in parts)
+    return _Cost(float(steps), seconds, "the time to play its frames is not counted")
 
 
 def _gone(what: str) -> _Cost:
-    return _Cost(None, None, f"the {what} no longer exists, so its cost is not known")
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    return _Cost(note=f"the {what} no longer exists, so its cost is not known")
 
 
 def _sum(values: list[float | None]) -> float | None:

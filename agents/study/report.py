@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +23,42 @@ from rlcnn.stats import Verdict
 
 BOOTSTRAP_SAMPLES = 2_000
 
-_MODES = {"train": "trained", "frozen": "frozen"}
-
 
 def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Report:
     """The content of a study's page, finished or not.
 
-    Args:
-        results: of the study.
-        reps: bootstrap samples of each descriptive interval.
+    ``reps`` are the bootstrap samples of each descriptive interval.
     """
     plan, games = results.plan, results.games
-    pretraining = _pretraining(results)
+    # Of each arm with given weights, from its first run that records one.
+    pretraining: dict[str, Pretraining] = {}
+    for run in results.runs:
+        if run.arm not in pretraining and (found := pretraining_of(results.path / run.directory)):
+            pretraining[run.arm] = found
     curves = study_curves(results)
-    found: list[Verdict] = []
+    judged: list[Verdict] = []
     scores: StudyScores | None = None
     no_verdict = ""
     try:
         scores = study_scores(results)
-        found = verdicts(results, scores)
+        judged = verdicts(results, scores)
     except UserError as error:
         no_verdict = str(error)
+    # The command as typed in the directory of the code, wherever that was.
+    command = list(results.document.get("command") or ())
+    if command and command[0].endswith(".py"):
+        command[:1] = ["python", str(Path(*Path(command[0]).parts[-2:]))]
     compared: dict[str, Any] = {}
-    if scores is not None and found:
+    if scores is not None and judged:
         compared = _compared(results, scores, curves, pretraining, reps)
     return Report(
-        title=_title(plan, games),
+        title=f"{', '.join(games)}: {len(plan.arms)} arms, {len(plan.seeds)} seeds,"
+        f" {plan.base.algo.upper()}, {plan.base.total_steps:,} agent steps",
         games=tuple(games),
         arms=tuple(_arms(plan, pretraining)),
         control=plan.control,
         runs=tuple(results.runs),
-        verdicts=tuple(found),
+        verdicts=tuple(judged),
         no_verdict=no_verdict,
         notes=scores.notes if scores else (),
         curves=curves.curves,
@@ -63,7 +69,7 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
         },
         films=tuple(_films(results)),
         facts=_facts(plan, results.document),
-        command=_command(results.document.get("command") or ()),
+        command=shlex.join(command),
         **compared,
     )
 
@@ -83,9 +89,8 @@ def _compared(
         "Wall time is assumed to be spread evenly over the steps of a run; it depends on the other"
         " work of the machine.",
     ]
-    notes += ["A run that failed counts as acting at random from there on."] * any(
-        run.state == "failed" for run in results.runs
-    )
+    if any(run.state == "failed" for run in results.runs):
+        notes.append("A run that failed counts as acting at random from there on.")
     notes += [f"{arm}: {note}." for arm, each in pretraining.items() for note in each.notes]
     return {
         "unit": scale.unit,
@@ -96,83 +101,48 @@ def _compared(
     }
 
 
-def _command(arguments: Sequence[str]) -> str:
-    """The command as typed in the directory of the code, wherever that was."""
-    if arguments and arguments[0].endswith(".py"):
-        script = Path(*Path(arguments[0]).parts[-2:])
-        return shlex.join(["python", str(script), *arguments[1:]])
-    return shlex.join(arguments)
-
-
-def _title(plan: StudyPlan, games: Sequence[str]) -> str:
-    return (
-        f"{', '.join(games)}: {len(plan.arms)} arms, {len(plan.seeds)} seeds,"
-        f" {plan.base.algo.upper()}, {plan.base.total_steps:,} agent steps"
-    )
-
-
 def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFacts]:
     arms = []
     for name, arm in zip(plan.arm_names, plan.arms, strict=True):
         config = arm.configure(plan.base)
         before = pretraining.get(name)
+        options = ", ".join(f"{name} {value}" for name, value in config.encoder_options.items())
+        encoder = f"{config.encoder} ({options})" if options else config.encoder
         given = "" if config.weights == "none" else f'"{config.weights}"'
         origin, cost = (before.origin, str(before)) if before else (given, "")
-        arms.append(ArmFacts(name, _encoder(config), _mode(config), origin, cost))
+        arms.append(ArmFacts(name, encoder, _mode(config), origin, cost))
     return arms
 
 
-def _encoder(config: TrainConfig) -> str:
-    options = ", ".join(f"{name} {value}" for name, value in config.encoder_options.items())
-    return f"{config.encoder} ({options})" if options else config.encoder
-
-
 def _mode(config: TrainConfig) -> str:
-    if config.mode in _MODES:
-        return _MODES[config.mode]
+    if config.mode != "finetune":
+        return "trained" if config.mode == "train" else config.mode
     mode = f"fine-tuned at {config.finetune_factor:g} of the learning rate"
     mode += f", from {config.unfreeze_from} on" if config.unfreeze_from else ""
     return mode + (f", from step {config.unfreeze_at_step:,} on" if config.unfreeze_at_step else "")
 
 
-def _pretraining(results: StudyResults) -> dict[str, Pretraining]:
-    """The pretraining of each arm with given weights, from its first run that records one."""
-    found: dict[str, Pretraining] = {}
-    for run in results.runs:
-        if run.arm not in found and (before := pretraining_of(results.path / run.directory)):
-            found[run.arm] = before
-    return found
-
-
 # -- films -----------------------------------------------------------------------------------------
 
 
-def _films(results: StudyResults) -> list[Film]:
-    films = []
-    for game in results.games:
-        for arm in results.plan.arm_names:
-            runs = results.runs_of(game, arm)
-            filmed = [(run, _films_of(results.path / run.directory)) for run in runs]
-            filmed = [(run, found) for run, found in filmed if found]
-            if filmed:
-                scored = sum(run.score is not None for run, _ in filmed)
-                films.append(_film(results.path, *_chosen(filmed), scored))
-    return films
+def _films(results: StudyResults) -> Iterator[Film]:
+    """For each game and arm, the last film of the run with the middle score.
 
-
-def _films_of(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / "videos").glob("[0-9]*.mp4"))
-
-
-def _chosen(filmed: list[tuple[RunResult, list[Path]]]) -> tuple[RunResult, Path]:
-    """The run with the middle score and its last film; if none is done, the furthest run."""
-    done = [pair for pair in filmed if pair[0].score is not None]
-    if done:
-        done.sort(key=lambda pair: (pair[0].score, pair[0].seed))
-        run, films = done[(len(done) - 1) // 2]
-    else:
-        run, films = max(filmed, key=lambda pair: int(pair[1][-1].stem))
-    return run, films[-1]
+    If no run is done, it is that of the furthest run.
+    """
+    for game, arm in product(results.games, results.plan.arm_names):
+        filmed = []
+        for run in results.runs_of(game, arm):
+            films = sorted((results.path / run.directory / "videos").glob("[0-9]*.mp4"))
+            filmed += [(run, film) for film in films[-1:]]
+        scored = [(run.score, run.seed, run, film) for run, film in filmed if run.score is not None]
+        if scored:
+            *_, run, film = sorted(scored)[(len(scored) - 1) // 2]
+        elif filmed:
+            run, film = max(filmed, key=lambda pair: int(pair[1].stem))
+        else:
+            continue
+        yield _film(results.path, run, film, len(scored))
 
 
 def _film(path: Path, run: RunResult, film: Path, scored: int) -> Film:

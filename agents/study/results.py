@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,15 @@ def train_or_resume(
         shutil.rmtree(run_dir, ignore_errors=True)
         train(config, run_dir, console=make_console(), command=command, labels=labels)
         return
-    _wait_until_free(run_dir)
+    deadline = time.monotonic() + _SECONDS_IN_USE
+    while True:
+        try:
+            RunDirectory.open(run_dir, write=True).close()
+            break
+        except RunInUseError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
     try:
         if read_figures(run_dir, config.total_steps) is not None:
             return
@@ -126,47 +134,29 @@ def train_or_resume(
     resume(run_dir, changes, console=make_console(), command=command)
 
 
-def _wait_until_free(run_dir: Path) -> None:
-    deadline = time.monotonic() + _SECONDS_IN_USE
-    while True:
-        try:
-            RunDirectory.open(run_dir, write=True).close()
-            return
-        except RunInUseError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.5)
-
-
 def read_result(study: Path, run: StudyRun) -> RunResult:
     """The state of a run, which it does not change. A run that cannot be read counts as failed."""
     path = study / run.directory
-
-    def result(state: State, reason: str = "", **figures: Any) -> RunResult:
-        return RunResult(
-            run.game, run.arm, run.seed, state, reason=reason, directory=run.directory, **figures
-        )
-
+    result = partial(RunResult, run.game, run.arm, run.seed, directory=run.directory)
     try:
         failure = failure_path(study, run)
         reason = str(read_json(failure).get("reason", "")) if failure.exists() else ""
         if not (path / "config.json").is_file():
-            return result("failed" if reason else "waiting", reason)
+            return result("failed" if reason else "waiting", reason=reason)
         options = RunDirectory.open(path).config.get("config")
         if not isinstance(options, dict):
-            return result("failed", f"{path / 'config.json'} holds no training configuration")
+            raise UserError(f"{path / 'config.json'} holds no training configuration")
         if found := deviations(run.config, options):
-            return result(
-                "failed",
+            raise UserError(
                 f"its options are not those of the plan: {'; '.join(found)}; delete its directory"
-                " to train it again",
+                " to train it again"
             )
-        figures = read_figures(path, run.config.total_steps)
-        if figures is None:
-            return result("failed" if reason else "begun", reason, steps=last_figures(path)[0])
-        return result("done", **figures)
+        if figures := read_figures(path, run.config.total_steps):
+            return result("done", **figures)
+        state: State = "failed" if reason else "begun"
+        return result(state, reason=reason, steps=last_figures(path)[0])
     except UserError as error:
-        return result("failed", str(error))
+        return result("failed", reason=str(error))
 
 
 def read_figures(run_dir: Path, total_steps: int) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ from agents.study.results import (
 from agents.train.run_length import notes_on_length
 from envs.errors import EnvironmentFailure, UserError, in_shell
 from envs.registry import game_name
-from rlcnn.report import Films, Report, RunResult, write_report
+from rlcnn.report import Films, RunResult, write_report
 from rlcnn.report.style import plural
 from rlcnn.report.tracked import track_report
 from rlcnn.runs.files import disk_errors, read_json, write_json_atomic
@@ -100,17 +100,16 @@ def run_study(
     console = console or make_console()
     plan.validate()
     document = _open(path, plan)
-    results = [read_result(path, run) for run in plan.runs]
-    pairs = list(zip(plan.runs, results, strict=True))
+    results = _results(path, plan)
     to_do = [
         (run, result)
-        for run, result in pairs
+        for run, result in zip(plan.runs, results, strict=True)
         if result.state in ("waiting", "begun") or (retry and result.state == "failed")
     ]
     console.print(
         f"study {path}: {plural(len(plan.games), 'game')} x"
         f" {len(plan.arms)} arms x {len(plan.seeds)} seeds = {len(plan.runs)} runs,"
-        f" {plan.total_steps:,} agent steps"
+        f" {len(plan.runs) * plan.base.total_steps:,} agent steps"
     )
     _print_states(results, retry, console)
     if report_only:
@@ -152,45 +151,24 @@ def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked
 
     The same results give the same files.
 
-    Args:
-        path: the study's directory.
-        plan: what it compares.
-        console: for the results.
-        films: how the page shows films.
-
     Raises:
         UserError: a file cannot be read or written.
     """
     with _locked(path):
-        results = StudyResults(
-            path,
-            plan,
-            [read_result(path, run) for run in plan.runs],
-            _random_returns(path, plan, console),
-        )
+        random_returns = _random_returns(path, plan, console)
+        results = StudyResults(path, plan, _results(path, plan), random_returns)
         table = write_results(path, results.runs)
         shown = study_report(results)
         page, drawings = write_report(shown, path, films)
-    for line in [*results_table(results), *problems(results), *_verdict_lines(shown)]:
+    lines = [line for verdict in shown.verdicts for line in (verdict.sentence, *verdict.notes)]
+    found = dict.fromkeys([*lines, *shown.notes]) if lines else [f"no verdict: {shown.no_verdict}"]
+    for line in [*results_table(results), *problems(results), *found]:
         console.print(line)
     console.print(f"table:  {table}")
     console.print(f"report: {page}")
-    track_report(
-        shown,
-        page,
-        drawings,
-        plan.base.track,
-        project=plan.base.project,
-        group=path.resolve().name,
-    )
+    project, group = plan.base.project, path.resolve().name
+    track_report(shown, page, drawings, plan.base.track, project=project, group=group)
     return results
-
-
-def _verdict_lines(shown: Report) -> list[str]:
-    if not shown.verdicts:
-        return [f"no verdict: {shown.no_verdict}"]
-    lines = [line for verdict in shown.verdicts for line in (verdict.sentence, *verdict.notes)]
-    return list(dict.fromkeys([*lines, *shown.notes]))
 
 
 def read_plan(path: Path) -> StudyPlan:
@@ -218,6 +196,10 @@ def default_study_dir(plan: StudyPlan) -> Path:
     }
     digest = hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()
     return Path("studies") / f"{games}{more}-{plan.base.algo}-{digest[:8]}"
+
+
+def _results(path: Path, plan: StudyPlan) -> list[RunResult]:
+    return [read_result(path, run) for run in plan.runs]
 
 
 def _plan_of(document: dict[str, Any]) -> dict[str, Any]:
@@ -299,28 +281,26 @@ def _run_all(
 ) -> None:
     by_name = {run.name: run for run in runs}
     display = StudyDisplay(path, by_name, len(plan.runs) - len(runs), console)
-    jobs = [_job(path, run, launcher, document) for run in runs]
+    jobs = []
+    for name, run in by_name.items():
+        labels = {"group": path.resolve().name, "tags": [_tag(run.arm), _tag(run.game)]}
+        config = replace(run.config, num_threads=launcher.threads)
+        # Workers of a cluster may have another working directory.
+        run_dir = (path / run.directory).absolute()
+        task = partial(_train, config, run_dir, labels, document["command"])
+        jobs.append(Job(name, task, (path / "logs" / f"{run_dir.name}.log").absolute()))
     try:
         with closing(launcher.run(jobs, display.tick)) as outcomes:
             for outcome in outcomes:
                 display.ended(outcome.name, _record(path, by_name[outcome.name], outcome))
-                write_results(path, [read_result(path, run) for run in plan.runs])
+                write_results(path, _results(path, plan))
     except KeyboardInterrupt:
-        write_results(path, [read_result(path, run) for run in plan.runs])
+        write_results(path, _results(path, plan))
         raise TrainingStopped(
             f"stopped; the same command resumes the study, as does --resume {in_shell(path)}"
         ) from None
     finally:
         display.close()
-
-
-def _job(path: Path, run: StudyRun, launcher: Launcher, document: dict[str, Any]) -> Job:
-    labels = {"group": path.resolve().name, "tags": [_tag(run.arm), _tag(run.game)]}
-    config = replace(run.config, num_threads=launcher.threads)
-    # Workers of a cluster may have another working directory.
-    run_dir = (path / run.directory).absolute()
-    task = partial(_train, config, run_dir, labels, document["command"])
-    return Job(run.name, task, (path / "logs" / f"{run_dir.name}.log").absolute())
 
 
 def _train(*arguments: Any) -> None:

@@ -80,11 +80,7 @@ class Scale:
         return "deviations of random play" if spread else "points above random play"
 
     def normalise(self, returns: ArrayLike, games: Sequence[str] | None = None) -> FloatArray:
-        """Normalises returns (..., games).
-
-        Args:
-            returns: mean returns.
-            games: names of the last axis; by default all.
+        """Normalises mean returns (..., games); ``games`` name the last axis, by default all.
 
         Raises:
             UserError: the returns cannot be normalised.
@@ -141,11 +137,7 @@ def study_scores(results: StudyResults) -> StudyScores:
 
 
 def verdicts(results: StudyResults, scores: StudyScores) -> list[Verdict]:
-    """Compares every arm with the control.
-
-    Raises:
-        UserError: the scores cannot be compared.
-    """
+    """Compares every arm with the control, or raises ``UserError`` if that is impossible."""
     plan, scale = results.plan, scores.scale
     limits = [scale.random_agent.limit(game, plan.base.eval_episodes) for game in scale.games]
     return [
