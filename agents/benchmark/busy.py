@@ -5,7 +5,6 @@ python -m agents.benchmark.busy --help
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import operator
 import os
@@ -13,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -139,7 +138,7 @@ def rates_table(rates: Rates) -> Table:
     """Median rates; beside busy loops also the median share of the rate of the first column."""
     loads = list(dict.fromkeys(loops for _, _, loops in rates))
     table = Table("subject", "variant", *(f"{loops} busy loops" for loops in loads))
-    for subject, variant in dict.fromkeys((subject, variant) for subject, variant, _ in rates):
+    for subject, variant in dict.fromkeys(key[:2] for key in rates):
         idle = rates[subject, variant, loads[0]]
         cells = [f"{idle.median:,.0f} ({idle.least:,.0f}-{idle.most:,.0f})"]
         for loops in loads[1:]:
@@ -176,7 +175,7 @@ def _learner(subject: Subject, threads: int, precision: Any) -> Callable[[], Lea
         config = TrainConfig(device="cpu", precision=precision, num_threads=threads).resolve()
         return partial(SupervisedLearner, config, images=2_048, batch_size=128)
     algo: Any = subject.removeprefix("sb3-")
-    train = dataclasses.replace(
+    train = replace(
         preset_config("zoo", algo), device="cpu", precision=precision, num_threads=threads
     )
     agent = Settings(train=train).agent_config(algo)

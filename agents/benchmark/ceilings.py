@@ -47,9 +47,8 @@ def ceiling_variants(
 ) -> dict[str, dict[str, Callable[[], Loop]]]:
     """For each of ``CEILINGS``, the variants worth trying, by name.
 
-    Args:
-        config: the training, resolved. bfloat16 is tried only if it is the training's precision.
-        compiling: whether to try compiled code, too.
+    bfloat16 is tried only if it is the precision of the training, which is resolved; compiled code
+    only if ``compiling``.
     """
     cores = config.num_threads
     emulator_threads = {min(count, config.num_envs) for count in (*thread_counts(cores), 2 * cores)}

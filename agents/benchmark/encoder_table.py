@@ -50,28 +50,15 @@ class EncoderTimes:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        passes = {
-            name: getattr(self, name).to_json()
-            for name in ("forward_ms", "backward_ms", "total_ms")
-        }
-        return {
-            "name": self.name,
-            "input_shape": list(self.input_shape),
-            "precision": self.precision,
-            "parameters": self.parameters,
-            **passes,
-        }
+        passes = ("forward_ms", "backward_ms", "total_ms")
+        return {**vars(self), **{name: getattr(self, name).to_json() for name in passes}}
 
 
 @dataclass(frozen=True)
 class Passes:
-    """A network and its inputs, ready for timing.
+    """A network on its device, in training mode, and its inputs, ready for timing.
 
-    Attributes:
-        name: the network's name.
-        network: on its device, in training mode.
-        inputs: (batch, channels, height, width), as the network takes them.
-        precision: "fp32", or "bf16" for autocast.
+    Inputs are (batch, channels, height, width), as the network takes them; "bf16" is autocast.
     """
 
     name: str
@@ -130,14 +117,8 @@ def image_models(
 ) -> list[Passes]:
     """Networks of torchvision with random weights and no other changes.
 
-    Without torchvision the list is empty and ``log`` receives a line.
-
-    Args:
-        names: names from :data:`IMAGE_MODELS`.
-        device: where to compute.
-        precisions: one row for each.
-        log: receives messages.
-        shape: (batch, 3, height, width) of the images.
+    Without torchvision the list is empty and ``log`` receives a line. ``names`` are of
+    :data:`IMAGE_MODELS`; images have the ``shape`` (batch, 3, height, width).
     """
     if not names:
         return []
@@ -159,12 +140,7 @@ def measure_encoders(
 ) -> list[EncoderTimes]:
     """Times every network once in each round, one after the other.
 
-    Args:
-        passes: what to time.
-        rounds: number of samples of each.
-        seconds: approximate length of a sample; at least one pass.
-        threads: torch's CPU threads.
-        log: receives a line at the start of each round.
+    A sample takes about ``seconds``, and at least one pass, with ``threads`` CPU threads of torch.
     """
     measures = {number: one.measure for number, one in enumerate(passes)}
     with use_threads(threads):

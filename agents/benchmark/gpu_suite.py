@@ -36,17 +36,11 @@ _WAYS = {"eager": (False, False), "graphs": (True, False), "graphs + overlap": (
 
 @dataclass(frozen=True)
 class Sizes:
-    """Default sizes of a suite.
+    """Default sizes of a suite: values of the training and of its sections to replace, and others.
 
-    Attributes:
-        train: values of the training to replace.
-        ppo: values of its PPO section to replace.
-        dqn: values of its DQN section to replace.
-        dqn_num_envs: environments of DQN.
-        peer_num_envs: most processes of stable-baselines3.
-        images: number of images for supervised training.
-        image_batch: images in its minibatches.
-        stretch: most seconds to measure a figure for.
+    ``dqn_num_envs`` are DQN's environments, ``peer_num_envs`` the most processes of
+    stable-baselines3; ``image_batch`` is a minibatch of supervised training, and no figure is
+    measured for more than ``stretch`` seconds.
     """
 
     train: dict[str, Any]
@@ -143,10 +137,17 @@ def gpu_rows(settings: Settings, sizes: Sizes) -> list[Row]:
     impala = _config(settings, "ppo", encoder="impala")
     impala_update = "PPO, impala, update alone"
     impala_bounds = {ENVIRONMENTS: 1.0, impala_update: impala.hyperparameters.samples_per_step}
-    nature = [
-        _agent_row(f"PPO, nature, {way}", _config(settings, "ppo", *how), {ENVIRONMENTS: 1.0})
-        for way, how in _WAYS.items()
-    ]
+
+    def agents(
+        name: str, algo: Algorithm, bounds: Mapping[str, float], **options: Any
+    ) -> list[Row]:
+        """A row for each of the ways to run an agent."""
+        return [
+            _agent_row(f"{name}, {way}", _config(settings, algo, *how, **options), bounds)
+            for way, how in _WAYS.items()
+        ]
+
+    nature = agents("PPO, nature", "ppo", {ENVIRONMENTS: 1.0})
     # A random backbone takes as long as a pretrained one. A CPU has no graphs and runs it without.
     frozen = _config(settings, "ppo", True, encoder="squeezenet1_0", mode="frozen")
     peer = _config(settings, "ppo", num_envs=min(sizes.peer_num_envs, settings.train.num_envs))
@@ -156,20 +157,9 @@ def gpu_rows(settings: Settings, sizes: Sizes) -> list[Row]:
         Row("environments alone, AtariVecEnv", partial(environments_alone, ppo), 1, "cpu"),
         *nature,
         _row(impala_update, partial(update_alone, impala), impala, unit="samples"),
-        *(
-            _agent_row(
-                f"PPO, impala, {way}",
-                _config(settings, "ppo", *how, encoder="impala"),
-                impala_bounds,
-            )
-            for way, how in _WAYS.items()
-            if way != "eager"
-        ),
-        *(
-            _agent_row(f"DQN, nature, {way}", _config(settings, "dqn", *how))
-            for way, how in _WAYS.items()
-        ),
-        _agent_row("PPO, frozen squeezenet1_0, features stored", frozen),
+        *agents("PPO, impala", "ppo", impala_bounds, encoder="impala")[1:],
+        *agents("DQN, nature", "dqn", {}),
+        _agent_row("PPO, frozen squeezenet1_0, features stored", frozen, {}),
         _row(
             f"supervised, CIFAR ResNet-20, batches of {sizes.image_batch}",
             partial(SupervisedLearner, ppo, sizes.images, sizes.image_batch),
@@ -185,9 +175,9 @@ def gpu_rows(settings: Settings, sizes: Sizes) -> list[Row]:
     ]
 
 
-def _agent_row(name: str, config: TrainConfig, bounds: Mapping[str, float] | None = None) -> Row:
-    gpu_only = "graphs" in name
-    return _row(name, partial(our_agent, config), config, gpu_only=gpu_only, bounds=bounds or {})
+def _agent_row(name: str, config: TrainConfig, bounds: Mapping[str, float]) -> Row:
+    make = partial(our_agent, config)
+    return _row(name, make, config, gpu_only="graphs" in name, bounds=bounds)
 
 
 def _row(name: str, make: Callable[[], Learner], config: TrainConfig, **options: Any) -> Row:
@@ -195,11 +185,7 @@ def _row(name: str, make: Callable[[], Learner], config: TrainConfig, **options:
 
 
 def _config(
-    settings: Settings,
-    algo: Algorithm,
-    graphs: bool = False,
-    overlap: bool = False,
-    **changes: Any,
+    settings: Settings, algo: Algorithm, graphs: bool = False, overlap: bool = False, **changes: Any
 ) -> TrainConfig:
     changes["cuda_graphs"] = "on" if graphs else "off"
     changes["overlap"] = "on" if overlap else "off"

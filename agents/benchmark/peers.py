@@ -5,9 +5,9 @@ To add one, write a function under :func:`register_peer` in a module that the ca
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -68,13 +68,13 @@ def peer_variants(name: str, config: TrainConfig) -> Variants:
     return _PEERS[name](config)
 
 
-def _unknown_peer(name: str) -> str:
+def _unknown(name: str) -> str:
     if name in _PEERS:
         return ""
     return f'"{name}" is unknown: expected one of {", ".join(list_peers())}.{nearest(name, _PEERS)}'
 
 
-PeerName = Annotated[str, Rule(_unknown_peer)]
+PeerName = Annotated[str, Rule(_unknown)]
 
 
 @register_peer("sb3")
@@ -99,8 +99,7 @@ def stable_baselines3(config: TrainConfig) -> Variants:
         if left is not None and left < each * buffer_size:
             buffer_size = left // each
             note = f", a replay of {buffer_size:,}"
-            smaller = dataclasses.replace(config.dqn, buffer_size=buffer_size)
-            config = dataclasses.replace(config, dqn=smaller)
+            config = replace(config, dqn=replace(config.dqn, buffer_size=buffer_size))
     return {
         f"{kind.__name__}{note}": partial(_sb3_agent, config, kind)
         for kind in (DummyVecEnv, SubprocVecEnv)
@@ -120,17 +119,20 @@ def uncached(config: TrainConfig) -> Variants:
         raise UserError(
             f"--peers uncached is what --mode frozen is measured beside, not --mode {config.mode}"
         )
-    never = dataclasses.replace(
-        config,
-        mode="finetune",
-        unfreeze_at_step=MAX_STEPS,
-        feature_dtype="auto",
-    )
+    never = replace(config, mode="finetune", unfreeze_at_step=MAX_STEPS, feature_dtype="auto")
     return {f"{config.precision}, frames stored": partial(our_agent, never)}
 
 
 def _sb3_agent(config: TrainConfig, kind: type[DummyVecEnv] | type[SubprocVecEnv]) -> Learner:
     protocol = get_protocol(config.protocol)
+    policy: dict[str, Any] = {}
+    if config.encoder != "nature" or config.encoder_options:
+        encoder = {"encoder": config.encoder, "encoder_options": config.encoder_options}
+        policy = {
+            "features_extractor_class": EncoderExtractor,
+            "features_extractor_kwargs": encoder,
+            "net_arch": [],
+        }
     venv = make_atari_env(
         # The prefix makes each process of environments register the games.
         f"ale_py:{config.env}",
@@ -158,26 +160,13 @@ def _sb3_agent(config: TrainConfig, kind: type[DummyVecEnv] | type[SubprocVecEnv
             VecFrameStack(venv, config.frame_stack),
             seed=config.seed,
             device=config.device,
-            policy_kwargs=_policy_kwargs(config),
+            policy_kwargs=policy,
             **sb3_hyperparameters(config),
         )
         return ModelLearner(model, config)
     except BaseException:
         venv.close()
         raise
-
-
-def _policy_kwargs(config: TrainConfig) -> dict[str, Any]:
-    if config.encoder == "nature" and not config.encoder_options:
-        return {}
-    return {
-        "features_extractor_class": EncoderExtractor,
-        "features_extractor_kwargs": {
-            "encoder": config.encoder,
-            "encoder_options": config.encoder_options,
-        },
-        "net_arch": [],
-    }
 
 
 def sb3_hyperparameters(config: TrainConfig) -> dict[str, Any]:

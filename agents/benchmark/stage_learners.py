@@ -29,8 +29,7 @@ _REPEATS = 50
 class StageLearner:
     """A part of training as a :class:`~agents.measure.learners.Learner`; it does not learn.
 
-    Args:
-        loop: the part; its units count as steps.
+    The units of its loop count as steps.
     """
 
     warm_up_steps = 0
@@ -67,15 +66,10 @@ def update_alone(config: TrainConfig) -> StageLearner:
 
 
 class SupervisedLearner:
-    """A CIFAR ResNet-20 that learns from random images; steps are images.
+    """A CIFAR ResNet-20 that learns from random images, 3x32x32; steps are images.
 
     The project's own trainer with the recipe of He et al. 2016 and its augmentation, without
-    evaluations and checkpoints.
-
-    Args:
-        config: device, precision and threads.
-        images: number of images, 3x32x32 random pixels each.
-        batch_size: images in a minibatch.
+    evaluations and checkpoints. ``config`` gives device, precision and threads.
     """
 
     warm_up_steps = 0

@@ -37,12 +37,8 @@ Arithmetic = Literal["fp32", "bf16", "bf16 weights"]
 class Variant:
     """A way to compute.
 
-    Attributes:
-        arithmetic: the encoder's; "bf16 weights" keeps the weights in bfloat16, too, which only
-            inference allows.
-        threads: CPU threads.
-        compiled: whether torch.compile compiles it.
-        graph: whether it is replayed as one CUDA graph.
+    "bf16 weights" keeps the encoder's weights in bfloat16, too, which only inference allows. A
+    ``graph`` is replayed as one CUDA graph.
     """
 
     arithmetic: Arithmetic
@@ -70,12 +66,7 @@ def spaces_of(config: TrainConfig) -> tuple[tuple[int, ...], int]:
 
 
 def emulator_stage(config: TrainConfig, threads: int) -> Loop:
-    """ale-py's emulators alone with random actions; units are environment steps.
-
-    Args:
-        config: the game and its settings.
-        threads: threads of the emulators.
-    """
+    """ale-py's emulators alone with random actions; units are environment steps."""
     protocol = get_protocol(config.protocol)
     emulator = AtariVectorEnv(
         atari_rom(config.env),
@@ -189,45 +180,18 @@ def dqn_loss(network: Network, target: Network, batch: ReplayBatch) -> torch.Ten
     return q_loss(network, bootstrap(target, batch))
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """An algorithm's plainest form.
-
-    Attributes:
-        act: makes actions of a network and observations.
-        loss: of a minibatch.
-        values: outputs of the network beside those of the actions.
-        target: whether the loss takes a target network and the next observations.
-    """
-
-    act: Callable[..., object]
-    loss: Callable[..., torch.Tensor]
-    values: int
-    target: bool
-
-
-_PARTS = {
-    "ppo": _Parts(act, ppo_loss, values=1, target=False),
-    "dqn": _Parts(act_greedily, dqn_loss, values=0, target=True),
-}
-
-
 def inference_stage(
     config: TrainConfig, observation_shape: tuple[int, ...], actions: int, variant: Variant
 ) -> Loop:
     """Actions for observations that lie on the device; units are observations.
 
-    Args:
-        config: the training.
-        observation_shape: (channels, height, width).
-        actions: number of actions.
-        variant: how to compute.
+    Observations have the shape (channels, height, width).
     """
     network = _network(config, observation_shape, actions, variant)
     # Once, as our actors do.
     cache_kernels(network, torch.float32 if variant.arithmetic == "fp32" else torch.bfloat16)
     observations = _observations(config, observation_shape, config.num_envs)
-    function = _PARTS[config.algo].act
+    function: Callable[..., object] = act_greedily if config.algorithm.replay else act
     if variant.compiled:
         function = torch.compile(function, dynamic=False)
     return _loop(lambda: function(network, observations), config.num_envs, config, variant)
@@ -238,27 +202,25 @@ def update_stage(
 ) -> Loop:
     """Learning from a minibatch that lies on the device; units are samples.
 
-    One piece is forward, loss, backward, gradient clipping and Adam. Arguments as for
-    :func:`inference_stage`.
+    One piece is forward, loss, backward, gradient clipping and Adam.
     """
     network = _network(config, observation_shape, actions, variant)
     options: Any = config.hyperparameters
     size = options.batch_size
     observations = _observations(config, observation_shape, size)
     taken = torch.randint(actions, (size, 1), device=config.device)
-    parts = _PARTS[config.algo]
-    loss = parts.loss
+    loss: Callable[..., torch.Tensor]
     arguments: tuple[object, ...]
-    if parts.target:
+    if config.algorithm.replay:
         rewards, discounts = torch.rand(2, size, device=config.device)
         target = _network(config, observation_shape, actions, variant)
         following = _observations(config, observation_shape, size)
         batch = ReplayBatch(observations, taken.squeeze(1), rewards, following, discounts)
-        arguments = (network, target, batch)
+        loss, arguments = dqn_loss, (network, target, batch)
     else:
         scalars = torch.randn(3, size, device=config.device)
         constants = (options.clip_range, options.vf_coef, options.ent_coef)
-        arguments = (network, observations, taken, scalars, *constants)
+        loss, arguments = ppo_loss, (network, observations, taken, scalars, *constants)
     if variant.compiled:
         loss = torch.compile(loss, dynamic=False)
     parameters = list(network.parameters())
@@ -277,7 +239,8 @@ def _network(
     # As our agents do; torch would otherwise round float32 differently.
     assert config.precision != "auto"
     prepare_device(config.device, config.precision)
-    outputs = actions + _PARTS[config.algo].values
+    # PPO's network has a value beside the logits.
+    outputs = actions + (not config.algorithm.replay)
     network = Network(config, observation_shape, outputs, bf16=variant.arithmetic != "fp32")
     if variant.arithmetic == "bf16 weights":
         network.encoder.to(torch.bfloat16)
@@ -290,15 +253,9 @@ def _observations(config: TrainConfig, shape: tuple[int, ...], count: int) -> to
 
 def _loop(step: Step, units: int, config: TrainConfig, variant: Variant) -> Loop:
     if variant.graph:
-        step = _capture(step, config.device)
+        recorder = make_recorder(torch.device(config.device))
+        assert recorder is not None
+        for _ in range(WARM_UP_CALLS):
+            recorder.warm_up(step)
+        step, _ = recorder.capture(step, ())
     return Loop(step, units, config.device, variant.threads)
-
-
-def _capture(step: Step, device: str) -> Step:
-    """``step`` as a CUDA graph."""
-    recorder = make_recorder(torch.device(device))
-    assert recorder is not None
-    for _ in range(WARM_UP_CALLS):
-        recorder.warm_up(step)
-    replay, _ = recorder.capture(step, ())
-    return replay

@@ -168,13 +168,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class AlgorithmResult:
-    """An algorithm: its parts alone, and agents beside them.
+    """An algorithm: its parts alone, and agents beside them; each empty if not measured.
 
     Attributes:
         config: the training, resolved.
-        ceilings: by :data:`~agents.benchmark.ceilings.CEILINGS`, and our own environments; empty
-            if not measured.
-        agents: "ours" and peers; empty if not measured.
+        ceilings: by :data:`~agents.benchmark.ceilings.CEILINGS`, and our own environments.
+        agents: "ours" and peers.
     """
 
     config: TrainConfig
@@ -263,67 +262,49 @@ def measure_algorithm(settings: Settings, algo: Algorithm, log: Log) -> Algorith
     Raises:
         UserError: it cannot run with these options.
     """
-    config = settings.agent_config(algo)
+    config, trial_seconds = settings.agent_config(algo), settings.seconds / 4
     # Otherwise one algorithm's compiled code counts against torch's limit for the other's.
     torch.compiler.reset()
+    parts: dict[str, Fastest[Loop]] = {}
+    agents: dict[str, Fastest[Worker]] = {}
     with ExitStack() as stack:
-        parts: dict[str, Fastest[Loop]] = {}
-        agents: dict[str, Fastest[Worker]] = {}
         if "ceilings" in settings.parts:
-            parts = _fastest_parts(settings, config, stack, log)
+            keep_freed_memory()
+            for name, variants in ceiling_variants(config, settings.compile_ceilings).items():
+                log(f"{algo}: the fastest of {len(variants)} ways to run the {name} alone")
+                parts[name] = fastest(variants, trial_seconds, log)
+                stack.callback(parts[name].runner.close)
+            own = environment_stage(config)
+            stack.callback(own.close)
+            parts[OUR_ENVIRONMENT] = Fastest(threads_name(config.num_threads), own, {})
         if algo in settings.parts:
-            agents = _warm_agents(settings, config, stack, log)
+            log(f"{algo}: warming up {OURS}")
+            ours = Worker(partial(our_agent, config), config.num_threads, config.device)
+            stack.callback(ours.close)
+            agents[OURS] = Fastest(_our_variant(config), ours, {})
+            for peer in settings.peers:
+                workers = {
+                    f"{way}, {threads_name(count)}": partial(Worker, make, count, config.device)
+                    for way, make in peer_variants(peer, config).items()
+                    for count in thread_counts(config.num_threads)
+                }
+                log(f"{algo}: the fastest of {len(workers)} ways to run {peer}")
+                agents[peer] = fastest(workers, trial_seconds, log)
+                stack.callback(agents[peer].runner.close)
         log(f"{algo}: measuring")
         measures = {name: chosen.runner.measure for name, chosen in (parts | agents).items()}
         samples = measure_in_turn(measures, settings.rounds, settings.seconds, log)
+
+        def measured(name: str, chosen: Fastest[Any], facts: Facts | None = None) -> Measured:
+            compiling = (facts or chosen.runner).compile_seconds
+            rate = Spread(samples[name])
+            return Measured(rate, chosen.variant, compiling, chosen.trials, facts)
+
         return AlgorithmResult(
             config,
-            {name: _measured(samples[name], part) for name, part in parts.items()},
-            {name: _measured(samples[name], agent) for name, agent in agents.items()},
+            {name: measured(name, part) for name, part in parts.items()},
+            {name: measured(name, agent, agent.runner.facts()) for name, agent in agents.items()},
         )
-
-
-def _measured(samples: tuple[float, ...], chosen: Fastest[Loop] | Fastest[Worker]) -> Measured:
-    runner = chosen.runner
-    costs = runner.facts() if isinstance(runner, Worker) else runner
-    facts = costs if isinstance(costs, Facts) else None
-    return Measured(Spread(samples), chosen.variant, costs.compile_seconds, chosen.trials, facts)
-
-
-def _fastest_parts(
-    settings: Settings, config: TrainConfig, stack: ExitStack, log: Log
-) -> dict[str, Fastest[Loop]]:
-    """The fastest variant of each part, and our environments; ``stack`` closes them."""
-    keep_freed_memory()
-    parts = {}
-    for name, variants in ceiling_variants(config, settings.compile_ceilings).items():
-        log(f"{config.algo}: the fastest of {len(variants)} ways to run the {name} alone")
-        parts[name] = fastest(variants, settings.seconds / 4, log)
-        stack.callback(parts[name].runner.close)
-    own = environment_stage(config)
-    stack.callback(own.close)
-    parts[OUR_ENVIRONMENT] = Fastest(threads_name(config.num_threads), own, {})
-    return parts
-
-
-def _warm_agents(
-    settings: Settings, config: TrainConfig, stack: ExitStack, log: Log
-) -> dict[str, Fastest[Worker]]:
-    """Our agent, and the fastest variant of each peer; ``stack`` closes them."""
-    log(f"{config.algo}: warming up {OURS}")
-    ours = Worker(partial(our_agent, config), config.num_threads, config.device)
-    stack.callback(ours.close)
-    agents = {OURS: Fastest(_our_variant(config), ours, {})}
-    for peer in settings.peers:
-        workers = {
-            f"{way}, {threads_name(count)}": partial(Worker, make, count, config.device)
-            for way, make in peer_variants(peer, config).items()
-            for count in thread_counts(config.num_threads)
-        }
-        log(f"{config.algo}: the fastest of {len(workers)} ways to run {peer}")
-        agents[peer] = fastest(workers, settings.seconds / 4, log)
-        stack.callback(agents[peer].runner.close)
-    return agents
 
 
 def _our_variant(config: TrainConfig) -> str:
@@ -338,9 +319,9 @@ def _our_variant(config: TrainConfig) -> str:
 
 def _measure_encoders(settings: Settings, log: Log) -> list[EncoderTimes]:
     config = settings.train.resolve()
-    precisions: tuple[Precision, ...] = (
-        ("fp32", "bf16") if config.precision == "bf16" else ("fp32",)
-    )
+    precisions: tuple[Precision, ...] = ("fp32",)
+    if config.precision == "bf16":
+        precisions += ("bf16",)
     passes = [
         *registered_encoders(config.device, precisions, settings.encoder_batch),
         *image_models(settings.image_models, config.device, precisions, log),

@@ -137,14 +137,20 @@ def measure_rows(
             share = left / sum(other.possible for other in rows[number:])
             share = min(left, max(share, needed))
             until = min(deadline, began + max(patience, _OVERRUN * share))
-            result = _compared(row, _measured(row, began + share, until, stretch), measured)
+            result = _measure(row, began + share, until, stretch)
             if result.rate is not None and result.set_up_seconds is not None:
+                # Beside the rows that it is compared with, if they were measured.
+                if row.bounds and row.bounds.keys() <= measured.keys():
+                    bound = min(measured[name] / units for name, units in row.bounds.items())
+                    result = replace(result, bound=bound, share=result.rate / bound)
+                if ours := [measured[name] for name in row.ours if name in measured]:
+                    result = replace(result, speedup=max(ours) / result.rate)
                 measured[row.name] = result.rate
                 set_ups.append(result.set_up_seconds)
         done(result)
 
 
-def _measured(row: Row, planned_end: float, until: float, longest: float) -> RowResult:
+def _measure(row: Row, planned_end: float, until: float, longest: float) -> RowResult:
     began = time.monotonic()
     try:
         with closing(Worker(row.make, row.threads, row.device, until)) as worker:
@@ -169,17 +175,3 @@ def _measured(row: Row, planned_end: float, until: float, longest: float) -> Row
     except Exception as error:
         # The rows after it can still be measured.
         return RowResult(row.name, "failed", first_line(error))
-
-
-def _compared(row: Row, result: RowResult, measured: Mapping[str, float]) -> RowResult:
-    """Adds bound, share and speedup if the rows that they need were measured."""
-    if result.rate is None:
-        return result
-    bound = share = speedup = None
-    if row.bounds and all(name in measured for name in row.bounds):
-        bound = min(measured[name] / units for name, units in row.bounds.items())
-        share = result.rate / bound
-    ours = [measured[name] for name in row.ours if name in measured]
-    if ours:
-        speedup = max(ours) / result.rate
-    return replace(result, bound=bound, share=share, speedup=speedup)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -45,11 +45,7 @@ class Learner(Protocol):
 
 
 class ModelLearner:
-    """A model with stable-baselines3's interface, ours or its own, as a :class:`Learner`.
-
-    Attributes:
-        model: the agent.
-    """
+    """A ``model`` with stable-baselines3's interface, ours or its own, as a :class:`Learner`."""
 
     def __init__(self, model: BaseAlgorithm, config: TrainConfig) -> None:
         self.model = model
@@ -67,7 +63,9 @@ class ModelLearner:
         replay = getattr(self.model, "replay_buffer", None)
         if replay is None:
             return None
-        return float(_replay_bytes(replay) / self.model.buffer_size)  # type: ignore[attr-defined]
+        arrays = [value for value in vars(replay).values() if isinstance(value, np.ndarray)]
+        size = getattr(replay, "nbytes", 0) or sum(array.nbytes for array in arrays)
+        return float(size / self.model.buffer_size)  # type: ignore[attr-defined]
 
     @property
     def steady_rate(self) -> float | None:
@@ -125,8 +123,3 @@ def our_agent(config: TrainConfig) -> ModelLearner:
     except BaseException:
         venv.close()
         raise
-
-
-def _replay_bytes(replay: Any) -> int:
-    arrays = (value for value in vars(replay).values() if isinstance(value, np.ndarray))
-    return int(getattr(replay, "nbytes", 0)) or sum(array.nbytes for array in arrays)

@@ -98,12 +98,9 @@ def measure_in_turn(
 
 @dataclass(frozen=True)
 class Fastest(Generic[RunnerT]):
-    """The fastest variant of a trial.
+    """The name of the fastest ``variant`` of a trial, and its runner, ready to measure.
 
-    Attributes:
-        variant: its name.
-        runner: ready for further measurements.
-        trials: the rate of every variant that could run.
+    ``trials`` holds the rate of every variant that could run.
     """
 
     variant: str
@@ -155,9 +152,6 @@ class Loop:
         device: where the work runs.
         threads: torch's CPU threads during the work.
         on_close: frees what ``work`` needs.
-
-    Attributes:
-        units: units of work in one piece.
     """
 
     def __init__(
