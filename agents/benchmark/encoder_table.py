@@ -27,13 +27,8 @@ IMAGES = (16, 3, 224, 224)
 class EncoderTimes:
     """A row of the table.
 
-    Attributes:
-        name: the encoder's name.
-        input_shape: (batch, channels, height, width).
-        precision: "fp32", or "bf16" for autocast.
-        parameters: number of parameters.
-        forward_ms: milliseconds of a forward pass that prepares a backward pass.
-        backward_ms: milliseconds of the backward pass to all parameters.
+    Milliseconds of a forward pass that prepares a backward pass, and of the backward pass to all
+    parameters. ``input_shape`` is (batch, channels, height, width); "bf16" is autocast.
     """
 
     name: str

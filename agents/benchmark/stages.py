@@ -155,14 +155,9 @@ def ppo_loss(
 ) -> torch.Tensor:
     """The clipped surrogate objective (Schulman et al. 2017, equation 9).
 
-    Args:
-        network: observations -> logits and value, float32 (batch, actions + 1).
-        observations: uint8 (batch, channels, height, width).
-        actions: int64 (batch, 1).
-        scalars: old log probabilities, advantages and returns, float32 (3, batch).
-        clip_range: largest change of the probability ratio.
-        vf_coef: weight of the value loss.
-        ent_coef: weight of the entropy bonus.
+    The network makes logits and a value, float32 (batch, actions + 1), of observations uint8
+    (batch, channels, height, width). Actions are int64 (batch, 1); ``scalars`` are old log
+    probabilities, advantages and returns, float32 (3, batch).
     """
     old_log_prob, advantages, returns = scalars
     logits, values = network(observations).tensor_split([-1], dim=1)

@@ -139,14 +139,10 @@ class Settings(Measurements):
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured rate.
+    """A measured rate, in units of work per second, and how the work was done.
 
-    Attributes:
-        rate: units of work per second.
-        variant: how the work was done.
-        compile_seconds: how much longer the first call took than a usual one.
-        trials: rates of the variants it was chosen from.
-        facts: of agents, their costs besides time.
+    The first call took ``compile_seconds`` longer than a usual one. ``trials`` are the rates of the
+    variants it was chosen from; agents have ``facts``, their costs besides time.
     """
 
     rate: Spread
@@ -170,10 +166,8 @@ class Measured:
 class AlgorithmResult:
     """An algorithm: its parts alone, and agents beside them; each empty if not measured.
 
-    Attributes:
-        config: the training, resolved.
-        ceilings: by :data:`~agents.benchmark.ceilings.CEILINGS`, and our own environments.
-        agents: "ours" and peers.
+    ``ceilings`` are those of :data:`~agents.benchmark.ceilings.CEILINGS`, and our own environments;
+    ``agents`` are "ours" and peers.
     """
 
     config: TrainConfig

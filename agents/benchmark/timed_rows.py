@@ -27,10 +27,8 @@ class Row:
     """One rate to measure.
 
     Attributes:
-        name: name of the row.
         make: makes the learner in its own process; must be picklable.
         threads: torch's CPU threads in that process.
-        device: where the learner computes.
         unit: unit of work that the rate counts.
         gpu_only: whether the row makes sense on a GPU only.
         bounds: earlier rows that limit this row's rate, and how many of their units one unit of
@@ -58,10 +56,8 @@ class RowResult:
     """The result of a row; figures that were not measured are None.
 
     Attributes:
-        name: name of the row.
         status: whether it was measured, or why not.
         reason: one line about a row that was skipped, failed or killed.
-        unit: unit of work that the rate counts.
         rate: units per second.
         set_up_seconds: from the start of the process to the end of its warm-up; not in the rate.
         stretch_seconds: duration of the measurement.

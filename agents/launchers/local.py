@@ -36,12 +36,9 @@ _PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class Job:
-    """A task for a process of its own.
+    """A task for a process of its own, whose output is appended to the file ``log``.
 
-    Attributes:
-        name: unique among the jobs.
-        task: does the work; the task and its return value must be picklable.
-        log: file to which its output is appended.
+    Names are unique among the jobs; the task and its return value must be picklable.
     """
 
     name: str
@@ -59,12 +56,7 @@ class Outcome(NamedTuple):
 
 
 class Launcher(ABC):
-    """Runs jobs, several at once.
-
-    Attributes:
-        workers: number of jobs at once.
-        threads: CPU threads of each job.
-    """
+    """Runs jobs: ``workers`` at once, each with ``threads`` CPU threads."""
 
     workers: int
     threads: int
@@ -104,7 +96,11 @@ class LocalLauncher(Launcher):
         wanted = workers or max(1, cores // 4 if gpu else cores)
         self.workers = max(1, min(wanted, jobs))
         self.threads = threads or max(1, cores // self.workers)
-        self._cores = _pinnable_cores(cores, self.workers)
+        affinity = getattr(os, "sched_getaffinity", None)
+        known = sorted(affinity(0)) if affinity else []
+        # If a CPU quota, and not an affinity, sets the limit, workers are not pinned.
+        pinned = len(known) == cores
+        self._cores = divide(known, self.workers) if pinned else [[]] * self.workers
 
     def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
         """See :class:`Launcher`."""
@@ -160,7 +156,13 @@ class _Child:
         self.end()
         if message is not None:
             return Outcome(self.job.name, *message)
-        return Outcome(self.job.name, "failed", reason=_exit_reason(self.process.exitcode))
+        status = self.process.exitcode
+        reason = f"its process ended with status {status} and no message"
+        if status is not None and status < 0:
+            name = signal.Signals(-status).name
+            why = "; was there too little memory?" if name == "SIGKILL" else ""
+            reason = f"its process was ended by {name}{why}"
+        return Outcome(self.job.name, "failed", reason=reason)
 
     def end(self, patience: float | None = _PATIENCE) -> None:
         """Waits for the end of the process, and ends it if that takes too long."""
@@ -197,19 +199,17 @@ def divide(cores: Sequence[int], workers: int) -> list[list[int]]:
     return [list(cores[a:b]) for a, b in pairwise(bounds)]
 
 
-def _pinnable_cores(usable: int, workers: int) -> list[list[int]]:
-    """Cores to pin each worker to; none if a CPU quota, and not an affinity, sets the limit."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = sorted(affinity(0)) if affinity else []
-    return divide(cores, workers) if len(cores) == usable else [[] for _ in range(workers)]
-
-
 def _serve(connection: Connection, job: Job, cores: tuple[int, ...]) -> None:
     # Signals of the terminal reach the parent process, which passes them on.
     os.setsid()
     if cores:
         os.sched_setaffinity(0, cores)
-    _print_to(job.log)
+    # All output goes to the log, also from C.
+    with open(job.log, "ab", buffering=0) as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     threading.Thread(target=_stop_without_parent, args=(connection,), daemon=True).start()
     outcome = perform(job.task)
@@ -222,16 +222,6 @@ def _stop_without_parent(connection: Connection) -> None:
     with suppress(EOFError, OSError):
         connection.recv()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _print_to(log: Path) -> None:
-    """Sends the output of this process, also from C, to a file."""
-    with open(log, "ab", buffering=0) as file:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(file.fileno(), stream.fileno())
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def _stop(children: Sequence[_Child]) -> None:
@@ -257,11 +247,3 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _exit_reason(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        why = "; was there too little memory?" if name == "SIGKILL" else ""
-        return f"its process was ended by {name}{why}"
-    return f"its process ended with status {exitcode} and no message"

@@ -77,13 +77,9 @@ RunnerT = TypeVar("RunnerT", bound=Runner)
 def measure_in_turn(
     measures: Mapping[Name, Callable[[float], Sample]], rounds: int, seconds: float, log: Log
 ) -> dict[Name, tuple[Sample, ...]]:
-    """Takes a sample of everything in each round, one after the other.
+    """Takes a sample of about ``seconds`` of everything in each round, one after the other.
 
-    Args:
-        measures: functions that take about the given seconds and return a sample, by name.
-        rounds: number of samples of each.
-        seconds: approximate length of a sample.
-        log: receives a line at the start of each round.
+    ``log`` receives a line at the start of each round.
 
     Returns:
         All samples by name, in the order of the rounds.
@@ -144,14 +140,10 @@ def fastest(
 
 
 class Loop:
-    """A small piece of work, repeated; a :class:`Runner`.
+    """A small piece of ``units`` units of work, repeated; a :class:`Runner`.
 
-    Args:
-        work: does the piece once; on a GPU it may return before the work is finished.
-        units: units of work in one piece.
-        device: where the work runs.
-        threads: torch's CPU threads during the work.
-        on_close: frees what ``work`` needs.
+    On a GPU, ``work`` may return before the work is finished. torch has ``threads`` CPU threads
+    meanwhile; ``on_close`` frees what ``work`` needs.
     """
 
     def __init__(

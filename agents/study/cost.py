@@ -81,12 +81,9 @@ class Speed:
 class Cost:
     """What a study still costs.
 
-    Attributes:
-        runs: how many.
-        steps: agent steps of all of them.
-        hours: until the last run is done, without films.
-        evaluation: the share of evaluations in that time, with games as long as random ones.
-        workers: runs at once.
+    ``hours`` are those until the last of ``runs`` runs is done, ``workers`` at once, without films;
+    ``steps`` are all their agent steps. ``evaluation`` is the share of evaluations in that time,
+    with games as long as random ones.
     """
 
     runs: int

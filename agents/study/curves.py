@@ -105,12 +105,8 @@ def transfer_rows(
 ) -> list[Transfer]:
     """The gain of each arm, by agent steps and by wall time, without and with its pretraining.
 
-    Args:
-        results: of a study whose runs have all ended.
-        curves: of every run.
-        scale: how returns are normalised.
-        threshold: normalised score to which times are measured.
-        pretraining: arm with given weights -> the cost of these weights.
+    All runs have ended. Times are measured to ``threshold``, a normalised score; ``pretraining`` is
+    the cost of the weights of each arm that began with given ones.
     """
     control = results.plan.control
 

@@ -61,11 +61,8 @@ class StudyRun:
 class StudyPlan:
     """What a study compares, and on what.
 
-    Attributes:
-        games: ids of environments.
-        arms: what is compared.
-        seeds: each arm is trained once on each game with each seed.
-        base: every other option.
+    Each arm is trained once on each game, by its id, with each seed; ``base`` holds every other
+    option.
     """
 
     games: tuple[str, ...]

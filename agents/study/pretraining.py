@@ -17,11 +17,8 @@ from rlcnn.weights.origin import Origin
 class Pretraining:
     """The origin of weights and their cost, with that of the weights they began with.
 
-    Attributes:
-        origin: in one line.
-        steps: agent steps of the games played for them; None if unknown.
-        seconds: wall time of all trainings; None if unknown.
-        notes: what is unknown or not counted, one line each.
+    ``steps`` are agent steps of the games played for them, ``seconds`` the wall time of all
+    trainings; None if unknown. ``notes`` say what is unknown or not counted, one line each.
     """
 
     origin: str

@@ -41,13 +41,10 @@ _SECONDS_IN_USE = 120.0
 
 @dataclass(frozen=True)
 class StudyResults:
-    """All that a study has shown, finished or not.
+    """All that a study in the directory ``path`` has shown, finished or not.
 
-    Attributes:
-        path: the study's directory.
-        plan: what is compared.
-        runs: every run, in the plan's order.
-        random_returns: id of each game -> returns of an agent that acts at random.
+    ``runs`` are in the plan's order; ``random_returns`` are those of an agent that acts at random,
+    by the games' ids.
     """
 
     path: Path
@@ -98,11 +95,8 @@ def train_or_resume(
 ) -> None:
     """Trains a run of a study to its end, new or from its last checkpoint.
 
-    Args:
-        config: the training.
-        run_dir: directory of the run; it may not exist yet.
-        labels: see :func:`agents.train.training.train`.
-        command: the command line that started the study.
+    ``run_dir`` may not exist yet; ``labels`` are those of :func:`agents.train.training.train`, and
+    ``command`` is the command line that started the study.
 
     Raises:
         UserError: an error that a user can correct.
@@ -162,8 +156,7 @@ def read_result(study: Path, run: StudyRun) -> RunResult:
 def read_figures(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
     """The figures of a finished run, by their names in :class:`RunResult`.
 
-    Returns:
-        None until the run has taken ``total_steps`` and is evaluated.
+    None until the run has taken ``total_steps`` and is evaluated.
 
     Raises:
         UserError: its ``summary.json`` is damaged.

@@ -111,7 +111,12 @@ def run_study(
         f" {len(plan.arms)} arms x {len(plan.seeds)} seeds = {len(plan.runs)} runs,"
         f" {len(plan.runs) * plan.base.total_steps:,} agent steps"
     )
-    _print_states(results, retry, console)
+    if done := sum(result.state == "done" for result in results):
+        console.print(f"{done} of them are done")
+    for result in results:
+        if result.state == "failed":
+            hint = "" if retry else "; --retry resumes it"
+            console.print(f"failed: {result.name}: {result.reason}{hint}")
     if report_only:
         if not document:
             raise UserError(f"{path} holds no study to report on")
@@ -240,16 +245,6 @@ def _locked(path: Path) -> Any:
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         return acquire(path, "study")
-
-
-def _print_states(results: Sequence[RunResult], retry: bool, console: Console) -> None:
-    done = sum(result.state == "done" for result in results)
-    if done:
-        console.print(f"{done} of them are done")
-    for result in results:
-        if result.state == "failed":
-            hint = "" if retry else "; --retry resumes it"
-            console.print(f"failed: {result.name}: {result.reason}{hint}")
 
 
 def _begin(path: Path, plan: StudyPlan, speeds: dict[str, dict[str, Any]]) -> dict[str, Any]:

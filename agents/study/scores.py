@@ -31,11 +31,8 @@ FEWEST_ERRORS = 4
 class Scale:
     """How returns are normalised: acting at random is 0.
 
-    Attributes:
-        games: by the names that runs give them.
-        human: whether 1 is the human's score; else the unit is a deviation of random play.
-        random_agent: measured in all games.
-        notes: a line for each limit of the scale.
+    ``games`` have the names that runs give them. With ``human`` 1 is the human's score; else the
+    unit is a deviation of random play. ``notes`` has a line for each limit of the scale.
     """
 
     games: tuple[str, ...]
@@ -103,13 +100,9 @@ def human_score(env_id: str) -> float | None:
 
 @dataclass(frozen=True)
 class StudyScores:
-    """The normalised scores of a study whose runs have all ended.
+    """The normalised scores, arm -> (runs, games), of a study whose runs have all ended.
 
-    Attributes:
-        scale: how returns are normalised.
-        scores: arm -> (runs, games).
-        notes: a line for each limit of the scores.
-        failed: arm -> how many of its runs failed.
+    ``notes`` has a line for each limit of the scores; ``failed`` counts the failed runs of an arm.
     """
 
     scale: Scale

@@ -48,14 +48,10 @@ class Comparison:
 
 
 def compare(scores: Scores, control: str, *, human: bool, reps: int = 2_000) -> Comparison:
-    """Computes all statistics of scores, arm -> (runs, games).
+    """Computes all statistics of normalised scores, arm -> (runs, games).
 
-    Args:
-        scores: normalised.
-        control: the arm that the others are compared with.
-        human: whether 1 is the human's score. Otherwise the optimality gap, the distance to that
-            score, has no meaning and is left out.
-        reps: bootstrap samples of each estimate.
+    Without ``human``, where 1 is the human's score, the optimality gap, the distance to that score,
+    has no meaning and is left out. ``reps`` are the bootstrap samples of each estimate.
 
     Raises:
         UserError: invalid scores, or fewer than 2 runs of an arm.

@@ -16,19 +16,14 @@ State = Literal["done", "failed", "begun", "waiting"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run of a study and its state; figures are None as long as they are unknown.
+    """A run of a study and its state; a figure is None as long as it is unknown.
 
     Attributes:
         game: name for people, "Pong".
-        arm: name of the arm.
-        seed: of the training.
         state: "done" (took all its steps and was evaluated), "failed", "begun" or "waiting".
-        score: mean return of the last agent over whole games.
-        std: standard deviation of these returns.
-        episodes: number of these games.
+        score: mean return of the last agent over ``episodes`` whole games; ``std`` of these.
         steps: agent steps taken so far.
         wall_seconds: time of all attempts together.
-        steps_per_second: of the training.
         reason: why it failed, or empty.
         directory: of the run, within the study's.
     """
@@ -54,14 +49,10 @@ class RunResult:
 
 @dataclass(frozen=True)
 class ArmFacts:
-    """An arm and its encoder; ``origin`` and ``cost`` are empty for initial weights.
+    """An arm and its encoder, with options.
 
-    Attributes:
-        name: of the arm.
-        encoder: the network, with its options.
-        mode: how it is trained: "trained", "frozen", "fine-tuned at 0.1 of the learning rate".
-        origin: where its weights come from, in one line.
-        cost: what making these weights cost, in one line.
+    ``mode`` is how it is trained, such as "fine-tuned at 0.1 of the learning rate". ``origin`` and
+    ``cost`` of the weights are one line each, empty for initial weights.
     """
 
     name: str
@@ -83,12 +74,9 @@ class Levels:
 class Transfer:
     """The gain of an arm over the control, for one way to count its cost.
 
-    Attributes:
-        arm: the treatment.
-        spent: what is counted, for people: "agent steps", "wall time with pretraining".
-        unit: of times to the threshold and of budgets: "steps" or "seconds".
-        metrics: the figures; None if they cannot be computed.
-        missing: why they cannot be computed.
+    ``spent`` names for people what is counted: "agent steps", "wall time with pretraining". Times
+    to the threshold and budgets are in ``unit``, "steps" or "seconds". ``missing`` says why there
+    are no ``metrics``.
     """
 
     arm: str
@@ -102,13 +90,8 @@ class Transfer:
 class Film:
     """A game that an agent played.
 
-    Attributes:
-        game: name for people.
-        arm: name of the arm.
-        caption: which run it shows, in one line.
-        strip: a PNG of its pictures side by side; empty if the film cannot be read.
-        path: the film; None if there is none.
-        address: its path relative to the page.
+    ``caption`` says in one line which run it shows, ``strip`` is a PNG of its pictures side by
+    side, empty if the film cannot be read, and ``address`` is its path relative to the page.
     """
 
     game: str
@@ -124,22 +107,16 @@ class Report:
     """All that a page shows; parts that a study in progress lacks are empty.
 
     Attributes:
-        title: of the page.
-        games: names, in order.
         arms: in order, which sets their colours.
-        control: the arm that the others are compared with.
         runs: every run, in whatever state.
         verdicts: one for each arm but the control.
         no_verdict: why there are none, in one line.
         notes: limits of the scores behind the verdicts.
         unit: name of a normalised score.
-        comparison: aggregates of the scores; None if runs are missing.
+        comparison: None if runs are missing.
         curves: game -> arm -> learning curve of each run, in returns.
         curves_of: source of the curves, for people.
-        levels: of each game.
-        transfer: rows of the table of transfer.
-        threshold: the normalised score of its time to the threshold.
-        transfer_notes: limits of that table.
+        threshold: the normalised score of the times to the threshold in ``transfer``.
         films: at most one for each game and arm.
         facts: versions, machine and options, by name.
         command: repeats the study.

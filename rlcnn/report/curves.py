@@ -21,12 +21,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class RunCurve:
-    """The returns of one run over its training.
+    """The returns of one run at increasing agent steps, both (points,).
 
     Attributes:
-        seed: of the run.
-        steps: agent steps, increasing, (points,).
-        returns: at these steps, (points,).
         ended: whether the run is done or failed.
         failed_as: the return that a failed run counts with after its last point; else None.
     """

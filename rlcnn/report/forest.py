@@ -41,14 +41,8 @@ def forest(
 ) -> Drawing:
     """A figure of estimates with their intervals.
 
-    Args:
-        rows: from top to bottom.
-        styles: of each arm.
-        name: of the figure's files.
-        title: above the figure.
-        label: of the axis.
-        what: the content of the figure, for readers who cannot see it.
-        marked: a value to mark by a line through all rows.
+    ``name`` is that of its files, ``label`` that of the axis, and ``what`` the content of the
+    figure for readers who cannot see it. A line through all rows is at ``marked``.
     """
     figure, axes = row_figure(rows)
     if marked is not None:

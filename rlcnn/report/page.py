@@ -38,15 +38,9 @@ _FINDINGS = {
 
 
 def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "linked") -> str:
-    """Fills the templates with a report.
+    """Fills the templates with a report and its figures by name: a whole HTML document.
 
-    Args:
-        report: what to show.
-        drawings: the figures by name, from :func:`rlcnn.report.plots.draw`.
-        films: how the page shows films.
-
-    Returns:
-        A whole HTML document. The same arguments give the same text.
+    The same arguments give the same text.
     """
     counts = [len(report.runs_of(game, arm)) for game in report.games for arm in report.arm_names]
     runs, games = min(counts, default=0), len(report.games)

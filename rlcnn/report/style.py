@@ -27,11 +27,12 @@ def number(value: float) -> str:
     return f"{_MINUS}{text}" if value < 0 and float(text.replace(",", "")) else text
 
 
-def signed(value: float) -> str:
-    """:func:`number` with a plus sign for positive values."""
-    text = number(value)
-    rounded_away = not any(digit in "123456789∞" for digit in text)
-    return text if text.startswith(_MINUS) or rounded_away else f"+{text}"
+def signed(value: float, written: Callable[[float], str] = number) -> str:
+    """``value``, written without a sign, and its sign; none if it is written as zero."""
+    text = written(abs(value)) if math.isfinite(value) else number(abs(value))
+    if not any(digit in "123456789∞" for digit in text):
+        return text
+    return f"{'+' if value > 0 else _MINUS}{text}"
 
 
 def interval(low: float, high: float, written: Callable[[float], str] = number) -> str:
@@ -78,19 +79,12 @@ def plural(count: int, noun: str) -> str:
 
 def signed_duration(seconds: float) -> str:
     """:func:`duration` with its sign: ``+12 min``."""
-    return _with_sign(seconds, duration)
+    return signed(seconds, duration)
 
 
 def signed_count(steps: float) -> str:
     """:func:`short_count` with its sign: ``+34.0k``."""
-    return _with_sign(steps, short_count)
-
-
-def _with_sign(value: float, written: Callable[[float], str]) -> str:
-    if not math.isfinite(value):
-        return signed(value)
-    sign = "+" if value > 0 else _MINUS if value < 0 else ""
-    return sign + written(abs(value))
+    return signed(steps, short_count)
 
 
 # -- figures ---------------------------------------------------------------------------------------

@@ -81,15 +81,9 @@ def interval_estimates(
 ) -> dict[str, Estimate]:
     """Each arm's aggregate with a stratified percentile bootstrap interval.
 
-    Runs are drawn with replacement within each game. The same seed gives the same intervals; those
-    of an arm do not depend on the other arms.
-
-    Args:
-        scores: arm -> (runs, games), at least 2 runs.
-        aggregate: such as :func:`aggregate_iqm`; may return an array of figures.
-        reps: bootstrap samples.
-        confidence: nominal coverage.
-        seed: of the samples.
+    Runs are drawn with replacement within each game, ``reps`` times. The same seed gives the same
+    intervals; those of an arm do not depend on the other arms. ``scores`` are arm -> (runs, games),
+    at least 2 runs; the aggregate, such as :func:`aggregate_iqm`, may return an array of figures.
 
     Raises:
         UserError: invalid scores, ``reps`` or ``confidence``.

@@ -75,10 +75,7 @@ def difference_interval(
     arm with little spread is often one whose rare outcome is not in the sample, and more runs of
     the other arm do not change that.
 
-    Args:
-        treatment: (runs, games), at least 2 runs.
-        control: (runs, games), of the same games; the number of runs may differ.
-        confidence: nominal coverage.
+    Scores are (runs, games), of the same games; the numbers of runs, at least 2, may differ.
 
     Raises:
         UserError: scores that cannot be compared, or an invalid confidence.

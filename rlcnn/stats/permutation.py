@@ -34,12 +34,7 @@ def permutation_p(
     It is exact if the arms have the same distribution. If only their means are equal, it is nearly
     exact, because the statistic is studentised (Janssen 1997). With one game and at most 20,000
     arrangements it counts all of them; otherwise it draws ``draws`` (Phipson and Smyth 2010).
-
-    Args:
-        treatment: (runs, games), at least 2 runs.
-        control: (runs, games).
-        seed: of the draws.
-        draws: number of arrangements to draw.
+    Scores are (runs, games), at least 2 runs.
 
     Raises:
         UserError: scores that cannot be compared.

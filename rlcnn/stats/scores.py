@@ -91,16 +91,12 @@ ATARI57: Mapping[str, Reference] = {
 
 @dataclass(frozen=True)
 class RandomAgent:
-    """Returns of acting at random under a given protocol.
+    """Returns of acting at random under a given protocol, by the games' given names.
 
     Sticky actions, full action spaces and starts other than up to 30 no-ops change them, so a study
-    may need another zero than the table's random scores. All methods raise :class:`UserError` for a
-    game that was not measured.
-
-    Attributes:
-        means: mean return of each game, by its given name.
-        deviations: sample standard deviation of the returns of each game.
-        episodes: number of episodes of each game.
+    may need another zero than the table's random scores. ``deviations`` are sample standard
+    deviations of the returns of single episodes. All methods raise :class:`UserError` for a game
+    that was not measured.
     """
 
     means: Mapping[str, float]
@@ -133,7 +129,7 @@ class RandomAgent:
         return self.means[self._measured(game)]
 
     def deviation(self, game: str) -> float:
-        """Standard deviation of the returns of single games."""
+        """Sample standard deviation in a game."""
         return self.deviations[self._measured(game)]
 
     def error(self, game: str) -> float:
@@ -157,15 +153,12 @@ class RandomAgent:
         return self.means[name] + z * self.deviations[name] * error
 
     def _measured(self, game: str) -> str:
-        if game in self.means:
-            return game
-        by_key = {_key(name): name for name in self.means}
-        if _key(game) not in by_key:
+        if (found := _same_game(game, self.means)) is None:
             raise UserError(
                 f'the random agent was not measured in "{game}": expected one of'
                 f" {', '.join(self.means)}.{nearest(game, self.means, key=_key)}"
             )
-        return by_key[_key(game)]
+        return found
 
 
 def find_game(name: str) -> str:
@@ -174,14 +167,16 @@ def find_game(name: str) -> str:
     Raises:
         UserError: the table lacks it; the line names the nearest game.
     """
-    by_key = {_key(known): known for known in ATARI57}
-    found = by_key.get(_key(name))
-    if found is None:
+    if (found := _same_game(name, ATARI57)) is None:
         raise UserError(
             f'no human and random scores are known of game "{name}": expected one of Atari\'s 57,'
             f' such as "ALE/Pong-v5".{nearest(name, ATARI57, key=_key)}'
         )
     return found
+
+
+def _same_game(name: str, known: Mapping[str, object]) -> str | None:
+    return name if name in known else {_key(each): each for each in known}.get(_key(name))
 
 
 def human_normalise(

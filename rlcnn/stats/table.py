@@ -26,14 +26,10 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores in the form that :mod:`rlcnn.stats` takes.
+    """Scores in the form that :mod:`rlcnn.stats` takes, arm -> (runs, games).
 
-    Attributes:
-        games: names of the columns.
-        seeds: arm -> seeds of its rows.
-        scores: arm -> (runs, games).
-        notes: limits of the scores, one line each.
-        failed: arm -> number of its runs without a score of their own.
+    ``games`` are those of the columns, ``seeds`` those of each arm's rows, and ``notes`` are limits
+    of the scores, one line each. ``failed`` counts an arm's runs without a score of their own.
     """
 
     games: tuple[str, ...]
