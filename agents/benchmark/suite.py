@@ -11,12 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Interval
 
-from agents.benchmark.ceilings import (
-    CEILINGS,
-    ceiling_variants,
-    thread_counts,
-    throughput_bound,
-)
+from agents.benchmark.ceilings import CEILINGS, ceiling_variants, thread_counts, throughput_bound
 from agents.benchmark.encoder_table import (
     IMAGE_MODELS,
     EncoderTimes,
@@ -302,11 +297,7 @@ def measure_algorithm(settings: Settings, algo: Algorithm, log: Log) -> Algorith
 
 
 def _our_variant(config: TrainConfig) -> str:
-    switches = {
-        "compiled": config.compile,
-        "graph": config.cuda_graphs,
-        "overlap": config.overlap,
-    }
+    switches = {"compiled": config.compile, "graph": config.cuda_graphs, "overlap": config.overlap}
     how = [name for name, switch in switches.items() if switch == "on"]
     return ", ".join([config.precision, *how, threads_name(config.num_threads)])
 

@@ -8,15 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from agents.launchers.local import (
-    TICK_SECONDS,
-    Job,
-    Launcher,
-    Outcome,
-    State,
-    Tick,
-    perform,
-)
+from agents.launchers.local import TICK_SECONDS, Job, Launcher, Outcome, State, Tick, perform
 from envs.errors import UserError, first_line
 
 RESUBMISSIONS = 10

@@ -200,10 +200,7 @@ def _with_legend(height: float, names: Sequence[str]) -> tuple[Figure, Axes]:
 def _add_legend(figure: Figure, axes: Axes) -> None:
     _, names = axes.get_legend_handles_labels()
     figure.legend(
-        loc="outside lower left",
-        ncols=_legend_columns(names),
-        handlelength=1.8,
-        columnspacing=1.2,
+        loc="outside lower left", ncols=_legend_columns(names), handlelength=1.8, columnspacing=1.2
     )
 
 

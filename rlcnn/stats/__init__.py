@@ -23,13 +23,7 @@ from rlcnn.stats.calibration import load_calibration
 from rlcnn.stats.intervals import Difference, Ratio, difference_interval, ratio_interval
 from rlcnn.stats.permutation import permutation_p, smallest_p
 from rlcnn.stats.scenarios import coverage_range, simulated_coverage
-from rlcnn.stats.scores import (
-    ATARI57,
-    RandomAgent,
-    find_game,
-    human_normalise,
-    random_normalise,
-)
+from rlcnn.stats.scores import ATARI57, RandomAgent, find_game, human_normalise, random_normalise
 from rlcnn.stats.table import Result, ScoreTable, tabulate
 from rlcnn.stats.transfer import Curves, TransferMetrics, both_budgets, transfer_metrics
 from rlcnn.stats.verdict import Verdict, judge, learned_arms
