@@ -16,6 +16,7 @@ from agents.benchmark.stages import (
     update_stage,
 )
 from agents.config import TrainConfig
+from agents.measure.learners import Learner
 from agents.measure.timing import Loop
 from rlcnn.data.images import Split, StoredImages, Task
 from rlcnn.supervised.recipes import recipe_config
@@ -26,15 +27,11 @@ _CLASSES = tuple(str(number) for number in range(10))
 _REPEATS = 50
 
 
-class StageLearner:
+class StageLearner(Learner):
     """A part of training as a :class:`~agents.measure.learners.Learner`; it does not learn.
 
     The units of its loop count as steps.
     """
-
-    warm_up_steps = 0
-    replay_bytes_per_transition = None
-    steady_rate = None
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -65,16 +62,12 @@ def update_alone(config: TrainConfig) -> StageLearner:
     return StageLearner(update_stage(config, *spaces_of(config), variant))
 
 
-class SupervisedLearner:
+class SupervisedLearner(Learner):
     """A CIFAR ResNet-20 that learns from random images, 3x32x32; steps are images.
 
     The project's own trainer with the recipe of He et al. 2016 and its augmentation, without
     evaluations and checkpoints. ``config`` gives device, precision and threads.
     """
-
-    warm_up_steps = 0
-    replay_bytes_per_transition = None
-    steady_rate = None
 
     def __init__(self, config: TrainConfig, images: int, batch_size: int) -> None:
         recipe = replace(

@@ -23,12 +23,13 @@ class Learner(Protocol):
         least_steps: environment steps of a whole iteration of collecting and learning.
     """
 
-    warm_up_steps: int
+    warm_up_steps: int = 0
     least_steps: int
 
     @property
     def replay_bytes_per_transition(self) -> float | None:
         """Bytes of the replay per transition of its capacity; None without a replay."""
+        return None
 
     @property
     def steady_rate(self) -> float | None:
@@ -36,6 +37,7 @@ class Learner(Protocol):
 
         For learners with overlapping iterations: the first and the last of a call do not overlap.
         """
+        return None
 
     def learn(self, steps: int) -> int:
         """Collects ``steps`` more and learns from them; the environment steps really taken."""

@@ -160,10 +160,14 @@ def parse_arm(text: str) -> Arm:
 def directory_name(name: str) -> str:
     """``name`` without characters that file systems or shells treat specially, and shortened."""
     whole = re.sub(r"[^\w.=-]+", "-", name, flags=re.ASCII).strip("-.")
-    if len(whole) <= _LONGEST_PART:
-        return whole
-    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{whole[: _LONGEST_PART - 9]}-{mark}"
+    return shortened(whole, _LONGEST_PART, name)
+
+
+def shortened(text: str, most: int, name: str) -> str:
+    """``text``, cut if it is longer than ``most``, with a digest of ``name`` to keep it unique."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _parse_net(text: str, net: str) -> tuple[str, dict[str, OptionValue]]:

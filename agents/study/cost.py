@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -182,18 +183,12 @@ def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Sp
         if len(games) < MEASURED_GAMES:
             games.setdefault(run.config.env, run)
     kinds = {kind(run.config): run for games in networks.values() for run in games.values()}
-    names = sorted(kinds) * -(-launcher.workers // len(kinds))
-    chosen = names[: max(len(kinds), launcher.workers)]
     speeds: dict[str, list[Speed]] = {name: [] for name in kinds}
-    # A resumed run may have lost its first weights; its speed does not depend on them.
-    configs = {
-        name: replace(run.config, num_threads=launcher.threads, weights="none")
-        for name, run in kinds.items()
-    }
-    jobs = [
-        Job(f"{number} {name}", partial(measure_speed, configs[name]), Path(os.devnull))
-        for number, name in enumerate(chosen)
-    ]
+    jobs = []
+    for number, name in zip(range(max(len(kinds), launcher.workers)), cycle(sorted(kinds))):
+        # A resumed run may have lost its first weights; its speed does not depend on them.
+        config = replace(kinds[name].config, num_threads=launcher.threads, weights="none")
+        jobs.append(Job(f"{number} {name}", partial(measure_speed, config), Path(os.devnull)))
     with closing(launcher.run(jobs, lambda _: None)) as outcomes:
         for outcome in outcomes:
             name = outcome.name.partition(" ")[2]

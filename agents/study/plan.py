@@ -24,6 +24,7 @@ from agents.train.training import RESUMABLE
 from envs.errors import UserError
 from envs.registry import find_spec, game_name
 from rlcnn.config.fields import MAX_SEED
+from rlcnn.report.content import NamedRun
 from rlcnn.runs.files import plain
 from rlcnn.weights.load import weights_file
 
@@ -39,22 +40,11 @@ LEAST_SEEDS = 2
 
 
 @dataclass(frozen=True)
-class StudyRun:
-    """One training of a study, in a directory within the study's.
+class StudyRun(NamedRun):
+    """One training of a study, in a directory within the study's."""
 
-    ``game`` is its name for people: "Pong".
-    """
-
-    game: str
-    arm: str
-    seed: int
     config: TrainConfig
     directory: str
-
-    @property
-    def name(self) -> str:
-        """Game, arm and seed, for people."""
-        return f"{self.game}, {self.arm}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -217,13 +207,14 @@ def parse_games(text: str) -> tuple[str, ...]:
     """
     ids = []
     for name in filter(None, map(str.strip, text.split(","))):
-        atari = f"ALE/{name}-v5"
-        if atari not in gym.registry:
-            try:
-                find_spec(name)
-            except UserError as error:
-                raise UserError(f"--games: {error}") from error
-        ids.append(atari if atari in gym.registry else name)
+        if (atari := f"ALE/{name}-v5") in gym.registry:
+            ids.append(atari)
+            continue
+        try:
+            find_spec(name)
+        except UserError as error:
+            raise UserError(f"--games: {error}") from error
+        ids.append(name)
     return tuple(ids)
 
 

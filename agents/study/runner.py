@@ -30,7 +30,7 @@ from rich.console import Console
 
 from agents.evaluate.random_agent import random_returns
 from agents.launchers.local import Job, Launcher, Outcome
-from agents.study.arms import directory_name
+from agents.study.arms import directory_name, shortened
 from agents.study.cost import known_speeds, print_cost
 from agents.study.display import StudyDisplay
 from agents.study.plan import RUNTIME_OPTIONS, StudyPlan, StudyRun, differences
@@ -277,13 +277,14 @@ def _run_all(
     by_name = {run.name: run for run in runs}
     display = StudyDisplay(path, by_name, len(plan.runs) - len(runs), console)
     jobs = []
-    for name, run in by_name.items():
-        labels = {"group": path.resolve().name, "tags": [_tag(run.arm), _tag(run.game)]}
+    for run in runs:
+        tags = [shortened(name, LONGEST_TAG, name) for name in (run.arm, run.game)]
+        labels = {"group": path.resolve().name, "tags": tags}
         config = replace(run.config, num_threads=launcher.threads)
         # Workers of a cluster may have another working directory.
         run_dir = (path / run.directory).absolute()
         task = partial(_train, config, run_dir, labels, document["command"])
-        jobs.append(Job(name, task, (path / "logs" / f"{run_dir.name}.log").absolute()))
+        jobs.append(Job(run.name, task, (path / "logs" / f"{run_dir.name}.log").absolute()))
     try:
         with closing(launcher.run(jobs, display.tick)) as outcomes:
             for outcome in outcomes:
@@ -304,14 +305,6 @@ def _train(*arguments: Any) -> None:
     except EnvironmentFailure as error:
         # Without the command that goes on with the run alone: the study has its own.
         raise error.__cause__ or error from None
-
-
-def _tag(name: str) -> str:
-    """``name``, cut where it is too long, with a digest that keeps it unique."""
-    if len(name) <= LONGEST_TAG:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: LONGEST_TAG - len(digest) - 1]}-{digest}"
 
 
 def _record(path: Path, run: StudyRun, outcome: Outcome) -> str:

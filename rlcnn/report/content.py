@@ -15,11 +15,24 @@ State = Literal["done", "failed", "begun", "waiting"]
 
 
 @dataclass(frozen=True)
-class RunResult:
+class NamedRun:
+    """A run of a study, by its game (its name for people, "Pong"), arm and seed."""
+
+    game: str
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Game, arm and seed, for people."""
+        return f"{self.game}, {self.arm}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class RunResult(NamedRun):
     """A run of a study and its state; a figure is None as long as it is unknown.
 
     Attributes:
-        game: name for people, "Pong".
         state: "done" (took all its steps and was evaluated), "failed", "begun" or "waiting".
         score: mean return of the last agent over ``episodes`` whole games; ``std`` of these.
         steps: agent steps taken so far.
@@ -28,9 +41,6 @@ class RunResult:
         directory: of the run, within the study's.
     """
 
-    game: str
-    arm: str
-    seed: int
     state: State
     score: float | None = None
     std: float | None = None
@@ -40,11 +50,6 @@ class RunResult:
     steps_per_second: float | None = None
     reason: str = ""
     directory: str = ""
-
-    @property
-    def name(self) -> str:
-        """Game, arm and seed, for people."""
-        return f"{self.game}, {self.arm}, seed {self.seed}"
 
 
 @dataclass(frozen=True)

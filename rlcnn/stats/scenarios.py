@@ -38,12 +38,8 @@ class Scenario(NamedTuple):
     takes_off: tuple[float, float] | None = None
 
 
-def _normal(deviation: float = 1.0) -> Draw:
-    return lambda rng, size: rng.normal(scale=deviation, size=size)
-
-
-def _lognormal(scale: float = 1.0) -> Draw:
-    return lambda rng, size: scale * rng.lognormal(size=size)
+def _drawn(distribution: str, scale: float = 1.0) -> Draw:
+    return lambda rng, size: scale * getattr(rng, distribution)(size=size)
 
 
 def _bimodal(share: float) -> Draw:
@@ -52,10 +48,6 @@ def _bimodal(share: float) -> Draw:
         return np.where(off, rng.normal(*_NOT_TAKEN_OFF, size), rng.normal(*_TAKEN_OFF, size))
 
     return draw
-
-
-def _exponential(scale: float) -> Draw:
-    return lambda rng, size: rng.exponential(scale, size)
 
 
 def _failing(share: float, deviation: float) -> Draw:
@@ -71,16 +63,16 @@ def _one_arm_fails(share: float, deviation: float) -> Scenario:
 
 
 SCENARIOS = {
-    "normal": Scenario(_normal(), _normal()),
-    "unequal variance (4:1 in deviation)": Scenario(_normal(), _normal(0.25)),
-    "lognormal": Scenario(_lognormal(), _lognormal()),
+    "normal": Scenario(_drawn("normal"), _drawn("normal")),
+    "unequal variance (4:1 in deviation)": Scenario(_drawn("normal"), _drawn("normal", 0.25)),
+    "lognormal": Scenario(_drawn("lognormal"), _drawn("lognormal")),
     "lognormal, one arm twice the other": Scenario(
-        _lognormal(2.0), _lognormal(), difference=float(np.exp(0.5))
+        _drawn("lognormal", 2.0), _drawn("lognormal"), difference=float(np.exp(0.5))
     ),
     "bimodal, 70% and 70% take off": Scenario(_bimodal(0.7), _bimodal(0.7), 0.0, (0.7, 0.7)),
     "bimodal, 90% and 50% take off": Scenario(_bimodal(0.9), _bimodal(0.5), 0.4, (0.9, 0.5)),
     "exponential, one arm twice the other": Scenario(
-        _exponential(2.0), _exponential(1.0), difference=1.0
+        _drawn("exponential", 2.0), _drawn("exponential", 1.0), difference=1.0
     ),
     "a fifth of one arm's runs fail": _one_arm_fails(0.2, 0.2),
     "a quarter of one arm's runs fail": _one_arm_fails(0.25, 0.2),

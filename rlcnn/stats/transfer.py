@@ -73,14 +73,11 @@ class Curves:
         """
         if budget <= before:
             return np.zeros(len(self.scores))
-        ends = self.at(budget, before)
-        means = []
-        for spent, scores, end in zip(self.spent, self.scores, ends, strict=True):
-            inside = spent < budget - before
-            places = np.concatenate([[0.0], spent[inside], [budget - before]])
-            heights = np.concatenate([scores[:1], scores[inside], [end]])
-            means.append(trapezoid(heights, places) / budget)
-        return np.array(means)
+        areas = []
+        for spent, scores in zip(self.spent, self.scores, strict=True):
+            places = np.array([0.0, *spent[spent < budget - before], budget - before])
+            areas.append(trapezoid(np.interp(places, spent, scores), places))
+        return np.array(areas) / budget
 
     def time_to(self, threshold: float, before: float = 0.0) -> FloatArray:
         """Cost at which each curve first reaches ``threshold``, (runs,); infinite if never."""
