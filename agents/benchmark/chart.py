@@ -23,11 +23,7 @@ _OTHERS = "tab:orange"
 
 
 def check_chart_path(path: Path) -> None:
-    """Refuses a file name with the suffix of no known format.
-
-    Raises:
-        UserError: its suffix is none of ``FORMATS``.
-    """
+    """Raises ``UserError`` if the suffix of a file name is none of ``FORMATS``."""
     if path.suffix.removeprefix(".") not in FORMATS:
         raise UserError(f'--plot "{path}" must end in one of .{", .".join(FORMATS)}')
 
@@ -35,8 +31,7 @@ def check_chart_path(path: Path) -> None:
 def write_chart(result: BenchmarkResult, path: Path) -> None:
     """Draws medians as bars with their ranges, one panel for each algorithm and one of encoders.
 
-    Raises:
-        UserError: the suffix is unknown, or the file cannot be written.
+    Errors are those of :func:`check_chart_path`, or the file cannot be written.
     """
     check_chart_path(path)
     # Only here: measured processes import the script, and with it this module.

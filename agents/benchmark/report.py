@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.console import RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from agents.benchmark.encoder_table import EncoderTimes
@@ -26,7 +26,7 @@ def report(result: BenchmarkResult) -> Iterator[RenderableType]:
 
 
 def _algorithm_table(result: AlgorithmResult) -> Table:
-    table = _table([""], ["per second", "least - most"], ["how"])
+    table = Table("", *_numbers("per second", "least - most"), "how")
     for name, part in result.ceilings.items():
         table.add_row(f"{name} alone", *_figures(part.rate), part.variant)
     if result.bound:
@@ -52,7 +52,7 @@ def title(result: AlgorithmResult) -> str:
 
 def _memory_table(result: AlgorithmResult) -> Table:
     columns = ["compilation, s", "peak host, MB", "peak device, MB", "bytes / transition"]
-    table = _table([""], columns)
+    table = Table("", *_numbers(*columns))
     for name, agent in result.agents.items():
         if (facts := agent.facts) is None:
             table.add_row(name)
@@ -70,7 +70,7 @@ def _memory_table(result: AlgorithmResult) -> Table:
 
 def _encoder_table(rows: list[EncoderTimes]) -> Table:
     columns = ["parameters", "forward", "backward", "total", "least - most"]
-    table = _table(["", "input", "arithmetic"], columns)
+    table = Table("", "input", "arithmetic", *_numbers(*columns))
     for row in rows:
         table.add_row(
             row.name,
@@ -84,13 +84,8 @@ def _encoder_table(rows: list[EncoderTimes]) -> Table:
     return table
 
 
-def _table(texts: list[str], numbers: list[str], more_texts: Sequence[str] = ()) -> Table:
-    table = Table(*texts)
-    for column in numbers:
-        table.add_column(column, justify="right")
-    for column in more_texts:
-        table.add_column(column)
-    return table
+def _numbers(*names: str) -> list[Column]:
+    return [Column(name, justify="right") for name in names]
 
 
 def _figures(spread: Spread) -> tuple[str, str]:

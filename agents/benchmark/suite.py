@@ -114,11 +114,7 @@ class Settings(Measurements):
         return replace(config, dqn=dqn).resolve()
 
     def validate(self) -> None:
-        """Checks every value.
-
-        Raises:
-            UserError: a value is not valid; the line names it and what was expected.
-        """
+        """Raises ``UserError`` if a value is not valid, with what was expected."""
         if not self.parts:
             raise UserError(f"--parts names nothing to measure: expected any of {', '.join(PARTS)}")
         check_options(self)
@@ -246,11 +242,7 @@ def run_benchmark(settings: Settings, log: Log) -> BenchmarkResult:
 
 
 def measure_algorithm(settings: Settings, algo: Algorithm, log: Log) -> AlgorithmResult:
-    """Measures an algorithm's parts and agents in turn; ``log`` receives progress lines.
-
-    Raises:
-        UserError: it cannot run with these options.
-    """
+    """Measures an algorithm's parts and agents in turn; errors as :func:`run_benchmark`."""
     config, trial_seconds = settings.agent_config(algo), settings.seconds / 4
     # Otherwise one algorithm's compiled code counts against torch's limit for the other's.
     torch.compiler.reset()

@@ -142,16 +142,14 @@ class _Measured:
         self._learner, self._device = learner, device
         if learner.warm_up_steps:
             learner.learn(learner.warm_up_steps)
-        first, second = self._learn(1), self._learn(1)
+        (_, first), (_, second) = self._learn(1), self._learn(1)
         self._rate = learner.least_steps / second
         self._compile_seconds = max(0.0, first - second)
 
     def measure(self, seconds: float) -> float:
         wanted = round(self._rate * seconds / self._learner.least_steps)
-        began = time.perf_counter()
-        steps = self._learner.learn(max(1, wanted) * self._learner.least_steps)
-        synchronize(self._device)
-        self._rate = self._learner.steady_rate or steps / (time.perf_counter() - began)
+        steps, taken = self._learn(max(1, wanted))
+        self._rate = self._learner.steady_rate or steps / taken
         return self._rate
 
     def facts(self) -> Facts:
@@ -163,12 +161,12 @@ class _Measured:
             replay_bytes_per_transition=self._learner.replay_bytes_per_transition,
         )
 
-    def _learn(self, iterations: int) -> float:
-        """Seconds of so many iterations."""
+    def _learn(self, iterations: int) -> tuple[int, float]:
+        """Steps and seconds of so many iterations."""
         began = time.perf_counter()
-        self._learner.learn(iterations * self._learner.least_steps)
+        steps = self._learner.learn(iterations * self._learner.least_steps)
         synchronize(self._device)
-        return time.perf_counter() - began
+        return steps, time.perf_counter() - began
 
 
 def _serve(connection: Connection, make: Callable[[], Learner], threads: int, device: str) -> None:

@@ -239,14 +239,12 @@ def estimate(
 ) -> Cost:
     """The cost of ``runs``; the first free worker takes the next run."""
     free = [0.0] * workers
-    seconds = evaluation = 0.0
+    seconds, evaluation, steps = 0.0, 0.0, 0
     for run, done in zip(runs, steps_done, strict=True):
         parts = speeds[kind(run.config)].seconds(run.config, done)
         heapq.heapreplace(free, free[0] + sum(parts))
         seconds, evaluation = seconds + sum(parts), evaluation + parts[1]
-    steps = sum(
-        max(0, run.config.total_steps - done) for run, done in zip(runs, steps_done, strict=True)
-    )
+        steps += max(0, run.config.total_steps - done)
     share = evaluation / seconds if seconds else 0.0
     return Cost(len(runs), steps, max(free) / 3600, share, workers)
 

@@ -104,11 +104,7 @@ class StudyPlan:
         return [arm for arm in self.arm_names if arm != self.control]
 
     def validate(self) -> None:
-        """Checks all that needs no environment.
-
-        Raises:
-            UserError: too few or repeated arms, games or seeds, or a value that is not valid.
-        """
+        """Raises ``UserError`` for values that are not valid; it needs no environment."""
         if len(self.arms) < 2:
             named = self.arms[0].name if self.arms else "(none)"
             raise UserError(f"--arms {named} leaves nothing to compare: expected at least 2 arms")
@@ -182,11 +178,7 @@ class StudyPlan:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> StudyPlan:
-        """Reads :meth:`to_json`.
-
-        Raises:
-            UserError: it is no plan, or one that this release does not know.
-        """
+        """Reads :meth:`to_json`; ``UserError`` if it is no plan that this release knows."""
         try:
             seeds = tuple(int(seed) for seed in document["seeds"])
             return cls(

@@ -5,21 +5,21 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from agents.config import TrainConfig
-from agents.study.curves import StudyCurves, study_curves, transfer_rows, transfer_threshold
+from agents.study.curves import study_curves, transfer_rows, transfer_threshold
 from agents.study.plan import StudyPlan
 from agents.study.pretraining import Pretraining, pretraining_of
 from agents.study.results import StudyResults
-from agents.study.scores import StudyScores, human_score, study_scores, verdicts
+from agents.study.scores import human_score, study_scores, verdicts
 from envs.errors import UserError
 from envs.films.filmstrip import film_strip
 from rlcnn.report import ArmFacts, Film, Levels, Report, RunResult, compare
 from rlcnn.report.style import number
-from rlcnn.stats import Verdict
 
 BOOTSTRAP_SAMPLES = 2_000
 
@@ -36,31 +36,17 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
         if run.arm not in pretraining and (found := pretraining_of(results.path / run.directory)):
             pretraining[run.arm] = found
     curves = study_curves(results)
-    judged: list[Verdict] = []
-    scores: StudyScores | None = None
-    no_verdict = ""
-    try:
-        scores = study_scores(results)
-        judged = verdicts(results, scores)
-    except UserError as error:
-        no_verdict = str(error)
     # The command as typed in the directory of the code, wherever that was.
     command = list(results.document.get("command") or ())
     if command and command[0].endswith(".py"):
         command[:1] = ["python", str(Path(*Path(command[0]).parts[-2:]))]
-    compared: dict[str, Any] = {}
-    if scores is not None and judged:
-        compared = _compared(results, scores, curves, pretraining, reps)
-    return Report(
+    report = Report(
         title=f"{', '.join(games)}: {len(plan.arms)} arms, {len(plan.seeds)} seeds,"
         f" {plan.base.algo.upper()}, {plan.base.total_steps:,} agent steps",
         games=tuple(games),
         arms=tuple(_arms(plan, pretraining)),
         control=plan.control,
         runs=tuple(results.runs),
-        verdicts=tuple(judged),
-        no_verdict=no_verdict,
-        notes=scores.notes if scores else (),
         curves=curves.curves,
         curves_of=curves.source,
         levels={
@@ -70,20 +56,17 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
         films=tuple(_films(results)),
         facts=_facts(plan, results.document),
         command=shlex.join(command),
-        **compared,
     )
-
-
-def _compared(
-    results: StudyResults,
-    scores: StudyScores,
-    curves: StudyCurves,
-    pretraining: Mapping[str, Pretraining],
-    reps: int,
-) -> dict[str, Any]:
-    """The parts of a report that need the end of all runs."""
-    control, scale = results.plan.control, scores.scale
-    threshold = transfer_threshold(scores, control)
+    try:
+        scores = study_scores(results)
+    except UserError as error:
+        return replace(report, no_verdict=str(error))
+    report = replace(report, notes=scores.notes)
+    try:
+        judged = verdicts(results, scores)
+    except UserError as error:
+        return replace(report, no_verdict=str(error))
+    threshold = transfer_threshold(scores, plan.control)
     notes = [
         f"The curves are those above, from {curves.source}.",
         "Wall time is assumed to be spread evenly over the steps of a run; it depends on the other"
@@ -92,13 +75,15 @@ def _compared(
     if any(run.state == "failed" for run in results.runs):
         notes.append("A run that failed counts as acting at random from there on.")
     notes += [f"{arm}: {note}." for arm, each in pretraining.items() for note in each.notes]
-    return {
-        "unit": scale.unit,
-        "comparison": compare(scores.scores, control, human=scale.human, reps=reps),
-        "transfer": tuple(transfer_rows(results, curves.curves, scale, threshold, pretraining)),
-        "threshold": threshold,
-        "transfer_notes": tuple(notes),
-    }
+    return replace(
+        report,
+        verdicts=tuple(judged),
+        unit=scores.scale.unit,
+        comparison=compare(scores.scores, plan.control, human=scores.scale.human, reps=reps),
+        transfer=tuple(transfer_rows(results, curves.curves, scores.scale, threshold, pretraining)),
+        threshold=threshold,
+        transfer_notes=tuple(notes),
+    )
 
 
 def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFacts]:

@@ -64,22 +64,14 @@ class StudyResults:
 
     @cached_property
     def random_agent(self) -> RandomAgent:
-        """Statistics of random play in each game, by the names that runs give them.
-
-        Raises:
-            UserError: a game has fewer than two returns.
-        """
+        """Statistics of random play in each game, which needs two returns, by the runs' names."""
         return RandomAgent.from_returns(
             {game_name(game): returns for game, returns in self.random_returns.items()}
         )
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """The content of ``study.json``.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+        """The content of ``study.json``; ``UserError`` if it is missing or damaged."""
         return read_json(self.path / PLAN)
 
     def runs_of(self, game: str, arm: str) -> list[RunResult]:
@@ -210,11 +202,7 @@ def last_figures(run_dir: Path) -> tuple[int, float | None]:
 
 
 def write_results(study: Path, results: Sequence[RunResult]) -> Path:
-    """Writes ``results.csv``, one row for each run in whatever state; returns its path.
-
-    Raises:
-        UserError: the disk is full or cannot be written.
-    """
+    """Writes ``results.csv``, one row for each run in whatever state; returns its path."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(RunResult)], lineterminator="\n")
     writer.writeheader()

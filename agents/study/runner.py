@@ -177,11 +177,7 @@ def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked
 
 
 def read_plan(path: Path) -> StudyPlan:
-    """The plan of a study on disk.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """The plan of a study on disk; ``UserError`` if there is none, or it is damaged."""
     if not (path / PLAN).is_file():
         raise UserError(f"{path} holds no {PLAN}, so it is no study")
     try:
@@ -214,11 +210,7 @@ def _plan_of(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open(path: Path, plan: StudyPlan) -> dict[str, Any]:
-    """The content of ``study.json``; empty if there is no study yet.
-
-    Raises:
-        UserError: the directory holds a study of another plan, or something else.
-    """
+    """The content of ``study.json``; empty if there is no study yet, an error if it is another."""
     if path.exists() and not path.is_dir():
         raise UserError(f"study directory {path} is a file: choose another by --study-dir")
     if (path / PLAN).is_file():

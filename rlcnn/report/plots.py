@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -110,7 +110,7 @@ def _curves(report: Report, game: str, styles: Styles, file: str) -> Drawing | N
         else:
             marker = styles[arm].marker if len(mean.steps) <= 30 else None
             shade = (mean.low, mean.high) if mean.runs > 1 else None
-            _line(axes, arm, styles[arm], mean.steps, mean.mean, shade, marker, alpha=0.15)
+            _line(axes, arm, styles[arm], mean.steps, mean.mean, shade, 0.15, marker)
         ends.append(f"{arm} {_end_of(mean)}")
     returns = np.concatenate([curve.returns for curve in measured])
     for level in _levels(report.levels.get(game, Levels()), returns):
@@ -140,20 +140,13 @@ def _line(
     places: ArrayLike,
     middle: ArrayLike,
     ends: tuple[ArrayLike, ArrayLike] | None = None,
-    marker: str | None = None,
     alpha: float = 0.12,
+    marker: str | None = None,
 ) -> None:
     """A line for an arm, with a shade between the ends of its intervals."""
-    axes.plot(
-        places,
-        middle,
-        color=style.colour,
-        linestyle=style.line,
-        linewidth=2,
-        marker=marker,
-        markersize=4,
-        label=elided(arm, _LEGEND_CHARACTERS),
-    )
+    label = elided(arm, _LEGEND_CHARACTERS)
+    look: Any = {"color": style.colour, "linestyle": style.line, "linewidth": 2}
+    axes.plot(places, middle, marker=marker, markersize=4, label=label, **look)
     if ends is not None:
         axes.fill_between(places, *ends, color=style.colour, alpha=alpha, linewidth=0)
 

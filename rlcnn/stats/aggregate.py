@@ -88,13 +88,10 @@ def interval_estimates(
     Raises:
         UserError: invalid scores, ``reps`` or ``confidence``.
     """
-    _check_options(reps, confidence)
-    estimates = {}
-    for arm, array in check_scores(scores, least_runs=2).items():
-        rng = _generator(seed, arm)
-        drawn = np.array([aggregate(_resample(array, rng)) for _ in range(reps)])
-        estimates[arm] = _percentiles(aggregate(array), drawn, confidence)
-    return estimates
+    return {
+        arm: _bootstrap({arm: array}, aggregate, reps, confidence, seed)
+        for arm, array in check_scores(scores, least_runs=2).items()
+    }
 
 
 def pair_estimate(
@@ -113,11 +110,9 @@ def pair_estimate(
     array of figures. Arms are resampled independently. Options and errors are those of
     :func:`interval_estimates`; an unknown arm is an error, too.
     """
-    _check_options(reps, confidence)
-    pair = check_pair(scores, treatment, control)
-    rngs = [_generator(seed, arm) for arm in (treatment, control)]
-    drawn = np.array([statistic(*map(_resample, pair, rngs)) for _ in range(reps)])
-    return _percentiles(statistic(*pair), drawn, confidence)
+    first, second = check_pair(scores, treatment, control)
+    arms = {treatment: first, control: second}
+    return _bootstrap(arms, statistic, reps, confidence, seed)
 
 
 def difference_estimate(
@@ -160,21 +155,22 @@ AGGREGATES: Mapping[str, Aggregate] = {
 """Aggregates by their names in tables."""
 
 
-def _resample(scores: FloatArray, rng: np.random.Generator) -> FloatArray:
-    return np.take_along_axis(scores, rng.integers(len(scores), size=scores.shape), axis=0)
-
-
-def _percentiles(point: Any, drawn: FloatArray, confidence: float) -> Estimate:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
-    return Estimate(np.asarray(point, dtype=float), low, high, confidence)
-
-
-def _generator(seed: int, arm: str) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32(arm.encode())])
-
-
-def _check_options(reps: int, confidence: float) -> None:
+def _bootstrap(
+    arms: Mapping[str, FloatArray],
+    statistic: Callable[..., Any],
+    reps: int,
+    confidence: float,
+    seed: int,
+) -> Estimate:
     check_confidence(confidence)
     if reps < 1:
         raise UserError(f"{reps} bootstrap samples give no interval: expected at least 1")
+    rngs = [np.random.default_rng([seed, zlib.crc32(arm.encode())]) for arm in arms]
+
+    def resample(scores: FloatArray, rng: np.random.Generator) -> FloatArray:
+        return np.take_along_axis(scores, rng.integers(len(scores), size=scores.shape), axis=0)
+
+    drawn = [statistic(*map(resample, arms.values(), rngs)) for _ in range(reps)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    return Estimate(np.asarray(statistic(*arms.values()), dtype=float), low, high, confidence)

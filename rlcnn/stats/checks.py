@@ -39,11 +39,7 @@ def check_scores(scores: Scores, least_runs: int = 1) -> dict[str, FloatArray]:
 
 
 def check_arm(arm: str, values: ArrayLike, least_runs: int = 1) -> FloatArray:
-    """One arm's scores as a float array (runs, games).
-
-    Raises:
-        UserError: as :func:`check_scores`.
-    """
+    """One arm's scores as a float array (runs, games); errors as :func:`check_scores`."""
     try:
         array = np.asarray(values, dtype=float)
     except (TypeError, ValueError):
@@ -73,11 +69,7 @@ def check_arm(arm: str, values: ArrayLike, least_runs: int = 1) -> FloatArray:
 def check_pair(
     scores: Scores, treatment: str, control: str, least_runs: int = 2
 ) -> tuple[FloatArray, FloatArray]:
-    """The scores of two arms, checked.
-
-    Raises:
-        UserError: as :func:`check_scores`, an unknown arm, or one arm given twice.
-    """
+    """The scores of two arms; errors as :func:`check_scores`, and for unknown or equal arms."""
     if len(scores) < 2:
         raise UserError(f"a comparison needs 2 arms: there is only {', '.join(scores) or 'none'}")
     for arm in (treatment, control):

@@ -135,18 +135,14 @@ def ratio_interval(
         finite interval.
     """
     difference = difference_interval(treatment, control, confidence)
-    top, bottom = (check_arm("", scores) for scores in (treatment, control))
-    if difference.freedom == 0:
-        return None
-    quantile = float(special.stdtrit(difference.freedom, 0.5 + confidence / 2))
-    # Both arms have the same variance and the same number of runs in it.
-    variance = difference.error**2 / 2
-    top_mean, bottom_mean = float(top.mean()), float(bottom.mean())
-    a = bottom_mean**2 - quantile**2 * variance
+    top, bottom = (float(check_arm("", scores).mean()) for scores in (treatment, control))
+    # Both arms have the same variance and the same number of runs in the difference's. Its
+    # interval is infinite if all runs of each arm are equal.
+    squared_reach = ((difference.high - difference.low) / 2) ** 2 / 2
+    a = bottom**2 - squared_reach
     if a <= 0:
         return None
-    b = top_mean * bottom_mean
-    c = top_mean**2 - quantile**2 * variance
+    b, c = top * bottom, top**2 - squared_reach
     # Real wherever ``a`` is positive (Fieller 1954).
     root = math.sqrt(max(b**2 - a * c, 0.0))
-    return Ratio(top_mean / bottom_mean, (b - root) / a, (b + root) / a)
+    return Ratio(top / bottom, (b - root) / a, (b + root) / a)

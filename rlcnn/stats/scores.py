@@ -54,11 +54,7 @@ class RandomAgent:
 
     @classmethod
     def from_returns(cls, returns: Mapping[str, ArrayLike]) -> Self:
-        """Statistics of the unclipped returns of at least two whole episodes of each game.
-
-        Raises:
-            UserError: fewer than two returns, or one that is not finite.
-        """
+        """Statistics of unclipped, finite returns, of at least two whole episodes of each game."""
         means, deviations, episodes = {}, {}, {}
         for game, values in returns.items():
             array = np.asarray(values, dtype=float).ravel()

@@ -87,12 +87,8 @@ class Curves:
             if len(reached) == 0:
                 times.append(math.inf)
                 continue
-            end = reached[0]
-            if end == 0:
-                times.append(before + spent[0])
-                continue
-            share = (threshold - scores[end - 1]) / (scores[end] - scores[end - 1])
-            times.append(before + spent[end - 1] + share * (spent[end] - spent[end - 1]))
+            rise = slice(max(reached[0] - 1, 0), reached[0] + 1)
+            times.append(before + np.interp(threshold, scores[rise], spent[rise]))
         return np.array(times)
 
 

@@ -51,11 +51,8 @@ class Verdict:
     Attributes:
         finding: in a word.
         sentence: the finding with its figures, for people.
-        treatment: the arm that is compared.
-        control: the arm that it is compared with.
         difference: of mean scores, treatment minus control; its interval decides the finding.
         runs: of treatment and control.
-        games: number of games.
         p_value: of the permutation test, two-sided.
         smallest_p: the smallest p-value that any test that exchanges runs can give.
         smallest_detectable: the true difference that such a study finds four times in five, given
