@@ -134,15 +134,16 @@ def measure_rows(
             share = min(left, max(share, needed))
             until = min(deadline, began + max(patience, _OVERRUN * share))
             result = _measure(row, began + share, until, stretch)
-            if result.rate is not None and result.set_up_seconds is not None:
+            rate, set_up = result.rate, result.set_up_seconds
+            if rate is not None and set_up is not None:
                 # Beside the rows that it is compared with, if they were measured.
                 if row.bounds and row.bounds.keys() <= measured.keys():
                     bound = min(measured[name] / units for name, units in row.bounds.items())
-                    result = replace(result, bound=bound, share=result.rate / bound)
+                    result = replace(result, bound=bound, share=rate / bound)
                 if ours := [measured[name] for name in row.ours if name in measured]:
-                    result = replace(result, speedup=max(ours) / result.rate)
-                measured[row.name] = result.rate
-                set_ups.append(result.set_up_seconds)
+                    result = replace(result, speedup=max(ours) / rate)
+                measured[row.name] = rate
+                set_ups.append(set_up)
         done(result)
 
 

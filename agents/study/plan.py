@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import combinations
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +64,12 @@ class StudyPlan:
         """A name for each arm, in order; as short as keeps it different from the others."""
         names = [arm.name for arm in self.arms]
         longest = max((len(Path(arm.weights).parts) for arm in self.arms), default=0)
-        longer = [partial(Arm.named, parts=parts) for parts in range(2, longest)]
-        for name_of in [*longer, attrgetter("text")]:
+        longer = [[arm.named(parts) for arm in self.arms] for parts in range(2, longest)]
+        for others in [*longer, [arm.text for arm in self.arms]]:
             counts = Counter(names)
             names = [
-                name if counts[name] == 1 else name_of(arm)
-                for name, arm in zip(names, self.arms, strict=True)
+                name if counts[name] == 1 else other
+                for name, other in zip(names, others, strict=True)
             ]
         return names
 

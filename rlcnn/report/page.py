@@ -112,8 +112,8 @@ def _templates() -> Environment:
         # A figure that is not known.
         finalize=lambda value: NOTHING if value is None else value,
     )
-    written = ("counted", "duration", "interval", "number", "p_value", "percent", "signed")
-    written += ("plural", "signed_count", "signed_duration")
+    names = "counted duration interval number p_value percent plural signed signed_count"
+    written = [*names.split(), "signed_duration"]
     environment.globals |= {name: getattr(style, name) for name in written}
     own = (breakable, coverage_range, data_uri, lead)
     environment.globals |= {function.__name__: function for function in own}
