@@ -90,14 +90,11 @@ SIZES: dict[Scale, Sizes] = {
 def run_gpu_suite(
     settings: Settings, scale: Scale, deadline: float, json: Path | None, log: Log
 ) -> None:
-    """Measures row after row; prints and writes each as soon as it is done.
+    """Measures row after row on the settings' device; prints and writes each as soon as it is done.
 
-    Args:
-        settings: the training; everything is measured on its device.
-        scale: sizes that the settings do not hold.
-        deadline: on :func:`time.monotonic`'s clock; everything has ended by then.
-        json: file that always holds all results so far; None writes none.
-        log: receives the header, then each row, in lines.
+    ``scale`` names sizes that the settings do not hold. Everything has ended by ``deadline``, on
+    :func:`time.monotonic`'s clock. The file ``json`` always holds all results so far; ``log``
+    receives the header, then each row, in lines.
 
     Raises:
         UserError: a value is not valid; nothing has been measured then.

@@ -68,13 +68,13 @@ def peer_variants(name: str, config: TrainConfig) -> Variants:
     return _PEERS[name](config)
 
 
-def _unknown(name: str) -> str:
+def _unknown_peer(name: str) -> str:
     if name in _PEERS:
         return ""
     return f'"{name}" is unknown: expected one of {", ".join(list_peers())}.{nearest(name, _PEERS)}'
 
 
-PeerName = Annotated[str, Rule(_unknown)]
+PeerName = Annotated[str, Rule(_unknown_peer)]
 
 
 @register_peer("sb3")

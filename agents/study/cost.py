@@ -102,9 +102,6 @@ class Cost:
         )
 
 
-# -- measurement -----------------------------------------------------------------------------------
-
-
 def measure_speed(config: TrainConfig) -> Speed:
     """Measures some thousand steps of a training, and some seconds of games.
 
@@ -229,9 +226,6 @@ def known_speeds(
         console.print(f"measuring the speed of {kinds} of training")
         known |= measure_speeds(unknown, launcher)
     return known
-
-
-# -- estimate --------------------------------------------------------------------------------------
 
 
 def estimate(

@@ -107,9 +107,6 @@ def _mode(config: TrainConfig) -> str:
     return mode + (f", from step {config.unfreeze_at_step:,} on" if config.unfreeze_at_step else "")
 
 
-# -- films -----------------------------------------------------------------------------------------
-
-
 def _films(results: StudyResults) -> Iterator[Film]:
     """For each game and arm, the last film of the run with the middle score.
 
@@ -148,9 +145,6 @@ def _film(path: Path, run: RunResult, film: Path, scored: int) -> Film:
     except UserError as error:
         caption = str(error)
     return Film(run.game, run.arm, caption, strip, film, film.relative_to(path).as_posix())
-
-
-# -- facts -----------------------------------------------------------------------------------------
 
 
 def _facts(plan: StudyPlan, document: Mapping[str, Any]) -> dict[str, str]:

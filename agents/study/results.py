@@ -79,9 +79,6 @@ class StudyResults:
         return [run for run in self.runs if (run.game, run.arm) == (game, arm)]
 
 
-# -- one run ---------------------------------------------------------------------------------------
-
-
 def train_or_resume(
     config: TrainConfig, run_dir: Path, labels: Mapping[str, Any], command: list[str]
 ) -> None:
@@ -196,9 +193,6 @@ def last_figures(run_dir: Path) -> tuple[int, float | None]:
             # The first line may lack its beginning, the last its end.
             continue
     return step, mean
-
-
-# -- all runs --------------------------------------------------------------------------------------
 
 
 def write_results(study: Path, results: Sequence[RunResult]) -> Path:

@@ -80,15 +80,9 @@ def run_study(
 ) -> StudyResults | None:
     """Does every run of a study that is not done yet, and reports.
 
-    Args:
-        plan: what to compare.
-        path: the study's directory, new or of the same plan.
-        make_launcher: makes what does the runs; called once, if there is something to do.
-        retry: whether to resume runs that failed.
-        dry_run: whether to print the cost and stop; nothing is written.
-        report_only: whether to report the runs as they are and do none.
-        films: how the page shows films.
-        console: for progress; by default standard error.
+    The directory is new or holds a study of the same plan. ``make_launcher`` is called once, if
+    there is something to do. ``retry`` resumes runs that failed, too; ``dry_run`` prints the cost
+    and writes nothing; ``report_only`` does no run. Progress goes to standard error by default.
 
     Returns:
         The results; None for a dry run.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,39 +95,11 @@ _CONTROL = "#333333"
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
+# As in figures.mplstyle.
 INK, FAINT = "#1a1a1a", "#6b6b6b"
 
 # Inches: a little less than a phone's screen, which enlarges the figure.
 WIDTH = 4.4
-
-_SETTINGS: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9.5,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    # Dollars in names of arms and games do not make a formula.
-    "text.parse_math": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.grid": True,
-    "grid.color": "#e3e3e3",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    # The same figure gives the same bytes, and does not depend on installed fonts.
-    "svg.hashsalt": "rlcnn",
-    "svg.fonttype": "path",
-}
 
 
 class ArmStyle(NamedTuple):
@@ -179,9 +151,9 @@ def elided(name: str, most: int) -> str:
 def styled() -> Iterator[None]:
     """Applies the settings of reports to figures drawn and saved within it."""
     # Slow to import, and only reports need it.
-    import matplotlib
+    from matplotlib import style
 
-    with matplotlib.rc_context(_SETTINGS):
+    with style.context("rlcnn.report.figures"):
         yield
 
 

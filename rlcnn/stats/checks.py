@@ -15,11 +15,9 @@ Scores = Mapping[str, ArrayLike]
 
 
 def check_scores(scores: Scores, least_runs: int = 1) -> dict[str, FloatArray]:
-    """Arms as float arrays (runs, games), all of the same games.
+    """Arms as float arrays (runs, games), all of the same games; a vector is the runs of one game.
 
-    Args:
-        scores: each arm's scores; a vector is the runs of one game.
-        least_runs: runs that every arm must have; an interval needs 2.
+    An interval needs ``least_runs`` of 2.
 
     Raises:
         UserError: no arm, ragged rows, NaN or infinite scores, too few runs, or arms of different

@@ -55,19 +55,19 @@ class RandomAgent:
     @classmethod
     def from_returns(cls, returns: Mapping[str, ArrayLike]) -> Self:
         """Statistics of unclipped, finite returns, of at least two whole episodes of each game."""
-        means, deviations, episodes = {}, {}, {}
-        for game, values in returns.items():
-            array = np.asarray(values, dtype=float).ravel()
+        arrays = {game: np.asarray(values, float).ravel() for game, values in returns.items()}
+        for game, array in arrays.items():
             if len(array) < 2:
                 raise UserError(
                     f'the random agent has {len(array)} returns in "{game}": expected at least 2'
                 )
             if not np.isfinite(array).all():
                 raise UserError(f'the random agent\'s returns in "{game}" are not all finite')
-            means[game] = float(array.mean())
-            deviations[game] = float(array.std(ddof=1))
-            episodes[game] = len(array)
-        return cls(means, deviations, episodes)
+        return cls(
+            {game: float(array.mean()) for game, array in arrays.items()},
+            {game: float(array.std(ddof=1)) for game, array in arrays.items()},
+            {game: len(array) for game, array in arrays.items()},
+        )
 
     def mean(self, game: str) -> float:
         """Mean return in a game."""
@@ -129,13 +129,9 @@ def human_normalise(
 ) -> FloatArray:
     """0 is acting at random and 1 the human tester: (score - random) / (human - random).
 
-    Mnih et al. 2015, extended data table 2 (there as per cent).
-
-    Args:
-        scores: mean returns, (..., games).
-        games: names of the last axis, as :func:`find_game` takes them.
-        random_agent: its means replace the table's random scores. This is needed unless agents
-            were evaluated from 30 no-op starts without sticky actions.
+    Mnih et al. 2015, extended data table 2 (there as per cent). Scores are mean returns,
+    (..., games). The means of ``random_agent`` replace the table's random scores; this is needed
+    unless agents were evaluated from 30 no-op starts without sticky actions.
 
     Raises:
         UserError: an unknown game, a wrong number of games, or a human score that is not above

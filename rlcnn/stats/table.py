@@ -40,12 +40,10 @@ class ScoreTable:
 
 
 def tabulate(results: Iterable[Result], failed_as: Mapping[str, float] | None = None) -> ScoreTable:
-    """Arranges results by arm, seed and game.
+    """Arranges results, including those of failed runs, by arm, seed and game.
 
-    Args:
-        results: one for each run, including failed runs.
-        failed_as: game -> score of a failed run, such as the random agent's; a note names each
-            failed run. Without it, a failed run is an error.
+    ``failed_as`` is the score of a failed run in each game, such as the random agent's; a note
+    names each such run. Without it, a failed run is an error.
 
     Raises:
         UserError: no results, a run twice, a missing game or seed of an arm, or a run without a

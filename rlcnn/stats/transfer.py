@@ -143,7 +143,7 @@ def transfer_metrics(
     pretraining: float = 0.0,
     confidence: float = 0.95,
 ) -> TransferMetrics:
-    """Compares learning curves of two arms, over games with equal weight.
+    """Compares learning curves of two arms, by game, over games with equal weight.
 
     Both arms are compared up to the budget that all their runs have spent. The time to a threshold
     is compared by its restricted mean (Royston and Parmar 2013), the mean of the smaller of time
@@ -151,13 +151,8 @@ def transfer_metrics(
     depends on the budget, and a run that never reaches the threshold counts with the whole budget,
     so read it together with the share that reached it.
 
-    Args:
-        treatment: game -> curves of the arm with transfer, at least 2 runs.
-        control: game -> curves of the arm without.
-        threshold: normalised score, in all games.
-        pretraining: cost of the treatment's pretraining, in the curves' units; the treatment's
-            curves begin that much later.
-        confidence: nominal coverage of the intervals.
+    The arms need at least 2 runs. ``threshold`` is a normalised score, in all games. The
+    treatment's curves begin ``pretraining`` later, the cost of its pretraining in their units.
 
     Raises:
         UserError: a game that only one arm has, different numbers of runs in an arm's games, or
