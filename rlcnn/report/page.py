@@ -42,12 +42,22 @@ def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "link
 
     The same arguments give the same text.
     """
+    template = _templates().get_template("page.html")
     counts = [len(report.runs_of(game, arm)) for game in report.games for arm in report.arm_names]
     runs, games = min(counts, default=0), len(report.games)
     cells = [cell for cell in load_calibration().cells if cell.runs <= runs and cell.games <= games]
     # The simulated studies of the largest size that is no larger than the study's.
     largest = max(((cell.games, cell.runs) for cell in cells), default=None)
-    notes = [verdict.notes for verdict in report.verdicts]
+    # Notes that all of several verdicts have: the page gives them once.
+    notes, *others = [verdict.notes for verdict in report.verdicts] or [()]
+    common_notes = [note for note in notes if others and all(note in other for other in others)]
+    unfinished = [run for run in report.runs if run.state in ("begun", "waiting")]
+    missing = [
+        f"{run.name}: " + ("not begun" if run.state == "waiting" else f"{run.steps:,} steps taken")
+        for run in unfinished
+    ]
+    if len(missing) > _MOST_MISSING:
+        missing[_MOST_MISSING:] = [f"and {len(missing) - _MOST_MISSING} more, see Runs"]
 
     def embedded(film: Film) -> str:
         """A film as a data URI; empty if the page does not embed it."""
@@ -55,26 +65,19 @@ def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "link
             return ""
         return data_uri(film.path.read_bytes(), "video/mp4")
 
-    return (
-        _templates()
-        .get_template("page.html")
-        .render(
-            report=report,
-            drawings=drawings,
-            styles=arm_styles(report.arm_names, report.control),
-            states=Counter(run.state for run in report.runs),
-            unfinished=[run for run in report.runs if run.state in ("begun", "waiting")],
-            missing=_missing(report),
-            # Notes that all of several verdicts have: the page gives them once.
-            common_notes=[n for n in notes[0] if all(n in of_one for of_one in notes)]
-            if len(notes) > 1
-            else [],
-            linked=films != "strips",
-            embedded=embedded,
-            calibration=load_calibration(),
-            cells=[cell for cell in cells if (cell.games, cell.runs) == largest],
-            methods=(OURS, WELCH, PERCENTILE),
-        )
+    return template.render(
+        report=report,
+        drawings=drawings,
+        styles=arm_styles(report.arm_names, report.control),
+        states=Counter(run.state for run in report.runs),
+        unfinished=unfinished,
+        missing=missing,
+        common_notes=common_notes,
+        linked=films != "strips",
+        embedded=embedded,
+        calibration=load_calibration(),
+        cells=[cell for cell in cells if (cell.games, cell.runs) == largest],
+        methods=(OURS, WELCH, PERCENTILE),
     )
 
 
@@ -129,14 +132,3 @@ def data_uri(content: bytes, kind: str) -> str:
 def sentence(note: str) -> str:
     """A note as a sentence."""
     return f"{note[:1].upper()}{note[1:]}" + ("" if note.endswith((".", "!", "?")) else ".")
-
-
-def _missing(report: Report) -> list[str]:
-    missing = [
-        f"{run.name}: " + ("not begun" if run.state == "waiting" else f"{run.steps:,} steps taken")
-        for run in report.runs
-        if run.state in ("begun", "waiting")
-    ]
-    if len(missing) > _MOST_MISSING:
-        missing[_MOST_MISSING:] = [f"and {len(missing) - _MOST_MISSING} more, see Runs"]
-    return missing
