@@ -106,7 +106,8 @@ def _curves(report: Report, game: str, styles: Styles, file: str) -> Drawing | N
                 axes.plot(curve.steps[-1], curve.returns[-1], "x", color=colour, markersize=7)
         mean = mean_curve(runs, until=end)
         if mean is None:
-            _line(axes, arm, styles[arm], [], [])
+            label = elided(arm, _LEGEND_CHARACTERS)
+            axes.plot([], [], color=colour, linestyle=styles[arm].line, label=label)
         else:
             marker = styles[arm].marker if len(mean.steps) <= 30 else None
             shade = (mean.low, mean.high) if mean.runs > 1 else None
