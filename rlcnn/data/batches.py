@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from envs.errors import UserError
 from rlcnn.accelerate.transfers import Prefetcher
 from rlcnn.data.augment import Augmentation
-from rlcnn.data.images import Episodes, LabelledImages
+from rlcnn.data.images import LabelledImages
 
 # Purposes of a seed; no two purposes share random numbers.
 _ORDER, _AUGMENT = range(2)
@@ -73,7 +72,7 @@ class Batches:
     ) -> None:
         if len(images) < 2:
             raise UserError("one image is too few to train on")
-        self._images = images
+        self.images = images
         self._augmentation = augmentation
         self._batch_size = batch_size
         self._seed = seed
@@ -86,53 +85,32 @@ class Batches:
             free, _ = torch.cuda.mem_get_info(device)
             self._stored = images.stored_on(device, int(_SHARE_OF_GPU * free))
 
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @property
-    def labels(self) -> torch.Tensor:
-        """int64 (images, tasks), on the CPU."""
-        return self._images.labels
-
-    @property
-    def episodes(self) -> Episodes | None:
-        """Which images depend on each other."""
-        return self._images.episodes
-
-    @property
-    def from_files(self) -> bool:
-        """Whether images are decoded anew at each use."""
-        return self._images.image_shape is None
-
     @property
     def per_epoch(self) -> int:
         """Minibatches in an epoch."""
-        full, rest = divmod(len(self._images), self._batch_size)
+        full, rest = divmod(len(self.images), self._batch_size)
         return full + (rest > 1 or not full)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The training minibatches of one epoch, from number ``start`` on."""
         random = torch.Generator().manual_seed(_derive(self._seed, _ORDER, number))
-        order = torch.randperm(len(self._images), generator=random)
+        order = torch.randperm(len(self.images), generator=random)
         parts = order.split(self._batch_size)[start : self.per_epoch]
-        if self._images.image_shape and self._augmentation.batched:
-            yield from self._on_device(self._drawn(parts, number, start))
-            return
-        augment = partial(_augment, self._augmentation, self._seed, number)
-        yield from self._on_device(self._one_by_one(augment, parts))
+        if self.images.image_shape and self._augmentation.batched:
+            return self._on_device(self._drawn(parts, number, start))
+        return self._on_device(self._one_by_one(parts, epoch=number))
 
     def held_out(self) -> Iterator[Batch]:
         """All images once, in order, without augmentation."""
-        return self._unaugmented(torch.arange(len(self._images)).split(self._batch_size))
+        return self._unaugmented(torch.arange(len(self.images)).split(self._batch_size))
 
     def at(self, rows: torch.Tensor) -> Batch:
         """Some images without augmentation; ``rows``: int64 (batch,) on the CPU."""
         return next(self._unaugmented((rows,)))
 
     def _unaugmented(self, parts: tuple[torch.Tensor, ...]) -> Iterator[Batch]:
-        if not self._images.image_shape:
-            hold_out = partial(_hold_out, self._augmentation)
-            yield from self._on_device(self._one_by_one(hold_out, parts))
+        if not self.images.image_shape:
+            yield from self._on_device(self._one_by_one(parts))
             return
         for batch in self._on_device(_Prepared(rows, self._gather(rows)) for rows in parts):
             yield batch._replace(images=self._augmentation.held_out(batch.images))
@@ -140,15 +118,15 @@ class Batches:
     def _drawn(
         self, parts: tuple[torch.Tensor, ...], number: int, start: int
     ) -> Iterator[_Prepared]:
-        assert self._images.image_shape
-        size = self._images.image_shape[1:]
+        assert self.images.image_shape
+        size = self.images.image_shape[1:]
         for place, rows in enumerate(parts, start):
             random = torch.Generator().manual_seed(_derive(self._seed, _AUGMENT, number, place))
             drawn = self._augmentation.draw(len(rows), size, random)
             yield _Prepared(rows, self._gather(rows), drawn)
 
     def _gather(self, rows: torch.Tensor) -> torch.Tensor | None:
-        return self._images.gather(rows) if self._stored is None else None
+        return self.images.gather(rows) if self._stored is None else None
 
     def _on_device(self, prepared: Iterable[_Prepared]) -> Iterator[Batch]:
         for rows, images, drawn in self._prefetcher.prefetch(prepared):
@@ -160,15 +138,15 @@ class Batches:
             yield Batch(images, self._labels[rows])
 
     def _one_by_one(
-        self,
-        change: Callable[[torch.Tensor, int], torch.Tensor],
-        parts: tuple[torch.Tensor, ...],
+        self, parts: tuple[torch.Tensor, ...], epoch: int | None = None
     ) -> Iterator[_Prepared]:
+        seeds = None if epoch is None else (self._seed, _AUGMENT, epoch)
         loader = DataLoader(
-            _OneByOne(self._images, change),
-            batch_sampler=[rows.tolist() for rows in parts],
+            _OneByOne(self.images, self._augmentation, seeds),
+            # Each "sample" is a whole minibatch.
+            batch_size=None,
+            sampler=[rows.tolist() for rows in parts],
             num_workers=self._workers,
-            collate_fn=_stacked,
             worker_init_fn=_ignore_signals,
             # With workers, a thread of its own does this.
             pin_memory=self._device.type == "cuda",
@@ -183,40 +161,27 @@ class Batches:
             yield _Prepared(rows, images)
 
 
-def _stacked(images: list[torch.Tensor | UserError]) -> torch.Tensor | UserError:
-    """The images as one tensor, or the first error."""
-    for image in images:
-        if isinstance(image, UserError):
-            return image
-    return torch.stack(images)  # type: ignore[arg-type]
-
-
 class _OneByOne(Dataset[Any]):
-    """Images, each changed by itself; an unreadable one gives its error."""
+    """Minibatches of images that are prepared one by one, or the error of an unreadable image.
+
+    Images are augmented by their index and ``seeds``, or held out without them.
+    """
 
     def __init__(
-        self, images: LabelledImages, change: Callable[[torch.Tensor, int], torch.Tensor]
+        self, images: LabelledImages, augmentation: Augmentation, seeds: tuple[int, ...] | None
     ) -> None:
-        self._images, self._change = images, change
+        self._images, self._augmentation, self._seeds = images, augmentation, seeds
 
-    def __getitem__(self, index: int) -> torch.Tensor | UserError:
+    def __getitem__(self, rows: list[int]) -> torch.Tensor | UserError:
         try:
-            return self._change(self._images[index], index)
+            return torch.stack([self._prepared(row) for row in rows])
         except UserError as error:
             return error
 
-
-# Functions of the module, since processes that start anew must import them.
-
-
-def _hold_out(augmentation: Augmentation, image: torch.Tensor, index: int) -> torch.Tensor:
-    return augmentation.held_out(image)
-
-
-def _augment(
-    augmentation: Augmentation, seed: int, epoch: int, image: torch.Tensor, index: int
-) -> torch.Tensor:
-    return augmentation.image(image, _derive(seed, _AUGMENT, epoch, index))
+    def _prepared(self, row: int) -> torch.Tensor:
+        if self._seeds is None:
+            return self._augmentation.held_out(self._images[row])
+        return self._augmentation.image(self._images[row], _derive(*self._seeds, row))
 
 
 def _derive(*entropy: int) -> int:

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
-_MODULE, _UPDATES = "module.", "n_averaged"
+Network = TypeVar("Network", bound=nn.Module)
 
 
-class WeightAverage:
+class WeightAverage(nn.Module, Generic[Network]):
     """An exponential moving average of a network's parameters and running statistics.
 
     The first update copies the network. Integers, such as BatchNorm's counter of batches, are
     always copied.
 
-    The result equals ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn``, which
-    copies a counter to the device at every update and so makes the host wait for a GPU.
+    The result and the names of the state equal those of ``torch.optim.swa_utils.AveragedModel``
+    with ``get_ema_multi_avg_fn``, which copies a counter to the device at every update and so makes
+    the host wait for a GPU.
 
     Attributes:
         module: the average, a network of the same class.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    module: Network
+    n_averaged: torch.Tensor
+
+    def __init__(self, network: Network, decay: float) -> None:
         """Starts with a copy of a network whose tensors are updated in place.
 
         ``decay``, 0 to 1, is the weight of the old average at an update.
         """
+        super().__init__()
         self.module = copy.deepcopy(network)
+        self.register_buffer("n_averaged", torch.tensor(0))
+        # The same memory, which the host reads without an operation of torch.
+        self._updates = self.n_averaged.numpy()
         self._weight = 1 - decay
-        self._updates = 0
-        average, current = (_by_kind(module) for module in (self.module, network))
-        self._floats = average[True], current[True]
-        self._others = average[False], current[False]
+        pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        others = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._floats, self._others = (tuple(zip(*some, strict=True)) for some in (floats, others))
 
     @torch.no_grad()
     def update(self) -> None:
@@ -43,25 +51,10 @@ class WeightAverage:
             torch._foreach_lerp_(*self._floats, self._weight)
         else:
             torch._foreach_copy_(*self._floats)
-        if self._others[0]:
+        if self._others:
             torch._foreach_copy_(*self._others)
         self._updates += 1
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """The state with the names of ``AveragedModel``."""
-        tensors = {_MODULE + name: value for name, value in self.module.state_dict().items()}
-        return {_UPDATES: torch.tensor(self._updates), **tensors}
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Loads a result of :meth:`state_dict` from any device."""
-        tensors = {
-            name.removeprefix(_MODULE): value for name, value in state.items() if name != _UPDATES
-        }
-        self.module.load_state_dict(tensors)
-        self._updates = int(state[_UPDATES])
-
-
-def _by_kind(module: nn.Module) -> dict[bool, list[torch.Tensor]]:
-    """Parameters and buffers: floating point ones at True, others at False."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return {kind: [t for t in tensors if t.is_floating_point() == kind] for kind in (True, False)}
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]

@@ -56,7 +56,7 @@ def pretrain(
     console: Console | None = None,
     command: list[str] | None = None,
 ) -> Path:
-    """Trains an encoder with a linear head on labelled images, in a new run directory.
+    """Trains an encoder with a linear head on labelled images; returns the new run directory.
 
     Args:
         config: the run; every "auto" in it is resolved and the result written to ``config.json``.
@@ -66,9 +66,6 @@ def pretrain(
         console: shows progress; by default standard error.
         command: the command line to note in ``config.json`` and ``attempts.json``; by default this
             process's.
-
-    Returns:
-        The run directory.
 
     Raises:
         UserError: for anything that the user can correct, before anything is lost.
@@ -89,7 +86,7 @@ def pretrain(
         trainer = setup.make_trainer(encoder)
         document = {"pretraining": config.to_json(), "data": describe(split)}
         with new_run(run_dir, default_run_dir(config), document, command) as run:
-            Pretraining(run, config, setup, trainer, console).begin(report)
+            Pretraining(run, setup, trainer, console).begin(report)
     return run.path
 
 
@@ -103,13 +100,9 @@ def resume_pretraining(
 ) -> Path:
     """Resumes a run from its last whole checkpoint, exactly where that was written.
 
-    Args:
-        run_dir: the run, which is returned.
-        changes: options that differ from the run's, of :data:`RESUMABLE`; more ``epochs`` extend a
-            run, finished or not, and stretch the schedule over the new length.
-        policies: as for :func:`pretrain`.
-        console: as for :func:`pretrain`.
-        command: as for :func:`pretrain`.
+    ``changes`` are options that differ from the run's, of :data:`RESUMABLE`; more ``epochs`` extend
+    a run, finished or not, and stretch the schedule over the new length. The other arguments and
+    the result are as for :func:`pretrain`.
 
     Raises:
         UserError: the run is missing, damaged, in use or done, its data have changed, or a change
@@ -141,7 +134,7 @@ def resume_pretraining(
         if resumed.checkpoint is None and config.weights != "none":
             load_into(encoder, config.weights)
         trainer = setup.make_trainer(encoder)
-        Pretraining(run, config, setup, trainer, console).resume(resumed, command)
+        Pretraining(run, setup, trainer, console).resume(resumed, command)
     return run_dir
 
 
@@ -157,14 +150,9 @@ class Pretraining(Attempt[PretrainConfig]):
     section = "pretraining"
 
     def __init__(
-        self,
-        run: RunDirectory,
-        config: PretrainConfig,
-        setup: PretrainingSetup,
-        trainer: Trainer,
-        console: Console,
+        self, run: RunDirectory, setup: PretrainingSetup, trainer: Trainer, console: Console
     ) -> None:
-        super().__init__(run, config, console)
+        super().__init__(run, setup.config, console)
         self.setup, self.trainer = setup, trainer
         self._best: dict[str, Any] | None = None
         self._last: dict[str, Any] | None = None
@@ -176,8 +164,7 @@ class Pretraining(Attempt[PretrainConfig]):
         return self.trainer.step
 
     def describe(self) -> list[str]:
-        """Lines about the device and the size of an epoch."""
-        config, images = self.config, len(self.setup.train_labels)
+        config, images = self.config, len(self.setup.train.images)
         threads = f"{config.num_threads} CPU thread{'s' * (config.num_threads != 1)}"
         lines = [f"device: {describe_device(config.device)}, {config.precision}, {threads}"]
         if config.precision == "tf32" and self.trainer.device.type != "cuda":
@@ -190,7 +177,6 @@ class Pretraining(Attempt[PretrainConfig]):
         return lines
 
     def load_checkpoint(self, directory: Path) -> float:
-        """Restores the trainer."""
         trainer, epochs = self.trainer, self.config.epochs
         extra = trainer.restore(directory)
         self._best, self._last = extra["best"], extra["last"]
@@ -212,20 +198,19 @@ class Pretraining(Attempt[PretrainConfig]):
         """Writes the weights as they are now, with their accuracy where it is known."""
         trainer = self.trainer
         evaluated = self._last is not None and self._last["epoch"] == trainer.epoch
-        self.save_weights(LAST, self._last if evaluated and not trainer.batch else None)
+        self._save_weights(LAST, self._last if evaluated and not trainer.batch else None)
 
     def restore_files(self, checkpoint: Path | None) -> None:
         """Restores the best weights: those in the run may be of updates that are repeated now."""
-        kept = checkpoint / BEST if checkpoint else None
-        if kept is not None and kept.exists():
-            write_atomic(self.run.path / BEST, kept.read_bytes())
+        if checkpoint and (checkpoint / BEST).exists():
+            write_atomic(self.run.path / BEST, (checkpoint / BEST).read_bytes())
         else:
             (self.run.path / BEST).unlink(missing_ok=True)
 
     def learn(self) -> None:
         """Trains to the configured number of epochs."""
         trainer, epochs = self.trainer, self.config.epochs
-        per_epoch = len(self.setup.train_labels)
+        per_epoch = len(self.setup.train.images)
         done = trainer.epoch * per_epoch + trainer.batch * self.config.batch_size
         with TrainingDisplay(self.console, "images", epochs * per_epoch, done, 60.0) as display:
             while trainer.epoch < epochs:
@@ -271,21 +256,22 @@ class Pretraining(Attempt[PretrainConfig]):
         self._last = {"epoch": self.trainer.epoch, **metrics}
         if self._best is None or metrics["test/top1"] > self._best["test/top1"]:
             self._best = self._last
-            self.save_weights(BEST, self._best)
+            self._save_weights(BEST, self._best)
         return metrics
 
-    def save_weights(self, name: str, metrics: Mapping[str, Any] | None) -> None:
+    def _save_weights(self, name: str, metrics: Mapping[str, Any] | None) -> None:
         """Writes the evaluated classifier and its origin into the run."""
+        config = self.config
         about = {
-            "data": self.config.data,
-            "recipe": self.config.recipe,
+            "data": config.data,
+            "recipe": config.recipe,
             # How its images were prepared, for an evaluation without the run.
-            "colours": self.config.colours,
-            "augment": dataclasses.asdict(self.config.augment),
-            "frames": dataclasses.asdict(self.config.frames),
-            "players": self.config.players,
+            "colours": config.colours,
+            "augment": dataclasses.asdict(config.augment),
+            "frames": dataclasses.asdict(config.frames),
+            "players": config.players,
             "run": str(self.run.path.resolve()),
-            "seed": self.config.seed,
+            "seed": config.seed,
             "epoch": self.trainer.epoch,
             "step": self.trainer.step,
             "accuracy": _plain_names(metrics or {}),
@@ -294,15 +280,15 @@ class Pretraining(Attempt[PretrainConfig]):
 
     def finish(self) -> None:
         """Compares the accuracy with its baselines and writes the summary."""
-        run, trainer = self.run, self.trainer
+        run, trainer, train = self.run, self.trainer, self.setup.train.images
         if self._last is None or self._last["epoch"] != trainer.epoch:
             # The last epoch was not evaluated, since only a resume made it the last.
             self._evaluate()
         assert self._last is not None
         assert self._best is not None
         baselines = self._baselines() if self.config.baselines == "on" else {}
-        over = self._gains(baselines) if baselines else {}
-        images = trainer.epoch * len(self.setup.train_labels)
+        over = self._gains(baselines)
+        images = trainer.epoch * len(train)
         run.write_summary(
             {
                 "epochs": trainer.epoch,
@@ -322,7 +308,7 @@ class Pretraining(Attempt[PretrainConfig]):
             *(f"{name + ':':22} {in_words(one.figures)}" for name, one in baselines.items()),
             *(f"{'over ' + name + ':':22} {gain.mean}" for name, gain in over.items()),
         ]
-        if len(self.setup.tasks) > 1 and over:
+        if len(train.tasks) > 1 and over:
             lines.append("each label by itself: summary.json")
         for line in (*lines, f"run:     {run.path}", f"weights: {run.path / BEST}"):
             self.console.print(line)
@@ -331,28 +317,23 @@ class Pretraining(Attempt[PretrainConfig]):
         setup, config = self.setup, self.config
         drawn = ""
         if config.baseline_images:
-            each = " of each game" if setup.train.episodes else ""
+            each = " of each game" if setup.train.images.episodes else ""
             drawn = f", on at most {config.baseline_images:,} training images{each}"
         self.console.print(f"fitting the baselines{drawn}")
         # Another seed: the trained encoder should not be compared with its own start.
         untrained = setup.make_encoder(config.seed + 1).to(self.trainer.device)
         return fit_baselines(
-            untrained,
-            setup.train,
-            setup.test,
-            setup.tasks,
-            seed=config.seed,
-            most=config.baseline_images,
+            untrained, setup.train, setup.test, seed=config.seed, most=config.baseline_images
         )
 
     def _gains(self, baselines: Mapping[str, Baseline]) -> dict[str, Gains]:
         """The gain of the last epoch's accuracy over each baseline's."""
-        setup = self.setup
-        logits, labels = self.trainer.held_out_logits(self.trainer.evaluated)
-        own = right_by_task(logits, labels)
-        episodes = setup.test.episodes
+        if not baselines:
+            return {}
+        test = self.setup.test.images
+        own = right_by_task(self.trainer.held_out_logits(), test.labels)
         return {
-            name: gains(own, baseline.right, labels, setup.tasks, episodes)
+            name: gains(own, baseline.right, test.labels, test.tasks, test.episodes)
             for name, baseline in baselines.items()
         }
 

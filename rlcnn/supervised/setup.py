@@ -14,7 +14,7 @@ from rlcnn.data.atari.stacked import StackedFrames
 from rlcnn.data.augment import Augmentation, bring_to_size
 from rlcnn.data.batches import Batches
 from rlcnn.data.by_name import ATARI, load_data
-from rlcnn.data.images import UNKNOWN, LabelledImages, Split
+from rlcnn.data.images import UNKNOWN, Split
 from rlcnn.encoders import Encoder, create_encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
 from rlcnn.runs.files import plain
@@ -36,10 +36,8 @@ def load_images(
 ) -> Split:
     """The images of a configuration, not yet resized.
 
-    Args:
-        config: the run.
-        report: called with lines about the images and about what takes long.
-        policies: those of the configuration's ``players``.
+    ``report`` gets lines about the images and about what takes long. ``policies`` are those of the
+    configuration's ``players``.
 
     Raises:
         UserError: as :func:`rlcnn.data.by_name.load_data`.
@@ -87,12 +85,9 @@ def check_start(config: PretrainConfig) -> None:
 def check_players(
     data: Mapping[str, Any], policies: Mapping[str, PolicyPlay] | None, run: str
 ) -> None:
-    """Refuses agents other than those that played the games of a run's images.
+    """Refuses agents, by game, other than those that played the games of a run's images.
 
-    Args:
-        data: the run's images, as :func:`describe` returned them.
-        policies: the agents, by game.
-        run: the run's name for the message.
+    ``data`` is what :func:`describe` returned for these images; ``run`` is the run's name.
 
     Raises:
         UserError: an agent differs, as it does when its own run has learned more since.
@@ -129,7 +124,6 @@ def counted(data: Mapping[str, Any]) -> str:
 
 
 def _create_encoder(config: PretrainConfig, shape: tuple[int, int, int]) -> Encoder:
-    """The configured encoder, for the channels of a game's frame where games are the data."""
     of_games = config.data.startswith(ATARI)
     channels = config.frames.frame_channels if of_games else None
     options = with_frame_channels(config.encoder, config.encoder_options, channels)
@@ -143,50 +137,41 @@ class PretrainingSetup:
 
     Attributes:
         config: the run.
-        tasks: of its images.
         train: minibatches to learn from.
         test: those held out.
-        train_labels: int64 (images, tasks).
-        test_labels: likewise.
     """
 
     def __init__(self, config: PretrainConfig, split: Split) -> None:
-        """Resizes the images.
-
-        Args:
-            config: the run, with every "auto" resolved.
-            split: its images.
+        """Resizes the images of a run whose every "auto" is resolved.
 
         Raises:
             UserError: they cannot have the configured size, or no held-out image has a class.
         """
         self.config = config
-        self.tasks = split.train.tasks
-        train, test = (bring_to_size(part, config.augment) for part in split)
-        if (test.labels == UNKNOWN).all():
+        images = [bring_to_size(part, config.augment) for part in split]
+        if (images[1].labels == UNKNOWN).all():
             raise UserError("no held-out image has a known class: nothing can be evaluated")
-        self.train_labels, self.test_labels = train.labels, test.labels
-        self._augmentation = Augmentation(config.augment, train)
-        self.train, self.test = self._batches(train), self._batches(test)
+        augmentation = Augmentation(config.augment, images[0])
+        self._image_shape = augmentation.output_shape
+        self.train, self.test = (
+            Batches(
+                part,
+                augmentation,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                device=torch.device(config.device),
+                workers=config.num_workers,
+            )
+            for part in images
+        )
 
     def make_encoder(self, seed: int) -> Encoder:
         """A new encoder, equal for equal seeds; seeds torch's global generators."""
         torch.manual_seed(seed)
-        config, shape = self.config, self._augmentation.output_shape
-        return _create_encoder(config, shape)
+        return _create_encoder(self.config, self._image_shape)
 
     def make_trainer(self, encoder: Encoder) -> Trainer:
         """A trainer of the encoder with a new head."""
-        classifier = Classifier(encoder, self.tasks, dropout=self.config.dropout)
+        tasks, dropout = self.train.images.tasks, self.config.dropout
+        classifier = Classifier(encoder, tasks, dropout=dropout)
         return Trainer(self.config, classifier, self.train, self.test)
-
-    def _batches(self, images: LabelledImages) -> Batches:
-        config = self.config
-        return Batches(
-            images,
-            self._augmentation,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            device=torch.device(config.device),
-            workers=config.num_workers,
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +39,8 @@ class Trainer:
 
     Attributes:
         classifier: the network that learns.
+        train: the training images.
+        test: the held-out images.
         epoch: the number of whole epochs done.
         batch: the number of updates done in the next epoch.
     """
@@ -46,21 +48,14 @@ class Trainer:
     def __init__(
         self, config: PretrainConfig, classifier: Classifier, train: Batches, test: Batches
     ) -> None:
-        """Moves the classifier to the device.
-
-        Args:
-            config: with every "auto" resolved.
-            classifier: a new one, whose encoder holds the configured weights.
-            train: the training images.
-            test: the held-out images.
-        """
+        """Moves a new classifier to the device; every "auto" in ``config`` is resolved."""
         self.config = config
         self.device = torch.device(config.device)
         prepare_device(self.device, cast(Precision, config.precision))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         # torch's stubs lack the memory format of modules.
         self.classifier: Classifier = classifier.to(self.device, memory_format=layout)  # type: ignore[call-overload]
-        self._train, self._test = train, test
+        self.train, self.test = train, test
         self._optimizer = make_optimizer(classifier, config)
         self._average = WeightAverage(classifier, config.ema) if config.ema else None
         self.epoch = self.batch = 0
@@ -76,15 +71,12 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Updates in an epoch."""
-        return self._train.per_epoch
+        return self.train.per_epoch
 
     @property
     def evaluated(self) -> Classifier:
         """The network that is evaluated and saved: the classifier, or its moving average."""
-        if self._average is None:
-            return self.classifier
-        average: Any = self._average.module
-        return average
+        return self.classifier if self._average is None else self._average.module
 
     def learn_epoch(self) -> Generator[int, None, None]:
         """Trains to the end of the epoch; yields the number of images after each update.
@@ -92,9 +84,8 @@ class Trainer:
         It may be closed between two updates; the next call goes on there.
         """
         self.classifier.train()
-        batches = self._train.epoch(self.epoch, self.batch)
         with self._spare_cores:
-            for batch in batches:
+            for batch in self.train.epoch(self.epoch, self.batch):
                 self._spare_cores.adjust()
                 self._update(batch)
                 self.batch += 1
@@ -110,9 +101,9 @@ class Trainer:
         self.check_finite()
         loss_sum, updates, *counts = self._sums.tolist()
         figures = {"train/loss": loss_sum / max(1, updates)}
-        for number, task in enumerate(self.classifier.tasks):
-            right, known = counts[2 * number : 2 * number + 2]
-            figures[metric("train/top1", task, self.classifier.tasks)] = right / max(1, known)
+        tasks = self.classifier.tasks
+        for task, right, known in zip(tasks, counts[::2], counts[1::2], strict=True):
+            figures[metric("train/top1", task, tasks)] = right / max(1, known)
         self._begin_epoch()
         return figures
 
@@ -148,14 +139,8 @@ class Trainer:
         gradient_step(loss, self._optimizer)
         if self._average is not None:
             self._average.update()
-        self._count(loss.detach(), logits, batch.labels)
-
-    def _count(
-        self, loss: torch.Tensor, logits: Sequence[torch.Tensor], labels: torch.Tensor
-    ) -> None:
-        sums = [loss, torch.ones_like(loss)]
-        for column, scores in enumerate(logits):
-            target = labels[:, column]
+        sums = [loss.detach(), torch.ones_like(loss)]
+        for scores, target in zip(logits, batch.labels.unbind(dim=1), strict=True):
             sums += [(scores.argmax(dim=1) == target).sum(), (target != UNKNOWN).sum()]
         self._sums += torch.stack([value.double() for value in sums])
 
@@ -165,32 +150,28 @@ class Trainer:
 
     # -- evaluation ------------------------------------------------------------------------------
 
-    def held_out_logits(self, classifier: Classifier) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Logits of the held-out images, each task (images, classes), and labels; on the CPU."""
-        classifier.eval()
+    def held_out_logits(self) -> tuple[torch.Tensor, ...]:
+        """Logits of the held-out images, (images, classes) for each task, on the CPU."""
+        classifier = self.evaluated.eval()
         with torch.inference_mode(), self._autocast():
-            batches = self._test.held_out()
+            batches = self.test.held_out()
             # One tensor per batch, copied while the next batch is computed.
             logits = (torch.cat(classifier(batch.images), dim=1) for batch in batches)
             every = torch.cat(list(read_late(logits, self.device)))
-        return list(every.split(classifier.classes, dim=1)), self._test.labels
+        return every.split(classifier.classes, dim=1)
 
     def evaluate(self) -> dict[str, float]:
         """Loss, and top-1 and (of more than five classes) top-5 accuracy on the held-out images.
 
         With several tasks, ``test/top1`` is the mean over them.
         """
-        logits, labels = self.held_out_logits(self.evaluated)
-        return held_out_figures(logits, labels, self.classifier.tasks)
+        images = self.test.images
+        return held_out_figures(self.held_out_logits(), images.labels, images.tasks)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
     def save(self, directory: Path, extra: dict[str, Any]) -> None:
-        """Writes all that the next update depends on.
-
-        Args:
-            directory: of a new checkpoint.
-            extra: JSON values to keep with it.
+        """Writes all that the next update depends on, and the JSON values in ``extra``.
 
         Raises:
             UserError: the disk is full or cannot be written, or the loss or a parameter is no
@@ -209,10 +190,7 @@ class Trainer:
         write_json_atomic(directory / STATE, state)
 
     def restore(self, directory: Path) -> dict[str, Any]:
-        """Brings a new trainer to the state that :meth:`save` wrote.
-
-        Returns:
-            The ``extra`` given to :meth:`save`.
+        """Brings a new trainer to the state that :meth:`save` wrote; returns its ``extra``.
 
         Raises:
             UserError: a file is missing or damaged, or of another network.

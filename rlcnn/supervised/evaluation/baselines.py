@@ -1,33 +1,36 @@
 """Baselines of an accuracy: the majority class, and linear classifiers without training.
 
 A task can be easy because one class is frequent, because any convolution makes it linear, or
-because a few pixels do. Each has a baseline here.
+because a few pixels do. Each has a baseline here. Adam fits the linear classifiers of many tasks at
+once, on the device, to inputs of any number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
-from rlcnn.accelerate.transfers import upload
+from rlcnn.accelerate.gradient_step import gradient_step
+from rlcnn.accelerate.transfers import read_late, upload
 from rlcnn.data.batches import Batches
-from rlcnn.data.images import MAX_BYTES_IN_MEMORY, UNKNOWN, Task
+from rlcnn.data.images import MAX_BYTES_IN_MEMORY, UNKNOWN, LabelledImages, Task
 from rlcnn.encoders import Encoder
-from rlcnn.supervised.evaluation.linear import BATCH, Inputs, fit_by_adam
 from rlcnn.supervised.evaluation.metrics import held_out_figures, right_by_task
+from rlcnn.supervised.optimization import classification_loss
+
+# Adam's default rate; after so many epochs the loss on standardised features no longer falls.
+_RATE, _EPOCHS, _BATCH = 1e-3, 15, 256
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(NamedTuple):
     """Results of a baseline.
 
     Attributes:
-        figures: ``test/top1`` and so on, named as by
-            :func:`rlcnn.supervised.evaluation.metrics.held_out_figures`.
-        right: bool (held-out images, tasks), from
-            :func:`rlcnn.supervised.evaluation.metrics.right_by_task`.
+        figures: those of :func:`rlcnn.supervised.evaluation.metrics.held_out_figures` but the loss.
+        right: bool (held-out images, tasks): whether each is right.
     """
 
     figures: dict[str, float]
@@ -35,19 +38,13 @@ class Baseline:
 
 
 def fit_baselines(
-    encoder: Encoder,
-    train: Batches,
-    test: Batches,
-    tasks: Sequence[Task],
-    *,
-    seed: int,
-    most: int = 0,
+    encoder: Encoder, train: Batches, test: Batches, *, seed: int, most: int = 0
 ) -> dict[str, Baseline]:
-    """All baselines by name; arguments as :func:`linear_on_features`."""
+    """All baselines by name; arguments as :func:`fit_linear`, with a random encoder."""
     return {
-        "majority class": majority(train.labels, test.labels, tasks),
-        "random encoder": linear_on_features(encoder, train, test, tasks, seed, most),
-        "linear on pixels": linear_on_pixels(train, test, tasks, seed, most),
+        "majority class": majority(train.images.labels, test.images.labels, train.images.tasks),
+        "random encoder": fit_linear(encoder, train, test, seed=seed, most=most),
+        "linear on pixels": fit_linear(None, train, test, seed=seed, most=most),
     }
 
 
@@ -64,115 +61,61 @@ def majority(train: torch.Tensor, test: torch.Tensor, tasks: Sequence[Task]) -> 
     return _baseline(logits, test, tasks)
 
 
-def linear_on_features(
-    encoder: Encoder,
-    train: Batches,
-    test: Batches,
-    tasks: Sequence[Task],
-    seed: int,
-    most: int = 0,
+def fit_linear(
+    encoder: Encoder | None, train: Batches, test: Batches, *, seed: int, most: int = 0
 ) -> Baseline:
-    """A linear classifier on the features of an encoder, which is not trained.
+    """Logistic regression on the features of an encoder, which is not trained, or on pixels.
+
+    Tasks of the same games are fitted together.
 
     Args:
-        encoder: a freshly initialised encoder, on the device of the batches.
+        encoder: an encoder on the device of the batches; None for pixels.
         train: images to fit on, without augmentation.
         test: held-out images.
-        tasks: their tasks.
         seed: seed of the choice of images and of their order.
         most: greatest number of images to fit on, for each game where there are several; 0 takes
             all.
     """
-    encoder.eval()
-
-    def features(batches: Batches, rows: torch.Tensor) -> Inputs:
-        images = (batches.at(part) for part in rows.split(BATCH))
-        with torch.inference_mode():
-            encoded = _cat((encoder(part.images).float(), part.labels) for part in images)
-        # Copies outside of inference mode, so that autograd accepts them.
-        return _stored(*(tensor.clone() for tensor in encoded))
-
-    return _linear(features, train, test, tasks, seed, most)
-
-
-def linear_on_pixels(
-    train: Batches, test: Batches, tasks: Sequence[Task], seed: int, most: int = 0
-) -> Baseline:
-    """A linear classifier on the pixels; arguments as :func:`linear_on_features`."""
-    return _linear(_pixels, train, test, tasks, seed, most)
-
-
-def _pixels(batches: Batches, rows: torch.Tensor) -> Inputs:
-    # Floats take four times the memory of uint8, so only a minibatch is converted at once.
-    if batches.from_files and len(rows) * batches.at(rows[:1]).images.nbytes <= MAX_BYTES_IN_MEMORY:
-        return _stored(*_cat(batches.at(part) for part in rows.split(BATCH)))
-
-    def at(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = batches.at(rows[index])
-        return images.flatten(1).float(), labels
-
-    return Inputs(len(rows), at)
-
-
-def _cat(
-    parts: Iterable[tuple[torch.Tensor, torch.Tensor]],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    inputs, labels = zip(*parts, strict=True)
-    return torch.cat(inputs), torch.cat(labels)
-
-
-def _stored(inputs: torch.Tensor, labels: torch.Tensor) -> Inputs:
-    def at(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        index = upload(index, inputs.device)
-        return inputs[index].flatten(1).float(), labels[index]
-
-    return Inputs(len(inputs), at)
-
-
-def _linear(
-    make_inputs: Callable[[Batches, torch.Tensor], Inputs],
-    train: Batches,
-    test: Batches,
-    tasks: Sequence[Task],
-    seed: int,
-    most: int,
-) -> Baseline:
-    """Fits tasks of the same games together."""
-    logits = [torch.zeros(len(test), len(task.classes)) for task in tasks]
+    tasks = train.images.tasks
+    logits = [torch.zeros(len(test.images), len(task.classes)) for task in tasks]
     random = torch.Generator().manual_seed(seed)
-    for games, columns in _columns_by_games(train).items():
-        rows, test_rows = (_rows(batches, games) for batches in (train, test))
+    for games, columns in _columns_by_games(train.images).items():
+        rows, test_rows = (_rows(batches.images, games) for batches in (train, test))
         order = torch.randperm(len(rows), generator=random)
         rows = rows[order[: most or None].sort().values]
-        classes = [len(tasks[column].classes) for column in columns]
-        inputs = make_inputs(train, rows), make_inputs(test, test_rows)
-        fitted = fit_by_adam(*inputs, classes, columns, random)
-        for column, scores in zip(columns, fitted, strict=True):
-            logits[column][test_rows] = scores
-    return _baseline(logits, test.labels, tasks)
+        scores = _fit_by_adam(
+            _inputs(encoder, train, rows),
+            _inputs(encoder, test, test_rows),
+            train.images.labels[rows][:, columns],
+            [len(tasks[column].classes) for column in columns],
+            random,
+        )
+        for column, found in zip(columns, scores, strict=True):
+            logits[column][test_rows] = found
+    return _baseline(logits, test.images.labels, tasks)
 
 
-def _columns_by_games(batches: Batches) -> dict[tuple[int, ...], list[int]]:
+def _columns_by_games(images: LabelledImages) -> dict[tuple[int, ...], list[int]]:
     """Games -> the columns of the tasks whose labels are known for these games.
 
     Most tasks belong to one game. In a fit over all games, the frames of the others would only
     cost time.
     """
     columns: dict[tuple[int, ...], list[int]] = {}
-    for column in range(batches.labels.shape[1]):
+    for column in range(len(images.tasks)):
         games: tuple[int, ...] = ()
-        if batches.episodes is not None:
-            known = batches.labels[:, column] != UNKNOWN
-            games = tuple(batches.episodes.games[known].unique().tolist())
+        if images.episodes is not None:
+            known = images.labels[:, column] != UNKNOWN
+            games = tuple(images.episodes.games[known].unique().tolist())
         columns.setdefault(games, []).append(column)
     return columns
 
 
-def _rows(batches: Batches, games: tuple[int, ...]) -> torch.Tensor:
+def _rows(images: LabelledImages, games: tuple[int, ...]) -> torch.Tensor:
     """The images of these games, in order; all images where there are no games."""
-    if batches.episodes is None:
-        return torch.arange(len(batches))
-    return torch.isin(batches.episodes.games, torch.tensor(games)).nonzero()[:, 0]
+    if images.episodes is None:
+        return torch.arange(len(images))
+    return torch.isin(images.episodes.games, torch.tensor(games)).nonzero()[:, 0]
 
 
 def _baseline(
@@ -182,3 +125,90 @@ def _baseline(
     # The majority's logits are counts, whose loss has no meaning.
     del figures["test/loss"]
     return Baseline(figures, right_by_task(logits, labels))
+
+
+class _Inputs(NamedTuple):
+    """Inputs of a linear classifier.
+
+    Attributes:
+        count: number of images.
+        at: indices int64 (n,) on the CPU -> inputs float32 (n, d) on the device.
+    """
+
+    count: int
+    at: Callable[[torch.Tensor], torch.Tensor]
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        yield from map(self.at, torch.arange(self.count).split(_BATCH))
+
+
+def _inputs(encoder: Encoder | None, batches: Batches, rows: torch.Tensor) -> _Inputs:
+    """The features of some images, or their pixels."""
+    parts = (batches.at(part).images for part in rows.split(_BATCH))
+    decodes = batches.images.image_shape is None
+    if encoder is not None:
+        with torch.inference_mode():
+            features = torch.cat([encoder.eval()(images).float() for images in parts])
+        # A copy outside of inference mode, so that autograd accepts it.
+        stored = features.clone()
+    elif decodes and len(rows) * batches.at(rows[:1]).images.nbytes <= MAX_BYTES_IN_MEMORY:
+        stored = torch.cat(list(parts))
+    else:
+        # Floats take four times the memory of uint8, so only a minibatch is converted at once.
+        return _Inputs(len(rows), lambda index: batches.at(rows[index]).images.flatten(1).float())
+    return _Inputs(len(rows), lambda index: stored[upload(index, stored.device)].flatten(1).float())
+
+
+def _fit_by_adam(
+    train: _Inputs,
+    test: _Inputs,
+    labels: torch.Tensor,
+    classes: list[int],
+    random: torch.Generator,
+) -> tuple[torch.Tensor, ...]:
+    """Fits logistic regression for several tasks by Adam on standardised inputs.
+
+    ``labels`` are int64 (training images, tasks). ``random`` determines the order of minibatches.
+
+    Returns:
+        For each task logits of the test inputs, float32 (n, classes) on the CPU.
+    """
+    mean, scale = _standardisation(train)
+    # Constant inputs carry no information; in games, they are a large part of the screen.
+    changing = scale.nonzero()[:, 0]
+    mean, scale = mean[changing], scale[changing]
+    labels = labels.to(mean.device)
+    head = nn.Linear(len(changing), sum(classes)).to(mean.device)
+    # At zero all classes are equally likely, and the result does not depend on an initialisation.
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+
+    def logits(inputs: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = head((inputs[:, changing] - mean) * scale)
+        return scores
+
+    optimizer = torch.optim.Adam(head.parameters(), lr=_RATE, fused=True)
+    for epoch in range(_EPOCHS):
+        for group in optimizer.param_groups:
+            group["lr"] = _RATE * (1 - epoch / _EPOCHS)
+        for index in torch.randperm(train.count, generator=random).split(_BATCH):
+            scores = logits(train.at(index)).split(classes, dim=1)
+            target = labels[upload(index, labels.device)]
+            gradient_step(classification_loss(scores, target), optimizer)
+    with torch.inference_mode():
+        found = read_late(map(logits, test.batches()), mean.device)
+        return torch.cat(list(found)).split(classes, dim=1)
+
+
+def _standardisation(inputs: _Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean of each input and the reciprocal of its deviation; 0 for a constant input."""
+    total = squares = torch.zeros(())
+    for part in inputs.batches():
+        total = total + part.double().sum(dim=0)
+        squares = squares + part.double().square().sum(dim=0)
+    mean = total / inputs.count
+    deviation = (squares / inputs.count - mean.square()).clamp(min=0).sqrt()
+    # Rare changes of nearly constant pixels would become huge.
+    least = 0.01 * deviation.max().clamp(min=1e-12)
+    scale = torch.where(deviation > least, 1 / deviation.clamp(min=1e-12), 0.0)
+    return mean.float(), scale.float()

@@ -13,8 +13,6 @@ import torch
 from rlcnn.data.images import UNKNOWN, Episodes, Task
 from rlcnn.stats.accuracy import clustered_gain_interval, paired_interval
 
-Interval = tuple[float, float]
-
 
 @dataclass(frozen=True)
 class Gain:
@@ -27,7 +25,7 @@ class Gain:
     """
 
     value: float
-    interval: Interval | None
+    interval: tuple[float, float] | None
 
     def __str__(self) -> str:
         """In points: ``+12.31 points (95% interval +10.10 to +14.52)``."""
@@ -79,24 +77,22 @@ def gains(
     def gain(columns: list[int]) -> Gain:
         chosen = differences[:, columns]
         rows = np.flatnonzero(~np.isnan(chosen).all(axis=1))
-        chosen = chosen[rows]
-        value = float(np.nanmean(chosen, axis=0).mean())
-        return Gain(value, gain_interval(chosen, episodes and episodes.at(torch.from_numpy(rows))))
+        return mean_gain(chosen[rows], episodes and episodes.at(torch.from_numpy(rows)))
 
     return Gains(gain(known), {tasks[column].name: gain([column]) for column in known})
 
 
-def gain_interval(
-    differences: npt.NDArray[np.float64], episodes: Episodes | None
-) -> Interval | None:
-    """95% interval of the mean of paired differences (images, tasks), NaN for unknown classes.
+def mean_gain(differences: npt.NDArray[np.float64], episodes: Episodes | None) -> Gain:
+    """The mean of paired differences (images, tasks) with NaN for unknown classes.
 
-    With episodes the interval is over them (:func:`rlcnn.stats.accuracy.clustered_gain_interval`),
-    otherwise over images. None if there are too few episodes.
+    Tasks have equal weights. With episodes the interval is over them
+    (:func:`rlcnn.stats.accuracy.clustered_gain_interval`), otherwise over images.
     """
-    if episodes is not None:
-        return clustered_gain_interval(differences, episodes.ids.numpy(), episodes.games.numpy())
-    if differences.shape[1] == 1:
-        return paired_interval(differences[:, 0])
-    images = np.arange(len(differences))
-    return clustered_gain_interval(differences, images, np.zeros_like(images))
+    value = float(np.nanmean(differences, axis=0).mean())
+    if episodes is None and differences.shape[1] == 1:
+        return Gain(value, paired_interval(differences[:, 0]))
+    if episodes is None:
+        images = np.arange(len(differences))
+        return Gain(value, clustered_gain_interval(differences, images, np.zeros_like(images)))
+    ids, games = episodes.ids.numpy(), episodes.games.numpy()
+    return Gain(value, clustered_gain_interval(differences, ids, games))

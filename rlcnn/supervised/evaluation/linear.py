@@ -1,27 +1,22 @@
-"""Linear classifiers on fixed inputs: by scikit-learn on features, or by Adam on minibatches.
+"""Linear classifiers by scikit-learn: exact fits that choose their regularisation.
 
-scikit-learn's are exact, and choose their regularisation; they take one task whose features fit
-into memory. Adam fits many tasks at once, on the device, to inputs of any number.
+They take one task whose features fit into memory.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from envs.errors import UserError
-from rlcnn.accelerate.gradient_step import gradient_step
-from rlcnn.accelerate.transfers import read_late
 from rlcnn.data.images import Episodes
 from rlcnn.supervised.evaluation.metrics import accuracy_interval
-from rlcnn.supervised.optimization import classification_loss
 
 Method = Literal["svm", "linear"]
 METHODS: tuple[Method, ...] = ("svm", "linear")
@@ -32,12 +27,6 @@ Labels = npt.NDArray[np.int64]
 # Values of C to choose from, and the share of the training images that chooses.
 _CHOICES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _VALIDATION_SHARE = 0.2
-
-# Adam's default rate; after so many epochs the loss on standardised features no longer falls.
-_RATE, _EPOCHS = 1e-3, 15
-
-BATCH = 256
-"""Inputs in a minibatch of :func:`fit_by_adam`."""
 
 
 @dataclass(frozen=True)
@@ -141,76 +130,3 @@ def _predictions(
         converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
         predictions.append((model.predict(test), converged))
     return predictions
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Inputs of a linear classifier.
-
-    Attributes:
-        count: number of images.
-        at: indices int64 (n,) -> inputs float32 (n, d) and labels int64 (n, tasks).
-    """
-
-    count: int
-    at: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All inputs and labels, in order."""
-        yield from map(self.at, torch.arange(self.count).split(BATCH))
-
-
-def fit_by_adam(
-    train: Inputs,
-    test: Inputs,
-    classes: Sequence[int],
-    columns: Sequence[int],
-    random: torch.Generator,
-) -> list[torch.Tensor]:
-    """Fits logistic regression for several tasks by Adam on standardised inputs.
-
-    ``classes`` and ``columns`` are the number of classes of each task and its column in the labels.
-    ``random`` determines the order of minibatches.
-
-    Returns:
-        For each task logits of the test inputs, float32 (n, classes) on the CPU.
-    """
-    mean, scale = _standardisation(train)
-    # Constant inputs carry no information; in games, they are a large part of the screen.
-    changing = scale.nonzero()[:, 0]
-    mean, scale = mean[changing], scale[changing]
-    head = nn.Linear(len(changing), sum(classes)).to(mean.device)
-    # At zero all classes are equally likely, and the result does not depend on an initialisation.
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-
-    def logits(inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        scores: torch.Tensor = head((inputs[:, changing] - mean) * scale)
-        return scores.split(list(classes), dim=1)
-
-    wanted = torch.tensor(columns, device=mean.device)
-    optimizer = torch.optim.Adam(head.parameters(), lr=_RATE, fused=True)
-    for epoch in range(_EPOCHS):
-        for group in optimizer.param_groups:
-            group["lr"] = _RATE * (1 - epoch / _EPOCHS)
-        for index in torch.randperm(train.count, generator=random).split(BATCH):
-            inputs, labels = train.at(index)
-            loss = classification_loss(logits(inputs), labels[:, wanted])
-            gradient_step(loss, optimizer)
-    with torch.inference_mode():
-        scores = (torch.cat(logits(inputs), dim=1) for inputs, _ in test.batches())
-        return list(torch.cat(list(read_late(scores, mean.device))).split(list(classes), dim=1))
-
-
-def _standardisation(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of each input and the reciprocal of its deviation; 0 for a constant input."""
-    total = squares = torch.zeros(())
-    for part, _ in inputs.batches():
-        total = total + part.double().sum(dim=0)
-        squares = squares + part.double().square().sum(dim=0)
-    mean = total / inputs.count
-    deviation = (squares / inputs.count - mean.square()).clamp(min=0).sqrt()
-    # Rare changes of nearly constant pixels would become huge.
-    least = 0.01 * deviation.max().clamp(min=1e-12)
-    scale = torch.where(deviation > least, 1 / deviation.clamp(min=1e-12), 0.0)
-    return mean.float(), scale.float()

@@ -16,13 +16,9 @@ from rlcnn.supervised.optimization import classification_loss
 def topk_correct(scores: torch.Tensor, labels: torch.Tensor, k: int = 1) -> torch.Tensor:
     """Whether the true class is among the ``k`` classes of highest score, bool (images,).
 
-    Of equal scores the first counts as the highest, as for ``argmax``, so a network with constant
+    ``scores`` are logits or probabilities (images, classes), and ``labels`` int64 (images,). Of
+    equal scores the first counts as the highest, as for ``argmax``, so a network with constant
     scores is right by chance only. NaN and ``UNKNOWN`` labels are never right.
-
-    Args:
-        scores: logits or probabilities (images, classes).
-        labels: int64 (images,).
-        k: at least 1.
     """
     known = labels != UNKNOWN
     own = scores.gather(1, labels.clamp(min=0)[:, None])
@@ -49,11 +45,10 @@ def topk_accuracy(scores: torch.Tensor, labels: torch.Tensor, k: int = 1) -> flo
 def held_out_figures(
     logits: Sequence[torch.Tensor], labels: torch.Tensor, tasks: Sequence[Task]
 ) -> dict[str, float]:
-    """The metrics that are logged for held-out images; arguments as :func:`right_by_task`.
+    """``test/loss``, ``test/top1`` and ``test/top5``; arguments as :func:`right_by_task`.
 
-    Returns:
-        ``test/loss``, ``test/top1``, ``test/top5`` (mean over tasks with more than five classes);
-        with several tasks also ``test/top1/TASK``.
+    They are means over tasks, top-5 over those with more than five classes. With several tasks
+    there is also ``test/top1/TASK``.
     """
     figures = {"test/loss": classification_loss(logits, labels).item()}
     for k in (1, 5):
@@ -90,6 +85,12 @@ def accuracy_interval(right: torch.Tensor, episodes: Episodes | None = None) -> 
         count = len(episodes.ids.unique())
         return wilson_interval(round(lower * count), count)
     return max(0.0, lower), min(1.0, upper)
+
+
+def in_percent(accuracy: float, interval: Sequence[float]) -> str:
+    """``58.15% (95% interval 55.97 to 60.30)``."""
+    lower, upper = interval
+    return f"{100 * accuracy:.2f}% (95% interval {100 * lower:.2f} to {100 * upper:.2f})"
 
 
 @dataclass(frozen=True)

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from envs.errors import UserError
 from rlcnn.accelerate.devices import prepare_device
 from rlcnn.accelerate.transfers import read_late, upload
-from rlcnn.data.images import MAX_BYTES_IN_MEMORY, UNKNOWN, Episodes, LabelledImages, StoredImages
+from rlcnn.data.crops import CropTransform
+from rlcnn.data.images import (
+    MAX_BYTES_IN_MEMORY,
+    UNKNOWN,
+    LabelledImages,
+    Split,
+    StoredImages,
+    Task,
+)
 from rlcnn.encoders import Encoder, create_encoder, encoder_options
 from rlcnn.encoders.layers import RandomProjection
-from rlcnn.supervised.evaluation.baselines import majority
-from rlcnn.supervised.evaluation.gains import Interval, gain_interval
-from rlcnn.supervised.evaluation.linear import Features, Fit, Labels
+from rlcnn.supervised.evaluation.gains import Gain, mean_gain
+from rlcnn.supervised.evaluation.linear import Features, Fit
 from rlcnn.weights.load import load_into, read_spec
 from rlcnn.weights.report import LoadReport
-
-Transform = Callable[[torch.Tensor], torch.Tensor]
-"""An image, uint8 (channels, h, w) -> an encoder's input, uint8 (channels, height, width)."""
 
 
 @dataclass(frozen=True)
@@ -40,104 +43,91 @@ class Comparison:
     random: Mapping[int, Fit]
 
     @property
-    def gain(self) -> float | None:
-        """Accuracy minus the mean accuracy of the random encoders."""
-        differences = self._differences()
-        return None if differences is None else float(differences.mean())
+    def gain(self) -> Gain | None:
+        """Over the mean accuracy of the random encoders; the interval does not cover their seeds.
 
-    @property
-    def gain_interval(self) -> Interval | None:
-        """95% interval of the gain over test images, or episodes of games; not over other seeds."""
-        differences = self._differences()
-        if differences is None or self.own is None:
-            return None
-        return gain_interval(differences[:, None], self.own.episodes) or (-1.0, 1.0)
-
-    def _differences(self) -> npt.NDArray[np.float64] | None:
+        With too few episodes the interval is -1 to 1.
+        """
         if self.own is None or not self.random:
             return None
         random = np.mean([fit.correct for fit in self.random.values()], axis=0)
-        return self.own.correct.astype(np.float64) - random
+        gain = mean_gain((self.own.correct - random)[:, None], self.own.episodes)
+        return replace(gain, interval=gain.interval or (-1.0, 1.0))
 
     def to_json(self) -> dict[str, Any]:
         """The results as JSON values."""
+        gain = self.gain.to_json() if self.gain else {"gain": None, "interval": None}
         return {
             "own": self.own.to_json() if self.own else None,
             "random": [{"seed": seed, **fit.to_json()} for seed, fit in self.random.items()],
-            "gain": self.gain,
-            "gain_interval": None if self.gain_interval is None else list(self.gain_interval),
+            "gain": gain["gain"],
+            "gain_interval": gain["interval"],
         }
 
 
-@dataclass(frozen=True)
-class ProbeImages:
-    """Labelled images of one task to fit on and to test on.
+class ChosenImages(LabelledImages):
+    """Some images of a set, with one of its tasks.
 
     Attributes:
-        train: images to fit on, those at ``train_indices``.
-        test: images to test on, those at ``test_indices``.
-        train_indices: indices of ``train``.
-        test_indices: indices of ``test``.
-        task: name of the task.
+        indices: int64 (images,), their indices in the set.
     """
 
-    train: LabelledImages
-    test: LabelledImages
-    train_indices: list[int]
-    test_indices: list[int]
-    task: str
+    def __init__(
+        self, source: LabelledImages, indices: torch.Tensor, task: Task, size: int | None = None
+    ) -> None:
+        """Chooses by ``indices``; with ``size``, images are their middle squares of this side."""
+        super().__init__(source.labels[indices, source.tasks.index(task)], [task])
+        self.episodes = source.episodes and source.episodes.at(indices)
+        self.indices = indices
+        self._source = source
+        self._crop = CropTransform(size, size) if size is not None else None
 
     @property
-    def episodes(self) -> Episodes | None:
-        """Which test images depend on each other."""
-        return self.test.episodes and self.test.episodes.at(self.test_indices)
+    def image_shape(self) -> tuple[int, int, int] | None:
+        if self._crop is None:
+            return self._source.image_shape
+        return self._source.channels, self._crop.height, self._crop.width
 
-    def labels(self, part: Literal["train", "test"]) -> Labels:
-        """int64 (images,)."""
-        images, indices = getattr(self, part), getattr(self, f"{part}_indices")
-        labels: Labels = images.labels[indices, _column(self.train, self.task)].numpy()
-        return labels
+    def __getitem__(self, index: int) -> torch.Tensor:
+        image = self._source[int(self.indices[index])]
+        return image if self._crop is None else self._crop.centre(image)[0]
 
-    def majority(self) -> float:
-        """Accuracy of the training images' most frequent class."""
-        train, test = (torch.from_numpy(self.labels(part))[:, None] for part in ("train", "test"))
-        task = self.train.tasks[_column(self.train, self.task)]
-        return majority(train, test, [task]).figures["test/top1"]
-
-
-def _column(images: LabelledImages, task: str) -> int:
-    return [one.name for one in images.tasks].index(task)
+    def gather(self, indices: torch.Tensor) -> torch.Tensor:
+        if self._crop is None:
+            return self._source.gather(self.indices[indices])
+        return super().gather(indices)
 
 
 def choose_images(
-    train: LabelledImages,
-    test: LabelledImages,
-    task: str,
+    split: Split,
+    task: Task,
     *,
-    train_size: int | None,
-    test_size: int | None,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    size: int | None = None,
     seed: int,
-) -> ProbeImages:
-    """Draws images with a known class to fit on and to test on; no size takes all of them.
+) -> Split:
+    """Draws images with a known class to fit on and to test on, as :class:`ChosenImages`.
+
+    Without ``train_size`` and ``test_size``, all of them are taken.
 
     Raises:
         UserError: there are not enough images or classes.
     """
     random = np.random.default_rng(seed)
-    chosen: list[list[int]] = []
-    for name, part, size in (("train", train, train_size), ("test", test, test_size)):
-        known = np.flatnonzero(part.labels[:, _column(train, task)].numpy() != UNKNOWN)
-        if size is not None and not 1 <= size <= len(known):
+    chosen = []
+    for name, part, count in zip(split._fields, split, (train_size, test_size), strict=True):
+        known = np.flatnonzero(part.labels[:, split.train.tasks.index(task)].numpy() != UNKNOWN)
+        if count is not None and not 1 <= count <= len(known):
             raise UserError(
-                f"--{name}-size {size} must be at least 1 and at most {len(known)}, the number of"
+                f"--{name}-size {count} must be at least 1 and at most {len(known)}, the number of"
                 f" {name} images with a known class"
             )
         if not len(known):
-            raise UserError(f'no {name} image has a known label for "{task}"')
-        drawn = known if size is None else np.sort(random.permutation(known)[:size])
-        chosen.append(drawn.tolist())
-    images = ProbeImages(train, test, chosen[0], chosen[1], task)
-    counts = np.unique(images.labels("train"), return_counts=True)[1]
+            raise UserError(f'no {name} image has a known label for "{task.name}"')
+        drawn = known if count is None else np.sort(random.permutation(known)[:count])
+        chosen.append(ChosenImages(part, torch.from_numpy(drawn), task, size))
+    counts = chosen[0].labels.unique(return_counts=True)[1]
     if len(counts) < 2:
         raise UserError(
             f"all {len(chosen[0])} images to train with are of one class: expected at least two"
@@ -147,47 +137,35 @@ def choose_images(
             "a class has only one image to train with, so none to choose the regularisation:"
             " increase --train-size"
         )
-    return images
+    return Split(*chosen)
 
 
-def read_once(images: ProbeImages, transform: Transform | None = None) -> ProbeImages | None:
-    """Decodes and transforms the images once for all encoders.
+def read_once(images: Split) -> Split:
+    """Images of one size in memory, so that they are decoded and cropped once for all encoders.
 
-    Returns:
-        The images in memory; None if they take more than ``MAX_BYTES_IN_MEMORY``.
+    Returns the same images if they take more than ``MAX_BYTES_IN_MEMORY``.
 
     Raises:
         UserError: a file cannot be read as an image.
     """
-    chosen = ((images.train, images.train_indices), (images.test, images.test_indices))
-    transform = transform or (lambda image: image)
-    shapes = [transform(part[indices[0]]).shape for part, indices in chosen]
-    counts = [len(indices) for _, indices in chosen]
-    total = sum(n * math.prod(shape) for n, shape in zip(counts, shapes, strict=True))
+    shapes = [part[0].shape for part in images]
+    total = sum(len(part) * math.prod(shape) for part, shape in zip(images, shapes, strict=True))
     if total > MAX_BYTES_IN_MEMORY:
-        return None
+        return images
     parts = []
-    for (part, indices), shape in zip(chosen, shapes, strict=True):
-        pixels = torch.empty((len(indices), *shape), dtype=torch.uint8)
-        for row, index in enumerate(indices):
-            pixels[row] = transform(part[index])
-        stored = StoredImages(pixels, part.labels[indices], part.tasks)
-        stored.episodes = part.episodes and part.episodes.at(indices)
-        parts.append(stored)
-    train, test = parts
-    rows = [list(range(count)) for count in counts]
-    return ProbeImages(train, test, rows[0], rows[1], images.task)
+    for part, shape in zip(images, shapes, strict=True):
+        pixels = torch.empty((len(part), *shape), dtype=torch.uint8)
+        for index in range(len(part)):
+            pixels[index] = part[index]
+        parts.append(StoredImages(pixels, part.labels, part.tasks))
+        parts[-1].episodes = part.episodes
+    return Split(*parts)
 
 
 def build_encoder(
-    name: str,
-    shape: Sequence[int],
-    options: Mapping[str, Any],
-    weights: str,
-    *,
-    seed: int = 0,
+    name: str, shape: Sequence[int], options: Mapping[str, Any], weights: str
 ) -> tuple[Encoder, LoadReport | None]:
-    """Builds an encoder to probe, initialised by torch's generator at ``seed``.
+    """Builds an encoder to probe, initialised by torch's generator at seed 0.
 
     A network for RGB images has no projection by default, since an untrained one would only mix the
     features of its frames. A projection in a weights file is kept. ``options`` override those in
@@ -207,7 +185,7 @@ def build_encoder(
             if spec["observation_shape"][0] != shape[0] and "frame_channels" in chosen:
                 # The saved value belongs to observations with other channels.
                 chosen["frame_channels"] = options.get("frame_channels")
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     encoder = create_encoder(name, shape, **chosen)
     report = None if weights == "none" else load_into(encoder, weights)
     return encoder, report
@@ -222,19 +200,17 @@ def random_like(encoder: Encoder, seed: int) -> Encoder:
 def encode(
     encoder: Encoder,
     images: LabelledImages,
-    indices: Sequence[int],
     *,
-    transform: Transform | None = None,
     device: str = "cpu",
     batch_size: int = 128,
     max_features: int | None = None,
     on_images: Callable[[int], object] = lambda count: None,
 ) -> Features:
-    """Features of the images at ``indices``, float32 (images, features), in evaluation mode.
+    """Features of images of one size, float32 (images, features), in evaluation mode.
 
-    The encoder is moved to ``device``. ``transform`` converts images to its input. Feature vectors
-    longer than ``max_features`` are projected to this length by a fixed random matrix, the same for
-    encoders of one architecture. ``on_images`` gets the number of images just encoded.
+    The encoder is moved to ``device``. Feature vectors longer than ``max_features`` are projected
+    to this length by a fixed random matrix, the same for encoders of one architecture.
+    ``on_images`` gets the number of images just encoded.
     """
     target = torch.device(device)
     prepare_device(target, "fp32")
@@ -242,19 +218,13 @@ def encode(
     projection: torch.nn.Module = torch.nn.Identity()
     if max_features is not None and encoder.features_dim > max_features:
         projection = RandomProjection(encoder.features_dim, max_features, seed=0).to(target)
-    parts = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-
-    def encode_part(part: Sequence[int]) -> torch.Tensor:
-        if transform is None:
-            batch = images.gather(torch.tensor(part))
-        else:
-            batch = torch.stack([transform(images[index]) for index in part])
-        encoded: torch.Tensor = projection(encoder(upload(batch, target)).float())
-        return encoded
-
+    parts = torch.arange(len(images)).split(batch_size)
     encoded: list[torch.Tensor] = []
     with torch.inference_mode():
-        for part, result in zip(parts, read_late(map(encode_part, parts), target), strict=True):
+        results = (
+            projection(encoder(upload(images.gather(part), target)).float()) for part in parts
+        )
+        for part, result in zip(parts, read_late(results, target), strict=True):
             encoded.append(result)
             on_images(len(part))
     features: Features = torch.cat(encoded).numpy()

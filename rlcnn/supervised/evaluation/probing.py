@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from annotated_types import Interval
 from rich.console import Console
 
@@ -25,17 +24,18 @@ from rlcnn.config.fields import (
 from rlcnn.data.atari.dataset import PolicyPlay
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.by_name import ATARI, check_held_out, load_data
-from rlcnn.data.crops import CropTransform
+from rlcnn.data.images import Split
 from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
 from rlcnn.runs.files import check_writable
 from rlcnn.runs.progress import ProgressDisplay
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import chosen_task
-from rlcnn.supervised.evaluation.linear import METHODS, Features, Fit, Method, fit
+from rlcnn.supervised.evaluation.baselines import majority
+from rlcnn.supervised.evaluation.linear import METHODS, Fit, Method, fit
+from rlcnn.supervised.evaluation.metrics import in_percent
 from rlcnn.supervised.evaluation.probe import (
     Comparison,
-    ProbeImages,
     build_encoder,
     choose_images,
     encode,
@@ -124,8 +124,14 @@ class ProbeResult:
     config: ProbeConfig
     encoder: Encoder
     report: LoadReport | None
-    images: ProbeImages
+    images: Split
     comparisons: dict[Method, Comparison]
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of the training images' most frequent class."""
+        train, test = self.images
+        return majority(train.labels, test.labels, train.tasks).figures["test/top1"]
 
     def to_json(self) -> dict[str, Any]:
         """Everything about the result as JSON values."""
@@ -135,37 +141,32 @@ class ProbeResult:
             "weights": config.weights,
             "report": self.report.to_json() if self.report else None,
             "data": config.data,
-            "task": self.images.task,
-            "train": len(self.images.train_indices),
-            "test": len(self.images.test_indices),
+            "task": self.images.train.tasks[0].name,
+            "train": len(self.images.train),
+            "test": len(self.images.test),
             "features": min(self.encoder.features_dim, config.max_features),
             "seed": config.seed,
-            "majority": self.images.majority(),
+            "majority": self.majority,
             "methods": {name: one.to_json() for name, one in self.comparisons.items()},
             "provenance": provenance(),
         }
 
     def lines(self) -> list[str]:
         """The result as lines of text."""
-        images = self.images
         lines = [
             f"{self.encoder.name}, {self.encoder.features_dim:,} features;"
-            f" {len(images.train_indices):,} images to fit on,"
-            f" {len(images.test_indices):,} to test on",
-            f"majority class: {100 * images.majority():.2f}%",
+            f" {len(self.images.train):,} images to fit on,"
+            f" {len(self.images.test):,} to test on",
+            f"majority class: {100 * self.majority:.2f}%",
         ]
         for method, comparison in self.comparisons.items():
-            name = METHOD_NAMES[method]
-            if comparison.own:
-                lines.append(f"{name}, {self.config.weights}: {_fit_line(comparison.own)}")
-            for seed, one in comparison.random.items():
-                lines.append(f"{name}, random encoder {seed}: {_fit_line(one)}")
-            if comparison.gain is not None and comparison.gain_interval is not None:
-                lower, upper = (100 * end for end in comparison.gain_interval)
-                lines.append(
-                    f"{name}, over random: {100 * comparison.gain:+.2f} points (95% interval"
-                    f" {lower:+.2f} to {upper:+.2f})"
-                )
+            fits = {self.config.weights: comparison.own} if comparison.own else {}
+            fits |= {f"random encoder {seed}": one for seed, one in comparison.random.items()}
+            for name, one in fits.items():
+                accuracy = in_percent(one.accuracy, one.interval)
+                lines.append(f"{METHOD_NAMES[method]}, {name}: {accuracy}, C {one.c:g}")
+            if comparison.gain:
+                lines.append(f"{METHOD_NAMES[method]}, over random: {comparison.gain}")
         return lines
 
 
@@ -174,16 +175,13 @@ def run_probe(
 ) -> ProbeResult:
     """Fits and tests the linear classifiers of a valid configuration.
 
-    Args:
-        config: of the probe.
-        policies: the agents that play games of atari: data, by game.
-        console: shows progress.
+    ``policies`` are the agents that play games of atari: data, by game.
 
     Raises:
         UserError: for data, weights or an encoder that do not fit each other or do not exist, and
             for images that the weights learned from.
     """
-    device = resolve_device(config.device)
+    config = replace(config, device=resolve_device(config.device))
     if config.weights not in ("none", "imagenet"):
         about = read_about(weights_file(Path(config.weights)))
         check_held_out(config.data, config.seed, about, config.weights)
@@ -204,16 +202,18 @@ def run_probe(
         policies=policies,
     )
     images = choose_images(
-        *split,
-        chosen_task(split.train, config.task).name,
+        split,
+        chosen_task(split.train, config.task),
         train_size=config.train_size,
         test_size=config.test_size,
+        size=config.size,
         seed=config.seed,
     )
+    image_shape = images.train.image_shape
+    if image_shape is None or image_shape != images.test.image_shape:
+        raise UserError("the images differ in size: --size N resizes them to N x N pixels")
     with size_option("--size"):
-        encoder, report = build_encoder(
-            config.encoder, _image_shape(images, config.size), options, config.weights
-        )
+        encoder, report = build_encoder(config.encoder, image_shape, options, config.weights)
     if report is not None:
         console.print(str(report))
     if encoder.features_dim > config.max_features:
@@ -221,19 +221,16 @@ def run_probe(
             f"{encoder.features_dim:,} features are reduced to {config.max_features:,} by a random"
             " projection; --max-features keeps more, and an encoder's pooling makes fewer"
         )
-    transform = None
     if config.size is not None:
-        transform = _centre(config.size)
         with console.status("reading the images"):
-            held = read_once(images, transform)
-        if held is not None:
-            images, transform = held, None
-
-    def fits(name: str, probed: Encoder) -> dict[Method, Fit]:
-        return _fits(name, probed, images, transform, config, device, console)
-
-    own = fits("the encoder", encoder) if config.weights != "none" else None
-    random = {s: fits(f"random {s}", random_like(encoder, s)) for s in config.random_seeds}
+            images = read_once(images)
+    own = None
+    if config.weights != "none":
+        own = _fits("the encoder", encoder, images, config, console)
+    random = {
+        seed: _fits(f"random {seed}", random_like(encoder, seed), images, config, console)
+        for seed in config.random_seeds
+    }
     comparisons = {
         method: Comparison(
             own[method] if own else None, {seed: one[method] for seed, one in random.items()}
@@ -243,66 +240,36 @@ def run_probe(
     return ProbeResult(config, encoder, report, images, comparisons)
 
 
-def _image_shape(images: ProbeImages, size: int | None) -> tuple[int, int, int]:
-    """(channels, height, width) of the encoder's input."""
-    if size is not None:
-        return images.train.channels, size, size
-    shapes = {images.train.image_shape, images.test.image_shape}
-    shape = images.train.image_shape
-    if shape is None or len(shapes) > 1:
-        raise UserError("the images differ in size: --size N resizes them to N x N pixels")
-    return shape
-
-
-def _centre(size: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The middle square of an image, resized."""
-    crop = CropTransform(size, size)
-    return lambda image: crop.centre(image)[0]
-
-
 def _fits(
-    name: str,
-    encoder: Encoder,
-    images: ProbeImages,
-    transform: Callable[[torch.Tensor], torch.Tensor] | None,
-    config: ProbeConfig,
-    device: str,
-    console: Console,
+    name: str, encoder: Encoder, images: Split, config: ProbeConfig, console: Console
 ) -> dict[Method, Fit]:
     """The fit of each method on the features of one encoder."""
-    features: dict[str, Features] = {}
-    count = len(images.train_indices) + len(images.test_indices)
     with ProgressDisplay(console) as display:
-        task = display.add(f"{name}: encoding", count)
-        for part in ("train", "test"):
-            features[part] = encode(
+        task = display.add(f"{name}: encoding", sum(map(len, images)))
+        train, test = (
+            encode(
                 encoder,
-                getattr(images, part),
-                getattr(images, f"{part}_indices"),
-                transform=transform,
-                device=device,
+                part,
+                device=config.device,
                 batch_size=config.batch_size,
                 max_features=config.max_features,
                 on_images=lambda done: display.update(task, advance=done),
             )
+            for part in images
+        )
+    train_labels, test_labels = (part.labels[:, 0].numpy() for part in images)
     found: dict[Method, Fit] = {}
     for method in config.methods:
         with console.status(f"{name}: fitting {METHOD_NAMES[method]}"):
             found[method] = fit(
                 method,
-                features["train"],
-                images.labels("train"),
-                features["test"],
-                images.labels("test"),
+                train,
+                train_labels,
+                test,
+                test_labels,
                 seed=config.seed,
-                episodes=images.episodes,
+                episodes=images.test.episodes,
             )
         if not found[method].converged:
             console.print(f"{name}: {METHOD_NAMES[method]} did not reach its tolerance")
     return found
-
-
-def _fit_line(found: Fit) -> str:
-    """``58.15% (95% interval 55.97 to 60.30), C 0.001``."""
-    share, lower, upper = (100 * value for value in (found.accuracy, *found.interval))
-    return f"{share:.2f}% (95% interval {lower:.2f} to {upper:.2f}), C {found.c:g}"

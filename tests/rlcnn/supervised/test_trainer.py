@@ -146,7 +146,7 @@ def test_no_update_reads_a_value(optimizer: Any) -> None:
     # AdamW counts its updates on the host, unless its step is fused as it is on a GPU.
     for group in trainer._optimizer.param_groups:
         group["fused"] = True
-    batches = trainer._train.epoch(0)
+    batches = trainer.train.epoch(0)
     for _ in range(3):
         batch = next(batches)
         with NoWaits():

@@ -14,7 +14,7 @@ from rlcnn.data.batches import Batches
 from rlcnn.data.folders import load_folder
 from rlcnn.data.images import UNKNOWN, Episodes, ImageFiles, Split, StoredImages, Task
 from rlcnn.encoders import create_encoder
-from rlcnn.supervised.evaluation.baselines import linear_on_features, linear_on_pixels, majority
+from rlcnn.supervised.evaluation.baselines import fit_linear, majority
 
 GAME = Task("game", ("a", "b"))
 
@@ -45,7 +45,7 @@ def test_the_majority_of_each_task_is_its_own() -> None:
 
 def test_a_linear_function_of_pixels_is_found() -> None:
     data = split(40)
-    figures = linear_on_pixels(*batches(data), data.train.tasks, seed=0).figures
+    figures = fit_linear(None, *batches(data), seed=0).figures
     # Where an image is bright, a linear layer sees.
     assert figures["test/top1"] > 0.95
 
@@ -62,7 +62,7 @@ def test_a_nonlinear_function_of_pixels_is_not_found() -> None:
         labels = (bits[:, 0] == bits[:, 1]).long()
         parts.append(StoredImages(images, labels, [Task("alike", ("no", "yes"))]))
     data = Split(*parts)
-    figures = linear_on_pixels(*batches(data), data.train.tasks, seed=0).figures
+    figures = fit_linear(None, *batches(data), seed=0).figures
     # By a line at most three of the four cases are right.
     assert figures["test/top1"] < 0.85
 
@@ -73,8 +73,8 @@ def test_the_encoder_does_not_change() -> None:
     encoder = create_encoder("resnet9", (3, 16, 16), width=0.125)
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     train, test = batches(data)
-    figures = linear_on_features(encoder, train, test, data.train.tasks, seed=0).figures
-    again = linear_on_features(encoder, train, test, data.train.tasks, seed=0)
+    figures = fit_linear(encoder, train, test, seed=0).figures
+    again = fit_linear(encoder, train, test, seed=0)
     assert figures == again.figures
     assert figures["test/top1"] == again.right.double().mean()
     assert figures["test/top1"] > 0.5
@@ -87,19 +87,18 @@ def test_a_pixel_that_never_changes_does_no_harm() -> None:
     for part in data:
         assert isinstance(part, StoredImages)
         part.images[:, :, 0] = 77
-    figures = linear_on_pixels(*batches(data), data.train.tasks, seed=0).figures
+    figures = fit_linear(None, *batches(data), seed=0).figures
     assert figures["test/top1"] == pytest.approx(1, abs=0.1)
 
 
 def test_as_many_images_are_fitted_as_are_asked_for() -> None:
     data = split(40)
     few, all_of_them = (
-        linear_on_pixels(*batches(data), data.train.tasks, seed=0, most=most).figures
-        for most in (3, 10_000)
+        fit_linear(None, *batches(data), seed=0, most=most).figures for most in (3, 10_000)
     )
     # Three images show three of six classes at most.
     assert few["test/top1"] <= 0.5
-    assert all_of_them == linear_on_pixels(*batches(data), data.train.tasks, seed=0).figures
+    assert all_of_them == fit_linear(None, *batches(data), seed=0).figures
 
 
 def test_images_are_read_from_their_files_once(tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ def test_images_are_read_from_their_files_once(tmp_path: Path) -> None:
             )
             for part in each
         ]
-        found.append(linear_on_pixels(*parts, each.train.tasks, seed=0))
+        found.append(fit_linear(None, *parts, seed=0))
     assert found[0].figures == found[1].figures
     assert torch.equal(found[0].right, found[1].right)
 
@@ -165,7 +164,7 @@ def two_games() -> Split:
 
 def test_each_games_tasks_are_fitted_on_its_own_frames() -> None:
     data = two_games()
-    found = linear_on_pixels(*batches(data), data.train.tasks, seed=0)
+    found = fit_linear(None, *batches(data), seed=0)
     assert found.figures == {
         "test/top1": 1.0,
         "test/top1/a/bright": 1.0,

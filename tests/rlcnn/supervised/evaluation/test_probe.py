@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from envs.errors import UserError
-from rlcnn.data.images import UNKNOWN, Episodes, StoredImages, Task
+from rlcnn.data.crops import CropTransform
+from rlcnn.data.images import UNKNOWN, Episodes, Split, StoredImages, Task
 from rlcnn.encoders import create_encoder
 from rlcnn.supervised.evaluation import probe
+from rlcnn.supervised.evaluation.baselines import majority
 from rlcnn.supervised.evaluation.linear import METHODS, Fit, Method, fit
 from rlcnn.supervised.evaluation.probe import (
+    ChosenImages,
     Comparison,
     build_encoder,
     choose_images,
@@ -24,6 +27,7 @@ from rlcnn.supervised.evaluation.probe import (
 from rlcnn.weights.load import save_encoder
 
 SHAPE = (3, 32, 32)
+CLASS = Task("class", tuple("abcd"))
 
 
 def planted(count: int, seed: int, signal: float) -> tuple[np.ndarray, np.ndarray]:
@@ -68,11 +72,14 @@ def test_the_gain_is_over_the_mean_of_random_encoders() -> None:
 
     own = right(1, 1, 1, 0)
     comparison = Comparison(own, {0: right(1, 0, 0, 0), 1: right(1, 1, 0, 0)})
-    assert comparison.gain == pytest.approx(0.75 - 0.375)
-    interval = comparison.gain_interval
-    assert interval is not None
-    assert interval[0] < 0.375 < interval[1]
+    gain = comparison.gain
+    assert gain is not None
+    assert gain.value == pytest.approx(0.75 - 0.375)
+    assert gain.interval is not None
+    assert gain.interval[0] < 0.375 < gain.interval[1]
     document = comparison.to_json()
+    assert document["gain"] == gain.value
+    assert document["gain_interval"] == list(gain.interval)
     assert document["own"]["accuracy"] == 0.75
     assert [one["seed"] for one in document["random"]] == [0, 1]
     assert Comparison(None, {0: own}).to_json()["gain"] is None
@@ -84,7 +91,7 @@ def test_the_gain_is_over_the_mean_of_random_encoders() -> None:
 def images(count: int, seed: int = 0) -> StoredImages:
     random = torch.Generator().manual_seed(seed)
     pixels = torch.randint(256, (count, *SHAPE), generator=random, dtype=torch.uint8)
-    return StoredImages(pixels, torch.arange(count) % 4, [Task("class", tuple("abcd"))])
+    return StoredImages(pixels, torch.arange(count) % 4, [CLASS])
 
 
 # cifar_resnet has BatchNorm, whose statistics must not move.
@@ -94,7 +101,8 @@ def test_features_are_the_encoders_and_leave_it_as_it_is(name: str) -> None:
     assert report is None
     data = images(5)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    features = encode(encoder, data, [4, 0, 2], batch_size=2)
+    chosen = ChosenImages(data, torch.tensor([4, 0, 2]), CLASS)
+    features = encode(encoder, chosen, batch_size=2)
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
     assert features.shape == (3, encoder.features_dim)
     with torch.no_grad():
@@ -114,11 +122,11 @@ def test_long_vectors_are_projected_alike_for_encoders_of_one_architecture() -> 
     data = StoredImages(
         torch.zeros(2, 3, 44, 44, dtype=torch.uint8), torch.tensor([0, 1]), images(1).tasks
     )
-    full, cut = (encode(encoder, data, [0, 1], max_features=size) for size in (None, 16))
+    full, cut = (encode(encoder, data, max_features=size) for size in (None, 16))
     assert full.shape == (2, 512)
     assert cut.shape == (2, 16)
     torch.manual_seed(99)
-    np.testing.assert_array_equal(cut, encode(encoder, data, [0, 1], max_features=16))
+    np.testing.assert_array_equal(cut, encode(encoder, data, max_features=16))
 
 
 def test_random_encoders_are_of_the_same_architecture_and_of_their_seed(tmp_path: Path) -> None:
@@ -152,38 +160,42 @@ def test_images_are_drawn_by_the_seed_from_those_of_known_class() -> None:
     train.labels[::2] = UNKNOWN
 
     def chosen(seed: int) -> tuple[list[int], list[int]]:
-        drawn = choose_images(train, test, "class", train_size=16, test_size=7, seed=seed)
-        return drawn.train_indices, drawn.test_indices
+        drawn = choose_images(Split(train, test), CLASS, train_size=16, test_size=7, seed=seed)
+        first, second = (part.indices.tolist() for part in drawn if isinstance(part, ChosenImages))
+        return first, second
 
     assert chosen(0) == chosen(0) != chosen(1)
     for part, size, of in zip(chosen(0), (16, 7), (40, 20), strict=True):
         assert len(set(part)) == size
         assert max(part) < of
     assert all(index % 2 for index in chosen(0)[0])
-    everything = choose_images(train, test, "class", train_size=None, test_size=None, seed=0)
-    assert len(everything.train_indices) == 20
-    assert everything.labels("test").tolist() == [i % 4 for i in range(20)]
+    everything = choose_images(Split(train, test), CLASS, seed=0)
+    assert len(everything.train) == 20
+    assert everything.test.labels[:, 0].tolist() == [i % 4 for i in range(20)]
 
 
 def test_images_that_are_read_once_are_those_that_were_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train, test = images(12), images(8, seed=1)
-    chosen = choose_images(train, test, "class", train_size=10, test_size=3, seed=0)
-
-    def transform(image: torch.Tensor) -> torch.Tensor:
-        return image[:, ::2, ::2]
-
-    stored = read_once(chosen, transform)
-    assert stored is not None
-    for part in ("train", "test"):
-        np.testing.assert_array_equal(stored.labels(part), chosen.labels(part))
-        source, indices = getattr(chosen, part), getattr(chosen, f"{part}_indices")
-        seen = torch.stack([transform(source[index]) for index in indices])
-        assert torch.equal(getattr(stored, part).images, seen)
+    split = Split(images(12), images(8, seed=1))
+    chosen = choose_images(split, CLASS, train_size=10, test_size=3, size=16, seed=0)
+    stored = read_once(chosen)
+    for source, some, read in zip(split, chosen, stored, strict=True):
+        assert isinstance(some, ChosenImages)
+        assert isinstance(read, StoredImages)
+        assert torch.equal(read.labels, source.labels[some.indices])
+        crops = [CropTransform(16, 16).centre(source[index]) for index in some.indices.tolist()]
+        assert torch.equal(read.images, torch.cat(crops))
     # What is too large is read again for each encoder.
     monkeypatch.setattr(probe, "MAX_BYTES_IN_MEMORY", 13 * 3 * 16 * 16 - 1)
-    assert read_once(chosen, transform) is None
+    assert read_once(chosen) is chosen
+
+
+def gain_interval(own: Fit, random: Fit) -> tuple[float, float]:
+    gain = Comparison(own, {0: random}).gain
+    assert gain is not None
+    assert gain.interval is not None
+    return gain.interval
 
 
 def test_intervals_over_few_episodes_are_wider_than_over_images() -> None:
@@ -193,19 +205,19 @@ def test_intervals_over_few_episodes_are_wider_than_over_images() -> None:
     widths = [upper - lower for lower, upper in (alone.interval, together.interval)]
     assert widths[1] > 3 * widths[0]
     wrong = Fit(~correct, 1.0, True)
-    gains = [Comparison(own, {0: wrong}).gain_interval for own in (alone, together)]
-    assert None not in gains
-    assert gains[1][1] - gains[1][0] > 3 * (gains[0][1] - gains[0][0])  # type: ignore[index]
+    gains = [gain_interval(own, wrong) for own in (alone, together)]
+    assert gains[1][1] - gains[1][0] > 3 * (gains[0][1] - gains[0][0])
     once = Fit(correct, 1.0, True, Episodes(played.games, torch.zeros(100, dtype=torch.int64)))
     assert once.interval == (0, 1)
-    assert Comparison(once, {0: wrong}).gain_interval == (-1, 1)
+    assert gain_interval(once, wrong) == (-1, 1)
 
 
 def test_the_majority_class_is_that_of_the_training_images() -> None:
     train, test = images(8), images(8, seed=1)
     train.labels[:, 0] = torch.tensor([2, 2, 2, 2, 2, 1, 1, 1])
-    chosen = choose_images(train, test, "class", train_size=None, test_size=None, seed=0)
-    assert chosen.majority() == 0.25
+    chosen = choose_images(Split(train, test), CLASS, seed=0)
+    first, second = (part.labels for part in chosen)
+    assert majority(first, second, [CLASS]).figures["test/top1"] == 0.25
 
 
 @pytest.mark.parametrize(
@@ -223,5 +235,5 @@ def test_sizes_that_cannot_be_had_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=said):
         choose_images(
-            images(40), images(20), "class", train_size=sizes[0], test_size=sizes[1], seed=0
+            Split(images(40), images(20)), CLASS, train_size=sizes[0], test_size=sizes[1], seed=0
         )
