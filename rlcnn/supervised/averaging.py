@@ -39,10 +39,13 @@ class WeightAverage(nn.Module, Generic[Network]):
         # The same memory, which the host reads without an operation of torch.
         self._updates = self.n_averaged.numpy()
         self._weight = 1 - decay
-        pairs = list(zip(_tensors(self.module), _tensors(network), strict=True))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        others = [pair for pair in pairs if not pair[0].is_floating_point()]
-        self._floats, self._others = (tuple(zip(*some, strict=True)) for some in (floats, others))
+        # The averages, and the network's tensors beside them.
+        self._floats: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        self._others: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        for side, model in enumerate((self.module, network)):
+            for tensor in (*model.parameters(), *model.buffers()):
+                kind = self._floats if tensor.is_floating_point() else self._others
+                kind[side].append(tensor)
 
     @torch.no_grad()
     def update(self) -> None:
@@ -51,10 +54,6 @@ class WeightAverage(nn.Module, Generic[Network]):
             torch._foreach_lerp_(*self._floats, self._weight)
         else:
             torch._foreach_copy_(*self._floats)
-        if self._others:
+        if self._others[0]:
             torch._foreach_copy_(*self._others)
         self._updates += 1
-
-
-def _tensors(module: nn.Module) -> list[torch.Tensor]:
-    return [*module.parameters(), *module.buffers()]

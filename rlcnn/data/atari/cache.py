@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import secrets
@@ -22,15 +21,11 @@ from rlcnn.runs.files import disk_errors, plain, read_json, write_json_atomic
 _FRAMES, _OBSERVATIONS, _ABOUT = "frames.npy", "observations.safetensors", "about.json"
 
 # Fields of Observations -> their names in files, which stay as they were first written.
-_KEYS = {field.name: field.name for field in dataclasses.fields(Observations)}
-_KEYS |= {"steps": "ages", "episodes": "matches"}
+_KEYS = {name: name for name in Observations._fields} | {"steps": "ages", "episodes": "matches"}
 
 
 def cache_path(root: Path, name: str, settings: Mapping[str, Any]) -> Path:
-    """The directory of a game's observations below ``root``.
-
-    ``settings`` are JSON values that determine the observations.
-    """
+    """The directory of a game's observations, which the JSON values in ``settings`` determine."""
     text = json.dumps(plain(settings), sort_keys=True)
     return root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 

@@ -7,8 +7,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -21,16 +20,12 @@ PARTS: tuple[Part, ...] = ("train", "test")
 
 _PURPOSE = {"train": "for training", "test": "for testing"}
 
-# Frame numbers, oldest first.
-Stack = tuple[int, ...]
-
 # Collection fails after so many episodes in a row with less than this share of new observations.
 _PATIENCE = 40
 _LEAST_NEW = 0.002
 
 
-@dataclass(frozen=True)
-class Observations:
+class Observations(NamedTuple):
     """Observations of one part of a game's split, one row each.
 
     Attributes:
@@ -51,8 +46,7 @@ class Observations:
     episodes: np.ndarray
 
 
-@dataclass(frozen=True)
-class GameFrames:
+class GameFrames(NamedTuple):
     """Training and test observations of one game.
 
     Attributes:
@@ -80,7 +74,7 @@ def collect(
     frame_stack: int,
     seed: int,
     play: Play,
-    on_progress: Callable[[int], None] = lambda new: None,
+    on_progress: Callable[[int], None],
 ) -> GameFrames:
     """Plays episodes of a game until there are as many different observations as wanted.
 
@@ -104,20 +98,20 @@ def collect(
         recent: deque[float] = deque(maxlen=_PATIENCE)
         with closing(play(specs)) as records:
             while kept < wanted[part]:
-                record = next(records)
-                rows, stacks, examined = pool.add(record, wanted[part] - kept)
-                found.append(_observations(record, rows, stacks, len(found)))
-                kept += len(rows)
-                duplicates += examined - len(rows)
-                on_progress(len(rows))
-                recent.append(len(rows) / examined)
+                new, examined = pool.add(next(records), len(found), wanted[part] - kept)
+                found.append(new)
+                count = len(new.stacks)
+                kept += count
+                duplicates += examined - count
+                on_progress(count)
+                recent.append(count / examined)
                 if len(recent) == _PATIENCE and max(recent) < _LEAST_NEW:
                     raise UserError(
                         f'{len(found)} games of "{spec.rom}" show only {kept:,} different'
                         f" observations, but {wanted[part]:,} are wanted {_PURPOSE[part]}: ask for"
                         " fewer, or play more at random"
                     )
-        parts[part] = _joined(found)
+        parts[part] = Observations(*map(np.concatenate, zip(*found, strict=True)))
         counts[part] = {"observations": kept, "games": len(found), "duplicates": duplicates}
     return GameFrames(pool.frames.finish(), parts, counts)
 
@@ -129,55 +123,34 @@ class _Pool:
         self.frames = FrameBuffer(frame_shape)
         # A black frame of the game is the same as the zeros of a fresh stack.
         self._numbers = {digest(np.zeros(frame_shape, dtype=np.uint8)): 0}
-        self._stacks: set[Stack] = set()
+        self._stacks: set[tuple[int, ...]] = set()
         self._frame_stack = frame_stack
 
-    def add(self, record: EpisodeRecord, wanted: int) -> tuple[list[int], list[Stack], int]:
-        """Adds at most ``wanted`` new observations.
-
-        Returns:
-            The rows of the new observations, their stacks, and the number of examined rows.
-        """
-        rows: list[int] = []
-        stacks: list[Stack] = []
+    def add(self, record: EpisodeRecord, episode: int, wanted: int) -> tuple[Observations, int]:
+        """Adds at most ``wanted`` observations; returns the new ones and how many it examined."""
+        found: dict[int, tuple[int, ...]] = {}
         numbers = [0] * (self._frame_stack - 1)
-        for row in range(len(record.frames)):
-            numbers.append(self._number(record, row))
+        for row, key in enumerate(record.digests):
+            if key not in self._numbers:
+                self._numbers[key] = len(self.frames)
+                self.frames.append(record.frames[row : row + 1])
+            numbers.append(self._numbers[key])
             # Observations are equal if their frame numbers are.
             stack = tuple(numbers[row:])
             if stack in self._stacks:
                 continue
             self._stacks.add(stack)
-            rows.append(row)
-            stacks.append(stack)
-            if len(rows) == wanted:
+            found[row] = stack
+            if len(found) == wanted:
                 break
-        return rows, stacks, row + 1
-
-    def _number(self, record: EpisodeRecord, row: int) -> int:
-        key = record.digests[row]
-        if key not in self._numbers:
-            self._numbers[key] = len(self.frames)
-            self.frames.append(record.frames[row : row + 1])
-        return self._numbers[key]
-
-
-def _observations(
-    record: EpisodeRecord, rows: list[int], stacks: list[Stack], episode: int
-) -> Observations:
-    steps = np.array(rows, dtype=np.int64)
-    return Observations(
-        stacks=np.array(stacks, dtype=np.int64),
-        ram=record.ram[steps],
-        actions=record.actions[steps],
-        rewards=record.rewards[steps],
-        steps=steps,
-        episodes=np.full(len(steps), episode, dtype=np.int64),
-    )
-
-
-def _joined(observations: list[Observations]) -> Observations:
-    fields = [field.name for field in dataclasses.fields(Observations)]
-    # The stacks of an episode without new observations have no second dimension.
-    some = [each for each in observations if len(each.stacks)]
-    return Observations(**{f: np.concatenate([getattr(each, f) for each in some]) for f in fields})
+        rows = np.array([*found], dtype=np.int64)
+        new = Observations(
+            # Without new observations the array would have no second dimension.
+            stacks=np.array([*found.values()], dtype=np.int64).reshape(-1, self._frame_stack),
+            ram=record.ram[rows],
+            actions=record.actions[rows],
+            rewards=record.rewards[rows],
+            steps=rows,
+            episodes=np.full(len(rows), episode, dtype=np.int64),
+        )
+        return new, row + 1

@@ -75,7 +75,7 @@ def play_frames(
 
     Args:
         games: one or more games, such as "Pong" or "ALE/Pong-v5".
-        options: how games are played and labelled; None takes the defaults.
+        options: how games are played and labelled.
         seed: seed of everything random; 0 <= seed < 2**31.
         data_dir: observations are cached in ``atari-frames/`` below it, for all labels; None caches
             nothing.
@@ -109,40 +109,33 @@ def play_frames(
         few = (options.train_frames + options.test_frames) * len(roms) < _WORTH_WORKERS
         workers = 1 if few else usable_cores()
 
-    builder = DatasetBuilder()
+    builder = _Builder()
     with random_players(workers) as play_at_random:
         for name, rom in roms.items():
-            frames = load_or_play(
+            frames = _load_or_play(
                 name, rom, options, seed, data_dir, play_at_random, players.get(name), on_progress
             )
             builder.add(name, frames, *_label(name, rom, frames, options, seed))
             # At most one game's frames are in memory twice.
             del frames
-    kept, left_out = _informative(builder.labellings(options.labels), options.min_entropy)
     about = {
-        "games": builder.counts,
         "seed": seed,
         "options": dataclasses.asdict(options),
         "policies": {name: player.name for name, player in players.items()},
-        "tasks": [each.about() for each in kept],
-        "left_out": [each.about() for each in left_out],
     }
-    return builder.split(kept, about)
+    return builder.split(options, about)
 
 
-class DatasetBuilder:
-    """Joins the observations of several games into one split.
-
-    Attributes:
-        counts: for each game, the ``counts`` of its :class:`GameFrames`.
-    """
+class _Builder:
+    """Joins the observations of several games into one split."""
 
     def __init__(self) -> None:
-        self.counts: dict[str, Mapping[Part, Mapping[str, int]]] = {}
+        self._counts: dict[str, Mapping[Part, Mapping[str, int]]] = {}
         self._frames: FrameBuffer | None = None
         self._stacks: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
         self._episodes: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
-        self._labellings: list[list[Labelling]] = []
+        # The number of a game, and its tasks; None for tasks of all games.
+        self._labellings: list[tuple[int | None, Labelling]] = []
 
     def add(
         self,
@@ -157,52 +150,77 @@ class DatasetBuilder:
         offset = len(self._frames) - 1
         self._frames.append(game.frames[1:])
         for part in PARTS:
-            played = sum(counts[part]["games"] for counts in self.counts.values())
+            played = sum(counts[part]["games"] for counts in self._counts.values())
             self._stacks[part].append(np.where(stacks[part] > 0, stacks[part] + offset, 0))
             self._episodes[part].append(game.parts[part].episodes + played)
-        self.counts[name] = game.counts
-        self._labellings.append(labellings)
+        self._labellings += [(len(self._counts), each) for each in labellings]
+        self._counts[name] = game.counts
 
-    def labellings(self, kinds: Sequence[LabelKind]) -> list[Labelling]:
-        """All tasks, with labels for the observations of all games."""
-        sizes = {part: [len(each) for each in self._stacks[part]] for part in PARTS}
-        spread = [
-            _spread(each, i, sizes) for i, group in enumerate(self._labellings) for each in group
-        ]
-        if "game" in kinds and len(self.counts) > 1:
-            games = {part: np.repeat(np.arange(len(sizes[part])), sizes[part]) for part in PARTS}
-            spread.append(label_names("game", tuple(self.counts), **games))
-        return spread
-
-    def split(self, labellings: list[Labelling], about: Mapping[str, Any]) -> Split:
-        """The split with these labels; nothing can be added afterwards."""
+    def split(self, options: FrameOptions, about: Mapping[str, Any]) -> Split:
+        """The split with the tasks of enough entropy; nothing can be added afterwards."""
         assert self._frames is not None
+        games = {
+            part: np.repeat(np.arange(len(stacks)), [len(each) for each in stacks])
+            for part, stacks in self._stacks.items()
+        }
+        if "game" in options.labels and len(self._counts) > 1:
+            self._labellings.append((None, label_names("game", tuple(self._counts), **games)))
+        kept: list[tuple[int | None, Labelling]] = []
+        left_out: list[Labelling] = []
+        for game, each in self._labellings:
+            if len(each.task.classes) > 1 and each.entropy >= options.min_entropy:
+                kept.append((game, each))
+            else:
+                left_out.append(each)
+        if not kept:
+            found = ", ".join(f"{each.task.name} {each.entropy:.3f}" for each in left_out[:8])
+            raise UserError(
+                "no label is left to learn: the normalised entropy of each is below min_entropy "
+                f"{options.min_entropy:g}{f' ({found})' if found else ''}; ask for other labels or"
+                " more frames"
+            )
+        about = {
+            "games": self._counts,
+            **about,
+            "tasks": [each.about() for _, each in kept],
+            "left_out": [each.about() for each in left_out],
+        }
         pixels = torch.from_numpy(self._frames.finish())
-        tasks = [each.task for each in labellings]
         parts = []
         for part in PARTS:
-            stacks = self._stacks[part]
-            games = np.repeat(np.arange(len(stacks)), [len(each) for each in stacks])
-            labels = np.stack([getattr(each, part) for each in labellings], axis=1)
-            arrays = (np.concatenate(stacks), labels, games, np.concatenate(self._episodes[part]))
-            stacked, labelled, *episodes = map(torch.from_numpy, arrays)
+            # A game's labels are not known for the observations of other games.
+            labels = np.full((len(games[part]), len(kept)), UNKNOWN, dtype=np.int64)
+            for column, (game, each) in enumerate(kept):
+                rows = slice(None) if game is None else games[part] == game
+                labels[rows, column] = getattr(each, part)
+            stacks, episodes = (
+                torch.from_numpy(np.concatenate(arrays[part]))
+                for arrays in (self._stacks, self._episodes)
+            )
             parts.append(
-                StackedFrames(pixels, stacked, labelled, tasks, about, Episodes(*episodes))
+                StackedFrames(
+                    pixels,
+                    stacks,
+                    torch.from_numpy(labels),
+                    [each.task for _, each in kept],
+                    about,
+                    Episodes(torch.from_numpy(games[part]), episodes),
+                )
             )
         return Split(*parts)
 
 
-def load_or_play(
+def _load_or_play(
     name: str,
     rom: str,
     options: FrameOptions,
     seed: int,
     data_dir: Path | None,
-    play_at_random: Play,
+    play: Play,
     player: PolicyPlay | None,
     on_progress: Callable[[str, int], None],
 ) -> GameFrames:
-    """The observations of one game, from the cache or newly played; see :func:`play_frames`."""
+    """The observations of one game, from the cache or newly played, by ``play`` or the player."""
     spec = EpisodeSpec(
         rom=rom,
         protocol=get_protocol(options.protocol),
@@ -228,7 +246,6 @@ def load_or_play(
         path = cache_path(data_dir / "atari-frames", name, settings)
         if (cached := read_cache(path)) is not None:
             return cached
-    play: Play = play_at_random
     if player is not None:
         play = functools.partial(
             play_by_policy,
@@ -256,6 +273,10 @@ def _label(
     stacks = {part: game.parts[part].stacks for part in PARTS}
     known = {part: np.ones(len(stacks[part]), dtype=bool) for part in PARTS}
     labellings = []
+
+    def where_known(values: Mapping[Part, np.ndarray]) -> dict[str, np.ndarray]:
+        return {part: np.where(known[part], values[part], UNKNOWN) for part in PARTS}
+
     if "order" in options.labels:
         orders = {}
         for i, part in enumerate(PARTS):
@@ -263,10 +284,6 @@ def _label(
             # A shuffled stack no longer shows its newest frame, and so not the last action.
             known[part] = orders[part] != ORDERS.index("shuffled")
         labellings.append(label_names(f"{name}/order", ORDERS, **orders))
-
-    def where_known(values: Mapping[Part, np.ndarray]) -> dict[str, np.ndarray]:
-        return {part: np.where(known[part], values[part], UNKNOWN) for part in PARTS}
-
     if "ram" in options.labels:
         for variable, byte in RAM_VARIABLES[rom].items():
             ram = {part: game.parts[part].ram[:, byte].astype(np.int64) for part in PARTS}
@@ -283,38 +300,6 @@ def _label(
         signs = where_known({part: np.sign(game.parts[part].rewards) + 1 for part in PARTS})
         labellings.append(label_names(f"{name}/reward", REWARDS, **signs))
     return stacks, labellings
-
-
-def _spread(labelling: Labelling, game: int, sizes: Mapping[Part, list[int]]) -> Labelling:
-    """The labels of one game for the observations of all games, unknown for the others."""
-    spread = {}
-    for part in PARTS:
-        spread[part] = np.full(sum(sizes[part]), UNKNOWN, dtype=np.int64)
-        start = sum(sizes[part][:game])
-        spread[part][start : start + sizes[part][game]] = getattr(labelling, part)
-    return dataclasses.replace(labelling, train=spread["train"], test=spread["test"])
-
-
-def _informative(
-    labellings: list[Labelling], min_entropy: float
-) -> tuple[list[Labelling], list[Labelling]]:
-    """The tasks with enough entropy, and the others.
-
-    Raises:
-        UserError: no task has enough.
-    """
-    kept: list[Labelling] = []
-    left_out: list[Labelling] = []
-    for each in labellings:
-        enough = len(each.task.classes) > 1 and each.entropy >= min_entropy
-        (kept if enough else left_out).append(each)
-    if not kept:
-        found = ", ".join(f"{each.task.name} {each.entropy:.3f}" for each in left_out[:8])
-        raise UserError(
-            "no label is left to learn: the normalised entropy of each is below min_entropy "
-            f"{min_entropy:g}{f' ({found})' if found else ''}; ask for other labels or more frames"
-        )
-    return kept, left_out
 
 
 def _short_name(game: str) -> str:

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlcnn.data.images import UNKNOWN, Task
 
 
-@dataclass(frozen=True)
-class Labelling:
-    """One task and its labels.
-
-    Attributes:
-        task: name and classes.
-        train: int64 (training observations,); ``UNKNOWN`` for no label.
-        test: int64 (test observations,), likewise.
-        entropy: entropy of the training labels divided by the logarithm of the number of classes:
-            1 if all classes are equally frequent, 0 if there is only one.
-    """
+class Labelling(NamedTuple):
+    """One task and its labels, int64 (observations,) with ``UNKNOWN`` for no label."""
 
     task: Task
     train: np.ndarray
     test: np.ndarray
-    entropy: float
+
+    @property
+    def entropy(self) -> float:
+        """The :func:`normalised_entropy` of the training labels."""
+        return normalised_entropy(self.train, len(self.task.classes))
 
     def about(self) -> dict[str, Any]:
         """The task as JSON values."""
@@ -47,7 +41,7 @@ def label_names(
     """
     present = np.unique(train[train != UNKNOWN])
     classes = tuple(names[value] for value in present)
-    return _labelling(Task(name, classes), _places(train, present), _places(test, present))
+    return Labelling(Task(name, classes), _places(train, present), _places(test, present))
 
 
 def label_values(name: str, train: np.ndarray, test: np.ndarray, *, max_classes: int) -> Labelling:
@@ -67,7 +61,7 @@ def label_values(name: str, train: np.ndarray, test: np.ndarray, *, max_classes:
     values = np.unique(known)
     if len(values) <= max_classes:
         classes = tuple(str(value) for value in values)
-        return _labelling(Task(name, classes), _places(train, values), _places(test, values))
+        return Labelling(Task(name, classes), _places(train, values), _places(test, values))
     low, high = int(values[0]), int(values[-1])
     # Bin i holds the values from edges[i] to below the next edge.
     edges = low + np.ceil(np.arange(max_classes) * (high + 1 - low) / max_classes).astype(np.int64)
@@ -80,11 +74,14 @@ def label_values(name: str, train: np.ndarray, test: np.ndarray, *, max_classes:
     classes = tuple(
         str(edges[i]) if edges[i] == last[i] else f"{edges[i]}-{last[i]}" for i in present
     )
-    return _labelling(Task(name, classes), *(_places(each, present) for each in bins))
+    return Labelling(Task(name, classes), *(_places(each, present) for each in bins))
 
 
 def normalised_entropy(labels: np.ndarray, classes: int) -> float:
-    """Entropy of the known labels, divided by the greatest entropy of so many classes."""
+    """Entropy of the known labels, divided by the logarithm of the number of classes.
+
+    It is 1 if all classes are equally frequent, and 0 if there is only one.
+    """
     counts = np.bincount(labels[labels != UNKNOWN], minlength=classes)
     if classes < 2 or not counts.any():
         return 0.0
@@ -100,12 +97,8 @@ def shuffle_half(stacks: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.nd
     zeros of a fresh stack give it away. A shuffled stack gets each wrong order with equal
     probability.
 
-    Args:
-        stacks: int64 (n, frame_stack): frame numbers, 0 for none.
-        seed: seed of the choice.
-
-    Returns:
-        The stacks, and for each the class 0 ("shuffled"), 1 ("true") or ``UNKNOWN``.
+    ``stacks`` are int64 (n, frame_stack): frame numbers, 0 for none. Returns the stacks, and for
+    each the class 0 ("shuffled"), 1 ("true") or ``UNKNOWN``.
     """
     rng = np.random.default_rng(seed)
     stacks = stacks.copy()
@@ -130,7 +123,3 @@ def _places(values: np.ndarray, present: np.ndarray) -> np.ndarray:
         return np.full(len(values), UNKNOWN, dtype=np.int64)
     places = np.searchsorted(present, values).clip(max=len(present) - 1)
     return np.where(present[places] == values, places, UNKNOWN).astype(np.int64)
-
-
-def _labelling(task: Task, train: np.ndarray, test: np.ndarray) -> Labelling:
-    return Labelling(task, train, test, normalised_entropy(train, len(task.classes)))

@@ -8,6 +8,7 @@ once, on the device, to inputs of any number.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -127,7 +128,8 @@ def _baseline(
     return Baseline(figures, right_by_task(logits, labels))
 
 
-class _Inputs(NamedTuple):
+@dataclass(frozen=True)
+class _Inputs:
     """Inputs of a linear classifier.
 
     Attributes:
