@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from agents.evaluate.players import load_players
 from rlcnn.config.cli import parse_options
 from rlcnn.config.script import run_script
-from rlcnn.data.atari.dataset import PolicyPlay
-from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.atari.options import FrameOptions, PolicyPlay
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.progress import make_console
 from rlcnn.supervised.evaluation.classifiers import EvaluationConfig, evaluate_classifiers

@@ -14,8 +14,7 @@ from agents.train.builder import load_agent
 from envs.errors import UserError
 from envs.protocol import get_protocol
 from envs.registry import game_name
-from rlcnn.data.atari.dataset import PolicyPlay
-from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.atari.options import FrameOptions, PolicyPlay
 from rlcnn.runs.directory import RunDirectory
 
 

@@ -1,9 +1,8 @@
 """Resizes images, and augments them at random each time they are used for training.
 
 Whole batches of uint8 images are augmented at once, on their device. TrivialAugment and scale
-jitter differ in kind or size from image to image; they are torchvision's (``transforms.v2``), one
-image at a time. All random numbers follow from a seed alone, so a training that is resumed in the
-middle of an epoch sees the same images.
+jitter are torchvision's (``transforms.v2``), one image at a time. All random numbers follow from a
+seed alone, so a training that is resumed in the middle of an epoch sees the same images.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ _DRAWN = _TOP, _LEFT, _MIRRORED, _HOLE_TOP, _HOLE_LEFT = range(5)
 
 # Number of images that the mean colour is estimated from.
 _MEAN_OF = 2000
-
 
 _Pixels = Annotated[int, Interval(ge=0, le=MAX_SIDE)]
 _Scale = Annotated[float, Interval(ge=0.1, le=10)]
@@ -109,7 +107,12 @@ class Augmentation:
             raise UserError(
                 f"--augment.trivial is for images of 1 or 3 channels, not {train.channels}"
             )
-        height, width = _size(train)
+        if train.image_shape is not None:
+            height, width = train.image_shape[1:]
+        else:
+            # Where sizes differ, the least possible one.
+            assert isinstance(train, ImageFiles)
+            height = width = train.resize
         least = min(height, width) + 2 * config.crop_padding
         if config.crop > least:
             raise UserError(
@@ -125,9 +128,8 @@ class Augmentation:
     def draw(self, count: int, size: tuple[int, int], random: torch.Generator) -> torch.Tensor:
         """Draws the random numbers of :meth:`apply` for ``count`` images of one size.
 
-        Returns:
-            int64 (count, 5) on the CPU: first row and column of each crop (negative outside the
-            image), whether it is mirrored, and first row and column of its hole.
+        They are int64 (count, 5) on the CPU: first row and column of each crop (negative outside
+        the image), whether it is mirrored, and first row and column of its hole.
         """
         drawn = torch.zeros(count, len(_DRAWN), dtype=torch.int64)
         height, width = self.output_shape[1:]
@@ -158,7 +160,7 @@ class Augmentation:
         """
         random = torch.Generator().manual_seed(seed)
         config = self.config
-        if config.scale_to > config.scale_from or config.scale_from != 1:
+        if (config.scale_from, config.scale_to) != (1, 1):
             span = config.scale_to - config.scale_from
             factor = config.scale_from + span * float(torch.rand((), generator=random))
             image = _resized(image, [max(1, round(side * factor)) for side in image.shape[1:]])
@@ -182,8 +184,8 @@ class Augmentation:
 
     def _crops(self, size: tuple[int, int]) -> bool:
         """Whether images of this height and width are cropped or mirrored."""
-        moves = size != self.output_shape[1:] or self.config.crop_padding > 0
-        return moves or self.config.flip
+        config = self.config
+        return size != self.output_shape[1:] or config.crop_padding > 0 or config.flip
 
     def _cropped(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """Random crops, half of them mirrored, by one index for every pixel."""
@@ -235,10 +237,8 @@ def _offsets(
     length: int, out: int, padding: int, count: int, random: torch.Generator
 ) -> torch.Tensor:
     """First rows (or columns) of crops, int64 (count,); negative outside the image."""
-    least, most = -padding, length - out + padding
-    if most < least:
-        # Scale jitter may make an image smaller than the crop: it then lies anywhere inside.
-        least, most = most, least
+    # Scale jitter may make an image smaller than the crop: it then lies anywhere inside.
+    least, most = sorted((-padding, length - out + padding))
     return torch.randint(least, most + 1, (count,), generator=random)
 
 
@@ -257,14 +257,6 @@ def _resized(images: torch.Tensor, size: list[int]) -> torch.Tensor:
     from torchvision.transforms.v2 import functional
 
     return functional.resize(images, size, antialias=True)
-
-
-def _size(images: LabelledImages) -> tuple[int, int]:
-    """Height and width of the images; the least possible ones where sizes differ."""
-    if images.image_shape is not None:
-        return images.image_shape[1], images.image_shape[2]
-    assert isinstance(images, ImageFiles)
-    return images.resize, images.resize
 
 
 def _mean_colour(images: LabelledImages) -> torch.Tensor:

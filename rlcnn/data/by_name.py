@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from envs.errors import UserError, nearest
-from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.atari.options import FrameOptions, PolicyPlay
 from rlcnn.data.folders import has_parts, load_folder
 from rlcnn.data.images import Split
 from rlcnn.data.published import load_cifar10, load_idx
-
-if TYPE_CHECKING:
-    from rlcnn.data.atari.dataset import PolicyPlay
 
 FOLDER, ATARI = "folder:", "atari:"
 PUBLISHED = ("mnist", "fashion_mnist", "cifar10")
@@ -38,7 +35,7 @@ def load_data(
             of games.
         seed: decides which images of a folder are held out, and how games go.
         channels: channels of a folder's images; None keeps the files' own.
-        frames: how games are played and labelled; None takes the defaults.
+        frames: how games are played and labelled.
         policies: policies that play games; the others are played at random.
 
     Raises:
@@ -57,7 +54,7 @@ def load_data(
     if data_dir.exists() and not data_dir.is_dir():
         raise UserError(f'--data-dir "{data_dir}" is a file, not a directory')
     if name == "cifar10":
-        return load_cifar10(data_dir, seed=seed)
+        return load_cifar10(data_dir)
     return load_idx(name, data_dir)
 
 
@@ -65,13 +62,8 @@ def check_held_out(name: str, seed: int, trained: Mapping[str, Any], weights: st
     """Refuses to evaluate weights on images that they were trained on.
 
     A seed decides which images of a folder are held out, unless the folder has parts. With another
-    seed than the training's, most held-out images are training images.
-
-    Args:
-        name: the data of the evaluation.
-        seed: the seed of its split.
-        trained: ``data`` and ``seed`` of the training; empty if unknown.
-        weights: name of the weights in the message.
+    seed than the training's, most held-out images are training images. ``trained`` holds ``data``
+    and ``seed`` of the training of these ``weights``, or nothing if they are unknown.
 
     Raises:
         UserError: the folders are the same and the seeds differ.

@@ -53,9 +53,9 @@ class CropTransform:
     def ten(self, image: torch.Tensor) -> torch.Tensor:
         """Ten crops (Krizhevsky et al. 2012, section 4.1): uint8 (10, channels, height, width).
 
-        The image, uint8 (channels, h, w), is resized to a shorter side of ``resize`` (256 in the
-        paper), and its central square is kept. The crops are the four corners and the centre of it,
-        and their mirror images.
+        The image is resized to a shorter side of ``resize`` (256 in the paper), and its central
+        square is kept. The crops are the four corners and the centre of it, and their mirror
+        images.
 
         Raises:
             UserError: the square is not larger than a crop, so all crops would be equal.

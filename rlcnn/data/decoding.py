@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from envs.errors import UserError
@@ -15,22 +16,16 @@ if TYPE_CHECKING:
 # Channels -> the mode that Pillow converts an image to.
 _MODES = {1: "L", 3: "RGB"}
 
-# Pillow's name of grey images of 16 bits, without the byte order.
-_SIXTEEN_BITS = "I;16"
-
 
 def read_image(path: Path, channels: int = 3, resize: int = 0) -> torch.Tensor:
     """Decodes an image file to uint8 (channels, height, width), upright by its EXIF orientation.
 
-    Args:
-        path: a file of any format that Pillow reads.
-        channels: 3 for RGB, 1 for grey.
-        resize: shorter side in pixels to resize it to (bilinear, antialiased); 0 keeps its size.
+    Pillow reads the file. 3 ``channels`` are RGB, and 1 is grey. ``resize`` is the shorter side in
+    pixels of the result (bilinear, antialiased); 0 keeps the size.
 
     Raises:
         UserError: the file is missing, truncated, damaged or not an image.
     """
-    import numpy as np
     from PIL import Image
 
     try:
@@ -86,13 +81,13 @@ def _upright(image: PillowImage, turned: int) -> PillowImage:
 
 def _in_bytes(image: PillowImage) -> PillowImage:
     """The image with 8 bits a channel; of 16 bits the upper 8 are kept, where Pillow would clip."""
-    import numpy as np
     from PIL import Image
 
     # Pillow warns unless such an image is converted to RGBA first.
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")
-    if image.mode.startswith(_SIXTEEN_BITS):
+    # The rest of the mode is the byte order.
+    if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image
 

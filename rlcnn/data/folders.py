@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, compress
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,14 @@ def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> S
     """Loads ``train/<class>/`` and ``val/<class>/``, or splits ``<class>/`` by a seed.
 
     The held-out part may also be called ``valid``, ``validation`` or ``test``, in any case. Of
-    three parts, validation is held out, as for ImageNet, and ``test`` is not used.
+    three parts, validation is held out, as for ImageNet, and ``test`` is not used. Hidden names,
+    texts, tables and files of the system (``Thumbs.db``) are ignored.
 
     The header of every file is read here. Images of one size that fit into memory are decoded
     here, too. Others are decoded at each use, so a file without its end is found only then.
 
     Args:
-        directory: holds the classes, or parts with the classes in them. Hidden names, texts,
-            tables and files of the system (``Thumbs.db``) are ignored.
+        directory: holds the classes, or parts with the classes in them.
         seed: decides which images are held out if there are no parts: a fifth of each class, at
             least one.
         channels: 3 for RGB, 1 for grey; None takes grey if every image is grey.
@@ -54,7 +55,34 @@ def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> S
             the parts differ in their classes; images lie a level too deep; a file is no image.
     """
     with _system_errors(directory):
-        return _load_folder(directory, seed, channels)
+        if directory.exists() and not directory.is_dir():
+            raise UserError(
+                f'"{directory}" is a file, not a folder of images: unpack an archive first'
+            )
+        if not directory.is_dir():
+            raise UserError(f'image folder "{directory}" does not exist')
+        members, classes = _members(directory, seed)
+        everything = [path for paths, _ in members for path in paths]
+        sizes, grey = _inspect(everything)
+        channels = channels or (1 if grey else 3)
+        pixels = len(everything) * max(width * height for width, height in sizes)
+        in_memory = len(sizes) == 1 and pixels * channels <= MAX_BYTES_IN_MEMORY
+        task = Task("class", classes)
+        images: list[StoredImages | ImageFiles] = []
+        for paths, labels in members:
+            known = torch.from_numpy(labels)
+            if in_memory:
+                decoded = torch.stack([read_image(path, channels) for path in paths])
+                images.append(StoredImages(decoded, known, [task]))
+            else:
+                images.append(ImageFiles(paths, known, [task], channels=channels))
+        return Split(*images)
+
+
+def has_parts(directory: Path) -> bool:
+    """Whether a folder has a training part and a held-out part."""
+    with _system_errors(directory):
+        return directory.is_dir() and _parts(directory) is not None
 
 
 @contextmanager
@@ -67,11 +95,12 @@ def _system_errors(directory: Path) -> Iterator[None]:
         raise UserError(f'cannot read "{named}": {error.strerror or error}') from error
 
 
-def _load_folder(directory: Path, seed: int, channels: int | None) -> Split:
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f'"{directory}" is a file, not a folder of images: unpack an archive first')
-    if not directory.is_dir():
-        raise UserError(f'image folder "{directory}" does not exist')
+# Image files and their labels.
+_Member = tuple[list[Path], np.ndarray]
+
+
+def _members(directory: Path, seed: int) -> tuple[list[_Member], tuple[str, ...]]:
+    """The training and the held-out images, and the names of the classes."""
     parts = _parts(directory)
     if parts:
         _warn_of_other_folders(directory, parts)
@@ -80,56 +109,32 @@ def _load_folder(directory: Path, seed: int, channels: int | None) -> Split:
     if parts is None:
         paths, labels, classes = _scan(directory)
         held_out = _hold_out(labels, classes, directory, seed)
-        members = [
-            ([paths[row] for row in np.flatnonzero(rows)], labels[rows])
-            for rows in (~held_out, held_out)
-        ]
-    else:
-        train, train_labels, classes = _scan(parts[0])
-        test, test_labels, test_classes = _scan(parts[1])
-        members = [(train, train_labels), (test, test_labels)]
-        if classes != test_classes:
-            odd = sorted(set(classes) ^ set(test_classes))[0]
-            names = [part.name for part in parts]
-            where, lacks = names if odd in classes else reversed(names)
-            raise UserError(f'"{directory}": class "{odd}" is in {where}/, but not in {lacks}/')
-    everything = [path for paths, _ in members for path in paths]
-    sizes, grey = _inspect(everything)
-    channels = channels or (1 if grey else 3)
-    task = Task("class", classes)
-    pixels = len(everything) * max(width * height for width, height in sizes)
-    in_memory = len(sizes) == 1 and pixels * channels <= MAX_BYTES_IN_MEMORY
-    images: list[StoredImages | ImageFiles] = []
-    for paths, part_labels in members:
-        known = torch.from_numpy(part_labels)
-        if in_memory:
-            decoded = torch.stack([read_image(path, channels) for path in paths])
-            images.append(StoredImages(decoded, known, [task]))
-        else:
-            images.append(ImageFiles(paths, known, [task], channels=channels))
-    return Split(*images)
-
-
-def has_parts(directory: Path) -> bool:
-    """Whether a folder has a training part and a held-out part."""
-    with _system_errors(directory):
-        return directory.is_dir() and _parts(directory) is not None
+        masks = (~held_out, held_out)
+        return [([*compress(paths, mask)], labels[mask]) for mask in masks], classes
+    train, train_labels, classes = _scan(parts[0])
+    test, test_labels, test_classes = _scan(parts[1])
+    if classes != test_classes:
+        odd = sorted(set(classes) ^ set(test_classes))[0]
+        names = [part.name for part in parts]
+        where, lacks = names if odd in classes else reversed(names)
+        raise UserError(f'"{directory}": class "{odd}" is in {where}/, but not in {lacks}/')
+    return [(train, train_labels), (test, test_labels)], classes
 
 
 def _parts(directory: Path) -> tuple[Path, Path] | None:
     """The training part and the held-out part; None if the folder itself holds the classes."""
-    found: dict[str, list[Path]] = {kind: [] for kind in _PARTS}
-    for folder in _folders(directory):
-        for kind, names in _PARTS.items():
-            # A class may also be called "train"; it then holds images, not folders.
-            if folder.name.lower() in names and _folders(folder):
-                found[kind].append(folder)
-    for folders in found.values():
-        if len(folders) > 1:
-            given = " and ".join(f"{folder.name}/" for folder in folders)
+    folders = _folders(directory)
+    # A class may also be called "train"; it then holds images, not folders.
+    found = {
+        kind: [each for each in folders if each.name.lower() in names and _folders(each)]
+        for kind, names in _PARTS.items()
+    }
+    for several in found.values():
+        if len(several) > 1:
+            given = " and ".join(f"{folder.name}/" for folder in several)
             raise UserError(f'"{directory}" has {given}: only one of them can be meant')
     if not any(found.values()):
-        present_names = {folder.name.lower() for folder in _folders(directory)}
+        present_names = {folder.name.lower() for folder in folders}
         kinds = [kind for kind, called in _PARTS.items() if present_names & set(called)]
         if len(present_names) == len(kinds) > 1 and "train" in kinds:
             given = ", ".join(f"{name}/" for name in sorted(present_names))
@@ -146,15 +151,17 @@ def _parts(directory: Path) -> tuple[Path, Path] | None:
     raise UserError(f'"{directory}" has {present}/, but no {lacks} beside it')
 
 
+def _visible(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+
+
 def _folders(directory: Path) -> list[Path]:
-    entries = (p for p in directory.iterdir() if not p.name.startswith("."))
-    return sorted(p for p in entries if p.is_dir() and p.name not in _CLUTTER)
+    return [p for p in _visible(directory) if p.is_dir() and p.name not in _CLUTTER]
 
 
 def _images(folder: Path) -> list[Path]:
     """The image files of a class."""
-    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-    files = [p for p in entries if not p.is_dir() and p.suffix.lower() not in _NO_IMAGES]
+    files = [p for p in _visible(folder) if not p.is_dir() and p.suffix.lower() not in _NO_IMAGES]
     if folders := _folders(folder):
         inner = folders[0]
         if files:
@@ -167,6 +174,8 @@ def _images(folder: Path) -> list[Path]:
             f"{message}: for d in {in_shell(folder.parent)}/*/*/; do"
             ' mv "$d"* "$d"..; rmdir "$d"; done moves the images of all classes'
         )
+    if not files:
+        raise UserError(f'class "{folder.name}" is empty: no image lies in "{folder}"')
     return files
 
 
@@ -175,11 +184,8 @@ def _warn_of_loose_images(directory: Path) -> None:
     from PIL import Image
 
     endings = Image.registered_extensions()
-    loose = sorted(
-        p.name
-        for p in directory.iterdir()
-        if p.suffix.lower() in endings and not p.name.startswith(".") and p.is_file()
-    )
+    files = [path for path in _visible(directory) if path.is_file()]
+    loose = [path.name for path in files if path.suffix.lower() in endings]
     if loose and _folders(directory):
         _log.warning(
             '"%s" holds %d image%s beside its folders, without a class, ignored: "%s"%s',
@@ -204,8 +210,7 @@ def _warn_of_other_folders(directory: Path, parts: tuple[Path, ...]) -> None:
 
 def _scan(directory: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     """The image files of a directory, their labels, and the names of the classes."""
-    entries = sorted(p for p in directory.iterdir() if not p.name.startswith("."))
-    folders = _folders(directory)
+    entries, folders = _visible(directory), _folders(directory)
     for entry in entries:
         if entry.is_symlink() and not entry.exists():
             raise UserError(f'"{entry}" is a broken link')
@@ -221,15 +226,9 @@ def _scan(directory: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
         raise UserError(
             f'"{directory}" holds only one class, "{folders[0].name}": expected at least two'
         )
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
-        files = _images(folder)
-        if not files:
-            raise UserError(f'class "{folder.name}" is empty: no image lies in "{folder}"')
-        paths += files
-        labels += [label] * len(files)
-    return paths, np.array(labels), tuple(folder.name for folder in folders)
+    files = [_images(folder) for folder in folders]
+    labels = np.repeat(np.arange(len(folders)), [len(each) for each in files])
+    return [*chain(*files)], labels, tuple(folder.name for folder in folders)
 
 
 def _hold_out(labels: np.ndarray, classes: Sequence[str], directory: Path, seed: int) -> np.ndarray:

@@ -30,9 +30,8 @@ class Task(NamedTuple):
 class Episodes(NamedTuple):
     """Which images are frames of one episode, and so depend on each other.
 
-    Attributes:
-        games: int64 (images,): the index of the game that each image shows.
-        ids: int64 (images,): the episode of each image. Games share no ids.
+    The index of the game that each image shows, and its episode; both are int64 (images,). Games
+    share no ids.
     """
 
     games: torch.Tensor
@@ -51,9 +50,7 @@ class Split(NamedTuple):
 
 
 class LabelledImages(ABC):
-    """Images with one label for each of one or more tasks.
-
-    Ordinary classification is one task, named "class".
+    """Images with one label for each of one or more tasks; a single one is named "class".
 
     Attributes:
         tasks: the questions.
@@ -105,11 +102,8 @@ class LabelledImages(ABC):
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
         """Images of one size at int64 indices, uint8 (batch, channels, height, width).
 
-        The indices lie on the device that stores the pixels, and so does the result.
-
-        Raises:
-            UserError: a file cannot be read as an image.
-            RuntimeError: the images differ in size.
+        The indices lie on the device that stores the pixels, and so does the result. Errors are
+        those of :meth:`__getitem__`.
         """
         return torch.stack([self[index] for index in indices.tolist()])
 
@@ -136,14 +130,10 @@ def _check_labels(labels: torch.Tensor, task: Task) -> None:
 
 
 class StoredImages(LabelledImages):
-    """Images of one size, in memory.
-
-    Attributes:
-        images: uint8 (images, channels, height, width).
-    """
+    """Images of one size, in memory."""
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, tasks: Sequence[Task]) -> None:
-        """Takes images, uint8 (images, channels, height, width), without a copy.
+        """Takes ``images``, uint8 (images, channels, height, width), without a copy.
 
         Raises:
             UserError: there are no images, or as for :class:`LabelledImages`.
@@ -178,12 +168,7 @@ class StoredImages(LabelledImages):
 
 
 class ImageFiles(LabelledImages):
-    """Image files. Each is decoded when it is asked for, at its own size.
-
-    Attributes:
-        paths: one file for each image.
-        resize: shorter side in pixels to resize each image to; 0 keeps its size.
-    """
+    """Image files; each is decoded when it is asked for, at its own size."""
 
     def __init__(
         self,
@@ -194,7 +179,7 @@ class ImageFiles(LabelledImages):
         channels: int = 3,
         resize: int = 0,
     ) -> None:
-        """Stores the paths; no file is opened yet.
+        """Stores the paths, one for each image; no file is opened yet.
 
         Files are decoded to RGB with 3 channels and to grey with 1, and resized to a shorter side
         of ``resize`` pixels, if it is not 0.
@@ -225,7 +210,6 @@ class JoinedImages(LabelledImages):
     """The training images of a split, followed by its held-out images."""
 
     def __init__(self, split: Split) -> None:
-        """Takes both parts without a copy."""
         super().__init__(torch.cat([part.labels for part in split]), split.train.tasks)
         self._split = split
         first, second = (part.episodes for part in split)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 import re
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def load_labelled_files(
     for line, row in _rows(labels):
         indices.append(_index(row[INDEX], task, f'"{labels}", line {line}'))
         path = directory / (row[FILE] or "")
-        if not _is_file(path):
+        # Path.is_file raises an error for a name that is too long for a file.
+        if not os.path.isfile(path):
             known = [other.name for other in directory.iterdir()]
             raise UserError(
                 f'"{labels}", line {line}: there is no file "{_short(row[FILE])}" in "{directory}".'
@@ -61,14 +63,6 @@ def load_labelled_files(
 def _short(name: str | None) -> str:
     name = name or ""
     return name if len(name) <= _LONGEST else name[:_LONGEST] + "..."
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        # The name is too long for a file.
-        return False
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -55,8 +55,8 @@ def load_idx(name: str, data_dir: Path) -> Split:
     return Split(*parts)
 
 
-def load_cifar10(data_dir: Path, *, seed: int) -> Split:
-    """CIFAR-10, RGB 32x32; ``seed`` has no effect, since the split is published.
+def load_cifar10(data_dir: Path) -> Split:
+    """CIFAR-10, RGB 32x32.
 
     ``data_dir`` holds ``cifar-10-batches-py``, as torchvision stores it. Or it, or ``cifar10`` in
     it, is an image folder with ``train/<class>`` and ``test/<class>``. If it holds neither, the set
@@ -70,7 +70,8 @@ def load_cifar10(data_dir: Path, *, seed: int) -> Split:
     if not (data_dir / "cifar-10-batches-py").is_dir():
         for folder in (data_dir, data_dir / "cifar10"):
             if (folder / "train").is_dir() and (folder / "test").is_dir():
-                return load_folder(folder, seed=seed, channels=3)
+                # A folder with parts is not split by the seed.
+                return load_folder(folder, seed=0, channels=3)
         _download(
             "cifar10",
             lambda: datasets.CIFAR10(str(data_dir), download=True),

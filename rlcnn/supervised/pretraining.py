@@ -8,12 +8,13 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
 from envs.errors import UserError
 from rlcnn.accelerate.devices import describe_device, use_threads
+from rlcnn.data.atari.options import PolicyPlay
 from rlcnn.runs import lifecycle
 from rlcnn.runs.directory import RunDirectory, require_vacant
 from rlcnn.runs.files import write_atomic
@@ -34,9 +35,6 @@ from rlcnn.supervised.setup import (
 )
 from rlcnn.supervised.trainer import Trainer
 from rlcnn.weights.load import BEST, LAST, load_into
-
-if TYPE_CHECKING:
-    from rlcnn.data.atari.dataset import PolicyPlay
 
 RESUMABLE = lifecycle.RESUMABLE | {
     "epochs",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from envs.errors import UserError
+from rlcnn.data.atari.options import PolicyPlay
 from rlcnn.data.atari.stacked import StackedFrames
 from rlcnn.data.augment import Augmentation, bring_to_size
 from rlcnn.data.batches import Batches
@@ -22,9 +23,6 @@ from rlcnn.supervised.classifier import Classifier
 from rlcnn.supervised.config import PretrainConfig
 from rlcnn.supervised.trainer import Trainer
 from rlcnn.weights.load import load_into, read_spec
-
-if TYPE_CHECKING:
-    from rlcnn.data.atari.dataset import PolicyPlay
 
 CHANNELS = {"auto": None, "grey": 1, "rgb": 3}
 

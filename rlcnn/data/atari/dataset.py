@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,8 +22,8 @@ from rlcnn.data.atari.cache import cache_path, read_cache, write_cache
 from rlcnn.data.atari.collecting import PARTS, GameFrames, Part, collect
 from rlcnn.data.atari.emulator import minimal_actions
 from rlcnn.data.atari.labels import Labelling, label_names, label_values, shuffle_half
-from rlcnn.data.atari.options import FrameOptions, LabelKind
-from rlcnn.data.atari.playing import EpisodeSpec, Play, Policy, play_by_policy, random_players
+from rlcnn.data.atari.options import FrameOptions, LabelKind, PolicyPlay
+from rlcnn.data.atari.playing import EpisodeSpec, Play, play_by_policy, random_players
 from rlcnn.data.atari.ram import RAM_VARIABLES
 from rlcnn.data.atari.stacked import FrameBuffer, StackedFrames
 from rlcnn.data.images import UNKNOWN, Episodes, Split
@@ -34,24 +33,6 @@ _WORTH_WORKERS = 20_000
 
 REWARDS = ("negative", "zero", "positive")
 ORDERS = ("shuffled", "true")
-
-
-@dataclass(frozen=True)
-class PolicyPlay:
-    """A policy that plays a game instead of random play.
-
-    Attributes:
-        act: observations uint8 (n, frame_stack * C, obs_size, obs_size) -> actions (n,) of the
-            protocol's action set. For the same split, a policy with a generator of its own must
-            start with that generator in the same state.
-        name: identifies the policy, such as a hash of its weights; without a name its games are
-            not cached.
-        exploration: probability that a step takes a random action instead.
-    """
-
-    act: Policy
-    name: str = ""
-    exploration: float = 0.05
 
 
 def play_frames(
@@ -85,8 +66,8 @@ def play_frames(
         on_progress: called after each episode with the game and the number of new observations.
 
     Returns:
-        Two :class:`~rlcnn.data.atari.stacked.StackedFrames` that share their frames. ``about`` of
-        both lists what was played, and which tasks were left out.
+        Two :class:`~rlcnn.data.atari.stacked.StackedFrames` that share their frames. Their
+        ``about`` lists what was played, and which tasks were left out.
 
     Raises:
         UserError: a game is unknown, or has no RAM variables; a value is not valid; the games show

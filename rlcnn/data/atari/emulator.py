@@ -40,7 +40,6 @@ class AtariGame:
         self,
         rom: str,
         protocol: AtariProtocol,
-        *,
         obs: ObservationColour = "grey",
         obs_size: int = 84,
         seed: int = 0,
@@ -55,7 +54,6 @@ class AtariGame:
         self._ale.setFloat("repeat_action_probability", protocol.repeat_action_probability)
         self._ale.setInt("max_num_frames_per_episode", 0)
         self._rom = _rom_path(rom)
-        # Without sticky actions nothing in the emulator is random.
         self._sticky = protocol.repeat_action_probability > 0
         self._ale.setInt("random_seed", seed if self._sticky else 0)
         self._ale.loadROM(self._rom)
@@ -73,11 +71,9 @@ class AtariGame:
         self._size = (obs_size, obs_size)
 
     def reseed(self, seed: int) -> None:
-        """Has the effect of a new game with this seed.
-
-        The ROM is loaded again only for sticky actions.
-        """
+        """Has the effect of a new game with this seed."""
         self._openings = np.random.default_rng(seed)
+        # Without sticky actions nothing in the emulator is random.
         if self._sticky:
             self._ale.setInt("random_seed", seed)
             self._ale.loadROM(self._rom)
@@ -85,9 +81,8 @@ class AtariGame:
     def reset(self) -> np.ndarray:
         """Starts a new game and returns its first frame, uint8 (channels, obs_size, obs_size)."""
         self._ale.reset_game()
-        presses = 0
-        if self._protocol.noop_max:
-            presses = int(self._openings.integers(self._protocol.noop_max))
+        noop_max = self._protocol.noop_max
+        presses = int(self._openings.integers(noop_max)) if noop_max else 0
         fire = self._protocol.use_fire_reset and "FIRE" in self.actions
         if fire:
             self._ale.act(ale_py.Action.FIRE)
@@ -102,9 +97,8 @@ class AtariGame:
     def step(self, action: int) -> tuple[np.ndarray | None, int]:
         """Takes one action, below ``len(actions)``, for ``frame_skip`` emulator frames.
 
-        Returns:
-            The new frame, uint8 (channels, obs_size, obs_size), or None at the end of the game; and
-            the reward, not clipped.
+        Returns the new frame as :meth:`reset`, or None at the end of the game; and the reward, not
+        clipped.
         """
         pressed = self._actions[action]
         reward = 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 from annotated_types import Interval
 
 from envs.checks import ObservationColour, check_observation
@@ -13,6 +15,9 @@ from rlcnn.config.fields import FrameStack, ObsSize, ProtocolName, check_options
 
 LabelKind = Literal["ram", "action", "reward", "order", "game"]
 RandomPlay = Literal["random", "sticky-random"]
+
+Policy = Callable[[np.ndarray], np.ndarray]
+"""Observations uint8 (games, frame_stack * C, obs_size, obs_size) -> actions (games,)."""
 
 _BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 
@@ -69,3 +74,20 @@ class FrameOptions:
                     f"--frames.labels {label} needs observations of at least 2 frames, and"
                     f" --frames.frame-stack is {self.frame_stack}"
                 )
+
+
+@dataclass(frozen=True)
+class PolicyPlay:
+    """A policy that plays a game instead of random play.
+
+    Attributes:
+        act: chooses actions of the protocol's action set. For the same split, a policy with a
+            generator of its own must start with that generator in the same state.
+        name: identifies the policy, such as a hash of its weights; without a name its games are
+            not cached.
+        exploration: probability that a step takes a random action instead.
+    """
+
+    act: Policy
+    name: str = ""
+    exploration: float = 0.05

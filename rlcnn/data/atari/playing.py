@@ -21,9 +21,7 @@ from envs.checks import ObservationColour
 from envs.errors import UserError
 from envs.protocol import AtariProtocol
 from rlcnn.data.atari.emulator import RAM_BYTES, AtariGame
-
-Policy = Callable[[np.ndarray], np.ndarray]
-"""Observations uint8 (games, frame_stack * C, obs_size, obs_size) -> actions (games,)."""
+from rlcnn.data.atari.options import Policy
 
 LANES = 8
 """Episodes that a policy plays side by side; a constant, so that all batches have one size."""
@@ -36,7 +34,7 @@ class EpisodeSpec:
     Attributes:
         rom: name of the ROM.
         protocol: how the game starts and what an action does.
-        obs: "grey" or "rgb".
+        obs: colours of the frames.
         obs_size: height and width of frames in pixels.
         max_steps: agent steps after which the episode is stopped.
         repeat_probability: probability that random play repeats the last action.
@@ -142,17 +140,13 @@ def digest(frame: np.ndarray) -> bytes:
 
 def play_at_random(spec: EpisodeSpec) -> EpisodeRecord:
     """Plays an episode by random actions; the result depends on ``spec`` alone."""
-    recorder = _Recorder(spec, _cached_game(spec.rom, spec.protocol, spec.obs, spec.obs_size))
+    recorder = _Recorder(spec, _last_game(spec.rom, spec.protocol, spec.obs, spec.obs_size))
     while recorder.step(recorder.sticky_action()) is not None:
         pass
     return recorder.record()
 
 
-@functools.lru_cache(maxsize=1)
-def _cached_game(
-    rom: str, protocol: AtariProtocol, obs: ObservationColour, obs_size: int
-) -> AtariGame:
-    return AtariGame(rom, protocol, obs=obs, obs_size=obs_size)
+_last_game = functools.lru_cache(maxsize=1)(AtariGame)
 
 
 def play_by_policy(
@@ -173,7 +167,7 @@ def play_by_policy(
     finished: dict[int, EpisodeRecord] = {}
     pending = 0
     for number, spec in itertools.islice(upcoming, LANES):
-        game = AtariGame(spec.rom, spec.protocol, obs=spec.obs, obs_size=spec.obs_size)
+        game = AtariGame(spec.rom, spec.protocol, spec.obs, spec.obs_size)
         lanes.append((number, _Recorder(spec, game)))
         stacks.append(lanes[-1][1].fresh_stack(frame_stack))
     while lanes:
@@ -239,17 +233,14 @@ def _start_worker() -> None:
 def _in_order(
     pool: Executor, specs: Iterable[EpisodeSpec], ahead: int
 ) -> Generator[EpisodeRecord, None, None]:
-    upcoming = iter(specs)
-    running: deque[Future[EpisodeRecord]] = deque(
-        pool.submit(play_at_random, spec) for spec in itertools.islice(upcoming, ahead)
-    )
+    running: deque[Future[EpisodeRecord]] = deque()
     try:
+        for spec in specs:
+            running.append(pool.submit(play_at_random, spec))
+            if len(running) > ahead:
+                yield running.popleft().result()
         while running:
-            record = running.popleft().result()
-            running.extend(
-                pool.submit(play_at_random, spec) for spec in itertools.islice(upcoming, 1)
-            )
-            yield record
+            yield running.popleft().result()
     finally:
         for future in running:
             future.cancel()

@@ -35,11 +35,8 @@ class StackedFrames(LabelledImages):
     ) -> None:
         """Takes the frames without a copy: two splits may share them.
 
-        Labels and tasks are as for :class:`LabelledImages`; each of ``stacks`` is below the number
-        of frames.
-
         Raises:
-            UserError: as for :class:`LabelledImages`.
+            UserError: as for :class:`LabelledImages`, which also describes labels and tasks.
             ValueError: the stacks do not fit the frames or the labels.
         """
         if frames.dtype != torch.uint8 or frames.ndim != 4:
@@ -68,7 +65,7 @@ class StackedFrames(LabelledImages):
         return self.frames[self.stacks[indices]].reshape(len(indices), *self.image_shape)
 
     def stored_on(self, device: torch.device, most: int) -> StackedFrames | None:
-        """As :meth:`LabelledImages.stored_on`; copies only the frames in its own stacks."""
+        # Copies only the frames in its own stacks.
         used, stacks = self.stacks.unique(return_inverse=True)
         if len(used) * self.frames[0].nbytes + stacks.nbytes > most:
             return None

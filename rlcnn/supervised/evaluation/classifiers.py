@@ -14,8 +14,7 @@ from rich.console import Console
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
 from rlcnn.config.fields import MAX_SEED, MAX_SIDE, Count, Device, check_options, from_json
-from rlcnn.data.atari.dataset import PolicyPlay
-from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.atari.options import FrameOptions, PolicyPlay
 from rlcnn.data.by_name import ATARI, FOLDER, check_held_out, load_data
 from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
 from rlcnn.data.label_file import load_labelled_files

@@ -21,8 +21,7 @@ from rlcnn.config.fields import (
     SeedNumber,
     check_options,
 )
-from rlcnn.data.atari.dataset import PolicyPlay
-from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.atari.options import FrameOptions, PolicyPlay
 from rlcnn.data.by_name import ATARI, check_held_out, load_data
 from rlcnn.data.images import Split
 from rlcnn.encoders import Encoder, with_frame_channels

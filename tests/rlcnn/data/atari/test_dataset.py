@@ -10,9 +10,9 @@ import torch
 
 from envs import UserError
 from rlcnn.data.atari.collecting import episode_seed
-from rlcnn.data.atari.dataset import PolicyPlay, play_frames
+from rlcnn.data.atari.dataset import play_frames
 from rlcnn.data.atari.labels import normalised_entropy
-from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.atari.options import FrameOptions, PolicyPlay
 from rlcnn.data.by_name import load_data
 from rlcnn.data.images import UNKNOWN
 
