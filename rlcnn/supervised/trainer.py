@@ -20,7 +20,7 @@ from rlcnn.runs.torch_state import load_torch, restore_torch_rng, save_torch, to
 from rlcnn.supervised.averaging import WeightAverage
 from rlcnn.supervised.classifier import Classifier
 from rlcnn.supervised.config import PretrainConfig
-from rlcnn.supervised.evaluation.metrics import held_out_figures, metric
+from rlcnn.supervised.evaluation.metrics import held_out_figures
 from rlcnn.supervised.optimization import (
     adopt_kernels,
     classification_loss,
@@ -66,12 +66,7 @@ class Trainer:
     @property
     def step(self) -> int:
         """Updates done."""
-        return self.epoch * self.steps_per_epoch + self.batch
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Updates in an epoch."""
-        return self.train.per_epoch
+        return self.epoch * self.train.per_epoch + self.batch
 
     @property
     def evaluated(self) -> Classifier:
@@ -103,7 +98,8 @@ class Trainer:
         figures = {"train/loss": loss_sum / max(1, updates)}
         tasks = self.classifier.tasks
         for task, right, known in zip(tasks, counts[::2], counts[1::2], strict=True):
-            figures[metric("train/top1", task, tasks)] = right / max(1, known)
+            name = f"train/top1/{task.name}" if len(tasks) > 1 else "train/top1"
+            figures[name] = right / max(1, known)
         self._begin_epoch()
         return figures
 
@@ -129,7 +125,7 @@ class Trainer:
         self._sums = torch.zeros(count, dtype=torch.float64, device=self.device)
 
     def _update(self, batch: Batch) -> None:
-        rate = learning_rate(self.config, self.step, self.steps_per_epoch)
+        rate = learning_rate(self.config, self.step, self.train.per_epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         with self._autocast():

@@ -24,12 +24,8 @@ _WORDNET = re.compile(r"n\d{8}")
 class Assessment:
     """Results of several classifiers, as an ensemble and one by one.
 
-    Attributes:
-        together: the ensemble, which takes the mean of the probabilities.
-        members: one for each network.
-        indices: indices of the evaluated images, whose class is known.
-        task: name of the task.
-        crops: number of crops of each image.
+    The ensemble takes the mean of the probabilities. ``indices`` are those of the evaluated images,
+    whose class is known.
     """
 
     together: Evaluation
@@ -73,8 +69,9 @@ def assess(
     """
     chosen = chosen_task(images, task)
     places = [network.task(chosen.name) for network in networks]
+    members = list(zip(networks, places, strict=True))
     classes = networks[0].tasks[places[0]].classes
-    for network, place in zip(networks, places, strict=True):
+    for network, place in members:
         check_channels(images.channels, network)
         if network.tasks[place].classes != classes:
             raise UserError(
@@ -88,28 +85,30 @@ def assess(
         raise UserError(f'no image has a known label for "{chosen.name}"')
     target = torch.device(device)
     prepare_device(target, "fp32")
-    per_batch = max(1, batch_size // crops)
-    parts = [indices[start : start + per_batch] for start in range(0, len(indices), per_batch)]
+    parts = torch.tensor(indices).split(max(1, batch_size // crops))
 
-    def classify(part: list[int]) -> torch.Tensor:
+    def classify(part: torch.Tensor) -> torch.Tensor:
         """Probabilities (networks, images, classes), on the device."""
-        batch = [images[index] for index in part]
-        members = []
-        for network, place in zip(networks, places, strict=True):
+        batch = [images[index] for index in part.tolist()]
+        probabilities = []
+        for network, place in members:
             cropped = torch.cat([network.transform.crops(image, crops) for image in batch])
             every = network.probabilities(upload(cropped, target), place)
-            members.append(every.unflatten(0, (len(batch), crops)).mean(dim=1))
-        return torch.stack(members)
+            probabilities.append(every.unflatten(0, (len(batch), crops)).mean(dim=1))
+        return torch.stack(probabilities)
 
     found: list[torch.Tensor] = []
-    for part, probabilities in zip(parts, read_late(map(classify, parts), target), strict=True):
-        found.append(probabilities)
+    for part, result in zip(parts, read_late(map(classify, parts), target), strict=True):
+        found.append(result)
         on_images(len(part))
+    probabilities = torch.cat(found, dim=1)
     known = own[labels[indices]]
     episodes = images.episodes and images.episodes.at(indices)
-    members = [Evaluation(classes, known, each, episodes) for each in torch.cat(found, dim=1)]
-    together = Evaluation(classes, known, torch.cat(found, dim=1).mean(dim=0), episodes)
-    return Assessment(together, members, indices, chosen.name, crops)
+    together, *each = (
+        Evaluation(classes, known, scores, episodes)
+        for scores in (probabilities.mean(dim=0), *probabilities)
+    )
+    return Assessment(together, each, indices, chosen.name, crops)
 
 
 def chosen_task(images: LabelledImages, name: str | None) -> Task:
@@ -131,20 +130,13 @@ def chosen_task(images: LabelledImages, name: str | None) -> Task:
 
 
 def check_channels(channels: int, network: Network) -> None:
-    """Refuses images with another number of channels than a network takes.
-
-    Raises:
-        UserError: the numbers differ.
-    """
+    """Refuses images with another number of channels than a network takes, by a UserError."""
     if channels == network.channels:
         return
     kinds = {1: "1 channel (grey)", 3: "3 channels (RGB)"}
+    given, taken = (kinds.get(n, f"{n} channels") for n in (channels, network.channels))
     remedy = f": --channels {network.channels} converts them" if network.channels in kinds else ""
-    raise UserError(
-        f"the images have {kinds.get(channels, f'{channels} channels')}, but"
-        f' "{network.source}" takes {kinds.get(network.channels, f"{network.channels} channels")}'
-        f"{remedy}"
-    )
+    raise UserError(f'the images have {given}, but "{network.source}" takes {taken}{remedy}')
 
 
 def class_indices(task: Task, classes: Sequence[str], source: str) -> list[int]:
@@ -158,7 +150,7 @@ def class_indices(task: Task, classes: Sequence[str], source: str) -> list[int]:
         UserError: the network does not know a class; the message names the nearest, and ``source``.
     """
     places = {name: index for index, name in enumerate(classes)}
-    if all(name in places for name in task.classes):
+    if places.keys() >= {*task.classes}:
         return [places[name] for name in task.classes]
     # Where classes are numbers, such as values of RAM, a number is not an index.
     numbered = any(name.isdecimal() for name in classes)

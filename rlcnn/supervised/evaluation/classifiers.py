@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 from annotated_types import Interval
 from rich.console import Console
@@ -23,6 +24,7 @@ from rlcnn.runs.progress import ProgressDisplay
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
 from rlcnn.supervised.evaluation.error_plots import write_error_plots
+from rlcnn.supervised.evaluation.metrics import in_percent
 from rlcnn.supervised.evaluation.networks import Network, load_network
 from rlcnn.supervised.setup import CHANNELS
 
@@ -96,14 +98,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class ClassifierEvaluation:
-    """The evaluation of classifiers.
-
-    Attributes:
-        config: of the evaluation.
-        networks: that were evaluated.
-        images: that they were evaluated on.
-        assessment: their answers beside the labels.
-    """
+    """The evaluation of classifiers: what was evaluated on what, and the results."""
 
     config: EvaluationConfig
     networks: list[Network]
@@ -146,13 +141,11 @@ class ClassifierEvaluation:
         """Writes pictures of the errors; their paths."""
         images = self.images
         names = [path.name for path in images.paths] if isinstance(images, ImageFiles) else None
-        # The crop that the network classified.
-        transform = self.networks[0].transform
-        return list(
-            write_error_plots(
-                self.assessment, lambda index: transform.centre(images[index])[0], directory, names
-            )
-        )
+
+        def classified(index: int) -> torch.Tensor:
+            return self.networks[0].transform.centre(images[index])[0]
+
+        return write_error_plots(self.assessment, classified, directory, names)
 
 
 def evaluate_classifiers(
@@ -160,10 +153,8 @@ def evaluate_classifiers(
 ) -> ClassifierEvaluation:
     """Evaluates the networks of a valid configuration.
 
-    Args:
-        config: of the evaluation.
-        load_policies: loads the agents that played the games of a run's own data.
-        console: shows what is loaded, and progress.
+    ``load_policies`` loads the agents that played the games of a run's own data. ``console`` shows
+    what is loaded, and progress.
 
     Raises:
         UserError: for weights or images that do not fit each other or do not exist, and for images
@@ -197,7 +188,6 @@ def evaluate_classifiers(
 def _load_images(
     config: EvaluationConfig, networks: list[Network], load_policies: LoadPolicies
 ) -> LabelledImages:
-    """The images to evaluate on."""
     network = networks[0]
     trained = network.training
     if config.labels is not None and config.data is not None:
@@ -247,12 +237,8 @@ def _load_images(
 
 def _figures_line(figures: dict[str, Any]) -> str:
     """``top-1 57.50% (95% interval 42.20 to 71.49), top-5 ...``."""
-    parts = []
-    for k in (1, 5):
-        if f"top{k}" in figures:
-            lower, upper = figures[f"top{k}_interval"]
-            share = 100 * figures[f"top{k}"]
-            parts.append(
-                f"top-{k} {share:.2f}% (95% interval {100 * lower:.2f} to {100 * upper:.2f})"
-            )
-    return ", ".join(parts)
+    return ", ".join(
+        f"top-{k} {in_percent(figures[f'top{k}'], figures[f'top{k}_interval'])}"
+        for k in (1, 5)
+        if f"top{k}" in figures
+    )

@@ -61,13 +61,8 @@ def held_out_figures(
             figures[f"test/top{k}"] = sum(accuracies.values()) / len(accuracies)
         if len(tasks) > 1:
             for task, accuracy in accuracies.items():
-                figures[metric(f"test/top{k}", task, tasks)] = accuracy
+                figures[f"test/top{k}/{task.name}"] = accuracy
     return figures
-
-
-def metric(name: str, task: Task, tasks: Sequence[Task]) -> str:
-    """The logged name of a task's metric; it contains the task's name if there are several."""
-    return f"{name}/{task.name}" if len(tasks) > 1 else name
 
 
 def accuracy_interval(right: torch.Tensor, episodes: Episodes | None = None) -> tuple[float, float]:
@@ -95,11 +90,11 @@ def in_percent(accuracy: float, interval: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions of a network, or of an ensemble, for labelled images.
+    """Predictions of a network, or of an ensemble, for images of known class.
 
     Attributes:
         classes: names by index.
-        labels: int64 (images,), each with a known class.
+        labels: int64 (images,).
         probabilities: float32 (images, classes).
         episodes: which images depend on each other; None where none do.
     """

@@ -16,7 +16,7 @@ from rlcnn.encoders import create_encoder, list_encoders, why_unknown
 from rlcnn.encoders.architectures import find_architecture
 from rlcnn.encoders.backbones import LOGITS, split_name
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.supervised.classifier import Classifier, load_classifier
+from rlcnn.supervised.classifier import load_classifier
 from rlcnn.weights.load import BEST, LAST, load_into, read_tensors
 
 # Key of the configuration in config.json.
@@ -47,11 +47,7 @@ class Network:
     report: str
 
     def task(self, name: str) -> int:
-        """The index of the task of this name.
-
-        Raises:
-            UserError: there is none.
-        """
+        """The index of the task of this name; a UserError if there is none."""
         names = [task.name for task in self.tasks]
         if name not in names:
             raise UserError(
@@ -152,7 +148,7 @@ def _own(
     size: int | None,
     resize: int | None,
 ) -> Network:
-    classifier: Classifier = load_classifier(path)
+    classifier = load_classifier(path)
     name = classifier.encoder.name
     if encoder is not None and encoder not in (name, split_name(name)[0]):
         raise UserError(f'"{path}" holds a classifier of encoder "{name}", not of "{encoder}"')
