@@ -81,11 +81,7 @@ def classification_loss(
     for column, scores in enumerate(logits):
         target = labels[:, column]
         summed = F.cross_entropy(
-            scores,
-            target,
-            ignore_index=UNKNOWN,
-            reduction="sum",
-            label_smoothing=label_smoothing,
+            scores, target, ignore_index=UNKNOWN, reduction="sum", label_smoothing=label_smoothing
         )
         losses.append(summed / (target != UNKNOWN).sum().clamp(min=1))
     return torch.stack(losses).mean()

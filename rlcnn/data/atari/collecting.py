@@ -1,19 +1,29 @@
-"""Plays games until there are enough observations, no two of them equal."""
+"""Plays games until there are enough different observations, and stores these on disk.
+
+The same games are played only once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
+import secrets
+import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import safetensors.numpy
 
 from envs.errors import UserError
 from rlcnn.data.atari.playing import EpisodeRecord, EpisodeSpec, Play, digest
-from rlcnn.data.atari.stacked import FrameBuffer
+from rlcnn.runs import manifest
+from rlcnn.runs.files import disk_errors, plain, read_json, write_json_atomic
 
 Part = Literal["train", "test"]
 PARTS: tuple[Part, ...] = ("train", "test")
@@ -154,3 +164,90 @@ class _Pool:
             episodes=np.full(len(rows), episode, dtype=np.int64),
         )
         return new, row + 1
+
+
+class FrameBuffer:
+    """An array of frames that grows in place; joining a list would need twice the memory."""
+
+    def __init__(self, frame_shape: tuple[int, ...]) -> None:
+        """Starts with one frame of zeros; ``frame_shape``: (C, height, width)."""
+        self._frames = np.zeros((1024, *frame_shape), dtype=np.uint8)
+        self._count = 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, frames: np.ndarray) -> None:
+        """Adds frames, uint8 (n, C, height, width)."""
+        count = self._count + len(frames)
+        if count > len(self._frames):
+            self._resize(max(count, len(self._frames) + len(self._frames) // 8))
+        self._frames[self._count : count] = frames
+        self._count = count
+
+    def finish(self) -> np.ndarray:
+        """All frames, uint8 (frames, C, height, width); the buffer cannot be used afterwards."""
+        self._resize(self._count)
+        return self._frames
+
+    def _resize(self, count: int) -> None:
+        # No other reference to the array exists, so nothing reads memory that has moved. The
+        # operating system moves it without a copy.
+        self._frames.resize((count, *self._frames.shape[1:]), refcheck=False)
+
+
+_FRAMES, _OBSERVATIONS, _ABOUT = "frames.npy", "observations.safetensors", "about.json"
+
+# Fields of Observations -> their names in files, which stay as they were first written.
+_KEYS = {name: name for name in Observations._fields} | {"steps": "ages", "episodes": "matches"}
+
+
+def cache_path(root: Path, name: str, settings: Mapping[str, Any]) -> Path:
+    """The directory of a game's observations, which the JSON values in ``settings`` determine."""
+    text = json.dumps(plain(settings), sort_keys=True)
+    return root / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def read_cache(path: Path) -> GameFrames | None:
+    """Reads what :func:`write_cache` wrote; None if it is missing or damaged."""
+    if not path.is_dir() or manifest.flaw(path, contents=True) is not None:
+        return None
+    counts = read_json(path / _ABOUT)["counts"]
+    tensors = safetensors.numpy.load_file(path / _OBSERVATIONS)
+    return GameFrames(
+        # Mapped, not read: these frames may be copied into a buffer with other games' frames.
+        frames=np.load(path / _FRAMES, mmap_mode="c", allow_pickle=False),
+        parts={
+            part: Observations(**{name: tensors[f"{part}/{key}"] for name, key in _KEYS.items()})
+            for part in PARTS
+        },
+        counts={part: counts[part] for part in PARTS},
+    )
+
+
+def write_cache(path: Path, collected: GameFrames, settings: Mapping[str, Any]) -> None:
+    """Writes collected observations, all or nothing.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with disk_errors(path):
+        try:
+            scratch.mkdir(parents=True)
+            np.save(scratch / _FRAMES, collected.frames)
+            tensors = {
+                f"{part}/{key}": getattr(observations, name)
+                for part, observations in collected.parts.items()
+                for name, key in _KEYS.items()
+            }
+            safetensors.numpy.save_file(tensors, scratch / _OBSERVATIONS)
+            about = {"settings": settings, "counts": collected.counts}
+            write_json_atomic(scratch / _ABOUT, about)
+            manifest.seal(scratch)
+            # An existing directory is damaged, or another process has just written the same.
+            shutil.rmtree(path, ignore_errors=True)
+            scratch.rename(path)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise

@@ -18,15 +18,22 @@ from envs.errors import UserError, nearest
 from envs.machine.cores import usable_cores
 from envs.protocol import get_protocol
 from envs.registry import atari_rom, game_name
-from rlcnn.data.atari.cache import cache_path, read_cache, write_cache
-from rlcnn.data.atari.collecting import PARTS, GameFrames, Part, collect
+from rlcnn.data.atari.collecting import (
+    PARTS,
+    FrameBuffer,
+    GameFrames,
+    Part,
+    cache_path,
+    collect,
+    read_cache,
+    write_cache,
+)
 from rlcnn.data.atari.emulator import minimal_actions
 from rlcnn.data.atari.labels import Labelling, label_names, label_values, shuffle_half
 from rlcnn.data.atari.options import FrameOptions, LabelKind, PolicyPlay
 from rlcnn.data.atari.playing import EpisodeSpec, Play, play_by_policy, random_players
 from rlcnn.data.atari.ram import RAM_VARIABLES
-from rlcnn.data.atari.stacked import FrameBuffer, StackedFrames
-from rlcnn.data.images import UNKNOWN, Episodes, Split
+from rlcnn.data.images import UNKNOWN, Episodes, Split, StackedFrames
 
 # Starting processes takes longer than playing fewer frames than this.
 _WORTH_WORKERS = 20_000
@@ -66,7 +73,7 @@ def play_frames(
         on_progress: called after each episode with the game and the number of new observations.
 
     Returns:
-        Two :class:`~rlcnn.data.atari.stacked.StackedFrames` that share their frames. Their
+        Two :class:`~rlcnn.data.images.StackedFrames` that share their frames. Their
         ``about`` lists what was played, and which tasks were left out.
 
     Raises:

@@ -162,11 +162,7 @@ def _inputs(encoder: Encoder | None, batches: Batches, rows: torch.Tensor) -> _I
 
 
 def _fit_by_adam(
-    train: _Inputs,
-    test: _Inputs,
-    labels: torch.Tensor,
-    classes: list[int],
-    random: torch.Generator,
+    train: _Inputs, test: _Inputs, labels: torch.Tensor, classes: list[int], random: torch.Generator
 ) -> tuple[torch.Tensor, ...]:
     """Fits logistic regression for several tasks by Adam on standardised inputs.
 

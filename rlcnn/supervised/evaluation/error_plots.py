@@ -100,10 +100,7 @@ def _confusion(evaluation: Evaluation) -> Figure:
 
 
 def _worst(
-    evaluation: Evaluation,
-    places: Sequence[int],
-    show: Image,
-    name: Callable[[int], str],
+    evaluation: Evaluation, places: Sequence[int], show: Image, name: Callable[[int], str]
 ) -> Figure:
     rows = math.ceil(len(places) / _COLUMNS)
     figure = _figure(2.0 * _COLUMNS, 2.6 * rows)

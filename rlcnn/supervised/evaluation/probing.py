@@ -31,13 +31,16 @@ from rlcnn.runs.progress import ProgressDisplay
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import chosen_task
 from rlcnn.supervised.evaluation.baselines import majority
-from rlcnn.supervised.evaluation.linear import METHODS, Fit, Method, fit
 from rlcnn.supervised.evaluation.metrics import in_percent
 from rlcnn.supervised.evaluation.probe import (
+    METHODS,
     Comparison,
+    Fit,
+    Method,
     build_encoder,
     choose_images,
     encode,
+    fit,
     random_like,
     read_once,
 )

@@ -18,10 +18,9 @@ from support.picture_files import pictures, split, write_folder
 from torch import nn
 
 from rlcnn.accelerate.transfers import Prefetcher, read_late
-from rlcnn.data.atari.stacked import StackedFrames
 from rlcnn.data.augment import Augmentation, AugmentConfig, bring_to_size
 from rlcnn.data.batches import Batches
-from rlcnn.data.images import UNKNOWN, ImageFiles, Split, Task
+from rlcnn.data.images import UNKNOWN, ImageFiles, Split, StackedFrames, Task
 from rlcnn.encoders import create_encoder
 from rlcnn.supervised.classifier import Classifier, save_classifier
 from rlcnn.supervised.config import PretrainConfig

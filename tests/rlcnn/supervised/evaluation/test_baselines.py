@@ -8,11 +8,18 @@ import pytest
 import torch
 from support.picture_files import split, write_folder
 
-from rlcnn.data.atari.stacked import StackedFrames
 from rlcnn.data.augment import Augmentation, AugmentConfig, bring_to_size
 from rlcnn.data.batches import Batches
 from rlcnn.data.folders import load_folder
-from rlcnn.data.images import UNKNOWN, Episodes, ImageFiles, Split, StoredImages, Task
+from rlcnn.data.images import (
+    UNKNOWN,
+    Episodes,
+    ImageFiles,
+    Split,
+    StackedFrames,
+    StoredImages,
+    Task,
+)
 from rlcnn.encoders import create_encoder
 from rlcnn.supervised.evaluation.baselines import fit_linear, majority
 
