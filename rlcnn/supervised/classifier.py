@@ -18,19 +18,12 @@ from rlcnn.weights.load import HEAD, load_encoder, read_tensors, save_tensors
 class Classifier(nn.Module):
     """An encoder with a linear layer whose outputs are the concatenated classes of all tasks.
 
-    The head computes in float32, also if the encoder runs under autocast.
-
-    Attributes:
-        encoder: uint8 images -> features.
-        tasks: the tasks.
-        classes: number of classes of each task.
+    The head computes in float32, also if the encoder runs under autocast. ``classes`` are the
+    numbers of classes of the tasks.
     """
 
     def __init__(self, encoder: Encoder, tasks: Sequence[Task], *, dropout: float = 0.0) -> None:
-        """Adds a freshly initialised head for one or more tasks to an encoder.
-
-        ``dropout`` is the probability with which each feature is zeroed in training mode.
-        """
+        """Adds a new head; ``dropout`` zeroes each feature in training with this probability."""
         super().__init__()
         self.encoder = encoder
         self.tasks = tuple(tasks)

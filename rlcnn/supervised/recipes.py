@@ -115,11 +115,7 @@ RECIPES: dict[str, PretrainConfig] = {
 
 
 def recipe_config(recipe: RecipeName, encoder: str | None = None) -> PretrainConfig:
-    """All defaults of a recipe.
-
-    Args:
-        recipe: its name.
-        encoder: another than its own, which then has its own options.
+    """All defaults of a recipe; another encoder than the recipe's has its own options.
 
     Raises:
         UserError: There is no such recipe.

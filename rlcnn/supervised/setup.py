@@ -59,10 +59,9 @@ def load_images(
 
 
 def check_start(config: PretrainConfig) -> None:
-    """Refuses an encoder and weights that a training cannot start with.
+    """Refuses an encoder and weights that a training cannot start with, before images are loaded.
 
-    Checks all that is possible without the images, which may take long to get: everything for
-    games, whose observations have a known shape.
+    Only games have observations of a known shape, so that everything can be checked.
 
     Raises:
         UserError: as :func:`rlcnn.weights.load_into`; games' observations are too small.
@@ -130,13 +129,7 @@ def _create_encoder(config: PretrainConfig, shape: tuple[int, int, int]) -> Enco
 
 
 class PretrainingSetup:
-    """Batches of a configuration's images, and encoders and trainers for them.
-
-    Attributes:
-        config: the run.
-        train: minibatches to learn from.
-        test: those held out.
-    """
+    """Training and held-out minibatches of a configuration, and encoders and trainers for them."""
 
     def __init__(self, config: PretrainConfig, split: Split) -> None:
         """Resizes the images of a run whose every "auto" is resolved.

@@ -37,12 +37,8 @@ class Trainer:
     On a CPU in float32, the same configuration, data and seed give the same bits, also when the
     training is saved and restored anywhere in between.
 
-    Attributes:
-        classifier: the network that learns.
-        train: the training images.
-        test: the held-out images.
-        epoch: the number of whole epochs done.
-        batch: the number of updates done in the next epoch.
+    ``epoch`` is the number of whole epochs done, and ``batch`` the number of updates done in the
+    next one.
     """
 
     def __init__(
@@ -61,7 +57,10 @@ class Trainer:
         self.epoch = self.batch = 0
         # In float32, results must not depend on other programs on the machine.
         self._spare_cores = SpareCores(self.device.type == "cpu" and config.precision == "bf16")
-        self._begin_epoch()
+        # Sums of the loss and of updates, and for each task of right and of known labels. They
+        # stay on the device, so that no update waits for a copy.
+        count = 2 + 2 * len(classifier.tasks)
+        self._sums = torch.zeros(count, dtype=torch.float64, device=self.device)
 
     @property
     def step(self) -> int:
@@ -100,7 +99,7 @@ class Trainer:
         for task, right, known in zip(tasks, counts[::2], counts[1::2], strict=True):
             name = f"train/top1/{task.name}" if len(tasks) > 1 else "train/top1"
             figures[name] = right / max(1, known)
-        self._begin_epoch()
+        self._sums.zero_()
         return figures
 
     def check_finite(self) -> None:
@@ -117,12 +116,6 @@ class Trainer:
                 f" {self.epoch + bool(self.batch)}: a lower --learning-rate than"
                 f" {self.config.learning_rate:g} or a longer --warmup-epochs may help"
             )
-
-    def _begin_epoch(self) -> None:
-        # Sums of the loss and of updates, and for each task of right and of known labels. They
-        # stay on the device, so that no update waits for a copy.
-        count = 2 + 2 * len(self.classifier.tasks)
-        self._sums = torch.zeros(count, dtype=torch.float64, device=self.device)
 
     def _update(self, batch: Batch) -> None:
         rate = learning_rate(self.config, self.step, self.train.per_epoch)

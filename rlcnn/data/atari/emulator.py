@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import ale_py
 import cv2
 import numpy as np
 from ale_py import roms
 
 from envs.checks import ObservationColour
-from envs.protocol import AtariProtocol
+from envs.protocol import AtariProtocol, get_protocol
 
 RAM_BYTES = 128
 
 
 def minimal_actions(rom: str) -> tuple[str, ...]:
     """Names of a game's minimal action set, in the emulator's order."""
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    ale = ale_py.ALEInterface()
-    ale.loadROM(_rom_path(rom))
-    return tuple(action.name for action in ale.getMinimalActionSet())
+    game = AtariGame(rom, get_protocol("classic"))
+    return tuple(game.actions[index] for index in game.minimal)
 
 
 class AtariGame:
     """A single emulator with readable RAM, which ale-py's vector environment lacks.
 
-    Frames are those of ``envs.AtariVecEnv``: the maximum of the last two emulator frames of a step,
-    resized by OpenCV's area interpolation. Frames, openings and the effects of actions are
-    bit-equal. Only the number of no-ops in an opening comes from another generator, since ale-py's
-    differs between systems.
+    Frames, openings and the effects of actions are bit-equal to those of ``envs.AtariVecEnv``. Only
+    the number of no-ops in an opening comes from another generator, since ale-py's differs between
+    systems.
 
     Attributes:
         actions: names of the protocol's actions.
@@ -53,7 +48,10 @@ class AtariGame:
         self._ale = ale_py.ALEInterface()
         self._ale.setFloat("repeat_action_probability", protocol.repeat_action_probability)
         self._ale.setInt("max_num_frames_per_episode", 0)
-        self._rom = _rom_path(rom)
+        path = roms.get_rom_path(rom)
+        if path is None:
+            raise ValueError(f'"{rom}" is no ROM of ale-py')
+        self._rom = path
         self._sticky = protocol.repeat_action_probability > 0
         self._ale.setInt("random_seed", seed if self._sticky else 0)
         self._ale.loadROM(self._rom)
@@ -123,10 +121,3 @@ class AtariGame:
         else:
             frame = frame.copy()
         return frame[None] if frame.ndim == 2 else frame.transpose(2, 0, 1)
-
-
-def _rom_path(rom: str) -> Path:
-    path = roms.get_rom_path(rom)
-    if path is None:
-        raise ValueError(f'"{rom}" is no ROM of ale-py')
-    return path

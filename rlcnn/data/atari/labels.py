@@ -53,15 +53,11 @@ def label_values(name: str, train: np.ndarray, test: np.ndarray, *, max_classes:
     ``UNKNOWN``; one outside the range of training belongs to the outermost bin.
 
     AtariARI (Anand et al. 2019, "Unsupervised State Representation Learning in Atari") has 256
-    classes for every byte. Here neighbouring values share a class: most bytes with many values are
-    positions on a screen of 160 x 210 pixels. A frame of 84 x 84 shows every second position, most
-    of 256 classes would have few examples, and the head would be larger than the encoder.
+    classes for every byte; docs/labelled-frames.md says why neighbouring values share a class here.
     """
-    known = train[train != UNKNOWN]
-    values = np.unique(known)
+    values = np.unique(train[train != UNKNOWN])
     if len(values) <= max_classes:
-        classes = tuple(str(value) for value in values)
-        return Labelling(Task(name, classes), _places(train, values), _places(test, values))
+        return label_names(name, tuple(map(str, range(256))), train, test)
     low, high = int(values[0]), int(values[-1])
     # Bin i holds the values from edges[i] to below the next edge.
     edges = low + np.ceil(np.arange(max_classes) * (high + 1 - low) / max_classes).astype(np.int64)
@@ -69,12 +65,12 @@ def label_values(name: str, train: np.ndarray, test: np.ndarray, *, max_classes:
         np.where(of == UNKNOWN, UNKNOWN, np.searchsorted(edges, of.clip(low, high), "right") - 1)
         for of in (train, test)
     ]
-    present = np.unique(bins[0][bins[0] != UNKNOWN])
     last = np.append(edges[1:] - 1, high)
-    classes = tuple(
-        str(edges[i]) if edges[i] == last[i] else f"{edges[i]}-{last[i]}" for i in present
+    names = tuple(
+        str(first) if first == end else f"{first}-{end}"
+        for first, end in zip(edges, last, strict=True)
     )
-    return Labelling(Task(name, classes), *(_places(each, present) for each in bins))
+    return label_names(name, names, *bins)
 
 
 def normalised_entropy(labels: np.ndarray, classes: int) -> float:
@@ -101,8 +97,7 @@ def shuffle_half(stacks: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.nd
     each the class 0 ("shuffled"), 1 ("true") or ``UNKNOWN``.
     """
     rng = np.random.default_rng(seed)
-    stacks = stacks.copy()
-    depth = stacks.shape[1]
+    stacks, depth = stacks.copy(), stacks.shape[1]
     in_order = np.sort(stacks, axis=1)
     whole = (in_order[:, 0] > 0) & (np.diff(in_order, axis=1) > 0).all(axis=1)
     chosen = rng.permutation(np.flatnonzero(whole))

@@ -49,7 +49,8 @@ def write_error_plots(
         return image(assessment.indices[place])
 
     def name(place: int) -> str:
-        return names[assessment.indices[place]] if names else f"image {assessment.indices[place]}"
+        index = assessment.indices[place]
+        return names[index] if names else f"image {index}"
 
     drawn = {CONFUSION: _confusion(evaluation)}
     if worst := evaluation.worst(_WORST):
@@ -88,14 +89,9 @@ def _confusion(evaluation: Evaluation) -> Figure:
         axes.set_yticks(range(len(classes)), classes, fontsize=small)
     if len(classes) <= _COUNTED_CLASSES:
         for row, column in counts.nonzero().tolist():
-            dark = bool(shares[row, column] < 0.5)
-            axes.text(
-                *(column, row, str(int(counts[row, column]))),
-                color="white" if dark else "black",
-                fontsize="x-small",
-                ha="center",
-                va="center",
-            )
+            style = {"fontsize": "x-small", "ha": "center", "va": "center"}
+            colour = "white" if shares[row, column] < 0.5 else "black"
+            axes.text(column, row, str(int(counts[row, column])), color=colour, **style)
     return figure
 
 
@@ -106,14 +102,16 @@ def _worst(
     figure = _figure(2.0 * _COLUMNS, 2.6 * rows)
     figure.suptitle("misclassified, the least probable true class first")
     panels: list[Any] = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
+
+    def named(place: int, index: int) -> str:
+        share = float(evaluation.probabilities[place, index])
+        return f"{_short(evaluation.classes[index])} ({100 * share:.1f}%)"
+
     for panel, place in zip(panels, places, strict=False):
         true, predicted = int(evaluation.labels[place]), int(evaluation.predicted[place])
+        title = f"{name(place)}\n{named(place, true)}\npredicted {named(place, predicted)}"
         _draw(panel, show(place))
-        panel.set_title(
-            f"{name(place)}\n{_class(evaluation, place, true)}\npredicted"
-            f" {_class(evaluation, place, predicted)}",
-            fontsize="xx-small",
-        )
+        panel.set_title(title, fontsize="xx-small")
     for panel in panels:
         panel.set_axis_off()
     return figure
@@ -122,22 +120,20 @@ def _worst(
 def _bars(evaluation: Evaluation, show: Image, name: Callable[[int], str]) -> Figure:
     """As figure 4 of Krizhevsky et al. 2012, for images spread evenly over the data."""
     count = min(_BARS, len(evaluation.labels))
-    places = [round(i * (len(evaluation.labels) - 1) / max(1, count - 1)) for i in range(count)]
     columns = min(4, count)
     rows = math.ceil(count / columns)
     figure = _figure(3.2 * columns, 4.2 * rows)
     panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[3, 2] * rows)
     highest = min(5, len(evaluation.classes))
-    for number in range(rows * columns):
-        above = panels[2 * (number // columns), number % columns]
-        below = panels[2 * (number // columns) + 1, number % columns]
-        above.set_axis_off()
-        if number >= count:
-            below.set_axis_off()
-            continue
-        place = places[number]
+    for panel in (*panels[::2].flat[count:], *panels[1::2].flat[count:]):
+        panel.set_axis_off()
+    for number in range(count):
+        place = round(number * (len(evaluation.labels) - 1) / max(1, count - 1))
+        row, column = divmod(number, columns)
+        above, below = panels[2 * row : 2 * row + 2, column]
         true = int(evaluation.labels[place])
         _draw(above, show(place))
+        above.set_axis_off()
         above.set_title(f"{name(place)}\n{_short(evaluation.classes[true])}", fontsize="x-small")
         shares, classes = evaluation.probabilities[place].topk(highest)
         colours = [_TRUE if index == true else _OTHER for index in classes.tolist()]
@@ -153,11 +149,6 @@ def _bars(evaluation: Evaluation, show: Image, name: Callable[[int], str]) -> Fi
 def _draw(axes: Axes, image: torch.Tensor) -> None:
     pixels = image if image.shape[0] in (1, 3) else image[-1:]
     axes.imshow(pixels.permute(1, 2, 0).expand(-1, -1, 3).numpy())
-
-
-def _class(evaluation: Evaluation, place: int, index: int) -> str:
-    share = float(evaluation.probabilities[place, index])
-    return f"{_short(evaluation.classes[index])} ({100 * share:.1f}%)"
 
 
 def _short(name: str) -> str:

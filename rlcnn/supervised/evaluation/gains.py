@@ -16,12 +16,10 @@ from rlcnn.stats.accuracy import clustered_gain_interval, paired_interval
 
 @dataclass(frozen=True)
 class Gain:
-    """A difference of two accuracies.
+    """A difference of two accuracies, -1 to 1.
 
-    Attributes:
-        value: -1 to 1.
-        interval: 95% interval over other images, or over other episodes where the images are frames
-            of games; it does not cover a repeated training. None if there are too few episodes.
+    The interval of 95% is over other images, or over other episodes where the images are frames of
+    games; it does not cover a repeated training. It is None if there are too few episodes.
     """
 
     value: float
@@ -41,11 +39,9 @@ class Gain:
 
 @dataclass(frozen=True)
 class Gains:
-    """Differences between two classifiers.
+    """Differences between two classifiers: the mean over tasks with equal weights, and each task's.
 
-    Attributes:
-        mean: mean over tasks with equal weights.
-        tasks: by name of the task, without tasks that have no known held-out class.
+    Tasks without a known held-out class are left out.
     """
 
     mean: Gain

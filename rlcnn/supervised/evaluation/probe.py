@@ -69,7 +69,7 @@ class Fit:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its :func:`~rlcnn.supervised.evaluation.metrics.accuracy_interval`."""
+        """Its 95% interval, over images or episodes."""
         return accuracy_interval(torch.from_numpy(self.correct), self.episodes)
 
     def to_json(self) -> dict[str, Any]:
@@ -151,11 +151,9 @@ def _predictions(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Fits of one method on the features of an encoder, and of random encoders.
+    """Fits of one method on the features of an encoder, and of random encoders by seed.
 
-    Attributes:
-        own: the fit of the encoder; None if it is itself random.
-        random: the fits of random encoders by seed.
+    ``own`` is None if the encoder is itself random.
     """
 
     own: Fit | None

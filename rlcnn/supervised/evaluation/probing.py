@@ -29,21 +29,11 @@ from rlcnn.encoders.base import size_option
 from rlcnn.runs.files import check_writable
 from rlcnn.runs.progress import ProgressDisplay
 from rlcnn.runs.provenance import provenance
+from rlcnn.supervised.evaluation import probe
 from rlcnn.supervised.evaluation.assessment import chosen_task
 from rlcnn.supervised.evaluation.baselines import majority
 from rlcnn.supervised.evaluation.metrics import in_percent
-from rlcnn.supervised.evaluation.probe import (
-    METHODS,
-    Comparison,
-    Fit,
-    Method,
-    build_encoder,
-    choose_images,
-    encode,
-    fit,
-    random_like,
-    read_once,
-)
+from rlcnn.supervised.evaluation.probe import METHODS, Comparison, Fit, Method
 from rlcnn.weights.load import read_about, weights_file
 from rlcnn.weights.report import LoadReport
 
@@ -113,14 +103,9 @@ class ProbeConfig:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """The fits of each method on the features of the encoder and of random ones.
+    """The fits of each method on the features of an encoder and of random ones.
 
-    Attributes:
-        config: of the probe.
-        encoder: that was probed.
-        report: what became of its weights; None without any.
-        images: that were fitted on and tested on.
-        comparisons: one for each method.
+    ``report`` says what became of the encoder's weights; it is None without any.
     """
 
     config: ProbeConfig
@@ -194,7 +179,7 @@ def run_probe(
         side = config.size or config.frames.obs_size
         shape = (config.frames.frame_stack * frame_channels, side, side)
         with size_option("--size" if config.size else "--frames.obs-size"):
-            build_encoder(config.encoder, shape, options, config.weights)
+            probe.build_encoder(config.encoder, shape, options, config.weights)
     split = load_data(
         config.data,
         config.data_dir,
@@ -203,7 +188,7 @@ def run_probe(
         frames=config.frames,
         policies=policies,
     )
-    images = choose_images(
+    images = probe.choose_images(
         split,
         chosen_task(split.train, config.task),
         train_size=config.train_size,
@@ -215,7 +200,7 @@ def run_probe(
     if image_shape is None or image_shape != images.test.image_shape:
         raise UserError("the images differ in size: --size N resizes them to N x N pixels")
     with size_option("--size"):
-        encoder, report = build_encoder(config.encoder, image_shape, options, config.weights)
+        encoder, report = probe.build_encoder(config.encoder, image_shape, options, config.weights)
     if report is not None:
         console.print(str(report))
     if encoder.features_dim > config.max_features:
@@ -225,12 +210,12 @@ def run_probe(
         )
     if config.size is not None:
         with console.status("reading the images"):
-            images = read_once(images)
+            images = probe.read_once(images)
     own = None
     if config.weights != "none":
         own = _fits("the encoder", encoder, images, config, console)
     random = {
-        seed: _fits(f"random {seed}", random_like(encoder, seed), images, config, console)
+        seed: _fits(f"random {seed}", probe.random_like(encoder, seed), images, config, console)
         for seed in config.random_seeds
     }
     comparisons = {
@@ -249,7 +234,7 @@ def _fits(
     with ProgressDisplay(console) as display:
         task = display.add(f"{name}: encoding", sum(map(len, images)))
         train, test = (
-            encode(
+            probe.encode(
                 encoder,
                 part,
                 device=config.device,
@@ -263,7 +248,7 @@ def _fits(
     found: dict[Method, Fit] = {}
     for method in config.methods:
         with console.status(f"{name}: fitting {METHOD_NAMES[method]}"):
-            found[method] = fit(
+            found[method] = probe.fit(
                 method,
                 train,
                 train_labels,
