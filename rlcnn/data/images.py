@@ -55,13 +55,23 @@ class LabelledImages(ABC):
     Attributes:
         tasks: the questions.
         labels: int64 (images, tasks), on the CPU; ``UNKNOWN`` where a class is not known.
+        channels: of every image.
+        image_shape: (channels, height, width) of every image; None where their sizes differ.
         episodes: which images depend on each other; None where none do.
     """
 
     episodes: Episodes | None = None
 
-    def __init__(self, labels: torch.Tensor, tasks: Sequence[Task]) -> None:
+    def __init__(
+        self,
+        labels: torch.Tensor,
+        tasks: Sequence[Task],
+        channels: int,
+        size: Sequence[int] | None = None,
+    ) -> None:
         """Checks the labels, integers (images, tasks), or (images,) for a single task.
+
+        ``size`` is the height and width of every image.
 
         Raises:
             UserError: a task has fewer than two classes, or a label lies outside its classes.
@@ -76,20 +86,11 @@ class LabelledImages(ABC):
             _check_labels(labels[:, column], task)
         self.labels = labels
         self.tasks = tuple(tasks)
+        self.channels = channels
+        self.image_shape = None if size is None else (channels, size[0], size[1])
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    @abstractmethod
-    def image_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) of every image; None where their sizes differ."""
-
-    @property
-    def channels(self) -> int:
-        """Channels of every image."""
-        assert self.image_shape is not None
-        return self.image_shape[0]
 
     @abstractmethod
     def __getitem__(self, index: int) -> torch.Tensor:
@@ -145,13 +146,8 @@ class StoredImages(LabelledImages):
             raise ValueError(f"{len(images)} images, but {len(labels)} labels")
         if not len(images):
             raise UserError("there are no images")
-        super().__init__(labels, tasks)
+        super().__init__(labels, tasks, images.shape[1], images.shape[2:])
         self.images = images
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.images[index]
@@ -201,23 +197,17 @@ class StackedFrames(LabelledImages):
             raise ValueError(f"stacks of shape {tuple(stacks.shape)}, but {len(labels)} labels")
         if len(stacks) and not 0 <= int(stacks.min()) <= int(stacks.max()) < len(frames):
             raise ValueError(f"stacks must be of frames 0 to {len(frames) - 1}")
-        super().__init__(labels, tasks)
+        super().__init__(labels, tasks, stacks.shape[1] * frames.shape[1], frames.shape[2:])
         self.frames = frames
         self.stacks = stacks
         self.about = dict(about)
         self.episodes = episodes
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(frame_stack * C, height, width)."""
-        channels, height, width = self.frames.shape[1:]
-        return self.stacks.shape[1] * channels, height, width
-
     def __getitem__(self, index: int) -> torch.Tensor:
-        return self.frames[self.stacks[index]].reshape(self.image_shape)
+        return self.frames[self.stacks[index]].flatten(0, 1)
 
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
-        return self.frames[self.stacks[indices]].reshape(len(indices), *self.image_shape)
+        return self.frames[self.stacks[indices]].flatten(1, 2)
 
     def stored_on(self, device: torch.device, most: int) -> StackedFrames | None:
         # Copies only the frames in its own stacks.
@@ -251,28 +241,22 @@ class ImageFiles(LabelledImages):
         """
         if not paths:
             raise UserError("there are no images")
-        super().__init__(labels, tasks)
+        super().__init__(labels, tasks, channels)
         self.paths = list(paths)
         self.resize = resize
-        self._channels = channels
-
-    @property
-    def image_shape(self) -> None:
-        return None
-
-    @property
-    def channels(self) -> int:
-        return self._channels
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return read_image(self.paths[index], self._channels, self.resize)
+        return read_image(self.paths[index], self.channels, self.resize)
 
 
 class JoinedImages(LabelledImages):
     """The training images of a split, followed by its held-out images."""
 
     def __init__(self, split: Split) -> None:
-        super().__init__(torch.cat([part.labels for part in split]), split.train.tasks)
+        train, shapes = split.train, {part.image_shape for part in split}
+        size = train.image_shape[1:] if train.image_shape and len(shapes) == 1 else None
+        labels = torch.cat([part.labels for part in split])
+        super().__init__(labels, train.tasks, train.channels, size)
         self._split = split
         first, second = (part.episodes for part in split)
         if first is not None and second is not None:
@@ -280,15 +264,6 @@ class JoinedImages(LabelledImages):
             self.episodes = Episodes(
                 torch.cat((first.games, second.games)), torch.cat((first.ids, later))
             )
-
-    @property
-    def image_shape(self) -> tuple[int, int, int] | None:
-        shapes = {part.image_shape for part in self._split}
-        return shapes.pop() if len(shapes) == 1 else None
-
-    @property
-    def channels(self) -> int:
-        return self._split.train.channels
 
     def __getitem__(self, index: int) -> torch.Tensor:
         train, test = self._split

@@ -49,11 +49,8 @@ ALEXNET_2012 = PretrainConfig(
     weight_decay=5e-4,  # section 5
     decay_all=True,
     schedule="steps",
-    milestones=(
-        1 / 3,
-        2 / 3,
-        8 / 9,
-    ),  # section 5: thrice, when the error stopped falling; when: ours
+    # Section 5: thrice, when the error stopped falling. The shares are ours.
+    milestones=(1 / 3, 2 / 3, 8 / 9),
     step_factor=0.1,  # section 5: divided by 10
     augment=AugmentConfig(
         resize=256,  # section 2: the shorter side

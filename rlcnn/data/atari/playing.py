@@ -79,9 +79,8 @@ class _Recorder:
         game.reseed(spec.seed)
         self.game = game
         # Not the game's own generator, since its openings must not depend on the actions.
-        self._rng = np.random.default_rng([spec.seed, 1])
-        self._spec = spec
-        self._action = 0
+        self.random = np.random.default_rng([spec.seed, 1])
+        self._max_steps = spec.max_steps
         self._frames: list[np.ndarray] = []
         self._ram: list[np.ndarray] = []
         self._actions: list[int] = []
@@ -91,7 +90,7 @@ class _Recorder:
     def step(self, action: int) -> np.ndarray | None:
         """Takes a step; the new frame, or None at the end of the episode."""
         frame, reward = self.game.step(action)
-        if frame is None or len(self._frames) > self._spec.max_steps:
+        if frame is None or len(self._frames) > self._max_steps:
             return None
         minimal = self.game.minimal
         self._record(frame, minimal.index(action) if action in minimal else -1, reward)
@@ -100,17 +99,7 @@ class _Recorder:
     def random_action(self) -> int:
         """A random action of the minimal set."""
         choices = self.game.minimal
-        return choices[int(self._rng.integers(len(choices)))]
-
-    def sticky_action(self) -> int:
-        """The last action with ``repeat_probability``, otherwise a random one."""
-        first = len(self._frames) == 1
-        if first or self._rng.random() >= self._spec.repeat_probability:
-            self._action = self.random_action()
-        return self._action
-
-    def explores(self, probability: float) -> bool:
-        return probability > 0 and self._rng.random() < probability
+        return choices[int(self.random.integers(len(choices)))]
 
     def fresh_stack(self, depth: int) -> np.ndarray:
         """The first observation: the newest frame behind zero frames."""
@@ -141,8 +130,10 @@ def digest(frame: np.ndarray) -> bytes:
 def play_at_random(spec: EpisodeSpec) -> EpisodeRecord:
     """Plays an episode by random actions; the result depends on ``spec`` alone."""
     recorder = _Recorder(spec, _last_game(spec.rom, spec.protocol, spec.obs, spec.obs_size))
-    while recorder.step(recorder.sticky_action()) is not None:
-        pass
+    action = recorder.random_action()
+    while recorder.step(action) is not None:
+        if recorder.random.random() >= spec.repeat_probability:
+            action = recorder.random_action()
     return recorder.record()
 
 
@@ -174,7 +165,7 @@ def play_by_policy(
         actions = _checked(policy(np.stack(stacks)), len(lanes), lanes[0][1].game)
         for lane in reversed(range(len(lanes))):
             number, recorder = lanes[lane]
-            explores = recorder.explores(exploration)
+            explores = exploration > 0 and recorder.random.random() < exploration
             frame = recorder.step(recorder.random_action() if explores else actions[lane])
             if frame is not None:
                 stacks[lane] = np.concatenate([stacks[lane][len(frame) :], frame])

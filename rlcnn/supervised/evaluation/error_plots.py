@@ -89,7 +89,7 @@ def _confusion(evaluation: Evaluation) -> Figure:
         axes.set_yticks(range(len(classes)), classes, fontsize=small)
     if len(classes) <= _COUNTED_CLASSES:
         for row, column in counts.nonzero().tolist():
-            style = {"fontsize": "x-small", "ha": "center", "va": "center"}
+            style: dict[str, Any] = {"fontsize": "x-small", "ha": "center", "va": "center"}
             colour = "white" if shares[row, column] < 0.5 else "black"
             axes.text(column, row, str(int(counts[row, column])), color=colour, **style)
     return figure

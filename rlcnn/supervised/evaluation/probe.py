@@ -193,17 +193,13 @@ class ChosenImages(LabelledImages):
         self, source: LabelledImages, indices: torch.Tensor, task: Task, size: int | None = None
     ) -> None:
         """Chooses by ``indices``; with ``size``, images are their middle squares of this side."""
-        super().__init__(source.labels[indices, source.tasks.index(task)], [task])
+        labels = source.labels[indices, source.tasks.index(task)]
+        sides = (size, size) if size else source.image_shape and source.image_shape[1:]
+        super().__init__(labels, [task], source.channels, sides)
         self.episodes = source.episodes and source.episodes.at(indices)
         self.indices = indices
         self._source = source
-        self._crop = CropTransform(size, size) if size is not None else None
-
-    @property
-    def image_shape(self) -> tuple[int, int, int] | None:
-        if self._crop is None:
-            return self._source.image_shape
-        return self._source.channels, self._crop.height, self._crop.width
+        self._crop = CropTransform(size, size) if size else None
 
     def __getitem__(self, index: int) -> torch.Tensor:
         image = self._source[int(self.indices[index])]
