@@ -30,12 +30,10 @@ class Batch(NamedTuple):
 
 
 class _Prepared(NamedTuple):
-    """The part of a minibatch that the host prepares.
+    """The part of a minibatch that the host prepares: the images at ``rows``, int64 (batch,).
 
-    Attributes:
-        rows: int64 (batch,), indices of the images.
-        images: uint8 (batch, channels, height, width); None where the device stores them.
-        drawn: random numbers of :meth:`Augmentation.draw`; None for no further augmentation.
+    ``images`` is None where the device stores them. ``drawn`` are random numbers of
+    :meth:`Augmentation.draw`; None for no further augmentation.
     """
 
     rows: torch.Tensor
@@ -46,15 +44,16 @@ class _Prepared(NamedTuple):
 class Batches:
     """The minibatches of a set of images, epoch by epoch.
 
+    The last of an epoch has the remainder; a remainder of one image is skipped, since it has no
+    batch statistics.
+
     Args:
         images: resized by :func:`~rlcnn.data.augment.bring_to_size`.
         augmentation: random changes, and the centre crop.
-        batch_size: images in a minibatch. The last of an epoch has the remainder; a remainder of
-            one image is skipped, since it has no batch statistics.
+        batch_size: images in a minibatch.
         seed: seed of order and augmentation.
         device: device of the minibatches.
-        workers: processes that prepare images one by one, if whole batches are not prepared at
-            once.
+        workers: processes that prepare images, where whole batches are not prepared at once.
 
     Raises:
         UserError: there are fewer than two images.

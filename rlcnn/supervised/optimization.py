@@ -73,9 +73,9 @@ def classification_loss(
 ) -> torch.Tensor:
     """Mean over tasks of the mean cross-entropy over the images whose class is known, a scalar.
 
-    ``logits`` are (batch, classes) for each task, and ``labels`` int64 (batch, tasks), ``UNKNOWN``
-    where a class is not known. A task without a known class in the batch has loss 0.
-    ``label_smoothing`` is the share of the target that is spread evenly over all classes.
+    ``logits`` are (batch, classes) for each task, and ``labels`` int64 (batch, tasks). A task
+    without a known class in the batch has loss 0. ``label_smoothing`` is the share of the target
+    that is spread evenly over all classes.
     """
     losses = []
     for column, scores in enumerate(logits):

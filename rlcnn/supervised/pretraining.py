@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from collections.abc import Mapping
@@ -259,17 +258,12 @@ class Pretraining(Attempt[PretrainConfig]):
 
     def _save_weights(self, name: str, metrics: Mapping[str, Any] | None) -> None:
         """Writes the evaluated classifier and its origin into the run."""
-        config = self.config
+        # What the images were and how they were prepared, for an evaluation without the run.
+        kept = ("data", "recipe", "colours", "augment", "frames", "players", "seed")
+        options = self.config.to_json()
         about = {
-            "data": config.data,
-            "recipe": config.recipe,
-            # How its images were prepared, for an evaluation without the run.
-            "colours": config.colours,
-            "augment": dataclasses.asdict(config.augment),
-            "frames": dataclasses.asdict(config.frames),
-            "players": config.players,
+            **{name: options[name] for name in kept},
             "run": str(self.run.path.resolve()),
-            "seed": config.seed,
             "epoch": self.trainer.epoch,
             "step": self.trainer.step,
             "accuracy": _plain_names(metrics or {}),

@@ -3,6 +3,6 @@
 ``rlcnn.data.atari.dataset.play_frames`` makes them; it needs the emulator.
 """
 
-from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.atari.options import FrameOptions, PolicyPlay
 
-__all__ = ["FrameOptions"]
+__all__ = ["FrameOptions", "PolicyPlay"]

@@ -57,11 +57,11 @@ class Observations(NamedTuple):
 
 
 class GameFrames(NamedTuple):
-    """Training and test observations of one game.
+    """Training and test observations of one game, from different episodes; no two are equal.
 
     Attributes:
         frames: uint8 (frames, C, height, width), no two of them equal; the first is all zeros.
-        parts: observations of both parts, from different episodes, and no two of them equal.
+        parts: the observations.
         counts: of each part ``observations`` (kept), ``games`` (episodes played) and ``duplicates``
             (observations equal to an earlier one, not kept).
     """

@@ -31,14 +31,8 @@ LANES = 8
 class EpisodeSpec:
     """Everything that determines an episode, except the policy.
 
-    Attributes:
-        rom: name of the ROM.
-        protocol: how the game starts and what an action does.
-        obs: colours of the frames.
-        obs_size: height and width of frames in pixels.
-        max_steps: agent steps after which the episode is stopped.
-        repeat_probability: probability that random play repeats the last action.
-        seed: seed of the emulator and of random play.
+    It is stopped after ``max_steps`` agent steps. Random play repeats the last action with
+    ``repeat_probability``. ``seed`` is that of the emulator and of random play.
     """
 
     rom: str

@@ -27,11 +27,10 @@ _RATE, _EPOCHS, _BATCH = 1e-3, 15, 256
 
 
 class Baseline(NamedTuple):
-    """Results of a baseline.
+    """Results of a baseline on the held-out images.
 
-    Attributes:
-        figures: those of :func:`rlcnn.supervised.evaluation.metrics.held_out_figures` but the loss.
-        right: bool (held-out images, tasks): whether each is right.
+    ``figures`` are those of :func:`~rlcnn.supervised.evaluation.metrics.held_out_figures` but the
+    loss; ``right``, bool (images, tasks), are its correct answers.
     """
 
     figures: dict[str, float]
@@ -130,11 +129,9 @@ def _baseline(
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Inputs of a linear classifier.
+    """Inputs of a linear classifier for ``count`` images.
 
-    Attributes:
-        count: number of images.
-        at: indices int64 (n,) on the CPU -> inputs float32 (n, d) on the device.
+    ``at``: indices int64 (n,) on the CPU -> inputs float32 (n, d) on the device.
     """
 
     count: int

@@ -92,11 +92,8 @@ def in_percent(accuracy: float, interval: Sequence[float]) -> str:
 class Evaluation:
     """Predictions of a network, or of an ensemble, for images of known class.
 
-    Attributes:
-        classes: names by index.
-        labels: int64 (images,).
-        probabilities: float32 (images, classes).
-        episodes: which images depend on each other; None where none do.
+    ``labels`` are int64 (images,), and ``probabilities`` float32 (images, classes). ``episodes``
+    says which images depend on each other; None where none do.
     """
 
     classes: tuple[str, ...]
