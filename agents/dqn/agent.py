@@ -27,21 +27,19 @@ from stable_baselines3.dqn.policies import CnnPolicy
 
 from agents.collect.off_policy import collect_steps
 from agents.dqn.actor import EpsilonGreedy, GreedyActor
-from agents.dqn.checks import check_buffer, check_counts, check_rewards
+from agents.dqn.checks import check_buffer, check_counts, check_replay, check_rewards
 from agents.dqn.learner import DQNLearner, LossMean
 from agents.dqn.objectives import OBJECTIVES
-from agents.dqn.replay_setup import check_replay, make_replay
 from agents.networks.policies import PixelDQNPolicy, PixelQNetwork
 from agents.networks.transfer import frozen_digest, unfreeze_at
 from agents.sb3.agent import PixelAgent
-from agents.sb3.arguments import arguments_for, checked_device, resolve_policy
-from agents.sb3.environments import (
-    check_images_and_discrete_actions,
-    make_checked_env,
-    with_frame_channels,
-)
+from agents.sb3.arguments import arguments_for, checked_device
+from agents.sb3.environments import make_checked_env
+from agents.storage.layout import layout_bytes, replay_layout
 from agents.storage.replay import FrameReplay
 from envs.stacking import frame_stacking
+from rlcnn.accelerate.cuda_graphs import make_recorder
+from rlcnn.accelerate.memory import choose_place
 from rlcnn.encoders.base import check_choice
 
 
@@ -89,6 +87,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": PixelDQNPolicy}
+    replaced_policy = CnnPolicy
     policy: PixelDQNPolicy
     replay_buffer: FrameReplay | None  # type: ignore[assignment]
     action_space: spaces.Discrete
@@ -140,22 +139,13 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
 
     def _setup_model(self) -> None:
         # Not stable-baselines3's own, which would allocate its own replay here.
-        self.policy_class, self.policy_kwargs = resolve_policy(
-            self.policy_class, self.policy_kwargs, PixelDQNPolicy, CnnPolicy
-        )
-        check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
+        self._check_spaces_and_policy()
         check_rewards(self._vec_normalize_env)
         self._convert_train_freq()
         check_counts(self)
-        self._setup_lr_schedule()
-        self.set_random_seed(self.seed)
-        self.policy_kwargs = with_frame_channels(self.policy_kwargs, self.env)
-        policy = self.policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-        )
-        self.policy = policy.to(self.device)  # type: ignore[assignment]
+        self._set_up_policy()
         self._create_aliases()
-        self._set_up_updates(self.policy.q_net, self.overlap)
+        self._set_up_updates(self.policy.q_net)
         self.exploration_schedule = LinearSchedule(
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
@@ -191,8 +181,13 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         stacking = frame_stacking(self.check_env_is_set())
         if self.replay_buffer is None:
             codec = self._acting_copy.network.storage_spec(stacking)
-            place = (self.replay_device, self.cuda_graphs)
-            self.replay_buffer = make_replay(self, stacking, codec, self._sampler_seed, *place)
+            sizes = (self.buffer_size, int(self.action_space.n), self.n_envs, codec)
+            needed, what = layout_bytes(replay_layout(*sizes)), f"{self.buffer_size:,} transitions"
+            place = choose_place(self.replay_device, self.device, needed, f"a replay of {what}")
+            recorder = make_recorder(place) if self.cuda_graphs else None
+            self.replay_buffer = FrameReplay(
+                *sizes, place, seed=self._sampler_seed, recorder=recorder
+            )
         check_replay(self.replay_buffer, stacking, self.n_envs)
         learner: DQNLearner | None = getattr(self, "_learner", None)
         if learner is None or learner.replay is not self.replay_buffer:

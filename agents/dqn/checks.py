@@ -9,7 +9,9 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecNormalize
 
 from agents.sb3.arguments import check_count
+from agents.storage.replay import FrameReplay
 from envs.errors import UserError
+from envs.stacking import FrameStacking
 
 _LEAST = {
     "gradient_steps": -1,
@@ -22,11 +24,7 @@ _LEAST = {
 
 
 def check_buffer(buffer_class: Any, buffer_kwargs: Any, optimize_memory_usage: bool) -> None:
-    """Refuses stable-baselines3's replay buffers.
-
-    Raises:
-        UserError: an argument asks for one.
-    """
+    """Refuses stable-baselines3's replay buffers by a UserError."""
     if buffer_class is not None or buffer_kwargs:
         raise UserError("replay_buffer_class is not supported: frames are stored by our own")
     if optimize_memory_usage:
@@ -34,11 +32,7 @@ def check_buffer(buffer_class: Any, buffer_kwargs: Any, optimize_memory_usage: b
 
 
 def check_counts(model: DQN) -> None:
-    """Refuses numbers that are no counts, and ``train_freq`` in episodes.
-
-    Raises:
-        UserError: an argument of ``model`` is one.
-    """
+    """Refuses arguments that are no counts, and ``train_freq`` in episodes, by a UserError."""
     assert isinstance(model.train_freq, TrainFreq)
     if model.train_freq.unit != TrainFrequencyUnit.STEP:
         raise UserError("train_freq in episodes is not supported: it counts environment steps")
@@ -48,13 +42,26 @@ def check_counts(model: DQN) -> None:
 
 
 def check_rewards(normalize: VecNormalize | None) -> None:
-    """Refuses rewards whose scale changes while they are stored.
-
-    Raises:
-        UserError: ``normalize`` normalizes rewards.
-    """
+    """Refuses rewards whose scale changes while they are stored, by a UserError."""
     if normalize is not None and normalize.norm_reward:
         raise UserError(
             "VecNormalize is not supported for DQN: the scale of its rewards changes while"
             " they are stored; clip or scale the rewards in the environment instead"
+        )
+
+
+def check_replay(replay: Any, stacking: FrameStacking, n_envs: int) -> None:
+    """Refuses a replay that cannot store the steps of the environments, by a UserError."""
+    if not isinstance(replay, FrameReplay):
+        raise UserError(
+            f"replay_buffer must be the replay of an agents.DQN, not {type(replay).__name__}"
+        )
+    stored = replay.codec.frame_stacking
+    if stored != stacking:
+        raise UserError(
+            f"the replay holds stacks of {stored}, the environment now makes {stacking}"
+        )
+    if replay.n_envs != n_envs:
+        raise UserError(
+            f"the replay is for {replay.n_envs} environments in parallel, the agent has {n_envs}"
         )

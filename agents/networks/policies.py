@@ -20,52 +20,14 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
 from agents.networks.transfer import freeze_until, rebuild_optimizer, without_weights
-from agents.sb3.arguments import ImageInput, check_policy_arguments
-from agents.storage.codecs import (
-    FeatureCodec,
-    FeatureType,
-    FrameCodec,
-    PixelCodec,
-    feature_dtype,
-)
+from agents.sb3.arguments import POLICY_OPTIONS, ImageInput, check_policy_arguments
+from agents.storage.codecs import FeatureCodec, FeatureType, FrameCodec, PixelCodec
 from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.devices import PRECISIONS, Precision
 from rlcnn.encoders.base import check_choice
 from rlcnn.encoders.frozen_features import features_of_stored
 from rlcnn.sb3 import EncoderExtractor
-
-
-def encode(
-    extractor: BaseFeaturesExtractor,
-    observations: torch.Tensor,
-    precision: Precision,
-    image_scale: float = 1.0,
-) -> torch.Tensor:
-    """Features of observations, float32 (batch, features_dim).
-
-    Only the encoder runs in the reduced precision: the heads' outputs (log probabilities, whose
-    ratio PPO clips at a few percent, and Q values) stay in float32.
-
-    Args:
-        extractor: computes them.
-        observations: images of 0 to 255, uint8 or float; or, for a frozen encoder, its stored
-            features (:mod:`rlcnn.encoders.frozen_features`), as channels of one pixel.
-        precision: of the encoder.
-        image_scale: factor of the pixels for an extractor not of ours, which takes floats.
-    """
-    device = observations.device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        if not isinstance(extractor, EncoderExtractor):
-            # Contiguous, so that an extractor of the user's may call view() on them.
-            features = extractor(observations.float().contiguous() * image_scale)
-        elif observations.dtype == torch.uint8:
-            features = extractor(observations)
-        elif observations.shape[2:] == (1, 1):
-            features = features_of_stored(extractor.encoder, observations.flatten(1).float())
-        else:
-            features = extractor(observations.round().to(torch.uint8))
-    return features.float()
 
 
 class PixelNetwork(ImageInput):
@@ -85,21 +47,15 @@ class PixelNetwork(ImageInput):
     def storage_spec(self, stacking: FrameStacking) -> FrameCodec:
         """How frames are stored: as pixels, or as the features of a frozen encoder.
 
-        Args:
-            stacking: how the environment stacks frames.
-
         Raises:
-            UserError: ``stacking`` does not produce the observations that this network takes.
+            UserError: ``stacking``, that of the environment, does not produce the observations that
+                this network takes.
         """
         extractor = self.features_extractor
         if isinstance(extractor, EncoderExtractor) and extractor.frozen:
-            return FeatureCodec(
-                extractor.encoder,
-                stacking,
-                next(extractor.parameters()).device,
-                autocast=self.precision == "bf16",
-                dtype=feature_dtype(self.feature_dtype, self.precision),
-            )
+            device = next(extractor.parameters()).device
+            kinds = (self.precision, self.feature_dtype)
+            return FeatureCodec(extractor.encoder, stacking, device, *kinds)
         shape = extractor._observation_space.shape
         assert shape is not None
         return PixelCodec(stacking, shape)
@@ -107,10 +63,29 @@ class PixelNetwork(ImageInput):
     def extract_features(
         self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
     ) -> torch.Tensor:
-        """Features of observations, float32 (batch, features_dim)."""
+        """Features of observations, float32 (batch, features_dim).
+
+        Only the encoder runs in the reduced precision: the heads' outputs (log probabilities, whose
+        ratio PPO clips at a few percent, and Q values) stay in float32.
+
+        Args:
+            obs: images of 0 to 255, uint8 or float; or, for a frozen encoder, its stored features
+                (:mod:`rlcnn.encoders.frozen_features`), as channels of one pixel.
+            features_extractor: computes them; by default this network's own.
+        """
         assert isinstance(obs, torch.Tensor)
         extractor = features_extractor or self.features_extractor
-        return encode(extractor, obs, self.precision, self.image_scale)
+        with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            if not isinstance(extractor, EncoderExtractor):
+                # Contiguous, so that an extractor of the user's may call view() on them.
+                features = extractor(obs.float().contiguous() * self.image_scale)
+            elif obs.dtype == torch.uint8:
+                features = extractor(obs)
+            elif obs.shape[2:] == (1, 1):
+                features = features_of_stored(extractor.encoder, obs.flatten(1).float())
+            else:
+                features = extractor(obs.round().to(torch.uint8))
+        return features.float()
 
     def _set_up_images(self) -> None:
         scales = self.normalize_images and is_image_space(self.observation_space)
@@ -122,7 +97,7 @@ class PixelNetwork(ImageInput):
 
 
 class PixelPolicy(ImageInput):
-    """The options that the policies here add to stable-baselines3's.
+    """The options that the policies here add to stable-baselines3's, as keyword arguments.
 
     Attributes:
         precision: ``"bf16"`` runs the encoder in bfloat16; ``"tf32"`` lets a GPU round the inputs
@@ -134,65 +109,43 @@ class PixelPolicy(ImageInput):
             ``"fp16"`` or ``"auto"``, which is ``precision``.
     """
 
-    OPTIONS = ("precision", "encoder_lr_factor", "unfreeze_at_step", "feature_dtype")
-    precision: Precision
-    encoder_lr_factor: float
-    unfreeze_at_step: int
-    feature_dtype: FeatureType
+    precision: Precision = "fp32"
+    encoder_lr_factor: float = 1.0
+    unfreeze_at_step: int = 0
+    feature_dtype: FeatureType = "auto"
 
-    def _take_options(
-        self, base: type[BasePolicy], net_arch: Any, options: dict[str, Any], **own: Any
-    ) -> Any:
-        """Checks all options, keeps our own, and returns the hidden layers.
-
-        Args:
-            base: stable-baselines3's policy.
-            net_arch: None for no hidden layers behind an encoder, and stable-baselines3's default
-                behind another extractor.
-            options: for ``base``.
-            own: ``OPTIONS``.
+    def _take_options(self, base: type[BasePolicy], options: dict[str, Any]) -> dict[str, Any]:
+        """Checks all options, keeps our own, and returns those of stable-baselines3's ``base``.
 
         Raises:
             UserError: an option is unknown or of the wrong kind.
         """
-        extractor = options["features_extractor_class"]
-        more = {name: options[name] for name in options if name != "features_extractor_class"}
-        arguments = options.get("features_extractor_kwargs")
-        check_policy_arguments(base, more, extractor, arguments, net_arch)
-        check_choice("precision", own["precision"], PRECISIONS)
-        check_choice("feature_dtype", own["feature_dtype"], get_args(FeatureType))
-        for name in self.OPTIONS:
-            setattr(self, name, own[name])
-        self._initial_seeds = InitialSeeds()
-        return [] if net_arch is None and issubclass(extractor, EncoderExtractor) else net_arch
+        check_policy_arguments(base, options)
+        options = {"features_extractor_class": EncoderExtractor, **options}
+        for name in POLICY_OPTIONS:
+            setattr(self, name, options.pop(name, getattr(self, name)))
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("feature_dtype", self.feature_dtype, get_args(FeatureType))
+        # Seeds of the first values of the encoder and of the heads, drawn from torch's global
+        # generator. So heads of one shape start equal whatever the encoder, and draws after a
+        # policy was made, such as actions, do not depend on how many numbers its encoder took.
+        self._encoder_seed, self._heads_seed = torch.randint(2**62, (2,)).tolist()
+        behind_encoder = issubclass(options["features_extractor_class"], EncoderExtractor)
+        if options["net_arch"] is None and behind_encoder:
+            options["net_arch"] = []
+        return options
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         inherited = without_weights(super()._get_constructor_parameters())
-        return {**inherited, **{name: getattr(self, name) for name in self.OPTIONS}}
-
-
-class InitialSeeds:
-    """Seeds of a policy's first values, one for the encoder and one for the heads.
-
-    So heads of one shape start equal whatever the encoder, and draws after a policy was made, such
-    as actions, do not depend on how many numbers its encoder took.
-
-    Making one draws twice from torch's global generator, and so follows ``torch.manual_seed``.
-    """
-
-    def __init__(self) -> None:
-        self.encoder, self.heads = torch.randint(2**62, (2,)).tolist()
+        return {**inherited, **{name: getattr(self, name) for name in POLICY_OPTIONS}}
 
 
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
     """Seeds torch's CPU generator inside the block, and restores its state afterwards."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        torch.set_rng_state(before)
 
 
 class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
@@ -205,12 +158,11 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
         observation_space: uint8 images (channels, height, width).
         action_space: Discrete.
         lr_schedule: learning rate as a function of the progress remaining, from 1 to 0.
-        features_extractor_class: :class:`EncoderExtractor`, whose ``encoder`` and options go into
-            ``features_extractor_kwargs``; or any other, which takes floats of [0, 1], and of
-            [0, 255] with ``normalize_images=False``, as in stable-baselines3.
         net_arch: hidden layers of the heads; none by default behind an encoder, as behind
             NatureCNN in stable-baselines3, and its default behind another extractor.
-        **kwargs: further arguments of stable-baselines3's policy.
+        **options: ``features_extractor_class`` is :class:`EncoderExtractor`, whose ``encoder`` and
+            options go into ``features_extractor_kwargs``; or any other, which takes floats of
+            [0, 1], and of [0, 255] with ``normalize_images=False``, as in stable-baselines3.
     """
 
     def __init__(
@@ -219,48 +171,29 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
-        features_extractor_class: type[BaseFeaturesExtractor] = EncoderExtractor,
-        precision: Precision = "fp32",
-        encoder_lr_factor: float = 1.0,
-        unfreeze_at_step: int = 0,
-        feature_dtype: FeatureType = "auto",
-        **kwargs: Any,
+        **options: Any,
     ) -> None:
-        options = {"features_extractor_class": features_extractor_class, **kwargs}
-        net_arch = self._take_options(
-            ActorCriticPolicy,
-            net_arch,
-            options,
-            precision=precision,
-            encoder_lr_factor=encoder_lr_factor,
-            unfreeze_at_step=unfreeze_at_step,
-            feature_dtype=feature_dtype,
-        )
-        if kwargs.get("use_sde"):
+        chosen = self._take_options(ActorCriticPolicy, {"net_arch": net_arch, **options})
+        if chosen.get("use_sde"):
             raise UserError("use_sde is not supported: it explores continuous actions")
-        if not kwargs.get("share_features_extractor", True):
+        if not chosen.get("share_features_extractor", True):
             raise UserError("share_features_extractor=False is not supported: one encoder serves")
-        if kwargs.get("optimizer_kwargs") is None and "optimizer_class" not in kwargs:
+        if chosen.get("optimizer_kwargs") is None and "optimizer_class" not in chosen:
             # One kernel for all tensors, with stable-baselines3's epsilon.
-            options["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
-        with drawing_from(self._initial_seeds.encoder):
-            super().__init__(
-                observation_space, action_space, lr_schedule, net_arch=net_arch, **options
-            )
+            chosen["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
+        with drawing_from(self._encoder_seed):
+            super().__init__(observation_space, action_space, lr_schedule, **chosen)
         self._set_up_images()
-        rebuild_optimizer(self, self, encoder_lr_factor)
-        freeze_until(self, unfreeze_at_step)
+        rebuild_optimizer(self, self, self.encoder_lr_factor)
+        freeze_until(self, self.unfreeze_at_step)
 
     def _build(self, lr_schedule: Schedule) -> None:
         # The encoder exists by now: only heads and the optimiser are made here.
-        with drawing_from(self._initial_seeds.heads):
+        with drawing_from(self._heads_seed):
             super()._build(lr_schedule)
 
     def logits_and_values(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both heads at once.
-
-        Args:
-            observations: uint8 (batch, channels, height, width).
+        """Both heads at once, for uint8 observations (batch, channels, height, width).
 
         Returns:
             Unnormalised log probabilities, float32 (batch, actions), and values, float32 (batch,).
@@ -335,34 +268,20 @@ class PixelDQNPolicy(PixelPolicy, DQNPolicy):
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
         net_arch: list[int] | None = None,
-        features_extractor_class: type[BaseFeaturesExtractor] = EncoderExtractor,
-        precision: Precision = "fp32",
-        encoder_lr_factor: float = 1.0,
-        unfreeze_at_step: int = 0,
-        feature_dtype: FeatureType = "auto",
-        **kwargs: Any,
+        **options: Any,
     ) -> None:
-        options = {"features_extractor_class": features_extractor_class, **kwargs}
-        net_arch = self._take_options(
-            DQNPolicy,
-            net_arch,
-            options,
-            precision=precision,
-            encoder_lr_factor=encoder_lr_factor,
-            unfreeze_at_step=unfreeze_at_step,
-            feature_dtype=feature_dtype,
-        )
-        if kwargs.get("optimizer_kwargs") is None and "optimizer_class" not in kwargs:
-            options["optimizer_kwargs"] = {"fused": True}
-        super().__init__(observation_space, action_space, lr_schedule, net_arch, **options)
-        rebuild_optimizer(self, self.q_net, encoder_lr_factor)
-        freeze_until(self.q_net, unfreeze_at_step)
+        chosen = self._take_options(DQNPolicy, {"net_arch": net_arch, **options})
+        if chosen.get("optimizer_kwargs") is None and "optimizer_class" not in chosen:
+            chosen["optimizer_kwargs"] = {"fused": True}
+        super().__init__(observation_space, action_space, lr_schedule, **chosen)
+        rebuild_optimizer(self, self.q_net, self.encoder_lr_factor)
+        freeze_until(self.q_net, self.unfreeze_at_step)
 
     def make_q_net(self) -> PixelQNetwork:
         """A Q network with an encoder of its own, on this policy's device."""
-        with drawing_from(self._initial_seeds.encoder):
+        with drawing_from(self._encoder_seed):
             net_args = self._update_features_extractor(self.net_args, features_extractor=None)
-        with drawing_from(self._initial_seeds.heads):
+        with drawing_from(self._heads_seed):
             network = PixelQNetwork(**net_args)
         network.precision, network.feature_dtype = self.precision, self.feature_dtype
         network._set_up_images()

@@ -11,6 +11,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.collect.actor import make_actor
@@ -22,12 +23,8 @@ from agents.ppo.checks import check_minibatches, check_options
 from agents.ppo.learner import PPOLearner, UpdateReport
 from agents.ppo.objective import METRICS, PPOObjective
 from agents.sb3.agent import PixelAgent
-from agents.sb3.arguments import arguments_for, check_count, checked_device, resolve_policy
-from agents.sb3.environments import (
-    check_images_and_discrete_actions,
-    make_checked_env,
-    with_frame_channels,
-)
+from agents.sb3.arguments import arguments_for, check_count, checked_device
+from agents.sb3.environments import make_checked_env
 from agents.storage.rollout import FrameRollout
 from envs.stacking import FrameStacking, frame_stacking
 
@@ -82,6 +79,7 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": PixelActorCriticPolicy}
+    replaced_policy = ActorCriticCnnPolicy
     policy: PixelActorCriticPolicy
     rollout_buffer: FrameRollout  # type: ignore[assignment]
 
@@ -130,19 +128,17 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
         super().__init__(**arguments_for(SB3PPO, locals()))
 
     def _setup_model(self) -> None:
-        self.policy_class, self.policy_kwargs = resolve_policy(
-            self.policy_class, self.policy_kwargs, PixelActorCriticPolicy, ActorCriticCnnPolicy
-        )
-        check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
+        # Not stable-baselines3's own, which would make its own rollout here.
+        self._check_spaces_and_policy()
         check_minibatches(self.n_envs, self.n_steps, self.batch_size, self.normalize_advantage)
         check_count("n_epochs", self.n_epochs)
         # torch takes no numpy integers for sizes.
         self.batch_size = int(self.batch_size)
-        self.policy_kwargs = with_frame_channels(self.policy_kwargs, self.env)
-        self.rollout_buffer_class = FrameRollout  # type: ignore[assignment]
-        self.rollout_buffer_kwargs = {"stacking": self._stacking()}
-        super()._setup_model()
-        self._set_up_updates(self.policy, self.overlap)
+        self._set_up_policy()
+        self.clip_range = FloatSchedule(self.clip_range)
+        if self.clip_range_vf is not None:
+            self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+        self._set_up_updates(self.policy)
         self._set_up_storage()
 
     def _stacking(self) -> FrameStacking:
@@ -153,21 +149,11 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
 
     def _set_up_storage(self) -> None:
         """Makes the rollouts, for pixels or a frozen encoder's features."""
-        stacking = self._stacking()
-        codec = self._acting_copy.network.storage_spec(stacking)
+        codec = self._acting_copy.network.storage_spec(self._stacking())
         self._frozen_version = frozen_version(self.policy)
+        sizes = (self.n_steps, self.n_envs, codec, self.device)
         rollouts = [
-            FrameRollout(
-                self.n_steps,
-                self.observation_space,  # type: ignore[arg-type]
-                self.action_space,  # type: ignore[arg-type]
-                self.device,
-                self.gae_lambda,
-                self.gamma,
-                self.n_envs,
-                stacking=stacking,
-                codec=codec,
-            )
+            FrameRollout(*sizes, gae_lambda=self.gae_lambda, gamma=self.gamma)
             for _ in range(2 if self.overlap else 1)
         ]
         self.rollout_buffer, self._spare_rollout = rollouts[0], rollouts[-1]
@@ -182,7 +168,7 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
                 observations.
         """
         super().set_env(env, force_reset)
-        if self._stacking() != self.rollout_buffer.stacking:
+        if self._stacking() != self.rollout_buffer.codec.frame_stacking:
             self.finish_update()
             self._set_up_storage()
 
@@ -343,8 +329,7 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
     @property
     def rollout_bytes(self) -> int:
         """Memory of the rollouts, of which there are two with ``overlap``."""
-        rollouts = {id(rollout): rollout for rollout in (self.rollout_buffer, self._spare_rollout)}
-        return sum(rollout.nbytes for rollout in rollouts.values())
+        return sum(rollout.nbytes for rollout in {self.rollout_buffer, self._spare_rollout})
 
     def _excluded_save_params(self) -> list[str]:
         parts = ["_learner", "_collector", "_spare_rollout", "_frozen_version"]

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from agents.sb3.arguments import check_count
-from agents.storage.rollout import FrameRollout
 from envs.errors import UserError
 
 
 def check_options(use_sde: bool, policy_kwargs: Any, buffer_class: Any, buffer_kwargs: Any) -> None:
-    """Refuses state-dependent exploration and stable-baselines3's rollout buffers.
-
-    Raises:
-        UserError: an argument asks for one.
-    """
+    """Refuses state-dependent exploration and other rollout buffers by a UserError."""
     if use_sde or (isinstance(policy_kwargs, dict) and policy_kwargs.get("use_sde")):
         raise UserError("use_sde is not supported: it explores continuous actions")
-    if buffer_class not in (None, FrameRollout) or buffer_kwargs:
+    if buffer_class is not None or buffer_kwargs:
         raise UserError("rollout_buffer_class is not supported: frames are stored by our own")
 
 
 def check_minibatches(n_envs: int, n_steps: int, batch_size: int, normalize: bool) -> None:
     """Refuses minibatches that cannot be learned from, or do not divide the rollout.
 
-    Raises:
-        UserError: they are such; the line names the nearest size that divides it.
+    Its UserError names the nearest size that divides it.
     """
     for name, value in (("n_steps", n_steps), ("batch_size", batch_size)):
         check_count(name, value)
@@ -45,9 +38,5 @@ def check_minibatches(n_envs: int, n_steps: int, batch_size: int, normalize: boo
 
 
 def _nearest_divisor(number: int, wanted: int) -> int:
-    wanted = min(wanted, number)
-    for distance in itertools.count():
-        for divisor in (wanted - distance, wanted + distance):
-            if divisor > 0 and number % divisor == 0:
-                return divisor
-    raise AssertionError("1 divides every number")
+    divisors = (n for n in range(1, number + 1) if number % n == 0)
+    return min(divisors, key=lambda n: abs(n - wanted))

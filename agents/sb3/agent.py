@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +16,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.collect.inference_copy import InferenceCopy
 from agents.networks.policies import PixelActorCriticPolicy, PixelQNetwork
 from agents.networks.transfer import without_weights
-from agents.sb3.arguments import checked_device, unknown_policy
-from agents.sb3.environments import make_checked_env
+from agents.sb3.arguments import checked_device, resolve_policy
+from agents.sb3.environments import (
+    check_images_and_discrete_actions,
+    make_checked_env,
+    with_frame_channels,
+)
 from agents.sb3.former_names import former_names
 from envs.errors import UserError
 from rlcnn.accelerate.devices import prepare_device
@@ -34,20 +38,43 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
     by the group's own ``lr_factor``.
     """
 
+    replaced_policy: ClassVar[type[BasePolicy]]
+    """stable-baselines3's policy for images, in whose place ours is made."""
+
+    overlap: bool
     _acting_copy: InferenceCopy[Network]
     _runner: UpdateRunner[R]
 
-    def _set_up_updates(self, network: Network, overlap: bool) -> None:
+    def _check_spaces_and_policy(self) -> None:
+        self.policy_class, self.policy_kwargs = resolve_policy(
+            self.policy_class,
+            self.policy_kwargs,
+            self.policy_aliases["CnnPolicy"],
+            self.replaced_policy,
+        )
+        check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
+
+    def _set_up_policy(self) -> None:
+        """Makes the policy as stable-baselines3 does, but no storage."""
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.policy_kwargs = with_frame_channels(self.policy_kwargs, self.env)
+        policy = self.policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+        )
+        self.policy = policy.to(self.device)
+        self.policy_kwargs = without_weights(self.policy_kwargs)
+
+    def _set_up_updates(self, network: Network) -> None:
         """Prepares for acting by ``network``, which learns, and for updating it."""
         prepare_device(self.device, network.precision)
-        self.policy_kwargs = without_weights(self.policy_kwargs)
-        self._acting_copy = InferenceCopy(network, apart=overlap)
+        self._acting_copy = InferenceCopy(network, apart=self.overlap)
 
         def end_training_mode() -> None:
             # After a wait the policy must be as between two updates.
             self.policy.set_training_mode(False)
 
-        self._runner = UpdateRunner(self.device, network.precision, overlap, end_training_mode)
+        self._runner = UpdateRunner(self.device, network.precision, self.overlap, end_training_mode)
 
     @classmethod
     def load(
@@ -131,11 +158,7 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
         return list(self.policy.parameters())
 
     def raise_if_not_finite(self, loss: float) -> None:
-        """Stops a training whose loss is no longer a number, before anything more is saved.
-
-        Raises:
-            UserError: ``loss`` is NaN or infinite.
-        """
+        """Stops a training by a UserError if its loss is NaN or infinite."""
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss became {loss} by step {self.num_timesteps}: training stopped; the"
@@ -148,7 +171,10 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
-            raise unknown_policy(policy_name)
+            raise UserError(
+                f'policy "{policy_name}" is unknown: observations are images, so the policy is'
+                ' "CnnPolicy"'
+            )
         return super()._get_policy_from_name(policy_name)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:

@@ -24,6 +24,9 @@ from envs.errors import UserError, nearest
 from rlcnn.accelerate.devices import resolve_device
 from rlcnn.sb3 import EncoderExtractor, check_encoder_arguments
 
+POLICY_OPTIONS = ("precision", "encoder_lr_factor", "unfreeze_at_step", "feature_dtype")
+"""Arguments that our policies add to stable-baselines3's."""
+
 _ENCODER_HINT = 'an encoder is chosen by features_extractor_kwargs=dict(encoder="impala")'
 
 
@@ -44,9 +47,7 @@ def resolve_policy(
     Raises:
         UserError: ``policy`` is another class, or an argument is unknown.
     """
-    if not isinstance(policy_kwargs, Mapping):
-        raise UserError(f"policy_kwargs must be a dict, not {policy_kwargs!r}")
-    chosen = dict(policy_kwargs)
+    chosen = _as_dict("policy_kwargs", policy_kwargs)
     for name in chosen:
         if not isinstance(name, str):
             raise UserError(f"policy_kwargs must have names as keys, not {shown(name)}")
@@ -66,62 +67,63 @@ def resolve_policy(
             f'policy {name} does not fit: expected "CnnPolicy" or a subclass of'
             f" agents.networks.policies.{ours.__name__}{hint}"
         )
-    _check_extractor(
-        chosen.get("features_extractor_class", EncoderExtractor),
-        chosen.get("features_extractor_kwargs"),
-    )
+    _check_extractor(chosen)
     return policy, chosen
 
 
 def arguments_for(base: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that stable-baselines3's class takes, out of those of ours."""
-    names = inspect.signature(base.__init__).parameters  # type: ignore[misc]
-    return {name: given[name] for name in names if name in given and name != "self"}
+    return {name: given[name] for name in _parameters(base) if name in given}
 
 
-def unknown_policy(name: str) -> UserError:
-    """The error for a policy's name that is not "CnnPolicy"."""
-    return UserError(
-        f'policy "{name}" is unknown: observations are images, so the policy is "CnnPolicy"'
-    )
-
-
-def check_policy_arguments(
-    base: type[BasePolicy],
-    more: Mapping[str, Any],
-    extractor: Any,
-    extractor_kwargs: Mapping[str, Any] | None,
-    net_arch: Any,
-) -> None:
+def check_policy_arguments(base: type[BasePolicy], options: Mapping[str, Any]) -> None:
     """Refuses arguments of a policy that are unknown or of the wrong kind.
 
-    Args:
-        base: stable-baselines3's policy, which takes ``more``.
-        more: arguments that our policy passes on.
-        extractor: class of the features extractor.
-        extractor_kwargs: its arguments.
-        net_arch: hidden layers of the heads; None for the default.
+    ``base`` is stable-baselines3's policy, which takes ``options``.
 
     Raises:
         UserError: one is.
     """
-    known = [name for name in inspect.signature(base.__init__).parameters if name != "self"]
-    known += ["precision", "encoder_lr_factor", "unfreeze_at_step", "feature_dtype"]
-    for name in more:
+    known = [*_parameters(base), *POLICY_OPTIONS]
+    for name in options:
         if name not in known:
             hint = "." + nearest(name, known)
-            if name in inspect.signature(ActorCriticPolicy.__init__).parameters:
+            if name in _parameters(ActorCriticPolicy):
                 hint = "; only PPO's policy has it: leave it out"
             elif name.startswith("encoder"):
                 hint = f"; {_ENCODER_HINT}"
             raise UserError(f'policy_kwargs has no option "{name}"{hint}'.rstrip("."))
-    if more.get("squash_output"):
+    if options.get("squash_output"):
         raise UserError("squash_output is not supported: it bounds continuous actions")
-    _check_extractor(extractor, extractor_kwargs)
-    _check_net_arch(base, net_arch)
-    if "activation_fn" in more:
-        _check_activation(more["activation_fn"])
-    _check_optimizer(more.get("optimizer_class", torch.optim.Adam), more.get("optimizer_kwargs"))
+    _check_extractor(options)
+    if options.get("net_arch") is not None:
+        _check_net_arch(base, options["net_arch"])
+    if "activation_fn" in options:
+        _check_activation(options["activation_fn"])
+    _check_optimizer(
+        options.get("optimizer_class", torch.optim.Adam),
+        _as_dict("optimizer_kwargs", options.get("optimizer_kwargs")),
+    )
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raises UserError unless ``value`` is a whole number from ``least``."""
+    if not _is_whole(value):
+        raise UserError(f"{name} must be a whole number, not {shown(value)}")
+    if value < least:
+        raise UserError(f"{name} must be at least {least}, not {value}")
+
+
+def checked_device(device: Any) -> Any:
+    """A device as stable-baselines3 takes it: "cuda" is the CPU if torch finds no GPU.
+
+    Raises:
+        UserError: this machine lacks the device, or it is not supported.
+    """
+    name = f"cuda:{device}" if type(device) is int else str(device)
+    if re.fullmatch(r"cuda(:\d+)?", name) and not torch.cuda.is_available():
+        return name
+    return resolve_device(name)
 
 
 def shown(value: Any) -> str:
@@ -130,138 +132,37 @@ def shown(value: Any) -> str:
     return line if len(line) <= 60 else f"{line[:57]}..."
 
 
-def _check_extractor(extractor: Any, arguments: Any) -> None:
-    if (
-        not (isinstance(extractor, type) and issubclass(extractor, BaseFeaturesExtractor))
-        or extractor is BaseFeaturesExtractor
-    ):
-        raise UserError(
-            "features_extractor_class must be a subclass of BaseFeaturesExtractor, not"
-            f" {shown(extractor)}; {_ENCODER_HINT}"
-        )
-    if issubclass(extractor, CombinedExtractor):
-        raise UserError(
-            f"features_extractor_class {extractor.__name__} is for dict observations, but"
-            f" observations are images: use NatureCNN, or leave it out; {_ENCODER_HINT}"
-        )
-    if arguments is not None and not isinstance(arguments, Mapping):
-        raise UserError(f"features_extractor_kwargs must be a dict, not {shown(arguments)}")
-    arguments = arguments or {}
-    parameters = dict(list(inspect.signature(extractor.__init__).parameters.items())[2:])
-    if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
-        for name in arguments:
-            if name not in parameters:
-                raise UserError(
-                    f'features_extractor_kwargs has no option "{name}": {extractor.__name__} takes'
-                    f" {', '.join(parameters) or 'none'}."
-                    f"{nearest(str(name), parameters)}"
-                )
-    for name, one in parameters.items():
-        variadic = one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
-        if one.default is one.empty and not variadic and name not in arguments:
-            raise UserError(
-                f'features_extractor_kwargs lacks "{name}", which {extractor.__name__} needs'
-            )
-    if issubclass(extractor, EncoderExtractor):
-        check_encoder_arguments(
-            arguments.get("encoder", "nature"),
-            arguments.get("encoder_options"),
-            arguments.get("weights"),
-        )
+class ImageInput(BaseModel):
+    """Turns the numbers that ``predict`` is given into uint8 images."""
+
+    def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:
+        """Observations as a uint8 tensor on the device, and whether they are a batch.
+
+        One observation or several, channels first or last, of any numbers from 0 to 255; fractions
+        are rounded.
+
+        Raises:
+            UserError: the shape differs, or the numbers are not pixels of 0 to 255.
+        """
+        assert isinstance(self.observation_space, spaces.Box)
+        return super().obs_to_tensor(_as_images(observation, self.observation_space))
+
+    def parameters_to_vector(self) -> np.ndarray:
+        """All parameters in one vector, float32."""
+        # stable-baselines3's own calls view(), which the layout of an encoder's weights refuses.
+        flat = [parameter.detach().flatten() for parameter in self.parameters()]
+        return torch.cat(flat).cpu().numpy()
+
+    @torch.no_grad()
+    def load_from_vector(self, vector: np.ndarray) -> None:
+        """Sets all parameters, from what :meth:`parameters_to_vector` returned."""
+        parameters = list(self.parameters())
+        parts = torch.as_tensor(vector).split([parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.copy_(part.view(parameter.shape))
 
 
-def _check_activation(activation: Any) -> None:
-    try:
-        # It may draw initial values, which must not change later draws.
-        with torch.random.fork_rng(devices=[]):
-            made = activation()
-            # One that changes the width would not fit the layer after it.
-            fits = isinstance(made, nn.Module) and made(torch.zeros(2, 4)).shape == (2, 4)
-    except Exception:
-        fits = False
-    if not fits:
-        raise UserError(
-            "activation_fn must be a class of activations, such as torch.nn.ReLU, not"
-            f" {shown(activation)}"
-        )
-
-
-def _check_optimizer(optimizer: Any, arguments: Any) -> None:
-    if not callable(optimizer):
-        raise UserError(
-            "optimizer_class must be a class of optimizers, such as torch.optim.Adam, not"
-            f" {shown(optimizer)}"
-        )
-    if arguments is not None and not isinstance(arguments, Mapping):
-        raise UserError(f"optimizer_kwargs must be a dict, not {shown(arguments)}")
-    arguments = arguments or {}
-    name = getattr(optimizer, "__name__", shown(optimizer))
-    if "lr" in arguments:
-        raise UserError("optimizer_kwargs must not have lr: set learning_rate of the agent instead")
-    if "params" in arguments:
-        raise UserError("optimizer_kwargs must not have params: the agent's own are optimized")
-    try:
-        # A weight and a bias, as every network here has them.
-        made = optimizer(
-            [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))], lr=1e-3, **arguments
-        )
-    except Exception as error:
-        given = f" with optimizer_kwargs {shown(dict(arguments))}" if arguments else ""
-        raise UserError(
-            f"optimizer_class {name}{given} does not work: {' '.join(str(error).split())}"
-        ) from error
-    if not isinstance(made, torch.optim.Optimizer):
-        raise UserError(
-            f"optimizer_class must make an optimizer, such as torch.optim.Adam does, not {name}"
-        )
-    closure = inspect.signature(made.step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
-        raise UserError(
-            f"optimizer_class {name} is not supported: it computes the loss several times in each"
-            " step; use torch.optim.Adam"
-        )
-    if isinstance(made, torch.optim.SparseAdam):
-        raise UserError(
-            f"optimizer_class {name} is not supported: gradients are dense; use torch.optim.Adam"
-        )
-
-
-def _check_net_arch(base: type[BasePolicy], net_arch: Any) -> None:
-    if net_arch is None:
-        return
-    # An actor-critic may have other layers for each of its heads.
-    two_heads = "ortho_init" in inspect.signature(base.__init__).parameters
-    layers = [net_arch]
-    if two_heads:
-        older = isinstance(net_arch, list) and len(net_arch) == 1
-        by_head = net_arch[0] if older else net_arch
-        if isinstance(by_head, dict) and set(by_head) <= {"pi", "vf"}:
-            layers = list(by_head.values())
-    if not all(map(_are_widths, layers)):
-        each = " or dict(pi=[64], vf=[64])" if two_heads else ""
-        raise UserError(
-            f"net_arch must be the widths of hidden layers, [64, 64]{each}, not {shown(net_arch)}"
-        )
-
-
-def _are_widths(layers: Any) -> bool:
-    return isinstance(layers, list | tuple) and all(
-        isinstance(width, int | np.integer) and not isinstance(width, bool) and width >= 1
-        for width in layers
-    )
-
-
-def as_images(observation: Any, space: spaces.Box) -> np.ndarray:
-    """Observations given to ``predict`` as uint8 images, channels first.
-
-    Args:
-        observation: one observation or a batch of them, channels first or last, any numbers from 0
-            to 255; fractions are rounded.
-        space: uint8 (channels, height, width).
-
-    Raises:
-        UserError: the shape differs, or the numbers are not pixels of 0 to 255.
-    """
+def _as_images(observation: Any, space: spaces.Box) -> np.ndarray:
     if isinstance(observation, Mapping):
         raise UserError(f"predict takes an array of images {space.shape}, not a dict")
     if isinstance(observation, torch.Tensor):
@@ -299,48 +200,115 @@ def as_images(observation: Any, space: spaces.Box) -> np.ndarray:
     return rounded.astype(np.uint8)
 
 
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raises UserError unless ``value`` is a whole number from ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise UserError(f"{name} must be a whole number, not {shown(value)}")
-    if value < least:
-        raise UserError(f"{name} must be at least {least}, not {value}")
+def _check_extractor(options: Mapping[str, Any]) -> None:
+    extractor = options.get("features_extractor_class", EncoderExtractor)
+    given = _as_dict("features_extractor_kwargs", options.get("features_extractor_kwargs"))
+    is_extractor = isinstance(extractor, type) and issubclass(extractor, BaseFeaturesExtractor)
+    if not is_extractor or extractor is BaseFeaturesExtractor:
+        raise UserError(
+            "features_extractor_class must be a subclass of BaseFeaturesExtractor, not"
+            f" {shown(extractor)}; {_ENCODER_HINT}"
+        )
+    name = extractor.__name__
+    if issubclass(extractor, CombinedExtractor):
+        raise UserError(
+            f"features_extractor_class {name} is for dict observations, but"
+            f" observations are images: use NatureCNN, or leave it out; {_ENCODER_HINT}"
+        )
+    # All but the observation space.
+    taken = dict(list(_parameters(extractor).items())[1:])
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in taken.values())
+    unknown = [] if takes_any else [argument for argument in given if argument not in taken]
+    if unknown:
+        raise UserError(
+            f'features_extractor_kwargs has no option "{unknown[0]}": {name} takes'
+            f" {', '.join(taken) or 'none'}.{nearest(str(unknown[0]), taken)}"
+        )
+    for argument, one in taken.items():
+        variadic = one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+        if one.default is one.empty and not variadic and argument not in given:
+            raise UserError(f'features_extractor_kwargs lacks "{argument}", which {name} needs')
+    if issubclass(extractor, EncoderExtractor):
+        encoder = given.get("encoder", "nature")
+        check_encoder_arguments(encoder, given.get("encoder_options"), given.get("weights"))
 
 
-def checked_device(device: Any) -> Any:
-    """A device as stable-baselines3 takes it: "cuda" is the CPU if torch finds no GPU.
+def _check_activation(activation: Any) -> None:
+    try:
+        # It may draw initial values, which must not change later draws.
+        with torch.random.fork_rng(devices=[]):
+            made = activation()
+            # One that changes the width would not fit the layer after it.
+            fits = isinstance(made, nn.Module) and made(torch.zeros(2, 4)).shape == (2, 4)
+    except Exception:
+        fits = False
+    if not fits:
+        raise UserError(
+            "activation_fn must be a class of activations, such as torch.nn.ReLU, not"
+            f" {shown(activation)}"
+        )
 
-    Raises:
-        UserError: this machine lacks the device, or it is not supported.
-    """
-    name = f"cuda:{device}" if type(device) is int else str(device)
-    if re.fullmatch(r"cuda(:\d+)?", name) and not torch.cuda.is_available():
-        return name
-    return resolve_device(name)
+
+def _check_optimizer(optimizer: Any, arguments: dict[str, Any]) -> None:
+    if not callable(optimizer):
+        raise UserError(
+            "optimizer_class must be a class of optimizers, such as torch.optim.Adam, not"
+            f" {shown(optimizer)}"
+        )
+    name = getattr(optimizer, "__name__", shown(optimizer))
+    if "lr" in arguments:
+        raise UserError("optimizer_kwargs must not have lr: set learning_rate of the agent instead")
+    if "params" in arguments:
+        raise UserError("optimizer_kwargs must not have params: the agent's own are optimized")
+    # A weight and a bias, as every network here has them.
+    parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))]
+    try:
+        made = optimizer(parameters, lr=1e-3, **arguments)
+    except Exception as error:
+        given = f" with optimizer_kwargs {shown(arguments)}" if arguments else ""
+        raise UserError(
+            f"optimizer_class {name}{given} does not work: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UserError(
+            f"optimizer_class must make an optimizer, such as torch.optim.Adam does, not {name}"
+        )
+    why = "gradients are dense" if isinstance(made, torch.optim.SparseAdam) else ""
+    closure = inspect.signature(made.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        why = "it computes the loss several times in each step"
+    if why:
+        raise UserError(f"optimizer_class {name} is not supported: {why}; use torch.optim.Adam")
 
 
-class ImageInput(BaseModel):
-    """Turns the numbers that ``predict`` is given into uint8 images."""
+def _check_net_arch(base: type[BasePolicy], net_arch: Any) -> None:
+    # An actor-critic may have other layers for each of its heads.
+    two_heads = issubclass(base, ActorCriticPolicy)
+    layers = [net_arch]
+    if two_heads:
+        older = isinstance(net_arch, list) and len(net_arch) == 1
+        by_head = net_arch[0] if older else net_arch
+        if isinstance(by_head, dict) and set(by_head) <= {"pi", "vf"}:
+            layers = list(by_head.values())
+    for widths in layers:
+        if not isinstance(widths, list | tuple) or not all(_is_whole(n) and n >= 1 for n in widths):
+            each = " or dict(pi=[64], vf=[64])" if two_heads else ""
+            raise UserError(
+                f"net_arch must be the widths of hidden layers, [64, 64]{each}, not"
+                f" {shown(net_arch)}"
+            )
 
-    def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:
-        """Observations as a uint8 tensor on the device, and whether they are a batch.
 
-        Raises:
-            UserError: as of :func:`as_images`.
-        """
-        assert isinstance(self.observation_space, spaces.Box)
-        return super().obs_to_tensor(as_images(observation, self.observation_space))
+def _as_dict(name: str, value: Any) -> dict[Any, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise UserError(f"{name} must be a dict, not {shown(value)}")
+    return dict(value or {})
 
-    def parameters_to_vector(self) -> np.ndarray:
-        """All parameters in one vector, float32."""
-        # stable-baselines3's own calls view(), which the layout of an encoder's weights refuses.
-        flat = [parameter.detach().flatten() for parameter in self.parameters()]
-        return torch.cat(flat).cpu().numpy()
 
-    @torch.no_grad()
-    def load_from_vector(self, vector: np.ndarray) -> None:
-        """Sets all parameters, from what :meth:`parameters_to_vector` returned."""
-        parameters = list(self.parameters())
-        parts = torch.as_tensor(vector).split([parameter.numel() for parameter in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.copy_(part.view(parameter.shape))
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _parameters(made: type) -> dict[str, inspect.Parameter]:
+    """Those of a class's constructor, without ``self``."""
+    return dict(list(inspect.signature(made.__init__).parameters.items())[1:])  # type: ignore[misc]

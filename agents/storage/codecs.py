@@ -24,22 +24,11 @@ FeatureType = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def feature_dtype(name: FeatureType, precision: str) -> torch.dtype:
-    """The type in which a frozen encoder's features are stored.
-
-    Args:
-        name: "auto" takes the type that the encoder computes in, which loses almost nothing.
-        precision: of the encoder: "fp32", "tf32" or "bf16".
-    """
-    if name == "auto":
-        return torch.bfloat16 if precision == "bf16" else torch.float32
-    return _DTYPES[name]
-
-
 class PixelCodec:
     """Stores frames unchanged.
 
     Attributes:
+        frame_stacking: how the environment stacks frames.
         stacking: how an observation is built from what is stored.
         shape: (channels, height, width) stored for each frame.
         dtype: stored.
@@ -55,9 +44,8 @@ class PixelCodec:
 
     def __init__(self, stacking: FrameStacking, observation_shape: tuple[int, ...]) -> None:
         _check_stacking(stacking, observation_shape)
-        self.stacking = stacking
-        _, height, width = observation_shape
-        self.shape: FrameShape = (stacking.channels, height, width)
+        self.frame_stacking = self.stacking = stacking
+        self.shape: FrameShape = (stacking.channels, *observation_shape[1:])  # type: ignore[assignment]
 
     def encode_newest(self, observations: np.ndarray) -> np.ndarray:
         """uint8 (n, depth * channels, height, width) -> (n, channels, height, width)."""
@@ -73,17 +61,15 @@ class FeatureCodec:
 
     An item is stored as the channels of one pixel, so that every storage of frames can hold it. For
     an encoder that takes whole observations rather than single frames, an observation is one item.
-
-    Attributes:
-        stacking, shape, dtype, blank: as for :class:`PixelCodec`, with items in place of frames.
+    Attributes are those of :class:`PixelCodec`, with items in place of frames.
 
     Args:
         encoder: the frozen encoder.
         stacking: how the environment stacks frames.
         device: of the encoder.
-        autocast: whether it computes in bfloat16.
-        dtype: floating-point type of stored items; values beyond its range become its largest
-            number.
+        precision: of the encoder: "fp32", "tf32" or "bf16".
+        dtype: of stored items; values beyond its range become its largest number. "auto" is the
+            type that the encoder computes in, which loses almost nothing.
 
     Raises:
         UserError: as :class:`PixelCodec`.
@@ -94,25 +80,24 @@ class FeatureCodec:
         encoder: Encoder,
         stacking: FrameStacking,
         device: torch.device,
-        *,
-        autocast: bool = False,
-        dtype: torch.dtype = torch.float32,
+        precision: str = "fp32",
+        dtype: FeatureType = "auto",
     ) -> None:
         _check_stacking(stacking, encoder.observation_shape)
-        self._encoder, self._device, self._autocast = encoder, device, autocast
-        self.dtype = dtype
+        self._encoder, self._device, self._autocast = encoder, device, precision == "bf16"
+        self.dtype = _DTYPES[("bf16" if self._autocast else "fp32") if dtype == "auto" else dtype]
+        self.frame_stacking = stacking
         depth, length = storage_layout(encoder, stacking.depth)
         self.stacking = FrameStacking(depth, length, stacking.padding)
         self.shape: FrameShape = (length, 1, 1)
         # Of the pixels that make one item.
         self._channels = stacking.depth * stacking.channels // depth
-        self._pads = depth > 1 and stacking.padding == "zeros"
         self._most_frames = 0
 
     @cached_property
     def blank(self) -> torch.Tensor | None:
         """Computed at the first use: before that, a checkpoint may be loaded into the encoder."""
-        if not self._pads:
+        if self.stacking.depth == 1 or self.stacking.padding != "zeros":
             return None
         size = self._encoder.observation_shape[1:]
         return self._encode(np.zeros((1, self._channels, *size), dtype=np.uint8))[0]
@@ -137,10 +122,8 @@ class FeatureCodec:
 
     def _encode(self, frames: np.ndarray) -> torch.Tensor:
         pixels = upload(frames, self._device)
-        with (
-            torch.no_grad(),
-            torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast),
-        ):
+        autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast)
+        with torch.no_grad(), autocast:
             items = encode_for_storage(self._encoder, pixels)
         if self.dtype == torch.float16:
             # Features may leave the range of this type only; infinities would end a training.

@@ -16,12 +16,7 @@ class EpisodeEnds(NamedTuple):
 
 
 def read_ends(dones: np.ndarray, infos: list[dict[str, Any]]) -> EpisodeEnds:
-    """Reads ``TimeLimit.truncated`` and ``life_loss`` of the environments that are done.
-
-    Args:
-        dones: bool (environments,).
-        infos: of each environment.
-    """
+    """Reads ``TimeLimit.truncated`` and ``life_loss`` of the environments that are done."""
     ends = EpisodeEnds(dones.copy(), np.zeros_like(dones), dones.copy())
     for env in np.flatnonzero(dones):
         ends.truncated[env] = infos[env].get("TimeLimit.truncated", False)

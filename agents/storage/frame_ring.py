@@ -21,13 +21,13 @@ class FrameRing:
             channels of one pixel.
         frames_in_stack: uint8 (rows, environments), how many frames the stack already held when
             this frame came, at most ``depth - 1``.
+        codec: how frames are stored.
         pushed: int64 numpy (environments,), how many frames each environment has given so far; the
             newest has the number ``pushed - 1``.
 
     Args:
-        frames: zeros, as above; the ring keeps it.
-        frames_in_stack: zeros, as above; the ring keeps it.
-        codec: how frames are stored.
+        frames, frames_in_stack: zeros, as above; the ring keeps them.
+        codec: as above.
     """
 
     def __init__(
@@ -53,17 +53,15 @@ class FrameRing:
             stack_reset: bool (environments given,), or one for all: whether the stack starts anew.
             envs: int64 (environments given,), none twice; None for all of them.
         """
-        places, frames_in_stack = self.allocate(stack_reset, envs)
-        self.write(self._upload(places), self._upload(frames_in_stack), self._upload(frames))
+        arrays = (*self.allocate(stack_reset, envs), frames)
+        self.write(*(upload(array, self.frames.device) for array in arrays))
 
     def allocate(
         self, stack_reset: np.ndarray | bool, envs: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Counts one more frame of each environment, to be written by :meth:`write`.
 
-        Args:
-            stack_reset: as for :meth:`push`.
-            envs: as for :meth:`push`.
+        Arguments are those of :meth:`push`.
 
         Returns:
             Where the frames go, int64 (environments given,), and their ``frames_in_stack``, uint8.
@@ -101,18 +99,17 @@ class FrameRing:
             numbers: int64 (batch,), the number of each observation's newest frame.
             envs: int64 (batch,), whose frames they are.
         """
-        rows = numbers % self.rows
         blank = self.codec.blank
         if blank is not None:
             # The ring may be on the host while the encoder that made it is on a GPU.
             blank = blank.to(self.frames.device)
+        rows = numbers % self.rows
         return stack_frames(self.frames, self.frames_in_stack, rows, envs, self.stacking, blank)
 
     def holds(self, numbers: np.ndarray) -> np.ndarray:
-        """Whether observations can still be rebuilt; bool (environments,).
+        """Whether the observation with this newest frame can still be rebuilt.
 
-        Args:
-            numbers: int64 (environments,), the number of one newest frame for each environment.
+        ``numbers`` is int64 (environments,), and the result bool (environments,).
         """
         # A stack that was just reset needs fewer frames; reading that would wait for the device.
         return numbers - (self.stacking.depth - 1) >= self.pushed - self.rows
@@ -133,6 +130,3 @@ class FrameRing:
             assert (follows | (held[1:] == 0)).all(), f"environment {env}: {held}"
             assert (held < self.stacking.depth).all(), f"environment {env}: {held}"
             assert not len(held) or held[-1] == self._newest_in_stack[env]
-
-    def _upload(self, array: np.ndarray | torch.Tensor) -> torch.Tensor:
-        return upload(array, self.frames.device)

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-from gymnasium import spaces
 
 from agents.storage.codecs import FrameCodec, PixelCodec
 from envs.errors import UserError
@@ -17,9 +16,7 @@ STEP_COLUMNS = ("numbers", "actions", "rewards", "terminated", "truncated")
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
-def replay_layout(
-    buffer_size: int, action_space: spaces.Discrete, n_envs: int, codec: FrameCodec
-) -> Layout:
+def replay_layout(buffer_size: int, n_actions: int, n_envs: int, codec: FrameCodec) -> Layout:
     """Shape and dtype of every tensor of a replay, by its name in a snapshot.
 
     Raises:
@@ -38,7 +35,7 @@ def replay_layout(
         "frames": ((frame_rows, n_envs, *codec.shape), codec.dtype),
         "ages": ((frame_rows, n_envs), torch.uint8),
         "numbers": (steps, torch.int64),
-        "actions": (steps, torch.uint8 if action_space.n <= 256 else torch.int64),
+        "actions": (steps, torch.uint8 if n_actions <= 256 else torch.int64),
         "rewards": (steps, torch.float32),
         "terminated": (steps, torch.bool),
         "truncated": (steps, torch.bool),
@@ -48,10 +45,7 @@ def replay_layout(
 def step_fields(layout: Layout, n_envs: int, codec: FrameCodec) -> Layout:
     """Shape and dtype of everything that the host uploads of one step.
 
-    Args:
-        layout: of the replay.
-        n_envs: environments in lockstep.
-        codec: a frozen encoder's features are on its device already.
+    A frozen encoder's features are not part of it: they are on its device already.
     """
     fields: Layout = {
         "row": ((1,), torch.int64),
@@ -66,19 +60,19 @@ def step_fields(layout: Layout, n_envs: int, codec: FrameCodec) -> Layout:
     return fields
 
 
-def allocate(layout: Layout, device: torch.device) -> dict[str, torch.Tensor]:
-    """Zeros on ``device``; on the host, memory is taken as they are written."""
-    return {name: _zeros(*entry, device) for name, entry in layout.items()}
-
-
 def layout_bytes(layout: Layout) -> int:
-    """Bytes of all tensors together."""
+    """Bytes of all tensors together; a snapshot takes no more on disk."""
     return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    if device.type == "cpu":
-        # numpy's zeros are untouched pages. As bytes, since numpy has no bfloat16.
-        zeros = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-        return torch.from_numpy(zeros).view(dtype).view(shape)
-    return torch.zeros(shape, dtype=dtype, device=device)
+def allocate(layout: Layout, device: torch.device) -> dict[str, torch.Tensor]:
+    """Zeros on ``device``; on the host, memory is taken as they are written."""
+    tensors = {}
+    for name, (shape, dtype) in layout.items():
+        if device.type == "cpu":
+            # numpy's zeros are untouched pages. As bytes, since numpy has no bfloat16.
+            zeros = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+            tensors[name] = torch.from_numpy(zeros).view(dtype).view(shape)
+        else:
+            tensors[name] = torch.zeros(shape, dtype=dtype, device=device)
+    return tensors

@@ -13,22 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium import spaces
 
 from agents.sb3.arguments import check_count
-from agents.storage.codecs import FrameCodec, PixelCodec
+from agents.storage.codecs import FrameCodec
 from agents.storage.episode_ends import read_ends
 from agents.storage.frame_ring import FrameRing
-from agents.storage.layout import STEP_COLUMNS, allocate, layout_bytes, replay_layout, step_fields
+from agents.storage.layout import STEP_COLUMNS, allocate, replay_layout, step_fields
 from agents.storage.samplers import NStepReturns, Sampler, UniformSampler
-from agents.storage.snapshot import (
-    copy_rows,
-    reading_snapshot,
-    restore_generator,
-    write_snapshot,
-)
+from agents.storage.snapshot import copy_rows, reading_snapshot, restore_generator, write_snapshot
 from envs.errors import UserError
-from envs.stacking import FrameStacking
 from rlcnn.accelerate.cuda_graphs import CudaRecorder, Graphed
 from rlcnn.accelerate.transfers import PackedUpload, upload
 
@@ -70,17 +63,15 @@ class FrameReplay:
 
     Args:
         buffer_size: transitions of all environments together.
-        observation_space: uint8 (depth * channels, height, width).
-        action_space: Discrete.
-        device: where everything is stored and sampled.
+        n_actions: actions to choose from.
         n_envs: environments in lockstep.
-        stacking: how the environment stacks frames.
-        codec: how frames are stored; by default as pixels.
+        codec: how frames are stored.
+        device: where everything is stored and sampled.
         seed: of the uniform sampler; None takes one from the operating system.
         recorder: captures the writes of a step as one graph, if everything is stored on a GPU.
 
     Raises:
-        UserError: ``buffer_size`` is below ``n_envs``, or observations are no such stacks.
+        UserError: ``buffer_size`` is below ``n_envs``.
     """
 
     sampler: Sampler
@@ -88,23 +79,19 @@ class FrameReplay:
     def __init__(
         self,
         buffer_size: int,
-        observation_space: spaces.Box,
-        action_space: spaces.Discrete,
+        n_actions: int,
+        n_envs: int,
+        codec: FrameCodec,
         device: torch.device | str = "cpu",
-        n_envs: int = 1,
         *,
-        stacking: FrameStacking,
-        codec: FrameCodec | None = None,
         seed: int | None = None,
         recorder: CudaRecorder | None = None,
     ) -> None:
-        self.codec = codec or PixelCodec(stacking, observation_space.shape)
-        layout = replay_layout(buffer_size, action_space, n_envs, self.codec)
-        self.device = torch.device(device)
-        self.n_envs, self.stacking = n_envs, stacking
+        layout = replay_layout(buffer_size, n_actions, n_envs, codec)
+        self.codec, self.n_envs, self.device = codec, n_envs, torch.device(device)
         self.capacity = buffer_size // n_envs
         self._tensors = tensors = allocate(layout, self.device)
-        self.ring = FrameRing(tensors["frames"], tensors["ages"], self.codec)
+        self.ring = FrameRing(tensors["frames"], tensors["ages"], codec)
         self.numbers, self.actions = tensors["numbers"], tensors["actions"]
         self.rewards = tensors["rewards"]
         self.terminated, self.truncated = tensors["terminated"], tensors["truncated"]
@@ -119,22 +106,9 @@ class FrameReplay:
         self.needs_begin = True
         self._bounds = torch.zeros(1 + n_envs, dtype=torch.int64, device=self.device)
         self._newest = torch.zeros(n_envs, dtype=torch.int64, device=self.device)
-        self._packed = PackedUpload(step_fields(layout, n_envs, self.codec), self.device)
+        self._packed = PackedUpload(step_fields(layout, n_envs, codec), self.device)
         self._write = Graphed(self._write_step, "replay", self.device, recorder)
         self.sampler = UniformSampler(self.device, seed)
-
-    @staticmethod
-    def memory_needed(
-        buffer_size: int,
-        observation_space: spaces.Box,
-        action_space: spaces.Discrete,
-        n_envs: int,
-        stacking: FrameStacking,
-        codec: FrameCodec | None = None,
-    ) -> int:
-        """Bytes that a replay of these arguments will hold; a snapshot takes no more on disk."""
-        codec = codec or PixelCodec(stacking, observation_space.shape)
-        return layout_bytes(replay_layout(buffer_size, action_space, n_envs, codec))
 
     def size(self) -> int:
         """Steps held of every environment, as stable-baselines3 counts them."""
@@ -171,10 +145,9 @@ class FrameReplay:
         return int(self.n_envs * self.pos - self.first.sum())
 
     def check_encoder_digest(self, digest: str) -> None:
-        """Checks that an encoder made the features stored so far, and makes those to come.
+        """Refuses another encoder than that of the features stored so far.
 
-        Args:
-            digest: identifies the frozen encoder and its weights; empty for pixels.
+        ``digest`` identifies the frozen encoder and its weights; it is empty for pixels.
 
         Raises:
             UserError: another encoder made the stored features.
@@ -190,10 +163,8 @@ class FrameReplay:
     def begin(self, observations: np.ndarray) -> None:
         """Starts with observations that do not follow from the last step, as after a reset.
 
-        Episodes under way count as cut off at their last observation.
-
-        Args:
-            observations: uint8 (environments, depth * channels, height, width).
+        Episodes under way count as cut off at their last observation. Observations are uint8
+        (environments, depth * channels, height, width).
         """
         if self.pos:
             newest = (self.pos - 1) % self.capacity
@@ -270,20 +241,14 @@ class FrameReplay:
         return self._write.captured
 
     def newest_observations(self) -> torch.Tensor:
-        """The newest observation of every environment, as stored, on ``device``.
-
-        Returns:
-            (environments, depth * channels, height, width).
-        """
+        """As stored, on ``device``: (environments, depth * channels, height, width)."""
         return self.ring.stack(self._newest, torch.arange(self.n_envs, device=self.device))
 
     def sample(self, batch_size: int, returns: NStepReturns | None = None) -> ReplayBatch:
         """A batch drawn by ``sampler``, on ``device``.
 
-        Args:
-            batch_size: transitions.
-            returns: sums rewards; by default rewards of one step, with discounts of 1, or 0 at an
-                end.
+        ``returns`` sums rewards; by default rewards of one step, with discounts of 1, or 0 at an
+        end.
 
         Raises:
             UserError: nothing is stored yet, or ``batch_size`` is no whole number from 1.
@@ -318,7 +283,9 @@ class FrameReplay:
         Raises:
             UserError: the file cannot be written.
         """
-        tensors = {name: t[: self._filled(name)] for name, t in self._tensors.items()}
+        rows = dict.fromkeys(STEP_COLUMNS, min(self.capacity, self.pos))
+        frame_rows = min(self.ring.rows, int(self.ring.pushed.max()))
+        tensors = {name: t[: rows.get(name, frame_rows)] for name, t in self._tensors.items()}
         tensors["pushed"] = torch.from_numpy(self.ring.pushed)
         tensors["first"] = torch.from_numpy(self.first)
         tensors["generator"] = self.sampler.generator.get_state()
@@ -336,13 +303,17 @@ class FrameReplay:
             UserError: the file is missing, broken, or from a replay of other arguments.
         """
         with reading_snapshot(path, self._geometry()) as (file, metadata):
-            self.pos, self.encoder_digest = int(metadata["pos"]), metadata.get("made_by")
-            self._emptied = int(metadata.get("emptied", 0))
+            # All is looked up before anything changes: a broken file leaves the replay as it was.
+            slices = {name: file.get_slice(name) for name in self._tensors}
+            pushed = file.get_tensor("pushed").numpy().copy()
+            first, generator = file.get_tensor("first").numpy().copy(), file.get_tensor("generator")
+            pos, emptied = int(metadata["pos"]), int(metadata.get("emptied", 0))
             for name, tensor in self._tensors.items():
-                copy_rows(file.get_slice(name), tensor)
-            self.ring.restore(file.get_tensor("pushed").numpy().copy())
-            self.first = file.get_tensor("first").numpy().copy()
-            restore_generator(self.sampler.generator, file.get_tensor("generator"))
+                copy_rows(slices[name], tensor)
+        self.pos, self._emptied, self.first = pos, emptied, first
+        self.encoder_digest = metadata.get("made_by")
+        self.ring.restore(pushed)
+        restore_generator(self.sampler.generator, generator)
         self.needs_begin = True
         if self.device.type != "cpu":
             self._host_numbers[:] = self.numbers.cpu().numpy()
@@ -383,17 +354,12 @@ class FrameReplay:
         self._bounds.copy_(upload(np.concatenate([[self.pos], self.first]), self.device))
         self._newest.copy_(upload(self.ring.pushed - 1, self.device))
 
-    def _filled(self, name: str) -> int:
-        if name in ("frames", "ages"):
-            return min(self.ring.rows, int(self.ring.pushed.max()))
-        return min(self.capacity, self.pos)
-
     def _geometry(self) -> dict[str, str]:
         tensors = {name: list(tensor.shape) for name, tensor in self._tensors.items()}
         return {
             "format": _FORMAT,
             "shapes": json.dumps(tensors),
-            "depth": str(self.stacking.depth),
-            "padding": self.stacking.padding,
+            "depth": str(self.codec.frame_stacking.depth),
+            "padding": self.codec.frame_stacking.padding,
             "stored": f"{self.codec.stacking.depth} of {self.codec.dtype}",
         }

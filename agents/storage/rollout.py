@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from gymnasium import spaces
 
 from agents.sb3.arguments import check_count
-from agents.storage.codecs import FrameCodec, PixelCodec
+from agents.storage.codecs import FrameCodec
 from agents.storage.stacking import stack_frames
 from envs.errors import UserError
-from envs.stacking import FrameStacking
 from rlcnn.accelerate.transfers import upload
 
 
@@ -36,57 +34,43 @@ class FrameRollout:
 
     Args:
         buffer_size: steps per environment.
-        observation_space: uint8 (depth * channels, height, width).
-        action_space: Discrete.
+        n_envs: environments in lockstep.
+        codec: how frames are stored.
         device: where the rollout lives, normally where it is learned from.
         gae_lambda: the lambda of generalised advantage estimation, 0 to 1.
         gamma: discount factor, 0 to 1.
-        n_envs: environments in lockstep.
-        stacking: how the environment makes an observation of frames.
-        codec: how frames are stored; by default as pixels.
-
-    Raises:
-        UserError: ``stacking`` does not produce such observations.
     """
 
     def __init__(
         self,
         buffer_size: int,
-        observation_space: spaces.Box,
-        action_space: spaces.Discrete,
+        n_envs: int,
+        codec: FrameCodec,
         device: torch.device | str = "cpu",
+        *,
         gae_lambda: float = 1.0,
         gamma: float = 0.99,
-        n_envs: int = 1,
-        *,
-        stacking: FrameStacking,
-        codec: FrameCodec | None = None,
     ) -> None:
-        self.buffer_size, self.n_envs = buffer_size, n_envs
+        self.buffer_size, self.n_envs, self.codec = buffer_size, n_envs, codec
         self.gae_lambda, self.gamma = gae_lambda, gamma
         self.device = torch.device(device)
-        self.stacking = stacking
-        self.codec = codec or PixelCodec(stacking, observation_space.shape)
-        rows = buffer_size + self.codec.stacking.depth - 1
+        rows = buffer_size + codec.stacking.depth - 1
         self.frames = torch.zeros(
-            (rows, n_envs, *self.codec.shape), dtype=self.codec.dtype, device=self.device
+            (rows, n_envs, *codec.shape), dtype=codec.dtype, device=self.device
         )
         self.frames_in_stack = torch.zeros((rows, n_envs), dtype=torch.uint8, device=self.device)
-        self.rewards = self._per_step(torch.float32)
-        self.episode_starts = self._per_step(torch.float32)
+        self.actions = self._per_step(torch.int64)
+        self.rewards, self.episode_starts = self._per_step(), self._per_step()
+        self.values, self.log_probs = self._per_step(), self._per_step()
+        self.advantages, self.returns = self._per_step(), self._per_step()
         # Filled on the host step by step, and uploaded when the rollout is full.
         self._host = {
             name: _on_host(getattr(self, name))
             for name in ("frames_in_stack", "rewards", "episode_starts")
         }
-        self.actions = self._per_step(torch.int64)
-        self.values = self._per_step(torch.float32)
-        self.log_probs = self._per_step(torch.float32)
-        self.advantages = self._per_step(torch.float32)
-        self.returns = self._per_step(torch.float32)
         self.pos = 0
 
-    def _per_step(self, dtype: torch.dtype) -> torch.Tensor:
+    def _per_step(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.zeros((self.buffer_size, self.n_envs), dtype=dtype, device=self.device)
 
     @property
@@ -156,14 +140,10 @@ class FrameRollout:
         self._host["episode_starts"].numpy()[self.pos] = episode_starts
         self.pos += 1
         if self.full:
-            self._upload()
-
-    def _upload(self) -> None:
-        """Brings the host's part of the steps to the device."""
-        for name, host in self._host.items():
-            device = getattr(self, name)
-            if host is not device:
-                device.copy_(host, non_blocking=True)
+            for name, host in self._host.items():
+                device = getattr(self, name)
+                if host is not device:
+                    device.copy_(host, non_blocking=True)
 
     def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: np.ndarray) -> None:
         """Generalised advantage estimation (Schulman et al. 2016, equation 16).
@@ -195,8 +175,7 @@ class FrameRollout:
     def get(self, batch_size: int | None = None) -> Iterator[RolloutBatch]:
         """Every transition once, shuffled by numpy's global generator, in batches.
 
-        Args:
-            batch_size: of all but the last batch, which may be smaller; None takes all at once.
+        The last batch may be smaller than ``batch_size``; None takes all at once.
 
         Raises:
             UserError: not every step has been added, or ``batch_size`` is no whole number from 1.
@@ -218,12 +197,7 @@ def reverse_discounted_sums(deltas: torch.Tensor, discounts: torch.Tensor) -> to
     Doubles the length of the sums in each pass (Hillis & Steele 1986, "Data parallel algorithms"),
     so that a GPU runs a few dozen kernels rather than some for every step.
 
-    Args:
-        deltas: float32 (steps, environments).
-        discounts: float32 (steps, environments); the last row is not used.
-
-    Returns:
-        float32 (steps, environments).
+    All are float32 (steps, environments); the last row of ``discounts`` is not used.
     """
     sums, products = deltas.clone(), discounts.clone()
     length = 1

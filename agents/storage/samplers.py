@@ -11,12 +11,8 @@ class NStepReturns:
     """Sums of rewards over up to ``n_steps`` steps (Sutton & Barto 2018, equation 7.1).
 
     A window ends early at the end of an episode, at a truncation, and at the newest transition
-    stored, and is bootstrapped with the discount of the steps it then has.
-
-    Args:
-        n_steps: longest window.
-        gamma: discount factor, 0 to 1.
-        device: where transitions are stored.
+    stored, and is bootstrapped with the discount of the steps it then has. ``gamma`` is the
+    discount factor; ``device`` is where transitions are stored.
     """
 
     def __init__(self, n_steps: int, gamma: float, device: torch.device | str = "cpu") -> None:
@@ -47,31 +43,21 @@ class NStepReturns:
 
 
 class Sampler(Protocol):
-    """Chooses transitions of a replay, without waiting for the device.
-
-    Attributes:
-        generator: all its randomness, which snapshots keep and graphs register.
-    """
+    """Chooses transitions of a replay, without waiting for the device."""
 
     generator: torch.Generator
+    """All its randomness, which snapshots keep and graphs register."""
 
     def sample(self, batch_size: int, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Times and environments of transitions, both int64 (batch,).
+        """Times and environments of transitions, drawn with replacement, both int64 (batch,).
 
-        Args:
-            batch_size: number of transitions, with replacement.
-            bounds: int64 (1 + environments,): the time after the newest transition, then each
-                environment's oldest time. At least one transition must lie between.
+        ``bounds`` is int64 (1 + environments,): the time after the newest transition, then each
+        environment's oldest time. At least one transition must lie between.
         """
 
 
 class UniformSampler:
-    """Every transition is as likely as another.
-
-    Args:
-        device: where transitions are stored.
-        seed: of the generator; None takes one from the operating system.
-    """
+    """Every transition is as likely as another; seed None takes one from the operating system."""
 
     def __init__(self, device: torch.device | str, seed: int | None = None) -> None:
         self.generator = torch.Generator(device)
@@ -82,8 +68,7 @@ class UniformSampler:
 
     def sample(self, batch_size: int, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As :meth:`Sampler.sample`."""
-        counts = bounds[0] - bounds[1:]
-        ends = counts.cumsum(0)
+        ends = (bounds[0] - bounds[1:]).cumsum(0)
         # The remainder of so large a number is uniform to one part in 10**12 for 10**6 transitions.
         numbers = torch.randint(
             2**62, (batch_size,), generator=self.generator, device=bounds.device

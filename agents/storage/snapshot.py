@@ -41,11 +41,7 @@ def write_snapshot(
 def reading_snapshot(
     path: str | Path, geometry: Mapping[str, str]
 ) -> Iterator[tuple[Any, dict[str, str]]]:
-    """Opens a snapshot: the file's tensors and its metadata.
-
-    Args:
-        path: of the file.
-        geometry: metadata that the file must have.
+    """Opens a snapshot: the file's tensors and its metadata, which must contain ``geometry``.
 
     Raises:
         UserError: the file is missing or broken, or its geometry differs.
@@ -60,7 +56,7 @@ def reading_snapshot(
                         f" {metadata.get(key, 'missing')}, this replay's {expected}"
                     )
             yield file, metadata
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         if not _is_safetensors(path):
             raise UserError(
                 f"{path} was not written by save_replay_buffer of agents.DQN; replays of"

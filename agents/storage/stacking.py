@@ -68,7 +68,7 @@ def push_frames(
         newest: (batch, channels, height, width), the frame that each stack gains.
         stack_reset: bool (batch,), which stacks start anew with this frame.
         stacking: how the environment stacks frames.
-        blank: (channels, height, width), stands for a frame of zeros; None for zeros.
+        blank: as for :func:`stack_frames`.
     """
     if stacking.depth == 1:
         return newest
@@ -81,12 +81,7 @@ def push_frames(
 
 
 class FrameStacker:
-    """The current stack of every environment, as the policy takes it.
-
-    Args:
-        codec: how frames are stored.
-        device: of the policy.
-    """
+    """The current stack of every environment, as the policy takes it, on the policy's device."""
 
     def __init__(self, codec: FrameCodec, device: torch.device) -> None:
         self._codec, self._device = codec, device
@@ -105,12 +100,7 @@ class FrameStacker:
         return self._stacks
 
     def push(self, observations: np.ndarray, stack_reset: np.ndarray) -> torch.Tensor:
-        """The stacks one step later.
-
-        Args:
-            observations: as for :meth:`reset`.
-            stack_reset: bool (environments,), whose stack started anew with this step.
-        """
+        """The stacks one step later; ``stack_reset``, bool (environments,), says which are new."""
         if isinstance(self._codec, PixelCodec):
             self.set(observations, observations)
         else:
@@ -121,9 +111,7 @@ class FrameStacker:
     def terminal_stacks(self, observations: np.ndarray, envs: np.ndarray) -> torch.Tensor:
         """The stacks of observations that a time limit cut off, one step after the current ones.
 
-        Args:
-            observations: uint8 (some environments, depth * channels, height, width).
-            envs: int64 (some environments,), which they are.
+        ``envs`` is int64 (some environments,), which they are.
         """
         if isinstance(self._codec, PixelCodec):
             return upload(observations, self._device)
@@ -132,12 +120,7 @@ class FrameStacker:
         return self._pushed(stacks, newest, np.zeros(len(envs), bool))
 
     def set(self, observations: np.ndarray, stacks: np.ndarray | torch.Tensor) -> None:
-        """Replaces the stacks.
-
-        Args:
-            observations: as for :meth:`reset`.
-            stacks: their encoded frames.
-        """
+        """Replaces the stacks by those of ``observations``, encoded."""
         self._last_observations = observations
         self._stacks = host_tensor(stacks).to(self._device)
 

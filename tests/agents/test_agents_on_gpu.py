@@ -46,6 +46,8 @@ from support.toy_envs import Columns, WorldVecEnv
 from agents.dqn.agent import DQN
 from agents.dqn.objectives import bootstrap
 from agents.ppo.agent import PPO
+from agents.storage.codecs import PixelCodec
+from agents.storage.layout import layout_bytes, replay_layout
 from agents.storage.replay import FrameReplay
 from agents.storage.rollout import FrameRollout
 from agents.train.checkpoint import load_checkpoint, save_checkpoint
@@ -437,15 +439,15 @@ def allocated() -> int:
 
 # Torch's allocator hands out large blocks in multiples of this.
 BLOCK = 2**21
-IMAGES, ACTIONS = spaces.Box(0, 255, (4, 84, 84), np.uint8), spaces.Discrete(6)
+IMAGES = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+CODEC = PixelCodec(FrameStacking(4, 1), (4, 84, 84))
 MILLION = 10**6
 
 
 def test_a_million_frames_take_what_was_promised() -> None:
-    stacking = FrameStacking(4, 1)
-    promised = FrameReplay.memory_needed(MILLION, IMAGES, ACTIONS, 8, stacking)
+    promised = layout_bytes(replay_layout(MILLION, 6, 8, CODEC))
     before = allocated()
-    replay = FrameReplay(MILLION, IMAGES, ACTIONS, gpu_agents.GPU, 8, stacking=stacking)
+    replay = FrameReplay(MILLION, 6, 8, CODEC, gpu_agents.GPU)
     taken = allocated() - before
     assert replay.nbytes == promised
     assert promised >= MILLION * 84 * 84
@@ -455,9 +457,7 @@ def test_a_million_frames_take_what_was_promised() -> None:
 
 def test_a_rollout_takes_what_it_says() -> None:
     before = allocated()
-    rollout = FrameRollout(
-        128, IMAGES, ACTIONS, gpu_agents.GPU, n_envs=64, stacking=FrameStacking(4, 1)
-    )
+    rollout = FrameRollout(128, 64, CODEC, gpu_agents.GPU)
     taken = allocated() - before
     tensors = [value for value in vars(rollout).values() if isinstance(value, torch.Tensor)]
     assert rollout.nbytes <= taken <= rollout.nbytes + len(tensors) * BLOCK

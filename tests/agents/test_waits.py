@@ -14,6 +14,7 @@ from agents.dqn.objectives import bootstrap, q_loss
 from agents.networks.policies import PixelActorCriticPolicy, PixelDQNPolicy
 from agents.ppo.learner import PPOLearner
 from agents.ppo.objective import PPOObjective
+from agents.storage.codecs import PixelCodec
 from agents.storage.frame_ring import FrameRing
 from agents.storage.replay import ReplayBatch
 from agents.storage.rollout import FrameRollout
@@ -51,7 +52,7 @@ def test_acting_does_not_wait(policy: PixelActorCriticPolicy, pretend_gpu: Prete
 def test_the_loss_of_a_minibatch_does_not_wait(
     policy: PixelActorCriticPolicy, pretend_gpu: PretendGPU
 ) -> None:
-    rollout = FrameRollout(16, SPACE, ACTIONS, CUDA, n_envs=16, stacking=STACKING)
+    rollout = FrameRollout(16, 16, PixelCodec(STACKING, SPACE.shape), CUDA)
     learner = PPOLearner(policy, PPOObjective(True, True, 0.5), max_grad_norm=0.5)
     learner.set_coefficients(clip_range=0.1, clip_range_vf=0.2, ent_coef=0.01)
     indices = torch.arange(64, device=CUDA)

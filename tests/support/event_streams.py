@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
+from agents.storage.codecs import PixelCodec
 from envs.stacking import FrameStacking
 
 Event = Literal["goes on", "life lost", "ended", "cut off"]
@@ -51,6 +52,10 @@ class Stream:
         self.observation_space = spaces.Box(0, 255, (channels, *self.size), np.uint8)
         self.action_space = spaces.Discrete(5)
         self.seen = [[] for _ in range(self.n_envs)]
+
+    @property
+    def codec(self) -> PixelCodec:
+        return PixelCodec(self.stacking, self.observation_space.shape)
 
     def reset(self) -> np.ndarray:
         self.stacks = [self._fresh() for _ in range(self.n_envs)]

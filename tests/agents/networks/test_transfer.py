@@ -17,6 +17,7 @@ from support.toy_envs import Columns, WorldVecEnv
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
 from agents.storage.codecs import FeatureCodec, PixelCodec
+from agents.storage.layout import layout_bytes, replay_layout
 from agents.train.builder import describe_storage
 from agents.train.checkpoint import encoder_extractor, load_checkpoint, save_checkpoint
 from envs.errors import UserError
@@ -303,14 +304,8 @@ def test_memory_follows_the_type(algorithm: Algorithm) -> None:
     for name, model in made.items():
         if algorithm is DQN:
             held[name] = model.replay_buffer.ring.frames.nbytes
-            assert model.replay_buffer.nbytes == model.replay_buffer.memory_needed(
-                400,
-                model.observation_space,
-                model.action_space,
-                N_ENVS,
-                model.replay_buffer.stacking,
-                model.replay_buffer.codec,
-            )
+            layout = replay_layout(400, model.action_space.n, N_ENVS, model.replay_buffer.codec)
+            assert model.replay_buffer.nbytes == layout_bytes(layout)
         else:
             held[name] = model.rollout_buffer.frames.nbytes
     assert held["fp32"] == 2 * held["bf16"]

@@ -417,7 +417,7 @@ def test_saving_and_loading_by_stable_baselines3(tmp_path: Path) -> None:
         torch.testing.assert_close(alone.policy.state_dict()[name], tensor, rtol=0, atol=0)
 
     alone.set_env(WorldVecEnv(Columns(1), 8, depth=2))
-    assert alone.rollout_buffer.stacking == FrameStacking(depth=2, channels=1)
+    assert alone.rollout_buffer.codec.frame_stacking == FrameStacking(depth=2, channels=1)
     alone.learn(64, reset_num_timesteps=False)
     assert alone.num_timesteps == 128
 

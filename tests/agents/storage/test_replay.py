@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
+from safetensors import safe_open
+from safetensors.torch import save_file
 from stable_baselines3.common.buffers import NStepReplayBuffer
 from support.event_streams import EVENTS, Event, Seen, Step, Stream
 from support.property_tests import given, settings, st
 
+from agents.storage.codecs import PixelCodec
+from agents.storage.layout import layout_bytes, replay_layout
 from agents.storage.replay import FrameReplay, ReplayBatch
 from agents.storage.samplers import NStepReturns, UniformSampler
 from envs.atari import AtariVecEnv
@@ -23,14 +26,7 @@ GAMMA = 0.9
 
 
 def make_replay(stream: Stream, buffer_size: int, seed: int | None = 0) -> FrameReplay:
-    return FrameReplay(
-        buffer_size,
-        stream.observation_space,
-        stream.action_space,
-        n_envs=stream.n_envs,
-        stacking=stream.stacking,
-        seed=seed,
-    )
+    return FrameReplay(buffer_size, 5, stream.n_envs, stream.codec, seed=seed)
 
 
 def filled(steps: int, buffer_size: int, n_envs: int = 2) -> tuple[Stream, FrameReplay]:
@@ -145,16 +141,8 @@ def test_atari_observations_come_back_bit_equal(obs: Any) -> None:
         "ALE/Breakout-v5", 4, obs=obs, obs_size=36, seed=3, num_threads=1, max_episode_steps=100
     )
     # The ring of the first goes round; the second holds everything.
-    replays = [
-        FrameReplay(
-            buffer_size,
-            venv.observation_space,
-            venv.action_space,
-            n_envs=4,
-            stacking=venv.frame_stacking,
-        )
-        for buffer_size in (200, 10_000)
-    ]
+    codec = PixelCodec(venv.frame_stacking, venv.observation_space.shape)
+    replays = [FrameReplay(size, int(venv.action_space.n), 4, codec) for size in (200, 10_000)]
     observations = venv.reset()
     for replay in replays:
         replay.begin(observations)
@@ -282,17 +270,35 @@ def test_snapshots_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         replay.save(tmp_path / "missing" / "replay.safetensors")
 
 
+@pytest.mark.parametrize("lacking", ["frames", "truncated", "pushed", "generator"])
+def test_a_snapshot_that_lacks_a_tensor_leaves_the_replay_as_it_was(
+    tmp_path: Path, lacking: str
+) -> None:
+    path = tmp_path / "replay.safetensors"
+    filled(9, 40)[1].save(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        kept = {name: file.get_tensor(name) for name in file.keys() if name != lacking}  # noqa: SIM118
+    save_file(kept, path, metadata=metadata)
+    stream, replay = filled(5, 40)
+    with pytest.raises(UserError, match=f"cannot read the replay snapshot .*{lacking}"):
+        replay.load(path)
+    replay.check_valid()
+    check_against(replay, stream, 1)
+    replay.add(*stream.step(["goes on", "ended"]))
+    check_against(replay, stream, 1)
+
+
 @pytest.mark.parametrize("n_envs", [1, 8, 128, 1024])
 def test_a_million_grey_transitions_take_at_most_7_2_gigabytes(n_envs: int) -> None:
-    space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
-    arguments = (1_000_000, space, spaces.Discrete(18), n_envs, FrameStacking(4, 1))
-    assert FrameReplay.memory_needed(*arguments) <= 7.2e9
+    codec = PixelCodec(FrameStacking(4, 1), (4, 84, 84))
+    assert layout_bytes(replay_layout(1_000_000, 18, n_envs, codec)) <= 7.2e9
 
 
 def test_memory_needed_is_what_is_taken() -> None:
     stream = Stream(3, FrameStacking(4, 3))
-    arguments = (50, stream.observation_space, stream.action_space, 3, stream.stacking)
-    assert FrameReplay.memory_needed(*arguments) == make_replay(stream, 50).nbytes
+    needed = layout_bytes(replay_layout(50, 5, 3, stream.codec))
+    assert needed == make_replay(stream, 50).nbytes
 
 
 def test_wrong_arguments_are_told_in_one_line() -> None:
@@ -318,15 +324,7 @@ def test_the_order_of_calls_is_checked() -> None:
 @pytest.mark.gpu
 def test_sampling_on_the_gpu_never_waits_for_it_and_equals_the_host() -> None:
     stream, on_host = filled(50, 40)
-    on_gpu = FrameReplay(
-        40,
-        stream.observation_space,
-        stream.action_space,
-        "cuda",
-        2,
-        stacking=stream.stacking,
-        seed=0,
-    )
+    on_gpu = FrameReplay(40, 5, 2, stream.codec, "cuda", seed=0)
     twin = Stream(2, stream.stacking)
     on_gpu.begin(twin.reset())
     rng = np.random.default_rng(1)

@@ -17,12 +17,15 @@ from support.property_tests import given, settings, st
 from support.toy_envs import Clock, Columns, WorldVecEnv
 
 from agents.ppo.agent import PPO
+from agents.storage.codecs import PixelCodec
 from agents.storage.rollout import FrameRollout
 from envs.atari import AtariVecEnv
 from envs.errors import UserError
 from envs.stacking import FrameStacking
 
 TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 16}}}
+
+TINY_FRAMES = PixelCodec(FrameStacking(depth=1, channels=1), (1, 2, 2))
 
 
 @pytest.mark.parametrize("obs", [pytest.param("grey", marks=pytest.mark.slow), "rgb"])
@@ -66,9 +69,7 @@ def test_observations_are_the_environments_own(data: st.DataObject) -> None:
     )
     n_envs, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 6))
     stream = Stream(n_envs, stacking)
-    rollout = FrameRollout(
-        length, stream.observation_space, stream.action_space, n_envs=n_envs, stacking=stacking
-    )
+    rollout = FrameRollout(length, n_envs, stream.codec)
     observations = stream.reset()
     for _ in range(data.draw(st.integers(1, 3))):
         if data.draw(st.booleans()):
@@ -100,10 +101,8 @@ def test_observations_are_the_environments_own(data: st.DataObject) -> None:
 
 
 def test_each_frame_is_stored_once() -> None:
-    space = spaces.Box(0, 255, (4, 84, 84), np.uint8)
-    rollout = FrameRollout(
-        128, space, spaces.Discrete(6), n_envs=8, stacking=FrameStacking(depth=4, channels=1)
-    )
+    codec = PixelCodec(FrameStacking(depth=4, channels=1), (4, 84, 84))
+    rollout = FrameRollout(128, 8, codec)
     assert rollout.frames.nbytes == (128 + 3) * 8 * 84 * 84
     assert rollout.nbytes < 1.05 * 128 * 8 * 84 * 84
 
@@ -126,15 +125,7 @@ def advantages(
     gae_lambda: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Advantages and returns (steps,) of one environment."""
-    stacking = FrameStacking(depth=1, channels=1)
-    rollout = FrameRollout(
-        len(rewards),
-        spaces.Box(0, 255, (1, 2, 2), np.uint8),
-        spaces.Discrete(2),
-        gae_lambda=gae_lambda,
-        gamma=gamma,
-        stacking=stacking,
-    )
+    rollout = FrameRollout(len(rewards), 1, TINY_FRAMES, gae_lambda=gae_lambda, gamma=gamma)
     for reward, value, start in zip(rewards, values, starts, strict=True):
         rollout.add_decision(
             torch.zeros((1, 1, 2, 2), dtype=torch.uint8),
@@ -196,14 +187,7 @@ def test_they_equal_those_of_stable_baselines3(gae_lambda: float) -> None:
     rng = np.random.default_rng(0)
     steps, n_envs = 20, 3
     spaces_ = spaces.Box(0, 255, (1, 2, 2), np.uint8), spaces.Discrete(2)
-    ours = FrameRollout(
-        steps,
-        *spaces_,
-        gae_lambda=gae_lambda,
-        gamma=GAMMA,
-        n_envs=n_envs,
-        stacking=FrameStacking(depth=1, channels=1),
-    )
+    ours = FrameRollout(steps, n_envs, TINY_FRAMES, gae_lambda=gae_lambda, gamma=GAMMA)
     theirs = RolloutBuffer(steps, *spaces_, "cpu", gae_lambda, GAMMA, n_envs)
     for _ in range(steps):
         observations = np.zeros((n_envs, 1, 2, 2), dtype=np.uint8)
