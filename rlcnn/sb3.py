@@ -65,12 +65,12 @@ class EncoderExtractor(BaseFeaturesExtractor):
         """Builds or copies the encoder.
 
         Args:
-            observation_space: a Box of images (channels, height, width): uint8 of 0..255, or
-                floats of [0, 1] or [0, 255] converted from uint8.
+            observation_space: a Box of images (channels, height, width): uint8 of 0..255, or floats
+                of [0, 1] or [0, 255] converted from uint8.
             encoder: name of an encoder (``create_encoder``), or a built one, which is copied: DQN
                 makes two extractors with the same arguments, which must not share weights.
             encoder_options: options of an encoder given by name.
-            weights: weights to load by ``rlcnn.weights.load_into``: a file, a run's directory or
+            weights: to load by ``rlcnn.weights.load_into``: a file, a run's directory or
                 "imagenet".
             normalized_image: must be True if the policy has ``normalize_images=False``, as for
                 stable-baselines3's ``NatureCNN``; uint8 observations then arrive as floats of
@@ -123,12 +123,10 @@ class EncoderExtractor(BaseFeaturesExtractor):
         self._range_seen = False
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
-        """Encodes observations to features (batch, features_dim).
+        """Observations (batch, channels, height, width) -> features (batch, features_dim).
 
-        Observations (batch, channels, height, width) are uint8, or stable-baselines3's floats.
-
-        Raises:
-            UserError: the first floats contradict ``normalized_image``.
+        They are uint8, or stable-baselines3's floats; a UserError says if the first of these
+        contradict ``normalized_image``.
         """
         if observations.dtype != torch.uint8:
             if not self._range_seen:
@@ -188,12 +186,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
 
 
 def check_encoder_arguments(encoder: Any, encoder_options: Any, weights: Any) -> None:
-    """Refuses arguments of wrong types.
-
-    Raises:
-        UserError: the encoder is neither a name nor an :class:`Encoder`, its options are not a
-            dict, or its weights not a path.
-    """
+    """Refuses arguments of wrong types with a :class:`UserError`."""
     if not isinstance(encoder, str | Encoder):
         kind = encoder.__name__ if isinstance(encoder, type) else type(encoder).__name__
         shown = f"{kind} {encoder}" if isinstance(encoder, int | float) else kind

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -25,24 +24,6 @@ from rlcnn.accelerate.transfers import Readback, pinned
 _WORK_OF_A_THREAD = 6e8
 
 
-def acting_threads(act: Callable[[], object]) -> int:
-    """How many CPU threads are worth using for ``act``, which alternates with emulators.
-
-    Torch's threads wait for each other after every layer, by spinning, while emulators need the
-    same cores: for little work fewer threads are faster. The work is counted, not timed, so that
-    the result is the same in every run.
-
-    Args:
-        act: computes the policy for one step's observations.
-
-    Returns:
-        At least 1; it may exceed torch's number of threads.
-    """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        act()
-    return max(1, math.ceil(counter.get_total_flops() / _WORK_OF_A_THREAD))
-
-
 class RolloutActor:
     """Chooses actions for environments in lockstep: :meth:`act`, then :meth:`observe` the result.
 
@@ -52,10 +33,7 @@ class RolloutActor:
             float32 (environments,), values perhaps (environments, 1). Valid until the next
             :meth:`observe`.
 
-    Args:
-        policy: in evaluation mode.
-        codec: how frames are stored.
-        device: of the policy.
+    The policy is in evaluation mode, on ``device``.
     """
 
     observations: torch.Tensor
@@ -66,8 +44,7 @@ class RolloutActor:
     def __init__(
         self, policy: PixelActorCriticPolicy, codec: FrameCodec, device: torch.device
     ) -> None:
-        self.policy = policy
-        self._takes_pixels = isinstance(codec, PixelCodec)
+        self.policy, self._codec, self._device = policy, codec, device
         self._stacker = FrameStacker(codec, device)
 
     @property
@@ -79,23 +56,27 @@ class RolloutActor:
     def threads(self) -> int:
         """CPU threads worth using, at most torch's; valid after a :meth:`reset`.
 
-        All threads for a frozen encoder, which sees each frame; else :func:`acting_threads`.
+        All threads for a frozen encoder, which sees each frame. Otherwise fewer are faster for
+        little work: torch's threads wait for each other after every layer, by spinning, while
+        emulators need the same cores.
         """
         usable = torch.get_num_threads()
-        return min(usable, self._worthwhile_threads) if self._takes_pixels else usable
+        pixels = isinstance(self._codec, PixelCodec)
+        return min(usable, self._worthwhile_threads) if pixels else usable
 
     @cached_property
     def _worthwhile_threads(self) -> int:
-        return acting_threads(lambda: self.policy.logits_and_values(self.observations))
+        # Work is counted, not timed, so that the result is the same in every run.
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.policy.logits_and_values(self.observations)
+        return max(1, math.ceil(counter.get_total_flops() / _WORK_OF_A_THREAD))
 
     def reset(self, observations: np.ndarray) -> None:
         """Starts from observations that need not follow from the previous step.
 
-        Also to be called after the policy has learned.
-
-        Args:
-            observations: uint8 (environments, depth * channels, height, width). The very array of
-                the previous call is not brought to the device again.
+        Also to be called after the policy has learned. Observations are uint8 (environments,
+        depth * channels, height, width); the very array of the previous call is not brought to the
+        device again.
         """
         self.observations = self._stacker.reset(observations)
 
@@ -106,11 +87,9 @@ class RolloutActor:
         return self.actions.cpu().numpy()
 
     def observe(self, observations: np.ndarray, stack_reset: np.ndarray) -> None:
-        """Takes the observations after one step.
+        """Takes the observations after one step, which began the stacks of ``stack_reset`` anew.
 
-        Args:
-            observations: as for :meth:`reset`.
-            stack_reset: bool (environments,), whose stack started anew with this step.
+        ``stack_reset`` is bool (environments,).
         """
         self.observations = self._stacker.push(observations, stack_reset)
 
@@ -143,8 +122,7 @@ class CudaRolloutActor(RolloutActor):
     :meth:`reset`: every graph's replay, also of an update in another thread, moves the offset of
     torch's CUDA generator that graphs read.
 
-    Args:
-        recorder: captures an :meth:`observe`; None does not capture.
+    ``recorder`` captures an :meth:`observe`; None does not capture.
     """
 
     def __init__(
@@ -155,7 +133,6 @@ class CudaRolloutActor(RolloutActor):
         recorder: CudaRecorder | None,
     ) -> None:
         super().__init__(policy, codec, device)
-        self._codec, self._device = codec, device
         self._generator = torch.Generator(device)
         self._readback = Readback(device)
         self.observations = torch.empty(0, device=device)
@@ -172,7 +149,7 @@ class CudaRolloutActor(RolloutActor):
 
     @property
     def ready(self) -> bool:
-        """Whether nothing is left to capture as a graph."""
+        """As :attr:`RolloutActor.ready`."""
         return self._last_inputs is not None and self._step.ready(*self._last_inputs)
 
     @property

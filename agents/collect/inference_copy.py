@@ -27,12 +27,9 @@ class InferenceCopy(Generic[Network]):
 
     Attributes:
         source: the network that learns.
-        network: the one to call, in evaluation mode and without gradients.
-
-    Args:
-        source: as above.
-        apart: whether the copy is called while the source learns. Otherwise a source with precision
-            "fp32", which casts nothing, is its own copy.
+        network: the one to call, in evaluation mode and without gradients. A source with precision
+            "fp32", which casts nothing, is its own copy, unless ``apart`` says that the copy is
+            called while the source learns.
     """
 
     def __init__(self, source: Network, apart: bool = False) -> None:
@@ -49,23 +46,18 @@ class InferenceCopy(Generic[Network]):
                 if type(layer) in _CAST:
                     layer.to(torch.bfloat16)
 
+    @torch.no_grad()
     def sync(self) -> None:
         """Copies the source's parameters and buffers."""
-        if self.network is not self.source:
-            _copy_all(parameters_and_buffers(self.network), parameters_and_buffers(self.source))
-            low = self.source.precision == "bf16"
-            cache_kernels(self.network, torch.bfloat16 if low else torch.float32)
-
-
-@torch.no_grad()
-def _copy_all(destinations: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
-    """Copies each source to its destination, which may have another dtype."""
-    alike: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
-    for destination, source in zip(destinations, sources, strict=True):
-        if destination.dtype == source.dtype:
-            alike[0].append(destination)
-            alike[1].append(source)
-        else:
-            # torch._foreach_copy_ is wrong for mixed dtypes on CUDA in some releases.
-            destination.copy_(source)
-    torch._foreach_copy_(*alike)
+        if self.network is self.source:
+            return
+        copies, sources = parameters_and_buffers(self.network), parameters_and_buffers(self.source)
+        pairs = list(zip(copies, sources, strict=True))
+        # torch._foreach_copy_ is wrong for mixed dtypes on CUDA in some releases.
+        alike = [pair for pair in pairs if pair[0].dtype == pair[1].dtype]
+        torch._foreach_copy_(*map(list, zip(*alike, strict=True)))
+        for copied, source in pairs:
+            if copied.dtype != source.dtype:
+                copied.copy_(source)
+        low = self.source.precision == "bf16"
+        cache_kernels(self.network, torch.bfloat16 if low else torch.float32)

@@ -36,9 +36,6 @@ def collect_steps(
         act: chooses actions int64 (environments,) for the newest observations.
         until: environment steps since the training began.
         log_interval: episodes between two logs.
-
-    Returns:
-        Steps and episodes collected, and whether to continue.
     """
     num_collected_steps, num_collected_episodes = 0, 0
     continue_training = True

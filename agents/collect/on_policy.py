@@ -29,11 +29,8 @@ class OnPolicyCollector:
 
     Attributes:
         env: the training environments.
-        groups: the groups of an environment that has some, or one group of all.
-
-    Args:
-        env: as above.
-        make_actor: makes the actor of one group.
+        groups: the groups of an environment that has some, or one group of all, each with an actor
+            that ``make_actor`` made.
     """
 
     def __init__(self, env: VecEnv, make_actor: Callable[[], RolloutActor]) -> None:
@@ -54,19 +51,19 @@ class OnPolicyCollector:
     ) -> bool:
         """Steps every environment ``n_steps`` times.
 
-        Args:
-            model: whose step count, newest observations and finished episodes are advanced, as
-                callbacks expect at each step. If a callback stops, the step count returns to its
-                value at the last update: the steps were never learned from.
-            callback: called after each step of all environments.
-            rollout: empty; it is filled.
-            n_steps: steps of each environment.
+        The step count, newest observations and finished episodes of ``model`` are advanced, as
+        ``callback`` expects after each step of all environments. If it stops the training, the step
+        count returns to its value at the last update: the steps were never learned from.
 
         Returns:
-            False if a callback stopped, else True.
+            False if the callback stopped, else True.
         """
         steps_learned = model.num_timesteps
-        self._reset(model._last_obs)
+        observations = model._last_obs
+        assert isinstance(observations, np.ndarray), "No previous observation was provided"
+        continues = observations is self._newest_obs
+        for group in self.groups:
+            group.reset(None if continues else observations[group.envs])
         with use_threads(max(group.actor.threads for group in self.groups)):
             actions = [group.send() for group in self.groups]
             for step in range(n_steps):
@@ -117,12 +114,6 @@ class OnPolicyCollector:
         """Values of the newest observations, float32 (environments,)."""
         return torch.cat([group.actor.current_values().flatten() for group in self.groups])
 
-    def _reset(self, observations: object) -> None:
-        assert isinstance(observations, np.ndarray), "No previous observation was provided"
-        continues = observations is self._newest_obs
-        for group in self.groups:
-            group.reset(None if continues else observations[group.envs])
-
 
 class EnvGroup:
     """Environments that step together, and their actor.
@@ -145,11 +136,9 @@ class EnvGroup:
         self._stepping = False
 
     def reset(self, observations: np.ndarray | None) -> None:
-        """Starts a rollout.
+        """Starts a rollout from the group's observations.
 
-        Args:
-            observations: uint8 (environments of the group, depth * channels, height, width); None
-                continues from those received last, which need not be brought to a GPU again.
+        None continues from those received last, which need not be brought to a GPU again.
         """
         if (newest := self.finish()) is not None:
             # A step that an exception left under way.
@@ -170,14 +159,8 @@ class EnvGroup:
     def store(self, rollout: FrameRollout) -> None:
         """Stores the observations and the actions on them; to be called before :meth:`receive`."""
         actor = self.actor
-        rollout.add_decision(
-            actor.observations,
-            self._stack_reset,
-            actor.actions,
-            actor.values,
-            actor.log_probs,
-            self.envs,
-        )
+        decision = (actor.actions, actor.values, actor.log_probs)
+        rollout.add_decision(actor.observations, self._stack_reset, *decision, self.envs)
 
     def receive(self) -> Step:
         """Waits for the step, and hands its observations to the actor."""

@@ -16,12 +16,7 @@ from rlcnn.accelerate.transfers import host_tensor, pinned
 
 
 class EpsilonGreedy:
-    """Replaces greedy actions by random ones, from its own generator.
-
-    Args:
-        n_actions: to choose from.
-        seed: of the generator.
-    """
+    """Replaces greedy actions by random ones, from its own generator."""
 
     def __init__(self, n_actions: int, seed: np.random.SeedSequence) -> None:
         self._n_actions = n_actions
@@ -30,12 +25,9 @@ class EpsilonGreedy:
     def choose(
         self, shape: tuple[int, ...], epsilon: float, greedy: Callable[[], np.ndarray]
     ) -> np.ndarray:
-        """Actions int64 of a shape.
+        """Actions int64 of a shape, each random with probability ``epsilon``.
 
-        Args:
-            shape: one coin for each action.
-            epsilon: share of random actions.
-            greedy: computes the others, of the same shape; not called if all are random.
+        ``greedy`` computes the others, of the same shape; it is not called if all are random.
         """
         # Both are always drawn, so that every step draws equally much.
         coins = self._rng.random(shape) < epsilon
@@ -55,10 +47,7 @@ class EpsilonGreedy:
 class GreedyActor:
     """The actions of highest value for the newest observations of a replay.
 
-    Args:
-        network: in evaluation mode.
-        replay: holds the observations.
-        captures: whether to capture acting as a graph, on a GPU.
+    The network is in evaluation mode; ``captures`` says whether acting is captured as a graph.
     """
 
     def __init__(self, network: PixelQNetwork, replay: FrameReplay, captures: bool) -> None:
@@ -68,7 +57,7 @@ class GreedyActor:
         self._on_host = self._device.type == "cpu" and isinstance(replay.codec, PixelCodec)
         tensors = parameters_and_buffers(network)
         self._graph = Graphed(
-            self._best_newest if self._replay_on_device else self._best,
+            self._best,
             "policy",
             self._device,
             make_recorder(self._device) if captures else None,
@@ -78,9 +67,8 @@ class GreedyActor:
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Actions int64 (environments,).
 
-        Args:
-            observations: uint8 (environments, depth * channels, height, width), the newest, used
-                where they need no copy.
+        ``observations`` are uint8 (environments, depth * channels, height, width), the newest, used
+        where they need no copy.
         """
         if self._on_host:
             return self._best(host_tensor(observations)).numpy()
@@ -95,14 +83,12 @@ class GreedyActor:
         self._graph.refresh()
 
     def _inputs(self) -> list[torch.Tensor]:
-        """The observations from a replay on the host; nothing for one on the device."""
+        # From a replay on the device nothing is handed over: a graph reads it there.
         if self._replay_on_device:
             return []
         return [pinned(self._replay.newest_observations(), self._device)]
 
-    def _best_newest(self) -> torch.Tensor:
-        return self._best(self._replay.newest_observations())
-
     @torch.no_grad()
-    def _best(self, observations: torch.Tensor) -> torch.Tensor:
-        return self._network(observations).argmax(dim=1)
+    def _best(self, observations: torch.Tensor | None = None) -> torch.Tensor:
+        seen = self._replay.newest_observations() if observations is None else observations
+        return self._network(seen).argmax(dim=1)

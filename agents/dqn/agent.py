@@ -350,7 +350,11 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         learner.prepare()
         self._actor.refresh()
         self._update_learning_rate(self.policy.optimizer)
-        update = partial(learner.learn_all, batches)
+
+        def update(_between: object) -> list[torch.Tensor]:
+            # A round of updates is short: the number of threads stays as it is.
+            return [learner.learn(batch) for batch in batches]
+
         if self.overlap and self._actor.ready() and learner.ready(batch_size, next(iter(batches))):
             self._acting_copy.sync()
             self._runner.start(update, self._add_losses)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -35,17 +35,8 @@ class DQNLearner:
     Attributes:
         target: the target network's copy for inference.
         replay, returns: as sampling uses them.
-        captures: whether gradient steps are captured as graphs.
+        captures: whether gradient steps are captured as graphs, which ``graphs`` asks for.
         captures_sampling: whether sampling is captured, too: it needs the replay on the GPU.
-
-    Args:
-        policy: whose online network learns.
-        replay: to sample from.
-        objective: what is minimised.
-        n_steps: whose rewards are summed.
-        gamma: discount factor.
-        max_grad_norm: largest gradient norm.
-        graphs: whether to capture what can be captured, on a GPU.
     """
 
     def __init__(
@@ -115,15 +106,6 @@ class DQNLearner:
         self._batch_type = type(batch)
         return self._step(*batch).clone()
 
-    def learn_all(
-        self, batches: Iterable[Any], between: Callable[[], object]
-    ) -> list[torch.Tensor]:
-        """Takes a gradient step on each batch; the losses.
-
-        The number of threads stays: a round of updates is short, so ``between`` is not called.
-        """
-        return [self.learn(batch) for batch in batches]
-
     def ready(self, batch_size: int, batch: Any) -> bool:
         """Whether storing, sampling and learning have nothing left to capture as a graph."""
         sampling = self._sampling_of(batch_size)
@@ -163,19 +145,14 @@ class DQNLearner:
 
 
 class LossMean:
-    """The mean of losses, summed where they lie, so that nothing waits for the device.
-
-    Attributes:
-        total: float32 scalar, the sum since the last :meth:`reset`.
-        count: how many losses it has.
-    """
+    """The mean of scalar losses, summed where they lie, so that nothing waits for the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.total = torch.zeros((), device=device)
         self.count = 0
 
     def add(self, losses: list[torch.Tensor]) -> None:
-        """Adds scalar losses."""
+        """Adds losses."""
         for loss in losses:
             self.total += loss
         self.count += len(losses)

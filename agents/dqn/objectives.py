@@ -26,9 +26,8 @@ class QBatch(NamedTuple):
 def bootstrap(q_net_target: nn.Module, batch: ReplayBatch) -> QBatch:
     """Transitions with the values to learn (Mnih et al. 2015, algorithm 1).
 
-    Args:
-        q_net_target: observations as stored -> Q values float32 (batch, actions).
-        batch: transitions on the network's device.
+    ``q_net_target`` maps observations as stored to Q values float32 (batch, actions), on the device
+    of the transitions.
     """
     with torch.no_grad():
         next_values = q_net_target(batch.next_observations).amax(dim=1)
@@ -36,14 +35,9 @@ def bootstrap(q_net_target: nn.Module, batch: ReplayBatch) -> QBatch:
 
 
 def q_loss(q_net: nn.Module, batch: QBatch) -> torch.Tensor:
-    """Huber loss of the temporal differences (Mnih et al. 2015, "Methods").
+    """Mean Huber loss of the temporal differences, float32 scalar (Mnih et al. 2015, "Methods").
 
-    Args:
-        q_net: observations as stored -> Q values float32 (batch, actions).
-        batch: transitions and their targets.
-
-    Returns:
-        The mean over the batch, float32 scalar.
+    ``q_net`` maps observations as stored to Q values float32 (batch, actions).
     """
     values = q_net(batch.observations).gather(1, batch.actions[:, None]).squeeze(1)
     return functional.smooth_l1_loss(values, batch.targets)

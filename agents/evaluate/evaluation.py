@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,15 +70,10 @@ class Evaluation:
 class EvaluationPolicy:
     """An agent's choice of actions in evaluations and films.
 
-    PPO samples from its policy and DQN takes a random action with probability
-    :data:`DQN_EPSILON`, unless ``deterministic``. The policy has random generators of its own,
-    independent of training's.
-
-    Args:
-        model: an agent.
-        seed: of the random choices.
-        deterministic: always take the most probable, or most valuable, action.
-        on_step: called before every choice of actions; an exception from it ends the games.
+    PPO samples from its policy and DQN takes a random action with probability :data:`DQN_EPSILON`,
+    unless ``deterministic``: then the most probable, or most valuable, action is taken. The policy
+    has random generators of its own, from ``seed``, independent of training's. ``on_step`` is
+    called before every choice of actions; an exception from it ends the games.
     """
 
     def __init__(
@@ -205,15 +201,18 @@ def play_games(
     venv: VecEnv,
     games_each: int,
     on_game: Callable[[float], None] | None = None,
+    most: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Plays ``games_each`` whole games in every environment.
+    """Plays ``games_each`` whole games in every environment, for at most ``most`` steps.
 
     Returns:
         ``r`` (return), ``l`` (length) and ``truncated`` of each, by environment and then by game.
     """
     games: list[list[dict[str, Any]]] = [[] for _ in range(venv.num_envs)]
     observations = venv.reset()
-    while any(len(played) < games_each for played in games):
+    for step in itertools.count():
+        if step == most or all(len(played) == games_each for played in games):
+            break
         assert isinstance(observations, np.ndarray)
         observations, _, dones, infos = venv.step(policy(observations))
         for i in np.flatnonzero(dones):
@@ -279,10 +278,8 @@ def inference(model: BaseAlgorithm) -> Iterator[None]:
 def play_protocol(config: TrainConfig, protocol: str | None = None) -> AtariProtocol:
     """The protocol of an evaluation, with the actions that the run's agent learned.
 
-    Args:
-        config: of the run.
-        protocol: by default the run's own. Another sets starts, FIRE and sticky actions, but an
-            agent keeps the actions that it was trained with.
+    By default that is the run's own. Another sets starts, FIRE and sticky actions, but an agent
+    keeps the actions that it was trained with.
     """
     own = get_protocol(config.protocol)
     named = get_protocol(protocol or config.protocol)

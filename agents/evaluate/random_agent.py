@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 
@@ -15,47 +16,34 @@ from envs.errors import UserError
 def random_returns(config: TrainConfig, episodes: int) -> list[float]:
     """Unclipped returns of whole games whose actions are drawn uniformly.
 
-    Args:
-        config: the configuration whose agents are evaluated in these games.
-        episodes: the number of games.
-
-    Raises:
-        UserError: no episodes.
+    ``config`` is that whose agents are evaluated in these games. A UserError refuses no episodes.
     """
     if episodes < 1:
         raise UserError(f"a random agent's worth needs at least 1 game, not {episodes}")
-    seed = derive_seed(config.seed, "evaluate")
-    coins = np.random.default_rng(seed)
     environments = game_environments(episodes)
-    with closing(make_play_env(config, environments, play_protocol(config), seed)) as venv:
-        actions = int(venv.action_space.n)  # type: ignore[attr-defined]
-        games = play_games(
-            lambda observations: coins.integers(actions, size=len(observations)),
-            venv,
-            episodes // environments,
-        )
-    return [float(game["r"]) for game in games]
+    games = _play(config, environments, episodes // environments)
+    return [game["r"] for game in games]
 
 
 def random_length(config: TrainConfig, most: int, games: int = 4) -> float:
     """Mean length in agent steps of whole games whose actions are drawn uniformly.
 
-    Args:
-        config: the configuration whose agents are evaluated in this game.
-        most: agent steps after which a game counts as ended.
-        games: the number of games, all played at once.
+    All are played at once; after ``most`` agent steps a game counts as ended.
     """
+    lengths = [game["l"] for game in _play(config, games, 1, most)]
+    return (sum(lengths) + most * (games - len(lengths))) / games
+
+
+def _play(
+    config: TrainConfig, environments: int, games_each: int, most: int | None = None
+) -> list[dict[str, Any]]:
     seed = derive_seed(config.seed, "evaluate")
     coins = np.random.default_rng(seed)
-    lengths: dict[int, int] = {}
-    with closing(make_play_env(config, games, play_protocol(config), seed)) as venv:
+    with closing(make_play_env(config, environments, play_protocol(config), seed)) as venv:
         actions = int(venv.action_space.n)  # type: ignore[attr-defined]
-        venv.reset()
-        for _ in range(most):
-            _, _, dones, infos = venv.step(coins.integers(actions, size=games))
-            for i in np.flatnonzero(dones):
-                if "episode" in infos[i]:
-                    lengths.setdefault(int(i), int(infos[i]["episode"]["l"]))
-            if len(lengths) == games:
-                break
-    return (sum(lengths.values()) + most * (games - len(lengths))) / games
+        return play_games(
+            lambda observations: coins.integers(actions, size=len(observations)),
+            venv,
+            games_each,
+            most=most,
+        )

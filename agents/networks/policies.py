@@ -26,7 +26,6 @@ from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.devices import PRECISIONS, Precision
 from rlcnn.encoders.base import check_choice
-from rlcnn.encoders.frozen_features import features_of_stored
 from rlcnn.sb3 import EncoderExtractor
 
 
@@ -70,7 +69,7 @@ class PixelNetwork(ImageInput):
 
         Args:
             obs: images of 0 to 255, uint8 or float; or, for a frozen encoder, its stored features
-                (:mod:`rlcnn.encoders.frozen_features`), as channels of one pixel.
+                (:meth:`Encoder.features_of_stored`), as channels of one pixel.
             features_extractor: computes them; by default this network's own.
         """
         assert isinstance(obs, torch.Tensor)
@@ -82,7 +81,7 @@ class PixelNetwork(ImageInput):
             elif obs.dtype == torch.uint8:
                 features = extractor(obs)
             elif obs.shape[2:] == (1, 1):
-                features = features_of_stored(extractor.encoder, obs.flatten(1).float())
+                features = extractor.encoder.features_of_stored(obs.flatten(1).float())
             else:
                 features = extractor(obs.round().to(torch.uint8))
         return features.float()

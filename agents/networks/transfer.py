@@ -12,22 +12,17 @@ from torch import nn
 
 from envs.errors import UserError
 from rlcnn.encoders.base import check_positive
-from rlcnn.encoders.frozen_features import pretrained_parts
 from rlcnn.sb3 import EncoderExtractor
 
 
 def rebuild_optimizer(
     policy: ActorCriticPolicy | DQNPolicy, network: nn.Module, encoder_lr_factor: float
 ) -> None:
-    """Gives a pretrained encoder its own learning rate, a factor of the others'.
+    """Gives the pretrained encoder of ``network``, which ``policy`` optimises, its own learning
+    rate.
 
-    Args:
-        policy: whose optimiser is replaced.
-        network: that it optimises, with a ``features_extractor``.
-        encoder_lr_factor: 1 keeps the optimiser.
-
-    Raises:
-        UserError: the factor is not a positive number, or the encoder is frozen or not of ours.
+    It is a factor of the others'; 1 keeps the optimiser. A UserError refuses a factor that is not a
+    positive number, and an encoder that is frozen or not of ours.
     """
     if encoder_lr_factor == 1:
         return
@@ -35,7 +30,7 @@ def rebuild_optimizer(
     check_positive("encoder_lr_factor", encoder_lr_factor, whole=False)
     if extractor.frozen:
         raise UserError("encoder_lr_factor has no meaning for a frozen encoder")
-    pretrained = [p for part in pretrained_parts(extractor.encoder) for p in part.parameters()]
+    pretrained = [p for part in extractor.encoder.pretrained_parts() for p in part.parameters()]
     known = {id(parameter) for parameter in pretrained}
     others = [p for p in network.parameters() if id(p) not in known]
     rate = policy.optimizer.param_groups[0]["lr"]
@@ -52,10 +47,8 @@ def rebuild_optimizer(
 def freeze_until(network: nn.Module, unfreeze_at_step: int) -> None:
     """Freezes a new network's encoder until a step; 0 lets it learn from the start.
 
-    The optimiser has its parameters from the start, without gradients.
-
-    Raises:
-        UserError: the step is no whole number from 0, or the encoder is frozen or not of ours.
+    The optimiser has its parameters from the start, without gradients. A UserError refuses a step
+    that is no whole number from 0, and an encoder that is frozen or not of ours.
     """
     if isinstance(unfreeze_at_step, bool) or not isinstance(unfreeze_at_step, int):
         raise UserError(f"unfreeze_at_step must be a whole number, not {unfreeze_at_step!r}")
@@ -69,15 +62,10 @@ def freeze_until(network: nn.Module, unfreeze_at_step: int) -> None:
 
 
 def unfreeze_at(network: nn.Module, unfreeze_at_step: int, step: int) -> None:
-    """Lets the encoder learn from the first update at ``unfreeze_at_step`` on.
+    """Lets the encoder learn from the first update at ``unfreeze_at_step`` on; 0 froze nothing.
 
-    To be called before every update: the result follows from ``step`` alone, so that a resumed
-    training continues as it would have.
-
-    Args:
-        network: that learns, with a ``features_extractor``.
-        unfreeze_at_step: 0 where nothing was frozen.
-        step: environment steps so far.
+    To be called before every update: the result follows from ``step``, the environment steps so
+    far, alone, so that a resumed training continues as it would have.
     """
     if unfreeze_at_step:
         _our_extractor(network, "unfreeze_at_step").set_trainable(step >= unfreeze_at_step)
@@ -116,7 +104,7 @@ def _frozen_tensors(network: nn.Module) -> list[torch.Tensor]:
     extractor = network.features_extractor
     if not isinstance(extractor, EncoderExtractor) or not extractor.frozen:
         return []
-    parts = pretrained_parts(extractor.encoder)
+    parts = extractor.encoder.pretrained_parts()
     return [t for part in parts for t in (*part.parameters(), *part.buffers())]
 
 

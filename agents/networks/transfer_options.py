@@ -11,11 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_transfer(config: TrainConfig) -> None:
-    """Refuses options of transfer that contradict each other.
-
-    Raises:
-        UserError: they do; the line names them.
-    """
+    """Refuses options of transfer that contradict each other; a UserError names them."""
     for option, value in (
         ("--unfreeze-from", config.unfreeze_from),
         ("--unfreeze-at-step", config.unfreeze_at_step),

@@ -94,11 +94,8 @@ class PPOLearner:
     ) -> UpdateReport:
         """Learns for one epoch for each of ``orders``, or fewer by ``target_kl``.
 
-        Args:
-            rollout: a full one.
-            orders: int64 (transitions,), permutations of its steps.
-            batch_size: steps of a minibatch.
-            between: called before each minibatch.
+        ``orders`` are permutations of the steps of a full rollout, int64 (transitions,).
+        ``between`` is called before each minibatch.
         """
         minibatch = self._minibatch_of(rollout)
         minibatch.refresh()
@@ -124,14 +121,9 @@ class PPOLearner:
         return UpdateReport(torch.cat([means, (1 - unexplained)[None]]), epochs)
 
     def learn(self, rollout: FrameRollout, indices: torch.Tensor) -> torch.Tensor:
-        """Learns from one minibatch.
+        """Learns from a minibatch at ``indices``, int64 (batch,), of a full rollout.
 
-        Args:
-            rollout: a full one.
-            indices: int64 (batch,), of its steps.
-
-        Returns:
-            ``METRICS``, float32. If their divergence is too great, nothing was learned.
+        The result is ``METRICS``, float32. If their divergence is too great, nothing was learned.
         """
         loss, metrics = self._loss(rollout.batch(indices))
         if not self._diverged(metrics):

@@ -44,13 +44,7 @@ class PPOObjective(NamedTuple):
     def loss(
         self, policy: PixelActorCriticPolicy, batch: RolloutBatch, coefficients: Coefficients
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss (Schulman et al. 2017, equation 9), and ``METRICS``, float32.
-
-        Args:
-            policy: that learns.
-            batch: of a rollout.
-            coefficients: of this update.
-        """
+        """The loss (Schulman et al. 2017, equation 9), float32 scalar, and ``METRICS``, float32."""
         clip_range, clip_range_vf, ent_coef = coefficients
         values, log_prob, entropy = policy.evaluate_actions(batch.observations, batch.actions)
         values = values.flatten()

@@ -35,17 +35,9 @@ def resolve_policy(
 ) -> tuple[type[BasePolicy], dict[str, Any]]:
     """Our policy class for the one that was asked for, and its arguments.
 
-    stable-baselines3's own policy for images, given as a class or read from its zip, becomes ours
-    with its network, ``NatureCNN``: the parameters have the same names and shapes.
-
-    Args:
-        policy: the class that was asked for.
-        policy_kwargs: its arguments.
-        ours: the algorithm's policy.
-        theirs: stable-baselines3's policy for images of the same algorithm.
-
-    Raises:
-        UserError: ``policy`` is another class, or an argument is unknown.
+    ``theirs``, stable-baselines3's own policy for images, given as a class or read from its zip,
+    becomes ``ours`` with its network, ``NatureCNN``: the parameters have the same names and shapes.
+    A UserError refuses another class, and unknown arguments.
     """
     chosen = _as_dict("policy_kwargs", policy_kwargs)
     for name in chosen:
@@ -77,12 +69,9 @@ def arguments_for(base: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_policy_arguments(base: type[BasePolicy], options: Mapping[str, Any]) -> None:
-    """Refuses arguments of a policy that are unknown or of the wrong kind.
+    """Refuses arguments of a policy that are unknown or of the wrong kind, by a UserError.
 
     ``base`` is stable-baselines3's policy, which takes ``options``.
-
-    Raises:
-        UserError: one is.
     """
     known = [*_parameters(base), *POLICY_OPTIONS]
     for name in options:
@@ -117,8 +106,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 def checked_device(device: Any) -> Any:
     """A device as stable-baselines3 takes it: "cuda" is the CPU if torch finds no GPU.
 
-    Raises:
-        UserError: this machine lacks the device, or it is not supported.
+    A UserError refuses one that this machine lacks, or that is not supported.
     """
     name = f"cuda:{device}" if type(device) is int else str(device)
     if re.fullmatch(r"cuda(:\d+)?", name) and not torch.cuda.is_available():

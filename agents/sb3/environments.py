@@ -20,11 +20,10 @@ from rlcnn.sb3 import EncoderExtractor
 def check_images_and_discrete_actions(
     observation_space: spaces.Space, action_space: spaces.Space, env: VecEnv | None
 ) -> None:
-    """Refuses spaces that no agent here can learn from.
+    """Refuses spaces that no agent here can learn from, by a UserError.
 
-    Raises:
-        UserError: observations are not uint8 images (channels, height, width) with bounds 0..255,
-            actions are not discrete, or ``VecNormalize`` normalizes observations.
+    Observations must be uint8 images (channels, height, width) with bounds 0..255 that
+    ``VecNormalize`` does not normalize, and actions discrete.
     """
     # First: normalized images are no longer uint8.
     normalize = None if env is None else unwrap_vec_wrapper(env, VecNormalize)
@@ -61,7 +60,6 @@ def check_images_and_discrete_actions(
 
 
 def _check_kind(env: Any) -> None:
-    """Refuses anything but an environment or its id."""
     if isinstance(env, gym.Env | VecEnv | str):
         return
     if env is None:
@@ -85,8 +83,7 @@ def _check_kind(env: Any) -> None:
 def make_checked_env(env: GymEnv | str | None, verbose: int) -> GymEnv:
     """The environment that an agent was given, made if it is an id.
 
-    Raises:
-        UserError: it is no environment, or as :func:`check_images_and_discrete_actions`.
+    A UserError refuses what is no environment, or as :func:`check_images_and_discrete_actions`.
     """
     _check_kind(env)
     try:
@@ -101,14 +98,8 @@ def make_checked_env(env: GymEnv | str | None, verbose: int) -> GymEnv:
 def with_frame_channels(arguments: dict[str, Any], env: VecEnv | None) -> dict[str, Any]:
     """A policy's arguments, with the channels of one frame among its encoder's options.
 
-    They are added if the environment says them, the encoder takes them and they are not set.
-
-    Args:
-        arguments: ``policy_kwargs``; not changed.
-        env: the environment; None for a saved agent, whose arguments have the channels.
-
-    Raises:
-        UserError: no encoder of that name.
+    They are added if the environment says them, the encoder takes them and they are not set. A
+    saved agent without an environment has them in its arguments.
     """
     extractor = arguments.get("features_extractor_kwargs") or {}
     encoder = extractor.get("encoder")

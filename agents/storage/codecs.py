@@ -16,7 +16,6 @@ from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.transfers import upload
 from rlcnn.encoders import Encoder
-from rlcnn.encoders.frozen_features import encode_for_storage, storage_layout
 
 FrameShape = tuple[int, int, int]
 FeatureType = Literal["auto", "fp32", "bf16", "fp16"]
@@ -87,7 +86,7 @@ class FeatureCodec:
         self._encoder, self._device, self._autocast = encoder, device, precision == "bf16"
         self.dtype = _DTYPES[("bf16" if self._autocast else "fp32") if dtype == "auto" else dtype]
         self.frame_stacking = stacking
-        depth, length = storage_layout(encoder, stacking.depth)
+        depth, length = encoder.storage_layout(stacking.depth)
         self.stacking = FrameStacking(depth, length, stacking.padding)
         self.shape: FrameShape = (length, 1, 1)
         # Of the pixels that make one item.
@@ -124,7 +123,7 @@ class FeatureCodec:
         pixels = upload(frames, self._device)
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast)
         with torch.no_grad(), autocast:
-            items = encode_for_storage(self._encoder, pixels)
+            items = self._encoder.encode_for_storage(pixels)
         if self.dtype == torch.float16:
             # Features may leave the range of this type only; infinities would end a training.
             largest = torch.finfo(self.dtype).max

@@ -17,17 +17,13 @@ class FrameRing:
     gives its environment one frame more than the others.
 
     Attributes:
-        frames: (rows, environments, channels, height, width): uint8 pixels, or features as
-            channels of one pixel.
+        frames: (rows, environments, channels, height, width): uint8 pixels, or features as channels
+            of one pixel. The ring keeps the zeros that it is given.
         frames_in_stack: uint8 (rows, environments), how many frames the stack already held when
-            this frame came, at most ``depth - 1``.
+            this frame came, at most ``depth - 1``; likewise.
         codec: how frames are stored.
         pushed: int64 numpy (environments,), how many frames each environment has given so far; the
             newest has the number ``pushed - 1``.
-
-    Args:
-        frames, frames_in_stack: zeros, as above; the ring keeps them.
-        codec: as above.
     """
 
     def __init__(
@@ -61,10 +57,8 @@ class FrameRing:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Counts one more frame of each environment, to be written by :meth:`write`.
 
-        Arguments are those of :meth:`push`.
-
-        Returns:
-            Where the frames go, int64 (environments given,), and their ``frames_in_stack``, uint8.
+        Arguments are those of :meth:`push`. The result is where the frames go, int64 (environments
+        given,), and their ``frames_in_stack``, uint8.
         """
         envs = self._all_envs if envs is None else envs
         older = np.minimum(self._newest_in_stack[envs] + 1, self.stacking.depth - 1)
@@ -95,9 +89,8 @@ class FrameRing:
     def stack(self, numbers: torch.Tensor, envs: torch.Tensor) -> torch.Tensor:
         """Observations (batch, depth * channels, height, width), in the frames' dtype.
 
-        Args:
-            numbers: int64 (batch,), the number of each observation's newest frame.
-            envs: int64 (batch,), whose frames they are.
+        ``numbers`` are those of each observation's newest frame, and ``envs`` whose frames they
+        are, both int64 (batch,).
         """
         blank = self.codec.blank
         if blank is not None:

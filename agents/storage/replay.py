@@ -62,16 +62,13 @@ class FrameReplay:
         needs_begin: whether :meth:`begin` must come before the next :meth:`add`.
 
     Args:
-        buffer_size: transitions of all environments together.
+        buffer_size: transitions of all environments together, at least one for each.
         n_actions: actions to choose from.
         n_envs: environments in lockstep.
         codec: how frames are stored.
         device: where everything is stored and sampled.
         seed: of the uniform sampler; None takes one from the operating system.
         recorder: captures the writes of a step as one graph, if everything is stored on a GPU.
-
-    Raises:
-        UserError: ``buffer_size`` is below ``n_envs``.
     """
 
     sampler: Sampler
@@ -145,13 +142,7 @@ class FrameReplay:
         return int(self.n_envs * self.pos - self.first.sum())
 
     def check_encoder_digest(self, digest: str) -> None:
-        """Refuses another encoder than that of the features stored so far.
-
-        ``digest`` identifies the frozen encoder and its weights; it is empty for pixels.
-
-        Raises:
-            UserError: another encoder made the stored features.
-        """
+        """Refuses features of another encoder, by a UserError; ``digest`` is empty for pixels."""
         if self.pos and self.encoder_digest not in (None, digest):
             raise UserError(
                 "the replay holds features of another encoder than the agent's, which is frozen:"
@@ -163,8 +154,8 @@ class FrameReplay:
     def begin(self, observations: np.ndarray) -> None:
         """Starts with observations that do not follow from the last step, as after a reset.
 
-        Episodes under way count as cut off at their last observation. Observations are uint8
-        (environments, depth * channels, height, width).
+        They are uint8 (environments, depth * channels, height, width). Episodes under way count as
+        cut off at their last observation.
         """
         if self.pos:
             newest = (self.pos - 1) % self.capacity
@@ -184,14 +175,9 @@ class FrameReplay:
     ) -> None:
         """Stores one step of every environment, from its newest observation.
 
-        Args:
-            actions: integers (environments,).
-            rewards: (environments,).
-            dones: bool (environments,).
-            infos: of each environment; where done, ``TimeLimit.truncated`` (with its
-                ``terminal_observation``) and ``life_loss`` are read.
-            new_observations: uint8 (environments, depth * channels, height, width); the first of
-                new episodes where done.
+        Where an environment is done, ``TimeLimit.truncated`` (with its ``terminal_observation``)
+        and ``life_loss`` of its ``infos`` are read, and ``new_observations`` has the first of the
+        new episode: uint8 (environments, depth * channels, height, width).
         """
         if not self.ring.pushed.all():
             raise RuntimeError("begin() must come before add(): no observations to act from yet")
@@ -248,10 +234,8 @@ class FrameReplay:
         """A batch drawn by ``sampler``, on ``device``.
 
         ``returns`` sums rewards; by default rewards of one step, with discounts of 1, or 0 at an
-        end.
-
-        Raises:
-            UserError: nothing is stored yet, or ``batch_size`` is no whole number from 1.
+        end. A UserError says that nothing is stored yet, or that ``batch_size`` is no whole number
+        from 1.
         """
         check_count("batch_size", batch_size)
         if not len(self):
@@ -278,11 +262,7 @@ class FrameReplay:
         return ReplayBatch(observations, actions, rewards, next_observations, discounts)
 
     def save(self, path: str | Path) -> None:
-        """Writes everything to a safetensors file, whole or not at all; only what is filled.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Writes all that is filled to a safetensors file, whole or not at all."""
         rows = dict.fromkeys(STEP_COLUMNS, min(self.capacity, self.pos))
         frame_rows = min(self.ring.rows, int(self.ring.pushed.max()))
         tensors = {name: t[: rows.get(name, frame_rows)] for name, t in self._tensors.items()}
@@ -297,10 +277,8 @@ class FrameReplay:
         """Reads what :meth:`save` wrote, bit for bit, with the sampler's state.
 
         A snapshot from another kind of device has another kind of generator: its state then seeds
-        the sampler.
-
-        Raises:
-            UserError: the file is missing, broken, or from a replay of other arguments.
+        the sampler. A UserError refuses a file that is missing, broken, or from a replay of other
+        arguments; the replay then stays as it was.
         """
         with reading_snapshot(path, self._geometry()) as (file, metadata):
             # All is looked up before anything changes: a broken file leaves the replay as it was.

@@ -30,15 +30,9 @@ class FrameRollout:
     """Steps of ``n_envs`` environments in lockstep, whose observations share their frames.
 
     The rows before that of the first step hold the older frames of its stack, so that every
-    observation of the rollout is rebuilt bit-equal to the environment's own.
-
-    Args:
-        buffer_size: steps per environment.
-        n_envs: environments in lockstep.
-        codec: how frames are stored.
-        device: where the rollout lives, normally where it is learned from.
-        gae_lambda: the lambda of generalised advantage estimation, 0 to 1.
-        gamma: discount factor, 0 to 1.
+    observation of the rollout is rebuilt bit-equal to the environment's own. The rollout lives on
+    ``device``, normally where it is learned from. ``gae_lambda`` is the lambda of generalised
+    advantage estimation, ``gamma`` the discount factor, both 0 to 1.
     """
 
     def __init__(
@@ -130,11 +124,9 @@ class FrameRollout:
     def add(self, rewards: np.ndarray, episode_starts: np.ndarray) -> None:
         """Completes the step; after the last one, everything is on the device.
 
-        Args:
-            rewards: float32 (environments,).
-            episode_starts: bool (environments,), whether the step before was the last of an
-                episode, so that no value is carried back over it. A lost life sets this, but not
-                ``stack_reset``.
+        ``rewards`` are float32 (environments,). ``episode_starts``, bool (environments,), says
+        whether the step before was the last of an episode, so that no value is carried back over
+        it. A lost life sets this, but not ``stack_reset``.
         """
         self._host["rewards"].numpy()[self.pos] = rewards
         self._host["episode_starts"].numpy()[self.pos] = episode_starts
@@ -148,10 +140,8 @@ class FrameRollout:
     def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: np.ndarray) -> None:
         """Generalised advantage estimation (Schulman et al. 2016, equation 16).
 
-        Args:
-            last_values: float32 (environments,) or (environments, 1), the values of the
-                observations after the last step.
-            dones: bool (environments,), whether the last step ended an episode.
+        ``last_values``, float32 (environments,) or (environments, 1), are those of the observations
+        after the last step; ``dones``, bool (environments,), says whether it ended an episode.
         """
         ends = torch.cat([self.episode_starts[1:], upload(dones, self.device).float()[None]])
         next_values = torch.cat([self.values[1:], last_values.flatten()[None]])
@@ -175,10 +165,8 @@ class FrameRollout:
     def get(self, batch_size: int | None = None) -> Iterator[RolloutBatch]:
         """Every transition once, shuffled by numpy's global generator, in batches.
 
-        The last batch may be smaller than ``batch_size``; None takes all at once.
-
-        Raises:
-            UserError: not every step has been added, or ``batch_size`` is no whole number from 1.
+        The last batch may be smaller than ``batch_size``, a whole number from 1; None takes all at
+        once. A UserError says that not every step has been added.
         """
         if batch_size is not None:
             check_count("batch_size", batch_size)

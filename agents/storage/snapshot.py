@@ -20,11 +20,7 @@ _COPIED_ROWS = 1024
 def write_snapshot(
     path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
 ) -> None:
-    """Writes tensors and metadata, under another name first.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Writes tensors and metadata under another name first; a UserError where it cannot."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -43,8 +39,7 @@ def reading_snapshot(
 ) -> Iterator[tuple[Any, dict[str, str]]]:
     """Opens a snapshot: the file's tensors and its metadata, which must contain ``geometry``.
 
-    Raises:
-        UserError: the file is missing or broken, or its geometry differs.
+    A UserError refuses a file that is missing or broken, or of another geometry.
     """
     try:
         with safe_open(path, framework="pt") as file:

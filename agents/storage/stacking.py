@@ -91,9 +91,8 @@ class FrameStacker:
     def reset(self, observations: np.ndarray) -> torch.Tensor:
         """The stacks of observations that need not follow from the previous step.
 
-        Args:
-            observations: uint8 (environments, depth * channels, height, width). The very array of
-                the previous call is not encoded again.
+        Observations are uint8 (environments, depth * channels, height, width). The very array of
+        the previous call is not encoded again.
         """
         if observations is not self._last_observations:
             self.set(observations, self._codec.encode_stacks(observations))

@@ -11,6 +11,8 @@ from typing import Generic, ParamSpec, TypeVar
 
 import torch
 
+from envs.errors import first_line
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -18,14 +20,10 @@ _log = logging.getLogger(__name__)
 
 
 class Compiled(Generic[P, R]):
-    """A function that is compiled at its first call, which takes about half a minute on a CPU.
+    """A function of tensors that is compiled at its first call, and at every new shape.
 
-    Compiling needs a C++ compiler and Python's headers. Without them, one line says so and the
-    function runs uncompiled.
-
-    Args:
-        function: takes and returns tensors; a new shape compiles it again.
-        what: its name in messages.
+    That takes about half a minute on a CPU, and needs a C++ compiler and Python's headers. Without
+    them, one line says so and the function, ``what`` in messages, runs uncompiled.
     """
 
     def __init__(self, function: Callable[P, R], what: str) -> None:
@@ -45,8 +43,7 @@ class Compiled(Generic[P, R]):
         except Exception as error:
             # An uncompiled call shows whether the function itself is to blame.
             result = self._function(*args, **kwargs)
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            _log.warning("the %s runs uncompiled: %s", self._what, reason)
+            _log.warning("the %s runs uncompiled: %s", self._what, first_line(error))
             self._call = self._function
             return result
         _log.info("compiled in %.0f s", time.monotonic() - began)

@@ -30,17 +30,10 @@ _USER, _SYSTEM = 11, 12
 
 
 class _Sample(NamedTuple):
-    """Seconds since a fixed moment.
-
-    Attributes:
-        time: passed.
-        busy: of computing, summed over the cores; also for other machines on this host.
-        own: of computing for this process and its children.
-    """
-
+    # Seconds since a fixed moment.
     time: float
-    busy: float
-    own: float
+    busy: float  # of computing, summed over the cores; also for other machines on this host
+    own: float  # of computing for this process and its children
 
 
 class SpareCores:
@@ -48,13 +41,8 @@ class SpareCores:
 
     Inside a ``with`` block :meth:`adjust` sets torch's number of threads: at least one, at most as
     many as before the block, which its end restores. Another block soon after begins with the last
-    one's number. Rounding then depends on what else runs on the machine. Without the kernel's
-    statistics in ``/proc`` nothing changes.
-
-    Args:
-        active: False changes nothing.
-        proc: of the kernel's statistics.
-        clock: seconds.
+    one's number. Rounding then depends on what else runs on the machine. If not ``active``, or
+    without the kernel's statistics in ``proc``, nothing changes. ``clock`` gives seconds.
     """
 
     def __init__(
@@ -108,7 +96,9 @@ class SpareCores:
                 # The last two columns, of guests, are part of the first two.
                 spent = [int(value) for value in fields[f"cpu{core}"][:8]]
                 busy += sum(spent) - spent[_IDLE] - spent[_IO_WAIT]
-            own = sum(map(self._computed, [os.getpid(), *_children()]))
+            # Children run environments or decode images for this process.
+            children = [child.pid for child in multiprocessing.active_children() if child.pid]
+            own = sum(map(self._computed, [os.getpid(), *children]))
         except (OSError, KeyError, IndexError, ValueError, AttributeError):
             return None
         return _Sample(self._clock(), busy * ticks, own * ticks)
@@ -117,8 +107,3 @@ class SpareCores:
         """Clock ticks."""
         fields = (self._proc / str(process) / "stat").read_text().rpartition(")")[2].split()
         return int(fields[_USER]) + int(fields[_SYSTEM])
-
-
-def _children() -> list[int]:
-    """Processes that run environments or decode images for this one."""
-    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]

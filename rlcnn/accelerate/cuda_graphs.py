@@ -28,9 +28,6 @@ class CudaRecorder:
     See torch's notes on CUDA semantics, "CUDA Graphs". It captures on its own stream: cuBLAS keeps
     one workspace for each stream, which a graph continues to use, and two graphs that run at the
     same time must not share it.
-
-    Args:
-        device: the GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -51,13 +48,9 @@ class CudaRecorder:
     ) -> tuple[Callable[[], object], R]:
         """Captures the function without computing anything.
 
-        Args:
-            function: to capture.
-            generators: that it draws from beside torch's default one.
-
-        Returns:
-            A replay of the function, on any stream but one at a time, and the tensors to which each
-            replay writes its results.
+        The result is a replay of the function, on any stream but one at a time, and the tensors to
+        which each replay writes its results. ``generators`` are those that it draws from beside
+        torch's default one.
 
         Raises:
             CaptureInvalidatedError: the device cannot continue.
@@ -153,10 +146,8 @@ class Graphed(Generic[R]):
             self._replay, self._calls = None, 0
 
     def __call__(self, *inputs: torch.Tensor) -> R:
-        """What the function returns.
-
-        Args:
-            inputs: on the function's device, or on the host, best in pinned memory.
+        """What the function returns, for inputs on its device, or on the host, best in pinned
+        memory.
         """
         if self._recorder is None:
             return self._function(*(given.to(self._device, non_blocking=True) for given in inputs))

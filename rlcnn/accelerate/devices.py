@@ -17,11 +17,7 @@ PRECISIONS = get_args(Precision)
 
 
 def resolve_device(device: str) -> str:
-    """The device that ``device`` names, such as "cpu" or "cuda".
-
-    Raises:
-        UserError: It is no device of this machine.
-    """
+    """The device of a name such as "cpu" or "cuda"; a UserError if this machine lacks it."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "mps":
@@ -57,8 +53,7 @@ def resolve_precision(device: str) -> Literal["fp32", "bf16"]:
 def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
     """Names of the processor's instruction sets, such as ``amx_bf16``; empty if unknown.
 
-    Args:
-        cpuinfo: the kernel's file about the processors, for versions of torch that cannot say.
+    ``cpuinfo`` is the kernel's file about the processors, for versions of torch that cannot say.
     """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if capabilities:
@@ -81,14 +76,10 @@ def describe_device(device: str) -> str:
 def prepare_device(device: torch.device | str, precision: Precision) -> None:
     """Sets how torch computes on a GPU, for the whole process; nothing on a CPU.
 
-    Products of float32 are not rounded to TF32, whose mantissa has 10 bits, unless ``precision`` is
-    "tf32"; by default torch lets convolutions do so. cuDNN times its kernels for each shape and
-    keeps the fastest, unless torch must be deterministic: another run may find another kernel
-    fastest.
-
-    Args:
-        device: to compute on.
-        precision: of the encoder.
+    Products of float32 are not rounded to TF32, whose mantissa has 10 bits, unless ``precision``,
+    that of the encoder, is "tf32"; by default torch lets convolutions do so. cuDNN times its
+    kernels for each shape and keeps the fastest, unless torch must be deterministic: another run
+    may find another kernel fastest.
     """
     if torch.device(device).type != "cuda":
         return

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -14,25 +13,26 @@ def gradient_step(
     optimizer: torch.optim.Optimizer,
     parameters: Iterable[nn.Parameter] = (),
     max_grad_norm: float | None = None,
-    reduce_gradients: Callable[[], object] = lambda: None,
 ) -> None:
-    """Makes one optimiser step on a loss, without waiting for the device.
+    """Makes one optimiser step on a loss, float32 scalar, without waiting for the device.
 
-    Args:
-        loss: float32 scalar.
-        optimizer: takes the step.
-        parameters: those whose gradients are clipped together.
-        max_grad_norm: largest norm of all gradients as one vector; None does not clip.
-        reduce_gradients: called before clipping: the place of an all-reduce, after which every
-            process clips the same gradients.
+    The gradients of ``parameters`` are clipped together: ``max_grad_norm`` is the largest norm of
+    all as one vector; None does not clip.
     """
     optimizer.zero_grad()
     loss.backward()
-    reduce_gradients()
+    # The place of an all-reduce between processes, which then all clip the same gradients.
     if max_grad_norm is not None:
         nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    with _capturable(optimizer):
+    if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
         optimizer.step()
+        return
+    # Outside a capture torch warns of steps that are marked.
+    _mark_capturable(optimizer, True)
+    try:
+        optimizer.step()
+    finally:
+        _mark_capturable(optimizer, False)
 
 
 def can_capture_steps(optimizer: torch.optim.Optimizer) -> bool:
@@ -41,9 +41,8 @@ def can_capture_steps(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def keep_rates_on_device(optimizer: torch.optim.Optimizer) -> None:
-    """Turns the learning rates into tensors, which a captured step reads anew each time.
-
-    From then on they are filled in place.
+    """Turns the learning rates into tensors, which a captured step reads anew, to be filled in
+    place.
     """
     for group in optimizer.param_groups:
         device = group["params"][0].device
@@ -61,19 +60,6 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor
             yield from optimizer.state.get(parameter, {}).values()
 
 
-@contextmanager
-def _capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Marks a step as capturable while a graph is captured.
-
-    Outside a capture torch warns of steps that are marked.
-    """
-    if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
-        yield
-        return
+def _mark_capturable(optimizer: torch.optim.Optimizer, capturable: bool) -> None:
     for group in optimizer.param_groups:
-        group["capturable"] = True
-    try:
-        yield
-    finally:
-        for group in optimizer.param_groups:
-            group["capturable"] = False
+        group["capturable"] = capturable

@@ -11,15 +11,12 @@ _NEVER_TRIM = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Asks glibc to keep freed memory for the next allocation.
+    """Asks glibc to keep freed memory for the next allocation; whether there is such a setting.
 
     Each minibatch frees the activations that the next one allocates again, some above 10 MB. If the
-    kernel gets them back in between, every page is faulted in and zeroed again, which takes a
-    tenth or more of an update on a CPU. The setting holds for the whole process: its memory then
-    stays at its peak or somewhat above.
-
-    Returns:
-        Whether the C library has such a setting and took it.
+    kernel gets them back in between, every page is faulted in and zeroed again, which takes a tenth
+    or more of an update on a CPU. The setting holds for the whole process: its memory then stays at
+    its peak or somewhat above.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

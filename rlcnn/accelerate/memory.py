@@ -23,14 +23,9 @@ def available_memory(
 ) -> int | None:
     """Bytes that this process may still use on ``device``; None if the system does not say.
 
-    On the host that is the least of what the kernel calls available and what the limits of this
-    process's control groups (versions 1 and 2) leave.
-
-    Args:
-        device: a CUDA device, or the host.
-        meminfo: the kernel's file about the host's memory.
-        cgroup_root: where control groups are mounted.
-        membership: the file that lists this process's groups.
+    On the host that is the least of what the kernel calls available, in its file ``meminfo``, and
+    what the limits of this process's control groups (versions 1 and 2) leave. ``cgroup_root`` is
+    where these are mounted, and ``membership`` the file that lists the process's groups.
     """
     device = torch.device(device)
     if device.type == "cuda":

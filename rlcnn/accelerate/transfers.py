@@ -23,13 +23,11 @@ def host_tensor(values: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def pinned(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """``values`` in memory from which copies to ``device`` do not wait: pinned, for a GPU.
+    """``values`` of the host in memory from which copies to ``device`` do not wait: pinned, for a
+    GPU.
 
-    Torch reuses such memory when the copies from it are done.
-
-    Args:
-        values: an array or tensor of the host; a tensor of the device is returned unchanged.
-        device: destination of later copies.
+    Torch reuses such memory when the copies from it are done. A tensor of the device is returned
+    unchanged.
     """
     tensor = host_tensor(values)
     if device.type != "cuda" or tensor.device.type != "cpu" or tensor.is_pinned():
@@ -49,11 +47,8 @@ def upload(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Ten
 class PackedUpload:
     """Brings several small arrays to a device in one copy.
 
-    Each copy costs the host some ten microseconds, however small it is.
-
-    Args:
-        fields: shape and dtype of each array, by name.
-        device: destination.
+    Each copy costs the host some ten microseconds, however small it is. ``fields`` are shape and
+    dtype of each array, by name.
     """
 
     def __init__(
@@ -70,10 +65,8 @@ class PackedUpload:
         self._nbytes = end
 
     def pack(self, arrays: Mapping[str, np.ndarray]) -> torch.Tensor:
-        """uint8 (bytes,) on the host, pinned for a GPU.
-
-        Args:
-            arrays: one for each field; each is cast to the field's dtype.
+        """One array for each field, cast to its dtype -> uint8 (bytes,) on the host, pinned for a
+        GPU.
         """
         packed = torch.empty(
             self._nbytes, dtype=torch.uint8, pin_memory=self._device.type == "cuda"
@@ -91,11 +84,7 @@ class PackedUpload:
 
 
 class Readback:
-    """Brings a result to the host, which need not wait until it asks for it.
-
-    Args:
-        device: of the results.
-    """
+    """Brings results of a device to the host, which need not wait until it asks for them."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -124,9 +113,6 @@ class Prefetcher:
     A consumer queues its work on a batch and asks for the next one. While a GPU does this work, the
     host prepares the next batch, and a separate stream copies it. No copy blocks the host. On a CPU
     the batches are passed on unchanged.
-
-    Args:
-        device: destination.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -135,11 +121,7 @@ class Prefetcher:
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def prefetch(self, batches: Iterable[B]) -> Iterator[B]:
-        """The batches on the device, in order.
-
-        Args:
-            batches: named tuples of tensors of the host; an entry may be None.
-        """
+        """The batches, named tuples of tensors, some perhaps None, on the device and in order."""
         if self._copying is None:
             yield from batches
             return
@@ -160,10 +142,7 @@ def read_late(results: Iterable[torch.Tensor], device: torch.device) -> Iterator
     """The results on the host, in order; each is read when the work on the next one is queued.
 
     So the device always has work while the host reads a result and prepares what comes next.
-
-    Args:
-        results: tensors of ``device``, computed as they are asked for.
-        device: where they are computed.
+    Results are tensors of ``device``, computed as they are asked for.
     """
     if device.type != "cuda":
         yield from results

@@ -28,14 +28,11 @@ class UpdateRunner(Generic[R]):
     The number of threads changes during an update only in "bf16": the results of float32 must not
     depend on what else runs on the machine, nor on which side was faster.
 
-    Attributes:
-        overlap: whether :meth:`start` may be used.
-
     Args:
         device: where updates compute.
         precision: of the encoder that learns.
-        overlap: as above; rollouts then have one of torch's CPU threads, and updates the others, or
-            all of them once the caller is only waiting.
+        overlap: whether :meth:`start` may be used; rollouts then have one of torch's CPU threads,
+            and updates the others, or all of them once the caller is only waiting.
         after_wait: called when an update in the background was waited for.
     """
 
@@ -86,10 +83,7 @@ class UpdateRunner(Generic[R]):
         on_finish(update(self._spare_cores.adjust))
 
     def start(self, update: Update[R], on_finish: Callable[[R], object]) -> None:
-        """Begins an update, which runs after all work that the caller's stream has now.
-
-        :meth:`finish` calls ``on_finish``.
-        """
+        """Begins an update after all work that the caller's stream has; :meth:`finish` ends it."""
         self.finish()
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import nn
 
 from envs.errors import UserError
-from rlcnn.encoders.base import Encoder, check_positive
+from rlcnn.encoders.base import Encoder, check_positive, initialise
 from rlcnn.encoders.layers import named
 from rlcnn.encoders.registry import register_encoder
 
@@ -61,17 +62,26 @@ class AlexNet2012Encoder(Encoder):
         """Builds the network for observations (channels, height, width) of at least 67x67.
 
         ``features_dim`` is the width of the second linear layer, and ``dropout`` the probability
-        with which each output of both is zeroed in training mode.
+        with which each output of both is zeroed in training mode (section 4.2).
         """
         check_positive("features_dim", features_dim)
-        _check_dropout(dropout)
+        is_number = isinstance(dropout, int | float) and not isinstance(dropout, bool)
+        if not is_number or not 0 <= dropout < 1:
+            raise UserError(f"dropout must be a number from 0 to below 1, not {dropout!r}.")
         super().__init__(observation_shape, {"features_dim": features_dim, "dropout": dropout})
         self.features_dim = features_dim
         self.trunk = self._make_trunk(self.preprocessing.output_shape[0])
         self.pool = nn.Flatten()
-        flat = self.trunk_values()
-        self.projection = _linear_layers(flat, features_dim, dropout)
-        _initialise_he(self)
+        self.projection = named(
+            fc6=nn.Linear(self.trunk_values(), 4096),
+            relu6=nn.ReLU(),
+            dropout6=nn.Dropout(dropout),
+            fc7=nn.Linear(4096, features_dim),
+            relu7=nn.ReLU(),
+            dropout7=nn.Dropout(dropout),
+        )
+        # He et al. 2015, equation 10.
+        initialise(self, partial(nn.init.kaiming_normal_, nonlinearity="relu"))
 
     @staticmethod
     def _make_trunk(channels: int) -> nn.Sequential:
@@ -92,34 +102,3 @@ class AlexNet2012Encoder(Encoder):
             relu5=nn.ReLU(),
             pool5=nn.MaxPool2d(3, stride=2),
         )
-
-
-def _linear_layers(in_features: int, features_dim: int, dropout: float) -> nn.Sequential:
-    """The two large linear layers with dropout (Krizhevsky et al. 2012, section 4.2)."""
-    return named(
-        fc6=nn.Linear(in_features, 4096),
-        relu6=nn.ReLU(),
-        dropout6=nn.Dropout(dropout),
-        fc7=nn.Linear(4096, features_dim),
-        relu7=nn.ReLU(),
-        dropout7=nn.Dropout(dropout),
-    )
-
-
-def _initialise_he(module: nn.Module) -> None:
-    """Weights by He et al. 2015, equation 10; zero biases."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
-
-
-def _check_dropout(value: object) -> None:
-    """Refuses a dropout probability outside [0, 1).
-
-    Raises:
-        UserError: it is outside.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise UserError(f"dropout must be a number from 0 to below 1, not {value!r}.")

@@ -9,13 +9,12 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from envs.errors import UserError, nearest
+from envs.errors import UserError, first_line, nearest
 
 TIMM = "timm:"
 
@@ -60,52 +59,32 @@ _SCALED_TO_ONE = ("googlenet", "inception_v3")
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network that classifies RGB images, and how its images are scaled.
+    """A network that classifies RGB images, and how its images are scaled."""
 
-    Attributes:
-        name: its name in its library, with the prefix "timm:" for timm.
-        mean: mean of its RGB images, for values in [0, 1].
-        std: standard deviation, likewise.
-        build: builds the network with its classifier, freshly initialised.
-        cut: ends a network at a node: images -> {"features": output of the node}.
-        nodes: names of its nodes in the order of computation.
-        default_node: the node to cut ``build()``'s network at for control.
-        imagenet: downloads its ImageNet weights, or reads them from the library's cache, checked.
-        import_hint: address of those weights.
-        crop: side in pixels of the square crop that its weights were evaluated on.
-        resize: shorter side that photographs were resized to before the crop.
-        interpolation: interpolation of this resizing: "bilinear", "bicubic" ...
-        classes: names of the classes of its ImageNet weights, by index.
-    """
-
-    name: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    build: Callable[[], nn.Module]
-    cut: Callable[[nn.Module, str], nn.Module]
-    nodes: Callable[[nn.Module], list[str]]
-    default_node: Callable[[nn.Module], str]
+    name: str  # in its library, with the prefix "timm:" for timm
+    mean: tuple[float, ...]  # of its RGB images, for values in [0, 1]
+    std: tuple[float, ...]  # likewise
+    build: Callable[[], nn.Module]  # with its classifier, freshly initialised
+    cut: Callable[[nn.Module, str], nn.Module]  # at a node: images -> {"features": its output}
+    nodes: Callable[[nn.Module], list[str]]  # names in the order of computation
+    default_node: Callable[[nn.Module], str]  # to cut ``build()``'s network at for control
+    # Downloads its ImageNet weights, or reads them from the library's cache, checked.
     imagenet: Callable[[], Mapping[str, torch.Tensor]]
-    import_hint: str
-    crop: int
-    resize: int
-    interpolation: str
-    classes: tuple[str, ...]
+    import_hint: str  # address of those weights
+    crop: int  # side in pixels of the square crop that the weights were evaluated on
+    resize: int  # shorter side that photographs were resized to before the crop
+    interpolation: str  # of this resizing: "bilinear", "bicubic" ...
+    classes: tuple[str, ...]  # names of the classes of the ImageNet weights, by index
 
     def download(self) -> Mapping[str, torch.Tensor]:
-        """ImageNet weights by the network's own names of tensors.
-
-        Raises:
-            UserError: there are none, or they cannot be downloaded.
-        """
+        """ImageNet weights by the network's own names; a UserError where they cannot be had."""
         try:
             return self.imagenet()
         except UserError:
             raise
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(
-                f'cannot download the ImageNet weights of "{self.name}" ({reason}); get '
+                f'cannot download the ImageNet weights of "{self.name}" ({first_line(error)}); get '
                 f"{self.import_hint} elsewhere and give the file in place of imagenet."
             ) from error
 
@@ -120,8 +99,7 @@ def list_architectures() -> list[str]:
 def find_architecture(name: str) -> Architecture | None:
     """The network of ``list_architectures()`` or "timm:NAME", or None.
 
-    Raises:
-        UserError: timm is not installed, or does not have this network.
+    A UserError says that timm is not installed, or does not have this network.
     """
     if name.startswith(TIMM):
         return _of_timm(name)
@@ -173,7 +151,12 @@ def _of_torchvision(name: str) -> Architecture:
 
 
 def _of_timm(name: str) -> Architecture:
-    timm = _import_timm(name)
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(
+            f'encoder "{name}" needs timm, which is not installed: pip install "rlcnn[timm]".'
+        ) from error
     own_name = name.removeprefix(TIMM)
     try:
         config = timm.get_pretrained_cfg(own_name, allow_unregistered=False)
@@ -204,16 +187,6 @@ def _imagenet_classes(count: int) -> tuple[str, ...]:
 
     names = tuple(models.ResNet18_Weights.DEFAULT.meta["categories"])
     return names if count == len(names) else tuple(f"class {index}" for index in range(count))
-
-
-def _import_timm(name: str) -> ModuleType:
-    try:
-        import timm
-    except ImportError as error:
-        raise UserError(
-            f'encoder "{name}" needs timm, which is not installed: pip install "rlcnn[timm]".'
-        ) from error
-    return timm
 
 
 def _stride_8(model: nn.Module) -> str:

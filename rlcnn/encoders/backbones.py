@@ -25,11 +25,7 @@ LOGITS, PENULTIMATE = "logits", "penultimate"
 
 
 class Backbone(nn.Module):
-    """A network up to one of its nodes.
-
-    Attributes:
-        network: the layers up to the node, with their names in the whole network.
-    """
+    """A network up to one of its nodes; ``network`` names layers as the whole network does."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -82,7 +78,7 @@ class BackboneEncoder(FrameEncoder):
             differences: adds the differences of neighbouring frames' features to the features of
                 the newer frames (PIE-G).
             resize: side in pixels to resize frames to; None keeps their size.
-            pooling: pooling of the node's maps: "flatten", "mean", or a grid such as "4x4".
+            pooling: of the node's maps: "flatten", "mean", or a grid such as "4x4".
             projection: "learned": a linear layer over all frames, LayerNorm and tanh (PIE-G);
                 "random": a fixed Gaussian matrix on each frame's features; "none".
             features_dim: output length of a learned projection for an observation, or of a random
@@ -90,8 +86,7 @@ class BackboneEncoder(FrameEncoder):
             projection_seed: seed of the random projection.
 
         Raises:
-            UserError: the network or node is unknown, images are too small, or an option is not
-                valid.
+            UserError: the network, node or an option is not valid, or images are too small.
         """
         architecture_name, node = split_name(name)
         architecture = _architecture(architecture_name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, TypedDict
 
@@ -20,11 +21,7 @@ SPEC_VERSION = 1
 
 
 class TooSmallError(UserError):
-    """Images are too small for an encoder.
-
-    Attributes:
-        least: least height and width.
-    """
+    """Images are too small for an encoder; ``least`` is the least height and width."""
 
     def __init__(self, name: str, size: tuple[int, int], least: int) -> None:
         super().__init__(
@@ -38,8 +35,7 @@ class TooSmallError(UserError):
 def size_option(option: str) -> Iterator[None]:
     """Adds the option of a script that enlarges images to the error for images that are too small.
 
-    Raises:
-        UserError: the block's error, with the option and the least size.
+    The error also gets the least size.
     """
     try:
         yield
@@ -62,9 +58,8 @@ class Encoder(nn.Module):
     Subclasses build ``trunk`` (the convolutions), ``pool`` (feature maps -> one vector) and
     ``projection`` (-> ``features_dim`` features), and pass every constructor option to
     ``super().__init__`` for ``spec()``. All submodules have names, and only ``Preprocessing``
-    branches on its input, so
-    ``torchvision.models.feature_extraction.create_feature_extractor`` can cut an encoder at any
-    node with ``tracer_kwargs={"leaf_modules": [Preprocessing]}``.
+    branches on its input, so ``torchvision.models.feature_extraction.create_feature_extractor`` can
+    cut an encoder at any node with ``tracer_kwargs={"leaf_modules": [Preprocessing]}``.
 
     Attributes:
         name: its registered name.
@@ -94,10 +89,8 @@ class Encoder(nn.Module):
     ) -> None:
         """Checks the shape (channels, height, width) and stores all options of the subclass.
 
-        Without ``preprocessing`` pixels are scaled by 1/255.
-
-        Raises:
-            UserError: the shape is not that of an image, or is too small.
+        Without ``preprocessing`` pixels are scaled by 1/255. A UserError refuses a shape that is
+        not that of an image, or is too small.
         """
         super().__init__()
         self.observation_shape = checked_shape(observation_shape)
@@ -146,11 +139,7 @@ class Encoder(nn.Module):
         return None
 
     def imagenet_weights(self) -> Mapping[str, torch.Tensor]:
-        """Weights trained on ImageNet, for ``rlcnn.weights.load``.
-
-        Raises:
-            UserError: there are none, or they cannot be downloaded.
-        """
+        """Weights trained on ImageNet; a UserError where there are none, or no network."""
         raise UserError(
             f'there are no ImageNet weights for encoder "{self.name}": those of torchvision and '
             "timm have some, such as resnet18."
@@ -159,6 +148,33 @@ class Encoder(nn.Module):
     def imagenet_source(self) -> str:
         """The address of ``imagenet_weights``."""
         return ""
+
+    # A frozen encoder runs in two halves. The frozen one makes items, once per frame, which are
+    # stored in place of the frame; the trained one computes an observation's features from the
+    # stored items at each use, equal to those of ``forward``.
+
+    def storage_layout(self, depth: int) -> tuple[int, int]:
+        """Number and length of the items of an observation of ``depth`` frames.
+
+        There are ``depth`` items, one for each frame, if the encoder encodes each frame alone;
+        otherwise one item for the whole observation.
+        """
+        return 1, self.features_dim
+
+    def encode_for_storage(self, frames: torch.Tensor) -> torch.Tensor:
+        """Encodes uint8 frames (n, channels, height, width) to items (n, length).
+
+        Frames are single if the encoder encodes each alone, otherwise whole observations.
+        """
+        return self(frames)
+
+    def features_of_stored(self, stored: torch.Tensor) -> torch.Tensor:
+        """Items (batch, items * length), oldest first -> features (batch, features_dim)."""
+        return stored
+
+    def pretrained_parts(self) -> list[nn.Module]:
+        """The modules of the frozen half, for which pretrained weights exist."""
+        return [self]
 
     def nodes(self) -> list[str]:
         """Names of its nodes in order, from ``torchvision.models.feature_extraction``.
@@ -180,39 +196,38 @@ class Encoder(nn.Module):
 
     def macs(self) -> int:
         """Multiply-accumulates for one observation: convolutions, linear layers and attention."""
-        # BatchNorm may refuse a single observation.
-        batch = 2
-        # Meta tensors have only shapes: no weight, running statistic or generator changes.
-        tensors = {
-            name: tensor.detach().to("meta")
-            for name, tensor in (*self.named_parameters(), *self.named_buffers())
-        }
-        observations = torch.zeros(
-            (batch, *self.observation_shape), dtype=torch.uint8, device="meta"
-        )
         with FlopCounterMode(display=False) as counter:
-            torch.func.functional_call(self, tensors, observations)
-        # The counter counts a multiply-accumulate as two operations.
-        return counter.get_total_flops() // (2 * batch)
+            _call_on_meta(self, self.observation_shape, torch.uint8)
+        # For two observations; the counter counts a multiply-accumulate as two operations.
+        return counter.get_total_flops() // 4
 
 
 def output_shape(module: nn.Module, input_shape: ObservationShape) -> tuple[int, ...]:
     """Shape of ``module``'s output for one image of ``input_shape``, without computing it."""
-    tensors = {
-        name: tensor.detach().to("meta")
-        for name, tensor in (*module.named_parameters(), *module.named_buffers())
-    }
-    images = torch.zeros((2, *input_shape), device="meta")
     # A traced network prints long texts about an error before it raises it.
     with redirect_stderr(io.StringIO()):
-        return tuple(torch.func.functional_call(module, tensors, images).shape[1:])
+        return tuple(_call_on_meta(module, input_shape, torch.float32).shape[1:])
+
+
+def _call_on_meta(module: nn.Module, shape: ObservationShape, dtype: torch.dtype) -> torch.Tensor:
+    # Meta tensors have only shapes: no weight, running statistic or generator changes.
+    named = (*module.named_parameters(), *module.named_buffers())
+    tensors = {name: tensor.detach().to("meta") for name, tensor in named}
+    # BatchNorm may refuse a single image.
+    images = torch.zeros((2, *shape), dtype=dtype, device="meta")
+    return torch.func.functional_call(module, tensors, images)
 
 
 def initialise_orthogonally(module: nn.Module, gain: float) -> None:
     """Orthogonal weights and zero biases for every convolution and linear layer in ``module``."""
+    initialise(module, partial(nn.init.orthogonal_, gain=gain))
+
+
+def initialise(module: nn.Module, fill: Callable[[torch.Tensor], object]) -> None:
+    """Fills the weights of convolutions and linear layers in ``module``; their biases are zero."""
     for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            nn.init.orthogonal_(layer.weight, gain)
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            fill(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
@@ -236,11 +251,7 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
 
 
 def checked_shape(shape: Sequence[int]) -> ObservationShape:
-    """The shape of an image as three Python integers.
-
-    Raises:
-        UserError: it is not the shape of an image.
-    """
+    """The shape of an image as three Python integers; refuses others with a UserError."""
     if len(shape) != 3 or not all(isinstance(side, Integral) and side > 0 for side in shape):
         raise UserError(
             f"an encoder takes images (channels, height, width), not observations of shape "

@@ -16,16 +16,11 @@ _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def blocks_to_channels(images: torch.Tensor, block: int) -> torch.Tensor:
-    """Moves blocks of pixels into the channels.
+    """Moves blocks of ``block`` x ``block`` pixels into the channels.
 
-    Args:
-        images: (batch, channels, height, width); rows and columns outside of whole blocks are cut
-            off.
-        block: side of a block, in pixels; 1 changes nothing.
-
-    Returns:
-        (batch, channels * block**2, height // block, width // block) in channels_last order;
-        channel ``(c * block + y) * block + x`` is pixel (y, x) of the block in channel c.
+    (batch, channels, height, width) becomes (batch, channels * block**2, height // block, width //
+    block) in channels_last order; channel ``(c * block + y) * block + x`` is pixel (y, x) of the
+    block in channel c. Rows and columns outside of whole blocks are cut off.
     """
     if block == 1:
         return images
@@ -40,13 +35,8 @@ class BlockedConv2d(nn.Conv2d):
     """A convolution of the result of :func:`blocks_to_channels`, with its stride as block.
 
     Its parameters equal those of a plain convolution, and so does its output up to rounding.
-
-    Args:
-        in_channels: channels of the images before :func:`blocks_to_channels`.
-        out_channels: number of filters.
-        kernel_size: side of a filter in pixels, a multiple of ``stride``.
-        stride: stride in pixels, the side of a block.
-        input_scale: factor on the input. It is applied to the filters, which are fewer numbers.
+    ``kernel_size`` is a multiple of ``stride``. ``input_scale`` is a factor on the input; it is
+    applied to the filters, which are fewer numbers.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
@@ -35,17 +34,6 @@ class PaddedIdentity(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
 
 
-class Gate(nn.Sequential):
-    """``sigmoid(1x1 convolution)``, a gate for each channel and position."""
-
-    def __init__(self, in_channels: int, channels: int, stride: int, bias: float) -> None:
-        conv = nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride)
-        _initialise(conv)
-        assert conv.bias is not None
-        nn.init.constant_(conv.bias, bias)
-        super().__init__(OrderedDict(conv=conv, sigmoid=nn.Sigmoid()))
-
-
 class ResidualUnit(nn.Module):
     """Two 3x3 convolutions plus a shortcut, ReLU after the sum (He et al. 2016a, figure 2)."""
 
@@ -72,7 +60,11 @@ class ResidualUnit(nn.Module):
         if shortcut == "dropout":
             self.dropout = nn.Dropout(0.5)
         if shortcut in ("exclusive_gate", "shortcut_gate"):
-            self.gate = Gate(in_channels, channels, stride, gate_bias)
+            # For each channel and position.
+            conv = _conv(in_channels, channels, 1, stride, bias=True)
+            assert conv.bias is not None
+            nn.init.constant_(conv.bias, gate_bias)
+            self.gate = named(conv=conv, sigmoid=nn.Sigmoid())
         self.relu = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -163,14 +155,11 @@ class CifarResNetEncoder(Encoder):
         self.projection = nn.Identity()
 
 
-def _conv(in_channels: int, channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(
-        in_channels, channels, kernel_size, stride, padding=kernel_size // 2, bias=False
-    )
-    _initialise(conv)
-    return conv
-
-
-def _initialise(conv: nn.Conv2d) -> None:
+def _conv(
+    in_channels: int, channels: int, kernel_size: int, stride: int = 1, bias: bool = False
+) -> nn.Conv2d:
+    padding = kernel_size // 2
+    conv = nn.Conv2d(in_channels, channels, kernel_size, stride, padding=padding, bias=bias)
     # He et al. 2015, "Delving deep into rectifiers", equation 10, as in both papers.
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return conv

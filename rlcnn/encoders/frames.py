@@ -56,9 +56,9 @@ class FrameEncoder(Encoder):
         """Builds the preprocessing; ``attach`` adds the other parts.
 
         Observations are (frames * channels, height, width); the channels of a frame are adjacent.
-        The subclass's options contain ``frame_channels`` (1, 3 or None, which takes 3 if the
-        observation's channels are a multiple of it), ``stacking`` and ``resize``. ``mean`` and
-        ``std`` are those of the network's RGB images, for values in [0, 1].
+        ``options`` contain ``frame_channels`` (1, 3 or None, which takes 3 if the observation's
+        channels are a multiple of it), ``stacking`` and ``resize``. ``mean`` and ``std`` are those
+        of the network's RGB images, for values in [0, 1].
 
         Raises:
             UserError: the observations are not a stack of such frames, or an option is not valid.
@@ -147,6 +147,27 @@ class FrameEncoder(Encoder):
         frames = split_frames(observations, self.observation_shape, self.stack)
         return self.combine(self.encode_frames(frames).unflatten(0, (-1, self.stack)))
 
+    def storage_layout(self, depth: int) -> tuple[int, int]:
+        """As :meth:`Encoder.storage_layout`."""
+        if self.stack == depth:
+            return depth, self.frame_features
+        return 1, self.stack * self.frame_features
+
+    def encode_for_storage(self, frames: torch.Tensor) -> torch.Tensor:
+        """As :meth:`Encoder.encode_for_storage`."""
+        if frames.shape[1:] == self.frame_shape:
+            return self.encode_frames(frames)
+        frames = split_frames(frames, self.observation_shape, self.stack)
+        return self.encode_frames(frames).unflatten(0, (-1, self.stack)).flatten(1)
+
+    def features_of_stored(self, stored: torch.Tensor) -> torch.Tensor:
+        """As :meth:`Encoder.features_of_stored`."""
+        return self.combine(stored.unflatten(1, (self.stack, -1)))
+
+    def pretrained_parts(self) -> list[nn.Module]:
+        """All but the combination of frames."""
+        return [self.preprocessing, self.trunk, self.pool]
+
     def _trunk_shape(self) -> tuple[int, ...]:
         shape = self.preprocessing.output_shape
         try:
@@ -187,11 +208,7 @@ class Differences(nn.Module):
 def split_frames(
     observations: torch.Tensor, observation_shape: ObservationShape, stack: int
 ) -> torch.Tensor:
-    """Stacks to frames: (batch, stack * c, height, width) -> (batch * stack, c, height, width).
-
-    Raises:
-        ValueError: the observations have another shape.
-    """
+    """Stacks to frames: (batch, stack * c, height, width) -> (batch * stack, c, height, width)."""
     if observations.shape[1:] != observation_shape:
         raise ValueError(
             f"this encoder was built for observations (batch, *{observation_shape}), "

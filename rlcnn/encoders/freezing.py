@@ -1,8 +1,4 @@
-"""Selects the layers of an encoder to freeze: all pretrained ones, or those before a node.
-
-Nodes have the names and the order of ``torchvision.models.feature_extraction``; see
-:meth:`rlcnn.encoders.base.Encoder.nodes`.
-"""
+"""Selects the layers of an encoder to freeze: all pretrained ones, or those before a node."""
 
 from __future__ import annotations
 
@@ -13,16 +9,10 @@ from torch import nn
 
 from envs.errors import UserError, nearest
 from rlcnn.encoders.base import Encoder
-from rlcnn.encoders.frozen_features import pretrained_parts
 
 
 class Layers(NamedTuple):
-    """Some layers of an encoder.
-
-    Attributes:
-        parameters: their trainable parameters.
-        modules: the layers, with and without parameters.
-    """
+    """Some layers of an encoder: their trainable parameters, and all modules."""
 
     parameters: list[nn.Parameter]
     modules: list[nn.Module]
@@ -30,7 +20,7 @@ class Layers(NamedTuple):
 
 def pretrained_layers(encoder: Encoder) -> Layers:
     """All layers that pretrained weights exist for; not the combination of frames."""
-    parts = pretrained_parts(encoder)
+    parts = encoder.pretrained_parts()
     return Layers([p for part in parts for p in part.parameters() if p.requires_grad], parts)
 
 
@@ -77,7 +67,6 @@ def _within(name: str, module: str) -> bool:
 
 
 def _without_count(name: str) -> str:
-    """Removes the number that torch.fx appends to a repeated call or name."""
     return re.sub(r"_\d+$", "", name)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar, Literal, get_args
 
@@ -38,20 +37,16 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(self.relu2(self.conv1(self.relu1(x))))
 
 
-class Section(nn.Sequential):
+def make_section(in_channels: int, channels: int) -> nn.Sequential:
     """A convolution, pooling to half the sides (rounded up), and two residual blocks."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        conv = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1)
-        initialise_orthogonally(conv, gain=1)
-        super().__init__(
-            OrderedDict(
-                conv=conv,
-                pool=nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
-                block1=ResidualBlock(channels),
-                block2=ResidualBlock(channels),
-            )
-        )
+    conv = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1)
+    initialise_orthogonally(conv, gain=1)
+    return named(
+        conv=conv,
+        pool=nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+        block1=ResidualBlock(channels),
+        block2=ResidualBlock(channels),
+    )
 
 
 @register_encoder("impala")
@@ -100,7 +95,7 @@ class ImpalaEncoder(Encoder):
         channels = self.preprocessing.output_shape[0]
         for index, base in enumerate(SECTION_CHANNELS, start=1):
             out_channels = max(1, round(base * width))
-            layers[f"section{index}"] = Section(channels, out_channels)
+            layers[f"section{index}"] = make_section(channels, out_channels)
             channels = out_channels
         layers["relu"] = nn.ReLU()
         self.trunk = named(**layers)

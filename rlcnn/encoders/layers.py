@@ -35,7 +35,7 @@ class Flatten(nn.Flatten):
 # A leaf for torch.fx, since it checks the memory format.
 @torch.fx.wrap
 def flatten_maps(x: torch.Tensor) -> torch.Tensor:
-    """(batch, ...) -> (batch, features), as :class:`Flatten`."""
+    """As :class:`Flatten`; its name is that of a node."""
     channels_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     if not channels_last or not x.requires_grad:
         return x.flatten(1)
@@ -55,7 +55,7 @@ class _FlattenChannelsLast(torch.autograd.Function):
 
 
 class TokenMean(nn.Module):
-    """Mean over the tokens of a transformer: (batch, tokens, features) -> (batch, features)."""
+    """Mean over the tokens of a transformer."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, features) -> (batch, features)."""
@@ -86,16 +86,13 @@ class RandomProjection(nn.Module):
 
 
 def make_pool(pooling: str, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
-    """A pooling of a trunk's outputs to vectors.
+    """A pooling of a trunk's outputs to vectors, and the length of the vectors.
 
     Args:
-        pooling: "flatten" keeps every position; "mean" is the global average; "KxK", such as
-            "4x4", averages the cells of a K x K grid.
-        shape: shape of an output: feature maps (channels, height, width), a transformer's
-            (tokens, features), or vectors (features,).
-
-    Returns:
-        The pooling and the length of its vectors.
+        pooling: "flatten" keeps every position; "mean" is the global average; "KxK", such as "4x4",
+            averages the cells of a K x K grid.
+        shape: of an output: feature maps (channels, height, width), a transformer's (tokens,
+            features), or vectors (features,).
 
     Raises:
         UserError: the pooling is unknown, or does not fit the output.

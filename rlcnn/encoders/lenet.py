@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -14,11 +14,6 @@ from rlcnn.encoders.layers import named
 from rlcnn.encoders.registry import register_encoder
 
 Variant = Literal["tanh", "lecun1998", "course"]
-
-# Gains that keep the variance through each activation; the scaled tanh is made for 1 (LeCun et al.
-# 1998, "Efficient BackProp", section 4.4). The U(-2.4, 2.4) / fan-in of the LeNet-5 paper, which
-# trained with second derivatives, would make features thousands of times smaller.
-GAINS: dict[Variant, float] = {"tanh": 5 / 3, "lecun1998": 1, "course": math.sqrt(2)}
 
 # LeCun et al. 1998, table I: the maps of S2 that are inputs of each of the 16 maps of C3.
 C3_TABLE = (
@@ -83,6 +78,21 @@ class SparseC3(nn.Module):
         return torch.cat((self.from3(three), self.from4(four), self.from6(six)), dim=1)
 
 
+# Activation, pooling of so many maps, and the gain that keeps the variance through the activation;
+# the scaled tanh is made for 1 (LeCun et al. 1998, "Efficient BackProp", section 4.4). The
+# U(-2.4, 2.4) / fan-in of the LeNet-5 paper, which trained with second derivatives, would make
+# features thousands of times smaller.
+_PARTS: dict[Variant, tuple[type[nn.Module], Callable[[int], nn.Module], float]] = {
+    "tanh": (nn.Tanh, lambda maps: nn.AvgPool2d(kernel_size=2), 5 / 3),
+    "lecun1998": (
+        ScaledTanh,
+        lambda maps: named(sample=Subsampling(maps), squash=ScaledTanh()),
+        1,
+    ),
+    "course": (nn.ReLU, lambda maps: nn.MaxPool2d(kernel_size=2), math.sqrt(2)),
+}
+
+
 @register_encoder("lenet")
 class LeNetEncoder(Encoder):
     """LeNet-5 up to its layer F6 (LeCun et al. 1998, "Gradient-based learning applied to document
@@ -113,41 +123,20 @@ class LeNetEncoder(Encoder):
         super().__init__(observation_shape, {"features_dim": features_dim, "variant": variant})
         self.features_dim = features_dim
         channels = self.preprocessing.output_shape[0]
-        published = variant == "lecun1998"
+        squash, pool, gain = _PARTS[variant]
         self.trunk = named(
             c1=nn.Conv2d(channels, 6, kernel_size=5),
-            c1_squash=_activation(variant),
-            s2=_pooling(variant, 6),
-            c3=SparseC3() if published else nn.Conv2d(6, 16, kernel_size=5),
-            c3_squash=_activation(variant),
-            s4=_pooling(variant, 16),
+            c1_squash=squash(),
+            s2=pool(6),
+            c3=SparseC3() if variant == "lecun1998" else nn.Conv2d(6, 16, kernel_size=5),
+            c3_squash=squash(),
+            s4=pool(16),
         )
         self.pool = nn.Flatten()
-        flat = self.trunk_values()
         self.projection = named(
-            c5=nn.Linear(flat, 120),
-            c5_squash=_activation(variant),
+            c5=nn.Linear(self.trunk_values(), 120),
+            c5_squash=squash(),
             f6=nn.Linear(120, features_dim),
-            f6_squash=_activation(variant),
+            f6_squash=squash(),
         )
-        initialise_orthogonally(self, GAINS[variant])
-
-
-def _activation(variant: Variant) -> nn.Module:
-    match variant:
-        case "tanh":
-            return nn.Tanh()
-        case "lecun1998":
-            return ScaledTanh()
-        case "course":
-            return nn.ReLU()
-
-
-def _pooling(variant: Variant, channels: int) -> nn.Module:
-    match variant:
-        case "tanh":
-            return nn.AvgPool2d(kernel_size=2)
-        case "lecun1998":
-            return named(sample=Subsampling(channels), squash=ScaledTanh())
-        case "course":
-            return nn.MaxPool2d(kernel_size=2)
+        initialise_orthogonally(self, gain)

@@ -49,6 +49,5 @@ class NatureEncoder(Encoder):
             relu3=nn.ReLU(),
         )
         self.pool = Flatten()
-        flat = self.trunk_values()
-        self.projection = named(linear=nn.Linear(flat, features_dim), relu=nn.ReLU())
+        self.projection = named(linear=nn.Linear(self.trunk_values(), features_dim), relu=nn.ReLU())
         initialise_orthogonally(self, gain=math.sqrt(2))

@@ -45,7 +45,7 @@ class Preprocessing(nn.Module):
 
         Args:
             observation_shape: (channels, height, width) of the observations.
-            mean: mean of each channel of one frame, for values in [0, 1]; repeated for a stack.
+            mean: of each channel of one frame, for values in [0, 1]; repeated for a stack.
             std: standard deviation, likewise.
             resize: (height, width) to resize to (bilinear, antialiased), or the side of a square.
             block: side of the blocks of pixels that become channels; 1 for no blocks. Rows and
@@ -55,8 +55,7 @@ class Preprocessing(nn.Module):
                 without ``mean`` and ``resize``.
 
         Raises:
-            ValueError: mean and std are not given together, do not fit the channels, or contradict
-                ``scaled=False``; or ``resize`` does.
+            ValueError: arguments contradict each other or do not fit the channels.
         """
         super().__init__()
         self.observation_shape = observation_shape
@@ -97,9 +96,8 @@ class Preprocessing(nn.Module):
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Converts observations, uint8 (batch, channels, height, width), to the trunk's input.
 
-        Returns:
-            (batch, channels, height', width'), in autocast's dtype or else float32; with blocks
-            (batch, channels * block**2, height' // block, width' // block).
+        The result is (batch, channels, height', width'), in autocast's dtype or else float32; with
+        blocks (batch, channels * block**2, height' // block, width' // block).
 
         Raises:
             TypeError: the observations are not uint8.

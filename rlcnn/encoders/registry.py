@@ -21,9 +21,6 @@ def register_encoder(name: str) -> Callable[[EncoderClass], EncoderClass]:
 
     ``create_encoder`` calls ``cls(observation_shape, **options)``; the keyword-only parameters of
     the constructor are the user's options.
-
-    Raises:
-        ValueError: the name is taken.
     """
 
     def register(cls: EncoderClass) -> EncoderClass:
@@ -42,11 +39,7 @@ def list_encoders() -> list[str]:
 
 
 def encoder_options(name: str) -> dict[str, Any]:
-    """The options of an encoder and their defaults.
-
-    Raises:
-        UserError: no encoder has this name.
-    """
+    """The options of an encoder and their defaults; a UserError for an unknown name."""
     parameters = inspect.signature(_encoder_class(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -57,10 +50,7 @@ def with_frame_channels(
     """Adds ``frame_channels`` to an encoder's options, if it has this option and it is not set.
 
     Without it an encoder for RGB images takes three grey frames for one frame in colour.
-    ``channels`` is None if it is unknown.
-
-    Raises:
-        UserError: no encoder has this name.
+    ``channels`` is None if it is unknown. A UserError refuses an unknown name.
     """
     has_option = "frame_channels" in encoder_options(name)
     if not has_option or channels not in (1, 3) or options.get("frame_channels") is not None:

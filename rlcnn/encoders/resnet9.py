@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -17,17 +16,13 @@ from rlcnn.encoders.registry import register_encoder
 LOGIT_SCALE = 0.125
 
 
-class ConvUnit(nn.Sequential):
+def make_unit(in_channels: int, channels: int) -> nn.Sequential:
     """A 3x3 convolution, batch normalisation and ReLU."""
-
-    def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__(
-            OrderedDict(
-                conv=nn.Conv2d(in_channels, channels, kernel_size=3, padding=1, bias=False),
-                bn=nn.BatchNorm2d(channels),
-                relu=nn.ReLU(),
-            )
-        )
+    return named(
+        conv=nn.Conv2d(in_channels, channels, kernel_size=3, padding=1, bias=False),
+        bn=nn.BatchNorm2d(channels),
+        relu=nn.ReLU(),
+    )
 
 
 class Residual(nn.Module):
@@ -35,8 +30,8 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.unit1 = ConvUnit(channels, channels)
-        self.unit2 = ConvUnit(channels, channels)
+        self.unit1 = make_unit(channels, channels)
+        self.unit2 = make_unit(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, channels, height, width) -> the same shape."""
@@ -78,13 +73,13 @@ class ResNet9Encoder(Encoder):
         super().__init__(observation_shape, {"width": width})
         first, second, third, last = (max(1, round(c * width)) for c in (64, 128, 256, 512))
         self.trunk = named(
-            prep=ConvUnit(self.preprocessing.output_shape[0], first),
-            layer1=ConvUnit(first, second),
+            prep=make_unit(self.preprocessing.output_shape[0], first),
+            layer1=make_unit(first, second),
             pool1=nn.MaxPool2d(2),
             residual1=Residual(second),
-            layer2=ConvUnit(second, third),
+            layer2=make_unit(second, third),
             pool2=nn.MaxPool2d(2),
-            layer3=ConvUnit(third, last),
+            layer3=make_unit(third, last),
             pool3=nn.MaxPool2d(2),
             residual3=Residual(last),
         )

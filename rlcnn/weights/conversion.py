@@ -18,8 +18,7 @@ __all__ = ["read_plain", "read_shards", "save_state"]
 def save_state(value: Any, path: str) -> None:
     """Writes the tensors in what a training script saved to a file of ``torch.save``.
 
-    Raises:
-        UserError: there are no tensors by name.
+    A UserError says that there are no tensors by name.
     """
     state = find_state(value)
     if not state:

@@ -128,7 +128,6 @@ def _begins_as_onnx(path: Path, start: bytes) -> bool:
 
 
 def _unpacking(path: Path, magic: bytes) -> str:
-    """The command that unpacks a compressed file, whatever its name."""
     _, open_file, command, ending = _COMPRESSED[magic]
     try:
         with open_file(path) as file:
@@ -154,11 +153,7 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuses archives that ``torch.save`` did not write.
-
-    Raises:
-        UserError: the archive is from TorchScript, NumPy, Keras or stable-baselines3, or damaged.
-    """
+    """Refuses archives of TorchScript, NumPy, Keras or stable-baselines3, and damaged ones."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

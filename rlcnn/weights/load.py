@@ -56,10 +56,10 @@ _AGENTS_ENCODER = re.compile(r"(q_net\.)?features_extractor\.encoder\.")
 
 
 class TensorFile(NamedTuple):
-    """Contents of a weights file: tensors by name, and the metadata of ``save_tensors``."""
+    """Contents of a weights file."""
 
     tensors: dict[str, torch.Tensor]
-    metadata: dict[str, Any]
+    metadata: dict[str, Any]  # of ``save_tensors``
 
 
 def save_tensors(
@@ -141,8 +141,7 @@ def save_encoder(
 ) -> None:
     """Writes an encoder's weights with its spec, and JSON ``metadata`` such as their origin.
 
-    Raises:
-        UserError: as :func:`save_tensors`.
+    Errors are those of :func:`save_tensors`.
     """
     described = {"encoder": encoder.spec(), "about": dict(metadata or {})}
     save_tensors(path, encoder.state_dict(), described)
@@ -173,23 +172,19 @@ def load_encoder(path: str | PathLike[str]) -> Encoder:
 def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
     """Loads weights into an encoder; on an error the encoder does not change.
 
-    Args:
-        encoder: an encoder on any device.
-        weights: "imagenet", which networks of torchvision and timm download; or
+    ``weights`` is "imagenet", which networks of torchvision and timm download; or
 
-            - a file of ``save_encoder``, or any file of safetensors or ``torch.save`` with the same
-              tensors, under this encoder's names or those of the published network. All names may
-              have a prefix, such as ``module.``. The observation size may differ if the shapes of
-              the tensors do not depend on it, as with mean pooling;
-            - a folder of Hugging Face with a ``model.safetensors`` or ``pytorch_model.bin``;
-            - the directory of an agent's run, for its newest whole checkpoint, or the policy file
-              of a checkpoint; the directory of a run on labelled images, for its best weights.
+    - a file of ``save_encoder``, or any file of safetensors or ``torch.save`` with the same
+      tensors, under this encoder's names or those of the published network. All names may have a
+      prefix, such as ``module.``. The observation size may differ if the shapes of the tensors do
+      not depend on it, as with mean pooling;
+    - a folder of Hugging Face with a ``model.safetensors`` or ``pytorch_model.bin``;
+    - the directory of an agent's run, for its newest whole checkpoint, or the policy file of a
+      checkpoint; the directory of a run on labelled images, for its best weights.
 
-            The trunk of a published network loads from an encoder with any options; the other parts
-            only from an equal encoder.
-
-    Returns:
-        What happened to every tensor, and the origin of the weights.
+    The trunk of a published network loads from an encoder with any options; the other parts only
+    from an equal encoder. The result says what happened to every tensor, and the origin of the
+    weights.
 
     Raises:
         UserError: the file is missing, truncated or of an unknown format, or holds more than
@@ -226,11 +221,7 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
 
 
 def read_about(path: str | PathLike[str]) -> dict[str, Any]:
-    """The metadata given to ``save_encoder``; empty for a file of another program.
-
-    Raises:
-        UserError: as :func:`read_tensors`.
-    """
+    """The metadata given to ``save_encoder``; empty for a file of another program."""
     return read_tensors(path).metadata.get("about", {})
 
 
@@ -258,9 +249,7 @@ def weights_file(path: Path) -> Path:
     """The weights file of a run's directory or a folder of Hugging Face; a file itself.
 
     For a pretraining, it is the best classifier; for an agent, the policy of the newest checkpoint.
-
-    Raises:
-        UserError: the directory has no weights, or is a run without a whole checkpoint.
+    A UserError refuses a directory without weights, or a run without a whole checkpoint.
     """
     if not os.path.isdir(path):
         return path
@@ -285,16 +274,14 @@ def weights_file(path: Path) -> Path:
 
 
 def _encoder_tensors(file: TensorFile) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The tensors of the encoder in a file by the encoder's names, and the names of all others.
-
-    A file that is neither an agent's nor a classifier's holds only an encoder.
-    """
+    """The tensors of a file's encoder by the encoder's names, and the names of all others."""
     tensors = file.tensors
     if "tasks" in file.metadata:
         heads = [name for name in tensors if name.startswith(HEAD)]
         return {name: tensors[name] for name in tensors if name not in heads}, heads
     found = {name: match.end() for name in tensors if (match := _AGENTS_ENCODER.match(name))}
     if not found:
+        # The file is neither an agent's nor a classifier's: it holds only an encoder.
         return dict(tensors), []
     encoder = {name[start:]: tensors[name] for name, start in found.items()}
     # A policy has its encoder under several names.
@@ -303,10 +290,6 @@ def _encoder_tensors(file: TensorFile) -> tuple[dict[str, torch.Tensor], list[st
 
 
 def read_spec(weights: str | PathLike[str]) -> EncoderSpec | None:
-    """The encoder's spec in a weights file, or in that of a run; None if it has none.
-
-    Raises:
-        UserError: as :func:`weights_file` and :func:`read_tensors`.
-    """
+    """The encoder's spec in a weights file, or in that of a run; None if it has none."""
     path = weights_file(Path(weights))
     return _spec(read_tensors(path), path)

@@ -136,7 +136,6 @@ def without_prefix(
 
 
 def _unusable(tensor: torch.Tensor, own: torch.Tensor) -> str:
-    """Why the values of a tensor cannot be loaded; empty if they can."""
     if tensor.is_meta:
         return "has a shape, but no values"
     if tensor.is_quantized or tensor.layout != torch.strided:
@@ -173,10 +172,7 @@ def _shared_prefix(names: Iterable[str]) -> str:
 
 
 def _channels_advice(misfits: list[tuple[torch.Size, torch.Size]], encoder: Encoder) -> str:
-    """How to get observations with the channels of the weights; empty if that is not the problem.
-
-    ``misfits`` are the shapes in the file and in the encoder of tensors that differ.
-    """
+    """How to get observations with the channels of the weights, if that is the problem."""
     if len(misfits) != 1:
         return ""
     ((theirs, own),) = misfits

@@ -23,8 +23,8 @@ class LoadReport:
         new: tensors that the file does not hold; they keep their initialisation.
         unused: tensors of the file that the encoder does not have, by the file's names.
         source: name of the source in messages.
-        origin: the origin of the weights; None if only tensors were given.
-        prefix: a prefix that was removed from the file's names, such as "module.".
+        origin: of the weights; None if only tensors were given.
+        prefix: removed from the file's names, such as "module.".
     """
 
     loaded: tuple[str, ...]

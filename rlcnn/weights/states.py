@@ -44,9 +44,8 @@ _HARMLESS: list[Any] = [
 def read_torch(path: Path) -> dict[str, torch.Tensor]:
     """Reads the tensors of a file of ``torch.save`` with ``weights_only=True``.
 
-    Raises:
-        UserError: the file is damaged, or holds more than tensors or no state_dict
-            (:func:`find_state`).
+    A UserError refuses a damaged file, and one with more than tensors or without
+    :func:`find_state`.
     """
     try:
         with warnings.catch_warnings():

@@ -23,7 +23,6 @@ from agents.train.checkpoint import encoder_extractor, load_checkpoint, save_che
 from envs.errors import UserError
 from rlcnn.accelerate.compilation import can_compile
 from rlcnn.encoders import create_encoder
-from rlcnn.encoders.frozen_features import pretrained_parts
 from rlcnn.weights.load import save_encoder
 
 N_ENVS, DEPTH = 4, 2
@@ -68,7 +67,7 @@ def encoder_of(model: Any) -> Any:
 
 def tensors_of(model: Any) -> dict[str, torch.Tensor]:
     """All that weights are loaded for, running statistics included."""
-    parts = torch.nn.ModuleList(pretrained_parts(encoder_of(model)))
+    parts = torch.nn.ModuleList(encoder_of(model).pretrained_parts())
     return {name: tensor.clone() for name, tensor in parts.state_dict().items()}
 
 
@@ -130,7 +129,7 @@ def test_the_first_update_at_the_step_is_the_first_that_learns_the_encoder(
         # The next step at which updates are made.
         first = 64 + (ROLLOUT if algorithm is PPO else N_ENVS)
     groups = model.policy.optimizer.param_groups
-    pretrained = {id(p) for part in pretrained_parts(encoder_of(model)) for p in part.parameters()}
+    pretrained = {id(p) for part in encoder_of(model).pretrained_parts() for p in part.parameters()}
     assert {id(p) for p in groups[0]["params"]} == pretrained
     before = tensors_of(model)
     changes: dict[int, set[str]] = {}

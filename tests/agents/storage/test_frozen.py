@@ -15,7 +15,6 @@ from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
 from agents.storage.samplers import NStepReturns
 from envs.atari import AtariVecEnv
-from rlcnn.encoders.frozen_features import pretrained_parts
 
 PER_FRAME = {
     "encoder": "squeezenet1_1:features.3",
@@ -116,7 +115,7 @@ def test_nothing_frozen_moves_and_the_rest_learns(
 ) -> None:
     venv = games()
     model = make(algorithm, venv, encoder)
-    parts = torch.nn.ModuleList(pretrained_parts(encoder_of(model)))
+    parts = torch.nn.ModuleList(encoder_of(model).pretrained_parts())
     before = {name: tensor.clone() for name, tensor in parts.state_dict().items()}
     network = model.policy.q_net if algorithm is DQN else model.policy
     learned = {n: p.clone() for n, p in network.named_parameters() if p.requires_grad}
@@ -208,7 +207,7 @@ def test_a_fine_tuned_encoder_keeps_its_fraction_of_the_rate(
     assert len(groups) == 2
     assert groups[0]["lr"] == pytest.approx(0.1 * groups[1]["lr"])
     assert groups[1]["lr"] == pytest.approx(1e-4)
-    pretrained = {id(p) for part in pretrained_parts(encoder_of(model)) for p in part.parameters()}
+    pretrained = {id(p) for part in encoder_of(model).pretrained_parts() for p in part.parameters()}
     assert {id(p) for p in groups[0]["params"]} == pretrained
     network = model.policy.q_net if isinstance(model, DQN) else model.policy
     everything = {id(p) for p in network.parameters()}
