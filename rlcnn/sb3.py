@@ -39,10 +39,8 @@ class EncoderExtractor(BaseFeaturesExtractor):
         PPO("CnnPolicy", env, policy_kwargs=policy_kwargs)
 
     Encoders scale uint8 themselves; stable-baselines3 gives its features extractors floats, divided
-    by 255 or not. The extractor restores the uint8 exactly.
-
-    Unlike other extractors it keeps its weights when PPO and A2C initialise their networks
-    orthogonally (``ortho_init``, on by default).
+    by 255 or not. The extractor restores the uint8 exactly. Unlike other extractors it keeps its
+    weights when PPO and A2C initialise their networks orthogonally (``ortho_init``, on by default).
 
     Attributes:
         encoder: the encoder.
@@ -159,8 +157,8 @@ class EncoderExtractor(BaseFeaturesExtractor):
     def apply(self, fn: Callable[[nn.Module], None]) -> Self:
         """Like ``torch.nn.Module.apply``, but ignores stable-baselines3's initialisation.
 
-        The last step of an actor-critic policy's construction initialises the whole features
-        extractor orthogonally, which would overwrite loaded weights.
+        It is the last step of an actor-critic policy's construction and would overwrite loaded
+        weights.
         """
         if isinstance(fn, partial) and fn.func is BasePolicy.init_weights:
             return self

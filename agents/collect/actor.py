@@ -11,14 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from agents.networks.policies import PixelActorCriticPolicy
 from agents.storage.codecs import FrameCodec, PixelCodec
-from agents.storage.stacking import FrameStacker, push_frames
+from agents.storage.stacking import push_frames
 from rlcnn.accelerate.cuda_graphs import (
     CudaRecorder,
     Graphed,
     make_recorder,
     parameters_and_buffers,
 )
-from rlcnn.accelerate.transfers import Readback, pinned
+from rlcnn.accelerate.transfers import Readback, host_tensor, pinned, upload
 
 # Additions and multiplications of one step of acting that are worth one more CPU thread.
 _WORK_OF_A_THREAD = 6e8
@@ -45,7 +45,7 @@ class RolloutActor:
         self, policy: PixelActorCriticPolicy, codec: FrameCodec, device: torch.device
     ) -> None:
         self.policy, self._codec, self._device = policy, codec, device
-        self._stacker = FrameStacker(codec, device)
+        self._last_observations: np.ndarray | None = None
 
     @property
     def ready(self) -> bool:
@@ -78,7 +78,8 @@ class RolloutActor:
         depth * channels, height, width); the very array of the previous call is not brought to the
         device again.
         """
-        self.observations = self._stacker.reset(observations)
+        if observations is not self._last_observations:
+            self._take(observations, self._codec.encode_stacks(observations))
 
     @torch.no_grad()
     def act(self) -> np.ndarray:
@@ -91,7 +92,12 @@ class RolloutActor:
 
         ``stack_reset`` is bool (environments,).
         """
-        self.observations = self._stacker.push(observations, stack_reset)
+        if isinstance(self._codec, PixelCodec):
+            self._take(observations, observations)
+        else:
+            newest = self._codec.encode_newest(observations)
+            reset = upload(stack_reset, self._device)
+            self._take(observations, self._pushed(self.observations, newest, reset))
 
     @torch.no_grad()
     def current_values(self) -> torch.Tensor:
@@ -102,13 +108,27 @@ class RolloutActor:
     def truncation_values(self, observations: np.ndarray, envs: np.ndarray) -> np.ndarray:
         """Values, float32 (some environments,), of observations that a time limit cut off.
 
-        Args:
-            observations: uint8 (some environments, depth * channels, height, width), one step after
-                the current ones: to be called before :meth:`observe`.
-            envs: int64 (some environments,), which they are.
+        They are uint8 (some environments, depth * channels, height, width), one step after the
+        current ones: to be called before :meth:`observe`. ``envs``, int64, says which they are.
         """
-        stacks = self._stacker.terminal_stacks(observations, envs)
+        if isinstance(self._codec, PixelCodec):
+            stacks = upload(observations, self._device)
+        else:
+            newest = self._codec.encode_newest(observations)
+            go_on = torch.zeros(len(envs), dtype=torch.bool, device=self._device)
+            before = self.observations[upload(envs, self._device)]
+            stacks = self._pushed(before, newest, go_on)
         return self.policy.predict_values(stacks).flatten().cpu().numpy()
+
+    def _take(self, observations: np.ndarray, stacks: np.ndarray | torch.Tensor) -> None:
+        self._last_observations = observations
+        self.observations = host_tensor(stacks).to(self._device)
+
+    def _pushed(
+        self, stacks: torch.Tensor, newest: torch.Tensor, stack_reset: torch.Tensor
+    ) -> torch.Tensor:
+        codec = self._codec
+        return push_frames(stacks, newest, stack_reset, codec.stacking, codec.blank)
 
 
 class CudaRolloutActor(RolloutActor):
@@ -160,11 +180,12 @@ class CudaRolloutActor(RolloutActor):
     def reset(self, observations: np.ndarray) -> None:
         """As :meth:`RolloutActor.reset`; starts the policy."""
         self._generator.manual_seed(int(torch.randint(2**62, ())))
-        stacks = self._stacker.reset(observations)
-        if self.observations.shape != stacks.shape or self.observations.dtype != stacks.dtype:
-            self.observations = torch.empty_like(stacks, memory_format=torch.contiguous_format)
-        self.observations.copy_(stacks)
-        self._stacker.set(observations, self.observations)
+        held = self.observations
+        super().reset(observations)
+        if held.shape != self.observations.shape or held.dtype != self.observations.dtype:
+            held = torch.empty_like(self.observations, memory_format=torch.contiguous_format)
+        # In place, where a graph reads them.
+        self.observations = held.copy_(self.observations)
         self._step.refresh()
         # Once a rollout: not worth a graph of its own.
         self._start_readback(self._decide())
@@ -178,7 +199,7 @@ class CudaRolloutActor(RolloutActor):
         newest = pinned(self._codec.encode_newest(observations), self._device)
         self._last_inputs = (newest, pinned(stack_reset, self._device))
         self._start_readback(self._step(*self._last_inputs))
-        self._stacker.set(observations, self.observations)
+        self._last_observations = observations
 
     def current_values(self) -> torch.Tensor:
         """Values of the current observations, float32 (environments, 1)."""
@@ -196,9 +217,7 @@ class CudaRolloutActor(RolloutActor):
     def _push_and_decide(
         self, newest: torch.Tensor, stack_reset: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        stacking, blank = self._codec.stacking, self._codec.blank
-        pushed = push_frames(self.observations, newest, stack_reset, stacking, blank)
-        self.observations.copy_(pushed)
+        self.observations.copy_(self._pushed(self.observations, newest, stack_reset))
         return self._decide()
 
     @torch.no_grad()

@@ -27,10 +27,8 @@ from rlcnn.accelerate.devices import use_threads
 class OnPolicyCollector:
     """Steps environments into rollouts.
 
-    Attributes:
-        env: the training environments.
-        groups: the groups of an environment that has some, or one group of all, each with an actor
-            that ``make_actor`` made.
+    ``groups`` are those of an environment that has some, or one group of all, each with an actor of
+    its own.
     """
 
     def __init__(self, env: VecEnv, make_actor: Callable[[], RolloutActor]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,11 @@ from rlcnn.accelerate.transfers import host_tensor, pinned
 
 
 class EpsilonGreedy:
-    """Replaces greedy actions by random ones, from its own generator."""
+    """Replaces greedy actions by random ones, from its own generator ``rng``."""
 
     def __init__(self, n_actions: int, seed: np.random.SeedSequence) -> None:
         self._n_actions = n_actions
-        self._rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
 
     def choose(
         self, shape: tuple[int, ...], epsilon: float, greedy: Callable[[], np.ndarray]
@@ -30,18 +29,9 @@ class EpsilonGreedy:
         ``greedy`` computes the others, of the same shape; it is not called if all are random.
         """
         # Both are always drawn, so that every step draws equally much.
-        coins = self._rng.random(shape) < epsilon
-        actions = self._rng.integers(self._n_actions, size=shape)
+        coins = self.rng.random(shape) < epsilon
+        actions = self.rng.integers(self._n_actions, size=shape)
         return actions if np.all(coins) else np.where(coins, actions, greedy())
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """The generator's state, as plain JSON; can be set."""
-        return dict(self._rng.bit_generator.state)
-
-    @state.setter
-    def state(self, state: dict[str, Any]) -> None:
-        self._rng.bit_generator.state = state
 
 
 class GreedyActor:

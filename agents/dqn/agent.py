@@ -28,7 +28,7 @@ from stable_baselines3.dqn.policies import CnnPolicy
 from agents.collect.off_policy import collect_steps
 from agents.dqn.actor import EpsilonGreedy, GreedyActor
 from agents.dqn.checks import check_buffer, check_counts, check_replay, check_rewards
-from agents.dqn.learner import DQNLearner, LossMean
+from agents.dqn.learner import DQNLearner
 from agents.dqn.objectives import OBJECTIVES
 from agents.networks.policies import PixelDQNPolicy, PixelQNetwork
 from agents.networks.transfer import frozen_digest, unfreeze_at
@@ -68,6 +68,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
 
     Attributes:
         exploration_limit: upper bound of epsilon; in an extended run, epsilon where it continues.
+        loss_sum, loss_count: losses since the last log: float32 scalar, and their number.
 
     Args:
         replay_device: where frames are stored: ``"auto"`` is the training device if they fit there
@@ -149,14 +150,11 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         self.exploration_schedule = LinearSchedule(
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
-        self.losses = LossMean(self.device)
+        # Summed where they lie, so that nothing waits for the device.
+        self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Continues in another environment with the same spaces and number of environments.
-
-        Raises:
-            UserError: DQN cannot learn from it.
-        """
+        """As :meth:`PixelAgent.set_env`; refuses rewards that DQN cannot learn from, too."""
         super().set_env(env, force_reset)
         check_rewards(self._vec_normalize_env)
 
@@ -174,8 +172,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     def setup_replay(self) -> FrameReplay:
         """The replay, made at the first call unless one was assigned.
 
-        Raises:
-            UserError: there is no environment, or the replay does not fit it or the memory.
+        A UserError says that there is no environment, or that the replay does not fit it or the
+        memory.
         """
         # It says how frames are stacked.
         stacking = frame_stacking(self.check_env_is_set())
@@ -258,9 +256,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     ) -> Self:
         """Collects and learns in turn for ``total_timesteps`` environment steps, or a few more.
 
-        Raises:
-            UserError: the loss or a parameter is no longer a finite number, or the replay does not
-                fit into memory.
+        A UserError says that the loss or a parameter is not finite, or the replay does not fit into
+        memory.
         """
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -276,18 +273,15 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
                 # Resumed without its replay, it would overfit the few steps that are new.
                 if replay.collected * self.n_envs >= self.learning_starts:
                     before = max(before, self.learning_starts)
-                    self.train(self._updates_between(before, self.num_timesteps), self.batch_size)
+                    frequency = self.train_freq.frequency
+                    rounds = max(0, self.num_timesteps // frequency - before // frequency)
+                    updates = self.gradient_steps if self.gradient_steps >= 0 else frequency
+                    self.train(rounds * updates, self.batch_size)
                 if not rollout.continue_training:
                     break
         self.check_finite()
         callback.on_training_end()
         return self
-
-    def _updates_between(self, before: int, now: int) -> int:
-        """Gradient steps that follow the environment steps between two counts."""
-        frequency = self.train_freq.frequency
-        rounds = max(0, now // frequency - before // frequency)
-        return rounds * (self.gradient_steps if self.gradient_steps >= 0 else frequency)
 
     def collect_rollouts(
         self,
@@ -363,21 +357,24 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             self._runner.run(update, self._add_losses)
 
     def _add_losses(self, losses: list[torch.Tensor]) -> None:
-        self.losses.add(losses)
+        for loss in losses:
+            self.loss_sum += loss
+        self.loss_count += len(losses)
         self._n_updates += len(losses)
 
     def dump_logs(self) -> None:
         """Writes the log, with the mean loss since the last one; UserError if it is not finite."""
-        if self.losses.count:
-            loss = self.losses.value()
+        if self.loss_count:
+            loss = self.loss_sum.item() / self.loss_count
             self.raise_if_not_finite(loss)
             self.logger.record("train/loss", loss)
             self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-            self.losses.reset()
+            self.loss_sum.zero_()
+            self.loss_count = 0
         super().dump_logs()
 
     def _finite_tensors(self) -> list[torch.Tensor]:
-        return [self.losses.total, *super()._finite_tensors()]
+        return [self.loss_sum, *super()._finite_tensors()]
 
     def predict(
         self,
@@ -395,5 +392,12 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         return actions, state
 
     def _excluded_save_params(self) -> list[str]:
-        parts = ["_learner", "_actor", "exploration", "_predict_exploration", "losses"]
+        parts = [
+            "_learner",
+            "_actor",
+            "exploration",
+            "_predict_exploration",
+            "loss_sum",
+            "loss_count",
+        ]
         return [*super()._excluded_save_params(), *parts]

@@ -142,26 +142,3 @@ class DQNLearner:
         loss = self._objective.loss(self._q_net, self._batch_type(*columns))
         gradient_step(loss, self._optimizer, self._q_net.parameters(), self._max_grad_norm)
         return loss.detach()
-
-
-class LossMean:
-    """The mean of scalar losses, summed where they lie, so that nothing waits for the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.total = torch.zeros((), device=device)
-        self.count = 0
-
-    def add(self, losses: list[torch.Tensor]) -> None:
-        """Adds losses."""
-        for loss in losses:
-            self.total += loss
-        self.count += len(losses)
-
-    def value(self) -> float:
-        """The mean; waits for the device."""
-        return self.total.item() / self.count
-
-    def reset(self) -> None:
-        """Begins a new mean."""
-        self.total.zero_()
-        self.count = 0

@@ -41,20 +41,20 @@ class DQNSpec(AlgorithmSpec[DQN]):
     def training_state(self, model: DQN) -> dict[str, Any]:
         """Exploration, and the losses since the last log."""
         return {
-            "exploration_rng": model.exploration.state,
+            "exploration_rng": model.exploration.rng.bit_generator.state,
             "exploration_rate": model.exploration_rate,
-            "losses": [model.losses.total.item(), model.losses.count],
+            "losses": [model.loss_sum.item(), model.loss_count],
         }
 
     def restore_training_state(self, model: DQN, state: dict[str, Any]) -> None:
         """Takes over what :meth:`training_state` returned; epsilon never rises again."""
-        model.exploration.state = state["exploration_rng"]
+        model.exploration.rng.bit_generator.state = state["exploration_rng"]
         falls = model.exploration_final_eps <= model.exploration_initial_eps
         # Older checkpoints do not hold it, and an agent that never learned has none.
         if falls and model.num_timesteps and "exploration_rate" in state:
             model.exploration_limit = float(state["exploration_rate"])
-        loss_sum, model.losses.count = state["losses"]
-        model.losses.total.fill_(loss_sum)
+        loss_sum, model.loss_count = state["losses"]
+        model.loss_sum.fill_(loss_sum)
 
     def notes_on_resume(self, model: DQN, total_steps: int) -> list[str]:
         """A line where the schedule of a longer run would raise epsilon."""

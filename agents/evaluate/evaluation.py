@@ -138,7 +138,7 @@ def evaluate_agent(
     Args:
         model: an agent.
         config: of the run that trained it; defines its observations.
-        episodes: games; by default the run's own number.
+        episodes: games, at least 1; by default the run's own number.
         protocol: by default the run's own; another keeps the actions that were learned.
         seed: by default the run's own; the games' seeds are derived from it, apart from training's.
         purpose: which of the seed's ranges the games come from.
@@ -146,9 +146,6 @@ def evaluate_agent(
         deterministic: no sampling and no random actions.
         on_game: called with each game's return when it ends.
         on_step: called before every step; an exception from it ends the evaluation.
-
-    Raises:
-        UserError: no episodes, or an unknown protocol.
     """
     episodes = config.eval_episodes if episodes is None else episodes
     if episodes < 1:

@@ -41,11 +41,8 @@ class Filming:
     ) -> FilmResult | None:
         """Films one game to ``path``; see :func:`agents.evaluate.film_agent`.
 
-        Returns:
-            The film; None where it failed, which costs one line.
-
-        Raises:
-            TrainingStopped: ``on_step`` raised it.
+        The result is None where the film failed, which costs one line. ``on_step`` may raise
+        TrainingStopped.
         """
         try:
             film = film_agent(model, self._config, path, step=step, on_step=on_step)

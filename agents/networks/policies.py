@@ -46,9 +46,7 @@ class PixelNetwork(ImageInput):
     def storage_spec(self, stacking: FrameStacking) -> FrameCodec:
         """How frames are stored: as pixels, or as the features of a frozen encoder.
 
-        Raises:
-            UserError: ``stacking``, that of the environment, does not produce the observations that
-                this network takes.
+        A UserError refuses a ``stacking`` that does not produce this network's observations.
         """
         extractor = self.features_extractor
         if isinstance(extractor, EncoderExtractor) and extractor.frozen:

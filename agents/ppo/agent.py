@@ -33,8 +33,9 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
     """Proximal policy optimisation (Schulman et al. 2017) from pixels.
 
     Takes stable-baselines3's arguments in its order, and keeps its callbacks, ``predict``, ``save``
-    and ``load`` (its zip pickles: :mod:`agents.train.checkpoint` writes files that do not). What
-    differs:
+    and ``load`` (its zip pickles: :mod:`agents.train.checkpoint` writes files that do not). With
+    precision "fp32", uncompiled, one update equals stable-baselines3's own to rounding on the same
+    batch. What differs:
 
     - Observations are uint8 images, actions discrete; the policy is ``"CnnPolicy"``, our
       :class:`~agents.networks.policies.PixelActorCriticPolicy`, whose encoder is chosen by
@@ -49,33 +50,27 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
     - When a callback stops training inside a rollout, its steps, never learned from, are not
       counted: ``num_timesteps`` returns to its value at the last update.
     - Callbacks find no ``obs_tensor`` or ``clipped_actions`` among their locals.
-
-    With precision "fp32", uncompiled, one update equals stable-baselines3's own to rounding on the
-    same batch.
-
-    With ``overlap``, a callback that waits for the update under way (for a checkpoint or a film)
-    makes the next rollout act by the updated policy, and so changes what is learned; and with an
-    encoder that draws random numbers in training, such as by dropout, two runs of one seed differ.
-
-    With a :class:`~envs.groups.GroupedVecEnv`, groups of environments step in turn: while the
-    policy acts for one group, the others step. Callbacks fire once all groups have taken a step.
+    - With a :class:`~envs.groups.GroupedVecEnv`, groups of environments step in turn: while the
+      policy acts for one group, the others step. Callbacks fire once all groups have taken a step.
 
     Args:
         compile_update: whether the loss of a minibatch is compiled; see
             :class:`~rlcnn.accelerate.compilation.Compiled`.
-        overlap: whether the next rollout is collected during an update, by the previous policy
-            (the probabilities that PPO compares with are those it acted by). ``on_rollout_start``
-            fires while the update is under way: a callback that uses the policy calls
-            :meth:`finish_update` first, as ``predict``, ``save`` and the end of ``learn`` do. Two
-            rollouts are held in memory.
+        overlap: whether the next rollout is collected during an update, by the previous policy (the
+            probabilities that PPO compares with are those it acted by). ``on_rollout_start`` fires
+            while the update is under way: a callback that uses the policy, as for a checkpoint or a
+            film, calls :meth:`finish_update` first, as ``predict``, ``save`` and the end of
+            ``learn`` do. The next rollout then acts by the updated policy, which changes what is
+            learned. With an encoder that draws random numbers in training, such as by dropout, two
+            runs of one seed differ. Two rollouts are held in memory.
         cuda_graphs: whether, on a GPU, acting and a minibatch's update are each captured as a graph
             and replayed (:class:`~rlcnn.accelerate.cuda_graphs.Graphed`); an update not with
             ``target_kl``, which waits for the device at every minibatch. The first updates, which
             are captured, do not overlap.
 
     Raises:
-        UserError: for what is not supported: generalised state-dependent exploration, other
-            spaces, other buffers, normalising wrappers, minibatches that do not divide.
+        UserError: for what is not supported: generalised state-dependent exploration, other spaces,
+            other buffers, normalising wrappers, minibatches that do not divide.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CnnPolicy": PixelActorCriticPolicy}
@@ -163,9 +158,8 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Continues in another environment with the same spaces and number of environments.
 
-        Raises:
-            UserError: PPO cannot learn from it, or its frame stacking does not fit its
-                observations.
+        A UserError refuses one that PPO cannot learn from, or whose stacking does not fit its
+        frames.
         """
         super().set_env(env, force_reset)
         if self._stacking() != self.rollout_buffer.codec.frame_stacking:
@@ -183,9 +177,8 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
     ) -> Self:
         """Collects and learns in turn for ``total_timesteps`` steps, rounded up to whole rollouts.
 
-        Raises:
-            UserError: there is no environment, or the loss or a parameter is no longer a finite
-                number.
+        A UserError says that there is no environment, or that the loss or a parameter is not
+        finite.
         """
         env, iteration = self.check_env_is_set(), 0
         total_timesteps, callback = self._setup_learn(
@@ -264,8 +257,10 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
         update = partial(learner.update, rollout, orders, self.batch_size)
         if self.overlap and self._is_captured(learner):
             self._acting_copy.sync()
-            end = partial(self._end_update, self.num_timesteps, self._pop_metrics())
-            self._runner.start(update, end)
+            # What is recorded of this update is logged with its result.
+            recorded = self.logger.name_to_value
+            own = {name: recorded.pop(name) for name in list(recorded) if name.startswith("train/")}
+            self._runner.start(update, partial(self._end_update, self.num_timesteps, own))
         else:
             # While a graph is captured, nothing else may run.
             self._runner.run(update, self._record_update)
@@ -302,11 +297,6 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
             value = value(self._current_progress_remaining)
             self.logger.record(f"train/{name}", value)
         return float(value)
-
-    def _pop_metrics(self) -> dict[str, Any]:
-        """What was recorded of an update that is about to begin, taken out of the log."""
-        recorded = self.logger.name_to_value
-        return {name: recorded.pop(name) for name in list(recorded) if name.startswith("train/")}
 
     def _end_update(self, step: int, metrics: dict[str, Any], report: UpdateReport) -> None:
         """Logs an update that ran beside a rollout, under the step that it learned up to."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -22,13 +26,31 @@ from agents.sb3.environments import (
     make_checked_env,
     with_frame_channels,
 )
-from agents.sb3.former_names import former_names
 from envs.errors import UserError
 from rlcnn.accelerate.devices import prepare_device
 from rlcnn.accelerate.update_runner import UpdateRunner
 
 R = TypeVar("R")
 Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
+
+# Zips of ``save`` pickle classes by their modules.
+FORMER_NAMES = {  # former name: present name
+    "agents.policies": "agents.networks.policies",
+    "agents.replay": "agents.storage.replay",
+    "agents.rollout": "agents.storage.rollout",
+    "rlcnn.encoders.sb3": "rlcnn.sb3",
+}
+
+
+@contextmanager
+def former_names() -> Iterator[None]:
+    """Lets zips be read that were saved under former module names."""
+    sys.modules.update({old: importlib.import_module(new) for old, new in FORMER_NAMES.items()})
+    try:
+        yield
+    finally:
+        for old in FORMER_NAMES:
+            del sys.modules[old]
 
 
 class PixelAgent(BaseAlgorithm, Generic[Network, R]):
@@ -82,9 +104,8 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
     ) -> Self:
         """Reads a zip that ``save`` wrote, as stable-baselines3's ``load``.
 
-        Raises:
-            UserError: ``env`` is no environment that an agent here can learn from, or this machine
-                lacks the device.
+        A UserError refuses what is no environment for an agent here, or a device that this machine
+        lacks.
         """
         made = None if env is None else make_checked_env(env, verbose=0)
         try:
@@ -100,11 +121,7 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
             ) from error
 
     def check_env_is_set(self) -> VecEnv:
-        """The environment.
-
-        Raises:
-            UserError: there is none, as after loading an agent without one.
-        """
+        """The environment; a UserError if there is none, as after loading without one."""
         if self.env is None:
             raise UserError(
                 "the agent has no environment: call set_env(env) first, or load it with"
@@ -115,16 +132,14 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Continues in another environment with the same spaces and number of environments.
 
-        Raises:
-            UserError: no agent here can learn from it.
+        A UserError refuses one that no agent here can learn from.
         """
         super().set_env(make_checked_env(env, self.verbose), force_reset)
 
     def finish_update(self) -> None:
         """Waits for the update under way, if there is one, and logs it.
 
-        Raises:
-            UserError: the loss or a parameter is no longer a finite number.
+        A UserError says that the loss or a parameter is no longer a finite number.
         """
         self._runner.finish()
 
@@ -147,8 +162,7 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
     def check_finite(self) -> None:
         """Checks parameters, and DQN's losses; to be called before anything is saved.
 
-        Raises:
-            UserError: one of them is NaN or infinite.
+        A UserError says that one of them is NaN or infinite.
         """
         self.finish_update()
         sums = [tensor.detach().sum() for tensor in self._finite_tensors()]

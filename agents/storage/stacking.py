@@ -1,13 +1,10 @@
-"""Stacked observations: rebuilt from frames stored once, and kept up to date frame by frame."""
+"""Stacked observations: rebuilt from frames stored once, or moved on by one frame."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from agents.storage.codecs import FrameCodec, PixelCodec
 from envs.stacking import FrameStacking
-from rlcnn.accelerate.transfers import host_tensor, upload
 
 
 def stack_frames(
@@ -78,53 +75,3 @@ def push_frames(
     padding = padding.repeat(1, stacking.depth - 1, 1, 1)
     older = torch.where(stack_reset[:, None, None, None], padding, stacks[:, newest.shape[1] :])
     return torch.cat((older, newest), dim=1)
-
-
-class FrameStacker:
-    """The current stack of every environment, as the policy takes it, on the policy's device."""
-
-    def __init__(self, codec: FrameCodec, device: torch.device) -> None:
-        self._codec, self._device = codec, device
-        self._last_observations: np.ndarray | None = None
-        self._stacks: torch.Tensor
-
-    def reset(self, observations: np.ndarray) -> torch.Tensor:
-        """The stacks of observations that need not follow from the previous step.
-
-        Observations are uint8 (environments, depth * channels, height, width). The very array of
-        the previous call is not encoded again.
-        """
-        if observations is not self._last_observations:
-            self.set(observations, self._codec.encode_stacks(observations))
-        return self._stacks
-
-    def push(self, observations: np.ndarray, stack_reset: np.ndarray) -> torch.Tensor:
-        """The stacks one step later; ``stack_reset``, bool (environments,), says which are new."""
-        if isinstance(self._codec, PixelCodec):
-            self.set(observations, observations)
-        else:
-            newest = self._codec.encode_newest(observations)
-            self.set(observations, self._pushed(self._stacks, newest, stack_reset))
-        return self._stacks
-
-    def terminal_stacks(self, observations: np.ndarray, envs: np.ndarray) -> torch.Tensor:
-        """The stacks of observations that a time limit cut off, one step after the current ones.
-
-        ``envs`` is int64 (some environments,), which they are.
-        """
-        if isinstance(self._codec, PixelCodec):
-            return upload(observations, self._device)
-        stacks = self._stacks[upload(envs, self._device)]
-        newest = self._codec.encode_newest(observations)
-        return self._pushed(stacks, newest, np.zeros(len(envs), bool))
-
-    def set(self, observations: np.ndarray, stacks: np.ndarray | torch.Tensor) -> None:
-        """Replaces the stacks by those of ``observations``, encoded."""
-        self._last_observations = observations
-        self._stacks = host_tensor(stacks).to(self._device)
-
-    def _pushed(
-        self, stacks: torch.Tensor, newest: torch.Tensor, stack_reset: np.ndarray
-    ) -> torch.Tensor:
-        reset = upload(stack_reset, self._device)
-        return push_frames(stacks, newest, reset, self._codec.stacking, self._codec.blank)

@@ -93,9 +93,9 @@ class Graphed(Generic[R]):
     Arguments that are not tensors keep their value of the capture. If the function raises during
     the capture, one line reports it and the function runs uncaptured from then on.
 
-    A call returns the tensors that the next call overwrites. While a capture is under way, no
-    other thread may draw random numbers on the device; :meth:`ready` says beforehand whether a
-    call would capture.
+    A call returns the tensors that the next call overwrites. While a capture is under way, no other
+    thread may draw random numbers on the device; :meth:`ready` says beforehand whether a call would
+    capture.
 
     Args:
         function: takes tensors whose shapes are those of its first call, and never waits for the

@@ -96,10 +96,8 @@ class UpdateRunner(Generic[R]):
         """Waits for the update under way, if there is one, and handles its result.
 
         If the wait itself is interrupted, as by Ctrl-C, the update goes on, and a later call
-        finishes it.
-
-        Raises:
-            Exception: what the update or ``on_finish`` raised; nothing is under way then.
+        finishes it. What the update or ``on_finish`` raises is raised here; nothing is under way
+        then.
         """
         future, on_finish = self._future, self._on_finish
         if future is None or on_finish is None:

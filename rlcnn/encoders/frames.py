@@ -58,10 +58,8 @@ class FrameEncoder(Encoder):
         Observations are (frames * channels, height, width); the channels of a frame are adjacent.
         ``options`` contain ``frame_channels`` (1, 3 or None, which takes 3 if the observation's
         channels are a multiple of it), ``stacking`` and ``resize``. ``mean`` and ``std`` are those
-        of the network's RGB images, for values in [0, 1].
-
-        Raises:
-            UserError: the observations are not a stack of such frames, or an option is not valid.
+        of the network's RGB images, for values in [0, 1]. A UserError refuses other observations,
+        and invalid options.
         """
         channels, height, width = checked_shape(observation_shape)
         frame_channels = options["frame_channels"]
@@ -98,10 +96,8 @@ class FrameEncoder(Encoder):
         """Adds a trunk, and pooling, differences and projection by the options.
 
         The trunk maps images (n, channels, height, width) of ``preprocessing.output_shape`` to
-        feature maps (n, channels, height, width), tokens (n, tokens, d) or vectors (n, d).
-
-        Raises:
-            UserError: the trunk does not accept such images, or an option does not fit it.
+        feature maps (n, channels, height, width), tokens (n, tokens, d) or vectors (n, d). A
+        UserError says that it does not accept such images, or that an option does not fit it.
         """
         options = self.options
         check_choice("projection", options["projection"], get_args(Projection))

@@ -27,10 +27,8 @@ def pretrained_layers(encoder: Encoder) -> Layers:
 def layers_before(encoder: Encoder, node: str) -> Layers:
     """The layers that are used only before a node.
 
-    The node is one of ``encoder.nodes()``, or a module, which means its first node.
-
-    Raises:
-        UserError: there is no such node, or no trainable parameter from it on.
+    The node is one of ``encoder.nodes()``, or a module, which means its first node. A UserError
+    says that there is no such node, or no trainable parameter from it on.
     """
     nodes = encoder.nodes()
     places = [place for place, name in enumerate(nodes) if _within(name, node)]

@@ -86,10 +86,7 @@ def create_encoder(name: str, observation_shape: Sequence[int], **options: Any) 
 
 
 def why_unknown(name: str) -> str | None:
-    """Why no encoder has this name, with the nearest name; None if one has it.
-
-    The node is not checked, since that needs the network itself.
-    """
+    """Why no encoder has this name, or None; the node is not checked, as it needs the network."""
     if name in _ENCODERS:
         return None
     network, node = split_name(name)

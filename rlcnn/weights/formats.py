@@ -64,9 +64,8 @@ _TAR = slice(257, 262)
 def recognise(path: Path) -> Literal["safetensors", "torch"]:
     """The format of a file that can be loaded.
 
-    Raises:
-        UserError: the file has another format, which the message names with a command that converts
-            it; or an unknown one; or it cannot be read.
+    A UserError names another format, with a command that converts the file, or says that it is
+    unknown.
     """
     try:
         with path.open("rb") as file:

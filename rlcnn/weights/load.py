@@ -150,9 +150,7 @@ def save_encoder(
 def load_encoder(path: str | PathLike[str]) -> Encoder:
     """Builds the encoder in a file of ``save_encoder`` or of a classifier, on the CPU.
 
-    Raises:
-        UserError: the file is missing, truncated or of another program, the encoder is unknown, or
-            the weights do not fit it.
+    A UserError refuses other files, unknown encoders, and weights that do not fit.
     """
     file = read_tensors(path)
     spec = _spec(file, path)

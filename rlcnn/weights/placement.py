@@ -25,11 +25,9 @@ _WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_mod
 def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> LoadReport:
     """Loads tensors into an encoder; on an error, which names ``source``, it does not change.
 
-    Tensors have the names of ``encoder.state_dict()`` or of a published network.
-
-    Raises:
-        UserError: tensors are missing, left over or of another shape (the message names the nearest
-            network), or they hold NaN or infinite values.
+    Tensors have the names of ``encoder.state_dict()`` or of a published network. A UserError says
+    that some are missing, left over or of another shape (it names the nearest network), or not
+    finite.
     """
     own = encoder.state_dict()
     placed: dict[str, torch.Tensor] = {}
@@ -95,13 +93,10 @@ def without_prefix(
 
     A prefix is removed if all tensors that the encoder needs have it. Otherwise a shared prefix of
     all names is removed if training scripts use it, so that a message can name the network that the
-    tensors fit.
+    tensors fit. A UserError refuses several prefixes with different values.
 
     Returns:
         The tensors with the prefix by their names without it, the prefix, and the other names.
-
-    Raises:
-        UserError: the tensors that the encoder needs have several prefixes and different values.
     """
     own = encoder.state_dict()
     found: dict[str, set[str]] = {}

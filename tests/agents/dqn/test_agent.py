@@ -353,7 +353,7 @@ def test_two_resumes_of_one_state_are_bit_identical(tmp_path: Path) -> None:
     model.save_replay_buffer(path)
     state = {
         "parameters": model.get_parameters(),
-        "exploration": model.exploration.state,
+        "exploration": model.exploration.rng.bit_generator.state,
         "steps": model.num_timesteps,
     }
 
@@ -362,7 +362,7 @@ def test_two_resumes_of_one_state_are_bit_identical(tmp_path: Path) -> None:
         # The optimiser would go on in the very tensors it is given.
         other.set_parameters(copy.deepcopy(state["parameters"]))  # type: ignore[arg-type]
         other.load_replay_buffer(path)
-        other.exploration.state = state["exploration"]  # type: ignore[assignment]
+        other.exploration.rng.bit_generator.state = state["exploration"]  # type: ignore[assignment]
         other.num_timesteps = state["steps"]  # type: ignore[assignment]
         other.env.seed(7)  # type: ignore[union-attr]
         return other.learn(120, reset_num_timesteps=False)

@@ -14,7 +14,7 @@ from support.toy_envs import Columns, WorldVecEnv
 
 from agents import DQN, PPO
 from agents.networks.policies import PixelActorCriticPolicy, PixelDQNPolicy
-from agents.sb3.former_names import FORMER_NAMES, former_names
+from agents.sb3.agent import FORMER_NAMES, former_names
 from agents.storage.replay import FrameReplay
 from agents.storage.rollout import FrameRollout
 from rlcnn.sb3 import EncoderExtractor
