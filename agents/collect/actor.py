@@ -169,16 +169,13 @@ class CudaRolloutActor(RolloutActor):
 
     @property
     def ready(self) -> bool:
-        """As :attr:`RolloutActor.ready`."""
         return self._last_inputs is not None and self._step.ready(*self._last_inputs)
 
     @property
     def threads(self) -> int:
-        """All that torch has: the GPU computes."""
         return torch.get_num_threads()
 
     def reset(self, observations: np.ndarray) -> None:
-        """As :meth:`RolloutActor.reset`; starts the policy."""
         self._generator.manual_seed(int(torch.randint(2**62, ())))
         held = self.observations
         super().reset(observations)
@@ -191,18 +188,15 @@ class CudaRolloutActor(RolloutActor):
         self._start_readback(self._decide())
 
     def act(self) -> np.ndarray:
-        """Actions int64 (environments,), drawn from the policy."""
         return self._readback.wait()
 
     def observe(self, observations: np.ndarray, stack_reset: np.ndarray) -> None:
-        """As :meth:`RolloutActor.observe`; starts the policy."""
         newest = pinned(self._codec.encode_newest(observations), self._device)
         self._last_inputs = (newest, pinned(stack_reset, self._device))
         self._start_readback(self._step(*self._last_inputs))
         self._last_observations = observations
 
     def current_values(self) -> torch.Tensor:
-        """Values of the current observations, float32 (environments, 1)."""
         return self.values
 
     def truncation_values(self, observations: np.ndarray, envs: np.ndarray) -> np.ndarray:

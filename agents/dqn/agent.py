@@ -392,12 +392,5 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         return actions, state
 
     def _excluded_save_params(self) -> list[str]:
-        parts = [
-            "_learner",
-            "_actor",
-            "exploration",
-            "_predict_exploration",
-            "loss_sum",
-            "loss_count",
-        ]
+        parts = ["_learner", "_actor", "exploration", "_predict_exploration", "loss_sum"]
         return [*super()._excluded_save_params(), *parts]

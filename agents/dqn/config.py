@@ -76,7 +76,6 @@ class DQNConfig(Hyperparameters):
 
     @property
     def warm_up_steps(self) -> int:
-        """Steps of random play before the first update."""
         return self.learning_starts
 
     @property
@@ -86,11 +85,9 @@ class DQNConfig(Hyperparameters):
         return updates * self.batch_size
 
     def round_steps(self, num_envs: int) -> int:
-        """Environment steps between two rounds of updates."""
         return round_up(self.train_freq, num_envs)
 
     def timed_steps(self, num_envs: int) -> int:
-        """Some rounds of updates, each whole."""
         return round_up(_FEWEST_TIMED_STEPS, math.lcm(num_envs, self.train_freq))
 
     def last_step(self, total_steps: int, num_envs: int, step: int) -> int:

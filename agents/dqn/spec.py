@@ -25,21 +25,17 @@ class DQNSpec(AlgorithmSpec[DQN]):
     replay = True
 
     def trained_network(self, model: DQN) -> nn.Module:
-        """The online network, which the target network copies."""
         return model.q_net
 
     def storage(self, model: DQN) -> FrameReplay:
-        """The replay."""
         return model.setup_replay()
 
     def load_replay(self, model: DQN, path: Path) -> None:
-        """Reads a replay whose features, if any, this agent's frozen encoder made."""
         model.load_replay_buffer(path)
         # Now, while a refusal leaves the run as it is.
         model.check_replay_encoder()
 
     def training_state(self, model: DQN) -> dict[str, Any]:
-        """Exploration, and the losses since the last log."""
         return {
             "exploration_rng": model.exploration.rng.bit_generator.state,
             "exploration_rate": model.exploration_rate,
@@ -68,7 +64,6 @@ class DQNSpec(AlgorithmSpec[DQN]):
         ]
 
     def notes_on_graphs(self, model: DQN) -> list[str]:
-        """A line where the replay is not on the GPU."""
         if self.storage(model).device.type != "cpu":
             return []
         return [

@@ -168,6 +168,5 @@ def _evaluate(
 def _film_name(
     config: TrainConfig, step: int, number: int, protocol: str | None, deterministic: bool
 ) -> str:
-    """A name that differs for all films of a run."""
     played = "-deterministic" if deterministic else ""
     return f"{step:012d}-{protocol or config.protocol}{played}-seed{config.seed}-{number}.mp4"

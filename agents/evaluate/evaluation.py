@@ -46,7 +46,6 @@ class Evaluation:
 
     @property
     def mean_return(self) -> float:
-        """Mean of the returns."""
         return float(np.mean(self.returns))
 
     @property
@@ -175,7 +174,6 @@ def evaluate_agent(
 
 
 def _facts(conventions: AtariProtocol, venv: VecEnv) -> dict[str, Any]:
-    """The parts of a protocol that an evaluation in ``venv`` uses."""
     facts = dataclasses.asdict(conventions)
     for training_only in ("terminal_on_life_loss", "clip_rewards"):
         del facts[training_only]

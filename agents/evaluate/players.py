@@ -65,7 +65,6 @@ def load_players(
 
 
 def _fingerprint(model: BaseAlgorithm) -> str:
-    """The SHA-256 of an agent's parameters."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.policy.state_dict().items()):
         digest.update(name.encode())

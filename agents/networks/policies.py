@@ -234,7 +234,6 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
         return self(observation, deterministic=deterministic)[0]
 
     def get_distribution(self, obs: PyTorchObs) -> CategoricalDistribution:
-        """The action distribution, in stable-baselines3's form."""
         assert isinstance(obs, torch.Tensor)
         assert isinstance(self.action_dist, CategoricalDistribution)
         return self.action_dist.proba_distribution(self.logits_and_values(obs)[0])

@@ -143,7 +143,6 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
         return FrameStacking(depth=1, channels=self.observation_space.shape[0])  # type: ignore[index]
 
     def _set_up_storage(self) -> None:
-        """Makes the rollouts, for pixels or a frozen encoder's features."""
         codec = self._acting_copy.network.storage_spec(self._stacking())
         self._frozen_version = frozen_version(self.policy)
         sizes = (self.n_steps, self.n_envs, codec, self.device)
@@ -267,7 +266,6 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
         self.rollout_buffer, self._spare_rollout = self._spare_rollout, self.rollout_buffer
 
     def _is_captured(self, learner: PPOLearner) -> bool:
-        """Whether nothing is left to capture as a graph."""
         collects = self._collector is None or self._collector.ready
         return collects and learner.ready(self.rollout_buffer, self.batch_size)
 

@@ -78,11 +78,9 @@ class PPOConfig(Hyperparameters):
         return self.n_epochs
 
     def round_steps(self, num_envs: int) -> int:
-        """Environment steps of a rollout."""
         return num_envs * self.n_steps
 
     def last_step(self, total_steps: int, num_envs: int, step: int) -> int:
-        """The end of the last whole rollout."""
         return step + round_up(total_steps - step, self.round_steps(num_envs))
 
     def describe(self, environments: str) -> str:

@@ -132,7 +132,6 @@ class PPOLearner:
         return metrics
 
     def loss(self, batch: RolloutBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """The objective's loss and metrics."""
         return self._objective.loss(self.policy, batch, self._coefficients)
 
     def _diverged(self, metrics: torch.Tensor) -> bool:

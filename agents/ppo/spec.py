@@ -23,15 +23,12 @@ class PPOSpec(AlgorithmSpec[PPO]):
     compiles = True
 
     def storage(self, model: PPO) -> FrameRollout:
-        """The rollout."""
         return model.rollout_buffer
 
     def storage_bytes(self, model: PPO) -> int:
-        """Memory of all rollouts, of which there are two with ``overlap``."""
         return model.rollout_bytes
 
     def notes_on_graphs(self, model: PPO) -> list[str]:
-        """A line where updates are not captured."""
         if model.target_kl is None:
             return []
         return [

@@ -88,7 +88,6 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
         self.policy_kwargs = without_weights(self.policy_kwargs)
 
     def _set_up_updates(self, network: Network) -> None:
-        """Prepares for acting by ``network``, which learns, and for updating it."""
         prepare_device(self.device, network.precision)
         self._acting_copy = InferenceCopy(network, apart=self.overlap)
 

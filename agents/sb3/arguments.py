@@ -298,5 +298,4 @@ def _is_whole(value: Any) -> bool:
 
 
 def _parameters(made: type) -> dict[str, inspect.Parameter]:
-    """Those of a class's constructor, without ``self``."""
     return dict(list(inspect.signature(made.__init__).parameters.items())[1:])  # type: ignore[misc]

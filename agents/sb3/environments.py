@@ -113,7 +113,6 @@ def with_frame_channels(arguments: dict[str, Any], env: VecEnv | None) -> dict[s
 
 
 def _hint(space: spaces.Space) -> str:
-    """How to turn observations that are nearly images into images."""
     if isinstance(space, spaces.Dict):
         images = [key for key, part in space.items() if len(part.shape or ()) == 3]
         return f': VecExtractDictObs(venv, "{images[0]}") hands on those alone' if images else ""

@@ -30,7 +30,6 @@ class ResponseNorm(nn.Module):
         self.norm = nn.LocalResponseNorm(size=5, alpha=5 * 1e-4, beta=0.75, k=2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, height, width) -> the same shape."""
         if self.towers == 1:
             return self.norm(x)
         towers = x.unflatten(1, (self.towers, -1)).flatten(0, 1)

@@ -117,7 +117,6 @@ class BackboneEncoder(FrameEncoder):
         self.attach(trunk)
 
     def own_name(self, tensor_name: str) -> str:
-        """Adds the trunk's prefix to published names, including those of old files."""
         if tensor_name.startswith((self.prefix, "pool.", "projection.")):
             return tensor_name
         return self.prefix + current_name(tensor_name)
@@ -152,11 +151,9 @@ class BackboneEncoder(FrameEncoder):
         return _architecture(split_name(self.name)[0]).download()
 
     def imagenet_source(self) -> str:
-        """Their address."""
         return _architecture(split_name(self.name)[0]).import_hint
 
     def nodes(self) -> list[str]:
-        """The network's own nodes up to the cut."""
         name, node = split_name(self.name)
         architecture = _architecture(name)
         whole = architecture.build()
@@ -212,7 +209,6 @@ def _cut(architecture: Architecture, network: nn.Module, node: str) -> nn.Module
 
 
 def _own_node(architecture: Architecture, network: nn.Module, node: str) -> str:
-    """The network's own name of a node."""
     if node == LOGITS:
         return architecture.nodes(network)[-1]
     if node == PENULTIMATE:
@@ -233,7 +229,6 @@ def _in_one_graph(network: Any) -> nn.Module:
 
 
 def _penultimate(nodes: list[str], network: nn.Module) -> str:
-    """The node before the last layer with weights."""
     modules = dict(network.named_modules())
     layers = [
         index

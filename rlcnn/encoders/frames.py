@@ -144,24 +144,20 @@ class FrameEncoder(Encoder):
         return self.combine(self.encode_frames(frames).unflatten(0, (-1, self.stack)))
 
     def storage_layout(self, depth: int) -> tuple[int, int]:
-        """As :meth:`Encoder.storage_layout`."""
         if self.stack == depth:
             return depth, self.frame_features
         return 1, self.stack * self.frame_features
 
     def encode_for_storage(self, frames: torch.Tensor) -> torch.Tensor:
-        """As :meth:`Encoder.encode_for_storage`."""
         if frames.shape[1:] == self.frame_shape:
             return self.encode_frames(frames)
         frames = split_frames(frames, self.observation_shape, self.stack)
         return self.encode_frames(frames).unflatten(0, (-1, self.stack)).flatten(1)
 
     def features_of_stored(self, stored: torch.Tensor) -> torch.Tensor:
-        """As :meth:`Encoder.features_of_stored`."""
         return self.combine(stored.unflatten(1, (self.stack, -1)))
 
     def pretrained_parts(self) -> list[nn.Module]:
-        """All but the combination of frames."""
         return [self.preprocessing, self.trunk, self.pool]
 
     def _trunk_shape(self) -> tuple[int, ...]:

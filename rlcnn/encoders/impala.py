@@ -33,7 +33,6 @@ class ResidualBlock(nn.Module):
         initialise_orthogonally(self, BLOCK_GAIN)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, height, width) -> the same shape."""
         return x + self.conv2(self.relu2(self.conv1(self.relu1(x))))
 
 

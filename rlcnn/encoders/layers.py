@@ -28,7 +28,6 @@ class Flatten(nn.Flatten):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, ...) -> (batch, features)."""
         return flatten_maps(x)
 
 
@@ -55,10 +54,9 @@ class _FlattenChannelsLast(torch.autograd.Function):
 
 
 class TokenMean(nn.Module):
-    """Mean over the tokens of a transformer."""
+    """Mean over tokens of a transformer: (batch, tokens, features) -> (batch, features)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, tokens, features) -> (batch, features)."""
         return x.mean(dim=1)
 
 

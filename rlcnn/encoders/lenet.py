@@ -28,7 +28,6 @@ class ScaledTanh(nn.Module):
     """``1.7159 tanh(2x / 3)`` (LeCun et al. 1998, equation 6 and appendix A)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape -> the same shape."""
         return 1.7159 * torch.tanh(x * (2 / 3))
 
 

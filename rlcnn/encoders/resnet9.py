@@ -34,7 +34,6 @@ class Residual(nn.Module):
         self.unit2 = make_unit(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, height, width) -> the same shape."""
         return x + self.unit2(self.unit1(x))
 
 
@@ -46,7 +45,6 @@ class Scale(nn.Module):
         self.factor = factor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Any shape -> the same shape."""
         return x * self.factor
 
 

@@ -272,7 +272,6 @@ def weights_file(path: Path) -> Path:
 
 
 def _encoder_tensors(file: TensorFile) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The tensors of a file's encoder by the encoder's names, and the names of all others."""
     tensors = file.tensors
     if "tasks" in file.metadata:
         heads = [name for name in tensors if name.startswith(HEAD)]

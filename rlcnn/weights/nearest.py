@@ -55,7 +55,6 @@ class without_values(TorchFunctionMode):  # noqa: N801
 
 
 def _networks_of_size(tensors: Mapping[str, torch.Tensor]) -> list[str]:
-    """The networks of torchvision whose published sizes are nearest to that of ``tensors``."""
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     counts = {n: tensor.numel() for n, tensor in tensors.items() if not n.endswith(buffers)}
     # A published size may leave out the auxiliary classifiers that the file holds.

@@ -56,7 +56,6 @@ class Origin:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
         return {
             "weights": self.weights,
             "file": self.file,
