@@ -228,5 +228,5 @@ def make_actor(
 ) -> RolloutActor:
     """The actor for a device; ``graphs`` lets one on a GPU capture its steps."""
     if device.type == "cuda":
-        return CudaRolloutActor(policy, codec, device, make_recorder(device) if graphs else None)
+        return CudaRolloutActor(policy, codec, device, make_recorder(device, graphs))
     return RolloutActor(policy, codec, device)

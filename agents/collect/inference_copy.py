@@ -55,7 +55,7 @@ class InferenceCopy(Generic[Network]):
         pairs = list(zip(copies, sources, strict=True))
         # torch._foreach_copy_ is wrong for mixed dtypes on CUDA in some releases.
         alike = [pair for pair in pairs if pair[0].dtype == pair[1].dtype]
-        torch._foreach_copy_(*map(list, zip(*alike, strict=True)))
+        torch._foreach_copy_([copied for copied, _ in alike], [source for _, source in alike])
         for copied, source in pairs:
             if copied.dtype != source.dtype:
                 copied.copy_(source)

@@ -50,7 +50,7 @@ class GreedyActor:
             self._best,
             "policy",
             self._device,
-            make_recorder(self._device) if captures else None,
+            make_recorder(self._device, captures),
             reads=lambda: tensors,
         )
 

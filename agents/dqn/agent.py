@@ -182,7 +182,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             sizes = (self.buffer_size, int(self.action_space.n), self.n_envs, codec)
             needed, what = layout_bytes(replay_layout(*sizes)), f"{self.buffer_size:,} transitions"
             place = choose_place(self.replay_device, self.device, needed, f"a replay of {what}")
-            recorder = make_recorder(place) if self.cuda_graphs else None
+            recorder = make_recorder(place, self.cuda_graphs)
             self.replay_buffer = FrameReplay(
                 *sizes, place, seed=self._sampler_seed, recorder=recorder
             )

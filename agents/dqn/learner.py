@@ -14,12 +14,7 @@ from agents.dqn.objectives import QObjective
 from agents.networks.policies import PixelDQNPolicy
 from agents.storage.replay import FrameReplay
 from agents.storage.samplers import NStepReturns
-from rlcnn.accelerate.cuda_graphs import (
-    CudaRecorder,
-    Graphed,
-    make_recorder,
-    parameters_and_buffers,
-)
+from rlcnn.accelerate.cuda_graphs import Graphed, make_recorder, parameters_and_buffers
 from rlcnn.accelerate.gradient_step import (
     can_capture_steps,
     gradient_step,
@@ -68,7 +63,8 @@ class DQNLearner:
             self._gradient_step,
             "update",
             self._q_net.device,
-            self._recorder(self.captures),
+            # One for each graph: an update may run beside the others.
+            make_recorder(self._q_net.device, self.captures),
             reads=lambda: (*tensors, *optimizer_tensors(self._optimizer)),
         )
 
@@ -117,10 +113,6 @@ class DQNLearner:
         polyak_update(self._statistics, self._statistics_target, 1.0)
         self.target.sync()
 
-    def _recorder(self, captures: bool) -> CudaRecorder | None:
-        # One for each graph: an update may run beside the others.
-        return make_recorder(self._q_net.device) if captures else None
-
     def _sampling_of(self, batch_size: int) -> Graphed[Any]:
         if batch_size not in self._sampling:
             tensors = parameters_and_buffers(self.target.network)
@@ -128,7 +120,7 @@ class DQNLearner:
                 partial(self._sample, batch_size),
                 "sampling",
                 self._q_net.device,
-                self._recorder(self.captures_sampling),
+                make_recorder(self._q_net.device, self.captures_sampling),
                 reads=lambda: tensors,
                 generators=[self.replay.sampler.generator],
             )

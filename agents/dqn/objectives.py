@@ -44,15 +44,12 @@ def q_loss(q_net: nn.Module, batch: QBatch) -> torch.Tensor:
 
 
 class QObjective(NamedTuple):
-    """An objective, in the two parts in which it is computed.
+    """An objective, in the two parts in which it is computed."""
 
-    Attributes:
-        prepare: target network and transitions -> a named tuple of tensors, all that does not
-            depend on the online network. With ``overlap`` this runs beside the previous update.
-        loss: online network and that named tuple -> the loss, a float32 scalar with a gradient.
-    """
-
+    # Target network and transitions -> a named tuple of tensors, all that does not depend on the
+    # online network. With ``overlap`` this runs beside the previous update.
     prepare: Callable[[nn.Module, ReplayBatch], Any]
+    # Online network and that named tuple -> the loss, a float32 scalar with a gradient.
     loss: Callable[[nn.Module, Any], torch.Tensor]
 
 

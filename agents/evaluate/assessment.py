@@ -24,21 +24,13 @@ from rlcnn.weights.origin import Origin
 
 @dataclass(frozen=True)
 class Assessment:
-    """The evaluation and films of an agent on disk.
+    """The evaluation and films of an agent on disk."""
 
-    Attributes:
-        run: the run directory.
-        step: agent steps the agent had been trained for.
-        evaluation: None where no games were asked for.
-        films: one for each video that could be made.
-        origin: of the first weights of its encoder; None if they were random.
-    """
-
-    run: Path
-    step: int
-    evaluation: Evaluation | None
-    films: list[FilmResult]
-    origin: Origin | None = None
+    run: Path  # the run directory
+    step: int  # agent steps the agent had been trained for
+    evaluation: Evaluation | None  # None where no games were asked for
+    films: list[FilmResult]  # one for each video that could be made
+    origin: Origin | None = None  # of its encoder's first weights; None if they were random
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values; ``eval`` as in the run's ``summary.json``."""

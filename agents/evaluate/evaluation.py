@@ -30,19 +30,12 @@ MAX_EVAL_ENVS = 32
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Unclipped returns of whole games.
+    """Unclipped returns of whole games."""
 
-    Attributes:
-        returns: one for each game, in the order of environments and then of games.
-        lengths: agent steps of each game.
-        truncated: how many games the step limit ended.
-        protocol: everything the figures depend on beside the agent, as JSON values.
-    """
-
-    returns: list[float]
-    lengths: list[int]
-    truncated: int
-    protocol: dict[str, Any]
+    returns: list[float]  # one for each game, in the order of environments and then of games
+    lengths: list[int]  # agent steps of each game
+    truncated: int  # how many games the step limit ended
+    protocol: dict[str, Any]  # all that the figures depend on beside the agent, as JSON values
 
     @property
     def mean_return(self) -> float:

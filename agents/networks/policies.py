@@ -219,28 +219,24 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
             actions = (log_probs - race.log()).argmax(dim=1)
         return actions, values[:, None], log_probs.gather(1, actions[:, None]).squeeze(1)
 
-    def evaluate_actions(
-        self, obs: PyTorchObs, actions: torch.Tensor
+    def evaluate_actions(  # type: ignore[override]
+        self, obs: torch.Tensor, actions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Values (batch, 1), log probabilities (batch,) and entropies (batch,), all float32."""
-        assert isinstance(obs, torch.Tensor)
         logits, values = self.logits_and_values(obs)
         log_probs = logits.log_softmax(dim=1)
         entropy = -(log_probs.exp() * log_probs).sum(dim=1)
         return values[:, None], log_probs.gather(1, actions[:, None]).squeeze(1), entropy
 
-    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> torch.Tensor:
-        assert isinstance(observation, torch.Tensor)
+    def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:
         return self(observation, deterministic=deterministic)[0]
 
-    def get_distribution(self, obs: PyTorchObs) -> CategoricalDistribution:
-        assert isinstance(obs, torch.Tensor)
+    def get_distribution(self, obs: Any) -> CategoricalDistribution:
         assert isinstance(self.action_dist, CategoricalDistribution)
         return self.action_dist.proba_distribution(self.logits_and_values(obs)[0])
 
-    def predict_values(self, obs: PyTorchObs) -> torch.Tensor:
+    def predict_values(self, obs: Any) -> torch.Tensor:
         """Values, float32 (batch, 1)."""
-        assert isinstance(obs, torch.Tensor)
         return self.logits_and_values(obs)[1][:, None]
 
 

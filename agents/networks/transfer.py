@@ -10,6 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
+from agents.sb3.arguments import check_count
 from envs.errors import UserError
 from rlcnn.encoders.base import check_positive
 from rlcnn.sb3 import EncoderExtractor
@@ -50,10 +51,7 @@ def freeze_until(network: nn.Module, unfreeze_at_step: int) -> None:
     The optimiser has its parameters from the start, without gradients. A UserError refuses a step
     that is no whole number from 0, and an encoder that is frozen or not of ours.
     """
-    if isinstance(unfreeze_at_step, bool) or not isinstance(unfreeze_at_step, int):
-        raise UserError(f"unfreeze_at_step must be a whole number, not {unfreeze_at_step!r}")
-    if unfreeze_at_step < 0:
-        raise UserError(f"unfreeze_at_step must be at least 0, not {unfreeze_at_step}")
+    check_count("unfreeze_at_step", unfreeze_at_step, least=0)
     if unfreeze_at_step:
         extractor = _our_extractor(network, "unfreeze_at_step")
         if extractor.frozen:

@@ -26,6 +26,7 @@ from agents.sb3.agent import PixelAgent
 from agents.sb3.arguments import arguments_for, check_count, checked_device
 from agents.sb3.environments import make_checked_env
 from agents.storage.rollout import FrameRollout
+from envs.errors import UserError
 from envs.stacking import FrameStacking, frame_stacking
 
 
@@ -132,6 +133,8 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
         self._set_up_policy()
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
+            if not callable(self.clip_range_vf) and self.clip_range_vf <= 0:
+                raise UserError("clip_range_vf must be positive; None does not clip values")
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
         self._set_up_updates(self.policy)
         self._set_up_storage()

@@ -68,7 +68,7 @@ class PPOLearner:
             Compiled(self.loss, "update") if compiled else self.loss
         )
         capture = graphs and target_kl is None and can_capture_steps(policy.optimizer)
-        self._recorder = make_recorder(policy.device) if capture else None
+        self._recorder = make_recorder(policy.device, capture)
         self._minibatches: dict[FrameRollout, Graphed[torch.Tensor]] = {}
         self._network = parameters_and_buffers(policy)
 

@@ -29,17 +29,11 @@ class Coefficients(NamedTuple):
 
 
 class PPOObjective(NamedTuple):
-    """The objective's constants, under stable-baselines3's names.
+    """The objective's constants, under stable-baselines3's names."""
 
-    Attributes:
-        normalize_advantage: to mean 0 and deviation 1 in each minibatch.
-        clip_values: whether the change of values is clipped, too.
-        vf_coef: weight of the value loss.
-    """
-
-    normalize_advantage: bool
-    clip_values: bool
-    vf_coef: float
+    normalize_advantage: bool  # to mean 0 and deviation 1 in each minibatch
+    clip_values: bool  # whether the change of values is clipped, too
+    vf_coef: float  # weight of the value loss
 
     def loss(
         self, policy: PixelActorCriticPolicy, batch: RolloutBatch, coefficients: Coefficients

@@ -86,7 +86,8 @@ class FrameReplay:
     ) -> None:
         layout = replay_layout(buffer_size, n_actions, n_envs, codec)
         self.codec, self.n_envs, self.device = codec, n_envs, torch.device(device)
-        self.capacity = buffer_size // n_envs
+        # Steps of every environment, which is how stable-baselines3 counts a buffer's size.
+        self.buffer_size = self.capacity = buffer_size // n_envs
         self._tensors = tensors = allocate(layout, self.device)
         self.ring = FrameRing(tensors["frames"], tensors["ages"], codec)
         self.numbers, self.actions = tensors["numbers"], tensors["actions"]
@@ -110,11 +111,6 @@ class FrameReplay:
     def size(self) -> int:
         """Steps held of every environment, as stable-baselines3 counts them."""
         return int(self.pos - self.first.max())
-
-    @property
-    def buffer_size(self) -> int:
-        """Steps of every environment that there is room for, as stable-baselines3 counts them."""
-        return self.capacity
 
     @property
     def full(self) -> bool:

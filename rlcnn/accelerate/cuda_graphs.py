@@ -79,9 +79,9 @@ class CudaRecorder:
         return graph.replay, result
 
 
-def make_recorder(device: torch.device) -> CudaRecorder | None:
-    """A recorder for a device; None where the device has no graphs."""
-    return CudaRecorder(device) if device.type == "cuda" else None
+def make_recorder(device: torch.device, wanted: bool = True) -> CudaRecorder | None:
+    """A recorder for a device; None if it is not wanted, or the device has no graphs."""
+    return CudaRecorder(device) if wanted and device.type == "cuda" else None
 
 
 class Graphed(Generic[R]):

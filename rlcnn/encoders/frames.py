@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal, get_args
 
 import torch
@@ -110,11 +111,9 @@ class FrameEncoder(Encoder):
         self.trunk = trunk
         self.pool, self.frame_features = make_pool(options["pooling"], self._trunk_shape())
         if options["projection"] == "random":
-            width = options["features_dim"]
-            self.pool.add_module(
-                "random", RandomProjection(self.frame_features, width, options["projection_seed"])
-            )
-            self.frame_features = width
+            random = RandomProjection(self.frame_features, options["features_dim"], seed)
+            self.pool.add_module("random", random)
+            self.frame_features = options["features_dim"]
         layers: dict[str, nn.Module] = {}
         vectors = self.stack
         if options["differences"]:
@@ -165,22 +164,17 @@ class FrameEncoder(Encoder):
         try:
             return output_shape(self.trunk, shape)
         except _SIZE_ERRORS as error:
-            side = self._side_that_fits(max(shape[1:]))
+            given, option = max(shape[1:]), ""
+            # The next larger side of square images that the trunk accepts, or any.
+            for side in sorted(_USUAL_SIDES, key=lambda side: (side < given, side)):
+                with suppress(*_SIZE_ERRORS):
+                    output_shape(self.trunk, (shape[0], side, side))
+                    option = f", --encoder-options resize {side}"
+                    break
             raise UserError(
                 f'{shape[1]}x{shape[2]} pixels do not go through encoder "{self.name}": its option '
-                '"resize" gives them a size that does'
-                + (f", --encoder-options resize {side}." if side else ".")
+                f'"resize" gives them a size that does{option}.'
             ) from error
-
-    def _side_that_fits(self, given: int) -> int | None:
-        """A common side of square images that the trunk accepts: the next larger one, or any."""
-        for side in sorted(_USUAL_SIDES, key=lambda side: (side < given, side)):
-            try:
-                output_shape(self.trunk, (self.preprocessing.output_shape[0], side, side))
-            except _SIZE_ERRORS:
-                continue
-            return side
-        return None
 
 
 class Differences(nn.Module):

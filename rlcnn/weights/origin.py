@@ -14,22 +14,15 @@ _OF_AGENTS = ("algorithm", "step")
 
 @dataclass(frozen=True)
 class Origin:
-    """The origin of an encoder's weights.
+    """The origin of an encoder's weights."""
 
-    Attributes:
-        weights: the user's choice: "imagenet", a file or the directory of a run.
-        file: the file that was read, or an address; empty if unknown.
-        sha256: hexadecimal SHA-256 of the file; empty for an address.
-        about: facts in the file: data, recipe, accuracy, run; for an agent its algorithm, step and
-            environment. JSON values.
-        origin: the origin of the weights that the file's training began with.
-    """
-
-    weights: str
-    file: str = ""
-    sha256: str = ""
+    weights: str  # the user's choice: "imagenet", a file or the directory of a run
+    file: str = ""  # that was read, or an address; empty if unknown
+    sha256: str = ""  # of the file, hexadecimal; empty for an address
+    # Facts in the file, JSON values: data, recipe, accuracy, run; for an agent its algorithm, step
+    # and environment.
     about: Mapping[str, Any] = field(default_factory=dict)
-    origin: Origin | None = None
+    origin: Origin | None = None  # of the weights that the file's training began with
 
     @classmethod
     def of_file(cls, weights: str, file: Path, metadata: Mapping[str, Any]) -> Self:

@@ -15,25 +15,15 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What happened to each tensor of an encoder, and of a file.
+    """What happened to each tensor of an encoder, and of a file."""
 
-    Attributes:
-        loaded: tensors taken from the file without a change.
-        adapted: tensors taken from the file with a change -> the change.
-        new: tensors that the file does not hold; they keep their initialisation.
-        unused: tensors of the file that the encoder does not have, by the file's names.
-        source: name of the source in messages.
-        origin: of the weights; None if only tensors were given.
-        prefix: removed from the file's names, such as "module.".
-    """
-
-    loaded: tuple[str, ...]
-    adapted: Mapping[str, str]
-    new: tuple[str, ...]
-    unused: tuple[str, ...] = ()
-    source: str = ""
-    origin: Origin | None = None
-    prefix: str = ""
+    loaded: tuple[str, ...]  # tensors taken from the file without a change
+    adapted: Mapping[str, str]  # tensors taken from the file with a change -> the change
+    new: tuple[str, ...]  # tensors that the file does not hold; they keep their initialisation
+    unused: tuple[str, ...] = ()  # tensors that the encoder does not have, by the file's names
+    source: str = ""  # its name in messages
+    origin: Origin | None = None  # of the weights; None if only tensors were given
+    prefix: str = ""  # removed from the file's names, such as "module."
 
     def __str__(self) -> str:
         """One line for people."""
