@@ -51,7 +51,7 @@ def reading_snapshot(
                         f" {metadata.get(key, 'missing')}, this replay's {expected}"
                     )
             yield file, metadata
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError) as error:
         if not _is_safetensors(path):
             raise UserError(
                 f"{path} was not written by save_replay_buffer of agents.DQN; replays of"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -35,7 +36,11 @@ def available_memory(
     if device.type != "cpu":
         return None
     groups = control_groups("memory", root=cgroup_root, membership=membership)
-    left = [*_kernel_available(meminfo), *chain.from_iterable(map(_left_in_group, groups))]
+    left = list(chain.from_iterable(map(_left_in_group, groups)))
+    with suppress(OSError):
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                left.append(int(line.split()[1]) * 1024)
     return max(0, min(left)) if left else None
 
 
@@ -74,16 +79,6 @@ def choose_place(wanted: str, training: torch.device, needed: int, what: str) ->
             " choose a smaller one"
         )
     return place
-
-
-def _kernel_available(meminfo: Path) -> Iterator[int]:
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            yield int(line.split()[1]) * 1024
 
 
 def _left_in_group(group: Path) -> Iterator[int]:

@@ -151,6 +151,8 @@ def _of_torchvision(name: str) -> Architecture:
 
 
 def _of_timm(name: str) -> Architecture:
+    from torchvision import models
+
     try:
         import timm
     except ImportError as error:
@@ -163,6 +165,10 @@ def _of_timm(name: str) -> Architecture:
     except RuntimeError as error:
         known = timm.list_models(pretrained=True)
         raise UserError(f'timm has no model "{own_name}".{nearest(own_name, known)}') from error
+    # timm has no names of classes: ImageNet's are those of torchvision.
+    classes = tuple(models.ResNet18_Weights.DEFAULT.meta["categories"])
+    if config.num_classes != len(classes):
+        classes = tuple(f"class {index}" for index in range(config.num_classes))
     return Architecture(
         name=name,
         mean=tuple(config.mean),
@@ -177,16 +183,8 @@ def _of_timm(name: str) -> Architecture:
         crop=config.input_size[-1],
         resize=math.floor(config.input_size[-1] / config.crop_pct),
         interpolation=config.interpolation,
-        classes=_imagenet_classes(config.num_classes),
+        classes=classes,
     )
-
-
-def _imagenet_classes(count: int) -> tuple[str, ...]:
-    """Names of ImageNet's classes; timm has no names for models with another number of classes."""
-    from torchvision import models
-
-    names = tuple(models.ResNet18_Weights.DEFAULT.meta["categories"])
-    return names if count == len(names) else tuple(f"class {index}" for index in range(count))
 
 
 def _stride_8(model: nn.Module) -> str:

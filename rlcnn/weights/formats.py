@@ -13,6 +13,7 @@ import pickletools
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -102,7 +103,9 @@ def recognise(path: Path) -> Literal["safetensors", "torch"]:
         raise UserError(f'"{path}" is a web page, not a weights file: download the file itself.')
     if text.startswith(b"{"):
         _refuse_json(path, start)
-    if path.suffix == ".onnx" or _begins_as_onnx(path, start):
+    # Files of TensorFlow and Core ML are protocol buffers, too.
+    newer = start[:1] == b"\x08" and start[1:2] >= b"\x03" and start[2:3] in _AFTER_VERSION
+    if path.suffix == ".onnx" or (newer and path.suffix not in (".pb", ".mlmodel")):
         tensors = (
             f"{{t.name: onnx.numpy_helper.to_array(t) for t in onnx.load({str(path)!r})"
             ".graph.initializer}"
@@ -115,15 +118,6 @@ def recognise(path: Path) -> Literal["safetensors", "torch"]:
     raise UserError(
         f'"{path}" is not a whole safetensors file, nor one of torch.save: it is {state}.'
     )
-
-
-def _begins_as_onnx(path: Path, start: bytes) -> bool:
-    """Whether a file begins with a current version of ONNX and one of the next fields.
-
-    Files of TensorFlow and Core ML are protocol buffers, too.
-    """
-    known = start[:1] == b"\x08" and start[1:2] >= b"\x03" and start[2:3] in _AFTER_VERSION
-    return known and path.suffix not in (".pb", ".mlmodel")
 
 
 def _unpacking(path: Path, magic: bytes) -> str:
@@ -186,18 +180,14 @@ def _check_archive(path: Path) -> None:
 
 
 def _refuse_json(path: Path, start: bytes) -> NoReturn:
-    if path.name.endswith(".index.json") or b"weight_map" in start:
-        if missing := _missing_shards(path):
-            raise UserError(f'"{path}" lists a file that is not beside it: "{missing[0]}".')
-        command = saving_command(f"w.read_shards({str(path)!r})", path)
-        raise UserError(f'"{path}" lists several weights files: {command} makes one of them.')
-    raise UserError(f'"{path}" is a JSON file, not a weights file.')
-
-
-def _missing_shards(index: Path) -> list[str]:
-    try:
-        listed = set(json.loads(index.read_bytes())["weight_map"].values())
-        return sorted(name for name in listed if not (index.parent / name).is_file())
+    if not path.name.endswith(".index.json") and b"weight_map" not in start:
+        raise UserError(f'"{path}" is a JSON file, not a weights file.')
+    missing: list[str] = []
     # For damaged JSON, the command itself reports more.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        listed = set(json.loads(path.read_bytes())["weight_map"].values())
+        missing = sorted(name for name in listed if not (path.parent / name).is_file())
+    if missing:
+        raise UserError(f'"{path}" lists a file that is not beside it: "{missing[0]}".')
+    command = saving_command(f"w.read_shards({str(path)!r})", path)
+    raise UserError(f'"{path}" lists several weights files: {command} makes one of them.')

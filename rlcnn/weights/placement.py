@@ -120,7 +120,11 @@ def without_prefix(
     else:
         prefix = whole[0]
         parts = [_behind(prefix, tensors) for prefix in whole]
-        if not all(_equal(parts[0], part) for part in parts[1:]):
+        if not all(
+            part.keys() == parts[0].keys()
+            and all(torch.equal(part[name], parts[0][name]) for name in part)
+            for part in parts[1:]
+        ):
             choices = ", ".join(f'"{prefix}"' for prefix in whole)
             raise UserError(
                 f'{source} holds weights for encoder "{encoder.name}" more than once, with the'
@@ -147,10 +151,6 @@ def _behind(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-
-
-def _equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def _shared_prefix(names: Iterable[str]) -> str:
