@@ -41,13 +41,12 @@ class EncoderExtractor(BaseFeaturesExtractor):
     Encoders scale uint8 themselves; stable-baselines3 gives its features extractors floats, divided
     by 255 or not. The extractor restores the uint8 exactly. Unlike other extractors it keeps its
     weights when PPO and A2C initialise their networks orthogonally (``ortho_init``, on by default).
-
-    Attributes:
-        encoder: the encoder.
-        frozen: whether it is never trained.
-        load_report: what happened to every tensor of ``weights``; None without weights.
-        origin: the origin of its weights; None if they were initialised.
     """
+
+    encoder: Encoder
+    frozen: bool  # whether it is never trained
+    load_report: LoadReport | None  # of every tensor of ``weights``; None without weights
+    origin: Origin | None  # of its weights; None if they were initialised
 
     def __init__(
         self,
@@ -100,8 +99,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
             encoder = create_encoder(encoder, shape, **(encoder_options or {}))
         super().__init__(observation_space, encoder.features_dim)
         self.encoder = encoder
-        self.load_report: LoadReport | None = None
-        self.origin: Origin | None = None
+        self.load_report = self.origin = None
         if weights is not None:
             self.load_report = load_into(self.encoder, weights)
             self.origin = self.load_report.origin

@@ -27,19 +27,14 @@ _WORK_OF_A_THREAD = 6e8
 class RolloutActor:
     """Chooses actions for environments in lockstep: :meth:`act`, then :meth:`observe` the result.
 
-    Attributes:
-        observations: the current ones, on the device, as ``codec`` encodes them.
-        actions, values, log_probs: of the last :meth:`act`, on the device: int64, float32 and
-            float32 (environments,), values perhaps (environments, 1). Valid until the next
-            :meth:`observe`.
-
-    The policy is in evaluation mode, on ``device``.
+    The policy is in evaluation mode, on ``device``, where the tensors here lie. Those of the last
+    :meth:`act` are valid until the next :meth:`observe`.
     """
 
-    observations: torch.Tensor
-    actions: torch.Tensor
-    values: torch.Tensor
-    log_probs: torch.Tensor
+    observations: torch.Tensor  # the current ones, as ``codec`` encodes them
+    actions: torch.Tensor  # int64 (environments,)
+    values: torch.Tensor  # float32 (environments,), perhaps (environments, 1)
+    log_probs: torch.Tensor  # float32 (environments,)
 
     def __init__(
         self, policy: PixelActorCriticPolicy, codec: FrameCodec, device: torch.device

@@ -114,19 +114,12 @@ class OnPolicyCollector:
 
 
 class EnvGroup:
-    """Environments that step together, and their actor.
-
-    Attributes:
-        env: the environments.
-        envs: which of all environments they are.
-        actor: acts for them.
-        truncated: int64, which of all environments the last step cut off by a time limit.
-        truncation_values: float32, the values of the observations that were cut off (Pardo et al.
-            2018).
-    """
+    """Environments ``env`` that step together, ``envs`` of all, and their actor."""
 
     def __init__(self, env: VecEnv, envs: slice, actor: RolloutActor) -> None:
         self.env, self.envs, self.actor = env, envs, actor
+        # Which of all environments the last step cut off by a time limit, and the values of the
+        # observations that were cut off (Pardo et al. 2018).
         self.truncated = np.zeros(0, dtype=np.int64)
         self.truncation_values = np.zeros(0, dtype=np.float32)
         self._observations = np.zeros(0, dtype=np.uint8)

@@ -187,25 +187,22 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
                 *sizes, place, seed=self._sampler_seed, recorder=recorder
             )
         check_replay(self.replay_buffer, stacking, self.n_envs)
+        replay = self.replay_buffer
         learner: DQNLearner | None = getattr(self, "_learner", None)
-        if learner is None or learner.replay is not self.replay_buffer:
-            self._set_up_parts(self.replay_buffer)
-        return self.replay_buffer
-
-    def _set_up_parts(self, replay: FrameReplay) -> None:
-        """Makes what learns from a replay, new or assigned by the user, and acts by its frames."""
-        # An assigned one may hold the newest observations of other environments.
-        replay.needs_begin = True
-        self._learner = DQNLearner(
-            self.policy,
-            replay,
-            OBJECTIVES[self.objective],
-            n_steps=self.n_steps,
-            gamma=self.gamma,
-            max_grad_norm=self.max_grad_norm,
-            graphs=self.cuda_graphs,
-        )
-        self._actor = GreedyActor(self._acting_copy.network, replay, self._learner.captures)
+        if learner is None or learner.replay is not replay:
+            # It is new or was assigned, and may hold the newest observations of other environments.
+            replay.needs_begin = True
+            self._learner = DQNLearner(
+                self.policy,
+                replay,
+                OBJECTIVES[self.objective],
+                n_steps=self.n_steps,
+                gamma=self.gamma,
+                max_grad_norm=self.max_grad_norm,
+                graphs=self.cuda_graphs,
+            )
+            self._actor = GreedyActor(self._acting_copy.network, replay, self._learner.captures)
+        return replay
 
     def save_replay_buffer(self, path: str | Path) -> None:  # type: ignore[override]
         """Writes the replay as safetensors, without pickling. See :meth:`FrameReplay.save`."""

@@ -25,14 +25,7 @@ from rlcnn.accelerate.update_runner import UpdateRunner
 
 
 class DQNLearner:
-    """Learns from a replay; on a GPU, sampling and a gradient step are each a CUDA graph.
-
-    Attributes:
-        target: the target network's copy for inference.
-        replay, returns: as sampling uses them.
-        captures: whether gradient steps are captured as graphs, which ``graphs`` asks for.
-        captures_sampling: whether sampling is captured, too: it needs the replay on the GPU.
-    """
+    """Learns from a replay; on a GPU, sampling and a gradient step are each a CUDA graph."""
 
     def __init__(
         self,
@@ -49,12 +42,14 @@ class DQNLearner:
         self._optimizer, self._max_grad_norm = policy.optimizer, max_grad_norm
         self.replay, self._objective = replay, objective
         self.returns = NStepReturns(n_steps, gamma, replay.device)
+        # The target network's copy for inference.
         self.target = InferenceCopy(self._q_net_target)
         self.target.sync()
         # Of BatchNorm, which the target network takes over whole.
         self._statistics = get_parameters_by_name(self._q_net, ["running_"])
         self._statistics_target = get_parameters_by_name(self._q_net_target, ["running_"])
         self.captures = graphs and can_capture_steps(self._optimizer)
+        # Sampling needs the replay on the GPU, too.
         self.captures_sampling = self.captures and replay.device.type == self._q_net.device.type
         self._sampling: dict[int, Graphed[Any]] = {}
         self._batch_type: type[Any] = tuple

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,17 +99,12 @@ class EvaluationPolicy:
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
-        device = self._model.device
-        on_gpu = device.type == "cuda"
-        with torch.random.fork_rng([device] if on_gpu else []):
-            if on_gpu:
-                torch.cuda.set_rng_state(self._torch_state, device)
-            else:
-                torch.set_rng_state(self._torch_state)
+        devices = [self._model.device] if self._model.device.type == "cuda" else []
+        random: Any = torch.cuda if devices else torch
+        with torch.random.fork_rng(devices):
+            random.set_rng_state(self._torch_state, *devices)
             yield
-            self._torch_state = (
-                torch.cuda.get_rng_state(device) if on_gpu else torch.get_rng_state()
-            )
+            self._torch_state = random.get_rng_state(*devices)
 
 
 def evaluate_agent(
@@ -145,34 +140,28 @@ def evaluate_agent(
     seed = config.seed if seed is None else seed
     conventions = play_protocol(config, protocol)
     game_seed = derive_seed(seed, purpose, step)
-    venv = make_play_env(config, game_environments(episodes), conventions, game_seed)
-    try:
-        policy = EvaluationPolicy(model, game_seed, deterministic, on_step)
-        with inference(model):
-            games = play_games(policy, venv, episodes // venv.num_envs, on_game)
-    finally:
-        venv.close()
+    policy = EvaluationPolicy(model, game_seed, deterministic, on_step)
+    environments = game_environments(episodes)
+    made = make_play_env(config, environments, conventions, game_seed)
+    with closing(made) as venv, inference(model):
+        games = play_games(policy, venv, episodes // environments, on_game)
+    facts = dataclasses.asdict(conventions)
+    for training_only in ("terminal_on_life_loss", "clip_rewards"):
+        del facts[training_only]
+    if not isinstance(venv, AtariVecEnv):
+        facts = {name: facts[name] for name in ("name", "max_episode_steps")}
     return Evaluation(
         returns=[g["r"] for g in games],
         lengths=[g["l"] for g in games],
         truncated=sum(g["truncated"] for g in games),
         protocol={
-            **_facts(conventions, venv),
-            "environments": venv.num_envs,
+            **facts,
+            "environments": environments,
             "seed": seed,
             "deterministic": deterministic,
             "epsilon": policy.epsilon,
         },
     )
-
-
-def _facts(conventions: AtariProtocol, venv: VecEnv) -> dict[str, Any]:
-    facts = dataclasses.asdict(conventions)
-    for training_only in ("terminal_on_life_loss", "clip_rewards"):
-        del facts[training_only]
-    if isinstance(venv, AtariVecEnv):
-        return facts
-    return {name: facts[name] for name in ("name", "max_episode_steps")}
 
 
 def game_environments(episodes: int) -> int:

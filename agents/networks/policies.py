@@ -30,18 +30,12 @@ from rlcnn.sb3 import EncoderExtractor
 
 
 class PixelNetwork(ImageInput):
-    """An encoder with heads, which takes observations as they are stored.
-
-    Attributes:
-        precision: of the encoder.
-        feature_dtype: of a frozen encoder's stored features.
-        image_scale: what stable-baselines3 multiplies images by, for an extractor not of ours.
-    """
+    """An encoder with heads, which takes observations as they are stored."""
 
     features_extractor: BaseFeaturesExtractor
-    precision: Precision = "fp32"
-    feature_dtype: FeatureType = "auto"
-    image_scale: float = 1.0
+    precision: Precision = "fp32"  # of the encoder
+    feature_dtype: FeatureType = "auto"  # of a frozen encoder's stored features
+    image_scale: float = 1.0  # as stable-baselines3 scales, for an extractor not of ours
 
     def storage_spec(self, stacking: FrameStacking) -> FrameCodec:
         """How frames are stored: as pixels, or as the features of a frozen encoder.
@@ -94,22 +88,18 @@ class PixelNetwork(ImageInput):
 
 
 class PixelPolicy(ImageInput):
-    """The options that the policies here add to stable-baselines3's, as keyword arguments.
-
-    Attributes:
-        precision: ``"bf16"`` runs the encoder in bfloat16; ``"tf32"`` lets a GPU round the inputs
-            of float32 convolutions and matrix products to TF32.
-        encoder_lr_factor: the encoder's learning rate as a factor of the heads': 0.1 fine-tunes.
-        unfreeze_at_step: environment step at which the encoder's pretrained half is unfrozen: the
-            first update at this step or later is the first that changes it.
-        feature_dtype: type of a frozen encoder's stored features: ``"fp32"``, ``"bf16"``,
-            ``"fp16"`` or ``"auto"``, which is ``precision``.
-    """
+    """The options that the policies here add to stable-baselines3's, as keyword arguments."""
 
     precision: Precision = "fp32"
+    """"bf16" runs the encoder in bfloat16; "tf32" lets a GPU round the inputs of float32
+    convolutions and matrix products to TF32."""
     encoder_lr_factor: float = 1.0
+    """The encoder's learning rate as a factor of the heads': 0.1 fine-tunes."""
     unfreeze_at_step: int = 0
+    """Environment step at which the encoder's pretrained half is unfrozen: the first update at this
+    step or later is the first that changes it."""
     feature_dtype: FeatureType = "auto"
+    """Of a frozen encoder's stored features: "fp32", "bf16", "fp16" or "auto", as precision."""
 
     def _take_options(self, base: type[BasePolicy], options: dict[str, Any]) -> dict[str, Any]:
         """Checks all options, keeps our own, and returns those of stable-baselines3's ``base``.

@@ -236,15 +236,11 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
     def _prepare_collector(self, env: VecEnv) -> OnPolicyCollector:
         """The collector, made anew if the environment or the acting policy is another."""
         policy, codec = self._acting_copy.network, self.rollout_buffer.codec
-        collector = self._collector
-        if (
-            collector is None
-            or collector.env is not env
-            or collector.groups[0].actor.policy is not policy
-        ):
+        made = self._collector
+        if made is None or made.env is not env or made.groups[0].actor.policy is not policy:
             actor = partial(make_actor, policy, codec, self.device, self.cuda_graphs)
-            collector = self._collector = OnPolicyCollector(env, actor)
-        return collector
+            made = self._collector = OnPolicyCollector(env, actor)
+        return made
 
     def train(self) -> None:
         """Learns ``n_epochs`` times from the rollout, in shuffled minibatches.

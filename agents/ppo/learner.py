@@ -29,14 +29,10 @@ class UpdateReport(NamedTuple):
 
 
 class PPOLearner:
-    """Learns from rollouts, minibatch by minibatch.
+    """Learns from rollouts, minibatch by minibatch, by the policy's own optimiser.
 
     What changes from one update to the next is in tensors, filled in place: compiled code does not
     treat them as constants, and captured code reads them anew.
-
-    Attributes:
-        policy: learns, by its own optimiser.
-        settings: the arguments from ``objective`` on.
 
     Args:
         policy: on its device.

@@ -26,25 +26,21 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class PixelCodec:
     """Stores frames unchanged.
 
-    Attributes:
-        frame_stacking: how the environment stacks frames.
-        stacking: how an observation is built from what is stored.
-        shape: (channels, height, width) stored for each frame.
-        dtype: stored.
-        blank: stands for a frame of zeros, of ``shape``; None for zeros.
-
-    Raises:
-        UserError: ``stacking`` does not produce observations of ``observation_shape``, as when the
-            environment was wrapped once more.
+    A UserError says that ``stacking`` does not produce observations of ``observation_shape``, as
+    when the environment was wrapped once more.
     """
 
+    frame_stacking: FrameStacking  # how the environment stacks frames
+    stacking: FrameStacking  # how an observation is built from what is stored
+    shape: FrameShape  # (channels, height, width) stored for each frame
     dtype = torch.uint8
-    blank: torch.Tensor | None = None
+    blank: torch.Tensor | None = None  # stands for a frame of zeros, of ``shape``; None for zeros
 
     def __init__(self, stacking: FrameStacking, observation_shape: tuple[int, ...]) -> None:
         _check_stacking(stacking, observation_shape)
         self.frame_stacking = self.stacking = stacking
-        self.shape: FrameShape = (stacking.channels, *observation_shape[1:])  # type: ignore[assignment]
+        _, height, width = observation_shape
+        self.shape = (stacking.channels, height, width)
 
     def encode_newest(self, observations: np.ndarray) -> np.ndarray:
         """uint8 (n, depth * channels, height, width) -> (n, channels, height, width)."""
@@ -60,7 +56,7 @@ class FeatureCodec:
 
     An item is stored as the channels of one pixel, so that every storage of frames can hold it. For
     an encoder that takes whole observations rather than single frames, an observation is one item.
-    Attributes are those of :class:`PixelCodec`, with items in place of frames.
+    Attributes and errors are those of :class:`PixelCodec`, with items in place of frames.
 
     Args:
         encoder: the frozen encoder.
@@ -69,9 +65,6 @@ class FeatureCodec:
         precision: of the encoder: "fp32", "tf32" or "bf16".
         dtype: of stored items; values beyond its range become its largest number. "auto" is the
             type that the encoder computes in, which loses almost nothing.
-
-    Raises:
-        UserError: as :class:`PixelCodec`.
     """
 
     def __init__(

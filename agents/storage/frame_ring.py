@@ -14,16 +14,14 @@ class FrameRing:
     """The last ``rows`` frames of each environment, oldest overwritten first.
 
     Frames are numbered from 0 in the order they came, each environment for itself: a truncation
-    gives its environment one frame more than the others.
+    gives its environment one frame more than the others. The ring keeps the zeros that it is given:
 
-    Attributes:
+    Args:
         frames: (rows, environments, channels, height, width): uint8 pixels, or features as channels
-            of one pixel. The ring keeps the zeros that it is given.
+            of one pixel.
         frames_in_stack: uint8 (rows, environments), how many frames the stack already held when
-            this frame came, at most ``depth - 1``; likewise.
+            this frame came, at most ``depth - 1``.
         codec: how frames are stored.
-        pushed: int64 numpy (environments,), how many frames each environment has given so far; the
-            newest has the number ``pushed - 1``.
     """
 
     def __init__(
@@ -32,6 +30,7 @@ class FrameRing:
         self.frames, self.frames_in_stack, self.codec = frames, frames_in_stack, codec
         self.stacking = codec.stacking
         self.rows, self.n_envs = frames_in_stack.shape
+        # How many frames each environment has given; the newest has the number ``pushed - 1``.
         self.pushed = np.zeros(self.n_envs, dtype=np.int64)
         self._newest_in_stack = np.zeros(self.n_envs, dtype=np.uint8)
         self._all_envs = np.arange(self.n_envs)

@@ -19,8 +19,7 @@ Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 def replay_layout(buffer_size: int, n_actions: int, n_envs: int, codec: FrameCodec) -> Layout:
     """Shape and dtype of every tensor of a replay, by its name in a snapshot.
 
-    Raises:
-        UserError: ``buffer_size`` is below ``n_envs``.
+    A UserError says that ``buffer_size`` is below ``n_envs``.
     """
     if buffer_size < n_envs:
         raise UserError(

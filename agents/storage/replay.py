@@ -54,13 +54,6 @@ class FrameReplay:
     There is room for one truncation in 100 steps. With more, frames of the oldest transitions are
     overwritten earlier, and ``len`` is lower.
 
-    Attributes:
-        pos: transitions of each environment so far, the time of the next one.
-        first: int64 numpy (environments,), the time of each one's oldest transition still whole.
-        encoder_digest: identifies the encoder of stored features; empty for pixels, None unknown.
-        sampler: chooses transitions.
-        needs_begin: whether :meth:`begin` must come before the next :meth:`add`.
-
     Args:
         buffer_size: transitions of all environments together, at least one for each.
         n_actions: actions to choose from.
@@ -71,7 +64,11 @@ class FrameReplay:
         recorder: captures the writes of a step as one graph, if everything is stored on a GPU.
     """
 
-    sampler: Sampler
+    pos: int  # transitions of each environment so far, the time of the next one
+    first: np.ndarray  # int64 (environments,), the time of each one's oldest transition still whole
+    encoder_digest: str | None  # of the encoder of stored features; empty for pixels, None unknown
+    sampler: Sampler  # chooses transitions
+    needs_begin: bool  # whether :meth:`begin` must come before the next :meth:`add`
 
     def __init__(
         self,
@@ -98,7 +95,7 @@ class FrameReplay:
         self._host_numbers = (self.numbers if on_host else self.numbers.cpu()).numpy()
         self._envs = np.arange(n_envs)
         self.pos = 0
-        self.encoder_digest: str | None = ""
+        self.encoder_digest = ""
         self.first = np.zeros(n_envs, dtype=np.int64)
         self._emptied = 0
         self.needs_begin = True

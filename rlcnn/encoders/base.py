@@ -60,21 +60,14 @@ class Encoder(nn.Module):
     ``super().__init__`` for ``spec()``. All submodules have names, and only ``Preprocessing``
     branches on its input, so ``torchvision.models.feature_extraction.create_feature_extractor`` can
     cut an encoder at any node with ``tracer_kwargs={"leaf_modules": [Preprocessing]}``.
-
-    Attributes:
-        name: its registered name.
-        observation_shape: (channels, height, width) of the uint8 observations.
-        options: the constructor's options, JSON values.
-        features_dim: length of a feature vector.
     """
 
-    name: str
-    features_dim: int
-    least_size: ClassVar[int] = 1
-    """Least height and width for which the trunk's output is not empty."""
-
-    nodes_of: ClassVar[str] = ""
-    """The submodule whose nodes ``nodes`` lists; empty for the encoder itself."""
+    name: str  # its registered name
+    observation_shape: ObservationShape  # (channels, height, width) of the uint8 observations
+    options: dict[str, Any]  # of the constructor, JSON values
+    features_dim: int  # length of a feature vector
+    least_size: ClassVar[int] = 1  # height and width for which the trunk's output is not empty
+    nodes_of: ClassVar[str] = ""  # the submodule whose nodes ``nodes`` lists; empty for itself
 
     preprocessing: Preprocessing
     trunk: nn.Module

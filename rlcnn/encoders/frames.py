@@ -35,16 +35,11 @@ class FrameEncoder(Encoder):
 
     ``combine`` contains every trained layer except the trunk. With "inflated" the whole stack is
     one image of many channels: ``stack`` is 1 and ``frame_shape`` the observation's.
-
-    Attributes:
-        stack: number of images in an observation.
-        frame_shape: (channels, height, width) of an image.
-        frame_features: length of the feature vector of an image.
     """
 
-    stack: int
-    frame_shape: ObservationShape
-    frame_features: int
+    stack: int  # number of images in an observation
+    frame_shape: ObservationShape  # (channels, height, width) of an image
+    frame_features: int  # length of the feature vector of an image
 
     def __init__(
         self,

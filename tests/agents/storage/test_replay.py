@@ -261,7 +261,7 @@ def test_snapshots_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read the replay snapshot"):
         replay.load(path)
     replay.save(path)
-    with pytest.raises(UserError, match="^the replay snapshot .* does not fit: its shapes is"):
+    with pytest.raises(UserError, match=r"^the replay snapshot .* does not fit: its shapes is"):
         make_replay(stream, 42).load(path)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match="cannot read the replay snapshot"):
