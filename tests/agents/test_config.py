@@ -229,6 +229,7 @@ def test_a_value_out_of_range_is_refused(values: dict[str, Any], said: str) -> N
         ("dqn", {"tau": -0.1}, "--dqn.tau -0.1 must be at least 0 and at most 1"),
         ("dqn", {"exploration_final_eps": 2.0}, "--dqn.exploration-final-eps 2.0 must be"),
         ("dqn", {"exploration_fraction": 0.0}, "--dqn.exploration-fraction 0 leaves no time"),
+        ("dqn", {"objective": "Q"}, '--dqn.objective "Q" is unknown: expected one of q. Did you'),
     ],
 )
 def test_a_hyperparameter_out_of_range_is_refused(
