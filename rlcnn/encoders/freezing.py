@@ -39,15 +39,13 @@ def layers_before(encoder: Encoder, node: str) -> Layers:
             f"{nearest(node, sorted(parents))}"
         )
     root = encoder.get_submodule(encoder.nodes_of)
-    parameters, trainable = [], 0
-    for name, parameter in root.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if all(place < places[0] for place in _uses_of_tensor(nodes, name)):
-            parameters.append(parameter)
-        else:
-            trainable += 1
-    if not trainable:
+
+    def come_before(uses: list[int]) -> bool:
+        return all(place < places[0] for place in uses)
+
+    trained = {name: p for name, p in root.named_parameters() if p.requires_grad}
+    parameters = [p for name, p in trained.items() if come_before(_uses_of_tensor(nodes, name))]
+    if len(parameters) == len(trained):
         raise UserError(
             f'encoder "{encoder.name}" has no parameters to train from node "{node}" on: name an'
             " earlier node, or freeze all of it."
@@ -55,7 +53,7 @@ def layers_before(encoder: Encoder, node: str) -> Layers:
     modules = [
         module
         for name, module in root.named_modules()
-        if name and all(place < places[0] for place in _uses_of_module(nodes, name))
+        if name and come_before(_uses_of_module(nodes, name))
     ]
     return Layers(parameters, modules)
 

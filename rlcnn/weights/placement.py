@@ -35,8 +35,7 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
     sources: dict[str, str] = {}
     unused: list[str] = []
     strange: list[str] = []
-    reshaped: list[str] = []
-    misfits: list[tuple[torch.Size, torch.Size]] = []
+    misfits: dict[str, tuple[torch.Size, torch.Size]] = {}
     for name, tensor in tensors.items():
         own_name = encoder.own_name(name)
         if own_name not in own:
@@ -45,10 +44,7 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
         if tensor.shape != own[own_name].shape:
             adapted = encoder.adapt(own_name, tensor)
             if adapted is None:
-                misfits.append((tensor.shape, own[own_name].shape))
-                reshaped.append(
-                    f"{own_name} {tuple(tensor.shape)} instead of {tuple(own[own_name].shape)}"
-                )
+                misfits[own_name] = (tensor.shape, own[own_name].shape)
                 continue
             tensor, change = adapted
             changes.setdefault(own_name, []).append(change)
@@ -59,8 +55,10 @@ def fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], source: str) -> 
             raise UserError(f"{source} holds no usable weights: {name} {reason}.")
         placed[own_name] = tensor.to(own[own_name].dtype)
         sources[own_name] = name
-    shaped = {line.split(" ")[0] for line in reshaped}
-    absent = [name for name in own if name not in placed and name not in shaped]
+    reshaped = [
+        f"{n} {tuple(file)} instead of {tuple(ours)}" for n, (file, ours) in misfits.items()
+    ]
+    absent = [name for name in own if name not in placed and name not in misfits]
     missing = [name for name in absent if not encoder.may_stay_new(name)]
     problems = {"missing": missing, "left over": strange, "of another shape": reshaped}
     if any(problems.values()):
@@ -166,11 +164,11 @@ def _shared_prefix(names: Iterable[str]) -> str:
     return prefix
 
 
-def _channels_advice(misfits: list[tuple[torch.Size, torch.Size]], encoder: Encoder) -> str:
+def _channels_advice(misfits: dict[str, tuple[torch.Size, torch.Size]], encoder: Encoder) -> str:
     """How to get observations with the channels of the weights, if that is the problem."""
     if len(misfits) != 1:
         return ""
-    ((theirs, own),) = misfits
+    ((theirs, own),) = misfits.values()
     if len(theirs) != 4 or theirs[:1] + theirs[2:] != own[:1] + own[2:]:
         return ""
     count = theirs[1]
