@@ -15,23 +15,18 @@ from rlcnn.accelerate.gradient_step import (
 
 
 @pytest.mark.parametrize(
-    ("limit", "reduced", "expected"),
-    [(None, 1.0, [3.0, 4.0]), (2.5, 1.0, [1.5, 2.0]), (2.5, 0.1, [0.3, 0.4])],
-    ids=["not clipped", "clipped", "reduced before clipping"],
+    ("limit", "expected"),
+    [(None, [3.0, 4.0]), (2.5, [1.5, 2.0])],
+    ids=["not clipped", "clipped"],
 )
-def test_a_step_replaces_old_gradients_then_reduces_then_clips(
-    limit: float | None, reduced: float, expected: list[float]
+def test_a_step_replaces_old_gradients_then_clips(
+    limit: float | None, expected: list[float]
 ) -> None:
     weight = nn.Parameter(torch.zeros(2))
     weight.grad = torch.full((2,), 100.0)
-
-    def reduce() -> None:
-        assert weight.grad is not None
-        weight.grad *= reduced
-
     optimizer = torch.optim.SGD([weight], lr=1.0)
     loss = -(weight * torch.tensor([3.0, 4.0])).sum()
-    gradient_step(loss, optimizer, [weight], limit, reduce)
+    gradient_step(loss, optimizer, [weight], limit)
     torch.testing.assert_close(weight.data, torch.tensor(expected))
 
 
