@@ -7,11 +7,11 @@ for all its frames; one storage takes the results of both.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
 
+from agents.networks.transfer_options import FeatureType
 from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.transfers import upload
@@ -19,7 +19,6 @@ from rlcnn.encoders import Encoder
 from rlcnn.encoders.frozen_features import encode_for_storage, storage_layout
 
 FrameShape = tuple[int, int, int]
-FeatureType = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

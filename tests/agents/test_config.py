@@ -19,7 +19,7 @@ from agents.config import (
     preset_config,
     read_config,
 )
-from agents.registry import Algorithm
+from agents.hyperparameters import Algorithm
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from rlcnn.encoders import list_encoders

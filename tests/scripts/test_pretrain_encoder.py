@@ -32,7 +32,7 @@ from support.script_runs import (
 
 from envs.errors import UserError
 from rlcnn.data.atari.options import FrameOptions
-from rlcnn.data.augment import AugmentConfig
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.supervised.config import RECIPE_NAMES, PretrainConfig
 
 Script = Callable[..., None]

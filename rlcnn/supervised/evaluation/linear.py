@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,8 @@ from rlcnn.accelerate.gradient_step import gradient_step
 from rlcnn.accelerate.transfers import read_late
 from rlcnn.data.images import Episodes
 from rlcnn.supervised.evaluation.metrics import accuracy_interval
+from rlcnn.supervised.evaluation.options import Method
 from rlcnn.supervised.optimization import classification_loss
-
-Method = Literal["svm", "linear"]
-METHODS: tuple[Method, ...] = ("svm", "linear")
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

@@ -19,7 +19,8 @@ from torch import nn
 
 from rlcnn.accelerate.transfers import Prefetcher, read_late
 from rlcnn.data.atari.stacked import StackedFrames
-from rlcnn.data.augment import Augmentation, AugmentConfig, bring_to_size
+from rlcnn.data.augment import Augmentation, bring_to_size
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.batches import Batches
 from rlcnn.data.images import UNKNOWN, ImageFiles, Split, Task
 from rlcnn.encoders import create_encoder

@@ -17,7 +17,7 @@ from support.run_files import checkpoint_steps, rows_of, weights_of
 
 from rlcnn.data.atari.dataset import PolicyPlay
 from rlcnn.data.atari.options import FrameOptions
-from rlcnn.data.augment import AugmentConfig
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.images import Split, StoredImages, Task
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.supervised import setup

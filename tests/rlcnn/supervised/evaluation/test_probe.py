@@ -12,7 +12,8 @@ from envs.errors import UserError
 from rlcnn.data.images import UNKNOWN, Episodes, StoredImages, Task
 from rlcnn.encoders import create_encoder
 from rlcnn.supervised.evaluation import probe
-from rlcnn.supervised.evaluation.linear import METHODS, Fit, Method, fit
+from rlcnn.supervised.evaluation.linear import Fit, fit
+from rlcnn.supervised.evaluation.options import METHODS, Method
 from rlcnn.supervised.evaluation.probe import (
     Comparison,
     build_encoder,
