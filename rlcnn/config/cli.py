@@ -74,8 +74,9 @@ def given_value(arguments: Sequence[str], option: str) -> str | None:
 
 def _read(arguments: Sequence[str], options: list[Option]) -> dict[str, Any]:
     """The values of all fields that a command line gives, by their names: ``ppo.gamma``."""
-    named = {name: option for option in options if not option.positional for name in option.names}
-    places = [option for option in options if option.positional]
+    named = {name: o for o in options if not o.arg.positional for name in o.names}
+    place = next((option for option in options if option.arg.positional), None)
+    room = place.takes if place else 0
     if unknown := unknown_option(arguments, named):
         raise UserError(unknown)
     values: dict[str, Any] = {}
@@ -89,14 +90,10 @@ def _read(arguments: Sequence[str], options: list[Option]) -> dict[str, Any]:
             values[named[name].field] = _value(named[name], name, texts[:count])
         # What comes after an option's values is positional.
         rest += texts[count:]
-        room = sum(place.takes for place in places)
         if len(rest) > room:
             raise UserError(unexpected(rest[int(room)], name, takes, named))
-    for place in places:
-        count = int(min(place.takes, len(rest)))
-        if count:
-            values[place.field] = _value(place, place.name, rest[:count])
-        rest = rest[count:]
+    if place and rest:
+        values[place.field] = _value(place, place.name, rest)
     for option in options:
         if option.default is MISSING and option.field not in values:
             raise UserError(f"{option.name} is missing; --help describes it")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -171,27 +172,18 @@ def _unknown(value: str, choices: Iterable[str]) -> str:
 
 
 def _outside(value: Any, interval: Interval) -> str:
+    bounds = [
+        ("more than", interval.gt, operator.gt),
+        ("at least", interval.ge, operator.ge),
+        ("at most", interval.le, operator.le),
+        ("below", interval.lt, operator.lt),
+    ]
+    bounds = [bound for bound in bounds if bound[1] is not None]
     # Whole numbers are finite, also those that no float holds.
     infinite = isinstance(value, float) and math.isinf(value)
-    inside = (
-        (interval.gt is None or value > interval.gt)
-        and (interval.ge is None or value >= interval.ge)
-        and (interval.le is None or value <= interval.le)
-        and (interval.lt is None or value < interval.lt)
-    )
-    if inside and not infinite:
+    if not infinite and all(holds(value, limit) for _, limit, holds in bounds):
         return ""
-    limits = ["finite"] if infinite else []
-    limits += [
-        f"{words} {limit}"
-        for words, limit in (
-            ("more than", interval.gt),
-            ("at least", interval.ge),
-            ("at most", interval.le),
-            ("below", interval.lt),
-        )
-        if limit is not None
-    ]
+    limits = ["finite"] * infinite + [f"{words} {limit}" for words, limit, _ in bounds]
     return f"{value} must be {' and '.join(limits)}"
 
 

@@ -28,7 +28,7 @@ def help_text(cls: type[Any], options: list[Option]) -> str:
         options: all or some of its options.
     """
     width = max(40, min(_WIDEST, shutil.get_terminal_size().columns))
-    places = [option.arg.metavar or option.name for option in options if option.positional]
+    places = [option.arg.metavar or option.name for option in options if option.arg.positional]
     usage = " ".join(["usage:", Path(sys.argv[0]).name, *places, "[OPTIONS]"])
     parts = [
         "\n".join(_wrap(usage, width)),
@@ -66,8 +66,8 @@ def _wrap(text: str, width: int, later: str = "") -> list[str]:
 
 def _lines(option: Option, width: int) -> list[str]:
     """An option and its explanation."""
-    invocation = option.arg.metavar if option.positional else ", ".join(option.names)
-    head = f"  {invocation} {'' if option.positional else option.metavar}".rstrip()
+    invocation = option.arg.metavar if option.arg.positional else ", ".join(option.names)
+    head = f"  {invocation} {'' if option.arg.positional else option.metavar}".rstrip()
     heads = [head]
     if len(head) > width:
         heads = _wrap(head.replace(",", ", "), width, " " * 4)

@@ -69,12 +69,7 @@ class Option:
             return "NAME VALUE ..."
         one = "{" + ",".join(self.choices) + "}" if self.choices else _METAVARS.get(self.kind, "")
         metavar = self.arg.metavar or one
-        return f"{metavar} ..." if self.takes > 1 and not self.positional else metavar
-
-    @property
-    def positional(self) -> bool:
-        """Whether its values come without its name."""
-        return self.arg.positional
+        return f"{metavar} ..." if self.takes > 1 and not self.arg.positional else metavar
 
     @property
     def group(self) -> type[Any]:
@@ -166,12 +161,9 @@ def _docstrings(cls: type[Any]) -> dict[str, str]:
     if not dataclasses.is_dataclass(cls):
         return {}
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    return {
-        field.target.id: " ".join(below.value.value.split())
-        for field, below in pairwise(tree.body)  # type: ignore[attr-defined]
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(below, ast.Expr)
-        and isinstance(below.value, ast.Constant)
-        and isinstance(below.value.value, str)
-    }
+    texts = {}
+    for statements in pairwise(tree.body):  # type: ignore[attr-defined]
+        match statements:
+            case ast.AnnAssign(ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                texts[name] = " ".join(text.split())
+    return texts
