@@ -12,6 +12,7 @@ import inspect
 import math
 import textwrap
 import types
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from functools import cache
 from itertools import pairwise
@@ -20,7 +21,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from rlcnn.config.fields import Arg, encoder_options, option_name, whole_number
 
-_METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: ""}
+# What stands for a value in the help, and what makes it from its text.
+_KINDS: dict[Any, tuple[str, Callable[[str], Any]]] = {
+    bool: ("", bool),
+    int: ("INT", whole_number),
+    float: ("FLOAT", float),
+    str: ("TEXT", str),
+    Path: ("PATH", Path),
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Option:
         """What stands for its values in the help."""
         if get_origin(self.kind) is dict:
             return "NAME VALUE ..."
-        one = "{" + ",".join(self.choices) + "}" if self.choices else _METAVARS.get(self.kind, "")
+        one = f"{{{','.join(self.choices)}}}" if self.choices else _KINDS[self.kind][0]
         metavar = self.arg.metavar or one
         return f"{metavar} ..." if self.takes > 1 and not self.arg.positional else metavar
 
@@ -106,8 +114,7 @@ class Option:
             return None
         if self.choices:
             return {str(choice): choice for choice in get_args(self.kind)}[text]
-        converters = {int: whole_number, float: float, Path: Path}
-        return converters.get(self.kind, str)(text)
+        return _KINDS[self.kind][1](text)
 
 
 def list_options(cls: type[Any], default: Any = None, section: str = "") -> list[Option]:
@@ -128,9 +135,9 @@ def list_options(cls: type[Any], default: Any = None, section: str = "") -> list
         if dataclasses.is_dataclass(kind):
             sections += list_options(kind, value, f"{section}{field.name}.")  # type: ignore[arg-type]
             continue
-        optional = get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind)
+        optional = get_origin(kind) in (Union, types.UnionType)
         if optional:
-            kind = next(part for part in get_args(kind) if part is not type(None))
+            (kind,) = (part for part in get_args(kind) if part is not type(None))
         takes: float = 0 if kind is bool else 1
         if get_origin(kind) is dict:
             takes = math.inf
