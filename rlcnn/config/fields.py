@@ -172,7 +172,7 @@ def _unknown(value: str, choices: Iterable[str]) -> str:
 
 
 def _outside(value: Any, interval: Interval) -> str:
-    bounds = [
+    bounds: list[tuple[str, Any, Callable[[Any, Any], bool]]] = [
         ("more than", interval.gt, operator.gt),
         ("at least", interval.ge, operator.ge),
         ("at most", interval.le, operator.le),
