@@ -65,7 +65,7 @@ def registered_encoders() -> list[str]:
     """Names in the decorators of the encoders' files, sorted: to read them needs no torch."""
     files = (Path(__file__).parents[1] / "encoders").glob("*.py")
     pattern = re.compile(r'^@register_encoder\("(\w+)"\)', re.MULTILINE)
-    return sorted(name for file in files for name in pattern.findall(file.read_text()))
+    return sorted(name for file in files for name in pattern.findall(file.read_text(encoding="utf-8")))
 
 
 def _unknown_encoder(name: str) -> str:
