@@ -111,7 +111,8 @@ def image_models(
     """Networks of torchvision with random weights and no other changes.
 
     Without torchvision the list is empty and ``log`` receives a line. ``names`` are of
-    :data:`agents.benchmark.options.IMAGE_MODELS`; images have the ``shape`` (batch, 3, height, width).
+    :data:`agents.benchmark.options.IMAGE_MODELS`; images have the ``shape`` (batch, 3, height,
+    width).
     """
     if not names:
         return []
