@@ -114,7 +114,8 @@ class Option:
             return None
         if self.choices:
             return {str(choice): choice for choice in get_args(self.kind)}[text]
-        return _KINDS[self.kind][1](text)
+        # Those of a dictionary are read in pairs.
+        return _KINDS.get(self.kind, _KINDS[str])[1](text)
 
 
 def list_options(cls: type[Any], default: Any = None, section: str = "") -> list[Option]:
