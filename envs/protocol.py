@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from envs.errors import UserError, nearest
+
+ProtocolName = Literal["classic", "sticky"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 
 from agents.config import PRESETS, Preset, TrainConfig
-from agents.registry import ALGORITHMS, Algorithm
+from agents.hyperparameters import Algorithm
+from agents.registry import ALGORITHMS
 
 
 @pytest.mark.parametrize("name", get_args(Algorithm))

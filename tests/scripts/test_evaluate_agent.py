@@ -140,7 +140,7 @@ def test_another_protocol_keeps_the_actions_that_were_learned(
         (("{run}", "--episodes", "0"), "nothing to do"),
         (("{run}", "--video", "-1"), "--video -1 must be at least 0"),
         (("{run}", "--seed", "-1"), "--seed -1 must be at least 0"),
-        (("{run}", "--protocol", "stiky"), 'unknown protocol "stiky".* Did you mean "sticky"'),
+        (("{run}", "--protocol", "stiky"), '--protocol "stiky" is unknown.* Did you mean "sticky"'),
         (("{run}", "--deterministic", "--stochastic"), "exclude each other: give one"),
         (("{run}", "--checkpoint", "17"), "no checkpoint 17: it has those of step 128, 256, 384$"),
         (("{run}", "--device", "gpu"), 'unknown device "gpu"'),

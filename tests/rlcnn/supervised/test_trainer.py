@@ -12,7 +12,8 @@ import torch
 from support.picture_files import refused, split
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlcnn.data.augment import Augmentation, AugmentConfig
+from rlcnn.data.augment import Augmentation
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.batches import Batches
 from rlcnn.data.images import UNKNOWN, Split, StoredImages, Task
 from rlcnn.encoders import create_encoder
