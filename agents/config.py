@@ -20,6 +20,7 @@ from envs.protocol import ProtocolName
 from rlcnn.config.fields import (
     MAX_ENVS,
     MAX_STEPS,
+    WHOLE,
     FrameStack,
     KeepCheckpoints,
     ObsSize,
@@ -33,6 +34,7 @@ from rlcnn.config.fields import (
 from rlcnn.config.files import read_config_file
 from rlcnn.config.groups import Computation, EncoderChoice, Tracking
 from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.tracker import check_tracking
 
 if TYPE_CHECKING:
     from agents.algorithm import AlgorithmSpec
@@ -105,8 +107,9 @@ class EvaluationSchedule:
     """Steps between two evaluations; 0 evaluates at the end only."""
     eval_episodes: Period = 30
     """Whole games in an evaluation; 0 never evaluates."""
-    video_every: Period = 1_000_000
-    """Steps between two filmed games; 0 films at the end only."""
+    video_every: Annotated[int | None, Interval(ge=0, le=MAX_STEPS), WHOLE] = None
+    """Steps between two filmed games; 0 films at the end only. None, the default, films the
+    untrained agent, the agent of every evaluation, and the end."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,7 @@ class TrainConfig(
             UserError: A value is not valid; the line names it and what was expected.
         """
         check_options(self)
+        check_tracking(self.track, self.tracker, self.log_model)
         check_transfer(self)
         if not 1 <= self.env_groups <= self.num_envs:
             raise UserError(

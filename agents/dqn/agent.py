@@ -39,6 +39,7 @@ from agents.storage.layout import layout_bytes, replay_layout
 from agents.storage.replay import FrameReplay
 from envs.stacking import frame_stacking
 from rlcnn.accelerate.cuda_graphs import make_recorder
+from rlcnn.accelerate.gradient_step import parameter_norm
 from rlcnn.accelerate.memory import choose_place
 from rlcnn.encoders.base import check_choice
 
@@ -68,7 +69,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
 
     Attributes:
         exploration_limit: upper bound of epsilon; in an extended run, epsilon where it continues.
-        loss_sum, loss_count: losses since the last log: float32 scalar, and their number.
+        loss_sum, loss_count: losses and gradient norms since the last log: float32 (2,), and their
+            number.
 
     Args:
         replay_device: where frames are stored: ``"auto"`` is the training device if they fit there
@@ -151,7 +153,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
         )
         # Summed where they lie, so that nothing waits for the device.
-        self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0
+        self.loss_sum, self.loss_count = torch.zeros(2, device=self.device), 0
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """As :meth:`PixelAgent.set_env`; refuses rewards that DQN cannot learn from, too."""
@@ -362,9 +364,13 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     def dump_logs(self) -> None:
         """Writes the log, with the mean loss since the last one; UserError if it is not finite."""
         if self.loss_count:
-            loss = self.loss_sum.item() / self.loss_count
+            loss, norm = (self.loss_sum / self.loss_count).tolist()
             self.raise_if_not_finite(loss)
             self.logger.record("train/loss", loss)
+            self.logger.record("train/grad_norm", norm)
+            # An update under way changes the network that learns; the copy has what it began with.
+            network = self._acting_copy.network if self._runner.busy else self.q_net
+            self.logger.record("train/param_norm", parameter_norm(network).item())
             self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
             self.loss_sum.zero_()
             self.loss_count = 0

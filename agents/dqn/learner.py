@@ -93,7 +93,7 @@ class DQNLearner:
         return [type(batch)(*(column.clone() for column in batch)) for batch in batches]
 
     def learn(self, batch: Any) -> torch.Tensor:
-        """Takes a gradient step; the loss, float32 scalar."""
+        """Takes a gradient step; the loss and the gradient norm before clipping, float32 (2,)."""
         self._batch_type = type(batch)
         return self._step(*batch).clone()
 
@@ -127,5 +127,6 @@ class DQNLearner:
 
     def _gradient_step(self, *columns: torch.Tensor) -> torch.Tensor:
         loss = self._objective.loss(self._q_net, self._batch_type(*columns))
-        gradient_step(loss, self._optimizer, self._q_net.parameters(), self._max_grad_norm)
-        return loss.detach()
+        parameters = self._q_net.parameters()
+        norm = gradient_step(loss, self._optimizer, parameters, self._max_grad_norm)
+        return torch.stack([loss.detach(), norm])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -161,13 +160,6 @@ def directory_name(name: str) -> str:
     """``name`` without characters that file systems or shells treat specially, and shortened."""
     whole = re.sub(r"[^\w.=-]+", "-", name, flags=re.ASCII).strip("-.")
     return shortened(whole, _LONGEST_PART, name)
-
-
-def shortened(text: str, most: int, name: str) -> str:
-    """``text``, cut if it is longer than ``most``, with a digest of ``name`` to keep it unique."""
-    if len(text) <= most:
-        return text
-    return f"{text[: most - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _parse_net(text: str, net: str) -> tuple[str, dict[str, OptionValue]]:

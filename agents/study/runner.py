@@ -30,7 +30,7 @@ from rich.console import Console
 
 from agents.evaluate.random_agent import random_returns
 from agents.launchers.local import Job, Launcher, Outcome
-from agents.study.arms import directory_name, shortened
+from agents.study.arms import directory_name
 from agents.study.cost import known_speeds, print_cost
 from agents.study.display import StudyDisplay
 from agents.study.plan import RUNTIME_OPTIONS, StudyPlan, StudyRun, differences
@@ -60,8 +60,6 @@ from rlcnn.runs.stopping import TrainingStopped
 
 RANDOM = "random.json"
 LEAST_RANDOM_EPISODES = 30
-# Weights & Biases refuses longer ones.
-LONGEST_TAG = 64
 
 MakeLauncher = Callable[[int], Launcher]
 """Makes a launcher for a number of jobs."""
@@ -264,8 +262,7 @@ def _run_all(
     display = StudyDisplay(path, by_name, len(plan.runs) - len(runs), console)
     jobs = []
     for run in runs:
-        tags = [shortened(name, LONGEST_TAG, name) for name in (run.arm, run.game)]
-        labels = {"group": path.resolve().name, "tags": tags}
+        labels = {"group": path.resolve().name, "tags": [run.arm, run.game]}
         config = replace(run.config, num_threads=launcher.threads)
         # Workers of a cluster may have another working directory.
         run_dir = (path / run.directory).absolute()

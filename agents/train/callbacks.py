@@ -34,12 +34,13 @@ class Every(BaseCallback):
     """Calls ``action`` between updates, once in every ``steps`` agent steps.
 
     The calls depend on the step counter alone, so a resumed run makes those of a run that was
-    never interrupted; ``pending`` adds one that a stop prevented.
+    never interrupted.
 
     Args:
-        steps: agent steps between two calls; 0 never calls.
+        steps: agent steps between two calls; 0 makes none but the pending one.
         action: the action.
-        pending: whether a call is still to be made at the step where training starts.
+        pending: whether a call is to be made at the step where training starts, such as one that a
+            stop prevented.
     """
 
     def __init__(self, steps: int, action: Callable[[], None], pending: bool = False) -> None:
@@ -56,7 +57,7 @@ class Every(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._schedule()
-        if self._pending_at_start and self._steps:
+        if self._pending_at_start:
             self._next = self.model.num_timesteps
 
     def _on_rollout_start(self) -> None:
@@ -69,8 +70,8 @@ class Every(BaseCallback):
         return True
 
     def _schedule(self) -> None:
-        if self._steps:
-            self._next = (self.model.num_timesteps // self._steps + 1) * self._steps
+        step, steps = self.model.num_timesteps, self._steps
+        self._next = (step // steps + 1) * steps if steps else float("inf")
 
 
 class UpdateLog(BaseCallback):

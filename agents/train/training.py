@@ -25,7 +25,8 @@ from agents.train.builder import (
     make_train_env,
 )
 from agents.train.callbacks import BetweenUpdates, Every, ShowProgress, UpdateLog
-from agents.train.checkpoint import load_checkpoint, save_checkpoint
+from agents.train.card import card_of
+from agents.train.checkpoint import POLICY, STATE, load_checkpoint, save_checkpoint
 from agents.train.device_notes import describe_device_use, notes_on_device
 from agents.train.run_length import notes_on_length
 from envs.errors import EnvironmentFailure, UserError
@@ -36,6 +37,7 @@ from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.progress import make_console, print_line
 from rlcnn.runs.stopping import TrainingStopped
+from rlcnn.runs.tracker import RunCard
 from rlcnn.runs.tracking import TrackerWriter
 
 RESUMABLE = lifecycle.RESUMABLE | {
@@ -224,9 +226,15 @@ class Training(Attempt[TrainConfig]):
         keep_freed_memory()
         model.logger.output_formats.append(TrackerWriter(self.tracker))
         eval_every = config.eval_every if config.eval_episodes else 0
+        video_every = eval_every if config.video_every is None else config.video_every
+        # A run that begins again from its start has lost the row of its first film.
+        first = config.video_every is None and self.step == 0 and VIDEO not in self._logged(0)
         periodic = {
-            EVALUATION: Every(eval_every, self.evaluate_so_far, EVALUATION in self._pending),
-            VIDEO: Every(config.video_every, self.film_so_far, VIDEO in self._pending),
+            name: Every(steps, action, pending=now or bool(steps and name in self._pending))
+            for name, steps, action, now in (
+                (EVALUATION, eval_every, self.evaluate_so_far, False),
+                (VIDEO, video_every, self.film_so_far, first),
+            )
         }
         self._pending = []
         progress = ShowProgress(config.total_steps, self.console)
@@ -286,6 +294,16 @@ class Training(Attempt[TrainConfig]):
     def _logged(self, step: int) -> set[str]:
         """The keys of the rows of ``step``."""
         return {key for row in self.run.metrics() if row["step"] == step for key in row}
+
+    @property
+    def card(self) -> RunCard:
+        """Its algorithm, game, encoder and mode, and the options in effect."""
+        return card_of(self.config)
+
+    def model_files(self) -> list[Path]:
+        """The policy of the last checkpoint, its state, and the summary."""
+        checkpoint = self.run.checkpoints()[-1]
+        return [checkpoint / POLICY, checkpoint / STATE, self.run.path / "summary.json"]
 
     def evaluate_so_far(self) -> None:
         """Evaluates the agent between two updates and logs it; a stop ends it silently."""

@@ -61,6 +61,10 @@ def never(value: float, reason: str) -> Rule:
     return Rule(lambda given: f"{value} {reason}" if given == value else "")
 
 
+# The default of an option that may be None says nothing about the type of its numbers.
+WHOLE = Rule(lambda given: "" if type(given) is int else f"{given} must be a whole number")
+
+
 def registered_encoders() -> list[str]:
     """Names in the decorators of the encoders' files, sorted: to read them needs no torch."""
     files = (Path(__file__).parents[1] / "encoders").glob("*.py")

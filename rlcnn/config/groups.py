@@ -53,5 +53,10 @@ class Tracking:
     track: Literal["disabled", "offline", "online"] = "offline"
     """Weights & Biases; offline needs no account: `wandb sync` uploads it later. WANDB_MODE and
     WANDB_DISABLED, where they are set, give the default."""
+    tracker: Literal["wandb", "trackio"] = "wandb"
+    """Where --track records: Weights & Biases, or trackio, whose dashboard (`trackio show`) needs no
+    account."""
     project: str = "rlcnn"
-    """Project in Weights & Biases."""
+    """Project in Weights & Biases or trackio."""
+    log_model: bool = False
+    """Whether the tracker keeps the trained model, as an artifact."""

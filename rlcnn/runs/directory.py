@@ -151,6 +151,12 @@ class RunDirectory:
         """How often the run was started or resumed: 1 during the first attempt."""
         return len(self._attempts())
 
+    @property
+    def last_attempt(self) -> dict[str, Any]:
+        """What :meth:`begin_attempt` noted last; empty before the first attempt."""
+        attempts = self._attempts()
+        return attempts[-1] if attempts else {}
+
     def begin_attempt(self, metadata: Mapping[str, Any] | None = None) -> None:
         """Add an attempt to ``attempts.json``: time, host, process, and ``metadata`` (JSON)."""
         self._require_lock()

@@ -21,7 +21,8 @@ from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.progress import print_line
 from rlcnn.runs.provenance import provenance
 from rlcnn.runs.stopping import StopRequest, TrainingStopped, handle_signals
-from rlcnn.runs.tracking import Tracker, make_tracker
+from rlcnn.runs.tracker import RunCard, Service, Tracker, summary_of
+from rlcnn.runs.tracking import make_tracker
 
 if TYPE_CHECKING:
     # It needs this package.
@@ -35,7 +36,9 @@ RESUMABLE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "track",
+        "tracker",
         "project",
+        "log_model",
     }
 )
 """Options of every training that may change on a resume: where it runs and what it records."""
@@ -51,7 +54,11 @@ class RunConfig(Protocol):
     @property
     def track(self) -> Any: ...
     @property
+    def tracker(self) -> Service: ...
+    @property
     def project(self) -> str: ...
+    @property
+    def log_model(self) -> bool: ...
     def validate(self) -> None: ...
     def resolve(self) -> Self: ...
     def to_json(self) -> dict[str, Any]: ...
@@ -116,6 +123,15 @@ class Attempt(ABC, Generic[Config]):
     @abstractmethod
     def describe(self) -> Iterable[str]:
         """More lines to print before learning begins, which depend on where it begins."""
+
+    @property
+    @abstractmethod
+    def card(self) -> RunCard:
+        """How the run appears beside others in a tracker."""
+
+    @abstractmethod
+    def model_files(self) -> Iterable[Path]:
+        """Weights and JSON files of the trained model, for ``log_model``."""
 
     @abstractmethod
     def learn(self) -> None:
@@ -204,12 +220,22 @@ class Attempt(ABC, Generic[Config]):
             print_line(self.console, line)
         run, config = self.run, self.config
         with closing(
-            make_tracker(run, config.track, project=config.project, purge_step=purge_step)
+            make_tracker(
+                run,
+                config.track,
+                config.tracker,
+                card=self.card,
+                project=config.project,
+                purge_step=purge_step,
+            )
         ) as self.tracker:
             try:
                 with handle_signals(self.stop.handle):
                     self.learn()
                 self.finish()
+                if config.log_model:
+                    about = {"options": self.card.options, **summary_of(run)}
+                    self.tracker.model([*self.model_files(), run.path / "config.json"], about)
             except EnvironmentFailure as error:
                 kept = "Nothing was learned yet"
                 if self.saved_step is not None:

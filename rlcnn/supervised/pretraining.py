@@ -11,19 +11,21 @@ from typing import Any
 
 from rich.console import Console
 
-from envs.errors import UserError
+from envs.errors import UserError, first_line
 from rlcnn.accelerate.devices import describe_device, use_threads
 from rlcnn.data.atari.options import PolicyPlay
 from rlcnn.runs import lifecycle
 from rlcnn.runs.directory import RunDirectory, require_vacant
 from rlcnn.runs.files import write_atomic
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
-from rlcnn.runs.progress import TrainingDisplay, make_console
+from rlcnn.runs.progress import TrainingDisplay, make_console, print_line
+from rlcnn.runs.tracker import RunCard
 from rlcnn.supervised.classifier import save_classifier
 from rlcnn.supervised.config import PretrainConfig, read_pretrain_config
 from rlcnn.supervised.evaluation.baselines import Baseline, fit_baselines
 from rlcnn.supervised.evaluation.gains import Gains, gains
 from rlcnn.supervised.evaluation.metrics import right_by_task
+from rlcnn.supervised.held_out_plots import write_held_out_plots
 from rlcnn.supervised.setup import (
     PretrainingSetup,
     check_players,
@@ -173,6 +175,17 @@ class Pretraining(Attempt[PretrainConfig]):
             )
         return lines
 
+    @property
+    def card(self) -> RunCard:
+        """Its data, encoder and recipe, and the options."""
+        config = self.config
+        names = (config.data, config.encoder, config.recipe)
+        return RunCard(config.to_json(), "pretrain", group="-".join(names), tags=names)
+
+    def model_files(self) -> list[Path]:
+        """The weights of the best and the last epoch, and the summary."""
+        return [self.run.path / name for name in (BEST, LAST, "summary.json")]
+
     def load_checkpoint(self, directory: Path) -> float:
         trainer, epochs = self.trainer, self.config.epochs
         extra = trainer.restore(directory)
@@ -294,6 +307,8 @@ class Pretraining(Attempt[PretrainConfig]):
                 "weights": {"best": BEST, "last": LAST},
             }
         )
+        if self.config.track != "disabled":
+            self._track_plots()
         lines = [
             f"held out, last epoch:  {in_words(self._last)}",
             f"held out, best epoch:  {in_words(self._best)} (epoch {self._best['epoch']})",
@@ -304,6 +319,15 @@ class Pretraining(Attempt[PretrainConfig]):
             lines.append("each label by itself: summary.json")
         for line in (*lines, f"run:     {run.path}", f"weights: {run.path / BEST}"):
             self.console.print(line)
+
+    def _track_plots(self) -> None:
+        """Writes plots of the errors to ``plots/`` and logs them; a failure costs one line."""
+        try:
+            plots = write_held_out_plots(self.trainer, self.setup, self.run.path / "plots")
+            images = {f"plots/{path.stem}": path for path in plots}
+            self.tracker.images(self.step, images)
+        except Exception as error:
+            print_line(self.console, f"no plots of the errors: {first_line(error)}")
 
     def _baselines(self) -> dict[str, Baseline]:
         setup, config = self.setup, self.config
