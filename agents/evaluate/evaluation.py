@@ -234,7 +234,7 @@ def film_agent(
             frame_stack=config.frame_stack,
             seed=game_seed,
             max_episode_steps=conventions.max_episode_steps,
-            caption_prefix=f"step {step:,}" if step else "",
+            caption_prefix=f"step {step:,}",
         )
 
 

@@ -57,7 +57,8 @@ class Trainer:
         self.epoch = self.batch = 0
         # In float32, results must not depend on other programs on the machine.
         self._spare_cores = SpareCores(self.device.type == "cpu" and config.precision == "bf16")
-        # Sums of the loss and of updates, and for each task of right and of known labels. They
+        # Sums of the loss and of updates, for each task of right and of known labels, and of
+        # gradient norms. They
         # stay on the device, so that no update waits for a copy.
         count = 3 + 2 * len(classifier.tasks)
         self._sums = torch.zeros(count, dtype=torch.float64, device=self.device)

@@ -115,10 +115,24 @@ def test_every_update_is_logged_under_its_own_step(whole: dict[str, Path], tmp_p
     config = replace(DQN, total_steps=120, eval_episodes=0)
     run_dir = train(config, tmp_path / "run", console=quiet())
     assert steps_of(run_dir, "train/loss") == [64, 96, 120]
-    assert learned(run_dir)["state"]["losses"] == [0, 0]
+    assert learned(run_dir)["state"]["losses"] == [0, 0, 0]
     resume(run_dir, {"total_steps": 136}, console=quiet())
     assert steps_of(run_dir, "train/loss") == [64, 96, 120, 136]
     assert_logged_once(run_dir)
+
+
+def test_by_default_the_untrained_agent_every_evaluation_and_the_end_are_filmed(
+    tmp_path: Path,
+) -> None:
+    config = replace(PPO, total_steps=96, eval_every=40, eval_episodes=1, video_every=None)
+    run_dir = train(config, tmp_path / "run", console=quiet())
+    assert steps_of(run_dir, "eval/mean_return") == [48, 80, 96]
+    assert steps_of(run_dir, "video/game") == [0, 48, 80, 96]
+    resume(run_dir, {"total_steps": 112}, console=quiet())
+    assert steps_of(run_dir, "video/game") == [0, 48, 80, 96, 112]
+    # Without evaluations, the first and the last agent remain.
+    config = replace(config, total_steps=32, eval_episodes=0)
+    assert steps_of(train(config, tmp_path / "other", console=quiet()), "video/game") == [0, 32]
 
 
 def test_films_are_made_at_their_steps(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from rlcnn.runs import lifecycle
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.stopping import TrainingStopped
+from rlcnn.runs.tracker import RunCard
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Config:
     num_threads: int = 1
     keep_checkpoints: int = 2
     track: Any = "disabled"
+    tracker: Any = "wandb"
     project: str = "rlcnn"
+    log_model: bool = False
 
     def validate(self) -> None:
         if self.length < 1:
@@ -51,6 +54,13 @@ class Counting(Attempt[Config]):
     @property
     def step(self) -> int:
         return self.count
+
+    @property
+    def card(self) -> RunCard:
+        return RunCard()
+
+    def model_files(self) -> list[Path]:
+        return []
 
     def describe(self) -> list[str]:
         return [f"counting from {self.count}"]
