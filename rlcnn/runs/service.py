@@ -65,7 +65,10 @@ class ServiceTracker(Tracker):
         with self._first_error_warned():
             self._summarize(summary_of(self._directory))
         with self._first_error_warned():
-            self._session.finish()
+            self._finish()
+
+    def _finish(self) -> None:
+        self._session.finish()
 
     def _summarize(self, summary: Mapping[str, Any]) -> None:
         """Records figures of the whole run, where the service has a place for them."""

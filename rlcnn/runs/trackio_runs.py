@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 from rlcnn.runs.directory import RunDirectory
@@ -55,8 +56,11 @@ class TrackioTracker(ServiceTracker):
                     del os.environ[key]
             try:
                 if not path.exists():
-                    taken = any(wanted == r.name for r in trackio.Api().runs(project))
-                    unique = f"{wanted}-{os.urandom(2).hex()}" if taken else wanted
+                    taken = set()
+                    # There is no such project before its first run.
+                    with suppress(ValueError):
+                        taken = {other.name for other in trackio.Api().runs(project)}
+                    unique = f"{wanted}-{secrets.token_hex(2)}" if wanted in taken else wanted
                     write_json_atomic(path, {"name": unique})
                 session = trackio.init(
                     project,
@@ -77,6 +81,10 @@ class TrackioTracker(ServiceTracker):
 
     def _summarize(self, summary: Mapping[str, Any]) -> None:
         self.log(summary["steps"], {f"summary/{name}": value for name, value in summary.items()})
+
+    def _finish(self) -> None:
+        # By the module, which otherwise finishes the run again when the process ends, and says so.
+        self._module.finish()
 
     @contextmanager
     def _first_error_warned(self) -> Iterator[None]:
