@@ -164,7 +164,9 @@ def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked
     console.print(f"table:  {table}")
     console.print(f"report: {page}")
     project, group = plan.base.project, path.resolve().name
-    track_report(shown, page, drawings, plan.base.track, project=project, group=group)
+    # A page of W&B: trackio has the trainings alone.
+    mode = plan.base.track if plan.base.tracker == "wandb" else "disabled"
+    track_report(shown, page, drawings, mode, project=project, group=group)
     return results
 
 

@@ -53,10 +53,13 @@ import json
 from trackio import Api
 from trackio.sqlite_storage import SQLiteStorage
 
-print(json.dumps({
-    run.name: {"config": run.config, "rows": SQLiteStorage.get_logs("pixels", run.name, run_id=run.id)}
-    for run in Api().runs("pixels")
-}))
+
+def rows(run):
+    return SQLiteStorage.get_logs("pixels", run.name, run_id=run.id)
+
+
+found = {run.name: {"config": run.config, "rows": rows(run)} for run in Api().runs("pixels")}
+print(json.dumps(found))
 """
 
 
