@@ -92,7 +92,8 @@ def test_a_run_and_its_resume_are_one_run_of_trackio(tmp_path: Path) -> None:
     config, rows = runs["run"]["config"], runs["run"]["rows"]
     assert (config["seed"], config["ppo"], config["tags"]) == (7, {"gamma": 0.5}, ["ppo"])
     assert (config["_Group"], config["job_type"]) == ("Pong-ppo", "train")
-    assert config["provenance"]["attempt"] == 1
+    # That of the last attempt.
+    assert config["provenance"]["attempt"] == 2
     returns = [(row["step"], row["eval/mean_return"]) for row in rows if "eval/mean_return" in row]
     assert returns == [(10, 1.0), (20, 2.0)]
     assert [row["summary/best/eval/mean_return"] for row in rows if "summary/steps" in row] == [
