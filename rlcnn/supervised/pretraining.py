@@ -323,7 +323,7 @@ class Pretraining(Attempt[PretrainConfig]):
     def _track_plots(self) -> None:
         """Writes plots of the errors to ``plots/`` and logs them; a failure costs one line."""
         try:
-            plots = write_held_out_plots(self.trainer, self.setup, self.run.path / "plots")
+            plots = write_held_out_plots(self.trainer, self.setup.test, self.run.path / "plots")
             images = {f"plots/{path.stem}": path for path in plots}
             self.tracker.images(self.step, images)
         except Exception as error:
