@@ -54,8 +54,8 @@ class Tracking:
     """Weights & Biases; offline needs no account: `wandb sync` uploads it later. WANDB_MODE and
     WANDB_DISABLED, where they are set, give the default."""
     tracker: Literal["wandb", "trackio"] = "wandb"
-    """Where --track records: Weights & Biases, or trackio, whose dashboard (`trackio show`) needs no
-    account."""
+    """Where --track records: Weights & Biases, or trackio, whose dashboard (`trackio show`) needs
+    no account."""
     project: str = "rlcnn"
     """Project in Weights & Biases or trackio."""
     log_model: bool = False
