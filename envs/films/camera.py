@@ -17,12 +17,14 @@ from gymnasium.wrappers import AtariPreprocessing
 
 from envs.checked import CheckedEnv
 from envs.checks import ObservationColour, check_observation
+from envs.config import EnvConfig
 from envs.errors import EnvironmentFailure, UserError, describe_error
 from envs.films.mp4 import Mp4Writer
 from envs.pictures import rendered_picture, to_rgb
-from envs.pixels import PixelVecEnv, make_env
+from envs.pixels import PixelVecEnv
 from envs.protocol import AtariProtocol, get_protocol
 from envs.registry import atari_rom, find_spec, is_atari
+from envs.single import make_env
 
 # The console drew one picture for each field of NTSC television; ale-py's metadata say 30.
 ATARI_FPS = 60
@@ -273,13 +275,13 @@ def _render_lens(env_id: str) -> _Lens:
     Raises:
         _CannotRender: it does not render; also raised later by ``reset`` and ``step``.
     """
-    plain = make_env(env_id)
+    plain = make_env(EnvConfig(env_id))
     modes = _metadata(plain).get("render_modes")
     _close(plain)
     if not isinstance(modes, Collection) or "rgb_array" not in modes:
         raise _CannotRender("it has no render mode rgb_array")
     try:
-        env = make_env(env_id, render_mode="rgb_array")
+        env = make_env(EnvConfig(env_id), render_mode="rgb_array")
     except UserError as error:
         takes_none = "unexpected keyword argument 'render_mode'" in str(error)
         reason = "its __init__ takes no render_mode" if takes_none else str(error)
@@ -302,7 +304,7 @@ def _render_lens(env_id: str) -> _Lens:
 
 def _observation_lens(env_id: str) -> _Lens:
     """Any other environment behind a lens that shows its observations."""
-    env = make_env(env_id)
+    env = make_env(EnvConfig(env_id))
     make_picture = CheckedEnv(env, env_id).make_picture
     return _Lens(env, _fps(env), lambda observation: to_rgb(make_picture(observation)))
 
