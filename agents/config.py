@@ -17,6 +17,7 @@ from agents.ppo.config import PPOConfig
 from agents.registry import ALGORITHMS, Algorithm
 from agents.storage.codecs import FeatureType
 from envs.checks import ObservationColour
+from envs.config import EnvConfig
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from rlcnn.accelerate.devices import resolve_device, resolve_precision
@@ -28,11 +29,13 @@ from rlcnn.config.fields import (
     EncoderOptions,
     FrameStack,
     KeepCheckpoints,
+    NamedValues,
     ObsSize,
     Period,
     PrecisionChoice,
     Project,
     ProtocolName,
+    Repeatable,
     Seed,
     Switch,
     Threads,
@@ -53,6 +56,16 @@ class TrainConfig:
 
     env: str = "ALE/Pong-v5"
     """Any Atari game ("ALE/Breakout-v5") or Gymnasium id with images and discrete actions."""
+    env_kwargs: NamedValues = field(default_factory=dict)
+    """Arguments of the environment, as NAME VALUE pairs: continuous False render_mode rgb_array;
+    of an Atari game mode and difficulty."""
+    env_wrapper: Repeatable = ()
+    """Wrapper of every environment, as module:Wrapper; may be repeated, the innermost first."""
+    obs_key: str = ""
+    """Key of the image where observations are a Dict; empty takes the only image."""
+    env_workers: Annotated[int, Interval(ge=0, le=MAX_ENVS)] = 0
+    """Processes that step the environments, for slow ones; 0 steps them in this process. An Atari
+    game without env_kwargs and env_wrapper uses threads instead."""
     algo: Algorithm = "ppo"
     """Learning algorithm."""
     encoder: EncoderName = "nature"
@@ -131,6 +144,13 @@ class TrainConfig:
     def algorithm(self) -> AlgorithmSpec[Any]:
         """The algorithm that learns."""
         return ALGORITHMS[self.algo]
+
+    @property
+    def environment(self) -> EnvConfig:
+        """Which environment is played, and where it steps."""
+        return EnvConfig(
+            self.env, self.env_kwargs, self.env_wrapper, self.obs_key, self.env_workers
+        )
 
     @property
     def hyperparameters(self) -> Hyperparameters:

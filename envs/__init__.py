@@ -2,6 +2,8 @@
 
 import envs.machine.openmp  # noqa: F401 - before torch, which reads its setting once
 from envs.atari import AtariVecEnv
+from envs.atari_single import SingleAtariVecEnv
+from envs.config import EnvConfig
 from envs.errors import EnvironmentFailure, UserError
 from envs.films.camera import FilmResult, film_episode
 from envs.make import make_vec_env
@@ -13,10 +15,12 @@ __all__ = [
     "PROTOCOLS",
     "AtariProtocol",
     "AtariVecEnv",
+    "EnvConfig",
     "EnvironmentFailure",
     "FilmResult",
     "FrameStacking",
     "PixelVecEnv",
+    "SingleAtariVecEnv",
     "UserError",
     "film_episode",
     "frame_stacking",

@@ -100,7 +100,7 @@ def check_game(config: EnvConfig, protocol: AtariProtocol) -> None:
         if name not in ("mode", "difficulty", "render_mode"):
             raise UserError(
                 f'--env-kwargs {name} {value}: "{config.env_id}" takes mode, difficulty and'
-                f' render_mode; --protocol {protocol.name} decides how the game is played'
+                f" render_mode; --protocol {protocol.name} decides how the game is played"
             )
     if not config.kwargs:
         return

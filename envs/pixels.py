@@ -208,9 +208,7 @@ class PixelVecEnv(EpisodeVecEnv):
         results = []
         for i in self._get_indices(indices):
             batch, own = next(
-                each
-                for each in zip(self._batches, self._slices, strict=True)
-                if i < each[1].stop
+                each for each in zip(self._batches, self._slices, strict=True) if i < each[1].stop
             )
             batch.send(method, i - own.start, *arguments)
             results.append(batch.receive())

@@ -67,7 +67,8 @@ def list_options(cls: type[Any], *, required: bool, section: str = "") -> dict[s
         if get_origin(kind) is dict:
             takes = math.inf
         elif get_origin(kind) is tuple:
-            kind, takes = _unwrap(get_args(kind)[0])[0], math.inf
+            takes = 1 if tyro.conf.UseAppendAction in marks else math.inf
+            kind = _unwrap(get_args(kind)[0])[0]
         option = Option(
             option_name(section + field.name),
             kind,

@@ -29,7 +29,7 @@ _ENCODER_NAMES = ",".join([*list_encoders(), "NETWORK[:NODE]"])
 _HOME = re.compile(r"(?:^|(?<=[=:@,]))~[^/=:@,]*(?=/|$)")
 
 Config = TypeVar("Config")
-OptionValue = int | float | bool | str
+OptionValue = int | float | bool | str | None
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,19 @@ def whole_number(text: str) -> int:
         return int(value)
 
 
-def encoder_option_value(text: str) -> OptionValue:
-    """The value of an encoder's option: a number, true or false where the text is one."""
+def named_value(text: str) -> OptionValue:
+    """The value of a NAME VALUE pair: a number, true, false or None where the text is one."""
     for kind in (whole_number, float):
         with suppress(ValueError):
             return kind(text)
+    if text == "None":
+        return None
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _encoder_options(texts: list[str]) -> dict[str, OptionValue]:
+def _named_values(texts: list[str]) -> dict[str, OptionValue]:
     pairs = zip(texts[::2], texts[1::2], strict=True)
-    return {name: encoder_option_value(value) for name, value in pairs}
+    return {name: named_value(value) for name, value in pairs}
 
 
 MAX_SEED = 2**31 - 1
@@ -97,16 +99,18 @@ NonNegative = Annotated[float, Interval(ge=0)]
 Switch = Literal["auto", "on", "off"]
 EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{_ENCODER_NAMES}}}"), Rule(_unknown_encoder)]
 # tyro by itself takes the default's names only, each as an option of its own.
-EncoderOptions = Annotated[
+NamedValues = Annotated[
     dict[str, OptionValue],
     tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
         metavar="[NAME VALUE [NAME VALUE ...]]",
-        instance_from_str=_encoder_options,
+        instance_from_str=_named_values,
         is_instance=lambda value: isinstance(value, dict),
         str_from_instance=lambda value: [str(part) for pair in value.items() for part in pair],
     ),
 ]
+EncoderOptions = NamedValues
+Repeatable = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 ProtocolName = Annotated[str, Rule(lambda name: _unknown(name, sorted(PROTOCOLS)))]
 ObsSize = Annotated[int, Interval(ge=1, le=1024)]
 FrameStack = Annotated[int, Interval(ge=1, le=64)]
