@@ -79,9 +79,9 @@ def _wrapped(env: gym.Env, name: str) -> gym.Env:
 
 def _find_wrapper(name: str) -> Callable[[gym.Env], Any]:
     module, _, path = name.rpartition(":")
-    if not module or not path:
+    if not module or not path or "/" in module or module.endswith(".py"):
         raise UserError(
-            f'--env-wrapper "{name}": expected module:Wrapper, such as'
+            f'--env-wrapper "{name}": expected module:Wrapper, as import names the module, such as'
             " gymnasium.wrappers:AddRenderObservation"
         )
     try:
