@@ -106,9 +106,12 @@ def check_game(config: EnvConfig, protocol: AtariProtocol) -> None:
         return
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ale_py.ALEInterface()
-    ale.loadROM(roms.get_rom_path(rom))
-    valid = {"mode": ale.getAvailableModes(), "difficulty": ale.getAvailableDifficulties()}
-    valid["render_mode"] = [None, "rgb_array"]
+    ale.loadROM(roms.get_rom_path(rom))  # type: ignore[arg-type] - atari_rom found it
+    valid: dict[str, list[Any]] = {
+        "mode": ale.getAvailableModes(),
+        "difficulty": ale.getAvailableDifficulties(),
+        "render_mode": [None, "rgb_array"],
+    }
     for name, value in config.kwargs.items():
         if value not in valid[name] or isinstance(value, bool):
             choices = ", ".join(map(str, valid[name]))
@@ -124,6 +127,7 @@ def make_game(
     """The bare game, one emulator frame a step and without a step limit."""
     # Its banner would disturb progress bars.
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    mode: Any = render_mode or config.kwargs.get("render_mode")
     game = _Game(
         atari_rom(config.env_id),
         mode=config.kwargs.get("mode"),
@@ -133,7 +137,7 @@ def make_game(
         full_action_space=protocol.full_action_space,
         # The step limit counts agent steps without the start of the game, so not in the emulator.
         max_num_frames_per_episode=0,
-        render_mode=render_mode or config.kwargs.get("render_mode"),
+        render_mode=mode,
     )
     game.spec = gym.spec(config.env_id)
     return game
@@ -165,7 +169,7 @@ def make_atari_env(
     return wrap(env, config)
 
 
-class _Game(AtariEnv):  # type: ignore[misc]
+class _Game(AtariEnv):
     """A game whose emulator has the seed itself, as in ale-py's vector environment."""
 
     def seed_game(self, seed: int | None = None) -> tuple[int, int]:

@@ -102,7 +102,7 @@ def _find_wrapper(name: str) -> Callable[[gym.Env], Any]:
             f'--env-wrapper "{name}" is a {type(found).__name__}: expected a wrapper, or a function'
             " that takes an environment and returns one"
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _with_image(env: gym.Env, config: EnvConfig) -> gym.Env:
