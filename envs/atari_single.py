@@ -106,7 +106,7 @@ def check_game(config: EnvConfig, protocol: AtariProtocol) -> None:
         return
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ale_py.ALEInterface()
-    ale.loadROM(roms.get_rom_path(rom))  # type: ignore[arg-type] - atari_rom found it
+    ale.loadROM(roms.get_rom_path(rom))  # type: ignore[arg-type]
     valid: dict[str, list[Any]] = {
         "mode": ale.getAvailableModes(),
         "difficulty": ale.getAvailableDifficulties(),
