@@ -14,6 +14,7 @@ from agents.hyperparameters import Algorithm, Hyperparameters
 from agents.networks.transfer_options import FeatureType, check_transfer
 from agents.ppo.config import PPOConfig
 from envs.checks import ObservationColour
+from envs.config import EnvConfig
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from envs.protocol import ProtocolName
@@ -23,8 +24,10 @@ from rlcnn.config.fields import (
     WHOLE,
     FrameStack,
     KeepCheckpoints,
+    NamedValues,
     ObsSize,
     Period,
+    Repeatable,
     SeedNumber,
     Switch,
     check_options,
@@ -68,6 +71,16 @@ class Environment:
 
     env: str = "ALE/Pong-v5"
     """Any Atari game ("ALE/Breakout-v5") or Gymnasium id with images and discrete actions."""
+    env_kwargs: NamedValues = field(default_factory=dict)
+    """Arguments of the environment, as NAME VALUE pairs: continuous False render_mode rgb_array;
+    of an Atari game mode and difficulty."""
+    env_wrapper: Repeatable = ()
+    """Wrapper of every environment, as module:Wrapper; may be repeated, the innermost first."""
+    obs_key: str = ""
+    """Key of the image where observations are a Dict; empty takes the only image."""
+    env_workers: Annotated[int, Interval(ge=0, le=MAX_ENVS)] = 0
+    """Processes that step the environments, for slow ones; 0 steps them in this process. An Atari
+    game without env_kwargs and env_wrapper uses threads instead."""
     num_envs: Annotated[int, Interval(ge=1, le=MAX_ENVS)] = 8
     """Environments that step in parallel."""
     protocol: ProtocolName = "classic"
@@ -148,6 +161,13 @@ class TrainConfig(
         from agents.registry import ALGORITHMS
 
         return ALGORITHMS[self.algo]
+
+    @property
+    def environment(self) -> EnvConfig:
+        """Which environment is played, and where it steps."""
+        return EnvConfig(
+            self.env, self.env_kwargs, self.env_wrapper, self.obs_key, self.env_workers
+        )
 
     @property
     def hyperparameters(self) -> Hyperparameters:

@@ -7,6 +7,8 @@ from envs.lazy import import_at_first_use
 
 if TYPE_CHECKING:
     from envs.atari import AtariVecEnv
+    from envs.atari_single import SingleAtariVecEnv
+    from envs.config import EnvConfig
     from envs.errors import EnvironmentFailure, UserError
     from envs.films.camera import FilmResult, film_episode
     from envs.make import make_vec_env
@@ -20,10 +22,12 @@ __all__ = [
     "PROTOCOLS",
     "AtariProtocol",
     "AtariVecEnv",
+    "EnvConfig",
     "EnvironmentFailure",
     "FilmResult",
     "FrameStacking",
     "PixelVecEnv",
+    "SingleAtariVecEnv",
     "UserError",
     "film_episode",
     "frame_stacking",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from agents.config import TrainConfig
 from envs.errors import UserError, nearest
-from rlcnn.config.fields import OptionValue, encoder_option_value
+from rlcnn.config.fields import OptionValue, named_value
 from rlcnn.encoders import list_encoders, why_unknown
 from rlcnn.runs.tracker import shortened
 
@@ -174,5 +174,5 @@ def _parse_net(text: str, net: str) -> tuple[str, dict[str, OptionValue]]:
             raise UserError(f'--arms "{text}": "{pair}" is no option: expected OPTION=VALUE')
         if option in options:
             raise UserError(f'--arms "{text}" gives option "{option}" twice')
-        options[option] = encoder_option_value(value)
+        options[option] = named_value(value)
     return encoder, options

@@ -41,15 +41,18 @@ class Scale:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, env_ids: Sequence[str], random_agent: RandomAgent) -> Scale:
+    def of(cls, env_ids: Sequence[str], random_agent: RandomAgent, changed: bool = False) -> Scale:
         """The human's scale if all games have a human score far enough above random play.
 
         The zero of that scale is a mean over a few random games. A human's score within four of
         its standard errors would leave the unit of the scale uncertain by a quarter or more, and a
         normalised score would be amplified noise.
+
+        ``changed`` says that arguments or wrappers make other games of them, such as another mode,
+        to which a human's score does not apply.
         """
         games = tuple(map(game_name, env_ids))
-        humans = [human_score(env_id) for env_id in env_ids]
+        humans = [None if changed else human_score(env_id) for env_id in env_ids]
         human, notes = None not in humans, []
         for game, score in zip(games, humans, strict=True):
             mean, error = random_agent.mean(game), random_agent.error(game)
@@ -124,7 +127,9 @@ def study_scores(results: StudyResults) -> StudyScores:
         (Result(run.arm, run.game, run.seed, run.score) for run in results.runs),
         failed_as=results.random_agent.means,
     )
-    scale = Scale.of(results.plan.games, results.random_agent)
+    scale = Scale.of(
+        results.plan.games, results.random_agent, results.plan.base.environment.is_changed
+    )
     scores = {arm: scale.normalise(array, table.games) for arm, array in table.scores.items()}
     return StudyScores(scale, scores, (*table.notes, *scale.notes), table.failed)
 

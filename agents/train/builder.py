@@ -32,9 +32,10 @@ from rlcnn.weights.report import LoadReport
 def make_train_env(config: TrainConfig) -> VecEnv:
     """The environments to train in."""
     num_envs = config.num_envs // config.env_groups
+    workers = math.ceil(config.env_workers / config.env_groups)
     make_group = partial(
         make_vec_env,
-        config.env,
+        replace(config.environment, workers=workers),
         num_envs,
         protocol=config.protocol,
         training=True,
@@ -117,6 +118,7 @@ def load_agent(
         device=resolve_device(device),
         num_envs=1,
         env_groups=1,
+        env_workers=0,
         compile="off",
         cuda_graphs="off",
         overlap="off",

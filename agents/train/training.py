@@ -45,6 +45,7 @@ RESUMABLE = lifecycle.RESUMABLE | {
     "compile",
     "cuda_graphs",
     "env_groups",
+    "env_workers",
     "replay_device",
     "overlap",
     "eval_episodes",

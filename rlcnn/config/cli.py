@@ -87,7 +87,11 @@ def _read(arguments: Sequence[str], options: list[Option]) -> dict[str, Any]:
             raise UserError(no_value(name))
         count = int(min(takes, len(texts)))
         if name:
-            values[named[name].field] = _value(named[name], name, texts[:count])
+            option = named[name]
+            value = _value(option, name, texts[:count])
+            if option.arg.repeatable:
+                value = (*values.get(option.field, ()), *value)
+            values[option.field] = value
         # What comes after an option's values is positional.
         rest += texts[count:]
         if len(rest) > room:

@@ -27,7 +27,7 @@ from envs.errors import UserError, nearest
 _HOME = re.compile(r"(?:^|(?<=[=:@,]))~[^/=:@,]*(?=/|$)")
 
 Config = TypeVar("Config")
-OptionValue = int | float | bool | str
+OptionValue = int | float | bool | str | None
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ class Arg:
         metavar: what stands for its value in the help; by default its type or its choices.
         positional: whether its value comes without a name.
         negatable: whether ``--no-NAME`` turns a switch off.
+        repeatable: whether each use of the option adds one value.
     """
 
     metavar: str = ""
     positional: bool = False
     negatable: bool = True
+    repeatable: bool = False
 
 
 def never(value: float, reason: str) -> Rule:
@@ -94,18 +96,20 @@ def whole_number(text: str) -> int:
         return int(value)
 
 
-def encoder_option_value(text: str) -> OptionValue:
-    """The value of an encoder's option: a number, true or false where the text is one."""
+def named_value(text: str) -> OptionValue:
+    """The value of a NAME VALUE pair: a number, true, false or None where the text is one."""
     for kind in (whole_number, float):
         with suppress(ValueError):
             return kind(text)
+    if text == "None":
+        return None
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def encoder_options(texts: list[str]) -> dict[str, OptionValue]:
-    """Options of an encoder from ``NAME VALUE NAME VALUE ...``."""
+def named_values(texts: list[str]) -> dict[str, OptionValue]:
+    """Values by name from ``NAME VALUE NAME VALUE ...``."""
     pairs = zip(texts[::2], texts[1::2], strict=True)
-    return {name: encoder_option_value(value) for name, value in pairs}
+    return {name: named_value(value) for name, value in pairs}
 
 
 MAX_SEED = 2**31 - 1
@@ -127,7 +131,9 @@ EncoderName = Annotated[
     Arg(metavar=f"{{{','.join([*registered_encoders(), 'NETWORK[:NODE]'])}}}"),
     Rule(_unknown_encoder),
 ]
-EncoderOptions = dict[str, OptionValue]
+NamedValues = dict[str, OptionValue]
+EncoderOptions = NamedValues
+Repeatable = Annotated[tuple[str, ...], Arg(repeatable=True)]
 ObsSize = Annotated[int, Interval(ge=1, le=1024)]
 FrameStack = Annotated[int, Interval(ge=1, le=64)]
 Threads = Annotated[int, Interval(ge=0, le=MAX_THREADS)]

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from rlcnn.config.fields import Arg, encoder_options, option_name, whole_number
+from rlcnn.config.fields import Arg, named_values, option_name, whole_number
 
 # What stands for a value in the help, and what makes it from its text.
 _KINDS: dict[Any, tuple[str, Callable[[str], Any]]] = {
@@ -99,9 +99,9 @@ class Option:
         if self.kind is bool:
             return name == self.name
         if get_origin(self.kind) is dict:
-            return encoder_options(texts)
+            return named_values(texts)
         values = tuple(map(self.convert_one, texts))
-        return values if self.takes > 1 else values[0]
+        return values if self.takes > 1 or self.arg.repeatable else values[0]
 
     def convert_one(self, text: str) -> Any:
         """One of the values that :meth:`convert` returns.
@@ -143,7 +143,8 @@ def list_options(cls: type[Any], default: Any = None, section: str = "") -> list
         if get_origin(kind) is dict:
             takes = math.inf
         elif get_origin(kind) is tuple:
-            kind, takes = unwrap(get_args(kind)[0])[0], math.inf
+            kind = unwrap(get_args(kind)[0])[0]
+            takes = 1 if arg.repeatable else math.inf
         name = option_name(section + field.name)
         if arg.positional:
             name = (arg.metavar or field.name.upper()).rstrip(".")
