@@ -119,10 +119,12 @@ def describe(assessment: Assessment) -> list[str]:
         lines.append(f"encoder:     began with {assessment.origin}")
     if assessment.evaluation:
         result = assessment.evaluation
-        protocol = result.protocol["name"]
+        # Other games have no protocol, though every evaluation has the option's value.
+        atari = "noop_max" in result.protocol
+        games = f"{len(result.returns)} game{'s' * (len(result.returns) != 1)}"
+        protocol = f", {result.protocol['name']} protocol" if atari else ""
         lines += [
-            f"mean return: {result.mean_return:.2f} (std {result.std:.2f},"
-            f" {len(result.returns)} games, {protocol} protocol)",
+            f"mean return: {result.mean_return:.2f} (std {result.std:.2f}, {games}{protocol})",
             f"returns:     {' '.join(f'{value:g}' for value in result.returns)}",
         ]
     return lines + [

@@ -54,7 +54,7 @@ from rlcnn.report.style import plural
 from rlcnn.report.tracked import track_report
 from rlcnn.runs.files import disk_errors, read_json, write_json_atomic
 from rlcnn.runs.lock import acquire
-from rlcnn.runs.progress import make_console
+from rlcnn.runs.progress import make_console, waiting
 from rlcnn.runs.provenance import provenance
 from rlcnn.runs.stopping import TrainingStopped
 
@@ -316,6 +316,7 @@ def _random_returns(path: Path, plan: StudyPlan, console: Console) -> dict[str, 
             # It needs no network: this machine may lack the GPUs of a cluster.
             config = replace(plan.base, env=game, seed=plan.seeds[0], device="cpu").resolve()
             episodes = max(LEAST_RANDOM_EPISODES, plan.base.eval_episodes)
-            returns[game] = random_returns(config, episodes)
+            with waiting(console, f"{game_name(game)}: random play"):
+                returns[game] = random_returns(config, episodes)
             write_json_atomic(file, returns)
     return returns

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from agents.evaluate.references import reference_scores
 from agents.study.results import StudyResults
 from envs.errors import UserError
-from envs.registry import atari_rom, game_name
+from envs.registry import game_name
 from rlcnn.stats import (
-    ATARI57,
     RandomAgent,
     Result,
     Verdict,
@@ -94,11 +94,8 @@ class Scale:
 
 def human_score(env_id: str) -> float | None:
     """A human's score in one of ALE's games; None if unknown, and for all other environments."""
-    try:
-        rom = atari_rom(env_id)
-    except UserError:
-        return None
-    return ATARI57[rom].human if rom in ATARI57 else None
+    reference = reference_scores(env_id)
+    return reference.human if reference else None
 
 
 @dataclass(frozen=True)

@@ -182,11 +182,11 @@ def describe_storage(model: Agent) -> str:
     algorithm = algorithm_of(model)
     codec = algorithm.storage(model).codec
     item = "x".join(str(side) for side in codec.shape if side > 1)
-    what = f"storing {item} pixels of each frame"
+    what = f"{item} pixels of each frame"
     if not isinstance(codec, PixelCodec):
         each = "frame" if codec.stacking.depth > 1 else "observation"
         kind = str(codec.dtype).removeprefix("torch.")
-        what = f"storing {item} features of the frozen encoder ({kind}) of each {each}"
+        what = f"{item} features of the frozen encoder ({kind}) of each {each}"
     return f"{what}: {gigabytes(algorithm.storage_bytes(model))}"
 
 

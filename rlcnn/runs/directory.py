@@ -13,11 +13,12 @@ Layout::
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self
@@ -78,21 +79,6 @@ class RunDirectory:
             run.close()
             raise
         return run
-
-    @classmethod
-    def create_numbered(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> Self:
-        """Start a new run as :meth:`create` does, under the first name that no other run has.
-
-        The names are ``path``, ``path-2``, ``path-3`` and so on. Runs that begin at the same time
-        get different names.
-        """
-        path, number = Path(path), 1
-        while True:
-            name = path.name if number == 1 else f"{path.name}-{number}"
-            try:
-                return cls.create(path.with_name(name), config)
-            except RunTakenError:
-                number += 1
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> Self:
@@ -335,6 +321,32 @@ def require_vacant(path: Path) -> None:
                 f"run directory {path} exists and is not empty: choose another by --run-dir,"
                 f" or go on with it by --resume {in_shell(path)}"
             )
+
+
+def claim_vacant(path: Path, *, numbered: bool) -> Path:
+    """Makes an empty directory for a run that is to be created, and returns its path.
+
+    Args:
+        path: the directory.
+        numbered: whether to take the first name of ``path``, ``path-2``, ``path-3`` and so on
+            that does not exist; runs that begin at the same time get different names. Without
+            it, ``path`` may exist if it is empty.
+
+    Raises:
+        RunTakenError: as :func:`require_vacant`.
+        UserError: the disk cannot be written.
+    """
+    if not numbered:
+        require_vacant(path)
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+    names = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    for name in itertools.chain([path], names):
+        with disk_errors(name), suppress(FileExistsError):
+            name.mkdir(parents=True)
+            return name
+    raise AssertionError("there is always another number")
 
 
 def _require_run(path: Path) -> None:

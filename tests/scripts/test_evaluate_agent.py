@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.script_runs import ROLLOUT, TINY, read
+from support.script_runs import ROLLOUT, TINY, load_script, read
 
+from agents.evaluate.assessment import Assessment
+from agents.evaluate.evaluation import Evaluation
 from envs.errors import UserError
 from rlcnn.runs.directory import RunDirectory
 
@@ -46,9 +48,19 @@ def test_the_figures_are_those_of_the_runs_own_evaluation(
     assert output["eval"] == own
     assert output["videos"] == []
     assert output["encoder_origin"] is None
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    assert printed.err == "evaluating the agent of step 384 over 1 game\n"
+    lines = printed.out.splitlines()
     assert lines[0] == f"run:         {run}, step 384"
-    assert lines[1].startswith(f"mean return: {own['mean_return']:.2f} (std 0.00, 1 games, classic")
+    mean = f"mean return: {own['mean_return']:.2f} (std 0.00, 1 game, classic protocol)"
+    assert lines[1] == mean
+
+
+def test_the_protocol_of_atari_is_not_named_for_other_games() -> None:
+    # Evaluations of all environments have the name of the option's value.
+    result = Evaluation([1.0, 3.0], [2, 2], 0, {"name": "classic", "max_episode_steps": 27_000})
+    _, mean, _ = load_script("evaluate_agent").describe(Assessment(Path("run"), 5, result, []))
+    assert mean == "mean return: 2.00 (std 1.41, 2 games)"
 
 
 def test_the_source_of_the_encoder_is_printed(

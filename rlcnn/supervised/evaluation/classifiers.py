@@ -115,7 +115,7 @@ def evaluate_classifiers(
             task=config.task,
             batch_size=config.batch_size,
             device=device,
-            on_images=lambda count: display.update(shown, advance=count),
+            on_images=shown.advance,
         )
     return ClassifierEvaluation(config, networks, images, assessment)
 

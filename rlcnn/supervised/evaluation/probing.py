@@ -17,7 +17,7 @@ from rlcnn.data.images import Split
 from rlcnn.data.names import ATARI
 from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
-from rlcnn.runs.progress import ProgressDisplay
+from rlcnn.runs.progress import ProgressDisplay, waiting
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation import probe
 from rlcnn.supervised.evaluation.assessment import chosen_task
@@ -170,14 +170,14 @@ def _fits(
                 device=config.device,
                 batch_size=config.batch_size,
                 max_features=config.max_features,
-                on_images=lambda done: display.update(task, advance=done),
+                on_images=task.advance,
             )
             for part in images
         )
     train_labels, test_labels = (part.labels[:, 0].numpy() for part in images)
     found: dict[Method, Fit] = {}
     for method in config.methods:
-        with console.status(f"{name}: fitting {METHOD_NAMES[method]}"):
+        with waiting(console, f"{name}: fitting {METHOD_NAMES[method]}"):
             found[method] = probe.fit(
                 method,
                 train,
