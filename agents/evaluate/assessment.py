@@ -95,6 +95,7 @@ def assess_run(
         episodes = config.eval_episodes or TrainConfig.eval_episodes
     console = console or make_console()
     with use_threads(config.num_threads):
+        print_line(console, f"loading the agent of {run_dir}")
         with waiting(console, "loading the agent"):
             model = load_agent(run_dir, checkpoint=checkpoint, device=device or config.device)
         step = model.num_timesteps

@@ -49,7 +49,10 @@ def test_the_figures_are_those_of_the_runs_own_evaluation(
     assert output["videos"] == []
     assert output["encoder_origin"] is None
     printed = capsys.readouterr()
-    assert printed.err == "evaluating the agent of step 384 over 1 game\n"
+    assert printed.err.splitlines() == [
+        f"loading the agent of {run}",
+        "evaluating the agent of step 384 over 1 game",
+    ]
     lines = printed.out.splitlines()
     assert lines[0] == f"run:         {run}, step 384"
     mean = f"mean return: {own['mean_return']:.2f} (std 0.00, 1 game, classic protocol)"
