@@ -39,14 +39,8 @@ from rlcnn.accelerate.devices import use_threads
 from rlcnn.accelerate.malloc import keep_freed_memory
 from rlcnn.runs import lifecycle
 from rlcnn.runs.commands import Facts
-from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.lifecycle import (
-    Attempt,
-    claimed_directory,
-    default_directory,
-    new_run,
-    open_to_resume,
-)
+from rlcnn.runs.directory import RunDirectory, claimed_directory
+from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.progress import make_console, print_line, waiting
 from rlcnn.runs.stopping import TrainingStopped
 from rlcnn.runs.tracker import RunCard

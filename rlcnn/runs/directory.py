@@ -23,11 +23,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self
 
+from rich.console import Console
+
 from envs.errors import UserError, in_shell
 from rlcnn.runs import checkpoints
 from rlcnn.runs.checkpoints import BrokenCheckpoint
 from rlcnn.runs.files import disk_errors, plain, read_json, write_atomic, write_json_atomic
 from rlcnn.runs.lock import LOCK, RunTakenError, acquire
+from rlcnn.runs.progress import print_facts
 
 
 class RunDirectory:
@@ -347,6 +350,35 @@ def claim_vacant(path: Path, *, numbered: bool) -> Path:
             name.mkdir(parents=True)
             return name
     raise AssertionError("there is always another number")
+
+
+@contextmanager
+def claimed_directory(run_dir: Path | None, default: Path, console: Console) -> Iterator[Path]:
+    """An empty directory for a new run, made and printed before anything that takes long.
+
+    It and the parents made for it are removed if they are still empty when the block fails.
+
+    Args:
+        run_dir: the directory; None takes ``default``, with a number where that is taken.
+        default: the directory by default.
+        console: shows the directory.
+
+    Raises:
+        UserError: the directory is not empty, or cannot be written.
+    """
+    wanted = run_dir or default
+    # Without the name itself, which gets a number where it is taken.
+    made = [parent for parent in wanted.parents if not parent.exists()]
+    existed = run_dir is not None and run_dir.exists()
+    path = claim_vacant(wanted, numbered=run_dir is None)
+    print_facts(console, [("run", str(path))])
+    try:
+        yield path
+    except BaseException:
+        with suppress(OSError):
+            for directory in made if existed else [path, *made]:
+                directory.rmdir()
+        raise
 
 
 def _require_run(path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar
 
@@ -17,7 +17,7 @@ from rich.console import Console
 from envs.errors import EnvironmentFailure, UserError, in_shell
 from rlcnn.accelerate.devices import use_threads
 from rlcnn.runs.commands import Facts, commands_for_curves
-from rlcnn.runs.directory import RunDirectory, claim_vacant
+from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.progress import TrainingDisplay, print_facts
 from rlcnn.runs.provenance import provenance
@@ -272,42 +272,13 @@ class Attempt(ABC, Generic[Config]):
 
 
 @contextmanager
-def claimed_directory(run_dir: Path | None, default: Path, console: Console) -> Iterator[Path]:
-    """An empty directory for a new run, made and printed before anything that takes long.
-
-    It and the parents made for it are removed if they are still empty when the block fails.
-
-    Args:
-        run_dir: the directory; None takes ``default``, with a number where that is taken.
-        default: the directory by default.
-        console: shows the directory.
-
-    Raises:
-        UserError: the directory is not empty, or cannot be written.
-    """
-    wanted = run_dir or default
-    # Without the name itself, which gets a number where it is taken.
-    made = [parent for parent in wanted.parents if not parent.exists()]
-    existed = run_dir is not None and run_dir.exists()
-    path = claim_vacant(wanted, numbered=run_dir is None)
-    print_facts(console, [("run", str(path))])
-    try:
-        yield path
-    except BaseException:
-        with suppress(OSError):
-            for directory in made if existed else [path, *made]:
-                directory.rmdir()
-        raise
-
-
-@contextmanager
 def new_run(
     path: Path, document: dict[str, Any], command: list[str] | None
 ) -> Iterator[RunDirectory]:
     """A new run in its first attempt, held for writing inside the block.
 
     Args:
-        path: its directory, from :func:`claimed_directory`.
+        path: its directory, from :func:`rlcnn.runs.directory.claimed_directory`.
         document: written to ``config.json``, with the attempt's metadata.
         command: the command line to note; None takes this process's.
 

@@ -11,24 +11,19 @@ from typing import Any
 
 from rich.console import Console
 
-from envs.errors import UserError, first_line, in_shell
-from rlcnn.accelerate.devices import describe_device, use_threads
+from envs.errors import UserError, first_line
+from rlcnn.accelerate.devices import use_threads
 from rlcnn.data.atari.options import PolicyPlay
 from rlcnn.runs import lifecycle
-from rlcnn.runs.commands import Facts, script
-from rlcnn.runs.directory import RunDirectory, require_vacant
+from rlcnn.runs.commands import Facts
+from rlcnn.runs.directory import RunDirectory, claimed_directory, require_vacant
 from rlcnn.runs.files import write_atomic
-from rlcnn.runs.lifecycle import (
-    Attempt,
-    claimed_directory,
-    default_directory,
-    new_run,
-    open_to_resume,
-)
+from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.progress import make_console, print_line, waiting
 from rlcnn.runs.tracker import RunCard
 from rlcnn.supervised.classifier import save_classifier
 from rlcnn.supervised.config import PretrainConfig, read_pretrain_config
+from rlcnn.supervised.description import describe_pretraining, next_commands
 from rlcnn.supervised.evaluation.baselines import Baseline, fit_baselines
 from rlcnn.supervised.evaluation.gains import Gains, gains
 from rlcnn.supervised.evaluation.metrics import right_by_task
@@ -183,17 +178,7 @@ class Pretraining(Attempt[PretrainConfig]):
 
     def facts(self) -> Facts:
         """The data, encoder, recipe and device."""
-        config, encoder = self.config, self.trainer.classifier.encoder
-        options = "".join(f", {name} {value}" for name, value in config.encoder_options.items())
-        start = "random weights" if config.weights == "none" else config.weights
-        threads = f"{config.num_threads} CPU thread{'s' * (config.num_threads != 1)}"
-        count = sum(p.numel() for p in encoder.parameters())
-        return [
-            ("data", f"{config.data}, {len(self.setup.train.images):,} training images"),
-            ("encoder", f"{config.encoder}{options}, {count:,} parameters, train from {start}"),
-            ("recipe", f"{config.recipe}, {config.optimizer}, {config.epochs} epochs"),
-            ("device", f"{describe_device(config.device)}, {config.precision}, {threads}"),
-        ]
+        return describe_pretraining(self.config, self.setup, self.trainer)
 
     def describe(self) -> list[str]:
         """Lines about the precision and the size of an epoch."""
@@ -355,14 +340,7 @@ class Pretraining(Attempt[PretrainConfig]):
 
     def next_commands(self) -> Facts:
         """The commands to evaluate and extend the run, and to train an agent from it."""
-        config, path = self.config, in_shell(self.run.path)
-        extend = f"{script('pretrain_encoder.py')} --resume {path} --epochs {2 * config.epochs}"
-        agent = f"{script('train_agent.py')} --encoder {config.encoder} --weights {path}"
-        return [
-            ("evaluate", f"{script('evaluate_classifier.py')} {path}"),
-            ("extend", extend),
-            ("train agent", f"{agent} --mode finetune"),
-        ]
+        return next_commands(self.config, self.run)
 
     def _track_plots(self) -> None:
         """Writes plots of the errors to ``plots/`` and logs them; a failure costs one line."""

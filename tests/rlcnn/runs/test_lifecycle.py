@@ -15,14 +15,8 @@ from rich.console import Console
 from envs.errors import EnvironmentFailure, UserError, in_shell
 from rlcnn.runs import lifecycle
 from rlcnn.runs.commands import Facts, script
-from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.lifecycle import (
-    Attempt,
-    claimed_directory,
-    default_directory,
-    new_run,
-    open_to_resume,
-)
+from rlcnn.runs.directory import RunDirectory, claimed_directory
+from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.stopping import TrainingStopped
 from rlcnn.runs.tracker import RunCard
 
