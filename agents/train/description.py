@@ -18,7 +18,8 @@ from rlcnn.runs.directory import RunDirectory
 def describe_training(config: TrainConfig, model: Agent) -> Facts:
     """The environment, encoder, algorithm, device and storage of a resolved configuration."""
     env, count = config.env, config.num_envs
-    if is_atari(find_spec(env)):
+    env += "".join(f", {name} {value}" for name, value in config.env_kwargs.items())
+    if is_atari(find_spec(config.env)):
         env += f", {config.protocol} protocol"
     shape = "x".join(map(str, model.observation_space.shape or ()))
     return [
@@ -52,10 +53,12 @@ def describe_return(result: Evaluation) -> str:
     return f"{result.mean_return:.2f} (std {result.std:.2f}, {games} game{'s' * (games != 1)})"
 
 
-def describe_score(result: Evaluation, env_id: str) -> Facts:
+def describe_score(result: Evaluation, config: TrainConfig) -> Facts:
     """The score of an evaluation, beside those of random and human play where they are known."""
     facts = [("mean return", describe_return(result))]
-    if reference := reference_scores(env_id):
+    # The published scores are those of the games as they are.
+    changed = config.env_kwargs or config.env_wrapper
+    if not changed and (reference := reference_scores(config.env)):
         facts.append(
             ("compare", f"random play {reference.random:g}, human {reference.human:g} (published)")
         )

@@ -358,7 +358,7 @@ class Training(Attempt[TrainConfig]):
             }
         )
         return [
-            *(describe_score(evaluation, self.config.env) if evaluation else []),
+            *(describe_score(evaluation, self.config) if evaluation else []),
             ("run", str(run.path)),
             ("checkpoint", str(run.checkpoints()[-1])),
             *([("watch", str(video))] if video else []),
