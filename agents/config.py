@@ -257,7 +257,7 @@ class TrainConfig(
 # rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari": the fields' own defaults.
 ZOO = TrainConfig(preset="zoo")
 
-# Chosen on two cores without a GPU, by runs on Pong; docs/results.md shows what it gives.
+# Chosen on two cores without a GPU, by runs on Pong; docs/results/pong.md shows what it gives.
 FAST = replace(
     ZOO,
     preset="fast",
