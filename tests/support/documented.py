@@ -173,8 +173,8 @@ SHORT: Mapping[str, Mapping[str, str]] = {
         "--num-threads": "1",
         "--precision": "fp32",
         "--baseline-images": "16",
-        "--frames.train-frames": "48",
-        "--frames.test-frames": "16",
+        "--frames.train-frames": "100",
+        "--frames.test-frames": "100",
         "--frames.min-entropy": "0",
         "--track": "disabled",
     },
@@ -185,6 +185,8 @@ SHORT: Mapping[str, Mapping[str, str]] = {
         "--rounds": "1",
         "--seconds": "0.01",
         "--num-threads": "1",
+        "--precision": "fp32",
+        "--compile": "off",
         "--ppo.n-steps": "8",
         "--ppo.batch-size": "0",
         "--ppo.n-epochs": "1",
@@ -193,11 +195,12 @@ SHORT: Mapping[str, Mapping[str, str]] = {
         "--encoder-batch": "2",
         "--num-envs": "2",
     },
+    "gpu suite": {"--device": "cpu", "--suite-scale": "tiny", "--minutes": "0.1"},
     "agents.benchmark.busy": {"--rounds": "1", "--seconds": "0.01", "--num-threads": "1"},
 }
-"""A script or module -> options that make any of its commands short."""
+"""A script or module (or the benchmark's suite) -> options that make any of its commands short."""
 
-ONLY_IF_GIVEN: Mapping[str, str] = {"--unfreeze-at-step": "16", "--minutes": "0.1"}
+ONLY_IF_GIVEN: Mapping[str, str] = {"--unfreeze-at-step": "16"}
 """Options that are made short where a command has them."""
 
 EXTENDED: Mapping[str, str] = {"--total-steps": "64", "--epochs": "2"}
