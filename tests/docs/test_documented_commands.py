@@ -159,7 +159,8 @@ def test_the_commands_of_a_page_run(
     for name in set(sys.modules) - before:
         if (place / f"{name}.py").exists():
             del sys.modules[name]
-    assert not failures, "\n".join(failures)
+    if failures:
+        pytest.fail("\n".join(failures), pytrace=False)
 
 
 @pytest.fixture
@@ -207,6 +208,14 @@ def _run(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         exec(words[2], {})
     elif _installs(command):
         _check_installation(words)
+    elif words[1:2] == ("tests/support/interval_coverage.py",):
+        from support import interval_coverage
+
+        simulate = interval_coverage.simulate
+        monkeypatch.setattr(interval_coverage, "simulate", lambda: simulate(20, 2))
+        Path(words[2]).parent.mkdir(parents=True, exist_ok=True)
+        monkeypatch.setattr(sys, "argv", list(words[1:]))
+        interval_coverage.main()
     elif words[0] == "python" and words[1].endswith(".py"):
         _call([sys.executable, *words[1:]], None)
     elif command.module == "pytest":
@@ -215,14 +224,6 @@ def _run(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         _call([sys.executable, "-m", "tensorboard.main", *words[1:], "--inspect"], None)
     elif words[0] == "wandb":
         raise AssertionError("a command of wandb: say why it is skipped, or how it is run")
-    elif command.module == "rlcnn.stats.simulation":
-        from rlcnn.stats import simulation
-
-        simulate = simulation.simulate
-        monkeypatch.setattr(simulation, "simulate", lambda: simulate(20, 2))
-        Path(words[3]).parent.mkdir(parents=True, exist_ok=True)
-        monkeypatch.setattr(sys, "argv", list(words[2:]))
-        simulation.main()
     elif command.module:
         arguments = shorten(words[3:], SHORT[command.module])
         _call([sys.executable, "-m", command.module, *arguments], None)

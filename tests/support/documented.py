@@ -176,6 +176,7 @@ SHORT: Mapping[str, Mapping[str, str]] = {
         "--frames.train-frames": "100",
         "--frames.test-frames": "100",
         "--frames.min-entropy": "0",
+        "--warmup-epochs": "0",
         "--track": "disabled",
     },
     "evaluate_agent": {"--episodes": "1"},
