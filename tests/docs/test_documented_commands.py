@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-import tyro
 from support.documented import (
     ROOT,
     SHORT,
@@ -33,6 +32,7 @@ from support.documented_files import as_killed, make_workspace
 from support.script_runs import load_script
 
 from envs.errors import UserError
+from rlcnn.config import cli, runs
 
 PAGES = pages()
 PAGES_WITH_CODE = [
@@ -76,14 +76,16 @@ def test_scripts_know_the_options_of_every_command(
     script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    main = load_script(script).main
-    read = tyro.cli
+    read = cli.parse_options
 
     def stop_when_read(*arguments: Any, **named: Any) -> Any:
         read(*arguments, **named)
         raise _LineRead
 
-    monkeypatch.setattr(tyro, "cli", stop_when_read)
+    # Before the script is loaded, which imports the function by its name.
+    for module in (cli, runs):
+        monkeypatch.setattr(module, "parse_options", stop_when_read)
+    main = load_script(script).main
     wrong = []
     for command in COMMANDS:
         if command.script != script:

@@ -133,6 +133,7 @@ SKIPPED: Mapping[str, str] = {
     "wandb login": "needs an account",
     "wandb sync": "needs an account",
     "-m gpu": "needs a GPU",
+    "trackio show": "runs until it is stopped",
     "timm:": "needs a download",
     "--launcher ray": "needs a Ray cluster",
 }

@@ -93,5 +93,5 @@ def _make_runs(place: Path) -> None:
             ["--run-dir", str(eyes), "--data-dir", str(place / "data")], SHORT["pretrain_encoder"]
         )
     )
-    for name in ("runs/three-games", "runs/balls", "three-games"):
+    for name in ("runs/balls", "three-games"):
         shutil.copytree(eyes, place / name)
