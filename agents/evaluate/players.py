@@ -19,7 +19,7 @@ from rlcnn.runs.directory import RunDirectory
 
 
 def load_players(
-    run_dirs: Sequence[str], frames: FrameOptions, *, seed: int, device: str = "auto"
+    run_dirs: Sequence[str], frames: FrameOptions, seed: int, device: str = "auto"
 ) -> dict[str, PolicyPlay]:
     """The agents of runs, by the game that each was trained on, such as "Pong".
 

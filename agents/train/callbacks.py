@@ -12,13 +12,13 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
 from rlcnn.runs.compact import score_text
-from rlcnn.runs.progress import TrainingDisplay
+from rlcnn.runs.progress import Task
 
 
 class BetweenUpdates(BaseCallback):
     """Calls ``action`` before the first update and between every two."""
 
-    def __init__(self, action: Callable[[], None]) -> None:
+    def __init__(self, action: Callable[[], object]) -> None:
         super().__init__()
         self._action = action
 
@@ -42,7 +42,7 @@ class Every(BaseCallback):
             stop prevented.
     """
 
-    def __init__(self, steps: int, action: Callable[[], None], pending: bool = False) -> None:
+    def __init__(self, steps: int, action: Callable[[], object], pending: bool = False) -> None:
         super().__init__()
         self._steps = steps
         self._action = action
@@ -95,15 +95,11 @@ class UpdateLog(BaseCallback):
 
 
 class ShowProgress(BaseCallback):
-    """Shows steps, what goes on, and the mean return of the last games.
+    """Shows steps, what goes on, and the mean return of the last games, as a task."""
 
-    Args:
-        display: shows them.
-    """
-
-    def __init__(self, display: TrainingDisplay) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        self._display = display
+        self._task = task
 
     def _on_training_start(self) -> None:
         self._redraw()
@@ -117,18 +113,19 @@ class ShowProgress(BaseCallback):
     def _begin_phase(self, name: str) -> None:
         # DQN learns nothing before.
         filling = self.model.num_timesteps < getattr(self.model, "learning_starts", 0)
-        self._display.begin_phase("filling the replay" if filling else name)
+        self._task.begin_phase("filling the replay" if filling else name)
 
     def _on_step(self) -> bool:
-        self._display.reach(self.num_timesteps, self._mean_return)
+        if self._task.reach(self.num_timesteps):
+            self._task.status = self._mean_return()
         return True
 
     def _on_training_end(self) -> None:
-        self._display.begin_phase("")
+        self._task.begin_phase("")
         self._redraw()
 
     def _redraw(self) -> None:
-        self._display.redraw(self.model.num_timesteps, self._mean_return())
+        self._task.done, self._task.status = self.model.num_timesteps, self._mean_return()
 
     def _mean_return(self) -> str:
         games = self.model.ep_info_buffer

@@ -19,7 +19,7 @@ from rlcnn.accelerate.devices import use_threads
 from rlcnn.runs.commands import Facts, commands_for_curves
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import write_json_atomic
-from rlcnn.runs.progress import TrainingDisplay, print_facts
+from rlcnn.runs.progress import ProgressDisplay, Task, print_facts
 from rlcnn.runs.provenance import provenance
 from rlcnn.runs.stopping import StopRequest, TrainingStopped, handle_signals
 from rlcnn.runs.tracker import RunCard, Service, Tracker, summary_of
@@ -98,7 +98,7 @@ class Attempt(ABC, Generic[Config]):
         console: shows progress.
         notes: lines to print before learning begins.
         tracker: records metrics and films; exists while the attempt learns and finishes.
-        display: shows progress; exists as long as the tracker.
+        task: shows progress; exists as long as the tracker.
         stop: the request to stop; long actions call its ``check``.
         saved_step: the step of the last checkpoint; None while there is none.
     """
@@ -107,7 +107,7 @@ class Attempt(ABC, Generic[Config]):
     """Key of the options in ``config.json``."""
 
     tracker: Tracker
-    display: TrainingDisplay
+    task: Task
 
     def __init__(
         self, run: RunDirectory, config: Config, console: Console, notes: Sequence[str] = ()
@@ -215,8 +215,7 @@ class Attempt(ABC, Generic[Config]):
             UserError: there is no room for it, or a parameter is no longer a finite number.
         """
         step = self.step
-        saving = self.display.activity("saving a checkpoint")
-        with saving, self.run.new_checkpoint(step) as directory:
+        with self.task.activity("saving a checkpoint"), self.run.new_checkpoint(step) as directory:
             self.write_checkpoint(directory)
         self.saved_step = step
         self.checkpoint_written()
@@ -248,8 +247,10 @@ class Attempt(ABC, Generic[Config]):
         )
         with (
             closing(tracker) as self.tracker,
-            TrainingDisplay(console, *self.progress) as self.display,
+            ProgressDisplay(console) as display,
         ):
+            done, total = self.progress
+            self.task = display.add("training", total, done)
             try:
                 with handle_signals(self.stop.handle):
                     self.learn()
@@ -264,11 +265,11 @@ class Attempt(ABC, Generic[Config]):
                 way_on = f"{kept}: go on with --resume {in_shell(run.path)}"
                 raise EnvironmentFailure(f"{error}. {way_on}") from error
             except KeyboardInterrupt:
-                self.display.close()
+                display.close()
                 console.print(f"continue with --resume {in_shell(run.path)}")
                 raise
         print_facts(console, results)
-        print_facts(console, [*self.next_commands(), *commands_for_curves(run)])
+        print_facts(console, [*self.next_commands(), *commands_for_curves(run, config.project)])
 
 
 @contextmanager

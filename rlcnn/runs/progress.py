@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
@@ -63,8 +64,6 @@ class Task:
 
     Attributes:
         label: what goes on.
-        phase: a part of it, which takes the label's place once it has lasted a second; empty for
-            none. Shorter ones would only flicker.
         total: how much there is to do; None where that is unknown.
         done: how much of it is done; :meth:`reach` changes it.
         status: more about it, such as ``return -20.3``; two spaces part what may go to a new row.
@@ -94,7 +93,10 @@ class Task:
         return True
 
     def begin_phase(self, name: str) -> None:
-        """Names the part that begins now, unless it goes on; empty for none."""
+        """Names the part that begins now, unless it goes on; empty for none.
+
+        It takes the label's place once it has lasted a second: shorter ones would only flicker.
+        """
         if name != self.phase:
             self.phase, self._phase_began = name, time.monotonic()
 
@@ -102,9 +104,28 @@ class Task:
         """Adds to what is done."""
         self.reach(self.done + count)
 
-    def leave_out(self, seconds: float) -> None:
-        """Leaves the last ``seconds`` out of the rate."""
-        self._counted += seconds
+    @contextmanager
+    def activity(self, name: str, total: int = 0) -> Iterator[Callable[..., None]]:
+        """Names what goes on inside the block, whose seconds the rate leaves out.
+
+        Args:
+            name: such as "evaluating".
+            total: how many parts it has; 0 where they are not counted.
+
+        Yields:
+            A function to call, with any arguments, after each part.
+        """
+        before, began, parts = (self.label, self.phase), time.monotonic(), itertools.count(1)
+
+        def count(*_: object) -> None:
+            self.label = f"{name} {next(parts)}/{total}"
+
+        self.label, self.phase = f"{name} 0/{total}" if total else name, ""
+        try:
+            yield count
+        finally:
+            self.label, self.phase = before
+            self._counted += time.monotonic() - began
 
     def title(self) -> str:
         """The phase if it has lasted a second, else the label."""
@@ -212,59 +233,6 @@ class ProgressDisplay:
     def _print_lines(self) -> None:
         while not self._closed.wait(self._line_seconds):
             print_line(self._console, self.line())
-
-
-class TrainingDisplay(ProgressDisplay):
-    """Progress of a training, and what it is doing.
-
-    Args:
-        console: shows it.
-        done: what earlier attempts did.
-        total: the whole training.
-    """
-
-    def __init__(self, console: Console, done: int, total: int) -> None:
-        super().__init__(console)
-        self._task = self.add("training", total, done)
-
-    def begin_phase(self, name: str) -> None:
-        """Names the part of the training that begins now; empty for none."""
-        self._task.begin_phase(name)
-
-    def reach(self, done: int, status: Callable[[], str]) -> None:
-        """Shows what is ``done`` of the total; asks for the ``status`` at most once a second."""
-        if self._task.reach(done):
-            self._task.status = status()
-
-    def redraw(self, done: int, status: str) -> None:
-        """Shows what is ``done`` of the total now."""
-        self._task.done, self._task.status = done, status
-
-    @contextmanager
-    def activity(self, name: str, total: int = 0) -> Iterator[Callable[..., None]]:
-        """Names what goes on inside the block, whose seconds the rate of training leaves out.
-
-        Args:
-            name: such as "evaluating".
-            total: how many parts it has; 0 where they are not counted.
-
-        Yields:
-            A function to call, with any arguments, after each part.
-        """
-        task, began, done = self._task, time.monotonic(), 0
-        before = task.label, task.phase
-
-        def count(*_: object) -> None:
-            nonlocal done
-            done += 1
-            task.label = f"{name} {done}/{total}"
-
-        task.label, task.phase = f"{name} 0/{total}" if total else name, ""
-        try:
-            yield count
-        finally:
-            task.label, task.phase = before
-            task.leave_out(time.monotonic() - began)
 
 
 @contextmanager

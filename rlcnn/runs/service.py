@@ -37,7 +37,6 @@ class ServiceTracker(Tracker):
         self._warned = False
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Log one row."""
         with self._first_error_warned():
             self._session.log(dict(values), step=step)
 
@@ -47,7 +46,6 @@ class ServiceTracker(Tracker):
             self.log(step, {key: self._module.Video(str(path), caption=caption, format="mp4")})
 
     def images(self, step: int, paths: Mapping[str, Path]) -> None:
-        """Log pictures as one row."""
         with self._first_error_warned():
             self.log(step, {key: self._module.Image(str(path)) for key, path in paths.items()})
 
