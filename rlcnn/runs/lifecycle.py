@@ -8,7 +8,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar
 
@@ -237,20 +237,19 @@ class Attempt(ABC, Generic[Config]):
         tracked = f"{service} {config.track}, TensorBoard {in_shell(run.tb_dir)}"
         notes = [("note", line) for line in (*self.notes, *self.describe())]
         print_facts(console, [*self.facts(), ("tracking", tracked), *notes], wrapped=True)
-        tracker = make_tracker(
-            run,
-            config.track,
-            config.tracker,
-            card=self.card,
-            project=config.project,
-            purge_step=purge_step,
-        )
-        with (
-            closing(tracker) as self.tracker,
-            ProgressDisplay(console) as display,
-        ):
-            done, total = self.progress
+        done, total = self.progress
+        # A service on the network may take long to start, and to upload in the end.
+        with ProgressDisplay(console) as display:
             self.task = display.add("training", total, done)
+            with self.task.activity("starting the tracker"):
+                self.tracker = make_tracker(
+                    run,
+                    config.track,
+                    config.tracker,
+                    card=self.card,
+                    project=config.project,
+                    purge_step=purge_step,
+                )
             try:
                 with handle_signals(self.stop.handle):
                     self.learn()
@@ -268,6 +267,9 @@ class Attempt(ABC, Generic[Config]):
                 display.close()
                 console.print(f"continue with --resume {in_shell(run.path)}")
                 raise
+            finally:
+                with self.task.activity("closing the tracker"):
+                    self.tracker.close()
         print_facts(console, results)
         print_facts(console, [*self.next_commands(), *commands_for_curves(run, config.project)])
 

@@ -44,7 +44,7 @@ class Tracker:
         """Record the trained model: its files, under their names, and JSON values about it."""
 
     def close(self) -> None:
-        """Write what is still buffered and close files; a second call does nothing."""
+        """Write what is still buffered and close files."""
 
 
 @dataclass(frozen=True)
