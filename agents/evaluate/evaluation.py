@@ -76,9 +76,7 @@ class EvaluationPolicy:
         deterministic: bool = False,
         on_step: Callable[[], None] | None = None,
     ) -> None:
-        self._model = model
-        self._on_step = on_step
-        self._deterministic = deterministic
+        self._model, self._on_step, self._deterministic = model, on_step, deterministic
         explores = hasattr(model, "exploration_rate")
         self.epsilon = DQN_EPSILON if explores and not deterministic else 0.0
         self._coins = np.random.default_rng(seed)

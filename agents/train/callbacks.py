@@ -30,23 +30,16 @@ class BetweenUpdates(BaseCallback):
 
 
 class Every(BaseCallback):
-    """Calls ``action`` between updates, once in every ``steps`` agent steps.
+    """Calls ``action`` between updates, once in every ``steps`` agent steps; 0 makes no calls.
 
     The calls depend on the step counter alone, so a resumed run makes those of a run that was
-    never interrupted.
-
-    Args:
-        steps: agent steps between two calls; 0 makes none but the pending one.
-        action: the action.
-        pending: whether a call is to be made at the step where training starts, such as one that a
-            stop prevented.
+    never interrupted. ``pending`` adds one at the step where training starts, such as a call that a
+    stop prevented.
     """
 
     def __init__(self, steps: int, action: Callable[[], object], pending: bool = False) -> None:
         super().__init__()
-        self._steps = steps
-        self._action = action
-        self._pending_at_start = pending
+        self._steps, self._action, self._pending_at_start = steps, action, pending
         self._next: float = float("inf")
 
     @property

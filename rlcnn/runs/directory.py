@@ -330,13 +330,9 @@ def require_vacant(path: Path) -> None:
 def claimed_directory(run_dir: Path | None, default: Path, console: Console) -> Iterator[Path]:
     """An empty directory for a new run, made and printed before anything that takes long.
 
-    It and the parents made for it are removed if they are still empty when the block fails.
-
-    Args:
-        run_dir: the directory; None takes the first of ``default``, ``default-2``, ``default-3``
-            and so on that does not exist: runs that begin at the same time get different ones.
-        default: the directory by default.
-        console: shows the directory.
+    It is ``run_dir`` or, where that is None, the first of ``default``, ``default-2``, ``default-3``
+    and so on that does not exist: runs that begin at the same time get different ones. It and the
+    parents made for it are removed if they are still empty when the block fails.
 
     Raises:
         RunTakenError: as :func:`require_vacant`.

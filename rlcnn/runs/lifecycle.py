@@ -182,11 +182,7 @@ class Attempt(ABC, Generic[Config]):
         return self._seconds_before + time.monotonic() - self._began
 
     def begin(self, weights: LoadReport | None) -> None:
-        """Does the first attempt.
-
-        Args:
-            weights: the report on the initial weights that were loaded, if any.
-        """
+        """Does the first attempt; ``weights`` is the report on loaded initial weights, if any."""
         if weights:
             write_json_atomic(self.run.path / "weights.json", weights.to_json())
             self.notes = [str(weights), *self.notes]
@@ -222,11 +218,7 @@ class Attempt(ABC, Generic[Config]):
         self.run.prune(self.config.keep_checkpoints)
 
     def stop_here(self, where: str) -> NoReturn:
-        """Writes a checkpoint, if needed, and raises TrainingStopped.
-
-        Args:
-            where: like "at step 5".
-        """
+        """Writes a checkpoint, if needed, and raises TrainingStopped; ``where`` is "at step 5"."""
         if self.step != self.saved_step:
             self.checkpoint()
         raise TrainingStopped(f"stopped {where}; go on with --resume {in_shell(self.run.path)}")
@@ -280,13 +272,9 @@ def new_run(
 ) -> Iterator[RunDirectory]:
     """A new run in its first attempt, held for writing inside the block.
 
-    Args:
-        path: its directory, from :func:`rlcnn.runs.directory.claimed_directory`.
-        document: written to ``config.json``, with the attempt's metadata.
-        command: the command line to note; None takes this process's.
-
-    Raises:
-        UserError: the directory is not empty, or cannot be written.
+    ``path`` comes from :func:`rlcnn.runs.directory.claimed_directory`; ``document`` and the
+    attempt's metadata are written to ``config.json``. A UserError refuses a directory that is not
+    empty or cannot be written.
     """
     metadata = attempt_metadata(command)
     with RunDirectory.create(path, {**document, **metadata}) as run:

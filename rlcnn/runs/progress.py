@@ -33,10 +33,7 @@ class StepRate:
     """Recent steps per second: the weight of each second falls exponentially with its age.
 
     The average is over seconds, not over calls: otherwise a burst of fast steps would count as
-    much as the long update after it.
-
-    Args:
-        time_constant: seconds after which the weight of a second has fallen to 1/e.
+    much as the long update after it. A second's weight falls to 1/e in ``time_constant`` seconds.
     """
 
     def __init__(self, time_constant: float = 30.0) -> None:
@@ -108,12 +105,7 @@ class Task:
     def activity(self, name: str, total: int = 0) -> Iterator[Callable[..., None]]:
         """Names what goes on inside the block, whose seconds the rate leaves out.
 
-        Args:
-            name: such as "evaluating".
-            total: how many parts it has; 0 where they are not counted.
-
-        Yields:
-            A function to call, with any arguments, after each part.
+        Yields a function to call, with any arguments, after each of ``total`` parts, if there are.
         """
         before, began, parts = (self.label, self.phase), time.monotonic(), itertools.count(1)
 
@@ -172,13 +164,9 @@ class Task:
 class ProgressDisplay:
     """Shows tasks and their clocks, whatever the caller's thread is busy with.
 
-    On a terminal two rows each, drawn anew twice a second; elsewhere all as one line every
-    ``line_seconds``. Use it as a context manager, or close it.
-
-    Args:
-        console: shows it.
-        line_seconds: seconds between two lines where there is no terminal.
-        transient: whether a terminal shows nothing of it in the end.
+    On a terminal two rows each, drawn anew twice a second, of which nothing stays in the end if
+    ``transient``; elsewhere all as one line every ``line_seconds``. Use it as a context manager, or
+    close it.
     """
 
     def __init__(
@@ -256,10 +244,7 @@ def print_facts(
 ) -> None:
     """Prints labels and their texts, which are aligned.
 
-    Args:
-        console: gets them.
-        facts: labels, each with a text.
-        wrapped: whether a terminal gets long texts in several lines, broken between words.
+    If ``wrapped``, a terminal gets long texts in several lines, broken between words.
     """
     start = max([LABEL_WIDTH, *(len(label) + 2 for label, _ in facts)])
     for label, text in facts:

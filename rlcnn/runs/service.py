@@ -19,18 +19,12 @@ _log = logging.getLogger(__name__)
 class ServiceTracker(Tracker):
     """Records with a package whose classes and methods are named as those of ``wandb``.
 
-    The first failure after the start is a warning; no failure stops the run.
-
-    Attributes:
-        service: its name in messages.
-
-    Args:
-        run: the run.
-        module: the package.
-        session: what its ``init`` returned.
+    The first failure after the start is a warning; no failure stops the run. ``session`` is what
+    the ``init`` of ``module`` returned.
     """
 
     service: ClassVar[str]
+    """Its name in messages."""
 
     def __init__(self, run: RunDirectory, module: Any, session: Any) -> None:
         self._directory, self._module, self._session = run, module, session
