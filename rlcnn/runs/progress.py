@@ -126,10 +126,13 @@ class Task:
 
     def parts(self) -> list[str]:
         """The numbers, each with its label."""
-        elapsed = f"{duration_text(time.monotonic() - self._began)} elapsed"
+        seconds = time.monotonic() - self._began
+        elapsed = f"{duration_text(seconds)} elapsed"
         if self.total is None:
             return [elapsed]
-        left, rate = self.total - self.done, self._rate.value
+        # Until the first second has passed, there is only the mean.
+        rate = self._rate.value or (self.done - self._counted_done) / max(seconds, 1e-3)
+        left = self.total - self.done
         seconds = left / rate if rate else math.inf
         return [
             count_text(self.done, self.total),

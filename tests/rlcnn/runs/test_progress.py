@@ -182,6 +182,13 @@ def test_time_of_evaluations_does_not_count_in_the_rate(clock: Clock) -> None:
     assert task._rate.value == pytest.approx(10)
 
 
+def test_what_is_done_in_less_than_a_second_has_a_rate_too(clock: Clock) -> None:
+    task = Task("evaluating", 104, done=100)
+    clock.now += 0.5
+    task.reach(104)
+    assert task.parts() == ["104/104", "8.0/s", "0:00 elapsed", "0:00 left"]
+
+
 def test_the_label_names_an_update_only_once_it_has_lasted_a_second(clock: Clock) -> None:
     task = Task("training", 10)
     task.begin_phase("update")
