@@ -195,6 +195,8 @@ SHORT: Mapping[str, Mapping[str, str]] = {
         "--dqn.buffer-size": "200",
         "--dqn.batch-size": "4",
         "--encoder-batch": "2",
+        # Without a name: torchvision's networks take seconds for each pass over images.
+        "--image-models": "",
         "--num-envs": "2",
     },
     "gpu suite": {"--device": "cpu", "--suite-scale": "tiny", "--minutes": "0.1"},
@@ -212,7 +214,8 @@ EXTENDED: Mapping[str, str] = {"--total-steps": "64", "--epochs": "2"}
 def shorten(words: Sequence[str], options: Mapping[str, str]) -> list[str]:
     """Arguments of a script with short values: those of ``options``, whether given or not.
 
-    A command that resumes a run keeps its options, but for a length that extends it.
+    A command that resumes a run keeps its options, but for a length that extends it. An empty value
+    gives an option no values.
     """
     resumes = "--resume" in words
     short = EXTENDED if resumes else {**ONLY_IF_GIVEN, **options}
@@ -228,5 +231,5 @@ def shorten(words: Sequence[str], options: Mapping[str, str]) -> list[str]:
     if not resumes:
         for option, value in options.items():
             if option not in words:
-                result += [option, value]
+                result += [option, value] if value else [option]
     return result
