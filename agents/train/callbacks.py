@@ -45,7 +45,8 @@ class Every(BaseCallback):
     @property
     def pending(self) -> bool:
         """Whether the action is due at this step and was not completed yet."""
-        return self.model.num_timesteps >= self._next
+        # An environment that fails at its first reset ends a training before there is a model here.
+        return self._next != float("inf") and self.model.num_timesteps >= self._next
 
     def _on_training_start(self) -> None:
         self._schedule()
