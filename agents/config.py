@@ -37,7 +37,7 @@ from rlcnn.config.fields import (
 from rlcnn.config.files import read_config_file
 from rlcnn.config.groups import Computation, EncoderChoice, Tracking
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.tracker import check_tracking
+from rlcnn.runs.tracking.tracker import check_tracking
 
 if TYPE_CHECKING:
     from agents.algorithm import AlgorithmSpec

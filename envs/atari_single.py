@@ -18,7 +18,7 @@ from envs.errors import UserError
 from envs.pixels import PixelVecEnv
 from envs.protocol import AtariProtocol, apply_training_rules, get_protocol
 from envs.registry import atari_rom
-from envs.single import wrap
+from envs.stepping.single import wrap
 
 
 class SingleAtariVecEnv(PixelVecEnv):

@@ -8,12 +8,12 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from envs.atari import AtariVecEnv
 from envs.atari_single import SingleAtariVecEnv
-from envs.checked import warn_once
 from envs.checks import ObservationColour
 from envs.config import EnvConfig
 from envs.pixels import make_pixel_vec_env
 from envs.protocol import AtariProtocol
 from envs.registry import is_atari_id
+from envs.stepping.checked import warn_once
 
 
 def make_vec_env(

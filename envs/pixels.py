@@ -12,14 +12,14 @@ import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from envs.batch import EnvBatch, StepResult
 from envs.checks import ObservationColour, check_actions, check_count, check_observation
 from envs.config import EnvConfig
 from envs.episodes import EpisodeVecEnv
 from envs.errors import UserError
 from envs.registry import find_spec
-from envs.single import make_env
-from envs.workers import WorkerBatch
+from envs.stepping.batch import EnvBatch, StepResult
+from envs.stepping.single import make_env
+from envs.stepping.workers import WorkerBatch
 
 
 class PixelVecEnv(EpisodeVecEnv):

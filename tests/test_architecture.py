@@ -1,4 +1,4 @@
-"""The house's one structural rule: imports run downwards only."""
+"""The house's structural rules: imports run downwards only, and rooms and files stay small."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -79,3 +79,15 @@ def test_no_imports_form_a_cycle():
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_packages_and_files_stay_small(layer):
+    files = list((ROOT / layer).rglob("*.py"))
+    assert files
+    for path in files:
+        assert len(path.read_text().splitlines()) <= 400, f"split {path.relative_to(ROOT)}"
+    for package in {path.parent for path in files} - {ROOT / "rlcnn" / "encoders"}:
+        # The encoders are one file a network.
+        modules = [path for path in files if path.parent == package]
+        assert len(modules) <= 15, f"split {package.relative_to(ROOT)}"

@@ -255,7 +255,7 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
         update = partial(learner.update, rollout, orders, self.batch_size)
         if self.overlap and self._is_captured(learner):
             self._acting_copy.sync()
-            # What is recorded of this update is logged with its result.
+            # This update's metrics so far; they are logged with its result.
             recorded = self.logger.name_to_value
             own = {name: recorded.pop(name) for name in list(recorded) if name.startswith("train/")}
             self._runner.start(update, partial(self._end_update, self.num_timesteps, own))

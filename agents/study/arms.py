@@ -13,7 +13,7 @@ from agents.config import TrainConfig
 from envs.errors import UserError, nearest
 from rlcnn.config.fields import OptionValue, named_value
 from rlcnn.encoders import list_encoders, why_unknown
-from rlcnn.runs.tracker import shortened
+from rlcnn.runs.tracking.tracker import shortened
 
 # File names contain an arm's name, and file systems allow 255 bytes.
 _LONGEST_PART = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 from agents.config import TrainConfig
 from agents.registry import ALGORITHMS
 from envs.registry import game_name
-from rlcnn.runs.tracker import RunCard
+from rlcnn.runs.tracking.tracker import RunCard
 
 
 def card_of(config: TrainConfig) -> RunCard:

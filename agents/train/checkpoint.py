@@ -39,7 +39,7 @@ def save_checkpoint(
 ) -> None:
     """Writes a model between two updates, and the origin of its encoder's first weights.
 
-    :meth:`rlcnn.runs.RunDirectory.new_checkpoint` makes the ``directory`` whole. ``replay`` tells
+    :meth:`rlcnn.runs.RunDirectory.new_checkpoint` makes the ``directory`` whole. ``replay`` says
     whether DQN's replay is written too. ``extra`` are JSON values for ``state.json``, and ``about``
     those to keep beside the policy, such as how it was trained.
 

@@ -38,8 +38,8 @@ from rlcnn.runs.directory import RunDirectory, claimed_directory
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.progress import make_console, print_line, waiting
 from rlcnn.runs.stopping import TrainingStopped
-from rlcnn.runs.tracker import RunCard
-from rlcnn.runs.tracking import TrackerWriter
+from rlcnn.runs.tracking.tracker import RunCard
+from rlcnn.runs.tracking.trackers import TrackerWriter
 
 RESUMABLE = lifecycle.RESUMABLE | {
     "total_steps",

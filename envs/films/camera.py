@@ -14,7 +14,6 @@ import gymnasium as gym
 import numpy as np
 
 from envs.atari_single import check_game, make_atari_env, make_game
-from envs.checked import CheckedEnv
 from envs.checks import ObservationColour, check_observation
 from envs.config import EnvConfig
 from envs.errors import EnvironmentFailure, UserError, describe_error
@@ -23,7 +22,8 @@ from envs.pictures import rendered_picture, to_rgb
 from envs.pixels import PixelVecEnv
 from envs.protocol import AtariProtocol, get_protocol
 from envs.registry import is_atari_id
-from envs.single import make_env
+from envs.stepping.checked import CheckedEnv
+from envs.stepping.single import make_env
 
 # The console drew one picture for each field of NTSC television; ale-py's metadata say 30.
 ATARI_FPS = 60

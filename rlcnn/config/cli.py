@@ -13,7 +13,7 @@ from rlcnn.config.diagnosis import no_value, problem_with_value, unexpected, unk
 from rlcnn.config.fields import expand_home
 from rlcnn.config.help import help_text
 from rlcnn.config.options import Option, list_options, own_default
-from rlcnn.runs.weights_and_biases import mode_from_environment
+from rlcnn.runs.tracking.weights_and_biases import mode_from_environment
 
 Options = TypeVar("Options")
 
@@ -33,7 +33,8 @@ def parse_options(
         arguments: without the program's name.
         default: an instance with the values that are not on the command line; without it the
             fields' own defaults count, and fields without one must be given. The environment may
-            replace its ``track``: see :func:`rlcnn.runs.weights_and_biases.mode_from_environment`.
+            replace its ``track``: see
+            :func:`~rlcnn.runs.tracking.weights_and_biases.mode_from_environment`.
         hidden: fields that are no options.
 
     Raises:

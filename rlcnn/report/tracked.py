@@ -14,9 +14,9 @@ from envs.errors import first_line
 from rlcnn.report.content import Report, RunResult
 from rlcnn.report.style import Drawing
 from rlcnn.runs.files import write_json_atomic
-from rlcnn.runs.service import start_or_warn
-from rlcnn.runs.tracker import RunCard, TrackMode
-from rlcnn.runs.weights_and_biases import start_wandb, wandb_identity
+from rlcnn.runs.tracking.service import start_or_warn
+from rlcnn.runs.tracking.tracker import RunCard, TrackMode
+from rlcnn.runs.tracking.weights_and_biases import start_wandb, wandb_identity
 
 JOB_TYPE = "report"
 _log = logging.getLogger(__name__)

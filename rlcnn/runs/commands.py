@@ -7,7 +7,7 @@ from pathlib import Path
 
 from envs.errors import in_shell
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.tracker import TRACKIO_NAME
+from rlcnn.runs.tracking.tracker import TRACKIO_NAME
 
 Facts = list[tuple[str, str]]
 """Labels, each with a text."""

@@ -22,8 +22,8 @@ from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.progress import ProgressDisplay, Task, print_facts
 from rlcnn.runs.provenance import provenance
 from rlcnn.runs.stopping import StopRequest, TrainingStopped, handle_signals
-from rlcnn.runs.tracker import RunCard, Service, Tracker, summary_of
-from rlcnn.runs.tracking import make_tracker
+from rlcnn.runs.tracking.tracker import RunCard, Service, Tracker, summary_of
+from rlcnn.runs.tracking.trackers import make_tracker
 
 if TYPE_CHECKING:
     # It needs this package.

@@ -28,7 +28,7 @@ from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.names import ATARI, FOLDER, check_data_name
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.tracker import check_tracking
+from rlcnn.runs.tracking.tracker import check_tracking
 
 RecipeName = Literal["frames", "lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018"]
 RECIPE_NAMES = get_args(RecipeName)

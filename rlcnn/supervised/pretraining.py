@@ -20,7 +20,7 @@ from rlcnn.runs.directory import RunDirectory, claimed_directory
 from rlcnn.runs.files import write_atomic
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.progress import make_console, print_line, waiting
-from rlcnn.runs.tracker import RunCard
+from rlcnn.runs.tracking.tracker import RunCard
 from rlcnn.supervised.classifier import save_classifier
 from rlcnn.supervised.config import PretrainConfig, read_pretrain_config
 from rlcnn.supervised.description import describe_pretraining, next_commands

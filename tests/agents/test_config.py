@@ -245,7 +245,9 @@ def test_a_hyperparameter_out_of_range_is_refused(
 
 @pytest.mark.parametrize("encoder", [*list_encoders(), "resnet18", "vgg16_bn:features.32"])
 def test_every_encoder_can_be_chosen(encoder: str) -> None:
-    TrainConfig(encoder=encoder).validate()
+    config = TrainConfig(encoder=encoder)
+    config.validate()
+    assert TrainConfig.from_json(config.to_json()) == config
 
 
 # -- what "auto" stands for ------------------------------------------------------------------------

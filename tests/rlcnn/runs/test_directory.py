@@ -172,8 +172,8 @@ def test_only_one_may_write_and_closing_hands_over(run: RunDirectory) -> None:
 def test_a_run_that_is_forgotten_unclosed_is_free_again(tmp_path: Path) -> None:
     RunDirectory.create(tmp_path, CONFIG)
     gc.collect()
-    with RunDirectory.open(tmp_path, write=True):
-        pass
+    with RunDirectory.open(tmp_path, write=True) as again:
+        assert again.config == CONFIG
 
 
 def test_attempts_are_counted_when_they_begin(run: RunDirectory) -> None:

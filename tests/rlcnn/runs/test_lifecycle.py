@@ -19,7 +19,7 @@ from rlcnn.runs.directory import RunDirectory, claimed_directory
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.progress import ProgressDisplay
 from rlcnn.runs.stopping import TrainingStopped
-from rlcnn.runs.tracker import TRACKIO_NAME, RunCard, Tracker
+from rlcnn.runs.tracking.tracker import TRACKIO_NAME, RunCard, Tracker
 
 
 @dataclass(frozen=True)

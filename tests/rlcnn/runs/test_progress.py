@@ -43,7 +43,7 @@ def test_the_rate_follows_a_change() -> None:
 
 
 class Clock:
-    """A clock that moves only when it is told to; replaces the waits of displays, too."""
+    """A clock that only ``run`` moves; displays wait by it, too."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0

@@ -12,8 +12,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from envs import PixelVecEnv, UserError, checked, make_vec_env
+from envs import PixelVecEnv, UserError, make_vec_env
 from envs.errors import EnvironmentFailure, describe_error
+from envs.stepping import checked
 
 
 class Panic(BaseException):

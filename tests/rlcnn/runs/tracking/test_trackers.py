@@ -20,15 +20,15 @@ from support.tracked_runs import history, wandb_directories, wandb_records
 
 from envs.errors import UserError
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.tracker import RunCard, Tracker
-from rlcnn.runs.tracking import (
+from rlcnn.runs.tracking.tracker import RunCard, Tracker
+from rlcnn.runs.tracking.trackers import (
     MetricsTracker,
     TensorBoardTracker,
     TrackerWriter,
     make_tracker,
 )
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 LABELS = {"group": "a study", "tags": ["scratch", "Pong"]}
 CONFIG = {"labels": LABELS}
 CARD = RunCard({"seed": 7, "ppo": {"gamma": 0.99}}, group="its own", tags=["ppo"])
@@ -196,7 +196,7 @@ def test_online_without_an_account_warns_once_and_records_offline(
 def test_online_that_cannot_be_warns_once_and_records_offline(tmp_path: Path) -> None:
     code = """
 import os, sys
-from rlcnn.runs import tracking, weights_and_biases
+from rlcnn.runs.tracking import trackers, weights_and_biases
 from rlcnn.runs.directory import RunDirectory
 
 assert "wandb" not in sys.modules, "imported before it is wanted"
@@ -206,7 +206,7 @@ weights_and_biases._INIT_TIMEOUT_S = 1.0
 
 def start_online(name):
     with RunDirectory.create(name, {}) as run:
-        tracker = tracking.make_tracker(run, "online")
+        tracker = trackers.make_tracker(run, "online")
         tracker.log(1, {"loss": 0.5})
         tracker.close()
 

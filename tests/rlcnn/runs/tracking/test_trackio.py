@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 
 from envs.errors import UserError
-from rlcnn.runs import tracker, tracking
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.tracker import check_tracking
-from rlcnn.runs.tracking import make_tracker
+from rlcnn.runs.tracking import tracker, trackers
+from rlcnn.runs.tracking.tracker import check_tracking
+from rlcnn.runs.tracking.trackers import make_tracker
 
 # A process of its own: trackio looks up its directory when it is imported.
 RECORD = """
 import sys
 from pathlib import Path
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.tracker import RunCard
-from rlcnn.runs.tracking import make_tracker
+from rlcnn.runs.tracking.tracker import RunCard
+from rlcnn.runs.tracking.trackers import make_tracker
 
 card = RunCard({"seed": 7, "ppo": {"gamma": 0.5}}, "train", group="Pong-ppo", tags=["ppo"])
 
@@ -112,7 +112,7 @@ def test_a_service_that_cannot_start_costs_one_line(
 ) -> None:
     # As in an environment where the package is damaged.
     monkeypatch.setitem(sys.modules, "trackio", None)
-    monkeypatch.setattr(tracking, "check_tracking", lambda *options: None)
+    monkeypatch.setattr(trackers, "check_tracking", lambda *options: None)
     with RunDirectory.create(tmp_path / "run", {}) as run:
         recording = make_tracker(run, "offline", "trackio")
         recording.log(1, {"loss": 0.5})

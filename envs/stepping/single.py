@@ -12,10 +12,10 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TransformObservation
 
-from envs.checked import is_image_space, warn_once
 from envs.config import EnvConfig
 from envs.errors import UserError, describe_error, nearest
 from envs.registry import find_spec
+from envs.stepping.checked import is_image_space, warn_once
 
 
 def make_env(

@@ -14,13 +14,13 @@ from typing import Any
 from stable_baselines3.common.logger import KVWriter
 
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.service import start_or_warn
-from rlcnn.runs.tracker import RunCard, Service, Tracker, TrackMode, check_tracking
-from rlcnn.runs.trackio_runs import TrackioTracker
-from rlcnn.runs.weights_and_biases import WandbTracker
+from rlcnn.runs.tracking.service import start_or_warn
+from rlcnn.runs.tracking.tracker import RunCard, Service, Tracker, TrackMode, check_tracking
+from rlcnn.runs.tracking.trackio_runs import TrackioTracker
+from rlcnn.runs.tracking.weights_and_biases import WandbTracker
 
 try:
-    from rlcnn.runs.tensorboard import TensorBoardTracker
+    from rlcnn.runs.tracking.tensorboard import TensorBoardTracker
 except ImportError as error:
     # A training goes on without it.
     _tensorboard_missing: str | None = str(error)

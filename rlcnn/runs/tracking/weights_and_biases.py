@@ -14,8 +14,8 @@ from typing import Any
 
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import read_json, write_json_atomic
-from rlcnn.runs.service import ServiceTracker
-from rlcnn.runs.tracker import RunCard, TrackMode, provenance_of
+from rlcnn.runs.tracking.service import ServiceTracker
+from rlcnn.runs.tracking.tracker import RunCard, TrackMode, provenance_of
 
 # The values that W&B accepts in WANDB_MODE; "dryrun" and "run" are the older names.
 _WANDB_MODES: dict[str, TrackMode] = {
@@ -121,7 +121,7 @@ class WandbTracker(ServiceTracker):
     service = "Weights & Biases"
 
     def __init__(self, run: RunDirectory, mode: TrackMode, card: RunCard, project: str) -> None:
-        """Start W&B; see :func:`rlcnn.runs.tracking.make_tracker`.
+        """Start W&B; see :func:`rlcnn.runs.tracking.trackers.make_tracker`.
 
         Raises:
             Exception: W&B's own errors, when it cannot start.

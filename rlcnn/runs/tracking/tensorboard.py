@@ -18,7 +18,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rlcnn.runs.files import disk_errors
-from rlcnn.runs.tracker import Tracker
+from rlcnn.runs.tracking.tracker import Tracker
 
 
 class TensorBoardTracker(Tracker):
@@ -29,7 +29,7 @@ class TensorBoardTracker(Tracker):
     """
 
     def __init__(self, directory: Path, purge_step: int | None = None) -> None:
-        """Open a new event file; ``purge_step`` as in :func:`rlcnn.runs.tracking.make_tracker`."""
+        """Open a new event file; ``purge_step`` as in :func:`~.trackers.make_tracker`."""
         self._directory, self._first_step = directory, purge_step or 0
         # Named so that files sort by age: TensorBoard reads them in that order.
         name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"

@@ -12,8 +12,8 @@ from typing import Any
 
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import read_json, write_json_atomic
-from rlcnn.runs.service import ServiceTracker
-from rlcnn.runs.tracker import TRACKIO_NAME, RunCard, TrackMode, provenance_of
+from rlcnn.runs.tracking.service import ServiceTracker
+from rlcnn.runs.tracking.tracker import TRACKIO_NAME, RunCard, TrackMode, provenance_of
 
 # Where `online` sends to; trackio reads them.
 _REMOTES = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
@@ -30,7 +30,7 @@ class TrackioTracker(ServiceTracker):
     service = "trackio"
 
     def __init__(self, run: RunDirectory, mode: TrackMode, card: RunCard, project: str) -> None:
-        """Start trackio; see :func:`rlcnn.runs.tracking.make_tracker`.
+        """Start trackio; see :func:`rlcnn.runs.tracking.trackers.make_tracker`.
 
         Raises:
             Exception: its own errors, when it cannot start.

@@ -1,4 +1,7 @@
-"""Measures how much faster slow environments step in processes: ``python -m envs.worker_speed``."""
+"""Measures how much faster slow environments step in processes.
+
+``python -m envs.stepping.worker_speed``
+"""
 
 from __future__ import annotations
 

@@ -22,15 +22,15 @@ import cv2
 import gymnasium as gym
 import numpy as np
 
-from envs.batch import BatchFacts, EnvBatch
 from envs.errors import EnvironmentFailure, describe_error
+from envs.stepping.batch import BatchFacts, EnvBatch
 
 # Seconds in which a worker may finish its step and close its environments.
 _CLOSE_SECONDS = 5.0
 
 
 class WorkerBatch:
-    """An :class:`envs.batch.EnvBatch` in another process; frames come through shared memory.
+    """An :class:`~envs.stepping.batch.EnvBatch` in another process, with frames in shared memory.
 
     The process ends with ``close``, with this object and with this program, however that ends.
     """
@@ -70,7 +70,7 @@ class WorkerBatch:
 
     @cached_property
     def facts(self) -> BatchFacts:
-        """What ``EnvBatch`` tells of the environments, once they are made."""
+        """Facts about the environments; the first call waits until they are made."""
         facts: BatchFacts = self.receive()
         self._env_id = facts.env_id
         return facts

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from envs.errors import first_line
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.tracker import Tracker, TrackMode, summary_of
+from rlcnn.runs.tracking.tracker import Tracker, TrackMode, summary_of
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

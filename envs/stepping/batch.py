@@ -11,15 +11,15 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.env_util import is_wrapped
 
-from envs.checked import CheckedEnv
 from envs.errors import UserError, describe_error
 from envs.pictures import to_grey, to_rgb
+from envs.stepping.checked import CheckedEnv
 
 _log = logging.getLogger(__name__)
 
 
 class BatchFacts(NamedTuple):
-    """What a batch tells of its environments: its name, and the least and number of actions."""
+    """Facts about the environments of a batch: their id, and the range of their actions."""
 
     env_id: str
     first_action: int
@@ -39,8 +39,8 @@ class StepResult(NamedTuple):
 class EnvBatch:
     """Environments that this process steps one after the other.
 
-    :class:`envs.workers.WorkerBatch` does the same in another process, so both take a call by
-    ``send`` and return its result from ``receive``; here ``receive`` makes the call.
+    :class:`~envs.stepping.workers.WorkerBatch` does the same in another process, so both take a
+    call by ``send`` and return its result from ``receive``; here ``receive`` makes the call.
 
     Attributes:
         frames: uint8 (2, environments, channels, size, size): the frames of the last step, and of
