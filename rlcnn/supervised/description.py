@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from envs.errors import in_shell
 from rlcnn.accelerate.devices import describe_device
+from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.names import ATARI
+from rlcnn.encoders import Encoder
+from rlcnn.encoders.frames import FrameEncoder
 from rlcnn.runs.commands import Facts, script
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.supervised.config import PretrainConfig
@@ -27,13 +33,35 @@ def describe_pretraining(
     ]
 
 
-def next_commands(config: PretrainConfig, run: RunDirectory) -> Facts:
-    """The commands to evaluate and extend a finished run, and to train an agent from it."""
+def next_commands(config: PretrainConfig, run: RunDirectory, encoder: Encoder) -> Facts:
+    """The commands that follow a finished run: evaluate, extend, and train an agent from it."""
     path = in_shell(run.path)
     extend = f"{script('pretrain_encoder.py')} --resume {path} --epochs {2 * config.epochs}"
-    agent = f"{script('train_agent.py')} --encoder {config.encoder} --weights {path}"
+    agent = [f"{script('train_agent.py')} --encoder {config.encoder} --weights {path}"]
+    if config.encoder_options:
+        pairs = [f"{name} {value}" for name, value in config.encoder_options.items()]
+        agent.append(f"--encoder-options {' '.join(pairs)}")
+    agent += [*_observation_options(config, encoder), "--mode finetune"]
     return [
         ("evaluate", f"{script('evaluate_classifier.py')} {path}"),
         ("extend", extend),
-        ("train agent", f"{agent} --mode finetune"),
+        ("train agent", " ".join(agent)),
     ]
+
+
+def _observation_options(config: PretrainConfig, encoder: Encoder) -> list[str]:
+    """The options by which an agent observes what the encoder was trained on."""
+    usual = FrameOptions()
+    channels, _, width = encoder.observation_shape
+    if config.data.startswith(ATARI):
+        seen = config.frames
+    else:
+        # An encoder that encodes each frame alone takes any number of them.
+        stack = usual.frame_stack if isinstance(encoder, FrameEncoder) else 1
+        seen = replace(usual, obs="rgb" if channels == 3 else "grey", frame_stack=stack)
+    options = (
+        ("--obs", seen.obs, usual.obs),
+        ("--obs-size", width, usual.obs_size),
+        ("--frame-stack", seen.frame_stack, usual.frame_stack),
+    )
+    return [f"{name} {value}" for name, value, default in options if value != default]

@@ -326,7 +326,7 @@ class Pretraining(Attempt[PretrainConfig]):
         return [*facts, ("run", str(run.path)), ("weights", str(run.path / BEST))]
 
     def next_commands(self) -> Facts:
-        return next_commands(self.config, self.run)
+        return next_commands(self.config, self.run, self.trainer.classifier.encoder)
 
     def _track_plots(self) -> None:
         if self.config.track == "disabled":

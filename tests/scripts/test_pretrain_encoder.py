@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -122,11 +123,11 @@ def test_its_weights_are_an_agents_start(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    # One grey frame of 44x44, as the images are.
+    # The printed command says that observations are one grey frame of 44x44, as the images are.
+    (printed,) = re.findall(r"^train agent: (.*)$", run[1], re.MULTILINE)
     train_agent(
-        *(*TINY, "--total-steps", 128, "--eval-episodes", 0, "--frame-stack", 1),
-        *("--encoder", "lenet", "--encoder-options", "variant", "lecun1998"),
-        *("--weights", run[0], "--mode", "frozen", "--run-dir", tmp_path / "agent"),
+        *(*TINY, "--obs-size", 84, "--total-steps", 128, "--eval-episodes", 0),
+        *(*shlex.split(printed)[2:], "--mode", "frozen", "--run-dir", tmp_path / "agent"),
     )
     assert "head.* (2 tensors): left unused" in capsys.readouterr().err
     best = load_file(run[0] / "best.safetensors")
