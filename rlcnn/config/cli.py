@@ -46,7 +46,7 @@ def parse_options(
     known = [each for each in list_options(options, default) if each.field not in hidden]
     if {"-h", "--help"} & set(arguments):
         print(help_text(options, known))
-        sys.exit()
+        sys.exit(0)
     values = _read(arguments, known)
     if hasattr(default, "encoder_options"):
         # Those of another encoder do not apply.
