@@ -172,7 +172,7 @@ def ppo_loss(
 
 def dqn_loss(network: Network, target: Network, batch: ReplayBatch) -> torch.Tensor:
     """The loss of our DQN on transitions that lie on the device."""
-    return q_loss(network, bootstrap(target, batch))
+    return q_loss(network, bootstrap(target, batch)).loss.mean()
 
 
 def inference_stage(

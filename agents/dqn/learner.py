@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
 
 from agents.collect.inference_copy import InferenceCopy
-from agents.dqn.objectives import QObjective
+from agents.dqn.objectives import QLoss, QObjective
 from agents.networks.policies import PixelDQNPolicy
 from agents.storage.replay import FrameReplay
 from agents.storage.samplers import NStepReturns
@@ -54,7 +54,7 @@ class DQNLearner:
         self._sampling: dict[int, Graphed[Any]] = {}
         self._batch_type: type[Any] = tuple
         tensors = parameters_and_buffers(self._q_net)
-        self._step = Graphed(
+        self._step: Graphed[QLoss] = Graphed(
             self._gradient_step,
             "update",
             self._q_net.device,
@@ -95,7 +95,7 @@ class DQNLearner:
     def learn(self, batch: Any) -> torch.Tensor:
         """Takes a gradient step; the loss, float32 scalar."""
         self._batch_type = type(batch)
-        return self._step(*batch).clone()
+        return self._step(*batch).loss.clone()
 
     def ready(self, batch_size: int, batch: Any) -> bool:
         """Whether storing, sampling and learning have nothing left to capture as a graph."""
@@ -125,7 +125,9 @@ class DQNLearner:
         batch = self.replay.sample(batch_size, self.returns).to(self._q_net.device)
         return self._objective.prepare(self.target.network, batch)
 
-    def _gradient_step(self, *columns: torch.Tensor) -> torch.Tensor:
-        loss = self._objective.loss(self._q_net, self._batch_type(*columns))
+    def _gradient_step(self, *columns: torch.Tensor) -> QLoss:
+        """The mean loss, and the priorities of the samples."""
+        losses, priorities = self._objective.loss(self._q_net, self._batch_type(*columns))
+        loss = losses.mean()
         gradient_step(loss, self._optimizer, self._q_net.parameters(), self._max_grad_norm)
-        return loss.detach()
+        return QLoss(loss.detach(), priorities)

@@ -34,13 +34,23 @@ def bootstrap(q_net_target: nn.Module, batch: ReplayBatch) -> QBatch:
     return QBatch(batch.observations, batch.actions, batch.rewards + batch.discounts * next_values)
 
 
-def q_loss(q_net: nn.Module, batch: QBatch) -> torch.Tensor:
-    """Mean Huber loss of the temporal differences, float32 scalar (Mnih et al. 2015, "Methods").
+class QLoss(NamedTuple):
+    """The loss of each sample, and how much its transition deserves to be replayed again."""
+
+    loss: torch.Tensor  # float32 (batch,), with a gradient
+    priorities: torch.Tensor  # float32 (batch,), from 0, without a gradient
+
+
+def q_loss(q_net: nn.Module, batch: QBatch) -> QLoss:
+    """Huber losses of the temporal differences (Mnih et al. 2015, "Methods").
+
+    Priorities are the absolute differences (Schaul et al. 2016, section 3.3).
 
     ``q_net`` maps observations as stored to Q values float32 (batch, actions).
     """
     values = q_net(batch.observations).gather(1, batch.actions[:, None]).squeeze(1)
-    return functional.smooth_l1_loss(values, batch.targets)
+    losses = functional.smooth_l1_loss(values, batch.targets, reduction="none")
+    return QLoss(losses, (values - batch.targets).detach().abs())
 
 
 class QObjective(NamedTuple):
@@ -49,8 +59,8 @@ class QObjective(NamedTuple):
     # Target network and transitions -> a named tuple of tensors, all that does not depend on the
     # online network. With ``overlap`` this runs beside the previous update.
     prepare: Callable[[nn.Module, ReplayBatch], Any]
-    # Online network and that named tuple -> the loss, a float32 scalar with a gradient.
-    loss: Callable[[nn.Module, Any], torch.Tensor]
+    # Online network and that named tuple -> the losses of its samples.
+    loss: Callable[[nn.Module, Any], QLoss]
 
 
 OBJECTIVES: Mapping[str, QObjective] = {"q": QObjective(bootstrap, q_loss)}

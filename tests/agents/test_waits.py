@@ -78,7 +78,7 @@ def test_sampling_and_the_loss_of_dqn_do_not_wait(pretend_gpu: PretendGPU) -> No
     returns, discounts, last = n_step(rewards, flags, flags)
     seen, after = ring.stack(times, envs), ring.stack(times + last, envs)
     batch = ReplayBatch(seen, envs % 6, returns, after, discounts)
-    loss = q_loss(policy.q_net, bootstrap(policy.q_net_target, batch))
-    loss.backward()
-    assert loss.device == CUDA
+    loss, priorities = q_loss(policy.q_net, bootstrap(policy.q_net_target, batch))
+    loss.mean().backward()
+    assert loss.device == priorities.device == CUDA
     assert not pretend_gpu.events
