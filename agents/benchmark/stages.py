@@ -207,10 +207,13 @@ def update_stage(
     loss: Callable[..., torch.Tensor]
     arguments: tuple[object, ...]
     if config.algorithm.replay:
-        rewards, discounts = torch.rand(2, size, device=config.device)
+        rewards, discounts, weights = torch.rand(3, size, device=config.device)
         target = _network(config, observation_shape, actions, variant)
         following = _observations(config, observation_shape, size)
-        batch = ReplayBatch(observations, taken.squeeze(1), rewards, following, discounts)
+        actions_taken = taken.squeeze(1)
+        batch = ReplayBatch(
+            observations, actions_taken, rewards, following, discounts, weights, actions_taken
+        )
         loss, arguments = dqn_loss, (network, target, batch)
     else:
         scalars = torch.randn(3, size, device=config.device)

@@ -74,10 +74,10 @@ def test_sampling_and_the_loss_of_dqn_do_not_wait(pretend_gpu: PretendGPU) -> No
     ring = FrameRing(pixels(50, 8, 1), frames_in_stack, policy.q_net.storage_spec(STACKING))
     flags, rewards = torch.zeros(32, 3, device=CUDA) > 0, torch.rand(32, 3, device=CUDA)
     pretend_gpu.events.clear()
-    times, envs = sampler.sample(32, bounds)
+    times, envs, weights = sampler.sample(32, bounds)
     returns, discounts, last = n_step(rewards, flags, flags)
     seen, after = ring.stack(times, envs), ring.stack(times + last, envs)
-    batch = ReplayBatch(seen, envs % 6, returns, after, discounts)
+    batch = ReplayBatch(seen, envs % 6, returns, after, discounts, weights, times)
     loss, priorities = q_loss(policy.q_net, bootstrap(policy.q_net_target, batch))
     loss.mean().backward()
     assert loss.device == priorities.device == CUDA
