@@ -10,7 +10,9 @@ import torch
 from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
 
 from agents.collect.inference_copy import InferenceCopy
-from agents.dqn.objectives import QLoss, QObjective
+from agents.dqn.draws import Draws
+from agents.dqn.losses import QLoss
+from agents.dqn.objectives import QObjective
 from agents.networks.policies import PixelDQNPolicy
 from agents.storage.replay import FrameReplay
 from agents.storage.samplers import NStepReturns
@@ -32,6 +34,7 @@ class DQNLearner:
         policy: PixelDQNPolicy,
         replay: FrameReplay,
         objective: QObjective,
+        draws: Draws,
         *,
         n_steps: int,
         gamma: float,
@@ -40,7 +43,7 @@ class DQNLearner:
     ) -> None:
         self._q_net, self._q_net_target = policy.q_net, policy.q_net_target
         self._optimizer, self._max_grad_norm = policy.optimizer, max_grad_norm
-        self.replay, self._objective = replay, objective
+        self.replay, self._objective, self._draws = replay, objective, draws
         self.returns = NStepReturns(n_steps, gamma, replay.device)
         # The target network's copy for inference.
         self.target = InferenceCopy(self._q_net_target)
@@ -61,6 +64,7 @@ class DQNLearner:
             # One for each graph: an update may run beside the others.
             make_recorder(self._q_net.device, self.captures),
             reads=lambda: (*tensors, *optimizer_tensors(self._optimizer)),
+            generators=list(filter(None, [draws.losses])),
         )
 
     def prepare(self) -> None:
@@ -117,17 +121,22 @@ class DQNLearner:
                 self._q_net.device,
                 make_recorder(self._q_net.device, self.captures_sampling),
                 reads=lambda: tensors,
-                generators=[self.replay.sampler.generator],
+                generators=[
+                    self.replay.sampler.generator,
+                    *filter(None, [self._draws.targets]),
+                ],
             )
         return self._sampling[batch_size]
 
     def _sample(self, batch_size: int) -> Any:
         batch = self.replay.sample(batch_size, self.returns).to(self._q_net.device)
-        return self._objective.prepare(self.target.network, batch)
+        return self._objective.prepare(self.target.network, batch, self._draws.targets)
 
     def _gradient_step(self, *columns: torch.Tensor) -> QLoss:
         """The mean loss, and the priorities of the samples."""
-        losses, priorities = self._objective.loss(self._q_net, self._batch_type(*columns))
+        losses, priorities = self._objective.loss(
+            self._q_net, self._batch_type(*columns), self._draws.losses
+        )
         loss = losses.mean()
         gradient_step(loss, self._optimizer, self._q_net.parameters(), self._max_grad_norm)
         return QLoss(loss.detach(), priorities)

@@ -10,7 +10,8 @@ import torch
 from gymnasium import spaces
 from support.pretend_gpu import CUDA, PretendGPU
 
-from agents.dqn.objectives import bootstrap, q_loss
+from agents.dqn.objectives import make_objective
+from agents.dqn.variant import DQNVariant
 from agents.networks.policies import PixelActorCriticPolicy, PixelDQNPolicy
 from agents.ppo.learner import PPOLearner
 from agents.ppo.objective import PPOObjective
@@ -78,7 +79,9 @@ def test_sampling_and_the_loss_of_dqn_do_not_wait(pretend_gpu: PretendGPU) -> No
     returns, discounts, last = n_step(rewards, flags, flags)
     seen, after = ring.stack(times, envs), ring.stack(times + last, envs)
     batch = ReplayBatch(seen, envs % 6, returns, after, discounts, weights, times)
-    loss, priorities = q_loss(policy.q_net, bootstrap(policy.q_net_target, batch))
+    objective = make_objective(DQNVariant())
+    learned = objective.prepare(policy.q_net_target, batch, None)
+    loss, priorities = objective.loss(policy.q_net, learned, None)
     loss.mean().backward()
     assert loss.device == priorities.device == CUDA
     assert not pretend_gpu.events
