@@ -54,11 +54,7 @@ class DQNVariant(HeadOptions):
         for name, value in arguments.items():
             if name not in hints:
                 raise UserError(f'DQN has no argument "{name}".{nearest(name, hints)}'.rstrip("."))
-            default = getattr(cls, name)
-            kinds = (int, float) if isinstance(default, float) else type(default)
-            if default is None:
-                kinds = (int, type(None))
-            if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+            if not _is_like(value, default := getattr(cls, name)):
                 raise UserError(f"{name} must be like {default!r}, not {value!r}")
             try:
                 check_value(name, value, hints[name])
@@ -85,3 +81,12 @@ class DQNVariant(HeadOptions):
             raise UserError(
                 "munchausen has no greedy action for double to choose: leave one of them out"
             )
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value has the type of a default; None is that of a number."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if default is None:
+        return value is None or isinstance(value, int)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))

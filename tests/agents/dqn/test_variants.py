@@ -9,6 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.logger import Logger
 from support.dqn_agents import make_dqn
 from support.pretend_gpu import PretendGPU
 from support.run_files import assert_equal
@@ -97,6 +98,7 @@ def test_it_trains_repeats_itself_and_resumes_exactly(way: str, tmp_path: Path) 
 
     save_checkpoint(model, tmp_path)
     resumed = make(way, seed=99)
+    resumed.set_logger(Logger(None, []))
     load_checkpoint(resumed, tmp_path)
     assert_equal(state_of(resumed), state_of(model))
     ends = []
@@ -136,7 +138,6 @@ def test_evaluation_has_no_noise_and_acting_has() -> None:
         assert torch.equal(plain, model.q_net(observations))
         drawn = [model.q_net(observations, model.draws.acting) for _ in range(2)]
     assert not torch.equal(*drawn)
-    # Of one batch all have the same noise, and of one observation the same levels differ.
     before = model.draws.state()
     actions = {int(model.predict(observations[:1].numpy(), deterministic=True)[0][0])}
     assert actions == {int(plain[0].argmax())}
