@@ -1,8 +1,15 @@
 """PPO and DQN agents on a shared convolutional encoder: training, evaluation, studies."""
 
+from typing import TYPE_CHECKING
+
 import envs  # noqa: F401 - first, so that envs.machine.openmp comes before torch
-from agents.dqn.agent import DQN
-from agents.ppo.agent import PPO
-from agents.train.builder import load_agent
+from envs.lazy import import_at_first_use
+
+if TYPE_CHECKING:
+    from agents.dqn.agent import DQN
+    from agents.ppo.agent import PPO
+    from agents.train.builder import load_agent
+else:
+    __getattr__ = import_at_first_use(__name__)
 
 __all__ = ["DQN", "PPO", "load_agent"]

@@ -5,64 +5,98 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from annotated_types import Interval
 
-from agents.algorithm import AlgorithmSpec
 from agents.dqn.config import DQNConfig
-from agents.hyperparameters import Hyperparameters
-from agents.networks.transfer_options import check_transfer
+from agents.hyperparameters import Algorithm, Hyperparameters
+from agents.networks.transfer_options import FeatureType, check_transfer
 from agents.ppo.config import PPOConfig
-from agents.registry import ALGORITHMS, Algorithm
-from agents.storage.codecs import FeatureType
 from envs.checks import ObservationColour
+from envs.config import EnvConfig
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
-from rlcnn.accelerate.devices import resolve_device, resolve_precision
+from envs.protocol import ProtocolName
 from rlcnn.config.fields import (
     MAX_ENVS,
     MAX_STEPS,
-    Device,
-    EncoderName,
-    EncoderOptions,
+    WHOLE,
     FrameStack,
     KeepCheckpoints,
+    NamedValues,
     ObsSize,
     Period,
-    PrecisionChoice,
-    Project,
-    ProtocolName,
-    Seed,
+    Repeatable,
+    SeedNumber,
     Switch,
-    Threads,
-    Track,
     check_options,
     check_value,
     from_json,
 )
 from rlcnn.config.files import read_config_file
+from rlcnn.config.groups import Computation, EncoderChoice, Tracking
 from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.tracker import check_tracking
+
+if TYPE_CHECKING:
+    from agents.algorithm import AlgorithmSpec
 
 Preset = Literal["fast", "zoo"]
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A training run. Steps are agent steps, of 4 emulator frames each in Atari games."""
+class TrainingRun:
+    """Run."""
+
+    algo: Algorithm = "ppo"
+    """Learning algorithm."""
+    preset: Preset = "fast"
+    """Defaults of all options: fast (short wall time) or zoo (the literature's Atari setting)."""
+    total_steps: Annotated[int, Interval(ge=1, le=MAX_STEPS)] = 10_000_000
+    """Agent steps to train for, over all environments."""
+    seed: SeedNumber = 0
+    """Seed of everything random, 0 to 2147483647."""
+    checkpoint_every: Period = 100_000
+    """Steps between two checkpoints; 0 keeps the last state only."""
+    keep_checkpoints: KeepCheckpoints = 3
+    """Newest checkpoints to keep."""
+    save_replay: bool = True
+    """Whether DQN's checkpoints contain its replay; without it, a resumed run starts with none."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Environment."""
 
     env: str = "ALE/Pong-v5"
     """Any Atari game ("ALE/Breakout-v5") or Gymnasium id with images and discrete actions."""
-    algo: Algorithm = "ppo"
-    """Learning algorithm."""
-    encoder: EncoderName = "nature"
-    """Convolutional encoder, by name; a classification network of torchvision cut at a node,
-    resnet18:layer2; or timm:NAME:NODE."""
-    encoder_options: EncoderOptions = field(default_factory=dict)
-    """Options of the encoder, as NAME VALUE pairs: width 2 pooling mean."""
-    weights: str = "none"
-    """Initial weights of the encoder: none, imagenet, a file (safetensors or .pth), or a run's
-    directory."""
+    env_kwargs: NamedValues = field(default_factory=dict)
+    """Arguments of the environment, as NAME VALUE pairs: continuous False render_mode rgb_array;
+    of an Atari game mode and difficulty."""
+    env_wrapper: Repeatable = ()
+    """Wrapper of every environment, as module:Wrapper; may be repeated, the innermost first."""
+    obs_key: str = ""
+    """Key of the image where observations are a Dict; empty takes the only image."""
+    env_workers: Annotated[int, Interval(ge=0, le=MAX_ENVS)] = 0
+    """Processes that step the environments, for slow ones; 0 steps them in this process. An Atari
+    game without env_kwargs and env_wrapper uses threads instead."""
+    num_envs: Annotated[int, Interval(ge=1, le=MAX_ENVS)] = 8
+    """Environments that step in parallel."""
+    protocol: ProtocolName = "classic"
+    """Atari conventions: classic (Mnih 2015) or sticky (Machado 2018)."""
+    obs: ObservationColour = "grey"
+    """Colours of the observed frames."""
+    obs_size: ObsSize = 84
+    """Height and width of the observed frames, in pixels."""
+    frame_stack: FrameStack = 4
+    """Frames in an observation."""
+
+
+@dataclass(frozen=True)
+class EncoderTraining(EncoderChoice):
+    """Encoder."""
+
     mode: Literal["train", "finetune", "frozen"] = "train"
     """How the encoder learns: train, like all other layers; finetune, at a fraction of their rate;
     frozen, not at all, and it runs once per frame."""
@@ -76,27 +110,28 @@ class TrainConfig:
     feature_dtype: FeatureType = "auto"
     """Type in which a frozen encoder's features are stored; auto takes the type that it computes
     in, fp32 or bf16."""
-    total_steps: Annotated[int, Interval(ge=1, le=MAX_STEPS)] = 10_000_000
-    """Agent steps to train for, over all environments."""
-    seed: Seed = 0
-    num_envs: Annotated[int, Interval(ge=1, le=MAX_ENVS)] = 8
-    """Environments that step in parallel."""
+
+
+@dataclass(frozen=True)
+class EvaluationSchedule:
+    """Evaluation and films."""
+
+    eval_every: Period = 500_000
+    """Steps between two evaluations; 0 evaluates at the end only."""
+    eval_episodes: Period = 30
+    """Whole games in an evaluation; 0 never evaluates."""
+    video_every: Annotated[int | None, Interval(ge=0, le=MAX_STEPS), WHOLE] = None
+    """Steps between two filmed games; 0 films at the end only. None, the default, films the
+    untrained agent, the agent of every evaluation, and the end."""
+
+
+@dataclass(frozen=True)
+class TrainingSpeed(Computation):
+    """Device and speed."""
+
     env_groups: int = 1
     """Groups of environments that PPO steps in turn: while the policy acts for one group, the
     others step. Useful if emulators wait for a GPU."""
-    num_threads: Threads = 0
-    """CPU threads of the emulator and of torch; 0 takes every core this process may use. In
-    bfloat16 torch takes fewer while other programs compute."""
-    protocol: ProtocolName = "classic"
-    """Atari conventions: classic (Mnih 2015) or sticky (Machado 2018)."""
-    obs: ObservationColour = "grey"
-    """Colours of the observed frames."""
-    obs_size: ObsSize = 84
-    """Height and width of the observed frames, in pixels."""
-    frame_stack: FrameStack = 4
-    """Frames in an observation."""
-    device: Device = "auto"
-    precision: PrecisionChoice = "auto"
     compile: Switch = "auto"
     """Whether torch compiles PPO's update; auto does not, since it gained nothing."""
     cuda_graphs: Switch = "auto"
@@ -107,30 +142,32 @@ class TrainConfig:
     overlap: Switch = "auto"
     """Whether the next rollout is collected during the update, by the previous policy; the rollout
     after a checkpoint or a film is not. auto does not."""
-    track: Track = "offline"
-    project: Project = "rlcnn"
-    preset: Preset = "fast"
-    """Defaults of all options: fast (short wall time) or zoo (the literature's Atari setting)."""
-    eval_every: Period = 500_000
-    """Steps between two evaluations; 0 evaluates at the end only."""
-    eval_episodes: Period = 30
-    """Whole games in an evaluation; 0 never evaluates."""
-    video_every: Period = 1_000_000
-    """Steps between two filmed games; 0 films at the end only."""
-    checkpoint_every: Period = 100_000
-    """Steps between two checkpoints; 0 keeps the last state only."""
-    keep_checkpoints: KeepCheckpoints = 3
-    save_replay: bool = True
-    """Whether DQN's checkpoints contain its replay; without it, a resumed run starts with none."""
+
+
+# The last base comes first in --help and in a run's config.json.
+@dataclass(frozen=True)
+class TrainConfig(
+    TrainingSpeed, Tracking, EvaluationSchedule, EncoderTraining, Environment, TrainingRun
+):
+    """A training run. Steps are agent steps, of 4 emulator frames each in Atari games."""
+
     ppo: PPOConfig = field(default_factory=PPOConfig)
-    """Hyperparameters of PPO."""
     dqn: DQNConfig = field(default_factory=DQNConfig)
-    """Hyperparameters of DQN."""
 
     @property
     def algorithm(self) -> AlgorithmSpec[Any]:
         """The algorithm that learns."""
+        # Here, not above: it imports torch, and --help does without.
+        from agents.registry import ALGORITHMS
+
         return ALGORITHMS[self.algo]
+
+    @property
+    def environment(self) -> EnvConfig:
+        """Which environment is played, and where it steps."""
+        return EnvConfig(
+            self.env, self.env_kwargs, self.env_wrapper, self.obs_key, self.env_workers
+        )
 
     @property
     def hyperparameters(self) -> Hyperparameters:
@@ -166,6 +203,7 @@ class TrainConfig:
             UserError: A value is not valid; the line names it and what was expected.
         """
         check_options(self)
+        check_tracking(self.track, self.tracker, self.log_model)
         check_transfer(self)
         if not 1 <= self.env_groups <= self.num_envs:
             raise UserError(
@@ -176,6 +214,8 @@ class TrainConfig:
                 f"--env-groups {self.env_groups} must divide --num-envs {self.num_envs}"
             )
         if self.env_groups > 1 and not self.algorithm.groups:
+            from agents.registry import ALGORITHMS
+
             able = " or ".join(name for name, spec in ALGORITHMS.items() if spec.groups)
             raise UserError(f"--env-groups {self.env_groups} is for --algo {able}: expected 1")
         # Those of the other algorithms are not used, and need not be valid.
@@ -188,6 +228,8 @@ class TrainConfig:
         Raises:
             UserError: The device does not exist.
         """
+        from rlcnn.accelerate.devices import resolve_device, resolve_precision
+
         device = resolve_device(self.device)
         precision = resolve_precision(device) if self.precision == "auto" else self.precision
         features = self.feature_dtype
@@ -208,7 +250,7 @@ class TrainConfig:
         """The same run with default batch sizes as numbers, which are the same on any machine."""
         sections: dict[str, Any] = {
             name: getattr(self, name).with_defaults(self.num_envs if name == self.algo else None)
-            for name in ALGORITHMS
+            for name in get_args(Algorithm)
         }
         return replace(self, **sections)
 
@@ -216,7 +258,7 @@ class TrainConfig:
 # rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari": the fields' own defaults.
 ZOO = TrainConfig(preset="zoo")
 
-# Chosen on two cores without a GPU, by runs on Pong; docs/results.md shows what it gives.
+# Chosen on two cores without a GPU, by runs on Pong; docs/results/pong.md shows what it gives.
 FAST = replace(
     ZOO,
     preset="fast",

@@ -6,8 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from stable_baselines3.common.utils import LinearSchedule
-
+Algorithm = Literal["ppo", "dqn"]
 ScheduleName = Literal["constant", "linear"]
 
 
@@ -28,6 +27,9 @@ class Hyperparameters:
 
     def to_arguments(self) -> dict[str, Any]:
         """The agent's keyword arguments; linear schedules reach 0 at the end of the run."""
+        # Here, not above: importing it imports torch, and --help needs neither.
+        from stable_baselines3.common.utils import LinearSchedule
+
         arguments = dataclasses.asdict(self)
         for field in dataclasses.fields(self):
             name, suffix, _ = field.name.partition("_schedule")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from agents.algorithm import AlgorithmSpec
 from agents.dqn.agent import DQN
 from agents.dqn.spec import DQNSpec
+from agents.hyperparameters import Algorithm
 from agents.ppo.agent import PPO
 from agents.ppo.spec import PPOSpec
 
-Algorithm = Literal["ppo", "dqn"]
 Agent = PPO | DQN
 
 ALGORITHMS: dict[Algorithm, AlgorithmSpec[Any]] = {"ppo": PPOSpec(), "dqn": DQNSpec()}

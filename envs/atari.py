@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from envs.checks import ObservationColour, check_actions, check_count, check_observation
 from envs.episodes import EpisodeVecEnv
 from envs.machine.cores import usable_cores
-from envs.protocol import AtariProtocol, get_protocol
+from envs.protocol import AtariProtocol, apply_training_rules, get_protocol
 from envs.registry import atari_rom
 
 
@@ -170,23 +170,19 @@ class AtariVecEnv(EpisodeVecEnv):
         self._returns += rewards
         self._lengths += 1
 
-        dones = ended = terminated | truncated
-        if self.training and self.protocol.terminal_on_life_loss:
-            dones = ended | (lives < self._lives)
+        ended = terminated | truncated
+        lost_life = lives < self._lives
         self._lives = lives
-        for i in np.flatnonzero(dones).tolist():
-            if ended[i]:
-                final = self._channels_first(info["final_obs"][i : i + 1])[0]
-                self._report_end(i, infos[i], final, truncated=not terminated[i])
-                self.reset_infos[i] = {"lives": infos[i]["lives"]}
-            else:
-                infos[i]["terminal_observation"] = observations[i].copy()
-                infos[i]["TimeLimit.truncated"] = False
-                infos[i]["life_loss"] = True
-
+        for i in np.flatnonzero(ended).tolist():
+            final = self._channels_first(info["final_obs"][i : i + 1])[0]
+            self._report_end(i, infos[i], final, truncated=not terminated[i])
+            self.reset_infos[i] = {"lives": infos[i]["lives"]}
         rewards = rewards.astype(np.float32)
-        if self.training and self.protocol.clip_rewards:
-            np.sign(rewards, out=rewards)
+        dones = ended
+        if self.training:
+            rewards, dones = apply_training_rules(
+                self.protocol, observations, rewards, ended, lost_life, infos
+            )
         return observations, rewards, dones, infos
 
     def close(self) -> None:

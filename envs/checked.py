@@ -69,7 +69,7 @@ class CheckedEnv:
             picture = self.make_picture(observation)
         first, self._begun = not self._begun, True
         if first and picture.any() and picture.max() <= _DARK:
-            _warn_once(
+            warn_once(
                 f'the first observation of "{self._name}" has no value above {_DARK} of 255: nearly'
                 " black. Where all are so, declare the greatest value in observation_space: such"
                 " bounds are stretched to 0..255"
@@ -146,7 +146,7 @@ def picture_maker(space: spaces.Box, name: str) -> Callable[[Any], np.ndarray]:
     It raises ``EnvironmentFailure`` for an observation outside of the space.
     """
     if (space.low >= space.high).all():
-        _warn_once(
+        warn_once(
             f'the observation space of "{name}" holds one image only: its observations are not'
             " stretched, but taken as 0..255"
         )
@@ -198,7 +198,8 @@ def _exact_bytes(image: np.ndarray, space: spaces.Box, name: str) -> np.ndarray:
 
 
 @functools.cache
-def _warn_once(line: str) -> None:
+def warn_once(line: str) -> None:
+    """Warns of something odd, once however many environments it holds for."""
     _log.warning(line)
 
 
@@ -223,14 +224,19 @@ def _is_image_shape(shape: tuple[int, ...]) -> bool:
     return layout and 0 not in shape
 
 
+def is_image_space(space: Any) -> bool:
+    """Whether observations of this space are images that agents can learn from."""
+    box = isinstance(space, spaces.Box)
+    return box and space.dtype == np.uint8 and _is_image_shape(space.shape)
+
+
 def _check_spaces(name: str, env: gym.Env) -> spaces.Discrete:
     """Checks that observations are images, and returns the action space."""
     observations: Any = getattr(env, "observation_space", None)
     actions = getattr(env, "action_space", None)
-    box = isinstance(observations, spaces.Box)
-    if not (box and observations.dtype == np.uint8 and _is_image_shape(observations.shape)):
+    if not is_image_space(observations):
         hint = "AddRenderObservation makes some of what is rendered"
-        if box and _is_image_shape(observations.shape):
+        if isinstance(observations, spaces.Box) and _is_image_shape(observations.shape):
             hint = "TransformObservation turns each into uint8, such as (255 * x).astype(np.uint8)"
         raise UserError(
             f'"{name}" has the observations {_shown_space(observations)}: expected images, uint8 '

@@ -8,9 +8,8 @@ import shlex
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
-
-import gymnasium as gym
 
 
 class UserError(ValueError):
@@ -80,7 +79,9 @@ _LONGEST_MESSAGE = 500
 _OURS = [str(Path(__file__).parents[1] / name) for name in ("envs", "rlcnn", "agents", "scripts")]
 _INSTALLED = _inside(sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 # Names that start with "<" are not files, such as "<frozen importlib._bootstrap>".
-_LIBRARY = ("<", *_inside(sysconfig.get_path("stdlib"), os.path.dirname(gym.__file__), *_OURS))
+# Found without its import, which is slow.
+_GYMNASIUM = getattr(find_spec("gymnasium"), "submodule_search_locations", None) or []
+_LIBRARY = ("<", *_inside(sysconfig.get_path("stdlib"), *_GYMNASIUM, *_OURS))
 
 
 def nearest(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
 
 from envs.errors import UserError, nearest
+
+ProtocolName = Literal["classic", "sticky"]
 
 
 @dataclass(frozen=True)
@@ -80,3 +85,36 @@ def get_protocol(protocol: str | AtariProtocol) -> AtariProtocol:
             f'unknown protocol "{protocol}": expected one of {known}.{nearest(protocol, PROTOCOLS)}'
         )
     return PROTOCOLS[protocol]
+
+
+def apply_training_rules(
+    protocol: AtariProtocol,
+    observations: np.ndarray,
+    rewards: np.ndarray,
+    ended: np.ndarray,
+    lost_life: np.ndarray,
+    infos: list[dict[str, Any]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """A protocol's rules for training: lost lives end episodes, and rewards are clipped.
+
+    Args:
+        protocol: the rules.
+        observations: (num_envs, ...), of the step.
+        rewards: float32 (num_envs,); clipped in place.
+        ended: bool (num_envs,), games that ended.
+        lost_life: bool (num_envs,), games in which a life was lost.
+        infos: one for each game; those of ended episodes are completed.
+
+    Returns:
+        rewards and dones.
+    """
+    dones = ended
+    if protocol.terminal_on_life_loss:
+        dones = ended | lost_life
+        for i in np.flatnonzero(dones & ~ended).tolist():
+            infos[i]["terminal_observation"] = observations[i].copy()
+            infos[i]["TimeLimit.truncated"] = False
+            infos[i]["life_loss"] = True
+    if protocol.clip_rewards:
+        np.sign(rewards, out=rewards)
+    return rewards, dones

@@ -56,6 +56,15 @@ def game_name(env_id: str) -> str:
     return env_id.removeprefix("ALE/").removesuffix("-v5") if env_id.startswith("ALE/") else env_id
 
 
+def is_atari_id(env_id: str) -> bool:
+    """Whether this id names one of ale-py's games.
+
+    Raises:
+        UserError: as :func:`find_spec`.
+    """
+    return env_id.startswith("ALE/") or is_atari(find_spec(env_id))
+
+
 def is_atari(spec: EnvSpec) -> bool:
     """Whether this is one of ale-py's games."""
     return str(spec.entry_point).startswith("ale_py")

@@ -12,18 +12,12 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import tyro
 from rich.console import Console
 
-from agents.benchmark.chart import check_chart_path, write_chart
-from agents.benchmark.gpu_suite import SIZES, Scale, run_gpu_suite
-from agents.benchmark.report import report
-from agents.benchmark.suite import Measurements, Settings, run_benchmark
+from agents.benchmark.options import BenchmarkOutput, GpuSuite, Measurements
 from agents.config import TrainConfig, preset_config
-from agents.registry import Algorithm
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options
 from rlcnn.config.fields import fields_of
@@ -31,8 +25,14 @@ from rlcnn.config.script import run_script
 from rlcnn.runs.files import check_writable, write_json_atomic
 from rlcnn.runs.progress import make_console
 
+if TYPE_CHECKING:
+    from agents.benchmark.suite import Settings
+
 # Options of a training that do not affect its speed.
-NotMeasured = tyro.conf.Suppress, tyro.conf.Fixed
+NOT_MEASURED = (
+    *("algo", "total_steps", "track", "project", "eval_every", "eval_episodes", "video_every"),
+    *("checkpoint_every", "keep_checkpoints", "save_replay", "tracker", "log_model"),
+)
 
 # Options that --suite sets itself, and options for --suite alone.
 WITHOUT_SUITE = (
@@ -47,39 +47,29 @@ CLOSING_SHARE, LEAST_CLOSING, MOST_CLOSING = 0.05, 2.5, 10.0
 
 
 @dataclass(frozen=True)
-class Options(Measurements, TrainConfig):
-    """Measure the speed of training, and compare it with its parts and with stable-baselines3."""
+class Options(TrainConfig, BenchmarkOutput, GpuSuite, Measurements):
+    """Measure the speed of training, and compare it with its parts and with stable-baselines3.
+
+    Examples:
+      python scripts/benchmark.py
+      python scripts/benchmark.py --parts ppo --preset fast --json speed.json --plot speed.png
+      python scripts/benchmark.py --suite gpu --minutes 8
+    """
 
     env: str = TrainConfig.env
     """Any Atari game, as "ALE/Breakout-v5"."""
-    suite: Literal["none", "gpu"] = "none"
-    """gpu measures everything worth measuring on a GPU within --minutes in place of --parts: the
-    most important first, a line for each figure as soon as it is known."""
-    minutes: float = 8.0
-    """Time limit of --suite in minutes."""
-    suite_scale: Scale = "full"
-    """Default sizes of --suite: full, or tiny to check quickly that everything runs."""
-    json: Path | None = None
-    """JSON file for all results; with --suite it is written after each figure."""
-    plot: Path | None = None
-    """File of a figure, .png, .svg or .pdf."""
-
-    algo: Annotated[Algorithm, *NotMeasured] = "ppo"
-    total_steps: Annotated[int, *NotMeasured] = TrainConfig.total_steps
-    track: Annotated[str, *NotMeasured] = "disabled"  # type: ignore[assignment]
-    project: Annotated[str, *NotMeasured] = TrainConfig.project
-    eval_every: Annotated[int, *NotMeasured] = TrainConfig.eval_every
-    eval_episodes: Annotated[int, *NotMeasured] = TrainConfig.eval_episodes
-    video_every: Annotated[int, *NotMeasured] = TrainConfig.video_every
-    checkpoint_every: Annotated[int, *NotMeasured] = TrainConfig.checkpoint_every
-    keep_checkpoints: Annotated[int, *NotMeasured] = TrainConfig.keep_checkpoints
-    save_replay: Annotated[bool, *NotMeasured] = TrainConfig.save_replay
 
 
 def main(arguments: list[str]) -> None:
     """Parses a command line, measures and prints the result."""
-    options = parse_options(Options, arguments, default_options(arguments))
+    options = parse_options(Options, arguments, default_options(arguments), NOT_MEASURED)
     check_suite(options, arguments)
+    # After the command line: these take seconds.
+    from agents.benchmark.chart import write_chart
+    from agents.benchmark.gpu_suite import run_gpu_suite
+    from agents.benchmark.report import report
+    from agents.benchmark.suite import run_benchmark
+
     check_outputs(options)
     if options.suite == "gpu":
         seconds = 60 * options.minutes
@@ -112,6 +102,8 @@ def check_suite(options: Options, arguments: list[str]) -> None:
 
 def check_outputs(options: Options) -> None:
     """Refuses files that cannot be written, before the measurements."""
+    from agents.benchmark.chart import check_chart_path
+
     if options.plot is not None:
         check_chart_path(options.plot)
     for option, path in (("--json", options.json), ("--plot", options.plot)):
@@ -125,6 +117,8 @@ def default_options(arguments: list[str]) -> Options:
     train = preset_config(preset, "ppo")
     dqn_num_envs = preset_config(preset, "dqn").num_envs
     if given_value(arguments, "--suite") == "gpu":
+        from agents.benchmark.gpu_suite import SIZES
+
         # An unknown scale is refused when the command line is read.
         scale: Any = given_value(arguments, "--suite-scale")
         sizes = SIZES.get(scale, SIZES["full"])
@@ -135,6 +129,8 @@ def default_options(arguments: list[str]) -> Options:
 
 def settings(options: Options) -> Settings:
     """The options as settings of the benchmark."""
+    from agents.benchmark.suite import Settings
+
     train = TrainConfig(**fields_of(TrainConfig, options))
     return Settings(train=train, **fields_of(Measurements, options))
 

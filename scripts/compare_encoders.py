@@ -5,36 +5,27 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any, Literal
 
 from agents.config import TrainConfig, preset_config
-from agents.launchers.local import Launcher, LocalLauncher
-from agents.launchers.ray import RayLauncher
-from agents.study.arms import parse_arm
-from agents.study.plan import StudyPlan, parse_games
-from agents.study.runner import default_study_dir, read_plan, run_study
 from envs.errors import UserError
-from rlcnn.accelerate.devices import resolve_device, resolve_precision
 from rlcnn.config.cli import given_value, parse_options
 from rlcnn.config.fields import fields_of
 from rlcnn.config.script import run_script
-from rlcnn.report import Films
+from rlcnn.report.options import Films
 from rlcnn.runs.progress import make_console
 
-# Games, arms and seeds set these for each training of a study.
-SetByStudy = tyro.conf.Suppress, tyro.conf.Fixed
+if TYPE_CHECKING:
+    from agents.launchers.local import Launcher
+    from agents.study.plan import StudyPlan
+
+# Games and arms set these for each training of a study.
+SET_BY_STUDY = ("env", "weights", "mode")
 
 
 @dataclass(frozen=True)
-class Options(TrainConfig):
-    """Compare arms, encoders with their weights, over games and seeds with equal other options.
-
-    Arms: scratch[:NET], frozen-random[:NET], frozen:WEIGHTS, finetune:WEIGHTS, frozen:NET@WEIGHTS,
-    finetune:NET@WEIGHTS. NET is ENCODER[,OPTION=VALUE]..., by default --encoder; WEIGHTS is
-    imagenet, a file, or the directory of a run. The same command again continues its study.
-    """
+class Study:
+    """Study."""
 
     games: str = ""
     """Games, separated by commas: Pong,Breakout or any Gymnasium id."""
@@ -45,7 +36,7 @@ class Options(TrainConfig):
     study_dir: Path | None = None
     """Directory of the study; by default studies/ and a name built from the plan."""
     resume: Path | None = None
-    """Continue the study in this directory as planned."""
+    """Continue the study in this directory as planned; by default the same command continues it."""
     retry: bool = False
     """Continue failed runs, too."""
     dry_run: bool = False
@@ -55,6 +46,12 @@ class Options(TrainConfig):
     report_films: Films = "linked"
     """Films in the report: linked, strips of pictures with a link to each film; embedded, with
     films of at most 3 MB in the page itself; strips only, for a page that moves elsewhere."""
+
+
+@dataclass(frozen=True)
+class Launching:
+    """Where runs are trained."""
+
     launcher: Literal["local", "ray"] = "local"
     """Where runs are trained: in processes of this machine, or on a Ray cluster."""
     workers: int = 0
@@ -67,20 +64,34 @@ class Options(TrainConfig):
     ray_gpus: float = 0.0
     """GPUs of each run on the Ray cluster; 0.25 lets four runs share one."""
 
-    env: Annotated[str, *SetByStudy] = TrainConfig.env
-    weights: Annotated[str, *SetByStudy] = TrainConfig.weights
-    mode: Annotated[Literal["train", "finetune", "frozen"], *SetByStudy] = TrainConfig.mode
+
+@dataclass(frozen=True)
+class Options(TrainConfig, Launching, Study):
+    """Compare arms, encoders with their weights, over games and seeds with equal other options.
+
+    Arms: scratch[:NET], frozen-random[:NET], frozen:WEIGHTS, finetune:WEIGHTS, frozen:NET@WEIGHTS,
+    finetune:NET@WEIGHTS. NET is ENCODER[,OPTION=VALUE]..., by default --encoder; WEIGHTS is
+    imagenet, a file, or the directory of a run. The same command again continues its study.
+
+    Examples:
+      python scripts/compare_encoders.py --games Pong --arms scratch frozen-random --dry-run
+      python scripts/compare_encoders.py --games Pong,Breakout --arms scratch frozen:runs/pong
+      python scripts/compare_encoders.py --resume studies/pong --retry
+    """
 
 
 def main(arguments: list[str]) -> None:
     """Parses a command line and runs the study."""
-    options = parse_options(Options, arguments, default_options(arguments))
+    options = parse_options(Options, arguments, default_options(arguments), SET_BY_STUDY)
     if options.workers < 0:
         raise UserError(f"--workers {options.workers} must be at least 0")
     if options.resume is not None and options.study_dir is not None:
         raise UserError(
             "--resume continues a study in its own directory: --study-dir does not apply"
         )
+    # After the command line: it takes seconds.
+    from agents.study.runner import default_study_dir, run_study
+
     plan = study_plan(options)
     plan.validate()
     console = make_console()
@@ -104,6 +115,8 @@ def default_options(arguments: list[str]) -> Options:
         given_value(arguments, option) for option in ("--preset", "--algo", "--resume")
     )
     if resumed is not None:
+        from agents.study.runner import read_plan
+
         plan = read_plan(Path(resumed))
         return Options(
             **fields_of(TrainConfig, plan.base),
@@ -117,6 +130,10 @@ def default_options(arguments: list[str]) -> Options:
 
 def study_plan(options: Options) -> StudyPlan:
     """The study that the options describe."""
+    from agents.study.arms import parse_arm
+    from agents.study.plan import StudyPlan, parse_games
+    from rlcnn.accelerate.devices import resolve_device, resolve_precision
+
     base = TrainConfig(**fields_of(TrainConfig, options))
     if base.precision == "auto" and options.launcher == "local" and options.resume is None:
         # The same for every run of the study, on any machine that continues it. A study of a
@@ -134,6 +151,10 @@ def study_plan(options: Options) -> StudyPlan:
 
 def make_launcher(options: Options, jobs: int, log: Any) -> Launcher:
     """The launcher of the study's runs."""
+    from agents.launchers.local import LocalLauncher
+    from agents.launchers.ray import RayLauncher
+    from rlcnn.accelerate.devices import resolve_device
+
     if options.launcher == "ray":
         return RayLauncher(
             options.ray_address,

@@ -6,46 +6,70 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
-from agents.evaluate.assessment import Assessment, assess_run
 from envs.errors import UserError
+from envs.protocol import ProtocolName
 from rlcnn.config.cli import parse_options
-from rlcnn.config.fields import expand_home
+from rlcnn.config.fields import Arg, expand_home
 from rlcnn.config.script import run_script
 from rlcnn.runs.files import check_writable, write_json_atomic
 
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+if TYPE_CHECKING:
+    from agents.evaluate.assessment import Assessment
+
+Flag = Annotated[bool, Arg(negatable=False)]
 
 
 @dataclass(frozen=True)
-class Options:
-    """Evaluate the agent of a run, which may be finished, stopped or still training."""
+class EvaluatedAgent:
+    """Agent."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    run_dir: Annotated[Path, Arg(positional=True, metavar="RUN_DIR")]
     """Directory of the run."""
+    checkpoint: str | None = None
+    """Directory or step of a checkpoint; by default the newest."""
+    device: str | None = None
+    """auto, cpu, cuda, cuda:1 ...; by default the run's own."""
+
+
+@dataclass(frozen=True)
+class Games:
+    """Games."""
+
     episodes: int | None = None
     """Whole games to play; by default as many as the run's own evaluation. 0 only films."""
-    protocol: str | None = None
+    protocol: ProtocolName | None = None
     """Atari conventions, classic or sticky; by default the run's own. The actions stay the
     agent's."""
-    video: int = 0
-    """Number of whole games to film into the run's videos/."""
     deterministic: Flag = False
     """Always take the most probable (PPO) or most valuable (DQN) action."""
     stochastic: Flag = False
     """Sample actions (PPO), or take one in 1,000 at random (DQN), as in a run's own evaluations:
     the default."""
-    json: str | None = None
-    """File to write the result to, as JSON; without a file, or with -, standard output."""
     seed: int | None = None
     """Seed of the games and of the agent's random choices; by default the run's own."""
-    checkpoint: str | None = None
-    """Directory or step of a checkpoint; by default the newest."""
-    device: str | None = None
-    """auto, cpu, cuda, cuda:1 ...; by default the run's own."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Output."""
+
+    json: str | None = None
+    """File to write the result to, as JSON; without a file, or with -, standard output."""
+    video: int = 0
+    """Number of whole games to film into the run's videos/."""
+
+
+@dataclass(frozen=True)
+class Options(Output, Games, EvaluatedAgent):
+    """Evaluate the agent of a run, which may be finished, stopped or still training.
+
+    Examples:
+      python scripts/evaluate_agent.py runs/pong
+      python scripts/evaluate_agent.py runs/pong --episodes 100 --json result.json
+      python scripts/evaluate_agent.py runs/pong --episodes 0 --video 1
+    """
 
 
 def main(arguments: list[str]) -> None:
@@ -55,6 +79,9 @@ def main(arguments: list[str]) -> None:
         raise UserError("--deterministic and --stochastic exclude each other: give one")
     if options.json not in (None, "-"):
         check_writable("--json", Path(options.json))
+    # After the command line: it takes seconds.
+    from agents.evaluate.assessment import assess_run
+
     assessment = assess_run(
         options.run_dir,
         episodes=options.episodes,
@@ -92,10 +119,12 @@ def describe(assessment: Assessment) -> list[str]:
         lines.append(f"encoder:     began with {assessment.origin}")
     if assessment.evaluation:
         result = assessment.evaluation
-        protocol = result.protocol["name"]
+        # Other games have no protocol, though every evaluation has the option's value.
+        atari = "noop_max" in result.protocol
+        games = f"{len(result.returns)} game{'s' * (len(result.returns) != 1)}"
+        protocol = f", {result.protocol['name']} protocol" if atari else ""
         lines += [
-            f"mean return: {result.mean_return:.2f} (std {result.std:.2f},"
-            f" {len(result.returns)} games, {protocol} protocol)",
+            f"mean return: {result.mean_return:.2f} (std {result.std:.2f}, {games}{protocol})",
             f"returns:     {' '.join(f'{value:g}' for value in result.returns)}",
         ]
     return lines + [

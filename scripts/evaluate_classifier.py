@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from agents.evaluate.players import load_players
 from rlcnn.config.cli import parse_options
 from rlcnn.config.script import run_script
 from rlcnn.data.atari.options import FrameOptions, PolicyPlay
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.progress import make_console
-from rlcnn.supervised.evaluation.classifiers import EvaluationConfig, evaluate_classifiers
+from rlcnn.supervised.evaluation.options import EvaluationConfig
+
+
+@dataclass(frozen=True)
+class Options(EvaluationConfig):
+    """Evaluate a classifier on labelled images; several are an ensemble, averaged.
+
+    Examples:
+      python scripts/evaluate_classifier.py runs/pretrained-pong
+      python scripts/evaluate_classifier.py imagenet --encoder resnet18 --data folder:photos
+      python scripts/evaluate_classifier.py runs/a runs/b --crops 10 --plots pictures
+    """
 
 
 def main(arguments: list[str]) -> None:
     """Parses a command line, evaluates and prints the result."""
-    config = parse_options(EvaluationConfig, arguments)
+    config = parse_options(Options, arguments)
     config.validate()
+    # After the command line: it takes seconds.
+    from agents.evaluate.players import load_players
+    from rlcnn.supervised.evaluation.classifiers import evaluate_classifiers
+
     console = make_console()
 
     def players(runs: tuple[str, ...], frames: FrameOptions, seed: int) -> Mapping[str, PolicyPlay]:

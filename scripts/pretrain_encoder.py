@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from agents.evaluate.players import load_players
 from rlcnn.config.cli import given_value
 from rlcnn.config.runs import RunOptions, parse_run
 from rlcnn.config.script import run_script
 from rlcnn.supervised.config import PretrainConfig, read_pretrain_config
-from rlcnn.supervised.pretraining import pretrain, resume_pretraining
 from rlcnn.supervised.recipes import DEFAULT_RECIPE, recipe_config
 
 
 @dataclass(frozen=True)
-class Options(RunOptions, PretrainConfig):
-    """Train an encoder on labelled images; train_agent.py takes its weights by --weights."""
+class Options(PretrainConfig, RunOptions):
+    """Train an encoder on labelled images; train_agent.py takes its weights by --weights.
+
+    Examples:
+      python scripts/pretrain_encoder.py --data atari:Pong,Breakout
+      python scripts/pretrain_encoder.py --recipe resnet9-2018 --data-dir data
+      python scripts/pretrain_encoder.py --data folder:photos --encoder resnet9 --augment.crop 64
+    """
 
 
 def main(arguments: list[str]) -> None:
@@ -30,6 +34,10 @@ def main(arguments: list[str]) -> None:
     config = run.config
     if run.resume is None:
         config.validate()
+    # After the command line: it takes seconds.
+    from agents.evaluate.players import load_players
+    from rlcnn.supervised.pretraining import pretrain, resume_pretraining
+
     policies = load_players(config.players, config.frames, seed=config.seed, device=config.device)
     if run.resume is None:
         pretrain(config, run.run_dir, policies=policies)

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from agents.evaluate.players import load_players
+from dataclasses import dataclass
+
 from rlcnn.config.cli import parse_options
 from rlcnn.config.script import run_script
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.progress import make_console
-from rlcnn.supervised.evaluation.probing import ProbeConfig, run_probe
+from rlcnn.supervised.evaluation.options import ProbeConfig
+
+
+@dataclass(frozen=True)
+class Options(ProbeConfig):
+    """Fit linear classifiers to the features of a frozen encoder, and of random encoders.
+
+    Examples:
+      python scripts/probe_encoder.py --encoder nature --data atari:Pong
+      python scripts/probe_encoder.py --encoder resnet18 --weights imagenet --data cifar10
+      python scripts/probe_encoder.py --encoder nature --weights runs/pong --data atari:Pong
+    """
 
 
 def main(arguments: list[str]) -> None:
     """Parses a command line, fits and prints the result."""
-    config = parse_options(ProbeConfig, arguments)
+    config = parse_options(Options, arguments)
     config.validate()
+    # After the command line: it takes seconds.
+    from agents.evaluate.players import load_players
+    from rlcnn.supervised.evaluation.probing import run_probe
+
     players = load_players(config.players, config.frames, seed=config.seed, device=config.device)
     result = run_probe(config, players, make_console())
     print(*result.lines(), sep="\n")

@@ -6,15 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.config import TrainConfig, preset_config, read_config
-from agents.train.training import resume, train
 from rlcnn.config.cli import given_value
 from rlcnn.config.runs import RunOptions, parse_run
 from rlcnn.config.script import run_script
 
 
 @dataclass(frozen=True)
-class Options(RunOptions, TrainConfig):
-    """Train an agent from pixels. Steps are agent steps: 4 emulator frames each in Atari games."""
+class Options(TrainConfig, RunOptions):
+    """Train an agent from pixels. Steps are agent steps: 4 emulator frames each in Atari games.
+
+    Examples:
+      python scripts/train_agent.py --env ALE/Breakout-v5
+      python scripts/train_agent.py --algo dqn --encoder impala --preset zoo
+      python scripts/train_agent.py --resume runs/breakout --total-steps 4e6
+    """
 
 
 def main(arguments: list[str]) -> None:
@@ -26,6 +31,9 @@ def main(arguments: list[str]) -> None:
         return preset_config(name, algorithm)
 
     run = parse_run(Options, TrainConfig, arguments, read_config, "--preset", preset)
+    # After the command line: it takes seconds.
+    from agents.train.training import resume, train
+
     if run.resume is None:
         train(run.config, run.run_dir)
     else:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from agents.benchmark.options import ImageModel
 from agents.measure.timing import Log, Spread, measure_in_turn, round_by_round, synchronize
 from rlcnn.accelerate.devices import use_threads
 from rlcnn.encoders import create_encoder, list_encoders
 
 Precision = Literal["fp32", "bf16"]
 
-ImageModel = Literal["alexnet", "densenet121", "resnet18", "resnet50", "squeezenet1_0", "vgg16"]
-IMAGE_MODELS: tuple[ImageModel, ...] = get_args(ImageModel)
-"""torchvision's networks in the table."""
 OBSERVATION_SHAPE = (4, 84, 84)
 IMAGES = (16, 3, 224, 224)
 
@@ -113,7 +111,8 @@ def image_models(
     """Networks of torchvision with random weights and no other changes.
 
     Without torchvision the list is empty and ``log`` receives a line. ``names`` are of
-    :data:`IMAGE_MODELS`; images have the ``shape`` (batch, 3, height, width).
+    :data:`agents.benchmark.options.IMAGE_MODELS`; images have the ``shape`` (batch, 3, height,
+    width).
     """
     if not names:
         return []

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from agents.benchmark.options import Scale
 from agents.benchmark.peers import peer_variants
 from agents.benchmark.stage_learners import (
     SupervisedLearner,
@@ -21,13 +22,11 @@ from agents.benchmark.stage_learners import (
 from agents.benchmark.suite import Settings
 from agents.benchmark.timed_rows import Row, RowResult, measure_rows
 from agents.config import TrainConfig
+from agents.hyperparameters import Algorithm
 from agents.measure.learners import Learner, our_agent
 from agents.measure.timing import Log
-from agents.registry import Algorithm
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.provenance import provenance
-
-Scale = Literal["full", "tiny"]
 
 ENVIRONMENTS = "environments alone, ale-py's AtariVectorEnv"
 # Name: with CUDA graphs, with overlap.

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import ale_py
 import gymnasium as gym
@@ -21,7 +21,7 @@ from agents.measure.learners import Learner, ModelLearner, our_agent
 from envs.errors import UserError, nearest
 from envs.protocol import get_protocol
 from rlcnn.accelerate.memory import available_memory
-from rlcnn.config.fields import MAX_STEPS, Rule, check_value
+from rlcnn.config.fields import MAX_STEPS
 from rlcnn.sb3 import EncoderExtractor
 
 gym.register_envs(ale_py)
@@ -64,17 +64,16 @@ def peer_variants(name: str, config: TrainConfig) -> Variants:
     Raises:
         UserError: the peer is unknown, or it cannot run the training.
     """
-    check_value("peers", name, PeerName)
+    if reason := why_unknown_peer(name):
+        raise UserError(f"--peers {reason}")
     return _PEERS[name](config)
 
 
-def _unknown_peer(name: str) -> str:
+def why_unknown_peer(name: str) -> str:
+    """What is wrong with a peer's name; nothing if a peer has it."""
     if name in _PEERS:
         return ""
     return f'"{name}" is unknown: expected one of {", ".join(list_peers())}.{nearest(name, _PEERS)}'
-
-
-PeerName = Annotated[str, Rule(_unknown_peer)]
 
 
 @register_peer("sb3")

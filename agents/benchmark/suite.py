@@ -6,24 +6,23 @@ import operator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from annotated_types import Interval
 
 from agents.benchmark.ceilings import CEILINGS, ceiling_variants, thread_counts, throughput_bound
 from agents.benchmark.encoder_table import (
-    IMAGE_MODELS,
     EncoderTimes,
-    ImageModel,
     Precision,
     image_models,
     measure_encoders,
     registered_encoders,
 )
-from agents.benchmark.peers import PeerName, peer_variants
+from agents.benchmark.options import PARTS, Measurements
+from agents.benchmark.peers import peer_variants
 from agents.benchmark.stages import environment_stage, threads_name
 from agents.config import TrainConfig, preset_config
+from agents.hyperparameters import Algorithm
 from agents.measure.learners import our_agent
 from agents.measure.timing import (
     Fastest,
@@ -36,42 +35,18 @@ from agents.measure.timing import (
 )
 from agents.measure.workers import Facts, Worker
 from agents.ppo.checks import check_minibatches
-from agents.registry import ALGORITHMS, Algorithm
+from agents.registry import ALGORITHMS
 from envs.errors import UserError
 from envs.registry import atari_rom
 from rlcnn.accelerate.compilation import can_compile
 from rlcnn.accelerate.malloc import keep_freed_memory
-from rlcnn.config.fields import MAX_ENVS, check_options
+from rlcnn.config.fields import check_options
 from rlcnn.runs.provenance import provenance
 from rlcnn.weights.load import read_spec
-
-Part = Literal["ceilings", "ppo", "dqn", "encoders"]
-PARTS: tuple[Part, ...] = ("ceilings", "ppo", "dqn", "encoders")
 
 OURS = "ours"
 OUR_ENVIRONMENT = "AtariVecEnv"
 _MOST_LEARNING_STARTS = 1_000
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """Options of a benchmark beside those of a training."""
-
-    parts: tuple[Part, ...] = PARTS
-    """What to measure: ceilings (the parts of training alone), ppo, dqn (agents), encoders."""
-    dqn_num_envs: Annotated[int, Interval(ge=1, le=MAX_ENVS)] = 1
-    """Parallel environments of DQN; --num-envs are those of PPO."""
-    peers: tuple[PeerName, ...] = ("sb3",)
-    """Peers to compare with: sb3; uncached, which runs a frozen encoder for every minibatch; no
-    names for none."""
-    rounds: Annotated[int, Interval(ge=1, le=1_000)] = 5
-    """Samples of each figure; all figures are measured once in each round, in turn."""
-    seconds: Annotated[float, Interval(gt=0)] = 5.0
-    """Length of a sample, in seconds; a sample is at least one iteration of an agent."""
-    encoder_batch: Annotated[int, Interval(ge=1, le=2**20)] = 256
-    """Observations of 84x84x4 in a batch of the encoders' table."""
-    image_models: tuple[ImageModel, ...] = IMAGE_MODELS
-    """torchvision's networks in the encoders' table, at 16x3x224x224; no names for none."""
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from stable_baselines3 import DQN
 from stable_baselines3.common.utils import LinearSchedule
 
-from agents.dqn.variant import DQNVariant
 from agents.networks.policies import PixelQNetwork
 from agents.storage.codecs import PixelCodec
 from agents.storage.replay import FrameReplay
 from rlcnn.accelerate.cuda_graphs import Graphed, make_recorder, parameters_and_buffers
 from rlcnn.accelerate.transfers import host_tensor, pinned
+
+if TYPE_CHECKING:
+    from agents.dqn.agent import DQN
 
 
 class EpsilonGreedy:
@@ -41,20 +43,15 @@ class EpsilonGreedy:
         return actions if np.all(coins) else np.where(coins, actions, greedy())
 
 
-def scheduled_epsilon(
-    model: DQN, variant: DQNVariant, progress_remaining: float, total_timesteps: int
-) -> float:
-    """Epsilon where a run of ``total_timesteps`` has a share of ``progress_remaining`` left.
-
-    The schedule of ``model`` holds unless the variant says in how many steps epsilon falls.
-    """
+def scheduled_epsilon(model: DQN, progress_remaining: float, total_timesteps: int) -> float:
+    """Epsilon where a run of ``total_timesteps`` has a share of ``progress_remaining`` left."""
+    variant, share = model.variant, model.exploration_fraction
     if 1 - progress_remaining >= variant.exploration_end < 1:
         return 0.0
     if variant.exploration_steps and total_timesteps:
         share = variant.exploration_steps / total_timesteps
-        bounds = model.exploration_initial_eps, model.exploration_final_eps
-        return LinearSchedule(*bounds, share)(progress_remaining)
-    return model.exploration_schedule(progress_remaining)
+    bounds = model.exploration_initial_eps, model.exploration_final_eps
+    return LinearSchedule(*bounds, share)(progress_remaining)
 
 
 def spread_epsilon(epsilon: float, n_envs: int, spread: float) -> float | np.ndarray:

@@ -21,7 +21,6 @@ from stable_baselines3.common.type_aliases import (
     Schedule,
     TrainFreq,
 )
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import CnnPolicy
 
@@ -41,6 +40,7 @@ from agents.storage.layout import layout_bytes, replay_layout
 from agents.storage.replay import FrameReplay
 from envs.stacking import frame_stacking
 from rlcnn.accelerate.cuda_graphs import make_recorder
+from rlcnn.accelerate.gradient_step import parameter_norm
 from rlcnn.accelerate.memory import choose_place
 
 
@@ -69,7 +69,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
 
     Attributes:
         exploration_limit: upper bound of epsilon; in an extended run, epsilon where it continues.
-        loss_sum, loss_count: losses since the last log: float32 scalar, and their number.
+        loss_sum, loss_count: losses and gradient norms since the last log: float32 (2,), and their
+            number.
 
     Args:
         replay_device: where frames are stored: ``"auto"`` is the training device if they fit there
@@ -149,11 +150,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         self._set_up_policy(**checks.policy_arguments(self.variant, self.policy_kwargs))
         self._create_aliases()
         self._set_up_updates(self.policy.q_net)
-        self.exploration_schedule = LinearSchedule(
-            self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
-        )
         # Summed where they lie, so that nothing waits for the device.
-        self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0
+        self.loss_sum, self.loss_count = torch.zeros(2, device=self.device), 0
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """As :meth:`PixelAgent.set_env`; refuses rewards that DQN cannot learn from, too."""
@@ -175,8 +173,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     def setup_replay(self) -> FrameReplay:
         """The replay, made at the first call unless one was assigned.
 
-        A UserError says that there is no environment, or that the replay does not fit it or the
-        memory.
+        A UserError says that there is no environment, or where the replay does not fit.
         """
         stacking = frame_stacking(self.check_env_is_set())
         network = self._acting_copy.network
@@ -332,8 +329,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         if self._total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
         progress = self._current_progress_remaining, self._total_timesteps
-        rate = scheduled_epsilon(self, self.variant, *progress)
-        self.exploration_rate = min(rate, self.exploration_limit)
+        self.exploration_rate = min(scheduled_epsilon(self, *progress), self.exploration_limit)
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
         """Learns from ``gradient_steps`` batches; with ``overlap`` it only begins to."""
@@ -368,9 +364,13 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     def dump_logs(self) -> None:
         """Writes the log, with the mean loss since the last one; UserError if it is not finite."""
         if self.loss_count:
-            loss = self.loss_sum.item() / self.loss_count
+            loss, norm = (self.loss_sum / self.loss_count).tolist()
             self.raise_if_not_finite(loss)
             self.logger.record("train/loss", loss)
+            self.logger.record("train/grad_norm", norm)
+            # An update under way changes the network that learns; the copy has what it began with.
+            network = self._acting_copy.network if self._runner.busy else self.q_net
+            self.logger.record("train/param_norm", parameter_norm(network).item())
             self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
             self.loss_sum.zero_()
             self.loss_count = 0

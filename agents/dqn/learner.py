@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
 
 from agents.collect.inference_copy import InferenceCopy
 from agents.dqn.draws import Draws
-from agents.dqn.losses import QLoss
 from agents.dqn.objectives import QObjective
 from agents.networks.policies import PixelDQNPolicy
 from agents.storage.replay import FrameReplay
@@ -24,6 +23,13 @@ from rlcnn.accelerate.gradient_step import (
     optimizer_tensors,
 )
 from rlcnn.accelerate.update_runner import UpdateRunner
+
+
+class Step(NamedTuple):
+    """What a gradient step reports, on the device."""
+
+    metrics: torch.Tensor  # float32 (2,), the loss and the gradient norm before clipping
+    priorities: torch.Tensor  # float32 (batch,)
 
 
 class DQNLearner:
@@ -57,7 +63,7 @@ class DQNLearner:
         self._sampling: dict[int, Graphed[Any]] = {}
         self._batch_type: type[Any] = tuple
         tensors = parameters_and_buffers(self._q_net)
-        self._step: Graphed[QLoss] = Graphed(
+        self._step: Graphed[Step] = Graphed(
             self._gradient_step,
             "update",
             self._q_net.device,
@@ -97,9 +103,9 @@ class DQNLearner:
         return [type(batch)(*(column.clone() for column in batch)) for batch in batches]
 
     def learn(self, batch: Any) -> torch.Tensor:
-        """Takes a gradient step; the loss, float32 scalar."""
+        """Takes a gradient step; the loss and the gradient norm before clipping, float32 (2,)."""
         self._batch_type = type(batch)
-        return self._step(*batch).loss.clone()
+        return self._step(*batch).metrics.clone()
 
     def ready(self, batch_size: int, batch: Any) -> bool:
         """Whether storing, sampling and learning have nothing left to capture as a graph."""
@@ -132,11 +138,10 @@ class DQNLearner:
         batch = self.replay.sample(batch_size, self.returns).to(self._q_net.device)
         return self._objective.prepare(self.target.network, batch, self._draws.targets)
 
-    def _gradient_step(self, *columns: torch.Tensor) -> QLoss:
-        """The mean loss, and the priorities of the samples."""
+    def _gradient_step(self, *columns: torch.Tensor) -> Step:
         losses, priorities = self._objective.loss(
             self._q_net, self._batch_type(*columns), self._draws.losses
         )
-        loss = losses.mean()
-        gradient_step(loss, self._optimizer, self._q_net.parameters(), self._max_grad_norm)
-        return QLoss(loss.detach(), priorities)
+        loss, parameters = losses.mean(), self._q_net.parameters()
+        norm = gradient_step(loss, self._optimizer, parameters, self._max_grad_norm)
+        return Step(torch.stack([loss.detach(), norm]), priorities)

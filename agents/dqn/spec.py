@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import stable_baselines3
+import torch
 from torch import nn
 
 from agents.algorithm import AlgorithmSpec
@@ -41,7 +42,7 @@ class DQNSpec(AlgorithmSpec[DQN]):
             "draws": model.draws.state(),
             "exploration_rng": model.exploration.rng.bit_generator.state,
             "exploration_rate": model.exploration_rate,
-            "losses": [model.loss_sum.item(), model.loss_count],
+            "losses": [*model.loss_sum.tolist(), model.loss_count],
         }
 
     def restore_training_state(self, model: DQN, state: dict[str, Any]) -> None:
@@ -53,13 +54,14 @@ class DQNSpec(AlgorithmSpec[DQN]):
         # Older checkpoints do not hold it, and an agent that never learned has none.
         if falls and model.num_timesteps and "exploration_rate" in state:
             model.exploration_limit = float(state["exploration_rate"])
-        loss_sum, model.loss_count = state["losses"]
-        model.loss_sum.fill_(loss_sum)
+        *sums, model.loss_count = state["losses"]
+        # An older checkpoint has no gradient norms.
+        model.loss_sum.copy_(torch.tensor([*sums, 0.0][:2]))
 
     def notes_on_resume(self, model: DQN, total_steps: int) -> list[str]:
         """A line where the schedule of a longer run would raise epsilon."""
         remaining = max(0.0, 1 - model.num_timesteps / total_steps)
-        scheduled = scheduled_epsilon(model, model.variant, remaining, total_steps)
+        scheduled = scheduled_epsilon(model, remaining, total_steps)
         if scheduled <= model.exploration_limit:
             return []
         return [

@@ -17,8 +17,9 @@ from agents.train.checkpoint import encoder_origin
 from envs.errors import UserError
 from envs.films.camera import FilmResult
 from rlcnn.accelerate.devices import use_threads
+from rlcnn.runs.compact import score_text
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.progress import ProgressDisplay, make_console
+from rlcnn.runs.progress import ProgressDisplay, make_console, print_line, waiting
 from rlcnn.weights.origin import Origin
 
 
@@ -94,7 +95,9 @@ def assess_run(
         episodes = config.eval_episodes or TrainConfig.eval_episodes
     console = console or make_console()
     with use_threads(config.num_threads):
-        model = load_agent(run_dir, checkpoint=checkpoint, device=device or config.device)
+        print_line(console, f"loading the agent of {run_dir}")
+        with waiting(console, "loading the agent"):
+            model = load_agent(run_dir, checkpoint=checkpoint, device=device or config.device)
         step = model.num_timesteps
         evaluation = None
         if episodes:
@@ -105,17 +108,19 @@ def assess_run(
             )
         films: list[FilmResult] = []
         for number in range(videos):
-            console.print(f"filming game {number + 1} of {videos}")
+            action = f"filming game {number + 1} of {videos}"
+            print_line(console, action)
             try:
-                # The first is the game that the run filmed at this step.
-                film = film_agent(
-                    model,
-                    replace(config, seed=config.seed + number),
-                    run.videos_dir / _film_name(config, step, number, protocol, deterministic),
-                    protocol=protocol,
-                    step=step,
-                    deterministic=deterministic,
-                )
+                with waiting(console, action):
+                    # The first is the game that the run filmed at this step.
+                    film = film_agent(
+                        model,
+                        replace(config, seed=config.seed + number),
+                        run.videos_dir / _film_name(config, step, number, protocol, deterministic),
+                        protocol=protocol,
+                        step=step,
+                        deterministic=deterministic,
+                    )
             except UserError as error:
                 if evaluation is None and not films:
                     raise
@@ -138,12 +143,15 @@ def _evaluate(
     console: Console,
 ) -> Evaluation:
     returns: list[float] = []
+    games = f"{episodes} game{'s' * (episodes != 1)}"
+    print_line(console, f"evaluating the agent of step {model.num_timesteps:,} over {games}")
     with ProgressDisplay(console) as display:
-        task = display.add("evaluating", episodes, status="games, return -")
+        task = display.add("evaluating", episodes, status="return -")
 
         def on_game(game_return: float) -> None:
             returns.append(game_return)
-            display.update(task, advance=1, status=f"games, return {np.mean(returns):.1f}")
+            task.advance()
+            task.status = f"return {score_text(float(np.mean(returns)))}"
 
         return evaluate_agent(
             model,

@@ -17,6 +17,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.config import TrainConfig
 from agents.seeding import Purpose, derive_seed
 from envs.atari import AtariVecEnv
+from envs.atari_single import SingleAtariVecEnv
+from envs.config import EnvConfig
 from envs.errors import UserError
 from envs.films.camera import FilmResult, film_episode
 from envs.make import make_vec_env
@@ -148,7 +150,7 @@ def evaluate_agent(
     facts = dataclasses.asdict(conventions)
     for training_only in ("terminal_on_life_loss", "clip_rewards"):
         del facts[training_only]
-    if not isinstance(venv, AtariVecEnv):
+    if not isinstance(venv, AtariVecEnv | SingleAtariVecEnv):
         facts = {name: facts[name] for name in ("name", "max_episode_steps")}
     return Evaluation(
         returns=[g["r"] for g in games],
@@ -156,12 +158,19 @@ def evaluate_agent(
         truncated=sum(g["truncated"] for g in games),
         protocol={
             **facts,
+            **_changes(config.environment),
             "environments": environments,
             "seed": seed,
             "deterministic": deterministic,
             "epsilon": policy.epsilon,
         },
     )
+
+
+def _changes(env: EnvConfig) -> dict[str, Any]:
+    """What makes another game of the one that the id names, if anything does."""
+    changes = {"env_kwargs": dict(env.kwargs), "env_wrapper": list(env.wrappers)}
+    return {name: value for name, value in changes.items() if value}
 
 
 def game_environments(episodes: int) -> int:
@@ -225,7 +234,7 @@ def film_agent(
     conventions = play_protocol(config, protocol)
     with inference(model):
         return film_episode(
-            config.env,
+            config.environment,
             EvaluationPolicy(model, game_seed, deterministic, on_step),
             path,
             protocol=conventions,
@@ -234,7 +243,7 @@ def film_agent(
             frame_stack=config.frame_stack,
             seed=game_seed,
             max_episode_steps=conventions.max_episode_steps,
-            caption_prefix=f"step {step:,}" if step else "",
+            caption_prefix=f"step {step:,}",
         )
 
 
@@ -266,7 +275,7 @@ def play_protocol(config: TrainConfig, protocol: str | None = None) -> AtariProt
 def make_play_env(config: TrainConfig, num_envs: int, protocol: AtariProtocol, seed: int) -> VecEnv:
     """Environments for whole games, with the observations that the run's agent learned from."""
     return make_vec_env(
-        config.env,
+        config.environment,
         num_envs,
         protocol=protocol,
         training=False,

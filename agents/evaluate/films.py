@@ -30,7 +30,7 @@ class Filming:
         self._no_render: str | None = None
         self.note: str | None = None
         try:
-            self._no_render = why_not_rendered(config.env, config.seed)
+            self._no_render = why_not_rendered(config.environment, config.seed)
         except Exception as error:
             self.note = f"films may fail: {_reason(error)}"
         if self._no_render:

@@ -41,6 +41,11 @@ def load_players(
         config = read_config(RunDirectory.open(run_dir))
         if not config.env.startswith("ALE/"):
             raise UserError(f'the agent of "{run_dir}" plays no game of ALE: "{config.env}"')
+        if config.environment.is_changed:
+            raise UserError(
+                f'the agent of "{run_dir}" learned a game changed by --env-kwargs, --env-wrapper or'
+                " --obs-key: frames are collected from unchanged games only"
+            )
         for name in ("obs", "obs_size", "frame_stack"):
             own, asked = getattr(config, name), getattr(frames, name)
             if own != asked:

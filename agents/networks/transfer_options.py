@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from envs.errors import UserError
 
 if TYPE_CHECKING:
     from agents.config import TrainConfig
+
+FeatureType = Literal["auto", "fp32", "bf16", "fp16"]
+"""Type in which a frozen encoder's features are stored."""
 
 
 def check_transfer(config: TrainConfig) -> None:

@@ -20,8 +20,8 @@ from agents.collect.on_policy import OnPolicyCollector
 from agents.networks.policies import PixelActorCriticPolicy
 from agents.networks.transfer import frozen_version, unfreeze_at
 from agents.ppo.checks import check_minibatches, check_options
-from agents.ppo.learner import PPOLearner, UpdateReport
-from agents.ppo.objective import METRICS, PPOObjective
+from agents.ppo.learner import FIGURES, PPOLearner, UpdateReport
+from agents.ppo.objective import PPOObjective
 from agents.sb3.agent import PixelAgent
 from agents.sb3.arguments import arguments_for, check_count, checked_device
 from agents.sb3.environments import make_checked_env
@@ -305,7 +305,7 @@ class PPO(PixelAgent[PixelActorCriticPolicy, UpdateReport], SB3PPO):
     def _record_update(self, report: UpdateReport) -> None:
         self._n_updates += report.epochs
         # The first wait for the device in an update.
-        figures = dict(zip((*METRICS, "explained_variance"), report.figures.tolist(), strict=True))
+        figures = dict(zip(FIGURES, report.figures.tolist(), strict=True))
         self.raise_if_not_finite(figures["loss"])
         # The last step can spoil the parameters after losses that were all finite.
         self.check_finite()

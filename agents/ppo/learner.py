@@ -18,13 +18,18 @@ from rlcnn.accelerate.gradient_step import (
     gradient_step,
     keep_rates_on_device,
     optimizer_tensors,
+    parameter_norm,
 )
+
+FIGURES = (*METRICS, "grad_norm", "explained_variance", "param_norm")
+"""What an update reports, by name. The norms are of all gradients and all parameters as one vector;
+that of the gradients is a mean over minibatches, before clipping."""
 
 
 class UpdateReport(NamedTuple):
     """The result of an update."""
 
-    figures: torch.Tensor  # means of METRICS over its minibatches, and the explained variance
+    figures: torch.Tensor  # FIGURES, float32; METRICS are means over its minibatches
     epochs: int  # begun, whether or not ``target_kl`` ended them
 
 
@@ -113,19 +118,25 @@ class PPOLearner:
         # Over the last epoch's minibatches only, as in stable-baselines3.
         kl = METRICS.index("approx_kl")
         means[kl] = torch.stack(metrics[epoch_began:])[:, kl].mean()
+        if stopped:
+            # The last minibatch was not learned from.
+            means[-1] = torch.stack(metrics)[:, -1].nanmean()
         unexplained = (rollout.returns - rollout.values).var() / rollout.returns.var()
-        return UpdateReport(torch.cat([means, (1 - unexplained)[None]]), epochs)
+        last = torch.stack([1 - unexplained, parameter_norm(self.policy)])
+        return UpdateReport(torch.cat([means, last]), epochs)
 
     def learn(self, rollout: FrameRollout, indices: torch.Tensor) -> torch.Tensor:
         """Learns from a minibatch at ``indices``, int64 (batch,), of a full rollout.
 
-        The result is ``METRICS``, float32. If their divergence is too great, nothing was learned.
+        The result is ``METRICS`` and the gradient norm, float32. If their divergence is too great,
+        nothing was learned, and the norm is NaN.
         """
         loss, metrics = self._loss(rollout.batch(indices))
-        if not self._diverged(metrics):
-            policy = self.policy
-            gradient_step(loss, policy.optimizer, policy.parameters(), self._max_grad_norm)
-        return metrics
+        if self._diverged(metrics):
+            return torch.cat([metrics, metrics.new_full((1,), torch.nan)])
+        policy = self.policy
+        norm = gradient_step(loss, policy.optimizer, policy.parameters(), self._max_grad_norm)
+        return torch.cat([metrics, norm[None]])
 
     def loss(self, batch: RolloutBatch) -> tuple[torch.Tensor, torch.Tensor]:
         return self._objective.loss(self.policy, batch, self._coefficients)

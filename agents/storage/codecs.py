@@ -7,18 +7,17 @@ for all its frames; one storage takes the results of both.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
 
+from agents.networks.transfer_options import FeatureType
 from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.transfers import upload
 from rlcnn.encoders import Encoder
 
 FrameShape = tuple[int, int, int]
-FeatureType = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -41,8 +41,8 @@ class ReplayBatch(NamedTuple):
 
     def to(self, device: torch.device) -> ReplayBatch:
         """The same batch on ``device``, except ``places``, which only the replay reads."""
-        *columns, places = self
-        return ReplayBatch(*(upload(tensor, device) for tensor in columns), places)
+        columns = [upload(tensor, device) for tensor in self[:-1]]
+        return ReplayBatch._make([*columns, self.places])
 
 
 class FrameReplay:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -12,8 +11,9 @@ from typing import Literal
 
 from agents.config import TrainConfig
 from envs.errors import UserError, nearest
-from rlcnn.config.fields import OptionValue, encoder_option_value
+from rlcnn.config.fields import OptionValue, named_value
 from rlcnn.encoders import list_encoders, why_unknown
+from rlcnn.runs.tracker import shortened
 
 # File names contain an arm's name, and file systems allow 255 bytes.
 _LONGEST_PART = 100
@@ -163,13 +163,6 @@ def directory_name(name: str) -> str:
     return shortened(whole, _LONGEST_PART, name)
 
 
-def shortened(text: str, most: int, name: str) -> str:
-    """``text``, cut if it is longer than ``most``, with a digest of ``name`` to keep it unique."""
-    if len(text) <= most:
-        return text
-    return f"{text[: most - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
 def _parse_net(text: str, net: str) -> tuple[str, dict[str, OptionValue]]:
     encoder, *pairs = net.split(",")
     if reason := why_unknown(encoder):
@@ -181,5 +174,5 @@ def _parse_net(text: str, net: str) -> tuple[str, dict[str, OptionValue]]:
             raise UserError(f'--arms "{text}": "{pair}" is no option: expected OPTION=VALUE')
         if option in options:
             raise UserError(f'--arms "{text}" gives option "{option}" twice')
-        options[option] = encoder_option_value(value)
+        options[option] = named_value(value)
     return encoder, options

@@ -28,6 +28,7 @@ from envs.errors import UserError
 from rlcnn.accelerate.devices import use_threads
 from rlcnn.report import RunResult
 from rlcnn.report.style import plural
+from rlcnn.runs.progress import ProgressDisplay
 
 MEASURED_GAMES = 3
 """Games in which each arm is measured; its speed in others is taken as their mean."""
@@ -165,7 +166,9 @@ def _network(config: TrainConfig) -> str:
     return json.dumps([config.encoder, config.encoder_options, config.mode], sort_keys=True)
 
 
-def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Speed]:
+def measure_speeds(
+    runs: Sequence[StudyRun], launcher: Launcher, console: Console
+) -> dict[str, Speed]:
     """The speed of each kind of training among ``runs``, measured on the launcher's workers.
 
     All workers measure at once, some kinds twice, because they share the machine. Each network is
@@ -186,8 +189,13 @@ def measure_speeds(runs: Sequence[StudyRun], launcher: Launcher) -> dict[str, Sp
         # A resumed run may have lost its first weights; its speed does not depend on them.
         config = replace(kinds[name].config, num_threads=launcher.threads, weights="none")
         jobs.append(Job(f"{number} {name}", partial(measure_speed, config), Path(os.devnull)))
-    with closing(launcher.run(jobs, lambda _: None)) as outcomes:
+    with (
+        ProgressDisplay(console, transient=True) as display,
+        closing(launcher.run(jobs, lambda _: None)) as outcomes,
+    ):
+        task = display.add("measuring speed", len(jobs))
         for outcome in outcomes:
+            task.advance()
             name = outcome.name.partition(" ")[2]
             if outcome.state != "done":
                 raise UserError(f'--arms "{kinds[name].arm}" cannot be trained: {outcome.reason}')
@@ -224,7 +232,7 @@ def known_speeds(
     if unknown:
         kinds = plural(len({kind(run.config) for run in unknown}), "kind")
         console.print(f"measuring the speed of {kinds} of training")
-        known |= measure_speeds(unknown, launcher)
+        known |= measure_speeds(unknown, launcher, console)
     return known
 
 

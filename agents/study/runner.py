@@ -30,7 +30,7 @@ from rich.console import Console
 
 from agents.evaluate.random_agent import random_returns
 from agents.launchers.local import Job, Launcher, Outcome
-from agents.study.arms import directory_name, shortened
+from agents.study.arms import directory_name
 from agents.study.cost import known_speeds, print_cost
 from agents.study.display import StudyDisplay
 from agents.study.plan import RUNTIME_OPTIONS, StudyPlan, StudyRun, differences
@@ -54,14 +54,12 @@ from rlcnn.report.style import plural
 from rlcnn.report.tracked import track_report
 from rlcnn.runs.files import disk_errors, read_json, write_json_atomic
 from rlcnn.runs.lock import acquire
-from rlcnn.runs.progress import make_console
+from rlcnn.runs.progress import make_console, waiting
 from rlcnn.runs.provenance import provenance
 from rlcnn.runs.stopping import TrainingStopped
 
 RANDOM = "random.json"
 LEAST_RANDOM_EPISODES = 30
-# Weights & Biases refuses longer ones.
-LONGEST_TAG = 64
 
 MakeLauncher = Callable[[int], Launcher]
 """Makes a launcher for a number of jobs."""
@@ -166,7 +164,9 @@ def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked
     console.print(f"table:  {table}")
     console.print(f"report: {page}")
     project, group = plan.base.project, path.resolve().name
-    track_report(shown, page, drawings, plan.base.track, project=project, group=group)
+    # A page of W&B: trackio has the trainings alone.
+    mode = plan.base.track if plan.base.tracker == "wandb" else "disabled"
+    track_report(shown, page, drawings, mode, project=project, group=group)
     return results
 
 
@@ -264,8 +264,7 @@ def _run_all(
     display = StudyDisplay(path, by_name, len(plan.runs) - len(runs), console)
     jobs = []
     for run in runs:
-        tags = [shortened(name, LONGEST_TAG, name) for name in (run.arm, run.game)]
-        labels = {"group": path.resolve().name, "tags": tags}
+        labels = {"group": path.resolve().name, "tags": [run.arm, run.game]}
         config = replace(run.config, num_threads=launcher.threads)
         # Workers of a cluster may have another working directory.
         run_dir = (path / run.directory).absolute()
@@ -317,6 +316,7 @@ def _random_returns(path: Path, plan: StudyPlan, console: Console) -> dict[str, 
             # It needs no network: this machine may lack the GPUs of a cluster.
             config = replace(plan.base, env=game, seed=plan.seeds[0], device="cpu").resolve()
             episodes = max(LEAST_RANDOM_EPISODES, plan.base.eval_episodes)
-            returns[game] = random_returns(config, episodes)
+            with waiting(console, f"{game_name(game)}: random play"):
+                returns[game] = random_returns(config, episodes)
             write_json_atomic(file, returns)
     return returns

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from agents.evaluate.references import reference_scores
 from agents.study.results import StudyResults
 from envs.errors import UserError
-from envs.registry import atari_rom, game_name
+from envs.registry import game_name
 from rlcnn.stats import (
-    ATARI57,
     RandomAgent,
     Result,
     Verdict,
@@ -41,15 +41,18 @@ class Scale:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, env_ids: Sequence[str], random_agent: RandomAgent) -> Scale:
+    def of(cls, env_ids: Sequence[str], random_agent: RandomAgent, changed: bool = False) -> Scale:
         """The human's scale if all games have a human score far enough above random play.
 
         The zero of that scale is a mean over a few random games. A human's score within four of
         its standard errors would leave the unit of the scale uncertain by a quarter or more, and a
         normalised score would be amplified noise.
+
+        ``changed`` says that arguments or wrappers make other games of them, such as another mode,
+        to which a human's score does not apply.
         """
         games = tuple(map(game_name, env_ids))
-        humans = [human_score(env_id) for env_id in env_ids]
+        humans = [None if changed else human_score(env_id) for env_id in env_ids]
         human, notes = None not in humans, []
         for game, score in zip(games, humans, strict=True):
             mean, error = random_agent.mean(game), random_agent.error(game)
@@ -91,11 +94,8 @@ class Scale:
 
 def human_score(env_id: str) -> float | None:
     """A human's score in one of ALE's games; None if unknown, and for all other environments."""
-    try:
-        rom = atari_rom(env_id)
-    except UserError:
-        return None
-    return ATARI57[rom].human if rom in ATARI57 else None
+    reference = reference_scores(env_id)
+    return reference.human if reference else None
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ def study_scores(results: StudyResults) -> StudyScores:
         (Result(run.arm, run.game, run.seed, run.score) for run in results.runs),
         failed_as=results.random_agent.means,
     )
-    scale = Scale.of(results.plan.games, results.random_agent)
+    scale = Scale.of(
+        results.plan.games, results.random_agent, results.plan.base.environment.is_changed
+    )
     scores = {arm: scale.normalise(array, table.games) for arm, array in table.scores.items()}
     return StudyScores(scale, scores, (*table.notes, *scale.notes), table.failed)
 

@@ -32,9 +32,10 @@ from rlcnn.weights.report import LoadReport
 def make_train_env(config: TrainConfig) -> VecEnv:
     """The environments to train in."""
     num_envs = config.num_envs // config.env_groups
+    workers = math.ceil(config.env_workers / config.env_groups)
     make_group = partial(
         make_vec_env,
-        config.env,
+        replace(config.environment, workers=workers),
         num_envs,
         protocol=config.protocol,
         training=True,
@@ -117,6 +118,7 @@ def load_agent(
         device=resolve_device(device),
         num_envs=1,
         env_groups=1,
+        env_workers=0,
         compile="off",
         cuda_graphs="off",
         overlap="off",
@@ -180,11 +182,11 @@ def describe_storage(model: Agent) -> str:
     algorithm = algorithm_of(model)
     codec = algorithm.storage(model).codec
     item = "x".join(str(side) for side in codec.shape if side > 1)
-    what = f"storing {item} pixels of each frame"
+    what = f"{item} pixels of each frame"
     if not isinstance(codec, PixelCodec):
         each = "frame" if codec.stacking.depth > 1 else "observation"
         kind = str(codec.dtype).removeprefix("torch.")
-        what = f"storing {item} features of the frozen encoder ({kind}) of each {each}"
+        what = f"{item} features of the frozen encoder ({kind}) of each {each}"
     return f"{what}: {gigabytes(algorithm.storage_bytes(model))}"
 
 

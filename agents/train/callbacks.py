@@ -7,12 +7,11 @@ counters equal what was learned.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 
 import numpy as np
-from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
+from rlcnn.runs.compact import score_text
 from rlcnn.runs.progress import TrainingDisplay
 
 
@@ -34,12 +33,13 @@ class Every(BaseCallback):
     """Calls ``action`` between updates, once in every ``steps`` agent steps.
 
     The calls depend on the step counter alone, so a resumed run makes those of a run that was
-    never interrupted; ``pending`` adds one that a stop prevented.
+    never interrupted.
 
     Args:
-        steps: agent steps between two calls; 0 never calls.
+        steps: agent steps between two calls; 0 makes none but the pending one.
         action: the action.
-        pending: whether a call is still to be made at the step where training starts.
+        pending: whether a call is to be made at the step where training starts, such as one that a
+            stop prevented.
     """
 
     def __init__(self, steps: int, action: Callable[[], None], pending: bool = False) -> None:
@@ -56,7 +56,7 @@ class Every(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._schedule()
-        if self._pending_at_start and self._steps:
+        if self._pending_at_start:
             self._next = self.model.num_timesteps
 
     def _on_rollout_start(self) -> None:
@@ -69,8 +69,8 @@ class Every(BaseCallback):
         return True
 
     def _schedule(self) -> None:
-        if self._steps:
-            self._next = (self.model.num_timesteps // self._steps + 1) * self._steps
+        step, steps = self.model.num_timesteps, self._steps
+        self._next = (step // steps + 1) * steps if steps else float("inf")
 
 
 class UpdateLog(BaseCallback):
@@ -95,38 +95,41 @@ class UpdateLog(BaseCallback):
 
 
 class ShowProgress(BaseCallback):
-    """Shows steps, steps per second, time left, and the mean return of the last games.
+    """Shows steps, what goes on, and the mean return of the last games.
 
     Args:
-        total_steps: of the whole run.
-        console: shows the progress.
-        line_seconds: seconds between two lines where there is no terminal.
+        display: shows them.
     """
 
-    def __init__(self, total_steps: int, console: Console, line_seconds: float = 30.0) -> None:
+    def __init__(self, display: TrainingDisplay) -> None:
         super().__init__()
-        self._total, self._console, self._line_seconds = total_steps, console, line_seconds
-        self._resources = ExitStack()
+        self._display = display
 
     def _on_training_start(self) -> None:
-        step = self.model.num_timesteps
-        self._display = self._resources.enter_context(
-            TrainingDisplay(self._console, "steps", self._total, step, self._line_seconds)
-        )
-        self._display.redraw(step, self._mean_return())
+        self._redraw()
+
+    def _on_rollout_start(self) -> None:
+        self._begin_phase("")
+
+    def _on_rollout_end(self) -> None:
+        self._begin_phase("update")
+
+    def _begin_phase(self, name: str) -> None:
+        # DQN learns nothing before.
+        filling = self.model.num_timesteps < getattr(self.model, "learning_starts", 0)
+        self._display.begin_phase("filling the replay" if filling else name)
 
     def _on_step(self) -> bool:
         self._display.reach(self.num_timesteps, self._mean_return)
         return True
 
     def _on_training_end(self) -> None:
-        self._display.redraw(self.model.num_timesteps, self._mean_return())
-        self.close()
+        self._display.begin_phase("")
+        self._redraw()
 
-    def close(self) -> None:
-        """Takes the bar off the screen; calling it again does nothing."""
-        self._resources.close()
+    def _redraw(self) -> None:
+        self._display.redraw(self.model.num_timesteps, self._mean_return())
 
     def _mean_return(self) -> str:
         games = self.model.ep_info_buffer
-        return f"return {np.mean([game['r'] for game in games]):.1f}" if games else "return -"
+        return f"return {score_text(np.mean([g['r'] for g in games]))}" if games else "return -"

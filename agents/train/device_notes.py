@@ -1,4 +1,4 @@
-"""One line about device and speed options, and lines about options without effect."""
+"""The device and speed options, and lines about options without effect."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ def describe_device_use(config: TrainConfig) -> str:
     parts = [
         describe_device(config.device),
         config.precision,
+        f"{config.num_threads} CPU thread{'s' * (config.num_threads != 1)}",
         *([f"CUDA graphs {config.cuda_graphs}"] if on_gpu else []),
         f"overlap {config.overlap}",
         f"compile {config.compile}",
-        f"{config.num_envs} environment{'s' * (config.num_envs != 1)}",
-        f"{config.num_threads} CPU thread{'s' * (config.num_threads != 1)}",
     ]
-    return f"device: {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def notes_on_device(asked: TrainConfig, config: TrainConfig, model: Agent) -> list[str]:

@@ -20,22 +20,30 @@ from agents.registry import Agent
 from agents.train.builder import (
     build_agent,
     check_resources,
-    describe_storage,
     load_report,
     make_train_env,
 )
 from agents.train.callbacks import BetweenUpdates, Every, ShowProgress, UpdateLog
-from agents.train.checkpoint import load_checkpoint, save_checkpoint
-from agents.train.device_notes import describe_device_use, notes_on_device
-from agents.train.run_length import notes_on_length
+from agents.train.card import card_of
+from agents.train.checkpoint import POLICY, STATE, load_checkpoint, save_checkpoint
+from agents.train.description import (
+    describe_return,
+    describe_score,
+    describe_training,
+    next_commands,
+)
+from agents.train.device_notes import notes_on_device
+from agents.train.run_length import last_step, notes_on_length
 from envs.errors import EnvironmentFailure, UserError
 from rlcnn.accelerate.devices import use_threads
 from rlcnn.accelerate.malloc import keep_freed_memory
 from rlcnn.runs import lifecycle
-from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.commands import Facts
+from rlcnn.runs.directory import RunDirectory, claimed_directory
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
-from rlcnn.runs.progress import make_console, print_line
+from rlcnn.runs.progress import make_console, print_line, waiting
 from rlcnn.runs.stopping import TrainingStopped
+from rlcnn.runs.tracker import RunCard
 from rlcnn.runs.tracking import TrackerWriter
 
 RESUMABLE = lifecycle.RESUMABLE | {
@@ -43,6 +51,7 @@ RESUMABLE = lifecycle.RESUMABLE | {
     "compile",
     "cuda_graphs",
     "env_groups",
+    "env_workers",
     "replay_device",
     "overlap",
     "eval_episodes",
@@ -86,12 +95,16 @@ def train(
     config.validate()
     asked, config = config, config.resolve()
     console = console or make_console()
-    default = default_run_dir(config)
-    with use_threads(config.num_threads), closing(make_train_env(config)) as venv:
-        model = build_agent(config, venv)
-        check_resources(model, config, run_dir or default)
+    with (
+        use_threads(config.num_threads),
+        closing(make_train_env(config)) as venv,
+        claimed_directory(run_dir, default_run_dir(config), console) as path,
+    ):
+        with waiting(console, "building the agent"):
+            model = build_agent(config, venv)
+            check_resources(model, config, path)
         document = {"config": config.to_json(), **({"labels": dict(labels)} if labels else {})}
-        with new_run(run_dir, default, document, command) as run:
+        with new_run(path, document, command) as run:
             notes = [*notes_on_transfer(config), *notes_on_device(asked, config, model)]
             Training(run, config, model, console, notes).begin(load_report(model))
     return run.path
@@ -140,8 +153,9 @@ def resume(
         with closing(make_train_env(config)) as venv:
             # A checkpoint holds all weights: the file of the first ones may be gone by now.
             start = dataclasses.replace(config, weights="none") if checkpoint else config
-            model = build_agent(start, venv, step)
-            check_resources(model, config, run_dir)
+            with waiting(console, "building the agent"):
+                model = build_agent(start, venv, step)
+                check_resources(model, config, run_dir)
             notes = notes_on_device(resumed.asked, config, model)
             Training(resumed.run, config, model, console, notes).resume(resumed, command)
     return run_dir
@@ -179,15 +193,22 @@ class Training(Attempt[TrainConfig]):
         """Agent steps."""
         return self.model.num_timesteps
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Steps, and the steps of the whole run."""
+        return self.step, last_step(self.config, self.step)
+
+    def facts(self) -> Facts:
+        """The environment, encoder, algorithm, device and storage."""
+        return describe_training(self.config, self.model)
+
     def describe(self) -> list[str]:
-        """Lines about the length, films, the device, and the storage."""
+        """Lines about the length and films."""
         replay = self.config.algorithm.find_replay(self.model)
         stored_steps = 0 if replay is None else replay.pos * replay.n_envs
         return [
             *notes_on_length(self.config, self.step, stored_steps),
             *([self._filming.note] if self._filming.note else []),
-            describe_device_use(self.config),
-            describe_storage(self.model),
         ]
 
     def load_checkpoint(self, directory: Path) -> float:
@@ -224,14 +245,19 @@ class Training(Attempt[TrainConfig]):
         keep_freed_memory()
         model.logger.output_formats.append(TrackerWriter(self.tracker))
         eval_every = config.eval_every if config.eval_episodes else 0
+        video_every = eval_every if config.video_every is None else config.video_every
+        # A run that begins again from its start has lost the row of its first film.
+        first = config.video_every is None and self.step == 0 and VIDEO not in self._logged(0)
         periodic = {
-            EVALUATION: Every(eval_every, self.evaluate_so_far, EVALUATION in self._pending),
-            VIDEO: Every(config.video_every, self.film_so_far, VIDEO in self._pending),
+            name: Every(steps, action, pending=now or bool(steps and name in self._pending))
+            for name, steps, action, now in (
+                (EVALUATION, eval_every, self.evaluate_so_far, False),
+                (VIDEO, video_every, self.film_so_far, first),
+            )
         }
         self._pending = []
-        progress = ShowProgress(config.total_steps, self.console)
         callbacks: list[BaseCallback] = [
-            progress,
+            ShowProgress(self.display),
             BetweenUpdates(self._note_learned),
             *([UpdateLog()] if config.algorithm.on_policy else []),
             *periodic.values(),
@@ -252,8 +278,6 @@ class Training(Attempt[TrainConfig]):
             if isinstance(error, EnvironmentFailure):
                 self._save_after_failure()
                 raise
-        finally:
-            progress.close()
         if self.step != self.saved_step:
             self.checkpoint()
         # Also of a request that came during that checkpoint, which may take long.
@@ -287,33 +311,42 @@ class Training(Attempt[TrainConfig]):
         """The keys of the rows of ``step``."""
         return {key for row in self.run.metrics() if row["step"] == step for key in row}
 
+    @property
+    def card(self) -> RunCard:
+        """Its algorithm, game, encoder and mode, and the options in effect."""
+        return card_of(self.config)
+
+    def model_files(self) -> list[Path]:
+        """The policy of the last checkpoint, its state, and the summary."""
+        checkpoint = self.run.checkpoints()[-1]
+        return [checkpoint / POLICY, checkpoint / STATE, self.run.path / "summary.json"]
+
     def evaluate_so_far(self) -> None:
         """Evaluates the agent between two updates and logs it; a stop ends it silently."""
-        result = evaluate_agent(
-            self.model,
-            self.config,
-            purpose="evaluate_during_training",
-            step=self.step,
-            on_step=self.stop.check,
+        result = self._evaluate(
+            purpose="evaluate_during_training", step=self.step, on_step=self.stop.check
         )
         self._log_evaluation(result)
+
+    def _evaluate(self, **options: Any) -> Evaluation:
+        """Evaluates the agent with the options of :func:`evaluate_agent`, and shows it."""
+        with self.display.activity("evaluating", self.config.eval_episodes) as on_game:
+            return evaluate_agent(self.model, self.config, on_game=on_game, **options)
 
     def film_so_far(self) -> None:
         """Films a game between two updates."""
         self.film()
 
-    def finish(self) -> None:
+    def finish(self) -> Facts:
         """Evaluates and films the trained agent and writes the summary."""
-        run, step, console, evaluation = self.run, self.step, self.console, None
+        run, step, evaluation = self.run, self.step, None
         training_seconds = self.wall_seconds
         # An attempt that was interrupted later has logged the same games already.
         logged = self._logged(step)
         if self.config.eval_episodes:
-            console.print(f"evaluating over {self.config.eval_episodes} whole games")
-            evaluation = evaluate_agent(self.model, self.config)
+            evaluation = self._evaluate()
             if EVALUATION not in logged:
                 self._log_evaluation(evaluation)
-        console.print("filming a whole game")
         video = self.film(log=VIDEO not in logged)
         run.write_summary(
             {
@@ -324,15 +357,16 @@ class Training(Attempt[TrainConfig]):
                 "video": str(video.relative_to(run.path)) if video else None,
             }
         )
-        if evaluation:
-            console.print(
-                f"evaluation: mean return {evaluation.mean_return:.2f}"
-                f" (std {evaluation.std:.2f}, {len(evaluation.returns)} games)"
-            )
-        console.print(f"run:        {run.path}")
-        if video:
-            console.print(f"video:      {video}")
-        console.print(f"checkpoint: {run.checkpoints()[-1]}")
+        return [
+            *(describe_score(evaluation, self.config) if evaluation else []),
+            ("run", str(run.path)),
+            ("checkpoint", str(run.checkpoints()[-1])),
+            *([("watch", str(video))] if video else []),
+        ]
+
+    def next_commands(self) -> Facts:
+        """The commands to evaluate and extend the run."""
+        return next_commands(self.config, self.run)
 
     def film(self, log: bool = True) -> Path | None:
         """Films a game to ``videos/`` and logs it.
@@ -341,7 +375,8 @@ class Training(Attempt[TrainConfig]):
             The film's path; None where it failed, which costs one line.
         """
         path = self.run.videos_dir / f"{self.step:012d}.mp4"
-        film = self._filming.film(self.model, path, self.step, self.stop.check)
+        with self.display.activity("filming"):
+            film = self._filming.film(self.model, path, self.step, self.stop.check)
         if film is None:
             return None
         if log:
@@ -349,6 +384,8 @@ class Training(Attempt[TrainConfig]):
         return path
 
     def _log_evaluation(self, result: Evaluation) -> None:
+        score = f"mean return {describe_return(result)}"
+        print_line(self.console, f"step {self.step:,}: {score}")
         self.tracker.log(
             self.step,
             {

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ale_py
 import cv2
 import gymnasium as gym
 import numpy as np
-from gymnasium.wrappers import AtariPreprocessing
 
+from envs.atari_single import check_game, make_atari_env, make_game
 from envs.checked import CheckedEnv
 from envs.checks import ObservationColour, check_observation
+from envs.config import EnvConfig
 from envs.errors import EnvironmentFailure, UserError, describe_error
 from envs.films.mp4 import Mp4Writer
 from envs.pictures import rendered_picture, to_rgb
-from envs.pixels import PixelVecEnv, make_env
+from envs.pixels import PixelVecEnv
 from envs.protocol import AtariProtocol, get_protocol
-from envs.registry import atari_rom, find_spec, is_atari
+from envs.registry import is_atari_id
+from envs.single import make_env
 
 # The console drew one picture for each field of NTSC television; ale-py's metadata say 30.
 ATARI_FPS = 60
@@ -61,7 +62,7 @@ class FilmResult:
 
 
 def film_episode(
-    env_id: str,
+    env: str | EnvConfig,
     act: Callable[[np.ndarray], np.ndarray],
     path: str | os.PathLike[str],
     *,
@@ -83,8 +84,8 @@ def film_episode(
     created and an old film is replaced.
 
     ``act`` maps observations uint8 (1, frame_stack * C, obs_size, obs_size) to actions (1,). The
-    film ends after ``max_episode_steps`` agent steps, since some policies play for ever. ``env_id``
-    is any id of ``make_vec_env``, and the other arguments are those of ``AtariVecEnv``.
+    film ends after ``max_episode_steps`` agent steps, since some policies play for ever. ``env``
+    is any of ``make_vec_env``, and the other arguments are those of ``AtariVecEnv``.
     ``caption_prefix`` comes before the caption.
 
     Raises:
@@ -94,27 +95,24 @@ def film_episode(
     shape: dict[str, Any] = {"obs": obs, "obs_size": obs_size, "frame_stack": frame_stack}
     options = {**shape, "seed": seed, "max_episode_steps": max_episode_steps}
     no_render: str | None = None
-    if env_id.startswith("ALE/") or is_atari(find_spec(env_id)):
+    config = EnvConfig.of(env)
+    if is_atari_id(config.env_id):
         played = get_protocol(protocol)
-        lens = _atari_lens(env_id, played)
-        env: gym.Env = AtariPreprocessing(
-            _AtariOpening(lens, played),
-            noop_max=0,
-            frame_skip=played.frame_skip,
-            screen_size=int(obs_size),
-            grayscale_obs=obs == "grey",
-        )
-        film, episode = _film(env, lens, act, Path(path), options)
+        check_game(config, played)
+        game = make_game(config, played, "rgb_array")
+        lens = _Lens(game, ATARI_FPS, lambda observation: to_rgb(np.asarray(game.render())))
+        preprocessed = make_atari_env(config, played, obs, obs_size, lens)
+        film, episode = _film(preprocessed, lens, act, Path(path), options)
     else:
         try:
-            lens = _render_lens(env_id)
+            lens = _render_lens(config)
             film, episode = _film(lens, lens, act, Path(path), options)
         except (_CannotRender, EnvironmentFailure) as error:
             # Rendering alone may fail, for example without a display.
             no_render = str(error)
-            lens = _observation_lens(env_id)
+            lens = _observation_lens(config)
             film, episode = _film(lens, lens, act, Path(path), options)
-    caption = f"{env_id}: return {episode['r']:g} in {episode['l']:,} steps"
+    caption = f"{config.env_id}: return {episode['r']:g} in {episode['l']:,} steps"
     if episode["truncated"]:
         caption += " (stopped by the step limit)"
     return FilmResult(
@@ -129,7 +127,7 @@ def film_episode(
     )
 
 
-def why_not_rendered(env_id: str, seed: int = 0) -> str | None:
+def why_not_rendered(env: str | EnvConfig, seed: int = 0) -> str | None:
     """Why films of an environment show its observations; None if they show rendered pictures.
 
     The function renders one picture.
@@ -137,14 +135,15 @@ def why_not_rendered(env_id: str, seed: int = 0) -> str | None:
     Raises:
         UserError: there is no such environment.
     """
-    if env_id.startswith("ALE/") or is_atari(find_spec(env_id)):
+    config = EnvConfig.of(env)
+    if is_atari_id(config.env_id):
         return None
     try:
-        lens = _render_lens(env_id)
+        lens = _render_lens(config)
     except _CannotRender as error:
         return str(error)
     try:
-        CheckedEnv(lens, env_id).reset(seed)
+        CheckedEnv(lens, config.env_id).reset(seed)
     except (_CannotRender, EnvironmentFailure) as error:
         return str(error)
     finally:
@@ -222,64 +221,19 @@ class _Lens(gym.Wrapper):
         self.show(picture)
 
 
-class _AtariOpening(gym.Wrapper):
-    """Starts a game like ale-py's vector environment: no-op frames, the last one FIRE if needed.
-
-    Gymnasium's ``AtariPreprocessing`` supports no-ops but not FIRE.
-    """
-
-    def __init__(self, env: gym.Env, protocol: AtariProtocol) -> None:
-        super().__init__(env)
-        actions = env.get_wrapper_attr("get_action_meanings")()
-        self._fire = (
-            actions.index("FIRE") if protocol.use_fire_reset and "FIRE" in actions else None
-        )
-        self._noop_max = protocol.noop_max
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        observation, info = self.env.reset(**kwargs)
-        noops = int(self.np_random.integers(self._noop_max)) if self._noop_max else 0
-        presses = [0] * (noops if self._fire is None else noops - 1)
-        if self._fire is not None:
-            presses.append(self._fire)
-        for action in presses:
-            observation, _, terminated, _, info = self.env.step(action)
-            if terminated:
-                observation, info = self.env.reset()
-        return observation, info
-
-
-def _atari_lens(env_id: str, protocol: AtariProtocol) -> _Lens:
-    """The bare game, one emulator frame at a time, behind a lens."""
-    atari_rom(env_id)
-    # Its banner would disturb progress bars.
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    game = gym.make(
-        env_id,
-        frameskip=1,
-        repeat_action_probability=protocol.repeat_action_probability,
-        full_action_space=protocol.full_action_space,
-        # The step limit counts agent steps without the start of the game, so not in the emulator.
-        max_num_frames_per_episode=0,
-        render_mode="rgb_array",
-        disable_env_checker=True,
-    )
-    return _Lens(game, ATARI_FPS, lambda observation: to_rgb(np.asarray(game.render())))
-
-
-def _render_lens(env_id: str) -> _Lens:
+def _render_lens(config: EnvConfig) -> _Lens:
     """Any other environment behind a lens that shows its rendered pictures.
 
     Raises:
         _CannotRender: it does not render; also raised later by ``reset`` and ``step``.
     """
-    plain = make_env(env_id)
+    plain = make_env(config)
     modes = _metadata(plain).get("render_modes")
     _close(plain)
     if not isinstance(modes, Collection) or "rgb_array" not in modes:
         raise _CannotRender("it has no render mode rgb_array")
     try:
-        env = make_env(env_id, render_mode="rgb_array")
+        env = make_env(config, render_mode="rgb_array")
     except UserError as error:
         takes_none = "unexpected keyword argument 'render_mode'" in str(error)
         reason = "its __init__ takes no render_mode" if takes_none else str(error)
@@ -300,10 +254,10 @@ def _render_lens(env_id: str) -> _Lens:
     return _Lens(env, _fps(env), picture)
 
 
-def _observation_lens(env_id: str) -> _Lens:
+def _observation_lens(config: EnvConfig) -> _Lens:
     """Any other environment behind a lens that shows its observations."""
-    env = make_env(env_id)
-    make_picture = CheckedEnv(env, env_id).make_picture
+    env = make_env(config)
+    make_picture = CheckedEnv(env, config.env_id).make_picture
     return _Lens(env, _fps(env), lambda observation: to_rgb(make_picture(observation)))
 
 

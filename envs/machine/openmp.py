@@ -10,7 +10,7 @@ computes in float32. In bfloat16 training uses only cores that other programs le
 machine.
 
 OpenMP reads the environment when it is loaded, so this module must be imported before torch.
-docs/performance.md has the measurements.
+docs/lab/busy-machines.md has the measurements.
 """
 
 from __future__ import annotations

@@ -13,26 +13,36 @@ def gradient_step(
     optimizer: torch.optim.Optimizer,
     parameters: Iterable[nn.Parameter] = (),
     max_grad_norm: float | None = None,
-) -> None:
+) -> torch.Tensor:
     """Makes one optimiser step on a loss, float32 scalar, without waiting for the device.
 
     The gradients of ``parameters`` are clipped together: ``max_grad_norm`` is the largest norm of
-    all as one vector; None does not clip.
+    all as one vector; None does not clip. Returns that norm before clipping, float32 scalar.
     """
+    parameters = list(parameters)
     optimizer.zero_grad()
     loss.backward()
     # The place of an all-reduce between processes, which then all clip the same gradients.
     if max_grad_norm is not None:
-        nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    else:
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
         optimizer.step()
-        return
+        return norm
     # Outside a capture torch warns of steps that are marked.
     _mark_capturable(optimizer, True)
     try:
         optimizer.step()
     finally:
         _mark_capturable(optimizer, False)
+    return norm
+
+
+def parameter_norm(network: nn.Module) -> torch.Tensor:
+    """The norm of all parameters of a network as one vector, float32 scalar, without waiting."""
+    # A copy for inference may hold bfloat16, in which norms have two digits.
+    return nn.utils.get_total_norm([p.detach().float() for p in network.parameters()])
 
 
 def can_capture_steps(optimizer: torch.optim.Optimizer) -> bool:

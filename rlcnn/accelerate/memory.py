@@ -45,8 +45,8 @@ def available_memory(
 
 
 def gigabytes(count: int) -> str:
-    """Bytes as a user reads them, such as ``7.14 GB``."""
-    return f"{count / 1e9:.2f} GB"
+    """Bytes as a user reads them, such as ``7.14 GB`` and ``7.1 MB``."""
+    return f"{count / 1e9:.2f} GB" if count >= 10**8 else f"{count / 1e6:.1f} MB"
 
 
 def choose_place(wanted: str, training: torch.device, needed: int, what: str) -> torch.device:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
-from collections.abc import Sequence
-from typing import Any, TypeVar
-
-import tyro
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import MISSING
+from typing import Any, TypeVar, get_origin
 
 from envs.errors import UserError
-from rlcnn.config.diagnosis import list_options, option_without_text, problem_with
-from rlcnn.config.fields import expand_home, whole_number
+from rlcnn.config.diagnosis import no_value, problem_with_value, unexpected, unknown_option
+from rlcnn.config.fields import expand_home
+from rlcnn.config.help import help_text
+from rlcnn.config.options import Option, list_options, own_default
 from rlcnn.runs.weights_and_biases import mode_from_environment
 
 Options = TypeVar("Options")
@@ -20,7 +20,12 @@ Options = TypeVar("Options")
 _EMPTY = '{} takes a value: "" is empty'
 
 
-def parse_options(options: type[Options], arguments: Sequence[str], default: Any = None) -> Options:
+def parse_options(
+    options: type[Options],
+    arguments: Sequence[str],
+    default: Any = None,
+    hidden: Collection[str] = (),
+) -> Options:
     """Reads a command line into a dataclass; ``--help`` prints its fields and exits.
 
     Args:
@@ -29,6 +34,7 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
         default: an instance with the values that are not on the command line; without it the
             fields' own defaults count, and fields without one must be given. The environment may
             replace its ``track``: see :func:`rlcnn.runs.weights_and_biases.mode_from_environment`.
+        hidden: fields that are no options.
 
     Raises:
         UserError: an option is unknown, or a value is not of its type.
@@ -36,58 +42,17 @@ def parse_options(options: type[Options], arguments: Sequence[str], default: Any
     arguments = [expand_home(argument) for argument in arguments]
     if hasattr(default, "track"):
         default = dataclasses.replace(default, track=mode_from_environment(default.track))
-    chosen = {} if default is None else {"default": default}
+    known = [each for each in list_options(options, default) if each.field not in hidden]
     if {"-h", "--help"} & set(arguments):
-        tyro.cli(options, args=["--help"], description=options.__doc__, **chosen)
-    output = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
-            parsed = tyro.cli(options, args=list(arguments), registry=_REGISTRY, **chosen)
-    except SystemExit as error:
-        known = list_options(options, required=default is None)
-        raise UserError(problem_with(arguments, known) or _flat(output.getvalue())) from error
-    if empty := option_without_text(arguments, list_options(options, required=default is None)):
-        raise UserError(_EMPTY.format(empty))
-    return parsed if default is None else _with_default_encoder_options(parsed, default, arguments)
-
-
-def _with_default_encoder_options(
-    parsed: Options, default: Options, arguments: Sequence[str]
-) -> Options:
-    """``parsed`` with the default's encoder options that were not given.
-
-    Those of another encoder do not apply.
-    """
-    if not hasattr(parsed, "encoder_options"):
-        return parsed
-    values, defaults = vars(parsed), vars(default)
-    names = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
-    given = values["encoder_options"] if "--encoder-options" in names else {}
-    kept = defaults["encoder_options"] if values["encoder"] == defaults["encoder"] else {}
-    return dataclasses.replace(parsed, encoder_options={**kept, **given})  # type: ignore[type-var]
-
-
-def _flat(box: str) -> str:
-    """The text of a box that tyro draws, in one line."""
-    return " ".join(" ".join(line.strip("╭╮╰╯│─ ") for line in box.splitlines()).split())
-
-
-_REGISTRY = tyro.constructors.ConstructorRegistry()
-
-
-@_REGISTRY.primitive_rule
-def _whole_number_rule(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
-    if info.type is not int:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INT",
-        instance_from_str=lambda texts: whole_number(texts[0]),
-        is_instance=lambda value: type(value) is int,
-        str_from_instance=lambda value: [str(value)],
-    )
+        print(help_text(options, known))
+        sys.exit()
+    values = _read(arguments, known)
+    if hasattr(default, "encoder_options"):
+        # Those of another encoder do not apply.
+        same = values.get("encoder", default.encoder) == default.encoder
+        given = values.get("encoder_options", {})
+        values["encoder_options"] = {**(default.encoder_options if same else {}), **given}
+    return _with_values(options, default, values)
 
 
 def given_value(arguments: Sequence[str], option: str) -> str | None:
@@ -99,14 +64,79 @@ def given_value(arguments: Sequence[str], option: str) -> str | None:
         UserError: the value is empty.
     """
     value = None
-    for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
-        name, equals, given = argument.partition("=")
-        if name.replace("_", "-") != option:
-            continue
-        if equals:
-            value = given
-        elif not following.startswith("--"):
-            value = following
+    for name, texts in _by_option(arguments, {option}):
+        if name == option and texts and not texts[0].startswith("--"):
+            value = texts[0]
     if value == "":
         raise UserError(_EMPTY.format(option))
     return value if value is None else expand_home(value)
+
+
+def _read(arguments: Sequence[str], options: list[Option]) -> dict[str, Any]:
+    """The values of all fields that a command line gives, by their names: ``ppo.gamma``."""
+    named = {name: o for o in options if not o.arg.positional for name in o.names}
+    place = next((option for option in options if option.arg.positional), None)
+    room = place.takes if place else 0
+    if unknown := unknown_option(arguments, named):
+        raise UserError(unknown)
+    values: dict[str, Any] = {}
+    rest: list[str] = []
+    for name, texts in _by_option(arguments, named):
+        takes = named[name].takes if name else 0
+        if takes == 1 and not texts:
+            raise UserError(no_value(name))
+        count = int(min(takes, len(texts)))
+        if name:
+            option = named[name]
+            value = _value(option, name, texts[:count])
+            if option.arg.repeatable:
+                value = (*values.get(option.field, ()), *value)
+            values[option.field] = value
+        # What comes after an option's values is positional.
+        rest += texts[count:]
+        if len(rest) > room:
+            raise UserError(unexpected(rest[int(room)], name, takes, named))
+    if place and rest:
+        values[place.field] = _value(place, place.name, rest)
+    for option in options:
+        if option.default is MISSING and option.field not in values:
+            raise UserError(f"{option.name} is missing; --help describes it")
+    return values
+
+
+def _by_option(arguments: Sequence[str], known: Collection[str]) -> list[tuple[str, list[str]]]:
+    """The arguments that follow each option; those that follow none, or ``--``, stand under ""."""
+    groups: list[tuple[str, list[str]]] = [("", [])]
+    for number, argument in enumerate(arguments):
+        if argument == "--":
+            return [*groups, ("", list(arguments[number + 1 :]))]
+        name, equals, value = argument.partition("=")
+        if (name := name.replace("_", "-")) in known:
+            groups.append((name, [value] if equals else []))
+        else:
+            groups[-1][1].append(argument)
+    return groups
+
+
+def _value(option: Option, name: str, texts: list[str]) -> Any:
+    for text in texts:
+        if problem := problem_with_value(option, text):
+            raise UserError(f"{name} {problem}")
+    if get_origin(option.kind) is dict and len(texts) % 2:
+        raise UserError(f"{name} takes pairs, NAME VALUE NAME VALUE ...")
+    if "" in texts and not option.may_be_empty:
+        # As of a shell's variable that is not set; as a path it would be the working directory.
+        raise UserError(_EMPTY.format(name))
+    return option.convert(texts, name)
+
+
+def _with_values(cls: type[Options], default: Any, values: dict[str, Any]) -> Options:
+    """``default``, or a new instance, with values by the names of their fields."""
+    own = {name: value for name, value in values.items() if "." not in name}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        begin = f"{field.name}."
+        inside = {n.removeprefix(begin): v for n, v in values.items() if n.startswith(begin)}
+        if inside:
+            section: Any = own_default(field) if default is None else getattr(default, field.name)
+            own[field.name] = _with_values(type(section), section, inside)
+    return cls(**own) if default is None else dataclasses.replace(default, **own)

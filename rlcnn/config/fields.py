@@ -1,35 +1,33 @@
 """Options as annotated fields of dataclasses: their types and limits, checked in one line each.
 
 A field says what it accepts: ``Annotated[int, Interval(ge=1)]``, ``Literal["on", "off"]``, or a
-:class:`Rule`. :func:`check_options` reads these annotations, and :func:`from_json` the types of the
-defaults.
+:class:`Rule`; :class:`Arg` says how it appears on a command line. :func:`check_options` reads these
+annotations, and :func:`from_json` the types of the defaults. Nothing here needs torch, so that
+``--help`` is quick.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import os
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import tyro
 from annotated_types import Interval
 
 from envs.errors import UserError, nearest
-from envs.protocol import PROTOCOLS
-from rlcnn.encoders import list_encoders, why_unknown
 
-# Not known before encoders are registered; --help shows them as it does those of a Literal.
-_ENCODER_NAMES = ",".join([*list_encoders(), "NETWORK[:NODE]"])
 # Where a path may begin within a value: ~/x, --run-dir=~/x, folder:~/x, frozen:NET@~/x, a,~/x.
 _HOME = re.compile(r"(?:^|(?<=[=:@,]))~[^/=:@,]*(?=/|$)")
 
 Config = TypeVar("Config")
-OptionValue = int | float | bool | str
+OptionValue = int | float | bool | str | None
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,42 @@ class Rule:
     problem: Callable[[Any], str]
 
 
+@dataclass(frozen=True)
+class Arg:
+    """How a field appears on a command line.
+
+    Attributes:
+        metavar: what stands for its value in the help; by default its type or its choices.
+        positional: whether its value comes without a name.
+        negatable: whether ``--no-NAME`` turns a switch off.
+        repeatable: whether each use of the option adds one value.
+    """
+
+    metavar: str = ""
+    positional: bool = False
+    negatable: bool = True
+    repeatable: bool = False
+
+
 def never(value: float, reason: str) -> Rule:
     """A rule that refuses one value: ``never(0, "leaves no time to explore: expected more")``."""
     return Rule(lambda given: f"{value} {reason}" if given == value else "")
 
 
+# The default of an option that may be None says nothing about the type of its numbers.
+WHOLE = Rule(lambda given: "" if type(given) is int else f"{given} must be a whole number")
+
+
+def registered_encoders() -> list[str]:
+    """Names in the decorators of the encoders' files, sorted: to read them needs no torch."""
+    files = (Path(__file__).parents[1] / "encoders").glob("*.py")
+    source = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    return sorted(re.findall(r'^@register_encoder\("(\w+)"\)', source, re.MULTILINE))
+
+
 def _unknown_encoder(name: str) -> str:
+    from rlcnn.encoders import why_unknown
+
     reason = why_unknown(name)
     return f'"{name}" is unknown: {reason}' if reason else ""
 
@@ -68,17 +96,20 @@ def whole_number(text: str) -> int:
         return int(value)
 
 
-def encoder_option_value(text: str) -> OptionValue:
-    """The value of an encoder's option: a number, true or false where the text is one."""
+def named_value(text: str) -> OptionValue:
+    """The value of a NAME VALUE pair: a number, true, false or None where the text is one."""
     for kind in (whole_number, float):
         with suppress(ValueError):
             return kind(text)
+    if text == "None":
+        return None
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _encoder_options(texts: list[str]) -> dict[str, OptionValue]:
+def named_values(texts: list[str]) -> dict[str, OptionValue]:
+    """Values by name from ``NAME VALUE NAME VALUE ...``."""
     pairs = zip(texts[::2], texts[1::2], strict=True)
-    return {name: encoder_option_value(value) for name, value in pairs}
+    return {name: named_value(value) for name, value in pairs}
 
 
 MAX_SEED = 2**31 - 1
@@ -95,46 +126,18 @@ SeedNumber = Annotated[int, Interval(ge=0, le=MAX_SEED)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 NonNegative = Annotated[float, Interval(ge=0)]
 Switch = Literal["auto", "on", "off"]
-EncoderName = Annotated[str, tyro.conf.arg(metavar=f"{{{_ENCODER_NAMES}}}"), Rule(_unknown_encoder)]
-# tyro by itself takes the default's names only, each as an option of its own.
-EncoderOptions = Annotated[
-    dict[str, OptionValue],
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[NAME VALUE [NAME VALUE ...]]",
-        instance_from_str=_encoder_options,
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [str(part) for pair in value.items() for part in pair],
-    ),
+EncoderName = Annotated[
+    str,
+    Arg(metavar=f"{{{','.join([*registered_encoders(), 'NETWORK[:NODE]'])}}}"),
+    Rule(_unknown_encoder),
 ]
-ProtocolName = Annotated[str, Rule(lambda name: _unknown(name, sorted(PROTOCOLS)))]
+NamedValues = dict[str, OptionValue]
+EncoderOptions = NamedValues
+Repeatable = Annotated[tuple[str, ...], Arg(repeatable=True)]
 ObsSize = Annotated[int, Interval(ge=1, le=1024)]
 FrameStack = Annotated[int, Interval(ge=1, le=64)]
-
-# Options of every run, with their help.
-Seed = Annotated[SeedNumber, tyro.conf.arg(help=f"Seed of everything random, 0 to {MAX_SEED}.")]
-Device = Annotated[
-    str, tyro.conf.arg(help="auto (the GPU where there is one), cpu, cuda, cuda:1 ...")
-]
-PrecisionChoice = Annotated[
-    Literal["auto", "fp32", "tf32", "bf16"],
-    tyro.conf.arg(
-        help="Arithmetic of the encoder; auto takes bf16 where the device is fast at it. tf32 is"
-        " float32 whose products a GPU rounds to 10 bits of mantissa."
-    ),
-]
 Threads = Annotated[int, Interval(ge=0, le=MAX_THREADS)]
-Track = Annotated[
-    Literal["disabled", "offline", "online"],
-    tyro.conf.arg(
-        help="Weights & Biases; offline needs no account: `wandb sync` uploads it later. WANDB_MODE"
-        " and WANDB_DISABLED, where they are set, give the default."
-    ),
-]
-Project = Annotated[str, tyro.conf.arg(help="Project in Weights & Biases.")]
-KeepCheckpoints = Annotated[
-    int, Interval(ge=1, le=10**6), tyro.conf.arg(help="Newest checkpoints to keep.")
-]
+KeepCheckpoints = Annotated[int, Interval(ge=1, le=10**6)]
 
 
 def check_options(config: Any, section: str = "") -> None:
@@ -179,27 +182,18 @@ def _unknown(value: str, choices: Iterable[str]) -> str:
 
 
 def _outside(value: Any, interval: Interval) -> str:
+    bounds: list[tuple[str, Any, Callable[[Any, Any], bool]]] = [
+        ("more than", interval.gt, operator.gt),
+        ("at least", interval.ge, operator.ge),
+        ("at most", interval.le, operator.le),
+        ("below", interval.lt, operator.lt),
+    ]
+    bounds = [bound for bound in bounds if bound[1] is not None]
     # Whole numbers are finite, also those that no float holds.
     infinite = isinstance(value, float) and math.isinf(value)
-    inside = (
-        (interval.gt is None or value > interval.gt)
-        and (interval.ge is None or value >= interval.ge)
-        and (interval.le is None or value <= interval.le)
-        and (interval.lt is None or value < interval.lt)
-    )
-    if inside and not infinite:
+    if not infinite and all(holds(value, limit) for _, limit, holds in bounds):
         return ""
-    limits = ["finite"] if infinite else []
-    limits += [
-        f"{words} {limit}"
-        for words, limit in (
-            ("more than", interval.gt),
-            ("at least", interval.ge),
-            ("at most", interval.le),
-            ("below", interval.lt),
-        )
-        if limit is not None
-    ]
+    limits = ["finite"] * infinite + [f"{words} {limit}" for words, limit, _ in bounds]
     return f"{value} must be {' and '.join(limits)}"
 
 

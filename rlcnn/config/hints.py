@@ -9,113 +9,85 @@ from envs.errors import nearest
 
 # Names in other libraries (stable-baselines3, its zoo, CleanRL, timm) and in our own scripts, with
 # our options for them; a hint names those that the script has.
-_ELSEWHERE: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("env envs env-id env-name environment game games task", ("--env", "--games")),
-    ("algorithm agent", ("--algo",)),
-    (
-        "total-timesteps total-steps n-timesteps num-timesteps timesteps num-steps-total max-steps"
-        " num-frames total-frames max-frames train-for-env-steps n max-epochs",
-        ("--total-steps", "--epochs"),
-    ),
-    (
-        "num-epochs n-epochs nb-epoch epoch epochs update-epochs noptepochs mini-epochs",
-        ("--epochs", "--ppo.n-epochs"),
-    ),
-    ("n-envs num-env num-envs num-environments nenvs n-env num-actors", ("--num-envs",)),
-    ("num-steps n-steps nsteps rollout-length rollout horizon-length", ("--ppo.n-steps",)),
-    ("n-step", ("--ppo.n-steps", "--dqn.n-steps")),
-    ("multi-step", ("--dqn.n-steps",)),
-    (
-        "batch-size minibatch-size mini-batch-size bs b num-minibatches nminibatches",
-        ("--batch-size", "--ppo.batch-size", "--dqn.batch-size"),
-    ),
-    (
-        "learning-rate lr step-size",
-        ("--learning-rate", "--ppo.learning-rate", "--dqn.learning-rate"),
-    ),
-    (
-        "anneal-lr no-anneal-lr lr-schedule",
-        ("--ppo.learning-rate-schedule", "--dqn.learning-rate-schedule"),
-    ),
-    ("sched scheduler lr-scheduler", ("--schedule",)),
-    ("discount discount-factor", ("--ppo.gamma", "--dqn.gamma")),
-    (
-        "entropy-coef ent-coeff entropy-coefficient exploration-loss-coeff",
-        ("--ppo.ent-coef",),
-    ),
-    ("vf-coeff value-coef value-loss-coef value-loss-coeff critic-coef", ("--ppo.vf-coef",)),
-    ("clip-vloss clip-value", ("--ppo.clip-range-vf",)),
-    ("kl-threshold", ("--ppo.target-kl",)),
-    ("grad-norm clip-grad", ("--ppo.max-grad-norm", "--dqn.max-grad-norm")),
-    ("lambda lam gae", ("--ppo.gae-lambda",)),
-    ("clip-coef cliprange clip-eps e-clip", ("--ppo.clip-range",)),
-    ("norm-adv", ("--ppo.normalize-advantage",)),
-    ("buffer-size replay-size memory-size replay-capacity", ("--dqn.buffer-size",)),
-    ("learn-start start-learning", ("--dqn.learning-starts",)),
-    ("train-frequency", ("--dqn.train-freq",)),
-    ("target-network-frequency target-update", ("--dqn.target-update-interval",)),
-    ("start-e eps-start", ("--dqn.exploration-initial-eps",)),
-    ("end-e eps-end epsilon", ("--dqn.exploration-final-eps",)),
-    ("eps-decay", ("--dqn.exploration-fraction",)),
-    ("gpu gpus cuda use-cuda num-gpus multi-gpu", ("--device cuda",)),
-    ("no-cuda no-gpu cpu", ("--device cpu",)),
-    ("rl-device sim-device gpu-id accelerator", ("--device",)),
-    ("threads n-threads torch-threads", ("--num-threads",)),
-    ("workers j num-worker n-jobs", ("--num-workers", "--workers")),
-    ("amp fp16 bf16 mixed-precision native-amp dtype", ("--precision bf16",)),
-    ("torch-compile torchcompile compile-mode", ("--compile on",)),
-    ("cudagraphs cuda-graph", ("--cuda-graphs on",)),
-    (
-        "capture-video record-video save-video video videos render render-mode human-render",
-        ("--video-every", "--video"),
-    ),
-    (
-        "backbone model arch architecture network net policy cnn encoder-conv-architecture"
-        " list-encoders",
-        ("--encoder",),
-    ),
-    ("pretrained checkpoint-path initial-checkpoint", ("--weights imagenet", "--weights")),
-    ("freeze frozen", ("--mode frozen",)),
-    ("finetune fine-tune", ("--mode finetune",)),
-    ("no-track no-wandb", ("--track disabled",)),
-    ("wandb use-wandb with-wandb log-wandb tracking logger", ("--track",)),
-    ("wandb-project-name wandb-project project-name", ("--project",)),
-    (
-        "exp-name experiment run-name name output output-dir out-dir log-dir log-folder save-dir"
-        " tensorboard-log logdir save-path out train-dir",
-        ("--run-dir", "--study-dir"),
-    ),
-    (
-        "save-every save-every-sec save-freq save-interval checkpoint-freq checkpoint-interval",
-        ("--checkpoint-every",),
-    ),
-    ("save-replay-buffer", ("--save-replay",)),
-    ("sticky-actions repeat-action-probability", ("--protocol sticky",)),
-    ("file conf-file conf cfg yaml config-file", ("--config",)),
-    ("checkpoint-hist", ("--keep-checkpoints",)),
-    ("eval-freq eval-interval evaluation-interval", ("--eval-every",)),
-    ("n-eval-episodes num-eval-episodes eval-envs", ("--eval-episodes", "--episodes")),
-    ("n-episodes num-episodes", ("--episodes", "--eval-episodes")),
-    (
-        "image-size img-size size resolution input-size input-shape screen-size",
-        ("--obs-size", "--size", "--augment.resize"),
-    ),
-    ("model-ema model-ema-decay", ("--ema",)),
-    ("reprob random-erase", ("--augment.cutout",)),
-    ("hflip", ("--augment.flip",)),
-    ("drop", ("--dropout",)),
-    ("decay-epochs", ("--milestones",)),
-    ("decay-rate lr-gamma", ("--step-factor",)),
-    ("n-stack nstack stack framestack num-stack frame-stacks history-length", ("--frame-stack",)),
-    ("grayscale gray greyscale grey", ("--obs grey", "--colours grey")),
-    ("rgb color colour", ("--obs rgb", "--colours rgb")),
-    ("continue load load-checkpoint checkpoint trained-agent i resume-from", ("--resume",)),
-    ("dataset data-path dataset-path train-data", ("--data",)),
-    ("opt", ("--optimizer",)),
-    ("smoothing", ("--label-smoothing",)),
-    ("wd", ("--weight-decay",)),
-    ("random-seed n-seeds num-seeds", ("--seeds", "--seed")),
-)
+_ELSEWHERE = """
+env envs env-id env-name environment game games task > --env, --games
+algorithm agent > --algo
+total-timesteps total-steps n-timesteps num-timesteps timesteps num-steps-total max-steps
+  num-frames total-frames max-frames train-for-env-steps n max-epochs > --total-steps, --epochs
+num-epochs n-epochs nb-epoch epoch epochs update-epochs noptepochs mini-epochs > --epochs,
+  --ppo.n-epochs
+n-envs num-env num-envs num-environments nenvs n-env num-actors > --num-envs
+num-steps n-steps nsteps rollout-length rollout horizon-length > --ppo.n-steps
+n-step > --ppo.n-steps, --dqn.n-steps
+multi-step > --dqn.n-steps
+batch-size minibatch-size mini-batch-size bs b num-minibatches nminibatches > --batch-size,
+  --ppo.batch-size, --dqn.batch-size
+learning-rate lr step-size > --learning-rate, --ppo.learning-rate, --dqn.learning-rate
+anneal-lr no-anneal-lr lr-schedule > --ppo.learning-rate-schedule, --dqn.learning-rate-schedule
+sched scheduler lr-scheduler > --schedule
+discount discount-factor > --ppo.gamma, --dqn.gamma
+entropy-coef ent-coeff entropy-coefficient exploration-loss-coeff > --ppo.ent-coef
+vf-coeff value-coef value-loss-coef value-loss-coeff critic-coef > --ppo.vf-coef
+clip-vloss clip-value > --ppo.clip-range-vf
+kl-threshold > --ppo.target-kl
+grad-norm clip-grad > --ppo.max-grad-norm, --dqn.max-grad-norm
+lambda lam gae > --ppo.gae-lambda
+clip-coef cliprange clip-eps e-clip > --ppo.clip-range
+norm-adv > --ppo.normalize-advantage
+buffer-size replay-size memory-size replay-capacity > --dqn.buffer-size
+learn-start start-learning > --dqn.learning-starts
+train-frequency > --dqn.train-freq
+target-network-frequency target-update > --dqn.target-update-interval
+start-e eps-start > --dqn.exploration-initial-eps
+end-e eps-end epsilon > --dqn.exploration-final-eps
+eps-decay > --dqn.exploration-fraction
+gpu gpus cuda use-cuda num-gpus multi-gpu > --device cuda
+no-cuda no-gpu cpu > --device cpu
+rl-device sim-device gpu-id accelerator > --device
+threads n-threads torch-threads > --num-threads
+workers j num-worker n-jobs > --num-workers, --workers
+amp fp16 bf16 mixed-precision native-amp dtype > --precision bf16
+torch-compile torchcompile compile-mode > --compile on
+cudagraphs cuda-graph > --cuda-graphs on
+capture-video record-video save-video video videos render render-mode human-render >
+  --video-every, --video
+backbone model arch architecture network net policy cnn encoder-conv-architecture list-encoders >
+  --encoder
+pretrained checkpoint-path initial-checkpoint > --weights imagenet, --weights
+freeze frozen > --mode frozen
+finetune fine-tune > --mode finetune
+no-track no-wandb > --track disabled
+wandb use-wandb with-wandb log-wandb tracking logger > --track
+wandb-project-name wandb-project project-name > --project
+exp-name experiment run-name name output output-dir out-dir log-dir log-folder save-dir
+  tensorboard-log logdir save-path out train-dir > --run-dir, --study-dir
+save-every save-every-sec save-freq save-interval checkpoint-freq checkpoint-interval >
+  --checkpoint-every
+save-replay-buffer > --save-replay
+sticky-actions repeat-action-probability > --protocol sticky
+file conf-file conf cfg yaml config-file > --config
+checkpoint-hist > --keep-checkpoints
+eval-freq eval-interval evaluation-interval > --eval-every
+n-eval-episodes num-eval-episodes eval-envs > --eval-episodes, --episodes
+n-episodes num-episodes > --episodes, --eval-episodes
+image-size img-size size resolution input-size input-shape screen-size > --obs-size, --size,
+  --augment.resize
+model-ema model-ema-decay > --ema
+reprob random-erase > --augment.cutout
+hflip > --augment.flip
+drop > --dropout
+decay-epochs > --milestones
+decay-rate lr-gamma > --step-factor
+n-stack nstack stack framestack num-stack frame-stacks history-length > --frame-stack
+grayscale gray greyscale grey > --obs grey, --colours grey
+rgb color colour > --obs rgb, --colours rgb
+continue load load-checkpoint checkpoint trained-agent i resume-from > --resume
+dataset data-path dataset-path train-data > --data
+opt > --optimizer
+smoothing > --label-smoothing
+wd > --weight-decay
+random-seed n-seeds num-seeds > --seeds, --seed
+"""
 
 # Values in other libraries, and our choices for them: a hint names the first that the option has.
 _SYNONYMS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -139,8 +111,9 @@ def hint_at_option(name: str, known: Collection[str]) -> str:
         known: the options of the script.
     """
     section, last = split_option(name.lower())
-    called = next((options for names, options in _ELSEWHERE if last in names.split()), ())
-    meant = [option for option in called if option.split()[0] in known]
+    rows = (row.split(" > ") for row in _ELSEWHERE.replace("\n  ", " ").strip().splitlines())
+    called = next((options for names, options in rows if last in names.split()), "")
+    meant = [option for option in called.split(", ") if option.split(" ")[0] in known]
     meant = meant or [option for option in sorted(known) if split_option(option)[1] == last]
     if section:
         in_section = [o for o in meant if split_option(o.split()[0])[0] == section]

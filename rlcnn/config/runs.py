@@ -17,7 +17,7 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run is, beside its configuration."""
+    """Run directory."""
 
     run_dir: Path | None = None
     """Directory of a new run; by default runs/ and a name built from the options."""

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from envs.errors import UserError
 from rlcnn.runs.progress import LastingStream
 from rlcnn.runs.stopping import TrainingStopped
@@ -84,8 +82,9 @@ def _users_problem(error: Exception) -> str | None:
     """The message about an error that the user can correct; None for any other error."""
     if isinstance(error, UserError):
         return str(error)
-    # torch has no exception of its own for the host's memory.
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in str(error):
+    # torch, which is slow to import, has no exception of its own for the host's memory.
+    short = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if short or "can't allocate" in str(error):
         tried = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
         return (
             f"out of memory{f' ({tried[0].lower()})' if tried else ''}: fewer environments"

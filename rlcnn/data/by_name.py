@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from envs.errors import UserError, nearest
+from envs.errors import UserError
 from rlcnn.data.atari.options import FrameOptions, PolicyPlay
 from rlcnn.data.folders import has_parts, load_folder
 from rlcnn.data.images import Split
+from rlcnn.data.names import ATARI, FOLDER, check_data_name
 from rlcnn.data.published import load_cifar10, load_idx
-
-FOLDER, ATARI = "folder:", "atari:"
-PUBLISHED = ("mnist", "fashion_mnist", "cifar10")
 
 
 def load_data(
@@ -77,26 +75,3 @@ def check_held_out(name: str, seed: int, trained: Mapping[str, Any], weights: st
             f'"{weights}" was trained on images that --seed {seed} holds out of "{folder}": the'
             f" training's seed is {own}. A folder with train/ and val/ has the same split for all"
         )
-
-
-def check_data_name(name: str) -> None:
-    """Refuses a name that :func:`load_data` does not know.
-
-    Raises:
-        UserError: the name is unknown; the message names the nearest.
-    """
-    kind, colon, rest = name.partition(":")
-    known = {name: name for name in PUBLISHED} | {
-        FOLDER: "folder:DIR",
-        ATARI: "atari:GAME[,GAME...]",
-    }
-    parts = {FOLDER: [rest], ATARI: rest.split(",")}.get(kind + colon)
-    if name in PUBLISHED or (parts and all(part.strip() for part in parts)):
-        return
-    if parts:
-        raise UserError(f'--data "{name}" is unknown: expected {known[kind + colon]}')
-    if name and Path(name).is_dir():
-        raise UserError(f'--data "{name}" is a folder: give it as --data "{FOLDER}{name}"')
-    near = nearest(kind + colon, (FOLDER, ATARI)) if colon else nearest(name, known.values())
-    expected = ", ".join(known.values())
-    raise UserError(f'--data "{name}" is unknown: expected one of {expected}.{near}')

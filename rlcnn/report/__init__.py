@@ -1,12 +1,20 @@
 """Reports of studies: figures, one HTML page with all of them, and both in Weights & Biases."""
 
-from rlcnn.report.comparison import Comparison, compare
-from rlcnn.report.content import ArmFacts, Film, Levels, Report, RunResult, State, Transfer
-from rlcnn.report.curves import MeanCurve, RunCurve, mean_curve
-from rlcnn.report.page import Films, render
-from rlcnn.report.plots import draw, file_names
-from rlcnn.report.style import Drawing
-from rlcnn.report.writing import write_report
+from typing import TYPE_CHECKING
+
+from envs.lazy import import_at_first_use
+
+if TYPE_CHECKING:
+    from rlcnn.report.comparison import Comparison, compare
+    from rlcnn.report.content import ArmFacts, Film, Levels, Report, RunResult, State, Transfer
+    from rlcnn.report.curves import MeanCurve, RunCurve, mean_curve
+    from rlcnn.report.options import Films
+    from rlcnn.report.page import render
+    from rlcnn.report.plots import draw, file_names
+    from rlcnn.report.style import Drawing
+    from rlcnn.report.writing import write_report
+else:
+    __getattr__ = import_at_first_use(__name__)
 
 __all__ = [
     "ArmFacts",

@@ -7,20 +7,16 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rlcnn.report import style
 from rlcnn.report.content import Film, Report
+from rlcnn.report.options import Films
 from rlcnn.report.style import NOTHING, Drawing, arm_styles
 from rlcnn.stats import Verdict, coverage_range, load_calibration
 from rlcnn.stats.calibration import OURS, PERCENTILE, WELCH
-
-Films = Literal["linked", "embedded", "strips"]
-"""How the page shows films: strips of pictures with a link to each film, strips with the films
-themselves if they are small enough, or strips alone."""
 
 LARGEST_FILM = 3_000_000
 """Bytes of the largest film that a page embeds."""

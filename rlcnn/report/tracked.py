@@ -14,12 +14,9 @@ from envs.errors import first_line
 from rlcnn.report.content import Report, RunResult
 from rlcnn.report.style import Drawing
 from rlcnn.runs.files import write_json_atomic
-from rlcnn.runs.weights_and_biases import (
-    TrackMode,
-    start_or_warn,
-    start_wandb,
-    wandb_identity,
-)
+from rlcnn.runs.service import start_or_warn
+from rlcnn.runs.tracker import RunCard, TrackMode
+from rlcnn.runs.weights_and_biases import start_wandb, wandb_identity
 
 JOB_TYPE = "report"
 _log = logging.getLogger(__name__)
@@ -58,23 +55,23 @@ def track_report(
     logged = hashlib.sha256(page.read_bytes()).hexdigest() + f" {mode}"
     if identity.get("logged") == logged:
         return
+    options = {
+        "games": list(report.games),
+        "arms": report.arm_names,
+        "control": report.control,
+        "command": report.command,
+        **report.facts,
+    }
+    card = RunCard(options, JOB_TYPE).with_labels({"group": group, "tags": [JOB_TYPE]})
     run = start_or_warn(
         mode,
         lambda attempt: start_wandb(
             directory,
             attempt,
+            card,
             project=project,
             name=f"report of {group}",
             identity=identity["id"],
-            config={
-                "games": list(report.games),
-                "arms": report.arm_names,
-                "control": report.control,
-                "command": report.command,
-                **report.facts,
-            },
-            labels={"group": group, "tags": [JOB_TYPE]},
-            job_type=JOB_TYPE,
         ),
     )
     if run is None:

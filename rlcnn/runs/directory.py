@@ -13,20 +13,24 @@ Layout::
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self
+
+from rich.console import Console
 
 from envs.errors import UserError, in_shell
 from rlcnn.runs import checkpoints
 from rlcnn.runs.checkpoints import BrokenCheckpoint
 from rlcnn.runs.files import disk_errors, plain, read_json, write_atomic, write_json_atomic
 from rlcnn.runs.lock import LOCK, RunTakenError, acquire
+from rlcnn.runs.progress import print_facts
 
 
 class RunDirectory:
@@ -78,21 +82,6 @@ class RunDirectory:
             run.close()
             raise
         return run
-
-    @classmethod
-    def create_numbered(cls, path: str | os.PathLike[str], config: Mapping[str, Any]) -> Self:
-        """Start a new run as :meth:`create` does, under the first name that no other run has.
-
-        The names are ``path``, ``path-2``, ``path-3`` and so on. Runs that begin at the same time
-        get different names.
-        """
-        path, number = Path(path), 1
-        while True:
-            name = path.name if number == 1 else f"{path.name}-{number}"
-            try:
-                return cls.create(path.with_name(name), config)
-            except RunTakenError:
-                number += 1
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool = False) -> Self:
@@ -150,6 +139,12 @@ class RunDirectory:
     def attempts(self) -> int:
         """How often the run was started or resumed: 1 during the first attempt."""
         return len(self._attempts())
+
+    @property
+    def last_attempt(self) -> dict[str, Any]:
+        """What :meth:`begin_attempt` noted last; empty before the first attempt."""
+        attempts = self._attempts()
+        return attempts[-1] if attempts else {}
 
     def begin_attempt(self, metadata: Mapping[str, Any] | None = None) -> None:
         """Add an attempt to ``attempts.json``: time, host, process, and ``metadata`` (JSON)."""
@@ -329,6 +324,61 @@ def require_vacant(path: Path) -> None:
                 f"run directory {path} exists and is not empty: choose another by --run-dir,"
                 f" or go on with it by --resume {in_shell(path)}"
             )
+
+
+def claim_vacant(path: Path, *, numbered: bool) -> Path:
+    """Makes an empty directory for a run that is to be created, and returns its path.
+
+    Args:
+        path: the directory.
+        numbered: whether to take the first name of ``path``, ``path-2``, ``path-3`` and so on
+            that does not exist; runs that begin at the same time get different names. Without
+            it, ``path`` may exist if it is empty.
+
+    Raises:
+        RunTakenError: as :func:`require_vacant`.
+        UserError: the disk cannot be written.
+    """
+    if not numbered:
+        require_vacant(path)
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+    names = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    for name in itertools.chain([path], names):
+        with disk_errors(name), suppress(FileExistsError):
+            name.mkdir(parents=True)
+            return name
+    raise AssertionError("there is always another number")
+
+
+@contextmanager
+def claimed_directory(run_dir: Path | None, default: Path, console: Console) -> Iterator[Path]:
+    """An empty directory for a new run, made and printed before anything that takes long.
+
+    It and the parents made for it are removed if they are still empty when the block fails.
+
+    Args:
+        run_dir: the directory; None takes ``default``, with a number where that is taken.
+        default: the directory by default.
+        console: shows the directory.
+
+    Raises:
+        UserError: the directory is not empty, or cannot be written.
+    """
+    wanted = run_dir or default
+    # Without the name itself, which gets a number where it is taken.
+    made = [parent for parent in wanted.parents if not parent.exists()]
+    existed = run_dir is not None and run_dir.exists()
+    path = claim_vacant(wanted, numbered=run_dir is None)
+    print_facts(console, [("run", str(path))])
+    try:
+        yield path
+    except BaseException:
+        with suppress(OSError):
+            for directory in made if existed else [path, *made]:
+                directory.rmdir()
+        raise
 
 
 def _require_run(path: Path) -> None:

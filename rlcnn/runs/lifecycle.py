@@ -16,12 +16,14 @@ from rich.console import Console
 
 from envs.errors import EnvironmentFailure, UserError, in_shell
 from rlcnn.accelerate.devices import use_threads
+from rlcnn.runs.commands import Facts, commands_for_curves
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import write_json_atomic
-from rlcnn.runs.progress import print_line
+from rlcnn.runs.progress import TrainingDisplay, print_facts
 from rlcnn.runs.provenance import provenance
 from rlcnn.runs.stopping import StopRequest, TrainingStopped, handle_signals
-from rlcnn.runs.tracking import Tracker, make_tracker
+from rlcnn.runs.tracker import RunCard, Service, Tracker, summary_of
+from rlcnn.runs.tracking import make_tracker
 
 if TYPE_CHECKING:
     # It needs this package.
@@ -35,7 +37,9 @@ RESUMABLE = frozenset(
         "checkpoint_every",
         "keep_checkpoints",
         "track",
+        "tracker",
         "project",
+        "log_model",
     }
 )
 """Options of every training that may change on a resume: where it runs and what it records."""
@@ -51,7 +55,11 @@ class RunConfig(Protocol):
     @property
     def track(self) -> Any: ...
     @property
+    def tracker(self) -> Service: ...
+    @property
     def project(self) -> str: ...
+    @property
+    def log_model(self) -> bool: ...
     def validate(self) -> None: ...
     def resolve(self) -> Self: ...
     def to_json(self) -> dict[str, Any]: ...
@@ -90,6 +98,7 @@ class Attempt(ABC, Generic[Config]):
         console: shows progress.
         notes: lines to print before learning begins.
         tracker: records metrics and films; exists while the attempt learns and finishes.
+        display: shows progress; exists as long as the tracker.
         stop: the request to stop; long actions call its ``check``.
         saved_step: the step of the last checkpoint; None while there is none.
     """
@@ -98,6 +107,7 @@ class Attempt(ABC, Generic[Config]):
     """Key of the options in ``config.json``."""
 
     tracker: Tracker
+    display: TrainingDisplay
 
     def __init__(
         self, run: RunDirectory, config: Config, console: Console, notes: Sequence[str] = ()
@@ -113,9 +123,27 @@ class Attempt(ABC, Generic[Config]):
     def step(self) -> int:
         """The step up to which the run has learned; names its checkpoint."""
 
+    @property
+    @abstractmethod
+    def progress(self) -> tuple[int, int]:
+        """How much is learned and how much is to be, in the display's unit."""
+
+    @abstractmethod
+    def facts(self) -> Facts:
+        """What is about to be trained, to print before learning begins."""
+
     @abstractmethod
     def describe(self) -> Iterable[str]:
-        """More lines to print before learning begins, which depend on where it begins."""
+        """More notes, which depend on where learning begins."""
+
+    @property
+    @abstractmethod
+    def card(self) -> RunCard:
+        """How the run appears beside others in a tracker."""
+
+    @abstractmethod
+    def model_files(self) -> Iterable[Path]:
+        """Weights and JSON files of the trained model, for ``log_model``."""
 
     @abstractmethod
     def learn(self) -> None:
@@ -127,8 +155,12 @@ class Attempt(ABC, Generic[Config]):
         """
 
     @abstractmethod
-    def finish(self) -> None:
-        """Evaluates what was learned and writes the summary."""
+    def finish(self) -> Facts:
+        """Evaluates what was learned, writes the summary, and returns the results to print."""
+
+    @abstractmethod
+    def next_commands(self) -> Facts:
+        """What to do with the finished run, and the commands for it."""
 
     @abstractmethod
     def write_checkpoint(self, directory: Path) -> None:
@@ -157,7 +189,7 @@ class Attempt(ABC, Generic[Config]):
         """
         if weights:
             write_json_atomic(self.run.path / "weights.json", weights.to_json())
-            print_line(self.console, str(weights))
+            self.notes = [str(weights), *self.notes]
         self._learn_and_finish(purge_step=None)
 
     def resume(self, resume: Resume[Config], command: list[str] | None = None) -> None:
@@ -183,7 +215,8 @@ class Attempt(ABC, Generic[Config]):
             UserError: there is no room for it, or a parameter is no longer a finite number.
         """
         step = self.step
-        with self.run.new_checkpoint(step) as directory:
+        saving = self.display.activity("saving a checkpoint")
+        with saving, self.run.new_checkpoint(step) as directory:
             self.write_checkpoint(directory)
         self.saved_step = step
         self.checkpoint_written()
@@ -200,16 +233,30 @@ class Attempt(ABC, Generic[Config]):
         raise TrainingStopped(f"stopped {where}; go on with --resume {in_shell(self.run.path)}")
 
     def _learn_and_finish(self, purge_step: int | None) -> None:
-        for line in (*self.notes, *self.describe()):
-            print_line(self.console, line)
-        run, config = self.run, self.config
-        with closing(
-            make_tracker(run, config.track, project=config.project, purge_step=purge_step)
-        ) as self.tracker:
+        run, config, console = self.run, self.config, self.console
+        service = "W&B" if config.tracker == "wandb" else config.tracker
+        tracked = f"{service} {config.track}, TensorBoard {in_shell(run.tb_dir)}"
+        notes = [("note", line) for line in (*self.notes, *self.describe())]
+        print_facts(console, [*self.facts(), ("tracking", tracked), *notes], wrapped=True)
+        tracker = make_tracker(
+            run,
+            config.track,
+            config.tracker,
+            card=self.card,
+            project=config.project,
+            purge_step=purge_step,
+        )
+        with (
+            closing(tracker) as self.tracker,
+            TrainingDisplay(console, *self.progress) as self.display,
+        ):
             try:
                 with handle_signals(self.stop.handle):
                     self.learn()
-                self.finish()
+                results = self.finish()
+                if config.log_model:
+                    about = {"options": self.card.options, **summary_of(run)}
+                    self.tracker.model([*self.model_files(), run.path / "config.json"], about)
             except EnvironmentFailure as error:
                 kept = "Nothing was learned yet"
                 if self.saved_step is not None:
@@ -217,19 +264,21 @@ class Attempt(ABC, Generic[Config]):
                 way_on = f"{kept}: go on with --resume {in_shell(run.path)}"
                 raise EnvironmentFailure(f"{error}. {way_on}") from error
             except KeyboardInterrupt:
-                self.console.print(f"continue with --resume {in_shell(run.path)}")
+                self.display.close()
+                console.print(f"continue with --resume {in_shell(run.path)}")
                 raise
+        print_facts(console, results)
+        print_facts(console, [*self.next_commands(), *commands_for_curves(run)])
 
 
 @contextmanager
 def new_run(
-    run_dir: Path | None, default: Path, document: dict[str, Any], command: list[str] | None
+    path: Path, document: dict[str, Any], command: list[str] | None
 ) -> Iterator[RunDirectory]:
     """A new run in its first attempt, held for writing inside the block.
 
     Args:
-        run_dir: its directory; None takes ``default``, with a number where that is taken.
-        default: the directory by default.
+        path: its directory, from :func:`rlcnn.runs.directory.claimed_directory`.
         document: written to ``config.json``, with the attempt's metadata.
         command: the command line to note; None takes this process's.
 
@@ -237,8 +286,7 @@ def new_run(
         UserError: the directory is not empty, or cannot be written.
     """
     metadata = attempt_metadata(command)
-    create = RunDirectory.create if run_dir else RunDirectory.create_numbered
-    with create(run_dir or default, {**document, **metadata}) as run:
+    with RunDirectory.create(path, {**document, **metadata}) as run:
         run.begin_attempt(metadata)
         yield run
 
@@ -281,6 +329,7 @@ def open_to_resume(
                 f"run {run_dir} is done: it took its {done:,} {unit}."
                 f" Extend it with --{length.replace('_', '-')} {longer}"
             )
+        print_facts(console, [("run", str(run_dir))])
         run.recover()
         checkpoint = newest_checkpoint(run, console)
         with use_threads(config.num_threads):

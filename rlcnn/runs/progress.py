@@ -1,27 +1,31 @@
-"""Progress on the console: rates, bars, lines, and a stream that outlasts its reader."""
+"""Progress on the console: live bars or regular lines, aligned facts, and a lasting stream."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
+import textwrap
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import IO, Any, Self
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
-REFRESH_SECONDS = 1.0
+from rlcnn.runs.compact import count_text, duration_text, rate_text, wrap
+
+COUNT_SECONDS = 1.0
+REFRESHES_PER_SECOND = 2.0
+LINE_SECONDS = 30.0
+LABEL_WIDTH, TITLE_WIDTH = 13, 17
 
 
 class StepRate:
@@ -50,70 +54,151 @@ class StepRate:
         return self._steps / self._seconds if self._seconds else 0.0
 
 
-class ProgressDisplay:
-    """Live bars on a terminal, one for each task; elsewhere a line now and then.
+# -- displays --------------------------------------------------------------------------------------
 
-    Close the display, or use it as a context manager, to take the bars off the screen.
 
-    Args:
-        console: shows the bars or lines.
-        line_seconds: seconds between two lines where there is no terminal.
+@dataclass
+class Task:
+    """A task on a display. Other threads may show it while it changes.
 
     Attributes:
-        rate: of the steps given to :meth:`count`.
+        label: what goes on.
+        phase: a part of it, which takes the label's place once it has lasted a second; empty for
+            none. Shorter ones would only flicker.
+        total: how much there is to do; None where that is unknown.
+        done: how much of it is done; :meth:`reach` changes it.
+        status: more about it, such as ``return -20.3``; two spaces part what may go to a new row.
     """
 
-    def __init__(self, console: Console, line_seconds: float = math.inf) -> None:
-        self._console = console
-        self._line_seconds = line_seconds
-        self.rate = StepRate()
-        self._counted = self._printed = time.monotonic()
-        self._bars = Progress(
-            # No markup: names of files may hold brackets and colons.
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._bars.start()
-        self.remove = self._bars.remove_task
-        # Takes ``completed`` or ``advance``, ``description`` and ``status``.
-        self.update = self._bars.update
+    label: str
+    total: int | None = None
+    done: int = 0
+    status: str = ""
+    phase: str = ""
+    _phase_began: float = 0.0
+    _rate: StepRate = field(default_factory=StepRate)
+    _counted_done: int = 0
 
-    def add(self, description: str, total: int, completed: int = 0, status: str = "") -> TaskID:
-        """Adds a task below the others."""
-        return self._bars.add_task(description, total=total, completed=completed, status=status)
+    def __post_init__(self) -> None:
+        self._counted_done = self.done
+        self._began = self._counted = time.monotonic()
 
-    @property
-    def stale(self) -> bool:
-        """Whether the last :meth:`count` was a second ago: tasks should be updated now."""
-        return time.monotonic() - self._counted >= REFRESH_SECONDS
-
-    def count(self, steps: int) -> None:
-        """Counts the steps taken since the last call."""
+    def reach(self, done: int) -> bool:
+        """Sets what is done; whether a second has passed since the rate was last measured."""
+        self.done = done
         now = time.monotonic()
-        self.rate.add(steps, now - self._counted)
-        self._counted = now
+        if now - self._counted < COUNT_SECONDS:
+            return False
+        self._rate.add(done - self._counted_done, now - self._counted)
+        self._counted, self._counted_done = now, done
+        return True
 
-    @property
-    def line_due(self) -> bool:
-        """Whether the last :meth:`print` was ``line_seconds`` ago."""
-        return time.monotonic() - self._printed >= self._line_seconds
+    def begin_phase(self, name: str) -> None:
+        """Names the part that begins now, unless it goes on; empty for none."""
+        if name != self.phase:
+            self.phase, self._phase_began = name, time.monotonic()
 
-    def print(self, line: str) -> None:
-        """Prints a line where there is no terminal."""
-        self._printed = time.monotonic()
-        if not self._console.is_terminal:
-            self._console.print(line)
+    def advance(self, count: int = 1) -> None:
+        """Adds to what is done."""
+        self.reach(self.done + count)
+
+    def leave_out(self, seconds: float) -> None:
+        """Leaves the last ``seconds`` out of the rate."""
+        self._counted += seconds
+
+    def title(self) -> str:
+        """The phase if it has lasted a second, else the label."""
+        lasted = time.monotonic() - self._phase_began
+        return self.phase if self.phase and lasted >= 1 else self.label
+
+    def parts(self) -> list[str]:
+        """The numbers, each with its label."""
+        elapsed = f"{duration_text(time.monotonic() - self._began)} elapsed"
+        if self.total is None:
+            return [elapsed]
+        left, rate = self.total - self.done, self._rate.value
+        seconds = left / rate if rate else math.inf
+        return [
+            count_text(self.done, self.total),
+            rate_text(rate),
+            elapsed,
+            f"{duration_text(seconds if left > 0 else 0)} left",
+            *filter(None, self.status.split("  ")),
+        ]
+
+    def line(self) -> str:
+        """All of it as one line."""
+        return "  ".join([self.title(), *self.parts()])
+
+    def rows(self, width: int) -> RenderableType:
+        """A row with a bar, and the numbers in as many rows as they need."""
+        title, parts = self.title(), self.parts()
+        if self.total is None:
+            return Text("\n".join(wrap([title, *parts], width)), overflow="fold")
+        numbers = Text("\n".join(wrap(parts, width)), overflow="fold")
+        share = f"{self.done / self.total if self.total else 1:5.0%}"
+        # At a fixed place for short titles: the bar must not jump when they change.
+        start = max(TITLE_WIDTH, cell_len(title) + 1)
+        if start + len(share) + 10 > width:
+            return Group(Text(f"{title} {share}", overflow="fold"), numbers)
+        bar = Table.grid()
+        bar.add_column(width=start)
+        room = width - start - len(share)
+        bar.add_row(Text(title), ProgressBar(self.total, self.done, width=room), share)
+        return Group(bar, numbers)
+
+
+class ProgressDisplay:
+    """Shows tasks and their clocks, whatever the caller's thread is busy with.
+
+    On a terminal two rows each, drawn anew twice a second; elsewhere all as one line every
+    ``line_seconds``. Use it as a context manager, or close it.
+
+    Args:
+        console: shows it.
+        line_seconds: seconds between two lines where there is no terminal.
+        transient: whether a terminal shows nothing of it in the end.
+    """
+
+    def __init__(
+        self, console: Console, line_seconds: float = LINE_SECONDS, *, transient: bool = False
+    ) -> None:
+        self._console, self._line_seconds = console, line_seconds
+        self._tasks: list[Task] = []
+        self._closed = threading.Event()
+        self._live: Live | None = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(
+                get_renderable=self._render,
+                console=console,
+                refresh_per_second=REFRESHES_PER_SECOND,
+                transient=transient,
+            )
+            self._live.start()
+        else:
+            threading.Thread(target=self._print_lines, daemon=True).start()
+
+    def add(self, label: str, total: int | None = None, done: int = 0, status: str = "") -> Task:
+        """Adds a task below the others; change it through what is returned."""
+        task = Task(label, total, done, status)
+        self._tasks = [*self._tasks, task]
+        if self._live:
+            self._live.refresh()
+        return task
+
+    def remove(self, task: Task) -> None:
+        """Removes a task."""
+        self._tasks = [other for other in self._tasks if other is not task]
+
+    def line(self) -> str:
+        """All tasks as one line."""
+        return "; ".join(task.line() for task in self._tasks)
 
     def close(self) -> None:
-        """Takes the bars off the screen; calling it again does nothing."""
-        self._bars.stop()
+        """Stops the display; calling it again does nothing."""
+        self._closed.set()
+        if self._live:
+            self._live.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -121,46 +206,103 @@ class ProgressDisplay:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _render(self) -> RenderableType:
+        return Group(*(task.rows(self._console.width) for task in self._tasks))
+
+    def _print_lines(self) -> None:
+        while not self._closed.wait(self._line_seconds):
+            print_line(self._console, self.line())
+
 
 class TrainingDisplay(ProgressDisplay):
-    """One bar for a training: its count, rate, note, and the time left.
+    """Progress of a training, and what it is doing.
 
     Args:
-        console: as for :class:`ProgressDisplay`, as is ``line_seconds``.
-        unit: what is counted, such as "steps".
-        total: the whole training.
+        console: shows it.
         done: what earlier attempts did.
+        total: the whole training.
     """
 
-    def __init__(
-        self, console: Console, unit: str, total: int, done: int, line_seconds: float
-    ) -> None:
-        super().__init__(console, line_seconds)
-        self._unit, self._total, self._start, self._done = unit, total, done, done
-        self._began = time.monotonic()
+    def __init__(self, console: Console, done: int, total: int) -> None:
+        super().__init__(console)
         self._task = self.add("training", total, done)
 
-    def reach(self, done: int, note: Callable[[], str]) -> None:
-        """Counts what is ``done`` of the total; shows it once a second."""
-        if self.stale:
-            self.count(done - self._done)
-            self._done = done
-            self.redraw(done, note())
-            if self.line_due:
-                self.print(self._line(done, note()))
+    def begin_phase(self, name: str) -> None:
+        """Names the part of the training that begins now; empty for none."""
+        self._task.begin_phase(name)
 
-    def redraw(self, done: int, note: str) -> None:
+    def reach(self, done: int, status: Callable[[], str]) -> None:
+        """Shows what is ``done`` of the total; asks for the ``status`` at most once a second."""
+        if self._task.reach(done):
+            self._task.status = status()
+
+    def redraw(self, done: int, status: str) -> None:
         """Shows what is ``done`` of the total now."""
-        status = f"{self.rate.value:,.0f} {self._unit}/s, {note}"
-        self.update(self._task, completed=done, status=status)
+        self._task.done, self._task.status = done, status
 
-    def _line(self, done: int, note: str) -> str:
-        rate = (done - self._start) / (time.monotonic() - self._began)
-        left = (self._total - done) / rate if rate else math.inf
-        return (
-            f"{done:,}/{self._total:,} {self._unit}, {rate:,.0f} {self._unit}/s,"
-            f" {left / 60:.1f} min left, {note}"
-        )
+    @contextmanager
+    def activity(self, name: str, total: int = 0) -> Iterator[Callable[..., None]]:
+        """Names what goes on inside the block, whose seconds the rate of training leaves out.
+
+        Args:
+            name: such as "evaluating".
+            total: how many parts it has; 0 where they are not counted.
+
+        Yields:
+            A function to call, with any arguments, after each part.
+        """
+        task, began, done = self._task, time.monotonic(), 0
+        before = task.label, task.phase
+
+        def count(*_: object) -> None:
+            nonlocal done
+            done += 1
+            task.label = f"{name} {done}/{total}"
+
+        task.label, task.phase = f"{name} 0/{total}" if total else name, ""
+        try:
+            yield count
+        finally:
+            task.label, task.phase = before
+            task.leave_out(time.monotonic() - began)
+
+
+@contextmanager
+def waiting(console: Console, label: str) -> Iterator[None]:
+    """Shows that something of unknown length goes on inside the block."""
+    with ProgressDisplay(console, transient=True) as display:
+        display.add(label)
+        yield
+
+
+# -- lines -----------------------------------------------------------------------------------------
+
+
+def print_line(console: Console, line: str) -> None:
+    """Prints a line as it is, without markup or wrapping."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_facts(
+    console: Console, facts: Sequence[tuple[str, str]], *, wrapped: bool = False
+) -> None:
+    """Prints labels and their texts, which are aligned.
+
+    Args:
+        console: gets them.
+        facts: labels, each with a text.
+        wrapped: whether a terminal gets long texts in several lines, broken between words.
+    """
+    start = max([LABEL_WIDTH, *(len(label) + 2 for label, _ in facts)])
+    for label, text in facts:
+        lines = text.splitlines()
+        if wrapped and console.is_terminal:
+            wrapper = textwrap.TextWrapper(
+                max(20, console.width - start), break_long_words=False, break_on_hyphens=False
+            )
+            lines = [short for line in lines for short in wrapper.wrap(line)]
+        for number, line in enumerate(lines):
+            print_line(console, f"{'' if number else label + ':':{start}}{line}")
 
 
 class LastingStream:
@@ -211,8 +353,3 @@ def make_console() -> Console:
     file: Any = LastingStream(sys.stderr)
     # No markup and no emoji: messages name files, which may hold brackets and colons.
     return Console(file=file, highlight=False, soft_wrap=True, markup=False, emoji=False)
-
-
-def print_line(console: Console, line: str) -> None:
-    """Prints a line as it is, without markup or wrapping."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +21,11 @@ def provenance() -> dict[str, Any]:
 
     Returns:
         ``versions`` (name -> version, None where not installed), ``platform``, ``cpu`` (model),
-        ``cores`` (that this process may use), ``gpus`` (names), ``git_commit`` and ``git_dirty``
-        (both None unless this package runs from a git checkout of its own source).
+        ``cores`` (that this process may use), ``gpus`` (names), ``git_commit``, ``git_dirty`` and
+        ``git_remote`` (its address without a password; all None unless this package runs from a git
+        checkout of its own source).
     """
-    commit, dirty = _git_revision()
+    commit, dirty, remote = _git_revision()
     return {
         "versions": {
             "rlcnn": rlcnn.__version__,
@@ -36,6 +38,7 @@ def provenance() -> dict[str, Any]:
         "gpus": _gpus(),
         "git_commit": commit,
         "git_dirty": dirty,
+        "git_remote": remote,
     }
 
 
@@ -61,13 +64,19 @@ def _gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
 
 
-def _git_revision() -> tuple[str | None, bool | None]:
+def _git_revision() -> tuple[str | None, bool | None, str | None]:
     # An installed copy may lie in a virtual environment inside somebody else's repository, whose
     # commit says nothing about us: only a checkout that tracks this very file counts.
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
-        return None, None
+        return None, None, None
     changes = _git("status", "--porcelain", "--untracked-files=no")
-    return _git("rev-parse", "HEAD"), None if changes is None else bool(changes)
+    address = _git("remote", "get-url", "origin")
+    return (
+        _git("rev-parse", "HEAD"),
+        None if changes is None else bool(changes),
+        # A user and password or token stand before the host: https://name:token@host/path.
+        address and re.sub(r"^(https?://)[^/]*@", r"\1", address),
+    )
 
 
 def _git(*arguments: str) -> str | None:

@@ -7,17 +7,15 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
-from envs.errors import first_line
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import read_json, write_json_atomic
-
-TrackMode = Literal["disabled", "offline", "online"]
-T = TypeVar("T")
+from rlcnn.runs.service import ServiceTracker
+from rlcnn.runs.tracker import RunCard, TrackMode, provenance_of
 
 # The values that W&B accepts in WANDB_MODE; "dryrun" and "run" are the older names.
 _WANDB_MODES: dict[str, TrackMode] = {
@@ -49,37 +47,21 @@ def mode_from_environment(default: TrackMode) -> TrackMode:
     return _WANDB_MODES.get(named, default)
 
 
-def start_or_warn(mode: TrackMode, start: Callable[[TrackMode], T]) -> T | None:
-    """The result of ``start``, which starts W&B in a mode: in ``mode``, or else offline.
-
-    None where ``mode`` is "disabled" or W&B cannot start; a failure is one line of warning.
-    """
-    # Offline at least records what could not be sent.
-    attempts: dict[TrackMode, None] = {} if mode == "disabled" else {mode: None, "offline": None}
-    for attempt in attempts:
-        try:
-            return start(attempt)
-        except Exception as error:
-            instead = "" if attempt == "offline" else "; recording offline, for `wandb sync` later"
-            reason = first_line(error).rstrip(".")
-            _log.warning("Weights & Biases cannot start %s: %s%s", attempt, reason, instead)
-    return None
-
-
 def start_wandb(
     directory: Path,
     mode: TrackMode,
+    card: RunCard,
     *,
     project: str,
     name: str,
     identity: str,
-    config: Mapping[str, Any],
-    labels: Mapping[str, Any],
-    job_type: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Any:
     """Starts a W&B run that records into ``wandb/`` of a directory; the result of ``wandb.init``.
 
-    The run's id there is ``identity``; ``labels`` may hold a "group" and "tags".
+    The run's id there is ``identity``. The configuration is the card's options, and ``provenance``
+    under that key; W&B is given the "git_commit" and the "git_remote" in it, where they are known,
+    and looks in the working directory otherwise.
 
     Raises:
         Exception: W&B's own errors, when it cannot start.
@@ -91,6 +73,13 @@ def start_wandb(
     # W&B reads this variable first, and does not start where it holds an unknown word.
     if os.environ.get("WANDB_MODE") not in _WANDB_MODES:
         os.environ.pop("WANDB_MODE", None)
+    known = provenance or {}
+    git = {
+        setting: known[fact]
+        for setting, fact in (("git_commit", "git_commit"), ("git_remote_url", "git_remote"))
+        if known.get(fact)
+    }
+    settings = wandb.Settings(silent=True, console="off", init_timeout=_INIT_TIMEOUT_S, **git)
     with _not_interactive():
         try:
             return wandb.init(
@@ -98,14 +87,14 @@ def start_wandb(
                 project=project,
                 name=name,
                 id=identity,
-                config=dict(config),
-                group=labels.get("group"),
-                tags=labels.get("tags"),
-                job_type=job_type,
+                config={**card.options, **({"provenance": dict(known)} if known else {})},
+                group=card.group,
+                tags=card.tags,
+                job_type=card.job_type,
                 dir=str(directory),
                 resume="allow",
                 reinit="create_new",
-                settings=wandb.Settings(silent=True, console="off", init_timeout=_INIT_TIMEOUT_S),
+                settings=settings,
             )
         except Exception:
             # W&B counts a run that did not start as active, and would refuse its id offline.
@@ -122,15 +111,23 @@ def wandb_identity(directory: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-class WandbTracker:
+class WandbTracker(ServiceTracker):
     """Logs to Weights & Biases; every attempt of a run has the same W&B id.
 
     Each attempt leaves one directory in ``wandb/`` of the run directory. Values are plotted over
-    the key ``step``. The first failure after the start is a warning; no failure stops the run.
+    the key ``step``.
     """
 
+    service = "Weights & Biases"
+
     def __init__(
-        self, run: RunDirectory, mode: TrackMode, *, project: str, name: str | None = None
+        self,
+        run: RunDirectory,
+        mode: TrackMode,
+        card: RunCard,
+        *,
+        project: str,
+        name: str | None = None,
     ) -> None:
         """Start W&B; see :func:`rlcnn.runs.tracking.make_tracker`.
 
@@ -140,22 +137,20 @@ class WandbTracker:
         # Slow to import, and not needed with tracking disabled.
         import wandb
 
-        self._wandb = wandb
         identity = wandb_identity(run.path)
-        self._began = float(identity["began"])
-        self._run = start_wandb(
+        session = start_wandb(
             run.path,
             mode,
+            card,
             project=project,
             name=name or run.path.resolve().name,
             identity=identity["id"],
-            config={**run.config, "attempt": run.attempts},
-            labels=run.config.get("labels") or {},
+            provenance=provenance_of(run),
         )
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
-        self._row = 0
-        self._warned = False
+        super().__init__(run, wandb, session)
+        self._began, self._row = float(identity["began"]), 0
+        session.define_metric("step")
+        session.define_metric("*", step_metric="step")
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Log one row."""
@@ -163,27 +158,10 @@ class WandbTracker:
         # one before, whose count is unknown after a kill. The clock, in milliseconds, grows.
         self._row = max(self._row + 1, int(1000 * (time.time() - self._began)))
         with self._first_error_warned():
-            self._run.log({"step": step, **values}, step=self._row, commit=True)
+            self._session.log({"step": step, **values}, step=self._row, commit=True)
 
-    def video(self, step: int, key: str, path: str | os.PathLike[str], caption: str) -> None:
-        """Log the MP4 file as it is; W&B keeps a copy of its own."""
-        with self._first_error_warned():
-            film = self._wandb.Video(os.fspath(path), caption=caption, format="mp4")
-            self.log(step, {key: film})
-
-    def close(self) -> None:
-        """Finish the W&B run."""
-        with self._first_error_warned():
-            self._run.finish()
-
-    @contextmanager
-    def _first_error_warned(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not self._warned:
-                _log.warning("Weights & Biases misses something: %s", first_line(error))
-            self._warned = True
+    def _summarize(self, summary: Mapping[str, Any]) -> None:
+        self._session.summary.update(dict(summary))
 
 
 @contextmanager

@@ -11,29 +11,24 @@ from annotated_types import Interval
 
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
-from rlcnn.accelerate.devices import resolve_device, resolve_precision
 from rlcnn.config.fields import (
-    Device,
-    EncoderName,
-    EncoderOptions,
     Fraction,
     KeepCheckpoints,
     NonNegative,
-    PrecisionChoice,
-    Project,
-    Seed,
+    SeedNumber,
     Switch,
     Threads,
-    Track,
     check_options,
     from_json,
     never,
 )
 from rlcnn.config.files import read_config_file
+from rlcnn.config.groups import Computation, EncoderChoice, Tracking
 from rlcnn.data.atari.options import FrameOptions
-from rlcnn.data.augment import AugmentConfig
-from rlcnn.data.by_name import ATARI, FOLDER, check_data_name
+from rlcnn.data.augment_options import AugmentConfig
+from rlcnn.data.names import ATARI, FOLDER, check_data_name
 from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.tracker import check_tracking
 
 RecipeName = Literal["frames", "lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018"]
 RECIPE_NAMES = get_args(RecipeName)
@@ -43,26 +38,41 @@ Share = Annotated[float, Interval(ge=0, le=1), never(1, "learns nothing: expecte
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
-    """A training of an encoder, with a linear head, on labelled images."""
+class PretrainingRun:
+    """Run."""
 
     recipe: RecipeName = "frames"
     """Where the defaults of all other options come from: the source that published them, or frames,
     for those of games."""
+    epochs: AtLeastOne = 10
+    """Passes over the images."""
+    seed: SeedNumber = 0
+    """Seed of everything random, 0 to 2147483647."""
+    checkpoint_every: Annotated[int, Interval(ge=0, le=1024)] = 1
+    """Epochs between two checkpoints; 0 keeps the last state only."""
+    keep_checkpoints: KeepCheckpoints = 1
+    """Newest checkpoints to keep."""
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Images."""
+
     data: str = "atari:Pong"
     """Labelled images: mnist, fashion_mnist, cifar10, folder:DIR, or atari:GAME[,GAME...]."""
     data_dir: str = "data"
     """Directory of the published sets, which are downloaded to it where they are missing."""
-    encoder: EncoderName = "nature"
-    """Convolutional encoder, as train_agent.py takes them."""
-    encoder_options: EncoderOptions = field(default_factory=dict)
-    """Options of the encoder, as NAME VALUE pairs: depth 56."""
-    weights: str = "none"
-    """Initial weights of the encoder: none, imagenet, a weights file, or the directory of a run."""
     colours: Literal["auto", "grey", "rgb"] = "auto"
     """Colours of a folder's images; auto leaves them as they are."""
-    epochs: AtLeastOne = 10
-    """Passes over the images."""
+    players: tuple[str, ...] = ()
+    """Run directories of trained agents, which play their own games for atari: data; all others are
+    played at random."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Optimization."""
+
     batch_size: AtLeastOne = 256
     """Images in a minibatch."""
     optimizer: Literal["sgd", "adamw"] = "adamw"
@@ -91,37 +101,48 @@ class PretrainConfig:
     """Probability with which each feature is zeroed before the head."""
     ema: Share = 0.0
     """Decay of a moving average of the weights, which is then evaluated and saved; 0 for none."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """How images are brought to size and changed."""
-    frames: FrameOptions = field(default_factory=FrameOptions)
-    """How games are played for atari: data, and the labels of their frames."""
-    players: tuple[str, ...] = ()
-    """Run directories of trained agents, which play their own games for atari: data; all others are
-    played at random."""
-    seed: Seed = 0
-    device: Device = "auto"
-    precision: PrecisionChoice = "auto"
-    channels_last: bool = True
-    """Whether the encoder's weights are laid out for images in channels_last order."""
-    num_threads: Threads = 0
-    """CPU threads of torch; 0 takes every core this process may use. In bfloat16 it takes
-    fewer while other programs compute."""
-    num_workers: Threads = 0
-    """Processes that decode and augment images, if these must be prepared one by one; 0 does it in
-    the main process."""
+
+
+@dataclass(frozen=True)
+class ImageEvaluation:
+    """Evaluation."""
+
     eval_every: AtLeastOne = 1
     """Epochs between two evaluations on the held-out images."""
-    checkpoint_every: Annotated[int, Interval(ge=0, le=1024)] = 1
-    """Epochs between two checkpoints; 0 keeps the last state only."""
-    keep_checkpoints: KeepCheckpoints = 1
     baselines: Switch = "auto"
     """Whether the accuracy is compared with the majority class, a linear classifier on the features
     of a random encoder, and one on pixels; auto does so for atari: data."""
     baseline_images: Annotated[int, Interval(ge=0, le=10**9)] = 20_000
     """Training images on which these linear classifiers are fitted, drawn by the seed; of each game
     if there are several. 0 takes all."""
-    track: Track = "offline"
-    project: Project = "rlcnn"
+
+
+@dataclass(frozen=True)
+class PretrainingSpeed(Computation):
+    """Device and speed."""
+
+    channels_last: bool = True
+    """Whether the encoder's weights are laid out for images in channels_last order."""
+    num_workers: Threads = 0
+    """Processes that decode and augment images, if these must be prepared one by one; 0 does it in
+    the main process."""
+
+
+# The last base comes first in --help and in a run's config.json.
+@dataclass(frozen=True)
+class PretrainConfig(
+    PretrainingSpeed,
+    Tracking,
+    ImageEvaluation,
+    Optimization,
+    EncoderChoice,
+    TrainingImages,
+    PretrainingRun,
+):
+    """A training of an encoder, with a linear head, on labelled images."""
+
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    frames: FrameOptions = field(default_factory=FrameOptions)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -143,6 +164,7 @@ class PretrainConfig:
             UserError: A value is not valid; the line names it and what was expected.
         """
         check_options(self)
+        check_tracking(self.track, self.tracker, self.log_model)
         check_options(self.augment, "augment")
         self.frames.check()
         check_data_name(self.data)
@@ -168,6 +190,9 @@ class PretrainConfig:
         Raises:
             UserError: The device does not exist.
         """
+        # Here, not above: it imports torch, and --help does without.
+        from rlcnn.accelerate.devices import resolve_device, resolve_precision
+
         device = resolve_device(self.device)
         baselines: Any = "on" if self.data.startswith(ATARI) else "off"
         return replace(

@@ -11,19 +11,23 @@ from typing import Any
 
 from rich.console import Console
 
-from envs.errors import UserError
-from rlcnn.accelerate.devices import describe_device, use_threads
+from envs.errors import UserError, first_line
+from rlcnn.accelerate.devices import use_threads
 from rlcnn.data.atari.options import PolicyPlay
 from rlcnn.runs import lifecycle
-from rlcnn.runs.directory import RunDirectory, require_vacant
+from rlcnn.runs.commands import Facts
+from rlcnn.runs.directory import RunDirectory, claimed_directory, require_vacant
 from rlcnn.runs.files import write_atomic
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
-from rlcnn.runs.progress import TrainingDisplay, make_console
+from rlcnn.runs.progress import make_console, print_line, waiting
+from rlcnn.runs.tracker import RunCard
 from rlcnn.supervised.classifier import save_classifier
 from rlcnn.supervised.config import PretrainConfig, read_pretrain_config
+from rlcnn.supervised.description import describe_pretraining, next_commands
 from rlcnn.supervised.evaluation.baselines import Baseline, fit_baselines
 from rlcnn.supervised.evaluation.gains import Gains, gains
 from rlcnn.supervised.evaluation.metrics import right_by_task
+from rlcnn.supervised.held_out_plots import write_held_out_plots
 from rlcnn.supervised.setup import (
     PretrainingSetup,
     check_players,
@@ -72,17 +76,21 @@ def pretrain(
     config = config.resolve()
     console = console or make_console()
     if run_dir:
-        # Before games are played or files decoded, which takes minutes.
         require_vacant(run_dir)
     check_start(config)
-    with use_threads(config.num_threads):
-        split = load_images(config, console.print, policies)
+    with (
+        use_threads(config.num_threads),
+        # Before games are played or files decoded, which takes minutes.
+        claimed_directory(run_dir, default_run_dir(config), console) as path,
+    ):
+        with waiting(console, "loading images"):
+            split = load_images(config, console.print, policies)
         setup = PretrainingSetup(config, split)
         encoder = setup.make_encoder(config.seed)
         report = load_into(encoder, config.weights) if config.weights != "none" else None
         trainer = setup.make_trainer(encoder)
         document = {"pretraining": config.to_json(), "data": describe(split)}
-        with new_run(run_dir, default_run_dir(config), document, command) as run:
+        with new_run(path, document, command) as run:
             Pretraining(run, setup, trainer, console).begin(report)
     return run.path
 
@@ -119,7 +127,8 @@ def resume_pretraining(
         run, config = resumed.run, resumed.config
         data = run.config["data"]
         check_players(data, policies, str(run_dir))
-        split = load_images(config, console.print, policies)
+        with waiting(console, "loading images"):
+            split = load_images(config, console.print, policies)
         if (now := describe(split)) != data:
             raise UserError(
                 f"the images of {config.data} are not those that run {run_dir} learns from: it has"
@@ -160,10 +169,21 @@ class Pretraining(Attempt[PretrainConfig]):
         """Updates."""
         return self.trainer.step
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Images, and the images of the whole run."""
+        trainer, per_epoch = self.trainer, len(self.setup.train.images)
+        done = trainer.epoch * per_epoch + trainer.batch * self.config.batch_size
+        return done, self.config.epochs * per_epoch
+
+    def facts(self) -> Facts:
+        """The data, encoder, recipe and device."""
+        return describe_pretraining(self.config, self.setup, self.trainer)
+
     def describe(self) -> list[str]:
+        """Lines about the precision and the size of an epoch."""
         config, images = self.config, len(self.setup.train.images)
-        threads = f"{config.num_threads} CPU thread{'s' * (config.num_threads != 1)}"
-        lines = [f"device: {describe_device(config.device)}, {config.precision}, {threads}"]
+        lines = []
         if config.precision == "tf32" and self.trainer.device.type != "cuda":
             lines.append("--precision tf32 has no effect: a CPU computes in fp32")
         if images < config.batch_size:
@@ -172,6 +192,17 @@ class Pretraining(Attempt[PretrainConfig]):
                 " is one update of all of them; a smaller --batch-size learns in more updates"
             )
         return lines
+
+    @property
+    def card(self) -> RunCard:
+        """Its data, encoder and recipe, and the options."""
+        config = self.config
+        names = (config.data, config.encoder, config.recipe)
+        return RunCard(config.to_json(), "pretrain", group="-".join(names), tags=names)
+
+    def model_files(self) -> list[Path]:
+        """The weights of the best and the last epoch, and the summary."""
+        return [self.run.path / name for name in (BEST, LAST, "summary.json")]
 
     def load_checkpoint(self, directory: Path) -> float:
         trainer, epochs = self.trainer, self.config.epochs
@@ -206,30 +237,29 @@ class Pretraining(Attempt[PretrainConfig]):
 
     def learn(self) -> None:
         """Trains to the configured number of epochs."""
-        trainer, epochs = self.trainer, self.config.epochs
-        per_epoch = len(self.setup.train.images)
-        done = trainer.epoch * per_epoch + trainer.batch * self.config.batch_size
-        with TrainingDisplay(self.console, "images", epochs * per_epoch, done, 60.0) as display:
-            while trainer.epoch < epochs:
-                began, before = time.monotonic(), done
-                with closing(trainer.learn_epoch()) as updates:
-                    for images in updates:
-                        done += images
-                        display.reach(done, self._progress)
-                        self._stop_if_requested()
-                # Reading the metrics waits until a GPU has done its last update.
-                metrics = trainer.epoch_metrics()
-                metrics = self._epoch_done(metrics, (done - before) / (time.monotonic() - began))
-                self._metrics = in_words(metrics)
-                display.redraw(done, self._progress())
-                display.print(f"epoch {trainer.epoch}/{epochs}: {self._metrics}")
-                self._stop_if_requested()
+        trainer, epochs, display = self.trainer, self.config.epochs, self.display
+        done, _ = self.progress
+        display.redraw(done, self._status())
+        while trainer.epoch < epochs:
+            began, before = time.monotonic(), done
+            with closing(trainer.learn_epoch()) as updates:
+                for images in updates:
+                    done += images
+                    display.reach(done, self._status)
+                    self._stop_if_requested()
+            # Reading the metrics waits until a GPU has done its last update.
+            metrics = trainer.epoch_metrics()
+            metrics = self._epoch_done(metrics, (done - before) / (time.monotonic() - began))
+            self._metrics = in_words(metrics)
+            display.redraw(done, self._status())
+            print_line(self.console, f"epoch {trainer.epoch}/{epochs}: {self._metrics}")
+            self._stop_if_requested()
 
-    def _progress(self) -> str:
+    def _status(self) -> str:
         """The current epoch, counted from 1, and the metrics of the last."""
         epochs = self.config.epochs
         epoch = f"epoch {min(epochs, self.trainer.epoch + 1)}/{epochs}"
-        return f"{epoch}, {self._metrics}" if self._metrics else epoch
+        return f"{epoch}  {self._metrics}" if self._metrics else epoch
 
     def _stop_if_requested(self) -> None:
         if self.stop.requested:
@@ -249,7 +279,8 @@ class Pretraining(Attempt[PretrainConfig]):
 
     def _evaluate(self) -> dict[str, float]:
         """The metrics on the held-out images; keeps the weights if they are the best so far."""
-        metrics = self.trainer.evaluate()
+        with self.display.activity("evaluating"):
+            metrics = self.trainer.evaluate()
         self._last = {"epoch": self.trainer.epoch, **metrics}
         if self._best is None or metrics["test/top1"] > self._best["test/top1"]:
             self._best = self._last
@@ -270,7 +301,7 @@ class Pretraining(Attempt[PretrainConfig]):
         }
         save_classifier(self.trainer.evaluated, self.run.path / name, about)
 
-    def finish(self) -> None:
+    def finish(self) -> Facts:
         """Compares the accuracy with its baselines and writes the summary."""
         run, trainer, train = self.run, self.trainer, self.setup.train.images
         if self._last is None or self._last["epoch"] != trainer.epoch:
@@ -278,8 +309,9 @@ class Pretraining(Attempt[PretrainConfig]):
             self._evaluate()
         assert self._last is not None
         assert self._best is not None
-        baselines = self._baselines() if self.config.baselines == "on" else {}
-        over = self._gains(baselines)
+        with self.display.activity("fitting baselines"):
+            baselines = self._baselines() if self.config.baselines == "on" else {}
+            over = self._gains(baselines)
         images = trainer.epoch * len(train)
         run.write_summary(
             {
@@ -294,16 +326,30 @@ class Pretraining(Attempt[PretrainConfig]):
                 "weights": {"best": BEST, "last": LAST},
             }
         )
-        lines = [
-            f"held out, last epoch:  {in_words(self._last)}",
-            f"held out, best epoch:  {in_words(self._best)} (epoch {self._best['epoch']})",
-            *(f"{name + ':':22} {in_words(one.figures)}" for name, one in baselines.items()),
-            *(f"{'over ' + name + ':':22} {gain.mean}" for name, gain in over.items()),
+        if self.config.track != "disabled":
+            self._track_plots()
+        facts = [
+            ("last epoch", in_words(self._last)),
+            ("best epoch", f"{in_words(self._best)} (epoch {self._best['epoch']})"),
+            *((name, in_words(one.figures)) for name, one in baselines.items()),
+            *((f"over {name}", str(gain.mean)) for name, gain in over.items()),
         ]
         if len(train.tasks) > 1 and over:
-            lines.append("each label by itself: summary.json")
-        for line in (*lines, f"run:     {run.path}", f"weights: {run.path / BEST}"):
-            self.console.print(line)
+            facts.append(("each label", str(run.path / "summary.json")))
+        return [*facts, ("run", str(run.path)), ("weights", str(run.path / BEST))]
+
+    def next_commands(self) -> Facts:
+        """The commands to evaluate and extend the run, and to train an agent from it."""
+        return next_commands(self.config, self.run)
+
+    def _track_plots(self) -> None:
+        """Writes plots of the errors to ``plots/`` and logs them; a failure costs one line."""
+        try:
+            plots = write_held_out_plots(self.trainer, self.setup.test, self.run.path / "plots")
+            images = {f"plots/{path.stem}": path for path in plots}
+            self.tracker.images(self.step, images)
+        except Exception as error:
+            print_line(self.console, f"no plots of the errors: {first_line(error)}")
 
     def _baselines(self) -> dict[str, Baseline]:
         setup, config = self.setup, self.config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rlcnn.config.fields import check_value
-from rlcnn.data.augment import AugmentConfig
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.supervised.config import PretrainConfig, RecipeName
 
 # What needs no download, and the fields' own defaults. Of no publication: AdamW at its usual rate,

@@ -13,8 +13,9 @@ from envs.errors import UserError
 from rlcnn.data.atari.options import PolicyPlay
 from rlcnn.data.augment import Augmentation, bring_to_size
 from rlcnn.data.batches import Batches
-from rlcnn.data.by_name import ATARI, load_data
+from rlcnn.data.by_name import load_data
 from rlcnn.data.images import UNKNOWN, Split, StackedFrames
+from rlcnn.data.names import ATARI
 from rlcnn.encoders import Encoder, create_encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
 from rlcnn.runs.files import plain

@@ -11,7 +11,7 @@ import torch
 from envs.errors import UserError, first_line
 from rlcnn.accelerate.cpu_threads import SpareCores
 from rlcnn.accelerate.devices import Precision, prepare_device
-from rlcnn.accelerate.gradient_step import gradient_step
+from rlcnn.accelerate.gradient_step import gradient_step, parameter_norm
 from rlcnn.accelerate.transfers import read_late
 from rlcnn.data.batches import Batch, Batches
 from rlcnn.data.images import UNKNOWN
@@ -57,9 +57,10 @@ class Trainer:
         self.epoch = self.batch = 0
         # In float32, results must not depend on other programs on the machine.
         self._spare_cores = SpareCores(self.device.type == "cpu" and config.precision == "bf16")
-        # Sums of the loss and of updates, and for each task of right and of known labels. They
+        # Sums of the loss and of updates, for each task of right and of known labels, and of
+        # gradient norms. They
         # stay on the device, so that no update waits for a copy.
-        count = 2 + 2 * len(classifier.tasks)
+        count = 3 + 2 * len(classifier.tasks)
         self._sums = torch.zeros(count, dtype=torch.float64, device=self.device)
 
     @property
@@ -87,18 +88,22 @@ class Trainer:
         self.epoch, self.batch = self.epoch + 1, 0
 
     def epoch_metrics(self) -> dict[str, float]:
-        """Mean loss and training accuracy, by task, over the updates since the last call.
+        """Mean loss, gradient norm and training accuracy, by task, since the last call.
+
+        The norms are of all gradients and all parameters as one vector.
 
         Raises:
             UserError: the loss or a parameter is no longer a finite number.
         """
         self.check_finite()
-        loss_sum, updates, *counts = self._sums.tolist()
+        loss_sum, updates, *counts, norms = self._sums.tolist()
         figures = {"train/loss": loss_sum / max(1, updates)}
         tasks = self.classifier.tasks
         for task, right, known in zip(tasks, counts[::2], counts[1::2], strict=True):
             name = f"train/top1/{task.name}" if len(tasks) > 1 else "train/top1"
             figures[name] = right / max(1, known)
+        figures["train/grad_norm"] = norms / max(1, updates)
+        figures["train/param_norm"] = parameter_norm(self.classifier).item()
         self._sums.zero_()
         return figures
 
@@ -125,13 +130,13 @@ class Trainer:
             features = self.classifier.encoder(batch.images)
         logits = self.classifier.classify(features)
         loss = classification_loss(logits, batch.labels, self.config.label_smoothing)
-        gradient_step(loss, self._optimizer)
+        norm = gradient_step(loss, self._optimizer, self.classifier.parameters())
         if self._average is not None:
             self._average.update()
         sums = [loss.detach(), torch.ones_like(loss)]
         for scores, target in zip(logits, batch.labels.unbind(dim=1), strict=True):
             sums += [(scores.argmax(dim=1) == target).sum(), (target != UNKNOWN).sum()]
-        self._sums += torch.stack([value.double() for value in sums])
+        self._sums += torch.stack([value.double() for value in (*sums, norm)])
 
     def _autocast(self) -> torch.autocast:
         enabled = self.config.precision == "bf16"
@@ -195,7 +200,8 @@ class Trainer:
                 self._average.load_state_dict(network["average"])
             adopt_kernels(self._optimizer, optimizer)
             self._optimizer.load_state_dict(optimizer)
-            self._sums.copy_(network["sums"])
+            # An older checkpoint has no gradient norms.
+            self._sums[: len(network["sums"])] = network["sums"].to(self.device)
             # Last: the steps before may have drawn from the generators.
             restore_torch_rng(self.device, network["rng"])
         except Exception as error:

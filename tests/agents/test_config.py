@@ -10,7 +10,6 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from agents import config as configuration
 from agents.config import (
     DQNConfig,
     PPOConfig,
@@ -19,9 +18,10 @@ from agents.config import (
     preset_config,
     read_config,
 )
-from agents.registry import Algorithm
+from agents.hyperparameters import Algorithm
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
+from rlcnn.accelerate import devices
 from rlcnn.encoders import list_encoders
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.supervised.config import PretrainConfig
@@ -302,7 +302,7 @@ def test_graphs_are_captured_on_a_gpu_unless_refused_whatever_is_compiled(
     compile: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(configuration, "resolve_device", lambda device: device)
+    monkeypatch.setattr(devices, "resolve_device", lambda device: device)
     config = TrainConfig(
         device=device, precision="fp32", cuda_graphs=cuda_graphs, compile=compile
     ).resolve()

@@ -9,7 +9,8 @@ import pytest
 
 from agents.config import PRESETS, Preset, TrainConfig
 from agents.dqn.variant import DQNVariant
-from agents.registry import ALGORITHMS, Algorithm
+from agents.hyperparameters import Algorithm
+from agents.registry import ALGORITHMS
 
 
 @pytest.mark.parametrize("name", get_args(Algorithm))

@@ -118,7 +118,7 @@ class TestStretching:
         assert "an observation of shape (8, 9), but its space declares (9, 9)" in short
 
     def test_a_space_of_one_image_costs_a_line(self, caplog: pytest.LogCaptureFixture) -> None:
-        checked._warn_once.cache_clear()
+        checked.warn_once.cache_clear()
         image = np.full((9, 9), 7, np.uint8)
         assert (observed(image=image, low=7, high=7) == 7).all()
         assert caplog.text.count("holds one image only: its observations are not stretched") == 1
@@ -126,7 +126,7 @@ class TestStretching:
     def test_codes_under_bounds_of_0_to_255_cost_a_line(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        checked._warn_once.cache_clear()
+        checked.warn_once.cache_clear()
         for _ in range(2):
             observed(image=np.full((9, 9), 10, np.uint8))
         assert caplog.text.count("no value above 15 of 255: nearly black") == 1

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.script_runs import ROLLOUT, TINY, read
+from support.script_runs import ROLLOUT, TINY, load_script, read
 
+from agents.evaluate.assessment import Assessment
+from agents.evaluate.evaluation import Evaluation
 from envs.errors import UserError
 from rlcnn.runs.directory import RunDirectory
 
@@ -46,9 +48,22 @@ def test_the_figures_are_those_of_the_runs_own_evaluation(
     assert output["eval"] == own
     assert output["videos"] == []
     assert output["encoder_origin"] is None
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        f"loading the agent of {run}",
+        "evaluating the agent of step 384 over 1 game",
+    ]
+    lines = printed.out.splitlines()
     assert lines[0] == f"run:         {run}, step 384"
-    assert lines[1].startswith(f"mean return: {own['mean_return']:.2f} (std 0.00, 1 games, classic")
+    mean = f"mean return: {own['mean_return']:.2f} (std 0.00, 1 game, classic protocol)"
+    assert lines[1] == mean
+
+
+def test_the_protocol_of_atari_is_not_named_for_other_games() -> None:
+    # Evaluations of all environments have the name of the option's value.
+    result = Evaluation([1.0, 3.0], [2, 2], 0, {"name": "classic", "max_episode_steps": 27_000})
+    _, mean, _ = load_script("evaluate_agent").describe(Assessment(Path("run"), 5, result, []))
+    assert mean == "mean return: 2.00 (std 1.41, 2 games)"
 
 
 def test_the_source_of_the_encoder_is_printed(
@@ -106,8 +121,8 @@ def test_games_are_filmed_into_the_run(evaluate_agent: Script, finished_copy: Pa
     assert len(set(films)) == 2
     assert all(film.parent == finished_copy / "videos" for film in films)
     assert films[0].read_bytes() != films[1].read_bytes()
-    # The first game is the one that the run itself filmed.
-    (own,) = set(finished_copy.glob("videos/*.mp4")) - set(films)
+    # The first game is the one that the run itself filmed last.
+    own = max(set(finished_copy.glob("videos/*.mp4")) - set(films))
     assert films[0].read_bytes() == own.read_bytes()
 
 
@@ -140,7 +155,7 @@ def test_another_protocol_keeps_the_actions_that_were_learned(
         (("{run}", "--episodes", "0"), "nothing to do"),
         (("{run}", "--video", "-1"), "--video -1 must be at least 0"),
         (("{run}", "--seed", "-1"), "--seed -1 must be at least 0"),
-        (("{run}", "--protocol", "stiky"), 'unknown protocol "stiky".* Did you mean "sticky"'),
+        (("{run}", "--protocol", "stiky"), '--protocol "stiky" is unknown.* Did you mean "sticky"'),
         (("{run}", "--deterministic", "--stochastic"), "exclude each other: give one"),
         (("{run}", "--checkpoint", "17"), "no checkpoint 17: it has those of step 128, 256, 384$"),
         (("{run}", "--device", "gpu"), 'unknown device "gpu"'),

@@ -108,7 +108,6 @@ def test_help_explains_every_option_with_its_default(
     names = [field.name for field in dataclasses.fields(TrainConfig)]
     names.remove("ppo")
     names.remove("dqn")
-    names += ["run_dir", "config", "resume"]
     names += [f"ppo.{field.name}" for field in dataclasses.fields(PPOConfig)]
     names += [f"dqn.{field.name}" for field in dataclasses.fields(DQNConfig)]
     for name in names:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from agents.benchmark.encoder_table import EncoderTimes
 from agents.benchmark.suite import AlgorithmResult, BenchmarkResult, Measured, Settings
+from agents.hyperparameters import Algorithm
 from agents.measure.timing import Spread
 from agents.measure.workers import Facts
-from agents.registry import Algorithm
 
 FACTS = Facts(
     compile_seconds=30.0,

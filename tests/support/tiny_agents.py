@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from agents.config import DQNConfig, PPOConfig, TrainConfig, preset_config
-from agents.registry import Algorithm
+from agents.hyperparameters import Algorithm
 from envs.errors import UserError
 
 TINY = TrainConfig(

@@ -11,7 +11,8 @@ from annotated_types import Interval
 
 from envs.checks import ObservationColour, check_observation
 from envs.errors import UserError
-from rlcnn.config.fields import FrameStack, ObsSize, ProtocolName, check_options
+from envs.protocol import ProtocolName
+from rlcnn.config.fields import FrameStack, ObsSize, check_options
 
 LabelKind = Literal["ram", "action", "reward", "order", "game"]
 RandomPlay = Literal["random", "sticky-random"]

@@ -5,95 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
-from annotated_types import Interval
 from rich.console import Console
 
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
-from rlcnn.config.fields import MAX_SEED, MAX_SIDE, Count, Device, check_options, from_json
+from rlcnn.config.fields import from_json
 from rlcnn.data.atari.options import FrameOptions, PolicyPlay
-from rlcnn.data.by_name import ATARI, FOLDER, check_held_out, load_data
+from rlcnn.data.by_name import check_held_out, load_data
 from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
 from rlcnn.data.label_file import load_labelled_files
-from rlcnn.runs.files import check_writable
+from rlcnn.data.names import ATARI, FOLDER
 from rlcnn.runs.progress import ProgressDisplay
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
 from rlcnn.supervised.evaluation.error_plots import write_error_plots
 from rlcnn.supervised.evaluation.metrics import in_percent
 from rlcnn.supervised.evaluation.networks import Network, load_network
+from rlcnn.supervised.evaluation.options import EvaluationConfig
 from rlcnn.supervised.setup import CHANNELS
 
 LoadPolicies = Callable[[tuple[str, ...], FrameOptions, int], Mapping[str, PolicyPlay]]
 """Makes the players of games from run directories, how they play, and a seed."""
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Evaluate a classifier on labelled images; several are an ensemble, averaged."""
-
-    weights: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS_OR_RUN...")
-    ]
-    """Runs of pretrain_encoder.py, their weights files, or whole networks of torchvision or timm: a
-    file, or imagenet."""
-    encoder: str | None = None
-    """Network of the weights, if they do not name it: resnet18, timm:NAME."""
-    data: str | None = None
-    """Labelled images: folder:DIR, mnist, fashion_mnist, cifar10, atari:GAME[,GAME...]; by default
-    those that the run was trained on."""
-    labels: Path | None = None
-    """CSV with columns file,class_index for a folder's images, in that folder or here; without it a
-    class is a folder."""
-    data_dir: Path | None = None
-    """Directory of the published data sets; by default the run's own, or data."""
-    part: Literal["test", "train", "all"] | None = None
-    """Part of the images; by default test, the held-out images."""
-    crops: Literal[1, 10] = 1
-    """Crops of each image: the middle, or four corners and the centre and their mirror images."""
-    resize: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
-    """Shorter side that images are first resized to; by default that of the network's publication
-    or training."""
-    size: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
-    """Side of the crops of a published network; by default the published one."""
-    channels: Literal[1, 3] | None = None
-    """Decode a folder's images to grey (1) or RGB (3); by default grey if all are, else RGB."""
-    task: str | None = None
-    """Task to evaluate, for images with several labels."""
-    json: Path | None = None
-    """File to write the result to, with the confusion matrix."""
-    plots: Path | None = None
-    """Directory for pictures: confusion.png, worst.png, top5.png."""
-    batch_size: Count = 64
-    """Crops in a batch of the network."""
-    seed: Annotated[int | None, Interval(ge=0, le=MAX_SEED)] = None
-    """Draws the held-out images of a folder without test/; by default the run's own."""
-    device: Device = "auto"
-
-    def validate(self) -> None:
-        """Checks what can be checked before anything is read.
-
-        Raises:
-            UserError: a value is not valid; the line names it and what was expected.
-        """
-        if not self.weights:
-            raise UserError("WEIGHTS_OR_RUN is missing: what to evaluate?")
-        check_options(self)
-        if self.labels is not None:
-            if not (self.data or "").startswith(FOLDER):
-                raise UserError(f"--labels is for the images of a folder: give --data {FOLDER}DIR")
-            if self.part is not None:
-                raise UserError("--labels names the images itself: --part does not apply")
-        if self.json is not None:
-            check_writable("--json", self.json)
-        if self.plots is not None and not self.plots.is_dir():
-            check_writable("--plots", self.plots)
-            if self.plots.exists():
-                raise UserError(f'--plots "{self.plots}" is a file, not a directory')
 
 
 @dataclass(frozen=True)
@@ -180,7 +115,7 @@ def evaluate_classifiers(
             task=config.task,
             batch_size=config.batch_size,
             device=device,
-            on_images=lambda count: display.update(shown, advance=count),
+            on_images=shown.advance,
         )
     return ClassifierEvaluation(config, networks, images, assessment)
 

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +32,9 @@ from rlcnn.encoders import Encoder, create_encoder, encoder_options
 from rlcnn.encoders.layers import RandomProjection
 from rlcnn.supervised.evaluation.gains import Gain, mean_gain
 from rlcnn.supervised.evaluation.metrics import accuracy_interval
+from rlcnn.supervised.evaluation.options import Method
 from rlcnn.weights.load import load_into, read_spec
 from rlcnn.weights.report import LoadReport
-
-Method = Literal["svm", "linear"]
-METHODS: tuple[Method, ...] = ("svm", "linear")
 
 Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

@@ -3,102 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from annotated_types import Interval
 from rich.console import Console
 
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
-from rlcnn.config.fields import (
-    MAX_SIDE,
-    Count,
-    Device,
-    EncoderName,
-    EncoderOptions,
-    SeedNumber,
-    check_options,
-)
-from rlcnn.data.atari.options import FrameOptions, PolicyPlay
-from rlcnn.data.by_name import ATARI, check_held_out, load_data
+from rlcnn.data.atari.options import PolicyPlay
+from rlcnn.data.by_name import check_held_out, load_data
 from rlcnn.data.images import Split
+from rlcnn.data.names import ATARI
 from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
-from rlcnn.runs.files import check_writable
-from rlcnn.runs.progress import ProgressDisplay
+from rlcnn.runs.progress import ProgressDisplay, waiting
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation import probe
 from rlcnn.supervised.evaluation.assessment import chosen_task
 from rlcnn.supervised.evaluation.baselines import majority
 from rlcnn.supervised.evaluation.metrics import in_percent
-from rlcnn.supervised.evaluation.probe import METHODS, Comparison, Fit, Method
+from rlcnn.supervised.evaluation.options import Method, ProbeConfig
+from rlcnn.supervised.evaluation.probe import Comparison, Fit
 from rlcnn.weights.load import read_about, weights_file
 from rlcnn.weights.report import LoadReport
 
 METHOD_NAMES = {"svm": "linear SVM", "linear": "logistic regression"}
-
-
-@dataclass(frozen=True)
-class ProbeConfig:
-    """Fit linear classifiers to the features of a frozen encoder, and of random encoders."""
-
-    encoder: EncoderName
-    """Encoder whose features to evaluate, as train_agent.py takes them."""
-    data: str
-    """Labelled images: folder:DIR, mnist, fashion_mnist, cifar10, or atari:GAME[,GAME...]."""
-    weights: str = "none"
-    """none, imagenet, a weights file, or the directory of a run."""
-    encoder_options: EncoderOptions = field(default_factory=dict)
-    """Options of the encoder, as NAME VALUE pairs: pooling 4x4 resize 96."""
-    data_dir: Path = Path("data")
-    """Directory of the published data sets; missing ones are downloaded to it."""
-    train_size: int | None = None
-    """Images to fit on, drawn by the seed; by default all."""
-    test_size: int | None = None
-    """Images to test on, drawn by the seed; by default all."""
-    size: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
-    """Side of the square that images are resized to; necessary if they differ in size."""
-    channels: Literal[1, 3] | None = None
-    """Decode a folder's images to grey (1) or RGB (3); by default grey if all are, else RGB."""
-    frames: FrameOptions = field(default_factory=FrameOptions)
-    """How atari: data is played, and the labels of its frames."""
-    players: tuple[str, ...] = ()
-    """Run directories of agents that play their own games of atari: data; the other games are
-    played at random."""
-    task: str | None = None
-    """Task to evaluate, for images with several labels."""
-    methods: tuple[Method, ...] = METHODS
-    """Linear classifiers: svm, linear (logistic regression)."""
-    random_seeds: tuple[SeedNumber, ...] = (0,)
-    """Seeds of the random encoders of the same architecture to compare with."""
-    max_features: Count = 4096
-    """A fixed random projection shortens longer feature vectors to this length."""
-    json: Path | None = None
-    """File to write the result to."""
-    batch_size: Count = 128
-    """Images in a batch of the encoder."""
-    seed: SeedNumber = 0
-    """Draws the images, and those for the choice of the regularisation."""
-    device: Device = "auto"
-
-    def validate(self) -> None:
-        """Checks what can be checked before anything is read.
-
-        Raises:
-            UserError: a value is not valid; the line names it and what was expected.
-        """
-        check_options(self)
-        self.frames.check()
-        if self.players and not self.data.startswith(ATARI):
-            raise UserError(f'--players is for atari: data, not "{self.data}"')
-        if not self.methods:
-            raise UserError(f"--methods takes at least one of {', '.join(METHODS)}")
-        if self.weights == "none" and not self.random_seeds:
-            raise UserError("--weights none is a random encoder: give --random-seeds")
-        if self.json is not None:
-            check_writable("--json", self.json)
 
 
 @dataclass(frozen=True)
@@ -240,14 +170,14 @@ def _fits(
                 device=config.device,
                 batch_size=config.batch_size,
                 max_features=config.max_features,
-                on_images=lambda done: display.update(task, advance=done),
+                on_images=task.advance,
             )
             for part in images
         )
     train_labels, test_labels = (part.labels[:, 0].numpy() for part in images)
     found: dict[Method, Fit] = {}
     for method in config.methods:
-        with console.status(f"{name}: fitting {METHOD_NAMES[method]}"):
+        with waiting(console, f"{name}: fitting {METHOD_NAMES[method]}"):
             found[method] = probe.fit(
                 method,
                 train,

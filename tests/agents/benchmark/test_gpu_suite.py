@@ -34,7 +34,7 @@ def configs(rows: list[Row]) -> dict[str, TrainConfig]:
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings may name a GPU that is not there."""
-    monkeypatch.setattr("agents.config.resolve_device", lambda device: device)
+    monkeypatch.setattr("rlcnn.accelerate.devices.resolve_device", lambda device: device)
 
 
 @pytest.mark.usefixtures("on_gpu")

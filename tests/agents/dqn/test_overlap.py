@@ -38,13 +38,13 @@ def parameters(network: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
 
 
-def note_losses(model: DQN) -> list[float]:
-    """The losses of all updates, in the order in which they are counted."""
-    losses: list[float] = []
+def note_losses(model: DQN) -> list[list[float]]:
+    """The loss and gradient norm of all updates, in the order in which they are counted."""
+    losses: list[list[float]] = []
     note = model._add_losses
 
     def noted(new: list[torch.Tensor]) -> None:
-        losses.extend(loss.item() for loss in new)
+        losses.extend(loss.tolist() for loss in new)
         note(new)
 
     model._add_losses = noted  # type: ignore[method-assign]

@@ -72,7 +72,7 @@ def test_an_update_equals_sb3_contribs_on_the_same_batch(n_steps: int) -> None:
     for model in (ours, theirs):
         model.train(1, 32)
     loss = theirs.logger.name_to_value["train/loss"]
-    torch.testing.assert_close(ours.loss_sum.item(), float(loss), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours.loss_sum[0].item(), float(loss), rtol=1e-5, atol=1e-6)
     gradients = in_our_order([p.grad for p in theirs.quantile_net.parameters()])
     for mine, other in zip(ours.q_net.parameters(), gradients, strict=True):
         assert mine.grad is not None

@@ -166,16 +166,15 @@ def test_epsilon_falls_over_steps_and_can_be_switched_off() -> None:
     model = make("q", exploration_steps=100, exploration_end=0.5)
     model.exploration_final_eps = 0.1
     epsilons = [
-        scheduled_epsilon(model, model.variant, 1 - step / 1000, 1000)
-        for step in (0, 50, 100, 499, 500, 1000)
+        scheduled_epsilon(model, 1 - step / 1000, 1000) for step in (0, 50, 100, 499, 500, 1000)
     ]
     assert epsilons == pytest.approx([1.0, 0.55, 0.1, 0.1, 0, 0])
     # Longer runs explore for as many steps.
-    assert scheduled_epsilon(model, model.variant, 1 - 50 / 4000, 4000) == pytest.approx(0.55)
+    assert scheduled_epsilon(model, 1 - 50 / 4000, 4000) == pytest.approx(0.55)
     # Its end lies beyond that of a short run.
-    assert scheduled_epsilon(model, model.variant, 1 - 20 / 50, 50) == pytest.approx(0.82)
+    assert scheduled_epsilon(model, 1 - 20 / 50, 50) == pytest.approx(0.82)
     by_share = make("q", exploration_fraction=0.5)
-    assert scheduled_epsilon(by_share, by_share.variant, 0.75, 1000) == pytest.approx(0.525)
+    assert scheduled_epsilon(by_share, 0.75, 1000) == pytest.approx(0.525)
 
 
 def test_environments_explore_as_in_apex() -> None:

@@ -32,7 +32,8 @@ class Recorder(BaseCallback):
         self.events: list[tuple[Any, ...]] = []
 
     def note(self, event: str, *more: Any) -> None:
-        recorded = self.logger.name_to_value
+        # The two norms are not logged by stable-baselines3.
+        recorded = set(self.logger.name_to_value) - {"train/grad_norm", "train/param_norm"}
         counts = (self.model.num_timesteps, self.num_timesteps, self.model._n_updates)
         self.events.append((event, *counts, self.model.policy.training, sorted(recorded), *more))
 

@@ -99,8 +99,11 @@ def test_only_the_first_few_of_many_games_are_measured(monkeypatch: pytest.Monke
         lambda config: Speed(rates[config.env] * (1 + (config.mode == "frozen")), 1.0, 1.0),
     )
     plan, launcher = make_plan(*rates), InlineLauncher()
-    speeds = measure_speeds(plan.runs, launcher)
+    said = io.StringIO()
+    speeds = measure_speeds(plan.runs, launcher, Console(file=said, force_terminal=True, width=60))
     assert len(launcher.done) == 2 * 3
+    assert "measuring speed" in said.getvalue()
+    assert "0/6  ?/s" in said.getvalue()
     found = {
         run.arm: [speeds[kind(replace(run.config, env=game))].training for game in rates]
         for run in plan.runs

@@ -12,13 +12,11 @@ from rich.console import Console
 from support.study_files import tiny_plan
 
 from agents.study.display import StudyDisplay
-from rlcnn.runs import progress
 
 
 def test_a_run_has_a_bar_once_it_has_begun_under_its_own_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.0)
     plan = tiny_plan("scratch", "frozen:/far/[red]:eyes:")
     waiting, begun = plan.runs[:2]
     (tmp_path / begun.directory).mkdir(parents=True)
@@ -27,7 +25,8 @@ def test_a_run_has_a_bar_once_it_has_begun_under_its_own_name(
     said = io.StringIO()
     console = Console(file=said, force_terminal=True, width=200, color_system=None)
     display = StudyDisplay(tmp_path, {run.name: run for run in plan.runs}, 0, console)
-    time.sleep(0.01)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2)
     # As a cluster has it, which is given all runs at once.
     display.tick([run.name for run in plan.runs])
     display.close()

@@ -18,6 +18,7 @@ from support.toy_envs import Columns, WorldVecEnv
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
 from agents.train.callbacks import BetweenUpdates, Every, ShowProgress, UpdateLog
+from rlcnn.runs.progress import TrainingDisplay
 from rlcnn.runs.stopping import StopRequest, TrainingStopped
 
 TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 8}}}
@@ -189,34 +190,24 @@ def test_the_bar_shows_the_rate(ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> No
             clock += 6.0
 
     out = io.StringIO()
-    display = ShowProgress(640, Console(file=out, force_terminal=True, width=140))
-    ppo.learn(640, callback=[Pass(), display])
-    shown = [float(rate) for rate in re.findall(r"([\d.]+) steps/s", out.getvalue())]
+    with TrainingDisplay(Console(file=out, force_terminal=True, width=60), 0, 640) as display:
+        ppo.learn(640, callback=[Pass(), ShowProgress(display)])
+    shown = [float(rate) for rate in re.findall(r"([\d.]+)/s", out.getvalue())]
     assert shown[-1] == pytest.approx(1.6, abs=0.5)
+    assert re.search(r"640/640 .* left  return -?[\d.]+", out.getvalue())
 
 
-def test_lines_are_printed_where_there_is_no_terminal(ppo: PPO) -> None:
-    out = io.StringIO()
-    display = ShowProgress(64, Console(file=out, width=120), line_seconds=0)
+@pytest.mark.parametrize("make", [make_ppo, make_dqn])
+def test_the_display_names_updates_and_the_filling_of_a_replay(make: Any) -> None:
+    phases: list[str] = []
 
-    # Lines come at most once a second: let every step be later than that.
-    class Hurry(BaseCallback):
-        def _on_step(self) -> bool:
-            display._display._counted -= 1.5
-            return True
+    class Display(TrainingDisplay):
+        def begin_phase(self, name: str) -> None:
+            phases.append(name)
 
-    ppo.learn(64, callback=[Hurry(), display])
-    lines = out.getvalue().splitlines()
-    assert len(lines) == 16
-    assert lines[-1].startswith("64/64 steps, ")
-    assert "steps/s, 0.0 min left, return " in lines[-1]
-
-
-def test_a_bar_is_drawn_on_a_terminal(ppo: PPO) -> None:
-    out = io.StringIO()
-    display = ShowProgress(64, Console(file=out, force_terminal=True, width=140))
-    ppo.learn(64, callback=display)
-    display.close()
-    assert "training" in out.getvalue()
-    assert "64/64" in out.getvalue()
-    assert "steps/s" in out.getvalue()
+    model = make()
+    with Display(Console(file=io.StringIO()), 0, 32) as display:
+        model.learn(32, callback=ShowProgress(display))
+    filling = ["filling the replay"] * 2
+    assert phases[:2] == (filling if make is make_dqn else ["", "update"])
+    assert phases[-3:] == ["", "update", ""]

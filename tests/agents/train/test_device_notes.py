@@ -30,11 +30,10 @@ def agent(algo: str, target_kl: float | None) -> PPO | DQN:
 def test_the_device_line_names_what_auto_stood_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
     assert describe_device_use(CPU.resolve()) == (
-        "device: cpu, fp32, overlap off, compile off, 1 environment, 2 CPU threads"
+        "cpu, fp32, 2 CPU threads, overlap off, compile off"
     )
     assert describe_device_use(GPU) == (
-        "device: cuda (NVIDIA H100), fp32, CUDA graphs on, overlap on, compile off, 1 environment,"
-        " 2 CPU threads"
+        "cuda (NVIDIA H100), fp32, 2 CPU threads, CUDA graphs on, overlap on, compile off"
     )
 
 

@@ -73,7 +73,7 @@ def test_too_small_a_disk_is_refused_before_the_start(
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(builder.shutil, "disk_usage", lambda path: usage._replace(free=10_000))
     config = {"ppo": PPO, "dqn": DQN}[algo]
-    said = r"\Acheckpoints in [^\n]* may take [^\n]*, but [^\n]* has 0\.00 GB [^\n]*\Z"
+    said = r"\Acheckpoints in [^\n]* may take [^\n]*, but [^\n]* has 0\.0 MB [^\n]*\Z"
     with pytest.raises(UserError, match=said) as error:
         train(config, tmp_path / "deep" / "run", console=quiet())
     assert ("--no-save-replay" in str(error.value)) == (algo == "dqn")

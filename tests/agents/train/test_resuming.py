@@ -109,6 +109,25 @@ def test_a_stop_ends_games_under_way_and_a_resume_makes_up_for_them(
     assert len(list((run_dir / "videos").iterdir())) == 4
 
 
+def test_no_film_of_the_default_schedule_is_lost_or_repeated(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    config = replace(PPO, total_steps=64, eval_every=32, eval_episodes=1, video_every=None)
+    with stopped_while_playing(1, 0):
+        train(config, run_dir, console=quiet())
+    assert rows_of(run_dir) == []
+    with stopped_at(32):
+        resume(run_dir, console=quiet())
+    assert steps_of(run_dir, "video/game") == [0]
+    # The film that the stop prevented is made first.
+    resume(run_dir, console=quiet())
+    assert steps_of(run_dir, "video/game") == [0, 32, 64]
+    # Killed before its first checkpoint, it begins again, with its rows dropped.
+    shutil.rmtree(run_dir / "checkpoints")
+    (run_dir / "summary.json").unlink()
+    resume(run_dir, console=quiet())
+    assert steps_of(run_dir, "video/game") == [0, 32, 64]
+
+
 def test_a_stop_cuts_no_checkpoint_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut: list[int] = []
     save = training.save_checkpoint

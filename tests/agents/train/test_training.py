@@ -34,6 +34,7 @@ from agents.train import training
 from agents.train.training import Training, default_run_dir, resume, train
 from envs.errors import UserError
 from envs.protocol import PROTOCOLS
+from rlcnn.accelerate import devices
 from rlcnn.runs import lifecycle
 from rlcnn.runs.directory import RunDirectory
 
@@ -46,8 +47,8 @@ METADATA = ("command", "provenance")
 def short_games() -> Iterator[None]:
     """Games of the emulator that a test has time for."""
     with pytest.MonkeyPatch.context() as patch:
-        short = replace(PROTOCOLS["classic"], name="short", max_episode_steps=30)
-        patch.setitem(PROTOCOLS, "short", short)
+        short = replace(PROTOCOLS["classic"], max_episode_steps=30)
+        patch.setitem(PROTOCOLS, "classic", short)
         yield
 
 
@@ -62,7 +63,7 @@ def test_the_same_seed_gives_the_same_run_to_the_bit(
         "ppo": replace(PPO, total_steps=160, ppo=replace(PPO.ppo, learning_rate=1e-3)),
         "dqn": replace(DQN, total_steps=200, num_envs=4, dqn=replace(DQN.dqn, learning_rate=1e-3)),
     }[algo]
-    game = {"env": "ALE/Breakout-v5", "protocol": "short", "eval_every": 100, "eval_episodes": 1}
+    game = {"env": "ALE/Breakout-v5", "eval_every": 100, "eval_episodes": 1}
     config = replace(config, **game)
     runs = []
     for name in ("one", "other"):
@@ -114,10 +115,24 @@ def test_every_update_is_logged_under_its_own_step(whole: dict[str, Path], tmp_p
     config = replace(DQN, total_steps=120, eval_episodes=0)
     run_dir = train(config, tmp_path / "run", console=quiet())
     assert steps_of(run_dir, "train/loss") == [64, 96, 120]
-    assert learned(run_dir)["state"]["losses"] == [0, 0]
+    assert learned(run_dir)["state"]["losses"] == [0, 0, 0]
     resume(run_dir, {"total_steps": 136}, console=quiet())
     assert steps_of(run_dir, "train/loss") == [64, 96, 120, 136]
     assert_logged_once(run_dir)
+
+
+def test_by_default_the_untrained_agent_every_evaluation_and_the_end_are_filmed(
+    tmp_path: Path,
+) -> None:
+    config = replace(PPO, total_steps=96, eval_every=40, eval_episodes=1, video_every=None)
+    run_dir = train(config, tmp_path / "run", console=quiet())
+    assert steps_of(run_dir, "eval/mean_return") == [48, 80, 96]
+    assert steps_of(run_dir, "video/game") == [0, 48, 80, 96]
+    resume(run_dir, {"total_steps": 112}, console=quiet())
+    assert steps_of(run_dir, "video/game") == [0, 48, 80, 96, 112]
+    # Without evaluations, the first and the last agent remain.
+    config = replace(config, total_steps=32, eval_episodes=0)
+    assert steps_of(train(config, tmp_path / "other", console=quiet()), "video/game") == [0, 32]
 
 
 def test_films_are_made_at_their_steps(tmp_path: Path) -> None:
@@ -197,7 +212,7 @@ def test_a_replay_need_not_be_kept(tmp_path: Path) -> None:
 def test_resolved_options_are_stored_and_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(configuration, "resolve_precision", lambda device: "bf16")
+    monkeypatch.setattr(devices, "resolve_precision", lambda device: "bf16")
     monkeypatch.setattr(configuration, "usable_cores", lambda: 1)
     auto = {"device": "auto", "precision": "auto", "compile": "auto", "num_threads": 0}
     config = replace(PPO, total_steps=32, eval_episodes=0, **auto)
@@ -207,7 +222,7 @@ def test_resolved_options_are_stored_and_used_again(
     assert written["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
     assert {key: written[key] for key in resolved} == resolved
 
-    monkeypatch.setattr(configuration, "resolve_precision", lambda device: "fp32")
+    monkeypatch.setattr(devices, "resolve_precision", lambda device: "fp32")
     monkeypatch.setattr(configuration, "usable_cores", lambda: 2)
     resume(run_dir, {"total_steps": 64}, console=quiet())
     written = json.loads((run_dir / "config.json").read_text())["config"]

@@ -361,8 +361,8 @@ class TestWhatCannotBeFilmed:
     @pytest.mark.parametrize(
         ("wrong", "line"),
         [
-            ({"env_id": "ALE/Pongg-v5"}, "unknown Atari game"),
-            ({"env_id": "PongNoFrameskip-v4"}, "unknown Atari game"),
+            ({"env": "ALE/Pongg-v5"}, "unknown Atari game"),
+            ({"env": "PongNoFrameskip-v4"}, "unknown Atari game"),
             ({"protocol": "stick"}, "unknown protocol"),
             ({"obs": "gray"}, "unknown obs"),
             ({"seed": -1}, "seed must be"),
@@ -370,7 +370,7 @@ class TestWhatCannotBeFilmed:
         ],
     )
     def test_bad_values(self, tmp_path, wrong, line):
-        options = {"env_id": "ALE/Pong-v5", **wrong}
+        options = {"env": "ALE/Pong-v5", **wrong}
         with pytest.raises(UserError, match=line):
             film_episode(act=Actor(6), path=tmp_path / "film.mp4", **options)
         assert os.listdir(tmp_path) == []

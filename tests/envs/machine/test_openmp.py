@@ -28,11 +28,13 @@ class Finder:
 
 sys.meta_path.insert(0, Finder())
 importlib.import_module(sys.argv[1])
+# Most modules leave torch to their first use.
+import torch
 """
 
 
 def spin_count_at_torch(module: str, **settings: str) -> str:
-    """What a program that imports ``module`` has set when it comes to load torch."""
+    """What a program that imports ``module``, and torch at last, has set when it loads torch."""
     environment = {k: v for k, v in os.environ.items() if k not in USER_SETTINGS}
     done = subprocess.run(
         [sys.executable, "-c", STOP_AT_TORCH, module],

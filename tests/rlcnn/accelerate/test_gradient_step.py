@@ -26,7 +26,9 @@ def test_a_step_replaces_old_gradients_then_clips(
     weight.grad = torch.full((2,), 100.0)
     optimizer = torch.optim.SGD([weight], lr=1.0)
     loss = -(weight * torch.tensor([3.0, 4.0])).sum()
-    gradient_step(loss, optimizer, [weight], limit)
+    norm = gradient_step(loss, optimizer, [weight], limit)
+    # Of the whole gradient, 3 and 4, before it is clipped.
+    assert norm.item() == pytest.approx(5.0)
     torch.testing.assert_close(weight.data, torch.tensor(expected))
 
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-import tyro
 
 from agents.config import TrainConfig
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options
-from rlcnn.config.fields import expand_home
+from rlcnn.config.fields import Arg, expand_home
 from rlcnn.config.script import PIPE_CLOSED, USER_ERROR
 
 
@@ -238,7 +237,7 @@ def test_other_spellings_and_no_hint_that_leads_astray(option: str, said: str) -
 class Study:
     """Options whose values are written alike."""
 
-    run_dir: Annotated[Path, tyro.conf.Positional]
+    run_dir: Annotated[Path, Arg(positional=True)]
     num_envs: int = 1
     workers: int = 1
     games: str = "Pong"

@@ -10,7 +10,8 @@ import pytest
 import torch
 from support.picture_files import pictures, refused, write_folder
 
-from rlcnn.data.augment import Augmentation, AugmentConfig, bring_to_size
+from rlcnn.data.augment import Augmentation, bring_to_size
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.images import ImageFiles, StoredImages, Task
 
 

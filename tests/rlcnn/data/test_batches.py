@@ -9,7 +9,8 @@ import pytest
 import torch
 from support.picture_files import pictures, refused, write_folder
 
-from rlcnn.data.augment import Augmentation, AugmentConfig
+from rlcnn.data.augment import Augmentation
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.batches import Batch, Batches, _derive
 from rlcnn.data.folders import load_folder
 from rlcnn.data.images import ImageFiles, LabelledImages, StackedFrames, StoredImages, Task

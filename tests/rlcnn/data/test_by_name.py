@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from envs.errors import UserError
-from rlcnn.data.by_name import check_data_name
+from rlcnn.data.names import check_data_name
 
 
 def test_a_folder_is_answered_with_how_to_give_it(

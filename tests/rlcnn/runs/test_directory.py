@@ -17,18 +17,18 @@ from support.run_files import CONFIG, save_checkpoint
 
 from envs.errors import UserError
 from rlcnn.runs import directory as runs
-from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.directory import RunDirectory, claim_vacant
 
 
 def test_runs_of_one_name_take_the_next_free_one(tmp_path: Path) -> None:
     (tmp_path / "run-3").touch()
-    with RunDirectory.create_numbered(tmp_path / "run", CONFIG) as first:
-        # The first one is held by a process, the second has ended, the third name is a file's.
-        RunDirectory.create_numbered(tmp_path / "run", CONFIG).close()
-        with RunDirectory.create_numbered(tmp_path / "run", CONFIG) as last:
-            assert [first.path.name, last.path.name] == ["run", "run-4"]
+    names = [claim_vacant(tmp_path / "run", numbered=True).name for _ in range(3)]
+    # The third name is a file's.
+    assert names == ["run", "run-2", "run-4"]
+    assert claim_vacant(tmp_path / "run", numbered=False) == tmp_path / "run"
+    RunDirectory.create(tmp_path / "run", CONFIG).close()
     with pytest.raises(UserError, match="not empty"):
-        RunDirectory.create(tmp_path / "run-2", CONFIG)
+        claim_vacant(tmp_path / "run", numbered=False)
 
 
 def killed_while(path: Path, body: str) -> None:

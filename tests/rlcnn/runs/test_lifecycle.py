@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from envs.errors import EnvironmentFailure, UserError
+from envs.errors import EnvironmentFailure, UserError, in_shell
 from rlcnn.runs import lifecycle
-from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.commands import Facts, script
+from rlcnn.runs.directory import RunDirectory, claimed_directory
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.stopping import TrainingStopped
+from rlcnn.runs.tracker import RunCard
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ class Config:
     num_threads: int = 1
     keep_checkpoints: int = 2
     track: Any = "disabled"
+    tracker: Any = "wandb"
     project: str = "rlcnn"
+    log_model: bool = False
 
     def validate(self) -> None:
         if self.length < 1:
@@ -51,6 +55,23 @@ class Counting(Attempt[Config]):
     @property
     def step(self) -> int:
         return self.count
+
+    @property
+    def card(self) -> RunCard:
+        return RunCard()
+
+    def model_files(self) -> list[Path]:
+        return []
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        return self.count, self.config.length
+
+    def facts(self) -> Facts:
+        return [("numbers", "natural")]
+
+    def next_commands(self) -> Facts:
+        return [("evaluate", "count --again")]
 
     def describe(self) -> list[str]:
         return [f"counting from {self.count}"]
@@ -77,14 +98,18 @@ class Counting(Attempt[Config]):
             if self.count % 2 == 0:
                 self.checkpoint()
 
-    def finish(self) -> None:
+    def finish(self) -> Facts:
         self.run.write_summary({"steps": self.count, "seconds": self.wall_seconds})
+        return [("counted to", str(self.count))]
 
 
 def start(run_dir: Path | None, config: Config = Config(), default: Path = Path()) -> str:
     said = io.StringIO()
     console = Console(file=said, width=300)
-    with new_run(run_dir, default, {"counting": config.to_json()}, ["count"]) as run:
+    with (
+        claimed_directory(run_dir, default, console) as path,
+        new_run(path, {"counting": config.to_json()}, ["count"]) as run,
+    ):
         Counting(run, config, console, ["a note"]).begin(None)
     return said.getvalue()
 
@@ -122,7 +147,17 @@ def at_step(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
 
 def test_a_run_has_one_attempt_and_a_summary(tmp_path: Path) -> None:
     said = start(tmp_path / "run")
-    assert said.splitlines() == ["a note", "counting from 0"]
+    tb = tmp_path / "run" / "tb"
+    assert said.splitlines() == [
+        f"run:         {tmp_path / 'run'}",
+        "numbers:     natural",
+        f"tracking:    W&B disabled, TensorBoard {tb}",
+        "note:        a note",
+        "note:        counting from 0",
+        "counted to:  4",
+        "evaluate:    count --again",
+        f"TensorBoard: tensorboard --logdir {tb}",
+    ]
     assert counts(tmp_path / "run") == [1, 2, 3, 4]
     assert checkpoints(tmp_path / "run") == [2, 4]
     run = RunDirectory.open(tmp_path / "run")
@@ -140,6 +175,49 @@ def test_the_default_directory_gets_a_number_where_it_is_taken(tmp_path: Path) -
     with pytest.raises(UserError, match="not empty"):
         start(tmp_path / "run")
     assert default_directory("pong-ppo", "timm:a/b", 7).name.startswith("pong-ppo-timm-a-b-seed7-")
+
+
+def test_a_run_is_named_before_it_is_built_and_leaves_nothing_if_it_cannot_be(
+    tmp_path: Path,
+) -> None:
+    said, names = io.StringIO(), []
+
+    def fail(run_dir: Path | None, *others: Path | None) -> None:
+        with claimed_directory(
+            run_dir, tmp_path / "runs" / "run", Console(file=said, width=300)
+        ) as path:
+            names.append(path)
+            assert said.getvalue().splitlines()[-1] == f"run:         {path}"
+            # Other runs that begin meanwhile get other names.
+            if others:
+                fail(*others)
+            raise UserError("the images are too small")
+
+    for run_dirs in ([None, None], [None], [tmp_path / "mine"]):
+        with pytest.raises(UserError, match="too small"):
+            fail(*run_dirs)
+    assert [path.name for path in names] == ["run", "run-2", "run", "mine"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_of_the_users_own_stays_if_no_run_can_be_built(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError),
+        claimed_directory(tmp_path, tmp_path, Console(quiet=True)),
+    ):
+        raise UserError("the images are too small")
+    assert tmp_path.exists()
+
+
+def test_commands_are_ready_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "train_agent.py")])
+    assert script("evaluate_agent.py") == "python scripts/evaluate_agent.py"
+    (tmp_path / "evaluate_agent.py").touch()
+    assert script("evaluate_agent.py") == f"python {in_shell(tmp_path / 'evaluate_agent.py')}"
+    offline = tmp_path / "my run" / "wandb" / "offline-run-20261128_000000-abc"
+    learn = Counting.learn
+    monkeypatch.setattr(Counting, "learn", lambda self: [offline.mkdir(parents=True), learn(self)])
+    assert f"sync:        wandb sync '{offline}'" in start(tmp_path / "my run").splitlines()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -51,6 +51,26 @@ def test_the_commit_and_changes_beside_it_are_named(elsewhere: Path) -> None:
     assert provenance()["git_dirty"] is True
 
 
+@pytest.mark.parametrize(
+    "address, expected",
+    [
+        ("https://name:token@host/a.git", "https://host/a.git"),
+        ("https://token@host/a.git", "https://host/a.git"),
+        ("https://name:to@ken@host/a@b.git", "https://host/a@b.git"),
+        ("git@host:a.git", "git@host:a.git"),
+        (None, None),
+    ],
+)
+def test_the_remote_has_no_password(
+    elsewhere: Path, address: str | None, expected: str | None
+) -> None:
+    git(elsewhere, "init")
+    git(elsewhere, "add", "provenance.py")
+    if address is not None:
+        git(elsewhere, "remote", "add", "origin", address)
+    assert provenance()["git_remote"] == expected
+
+
 def test_outside_git_there_is_no_commit(elsewhere: Path) -> None:
     facts = provenance()
     assert facts["git_commit"] is None

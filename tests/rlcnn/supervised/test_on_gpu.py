@@ -18,7 +18,8 @@ from support.picture_files import pictures, split, write_folder
 from torch import nn
 
 from rlcnn.accelerate.transfers import Prefetcher, read_late
-from rlcnn.data.augment import Augmentation, AugmentConfig, bring_to_size
+from rlcnn.data.augment import Augmentation, bring_to_size
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.batches import Batches
 from rlcnn.data.images import UNKNOWN, ImageFiles, Split, StackedFrames, Task
 from rlcnn.encoders import create_encoder

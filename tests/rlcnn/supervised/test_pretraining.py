@@ -16,7 +16,7 @@ from support.picture_files import CLASSES, pictures, refused
 from support.run_files import checkpoint_steps, rows_of, weights_of
 
 from rlcnn.data.atari.options import FrameOptions, PolicyPlay
-from rlcnn.data.augment import AugmentConfig
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.images import Split, StoredImages, Task
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.supervised import setup

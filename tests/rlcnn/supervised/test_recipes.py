@@ -11,7 +11,7 @@ import pytest
 from support.picture_files import refused
 
 from rlcnn.data.atari.options import FrameOptions
-from rlcnn.data.augment import AugmentConfig
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.supervised.config import (
     RECIPE_NAMES,

@@ -12,13 +12,15 @@ import torch
 from support.picture_files import refused, split
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlcnn.data.augment import Augmentation, AugmentConfig
+from rlcnn.data.augment import Augmentation
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.batches import Batches
 from rlcnn.data.images import UNKNOWN, Split, StoredImages, Task
 from rlcnn.encoders import create_encoder
+from rlcnn.runs.torch_state import load_torch, save_torch
 from rlcnn.supervised.classifier import Classifier
 from rlcnn.supervised.config import PretrainConfig
-from rlcnn.supervised.trainer import Trainer
+from rlcnn.supervised.trainer import NETWORK, Trainer
 
 # Everything on that has a state or draws: dropout, a moving average, momentum, augmentation.
 CONFIG = PretrainConfig(
@@ -255,3 +257,15 @@ def test_one_classifier_learns_several_tasks_of_which_not_all_is_known() -> None
     assert rows[-1]["test/top1/class"] > 0.85
     assert rows[-1]["test/top1/bright"] > 0.85
     assert rows[-1]["train/top1/bright"] > 0.85
+
+
+def test_a_checkpoint_without_gradient_norms_is_restored(tmp_path: Path) -> None:
+    trainer = make_trainer()
+    next(trainer.learn_epoch())
+    trainer.save(tmp_path, {})
+    network = load_torch(tmp_path / NETWORK)
+    sums = network["sums"][:-1]
+    save_torch({**network, "sums": sums}, tmp_path / NETWORK)
+    again = make_trainer()
+    again.restore(tmp_path)
+    assert again._sums.tolist() == [*sums.tolist(), 0.0]

@@ -10,7 +10,8 @@ import torch
 from support.picture_files import split
 from support.pretend_gpu import CUDA, PretendGPU
 
-from rlcnn.data.augment import Augmentation, AugmentConfig
+from rlcnn.data.augment import Augmentation
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.batches import Batches
 from rlcnn.encoders import create_encoder
 from rlcnn.supervised.classifier import Classifier

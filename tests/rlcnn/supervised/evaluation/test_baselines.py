@@ -8,7 +8,8 @@ import pytest
 import torch
 from support.picture_files import split, write_folder
 
-from rlcnn.data.augment import Augmentation, AugmentConfig, bring_to_size
+from rlcnn.data.augment import Augmentation, bring_to_size
+from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.batches import Batches
 from rlcnn.data.folders import load_folder
 from rlcnn.data.images import (

@@ -14,12 +14,11 @@ from rlcnn.data.images import UNKNOWN, Episodes, Split, StoredImages, Task
 from rlcnn.encoders import create_encoder
 from rlcnn.supervised.evaluation import probe
 from rlcnn.supervised.evaluation.baselines import majority
+from rlcnn.supervised.evaluation.options import METHODS, Method
 from rlcnn.supervised.evaluation.probe import (
-    METHODS,
     ChosenImages,
     Comparison,
     Fit,
-    Method,
     build_encoder,
     choose_images,
     encode,

@@ -1,0 +1,26 @@
+"""Commands to copy, for what can be done with a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from envs.errors import in_shell
+from rlcnn.runs.directory import RunDirectory
+
+Facts = list[tuple[str, str]]
+"""Labels, each with a text."""
+
+
+def commands_for_curves(run: RunDirectory) -> Facts:
+    """The commands that show or upload the curves of a run."""
+    facts = [("TensorBoard", f"tensorboard --logdir {in_shell(run.tb_dir)}")]
+    if offline := sorted(run.path.glob("wandb/offline-run-*")):
+        facts.append(("sync", f"wandb sync {' '.join(map(in_shell, offline))}"))
+    return facts
+
+
+def script(name: str) -> str:
+    """The beginning of a command for one of the scripts, as this process was started."""
+    beside = Path(sys.argv[0]).with_name(name)
+    return f"python {in_shell(beside if beside.exists() else Path('scripts') / name)}"

@@ -1,0 +1,185 @@
+"""Options of evaluations and probes, apart from what they do: ``--help`` needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+
+from envs.errors import UserError
+from rlcnn.config.fields import (
+    MAX_SEED,
+    MAX_SIDE,
+    Arg,
+    Count,
+    EncoderName,
+    EncoderOptions,
+    SeedNumber,
+    check_options,
+)
+from rlcnn.config.groups import DeviceChoice
+from rlcnn.data.atari.options import FrameOptions
+from rlcnn.data.names import ATARI, FOLDER
+from rlcnn.runs.files import check_writable
+
+Method = Literal["svm", "linear"]
+METHODS: tuple[Method, ...] = ("svm", "linear")
+
+
+@dataclass(frozen=True)
+class EvaluatedNetworks:
+    """Networks."""
+
+    weights: Annotated[tuple[str, ...], Arg(metavar="WEIGHTS_OR_RUN...", positional=True)]
+    """Runs of pretrain_encoder.py, their weights files, or whole networks of torchvision or timm: a
+    file, or imagenet."""
+    encoder: str | None = None
+    """Network of the weights, if they do not name it: resnet18, timm:NAME."""
+
+
+@dataclass(frozen=True)
+class EvaluatedImages:
+    """Images."""
+
+    data: str | None = None
+    """Labelled images: folder:DIR, mnist, fashion_mnist, cifar10, atari:GAME[,GAME...]; by default
+    those that the run was trained on."""
+    labels: Path | None = None
+    """CSV with columns file,class_index for a folder's images, in that folder or here; by default a
+    class is a folder."""
+    data_dir: Path | None = None
+    """Directory of the published data sets; by default the run's own, or data."""
+    part: Literal["test", "train", "all"] | None = None
+    """Part of the images; by default test, the held-out images."""
+    crops: Literal[1, 10] = 1
+    """Crops of each image: the middle, or four corners and the centre and their mirror images."""
+    resize: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
+    """Shorter side that images are first resized to; by default that of the network's publication
+    or training."""
+    size: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
+    """Side of the crops of a published network; by default the published one."""
+    channels: Literal[1, 3] | None = None
+    """Decode a folder's images to grey (1) or RGB (3); by default grey if all are, else RGB."""
+    task: str | None = None
+    """Task to evaluate, for images with several labels."""
+    seed: Annotated[int | None, Interval(ge=0, le=MAX_SEED)] = None
+    """Draws the held-out images of a folder without test/; by default the run's own."""
+    batch_size: Count = 64
+    """Crops in a batch of the network."""
+
+
+@dataclass(frozen=True)
+class EvaluationOutput:
+    """Output."""
+
+    json: Path | None = None
+    """File to write the result to, with the confusion matrix."""
+    plots: Path | None = None
+    """Directory for pictures: confusion.png, worst.png, top5.png."""
+
+
+# The last base comes first in --help.
+@dataclass(frozen=True)
+class EvaluationConfig(DeviceChoice, EvaluationOutput, EvaluatedImages, EvaluatedNetworks):
+    """Evaluate a classifier on labelled images; several are an ensemble, averaged."""
+
+    def validate(self) -> None:
+        """Checks what can be checked before anything is read.
+
+        Raises:
+            UserError: a value is not valid; the line names it and what was expected.
+        """
+        if not self.weights:
+            raise UserError("WEIGHTS_OR_RUN is missing: what to evaluate?")
+        check_options(self)
+        if self.labels is not None:
+            if not (self.data or "").startswith(FOLDER):
+                raise UserError(f"--labels is for the images of a folder: give --data {FOLDER}DIR")
+            if self.part is not None:
+                raise UserError("--labels names the images itself: --part does not apply")
+        if self.json is not None:
+            check_writable("--json", self.json)
+        if self.plots is not None and not self.plots.is_dir():
+            check_writable("--plots", self.plots)
+            if self.plots.exists():
+                raise UserError(f'--plots "{self.plots}" is a file, not a directory')
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbedEncoder:
+    """Encoder."""
+
+    encoder: EncoderName
+    """Encoder whose features to evaluate, as train_agent.py takes them."""
+    weights: str = "none"
+    """none, imagenet, a weights file, or the directory of a run."""
+    encoder_options: EncoderOptions = field(default_factory=dict)
+    """Options of the encoder, as NAME VALUE pairs: pooling 4x4 resize 96."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbedImages:
+    """Images."""
+
+    data: str
+    """Labelled images: folder:DIR, mnist, fashion_mnist, cifar10, or atari:GAME[,GAME...]."""
+    data_dir: Path = Path("data")
+    """Directory of the published data sets; missing ones are downloaded to it."""
+    train_size: int | None = None
+    """Images to fit on, drawn by the seed; by default all."""
+    test_size: int | None = None
+    """Images to test on, drawn by the seed; by default all."""
+    size: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
+    """Side of the square that images are resized to; necessary if they differ in size."""
+    channels: Literal[1, 3] | None = None
+    """Decode a folder's images to grey (1) or RGB (3); by default grey if all are, else RGB."""
+    players: tuple[str, ...] = ()
+    """Run directories of agents that play their own games of atari: data; the other games are
+    played at random."""
+    task: str | None = None
+    """Task to evaluate, for images with several labels."""
+    seed: SeedNumber = 0
+    """Draws the images, and those for the choice of the regularisation."""
+    batch_size: Count = 128
+    """Images in a batch of the encoder."""
+
+
+@dataclass(frozen=True)
+class LinearClassifiers:
+    """Classifiers."""
+
+    methods: tuple[Method, ...] = METHODS
+    """Linear classifiers: svm, linear (logistic regression)."""
+    random_seeds: tuple[SeedNumber, ...] = (0,)
+    """Seeds of the random encoders of the same architecture to compare with."""
+    max_features: Count = 4096
+    """A fixed random projection shortens longer feature vectors to this length."""
+    json: Path | None = None
+    """File to write the result to."""
+
+
+# The last base comes first in --help.
+@dataclass(frozen=True)
+class ProbeConfig(DeviceChoice, LinearClassifiers, ProbedImages, ProbedEncoder):
+    """Fit linear classifiers to the features of a frozen encoder, and of random encoders."""
+
+    frames: FrameOptions = field(default_factory=FrameOptions)
+
+    def validate(self) -> None:
+        """Checks what can be checked before anything is read.
+
+        Raises:
+            UserError: a value is not valid; the line names it and what was expected.
+        """
+        check_options(self)
+        self.frames.check()
+        if self.players and not self.data.startswith(ATARI):
+            raise UserError(f'--players is for atari: data, not "{self.data}"')
+        if not self.methods:
+            raise UserError(f"--methods takes at least one of {', '.join(METHODS)}")
+        if self.weights == "none" and not self.random_seeds:
+            raise UserError("--weights none is a random encoder: give --random-seeds")
+        if self.json is not None:
+            check_writable("--json", self.json)
