@@ -113,7 +113,7 @@ def check_game(config: EnvConfig, protocol: AtariProtocol) -> None:
         "render_mode": [None, "rgb_array"],
     }
     for name, value in config.kwargs.items():
-        if value not in valid[name] or isinstance(value, bool):
+        if value not in valid[name] or isinstance(value, bool | float):
             choices = ", ".join(map(str, valid[name]))
             raise UserError(
                 f'--env-kwargs {name} {value}: "{config.env_id}" has no such {name}; expected one'

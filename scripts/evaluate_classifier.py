@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from rlcnn.config.cli import parse_options
 from rlcnn.config.script import run_script
-from rlcnn.data.atari.options import FrameOptions, PolicyPlay
 from rlcnn.runs.files import write_json_atomic
 from rlcnn.runs.progress import make_console
 from rlcnn.supervised.evaluation.options import EvaluationConfig
@@ -33,10 +32,7 @@ def main(arguments: list[str]) -> None:
     from rlcnn.supervised.evaluation.classifiers import evaluate_classifiers
 
     console = make_console()
-
-    def players(runs: tuple[str, ...], frames: FrameOptions, seed: int) -> Mapping[str, PolicyPlay]:
-        return load_players(runs, frames, seed=seed, device=config.device)
-
+    players = partial(load_players, device=config.device)
     result = evaluate_classifiers(config, players, console)
     print(*result.lines(), sep="\n")
     if config.json is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rlcnn.config.cli import given_value
@@ -38,11 +39,11 @@ def main(arguments: list[str]) -> None:
     from agents.evaluate.players import load_players
     from rlcnn.supervised.pretraining import pretrain, resume_pretraining
 
-    policies = load_players(config.players, config.frames, seed=config.seed, device=config.device)
+    players = partial(load_players, device=config.device)
     if run.resume is None:
-        pretrain(config, run.run_dir, policies=policies)
+        pretrain(config, run.run_dir, load_policies=players)
     else:
-        resume_pretraining(run.resume, run.changes, policies=policies)
+        resume_pretraining(run.resume, run.changes, load_policies=players)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     from agents.evaluate.players import load_players
     from rlcnn.supervised.evaluation.probing import run_probe
 
-    players = load_players(config.players, config.frames, seed=config.seed, device=config.device)
+    players = load_players(config.players, config.frames, config.seed, config.device)
     result = run_probe(config, players, make_console())
     print(*result.lines(), sep="\n")
     if config.json is not None:

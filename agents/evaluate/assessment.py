@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,6 @@ from rich.console import Console
 
 from agents.config import TrainConfig, read_config
 from agents.evaluate.evaluation import Evaluation, evaluate_agent, film_agent
-from agents.registry import Agent
 from agents.train.builder import load_agent
 from agents.train.checkpoint import encoder_origin
 from envs.errors import UserError
@@ -103,9 +104,19 @@ def assess_run(
         if episodes:
             # Until an extended run reaches its new end, its summary is that of the former end.
             trained = step >= config.total_steps or step == (run.summary() or {}).get("steps")
-            evaluation = _evaluate(
-                model, config, trained, episodes, protocol, deterministic, console
-            )
+            games = f"{episodes} game{'s' * (episodes != 1)}"
+            print_line(console, f"evaluating the agent of step {step:,} over {games}")
+            with _shown_games(console, episodes) as on_game:
+                evaluation = evaluate_agent(
+                    model,
+                    config,
+                    episodes=episodes,
+                    protocol=protocol,
+                    purpose="evaluate" if trained else "evaluate_during_training",
+                    step=0 if trained else step,
+                    deterministic=deterministic,
+                    on_game=on_game,
+                )
         films: list[FilmResult] = []
         for number in range(videos):
             action = f"filming game {number + 1} of {videos}"
@@ -133,36 +144,17 @@ def assess_run(
     return Assessment(run.path, step, evaluation, films, encoder_origin(model))
 
 
-def _evaluate(
-    model: Agent,
-    config: TrainConfig,
-    trained: bool,
-    episodes: int,
-    protocol: str | None,
-    deterministic: bool,
-    console: Console,
-) -> Evaluation:
-    returns: list[float] = []
-    games = f"{episodes} game{'s' * (episodes != 1)}"
-    print_line(console, f"evaluating the agent of step {model.num_timesteps:,} over {games}")
+@contextmanager
+def _shown_games(console: Console, episodes: int) -> Iterator[Callable[[float], None]]:
     with ProgressDisplay(console) as display:
-        task = display.add("evaluating", episodes, status="return -")
+        task, returns = display.add("evaluating", episodes, status="return -"), list[float]()
 
         def on_game(game_return: float) -> None:
             returns.append(game_return)
             task.advance()
             task.status = f"return {score_text(float(np.mean(returns)))}"
 
-        return evaluate_agent(
-            model,
-            config,
-            episodes=episodes,
-            protocol=protocol,
-            purpose="evaluate" if trained else "evaluate_during_training",
-            step=0 if trained else model.num_timesteps,
-            deterministic=deterministic,
-            on_game=on_game,
-        )
+        yield on_game
 
 
 def _film_name(

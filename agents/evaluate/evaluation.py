@@ -18,7 +18,6 @@ from agents.config import TrainConfig
 from agents.seeding import Purpose, derive_seed
 from envs.atari import AtariVecEnv
 from envs.atari_single import SingleAtariVecEnv
-from envs.config import EnvConfig
 from envs.errors import UserError
 from envs.films.camera import FilmResult, film_episode
 from envs.make import make_vec_env
@@ -77,9 +76,7 @@ class EvaluationPolicy:
         deterministic: bool = False,
         on_step: Callable[[], None] | None = None,
     ) -> None:
-        self._model = model
-        self._on_step = on_step
-        self._deterministic = deterministic
+        self._model, self._on_step, self._deterministic = model, on_step, deterministic
         explores = hasattr(model, "exploration_rate")
         self.epsilon = DQN_EPSILON if explores and not deterministic else 0.0
         self._coins = np.random.default_rng(seed)
@@ -158,19 +155,14 @@ def evaluate_agent(
         truncated=sum(g["truncated"] for g in games),
         protocol={
             **facts,
-            **_changes(config.environment),
+            # What makes another game of the one that the id names, if anything does.
+            **{n: v for n in ("env_kwargs", "env_wrapper") if (v := getattr(config, n))},
             "environments": environments,
             "seed": seed,
             "deterministic": deterministic,
             "epsilon": policy.epsilon,
         },
     )
-
-
-def _changes(env: EnvConfig) -> dict[str, Any]:
-    """What makes another game of the one that the id names, if anything does."""
-    changes = {"env_kwargs": dict(env.kwargs), "env_wrapper": list(env.wrappers)}
-    return {name: value for name, value in changes.items() if value}
 
 
 def game_environments(episodes: int) -> int:

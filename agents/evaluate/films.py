@@ -25,8 +25,7 @@ class Filming:
 
     def __init__(self, config: TrainConfig, console: Console) -> None:
         """Tries the camera with one picture."""
-        self._config = config
-        self._console = console
+        self._config, self._console = config, console
         self._no_render: str | None = None
         self.note: str | None = None
         try:

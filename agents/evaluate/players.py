@@ -19,18 +19,12 @@ from rlcnn.runs.directory import RunDirectory
 
 
 def load_players(
-    run_dirs: Sequence[str], frames: FrameOptions, *, seed: int, device: str = "auto"
+    run_dirs: Sequence[str], frames: FrameOptions, seed: int, device: str = "auto"
 ) -> dict[str, PolicyPlay]:
     """The agents of runs, by the game that each was trained on, such as "Pong".
 
-    They choose actions as in evaluations: PPO samples; DQN takes the action of greatest value, or
-    with probability 0.001 a random one. :func:`rlcnn.data.atari.dataset.play_frames` plays by them.
-
-    Args:
-        run_dirs: written by ``scripts/train_agent.py``; the newest whole checkpoint of each plays.
-        frames: how the games are played.
-        seed: of the agents' random choices.
-        device: to compute on.
+    The newest whole checkpoint of each run plays as :func:`rlcnn.data.atari.dataset.play_frames`
+    plays, and chooses actions as in evaluations, with ``seed`` for its random choices.
 
     Raises:
         UserError: a run is missing, damaged or of no Atari game; two are of one game; or an agent

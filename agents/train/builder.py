@@ -53,15 +53,10 @@ def make_train_env(config: TrainConfig) -> VecEnv:
 
 
 def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
-    """A fresh agent of a resolved configuration.
+    """A fresh agent of a resolved configuration, with its ``weights`` in the encoder.
 
-    Args:
-        config: the run; its ``weights`` are loaded into the encoder.
-        venv: its environments; their next reset is seeded by the run's seed and ``step``.
-        step: the agent step at which training begins or goes on.
-
-    Raises:
-        UserError: the options do not fit each other or the environment.
+    The next reset of its environments is seeded by the run's seed and the agent ``step`` at which
+    training begins or goes on. A UserError refuses options that do not fit each other or them.
     """
     policy_kwargs = {
         "features_extractor_kwargs": {
@@ -142,12 +137,8 @@ def load_agent(
 def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path:
     """A checkpoint of a run whose policy is whole; of its other files only the sizes are checked.
 
-    Args:
-        run: the run.
-        wanted: its directory or its step; by default the newest that is whole.
-
-    Raises:
-        UserError: there is no such checkpoint, or it is damaged.
+    ``wanted`` is its directory or its step; by default it is the newest that is whole. A UserError
+    is raised if there is none, or it is damaged.
     """
     if wanted is None:
         newest, broken = run.latest_whole([POLICY])

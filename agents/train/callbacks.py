@@ -12,13 +12,13 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
 from rlcnn.runs.compact import score_text
-from rlcnn.runs.progress import TrainingDisplay
+from rlcnn.runs.progress import Task
 
 
 class BetweenUpdates(BaseCallback):
     """Calls ``action`` before the first update and between every two."""
 
-    def __init__(self, action: Callable[[], None]) -> None:
+    def __init__(self, action: Callable[[], object]) -> None:
         super().__init__()
         self._action = action
 
@@ -30,29 +30,23 @@ class BetweenUpdates(BaseCallback):
 
 
 class Every(BaseCallback):
-    """Calls ``action`` between updates, once in every ``steps`` agent steps.
+    """Calls ``action`` between updates, once in every ``steps`` agent steps; 0 makes no calls.
 
     The calls depend on the step counter alone, so a resumed run makes those of a run that was
-    never interrupted.
-
-    Args:
-        steps: agent steps between two calls; 0 makes none but the pending one.
-        action: the action.
-        pending: whether a call is to be made at the step where training starts, such as one that a
-            stop prevented.
+    never interrupted. ``pending`` adds one at the step where training starts, such as a call that a
+    stop prevented.
     """
 
-    def __init__(self, steps: int, action: Callable[[], None], pending: bool = False) -> None:
+    def __init__(self, steps: int, action: Callable[[], object], pending: bool = False) -> None:
         super().__init__()
-        self._steps = steps
-        self._action = action
-        self._pending_at_start = pending
+        self._steps, self._action, self._pending_at_start = steps, action, pending
         self._next: float = float("inf")
 
     @property
     def pending(self) -> bool:
         """Whether the action is due at this step and was not completed yet."""
-        return self.model.num_timesteps >= self._next
+        # An environment that fails at its first reset ends a training before there is a model here.
+        return self._next != float("inf") and self.model.num_timesteps >= self._next
 
     def _on_training_start(self) -> None:
         self._schedule()
@@ -95,15 +89,11 @@ class UpdateLog(BaseCallback):
 
 
 class ShowProgress(BaseCallback):
-    """Shows steps, what goes on, and the mean return of the last games.
+    """Shows steps, what goes on, and the mean return of the last games, as a task."""
 
-    Args:
-        display: shows them.
-    """
-
-    def __init__(self, display: TrainingDisplay) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        self._display = display
+        self._task = task
 
     def _on_training_start(self) -> None:
         self._redraw()
@@ -117,18 +107,19 @@ class ShowProgress(BaseCallback):
     def _begin_phase(self, name: str) -> None:
         # DQN learns nothing before.
         filling = self.model.num_timesteps < getattr(self.model, "learning_starts", 0)
-        self._display.begin_phase("filling the replay" if filling else name)
+        self._task.begin_phase("filling the replay" if filling else name)
 
     def _on_step(self) -> bool:
-        self._display.reach(self.num_timesteps, self._mean_return)
+        if self._task.reach(self.num_timesteps):
+            self._task.status = self._mean_return()
         return True
 
     def _on_training_end(self) -> None:
-        self._display.begin_phase("")
+        self._task.begin_phase("")
         self._redraw()
 
     def _redraw(self) -> None:
-        self._display.redraw(self.model.num_timesteps, self._mean_return())
+        self._task.done, self._task.status = self.model.num_timesteps, self._mean_return()
 
     def _mean_return(self) -> str:
         games = self.model.ep_info_buffer

@@ -39,13 +39,9 @@ def save_checkpoint(
 ) -> None:
     """Writes a model between two updates, and the origin of its encoder's first weights.
 
-    Args:
-        model: the agent.
-        directory: an existing directory, made whole by the caller
-            (:meth:`rlcnn.runs.RunDirectory.new_checkpoint`).
-        replay: whether DQN's replay is written too.
-        extra: JSON values to keep in ``state.json``.
-        about: JSON values to keep beside the policy, such as how it was trained.
+    :meth:`rlcnn.runs.RunDirectory.new_checkpoint` makes the ``directory`` whole. ``replay`` tells
+    whether DQN's replay is written too. ``extra`` are JSON values for ``state.json``, and ``about``
+    those to keep beside the policy, such as how it was trained.
 
     Raises:
         UserError: the disk is full or cannot be written, or a parameter is no longer finite.
@@ -92,16 +88,10 @@ def load_policy(model: Agent, directory: Path) -> None:
 
 
 def load_checkpoint(model: Agent, directory: Path) -> dict[str, Any]:
-    """Brings a new model to the state in the checkpoint.
+    """Brings a new model of the same configuration to the state in a whole checkpoint.
 
-    Its environments start new games: the emulator's state is not part of a checkpoint.
-
-    Args:
-        model: built from the same configuration, with its environments.
-        directory: a whole checkpoint.
-
-    Returns:
-        The ``extra`` given to :func:`save_checkpoint`.
+    Its environments start new games: the emulator's state is not part of a checkpoint. The result
+    is the ``extra`` given to :func:`save_checkpoint`.
 
     Raises:
         UserError: a file is missing or damaged, or of another algorithm or architecture.

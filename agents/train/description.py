@@ -19,6 +19,7 @@ def describe_training(config: TrainConfig, model: Agent) -> Facts:
     """The environment, encoder, algorithm, device and storage of a resolved configuration."""
     env, count = config.env, config.num_envs
     env += "".join(f", {name} {value}" for name, value in config.env_kwargs.items())
+    env += "".join(f", {wrapper}" for wrapper in config.env_wrapper)
     if is_atari(find_spec(config.env)):
         env += f", {config.protocol} protocol"
     shape = "x".join(map(str, model.observation_space.shape or ()))
@@ -57,8 +58,7 @@ def describe_score(result: Evaluation, config: TrainConfig) -> Facts:
     """The score of an evaluation, beside those of random and human play where they are known."""
     facts = [("mean return", describe_return(result))]
     # The published scores are those of the games as they are.
-    changed = config.env_kwargs or config.env_wrapper
-    if not changed and (reference := reference_scores(config.env)):
+    if not config.environment.is_changed and (reference := reference_scores(config.env)):
         facts.append(
             ("compare", f"random play {reference.random:g}, human {reference.human:g} (published)")
         )

@@ -13,9 +13,7 @@ def describe_device_use(config: TrainConfig) -> str:
     """The device and every option that affects speed, of a resolved configuration."""
     on_gpu = torch.device(config.device).type == "cuda"
     parts = [
-        describe_device(config.device),
-        config.precision,
-        f"{config.num_threads} CPU thread{'s' * (config.num_threads != 1)}",
+        describe_device(config.device, config.precision, config.num_threads),
         *([f"CUDA graphs {config.cuda_graphs}"] if on_gpu else []),
         f"overlap {config.overlap}",
         f"compile {config.compile}",
@@ -26,10 +24,7 @@ def describe_device_use(config: TrainConfig) -> str:
 def notes_on_device(asked: TrainConfig, config: TrainConfig, model: Agent) -> list[str]:
     """One line for each option that has no effect, or less than its name says.
 
-    Args:
-        asked: the configuration as the user gave it.
-        config: the same, resolved.
-        model: the agent built from it.
+    ``asked`` is the configuration as the user gave it, and ``config`` the same, resolved.
     """
     notes = []
     on_gpu = torch.device(config.device).type == "cuda"

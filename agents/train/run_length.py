@@ -6,12 +6,9 @@ from agents.config import TrainConfig
 
 
 def notes_on_length(config: TrainConfig, step: int = 0, stored_steps: int = 0) -> list[str]:
-    """Lines about a training whose real length may surprise its user.
+    """Lines about a training, from ``step`` on, whose real length may surprise its user.
 
-    Args:
-        config: the training.
-        step: where it begins or goes on.
-        stored_steps: environment steps in DQN's replay at that step.
+    ``stored_steps`` are the environment steps in DQN's replay at that step.
     """
     if step >= config.total_steps:
         return []

@@ -17,12 +17,7 @@ from agents.evaluate.evaluation import Evaluation, evaluate_agent
 from agents.evaluate.films import Filming
 from agents.networks.transfer_options import notes_on_transfer
 from agents.registry import Agent
-from agents.train.builder import (
-    build_agent,
-    check_resources,
-    load_report,
-    make_train_env,
-)
+from agents.train.builder import build_agent, check_resources, load_report, make_train_env
 from agents.train.callbacks import BetweenUpdates, Every, ShowProgress, UpdateLog
 from agents.train.card import card_of
 from agents.train.checkpoint import POLICY, STATE, load_checkpoint, save_checkpoint
@@ -199,20 +194,15 @@ class Training(Attempt[TrainConfig]):
         return self.step, last_step(self.config, self.step)
 
     def facts(self) -> Facts:
-        """The environment, encoder, algorithm, device and storage."""
         return describe_training(self.config, self.model)
 
     def describe(self) -> list[str]:
-        """Lines about the length and films."""
         replay = self.config.algorithm.find_replay(self.model)
         stored_steps = 0 if replay is None else replay.pos * replay.n_envs
-        return [
-            *notes_on_length(self.config, self.step, stored_steps),
-            *([self._filming.note] if self._filming.note else []),
-        ]
+        notes = notes_on_length(self.config, self.step, stored_steps)
+        return [*notes, *filter(None, [self._filming.note])]
 
     def load_checkpoint(self, directory: Path) -> float:
-        """Restores the agent."""
         extra = load_checkpoint(self.model, directory)
         # An attempt may have done these since, and have stopped before its next checkpoint.
         done = self._logged(self.step)
@@ -224,7 +214,6 @@ class Training(Attempt[TrainConfig]):
         return float(extra["wall_seconds"])
 
     def write_checkpoint(self, directory: Path) -> None:
-        """Writes the agent."""
         save_checkpoint(
             self.model,
             directory,
@@ -234,11 +223,10 @@ class Training(Attempt[TrainConfig]):
         )
 
     def checkpoint_written(self) -> None:
-        """Removes older replays, which are large."""
+        # They are large.
         self.run.drop_from_older("replay.safetensors")
 
     def learn(self) -> None:
-        """Trains to the configured number of steps."""
         config, model = self.config, self.model
         if self.step >= config.total_steps:
             return
@@ -252,12 +240,12 @@ class Training(Attempt[TrainConfig]):
             name: Every(steps, action, pending=now or bool(steps and name in self._pending))
             for name, steps, action, now in (
                 (EVALUATION, eval_every, self.evaluate_so_far, False),
-                (VIDEO, video_every, self.film_so_far, first),
+                (VIDEO, video_every, self.film, first),
             )
         }
         self._pending = []
         callbacks: list[BaseCallback] = [
-            ShowProgress(self.display),
+            ShowProgress(self.task),
             BetweenUpdates(self._note_learned),
             *([UpdateLog()] if config.algorithm.on_policy else []),
             *periodic.values(),
@@ -288,7 +276,6 @@ class Training(Attempt[TrainConfig]):
         self._learned = self.step
 
     def _save_after_failure(self) -> None:
-        """Writes a checkpoint, if something was learned; a refusal of the disk is one line."""
         if self.config.algorithm.on_policy and self._learned is not None:
             # PPO does not learn from an unfinished rollout.
             self.model.num_timesteps = self._learned
@@ -308,37 +295,26 @@ class Training(Attempt[TrainConfig]):
             self.model.dump_logs()
 
     def _logged(self, step: int) -> set[str]:
-        """The keys of the rows of ``step``."""
         return {key for row in self.run.metrics() if row["step"] == step for key in row}
 
     @property
     def card(self) -> RunCard:
-        """Its algorithm, game, encoder and mode, and the options in effect."""
         return card_of(self.config)
 
     def model_files(self) -> list[Path]:
-        """The policy of the last checkpoint, its state, and the summary."""
         checkpoint = self.run.checkpoints()[-1]
         return [checkpoint / POLICY, checkpoint / STATE, self.run.path / "summary.json"]
 
     def evaluate_so_far(self) -> None:
         """Evaluates the agent between two updates and logs it; a stop ends it silently."""
-        result = self._evaluate(
-            purpose="evaluate_during_training", step=self.step, on_step=self.stop.check
-        )
-        self._log_evaluation(result)
+        during = {"purpose": "evaluate_during_training", "on_step": self.stop.check}
+        self._log_evaluation(self._evaluate(step=self.step, **during))
 
     def _evaluate(self, **options: Any) -> Evaluation:
-        """Evaluates the agent with the options of :func:`evaluate_agent`, and shows it."""
-        with self.display.activity("evaluating", self.config.eval_episodes) as on_game:
+        with self.task.activity("evaluating", self.config.eval_episodes) as on_game:
             return evaluate_agent(self.model, self.config, on_game=on_game, **options)
 
-    def film_so_far(self) -> None:
-        """Films a game between two updates."""
-        self.film()
-
     def finish(self) -> Facts:
-        """Evaluates and films the trained agent and writes the summary."""
         run, step, evaluation = self.run, self.step, None
         training_seconds = self.wall_seconds
         # An attempt that was interrupted later has logged the same games already.
@@ -365,7 +341,6 @@ class Training(Attempt[TrainConfig]):
         ]
 
     def next_commands(self) -> Facts:
-        """The commands to evaluate and extend the run."""
         return next_commands(self.config, self.run)
 
     def film(self, log: bool = True) -> Path | None:
@@ -375,7 +350,7 @@ class Training(Attempt[TrainConfig]):
             The film's path; None where it failed, which costs one line.
         """
         path = self.run.videos_dir / f"{self.step:012d}.mp4"
-        with self.display.activity("filming"):
+        with self.task.activity("filming"):
             film = self._filming.film(self.model, path, self.step, self.stop.check)
         if film is None:
             return None
@@ -384,8 +359,7 @@ class Training(Attempt[TrainConfig]):
         return path
 
     def _log_evaluation(self, result: Evaluation) -> None:
-        score = f"mean return {describe_return(result)}"
-        print_line(self.console, f"step {self.step:,}: {score}")
+        print_line(self.console, f"step {self.step:,}: mean return {describe_return(result)}")
         self.tracker.log(
             self.step,
             {

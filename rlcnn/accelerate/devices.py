@@ -66,11 +66,11 @@ def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
     return set(flags.partition(":")[2].split())
 
 
-def describe_device(device: str) -> str:
-    """Such as ``cpu`` or ``cuda (NVIDIA H100 80GB HBM3)``."""
-    if torch.device(device).type != "cuda":
-        return device
-    return f"{device} ({torch.cuda.get_device_name(device)})"
+def describe_device(device: str, precision: str, threads: int) -> str:
+    """Such as ``cpu, fp32, 1 CPU thread``; a GPU's name stands behind its device."""
+    on_gpu = torch.device(device).type == "cuda"
+    name = f" ({torch.cuda.get_device_name(device)})" if on_gpu else ""
+    return f"{device}{name}, {precision}, {threads} CPU thread{'s' * (threads != 1)}"
 
 
 def prepare_device(device: torch.device | str, precision: Precision) -> None:

@@ -123,7 +123,8 @@ def _value(option: Option, name: str, texts: list[str]) -> Any:
         if problem := problem_with_value(option, text):
             raise UserError(f"{name} {problem}")
     if get_origin(option.kind) is dict and len(texts) % 2:
-        raise UserError(f"{name} takes pairs, NAME VALUE NAME VALUE ...")
+        given = " ".join(texts)
+        raise UserError(f'{name} "{given}": expected pairs, NAME VALUE NAME VALUE ...')
     if "" in texts and not option.may_be_empty:
         # As of a shell's variable that is not set; as a path it would be the working directory.
         raise UserError(_EMPTY.format(name))

@@ -33,16 +33,9 @@ def track_report(
 ) -> None:
     """Logs the figures as images, the runs as a table, the films and the page itself.
 
-    ``wandb.json`` beside the page keeps the id of the run, so that all reports of a study are one
-    run. An unchanged page is not logged again. If W&B fails, there is one line of warning.
-
-    Args:
-        report: content of the page.
-        page: ``report.html``, in the directory of ``figures/``.
-        drawings: the figures.
-        mode: "disabled" does nothing.
-        project: W&B project.
-        group: group of the study's trainings.
+    ``page`` is in the directory of ``figures/``, which holds the ``drawings``; ``wandb.json`` there
+    keeps the id of the run, so that all reports of a study are one run, in the ``group`` of its
+    trainings. An unchanged page is not logged again. If W&B fails, there is one line of warning.
 
     Raises:
         UserError: the disk is full or cannot be written.

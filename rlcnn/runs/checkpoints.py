@@ -36,21 +36,16 @@ def numbered(directory: Path) -> list[Path]:
 
 def whole(directory: Path) -> list[Path]:
     """Checkpoints whose files have the sizes in their manifests, oldest first."""
-    return [path for path in numbered(directory) if manifest.flaw(path, contents=False) is None]
-
-
-def verify(checkpoint: Path, files: Collection[str] | None = None) -> str | None:
-    """The flaw of a checkpoint; see :meth:`RunDirectory.verify`."""
-    return manifest.flaw(checkpoint, contents=True if files is None else files)
+    return [path for path in numbered(directory) if manifest.flaw(path, ()) is None]
 
 
 def latest_whole(
     directory: Path, files: Collection[str] | None = None
 ) -> tuple[Path | None, list[BrokenCheckpoint]]:
-    """The newest checkpoint that passes :func:`verify`, and the newer ones that do not."""
+    """The newest checkpoint without a :func:`manifest.flaw`, and the newer ones, which have one."""
     broken: list[BrokenCheckpoint] = []
     for path in reversed(numbered(directory)):
-        reason = verify(path, files)
+        reason = manifest.flaw(path, files)
         if reason is None:
             return path, broken
         broken.append(BrokenCheckpoint(path, reason))

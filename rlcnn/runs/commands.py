@@ -7,16 +7,19 @@ from pathlib import Path
 
 from envs.errors import in_shell
 from rlcnn.runs.directory import RunDirectory
+from rlcnn.runs.tracker import TRACKIO_NAME
 
 Facts = list[tuple[str, str]]
 """Labels, each with a text."""
 
 
-def commands_for_curves(run: RunDirectory) -> Facts:
-    """The commands that show or upload the curves of a run."""
+def commands_for_curves(run: RunDirectory, project: str) -> Facts:
+    """The commands that show or upload the curves of a run, tracked in ``project``."""
     facts = [("TensorBoard", f"tensorboard --logdir {in_shell(run.tb_dir)}")]
     if offline := sorted(run.path.glob("wandb/offline-run-*")):
         facts.append(("sync", f"wandb sync {' '.join(map(in_shell, offline))}"))
+    if (run.path / TRACKIO_NAME).exists():
+        facts.append(("dashboard", f"trackio show --project {in_shell(project)}"))
     return facts
 
 

@@ -9,15 +9,20 @@ from rich.cells import cell_len
 
 
 def count_text(done: int, total: int) -> str:
-    """Such as ``12/30``, ``20.5k/600.0k``, ``0.52M/2.00M`` and ``0.520G/1.000G``."""
+    """Such as ``12/30``, ``8.2k/2.00M``, ``0.52M/2.00M`` and ``0.520G/1.000G``."""
+    return f"{_short(done, total)}/{_short(total, total)}"
+
+
+def _short(count: int, total: int) -> str:
     for least, size, unit, digits in (
         (10**9, 10**9, "G", 3),
         (10**6, 10**6, "M", 2),
         (10**4, 10**3, "k", 1),
     ):
-        if total >= least:
-            return f"{done / size:.{digits}f}{unit}/{total / size:.{digits}f}{unit}"
-    return f"{done}/{total}"
+        # Less than a tenth of a unit is shown in a smaller one: 0.00M would say nothing.
+        if total >= least and 10 * count >= size:
+            return f"{count / size:.{digits}f}{unit}"
+    return str(count)
 
 
 def rate_text(per_second: float) -> str:

@@ -26,7 +26,7 @@ from typing import IO, Any, Self
 from rich.console import Console
 
 from envs.errors import UserError, in_shell
-from rlcnn.runs import checkpoints
+from rlcnn.runs import checkpoints, manifest
 from rlcnn.runs.checkpoints import BrokenCheckpoint
 from rlcnn.runs.files import disk_errors, plain, read_json, write_atomic, write_json_atomic
 from rlcnn.runs.lock import LOCK, RunTakenError, acquire
@@ -275,7 +275,7 @@ class RunDirectory:
             files: Names of those that will be read, whose SHA-256 is compared; by default all. Of
                 others only the size is compared, since some are large.
         """
-        return checkpoints.verify(checkpoint, files)
+        return manifest.flaw(checkpoint, files)
 
     def latest_whole(
         self, files: Collection[str] | None = None
@@ -326,59 +326,47 @@ def require_vacant(path: Path) -> None:
             )
 
 
-def claim_vacant(path: Path, *, numbered: bool) -> Path:
-    """Makes an empty directory for a run that is to be created, and returns its path.
+@contextmanager
+def claimed_directory(run_dir: Path | None, default: Path, console: Console) -> Iterator[Path]:
+    """An empty directory for a new run, made and printed before anything that takes long.
 
-    Args:
-        path: the directory.
-        numbered: whether to take the first name of ``path``, ``path-2``, ``path-3`` and so on
-            that does not exist; runs that begin at the same time get different names. Without
-            it, ``path`` may exist if it is empty.
+    It is ``run_dir`` or, where that is None, the first of ``default``, ``default-2``, ``default-3``
+    and so on that does not exist: runs that begin at the same time get different ones. It and the
+    parents made for it are removed if they are still empty when the block fails.
 
     Raises:
         RunTakenError: as :func:`require_vacant`.
         UserError: the disk cannot be written.
     """
-    if not numbered:
+    made = [parent for parent in (run_dir or default).parents if not parent.exists()]
+    if run_dir is None:
+        path = _make_numbered(default)
+        made = [path, *made]
+    else:
+        path = run_dir
         require_vacant(path)
         with disk_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-        return path
-    names = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    for name in itertools.chain([path], names):
-        with disk_errors(name), suppress(FileExistsError):
-            name.mkdir(parents=True)
-            return name
-    raise AssertionError("there is always another number")
-
-
-@contextmanager
-def claimed_directory(run_dir: Path | None, default: Path, console: Console) -> Iterator[Path]:
-    """An empty directory for a new run, made and printed before anything that takes long.
-
-    It and the parents made for it are removed if they are still empty when the block fails.
-
-    Args:
-        run_dir: the directory; None takes ``default``, with a number where that is taken.
-        default: the directory by default.
-        console: shows the directory.
-
-    Raises:
-        UserError: the directory is not empty, or cannot be written.
-    """
-    wanted = run_dir or default
-    # Without the name itself, which gets a number where it is taken.
-    made = [parent for parent in wanted.parents if not parent.exists()]
-    existed = run_dir is not None and run_dir.exists()
-    path = claim_vacant(wanted, numbered=run_dir is None)
+            if not path.exists():
+                path.mkdir(parents=True)
+                made = [path, *made]
     print_facts(console, [("run", str(path))])
     try:
         yield path
     except BaseException:
         with suppress(OSError):
-            for directory in made if existed else [path, *made]:
+            for directory in made:
                 directory.rmdir()
         raise
+
+
+def _make_numbered(default: Path) -> Path:
+    path = default
+    for number in itertools.count(2):
+        with disk_errors(path), suppress(FileExistsError):
+            path.mkdir(parents=True)
+            break
+        path = default.with_name(f"{default.name}-{number}")
+    return path
 
 
 def _require_run(path: Path) -> None:

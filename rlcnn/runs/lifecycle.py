@@ -8,7 +8,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, Self, TypeVar
 
@@ -19,7 +19,7 @@ from rlcnn.accelerate.devices import use_threads
 from rlcnn.runs.commands import Facts, commands_for_curves
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import write_json_atomic
-from rlcnn.runs.progress import TrainingDisplay, print_facts
+from rlcnn.runs.progress import ProgressDisplay, Task, print_facts
 from rlcnn.runs.provenance import provenance
 from rlcnn.runs.stopping import StopRequest, TrainingStopped, handle_signals
 from rlcnn.runs.tracker import RunCard, Service, Tracker, summary_of
@@ -98,7 +98,7 @@ class Attempt(ABC, Generic[Config]):
         console: shows progress.
         notes: lines to print before learning begins.
         tracker: records metrics and films; exists while the attempt learns and finishes.
-        display: shows progress; exists as long as the tracker.
+        task: shows progress; exists as long as the tracker.
         stop: the request to stop; long actions call its ``check``.
         saved_step: the step of the last checkpoint; None while there is none.
     """
@@ -107,7 +107,7 @@ class Attempt(ABC, Generic[Config]):
     """Key of the options in ``config.json``."""
 
     tracker: Tracker
-    display: TrainingDisplay
+    task: Task
 
     def __init__(
         self, run: RunDirectory, config: Config, console: Console, notes: Sequence[str] = ()
@@ -182,11 +182,7 @@ class Attempt(ABC, Generic[Config]):
         return self._seconds_before + time.monotonic() - self._began
 
     def begin(self, weights: LoadReport | None) -> None:
-        """Does the first attempt.
-
-        Args:
-            weights: the report on the initial weights that were loaded, if any.
-        """
+        """Does the first attempt; ``weights`` is the report on loaded initial weights, if any."""
         if weights:
             write_json_atomic(self.run.path / "weights.json", weights.to_json())
             self.notes = [str(weights), *self.notes]
@@ -215,19 +211,14 @@ class Attempt(ABC, Generic[Config]):
             UserError: there is no room for it, or a parameter is no longer a finite number.
         """
         step = self.step
-        saving = self.display.activity("saving a checkpoint")
-        with saving, self.run.new_checkpoint(step) as directory:
+        with self.task.activity("saving a checkpoint"), self.run.new_checkpoint(step) as directory:
             self.write_checkpoint(directory)
         self.saved_step = step
         self.checkpoint_written()
         self.run.prune(self.config.keep_checkpoints)
 
     def stop_here(self, where: str) -> NoReturn:
-        """Writes a checkpoint, if needed, and raises TrainingStopped.
-
-        Args:
-            where: like "at step 5".
-        """
+        """Writes a checkpoint, if needed, and raises TrainingStopped; ``where`` is "at step 5"."""
         if self.step != self.saved_step:
             self.checkpoint()
         raise TrainingStopped(f"stopped {where}; go on with --resume {in_shell(self.run.path)}")
@@ -238,18 +229,19 @@ class Attempt(ABC, Generic[Config]):
         tracked = f"{service} {config.track}, TensorBoard {in_shell(run.tb_dir)}"
         notes = [("note", line) for line in (*self.notes, *self.describe())]
         print_facts(console, [*self.facts(), ("tracking", tracked), *notes], wrapped=True)
-        tracker = make_tracker(
-            run,
-            config.track,
-            config.tracker,
-            card=self.card,
-            project=config.project,
-            purge_step=purge_step,
-        )
-        with (
-            closing(tracker) as self.tracker,
-            TrainingDisplay(console, *self.progress) as self.display,
-        ):
+        done, total = self.progress
+        # A service on the network may take long to start, and to upload in the end.
+        with ProgressDisplay(console) as display:
+            self.task = display.add("training", total, done)
+            with self.task.activity("starting the tracker"):
+                self.tracker = make_tracker(
+                    run,
+                    config.track,
+                    config.tracker,
+                    card=self.card,
+                    project=config.project,
+                    purge_step=purge_step,
+                )
             try:
                 with handle_signals(self.stop.handle):
                     self.learn()
@@ -264,11 +256,14 @@ class Attempt(ABC, Generic[Config]):
                 way_on = f"{kept}: go on with --resume {in_shell(run.path)}"
                 raise EnvironmentFailure(f"{error}. {way_on}") from error
             except KeyboardInterrupt:
-                self.display.close()
+                display.close()
                 console.print(f"continue with --resume {in_shell(run.path)}")
                 raise
+            finally:
+                with self.task.activity("closing the tracker"):
+                    self.tracker.close()
         print_facts(console, results)
-        print_facts(console, [*self.next_commands(), *commands_for_curves(run)])
+        print_facts(console, [*self.next_commands(), *commands_for_curves(run, config.project)])
 
 
 @contextmanager
@@ -277,13 +272,9 @@ def new_run(
 ) -> Iterator[RunDirectory]:
     """A new run in its first attempt, held for writing inside the block.
 
-    Args:
-        path: its directory, from :func:`rlcnn.runs.directory.claimed_directory`.
-        document: written to ``config.json``, with the attempt's metadata.
-        command: the command line to note; None takes this process's.
-
-    Raises:
-        UserError: the directory is not empty, or cannot be written.
+    ``path`` comes from :func:`rlcnn.runs.directory.claimed_directory`; ``document`` and the
+    attempt's metadata are written to ``config.json``. A UserError refuses a directory that is not
+    empty or cannot be written.
     """
     metadata = attempt_metadata(command)
     with RunDirectory.create(path, {**document, **metadata}) as run:

@@ -24,21 +24,20 @@ def seal(directory: Path) -> None:
     fsync(directory)
 
 
-def flaw(directory: Path, *, contents: bool | Collection[str]) -> str | None:
+def flaw(directory: Path, files: Collection[str] | None = None) -> str | None:
     """The flaw of a sealed directory, in a few words, or None if it is whole.
 
     Args:
         directory: A directory that :func:`seal` was given.
-        contents: The files whose SHA-256 is compared, which reads them whole: all, none, or those
-            named. Of the others only the size is compared.
+        files: Names of those whose SHA-256 is compared, which reads them whole; by default all. Of
+            the others only the size is compared.
     """
     try:
         for name, facts in _read(directory).items():
             path = directory / name
             if path.stat().st_size != facts["size"]:
                 return f"{name} has {path.stat().st_size} bytes instead of {facts['size']}"
-            read = contents if isinstance(contents, bool) else name in contents
-            if read and _sha256(path) != facts["sha256"]:
+            if (files is None or name in files) and _sha256(path) != facts["sha256"]:
                 return f"the contents of {name} are corrupted"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"

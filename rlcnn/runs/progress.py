@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
@@ -32,10 +33,7 @@ class StepRate:
     """Recent steps per second: the weight of each second falls exponentially with its age.
 
     The average is over seconds, not over calls: otherwise a burst of fast steps would count as
-    much as the long update after it.
-
-    Args:
-        time_constant: seconds after which the weight of a second has fallen to 1/e.
+    much as the long update after it. A second's weight falls to 1/e in ``time_constant`` seconds.
     """
 
     def __init__(self, time_constant: float = 30.0) -> None:
@@ -63,8 +61,6 @@ class Task:
 
     Attributes:
         label: what goes on.
-        phase: a part of it, which takes the label's place once it has lasted a second; empty for
-            none. Shorter ones would only flicker.
         total: how much there is to do; None where that is unknown.
         done: how much of it is done; :meth:`reach` changes it.
         status: more about it, such as ``return -20.3``; two spaces part what may go to a new row.
@@ -94,7 +90,10 @@ class Task:
         return True
 
     def begin_phase(self, name: str) -> None:
-        """Names the part that begins now, unless it goes on; empty for none."""
+        """Names the part that begins now, unless it goes on; empty for none.
+
+        It takes the label's place once it has lasted a second: shorter ones would only flicker.
+        """
         if name != self.phase:
             self.phase, self._phase_began = name, time.monotonic()
 
@@ -102,9 +101,23 @@ class Task:
         """Adds to what is done."""
         self.reach(self.done + count)
 
-    def leave_out(self, seconds: float) -> None:
-        """Leaves the last ``seconds`` out of the rate."""
-        self._counted += seconds
+    @contextmanager
+    def activity(self, name: str, total: int = 0) -> Iterator[Callable[..., None]]:
+        """Names what goes on inside the block, whose seconds the rate leaves out.
+
+        Yields a function to call, with any arguments, after each of ``total`` parts, if there are.
+        """
+        before, began, parts = (self.label, self.phase), time.monotonic(), itertools.count(1)
+
+        def count(*_: object) -> None:
+            self.label = f"{name} {next(parts)}/{total}"
+
+        self.label, self.phase = f"{name} 0/{total}" if total else name, ""
+        try:
+            yield count
+        finally:
+            self.label, self.phase = before
+            self._counted += time.monotonic() - began
 
     def title(self) -> str:
         """The phase if it has lasted a second, else the label."""
@@ -113,10 +126,13 @@ class Task:
 
     def parts(self) -> list[str]:
         """The numbers, each with its label."""
-        elapsed = f"{duration_text(time.monotonic() - self._began)} elapsed"
+        seconds = time.monotonic() - self._began
+        elapsed = f"{duration_text(seconds)} elapsed"
         if self.total is None:
             return [elapsed]
-        left, rate = self.total - self.done, self._rate.value
+        # Until the first second has passed, there is only the mean.
+        rate = self._rate.value or (self.done - self._counted_done) / max(seconds, 1e-3)
+        left = self.total - self.done
         seconds = left / rate if rate else math.inf
         return [
             count_text(self.done, self.total),
@@ -151,13 +167,9 @@ class Task:
 class ProgressDisplay:
     """Shows tasks and their clocks, whatever the caller's thread is busy with.
 
-    On a terminal two rows each, drawn anew twice a second; elsewhere all as one line every
-    ``line_seconds``. Use it as a context manager, or close it.
-
-    Args:
-        console: shows it.
-        line_seconds: seconds between two lines where there is no terminal.
-        transient: whether a terminal shows nothing of it in the end.
+    On a terminal two rows each, drawn anew twice a second, of which nothing stays in the end if
+    ``transient``; elsewhere all as one line every ``line_seconds``. Use it as a context manager, or
+    close it.
     """
 
     def __init__(
@@ -214,59 +226,6 @@ class ProgressDisplay:
             print_line(self._console, self.line())
 
 
-class TrainingDisplay(ProgressDisplay):
-    """Progress of a training, and what it is doing.
-
-    Args:
-        console: shows it.
-        done: what earlier attempts did.
-        total: the whole training.
-    """
-
-    def __init__(self, console: Console, done: int, total: int) -> None:
-        super().__init__(console)
-        self._task = self.add("training", total, done)
-
-    def begin_phase(self, name: str) -> None:
-        """Names the part of the training that begins now; empty for none."""
-        self._task.begin_phase(name)
-
-    def reach(self, done: int, status: Callable[[], str]) -> None:
-        """Shows what is ``done`` of the total; asks for the ``status`` at most once a second."""
-        if self._task.reach(done):
-            self._task.status = status()
-
-    def redraw(self, done: int, status: str) -> None:
-        """Shows what is ``done`` of the total now."""
-        self._task.done, self._task.status = done, status
-
-    @contextmanager
-    def activity(self, name: str, total: int = 0) -> Iterator[Callable[..., None]]:
-        """Names what goes on inside the block, whose seconds the rate of training leaves out.
-
-        Args:
-            name: such as "evaluating".
-            total: how many parts it has; 0 where they are not counted.
-
-        Yields:
-            A function to call, with any arguments, after each part.
-        """
-        task, began, done = self._task, time.monotonic(), 0
-        before = task.label, task.phase
-
-        def count(*_: object) -> None:
-            nonlocal done
-            done += 1
-            task.label = f"{name} {done}/{total}"
-
-        task.label, task.phase = f"{name} 0/{total}" if total else name, ""
-        try:
-            yield count
-        finally:
-            task.label, task.phase = before
-            task.leave_out(time.monotonic() - began)
-
-
 @contextmanager
 def waiting(console: Console, label: str) -> Iterator[None]:
     """Shows that something of unknown length goes on inside the block."""
@@ -288,10 +247,7 @@ def print_facts(
 ) -> None:
     """Prints labels and their texts, which are aligned.
 
-    Args:
-        console: gets them.
-        facts: labels, each with a text.
-        wrapped: whether a terminal gets long texts in several lines, broken between words.
+    If ``wrapped``, a terminal gets long texts in several lines, broken between words.
     """
     start = max([LABEL_WIDTH, *(len(label) + 2 for label, _ in facts)])
     for label, text in facts:

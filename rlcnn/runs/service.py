@@ -19,25 +19,18 @@ _log = logging.getLogger(__name__)
 class ServiceTracker(Tracker):
     """Records with a package whose classes and methods are named as those of ``wandb``.
 
-    The first failure after the start is a warning; no failure stops the run.
-
-    Attributes:
-        service: its name in messages.
-
-    Args:
-        run: the run.
-        module: the package.
-        session: what its ``init`` returned.
+    The first failure after the start is a warning; no failure stops the run. ``session`` is what
+    the ``init`` of ``module`` returned.
     """
 
     service: ClassVar[str]
+    """Its name in messages."""
 
     def __init__(self, run: RunDirectory, module: Any, session: Any) -> None:
         self._directory, self._module, self._session = run, module, session
         self._warned = False
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Log one row."""
         with self._first_error_warned():
             self._session.log(dict(values), step=step)
 
@@ -47,7 +40,6 @@ class ServiceTracker(Tracker):
             self.log(step, {key: self._module.Video(str(path), caption=caption, format="mp4")})
 
     def images(self, step: int, paths: Mapping[str, Path]) -> None:
-        """Log pictures as one row."""
         with self._first_error_warned():
             self.log(step, {key: self._module.Image(str(path)) for key, path in paths.items()})
 

@@ -15,12 +15,11 @@ class TrainingStopped(Exception):  # noqa: N818
 class StopRequest:
     """A request to stop training between two updates, such as Ctrl-C.
 
-    Use its :meth:`handle` as a signal handler. A second signal raises ``KeyboardInterrupt`` at
-    once. Long actions call :meth:`check`.
+    Use its :meth:`handle` as a signal handler: the first signal is a line to ``report``, and a
+    second raises ``KeyboardInterrupt`` at once. Long actions call :meth:`check`.
     """
 
     def __init__(self, report: Callable[[str], None]) -> None:
-        """``report`` is called with a line when the first signal comes."""
         self._report = report
         self.requested = False
 

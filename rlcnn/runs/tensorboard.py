@@ -62,7 +62,6 @@ class TensorBoardTracker(Tracker):
         self._write(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
 
     def close(self) -> None:
-        """Close the event file."""
         with disk_errors(self._directory):
             self._file.close()
 

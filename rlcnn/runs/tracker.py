@@ -16,6 +16,8 @@ from rlcnn.runs.directory import RunDirectory
 TrackMode = Literal["disabled", "offline", "online"]
 Service = Literal["wandb", "trackio"]
 
+TRACKIO_NAME = "trackio.json"
+"""File of a run with its name in trackio."""
 LONGEST_TAG, LONGEST_GROUP = 64, 128  # characters, in Weights & Biases
 
 # Metrics whose best and last values are in the summary: the mean return of training games, that of
@@ -42,7 +44,7 @@ class Tracker:
         """Record the trained model: its files, under their names, and JSON values about it."""
 
     def close(self) -> None:
-        """Write what is still buffered and close files; a second call does nothing."""
+        """Write what is still buffered and close files."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from stable_baselines3.common.logger import KVWriter
 
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.runs.service import ServiceTracker, start_or_warn
+from rlcnn.runs.service import start_or_warn
 from rlcnn.runs.tracker import RunCard, Service, Tracker, TrackMode, check_tracking
 from rlcnn.runs.trackio_runs import TrackioTracker
 from rlcnn.runs.weights_and_biases import WandbTracker
@@ -40,7 +41,6 @@ def make_tracker(
     *,
     card: RunCard | None = None,
     project: str = "rlcnn",
-    name: str | None = None,
     purge_step: int | None = None,
 ) -> Tracker:
     """A tracker that feeds ``metrics.jsonl``, TensorBoard and, unless disabled, a service.
@@ -57,7 +57,6 @@ def make_tracker(
         service: Weights & Biases, or trackio.
         card: How the run appears beside others.
         project: Project there.
-        name: Display name; by default the run directory's name.
         purge_step: On a resume, the first step to be repeated: TensorBoard hides what it holds
             from there on. :meth:`RunDirectory.truncate_metrics` cuts ``metrics.jsonl``.
 
@@ -75,10 +74,7 @@ def make_tracker(
     else:
         _log.warning("TensorBoard is left out: %s", _tensorboard_missing)
     kind = _SERVICES[service]
-
-    def start(attempt: TrackMode) -> ServiceTracker:
-        return kind(run, attempt, card, project=project, name=name)
-
+    start = partial(kind, run, card=card, project=project)
     if started := start_or_warn(mode, start, kind.service):
         trackers.append(started)
     return _TrackerGroup(trackers)
@@ -88,15 +84,12 @@ class MetricsTracker(Tracker):
     """Appends to the run's ``metrics.jsonl``; a film's row holds its path within the run."""
 
     def __init__(self, run: RunDirectory) -> None:
-        """Take a run held for writing."""
         self._run = run
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append one row."""
         self._run.append_metrics(step, values)
 
     def video(self, step: int, key: str, path: Path, caption: str) -> None:
-        """Append one row with the film's path, relative to the run directory."""
         relative = os.path.relpath(Path(path).resolve(), self._run.path.resolve())
         self._run.append_metrics(step, {key: Path(relative).as_posix()})
 
@@ -138,7 +131,6 @@ class TrackerWriter(KVWriter):
     """
 
     def __init__(self, tracker: Tracker) -> None:
-        """Take the tracker to feed."""
         self._tracker = tracker
 
     def write(
@@ -157,4 +149,4 @@ class TrackerWriter(KVWriter):
             self._tracker.log(step, values)
 
     def close(self) -> None:
-        """Leave the tracker open: its maker closes it."""
+        """Nothing: the tracker's maker closes it."""

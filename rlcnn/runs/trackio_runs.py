@@ -13,7 +13,7 @@ from typing import Any
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import read_json, write_json_atomic
 from rlcnn.runs.service import ServiceTracker
-from rlcnn.runs.tracker import RunCard, TrackMode, provenance_of
+from rlcnn.runs.tracker import TRACKIO_NAME, RunCard, TrackMode, provenance_of
 
 # Where `online` sends to; trackio reads them.
 _REMOTES = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
@@ -29,15 +29,7 @@ class TrackioTracker(ServiceTracker):
 
     service = "trackio"
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        mode: TrackMode,
-        card: RunCard,
-        *,
-        project: str,
-        name: str | None = None,
-    ) -> None:
+    def __init__(self, run: RunDirectory, mode: TrackMode, card: RunCard, project: str) -> None:
         """Start trackio; see :func:`rlcnn.runs.tracking.make_tracker`.
 
         Raises:
@@ -49,7 +41,7 @@ class TrackioTracker(ServiceTracker):
         if mode == "online" and not remotes:
             raise ValueError(f"{' or '.join(_REMOTES)} must name where to send to")
         # trackio knows runs by their names, of which others may be the same.
-        path, wanted = run.path / "trackio.json", name or run.path.resolve().name
+        path, name = run.path / TRACKIO_NAME, run.path.resolve().name
         with _quiet():
             if mode == "offline":
                 for key in remotes:
@@ -60,8 +52,9 @@ class TrackioTracker(ServiceTracker):
                     # There is no such project before its first run.
                     with suppress(ValueError):
                         taken = {other.name for other in trackio.Api().runs(project)}
-                    unique = f"{wanted}-{secrets.token_hex(2)}" if wanted in taken else wanted
-                    write_json_atomic(path, {"name": unique})
+                    if name in taken:
+                        name = f"{name}-{secrets.token_hex(2)}"
+                    write_json_atomic(path, {"name": name})
                 session = trackio.init(
                     project,
                     name=read_json(path)["name"],

@@ -120,15 +120,7 @@ class WandbTracker(ServiceTracker):
 
     service = "Weights & Biases"
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        mode: TrackMode,
-        card: RunCard,
-        *,
-        project: str,
-        name: str | None = None,
-    ) -> None:
+    def __init__(self, run: RunDirectory, mode: TrackMode, card: RunCard, project: str) -> None:
         """Start W&B; see :func:`rlcnn.runs.tracking.make_tracker`.
 
         Raises:
@@ -143,7 +135,7 @@ class WandbTracker(ServiceTracker):
             mode,
             card,
             project=project,
-            name=name or run.path.resolve().name,
+            name=run.path.resolve().name,
             identity=identity["id"],
             provenance=provenance_of(run),
         )
@@ -153,7 +145,6 @@ class WandbTracker(ServiceTracker):
         session.define_metric("*", step_metric="step")
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """Log one row."""
         # W&B needs a row number that grows, also over attempts that repeat the last rows of the
         # one before, whose count is unknown after a kill. The clock, in milliseconds, grows.
         self._row = max(self._row + 1, int(1000 * (time.time() - self._began)))

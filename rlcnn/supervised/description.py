@@ -18,13 +18,12 @@ def describe_pretraining(
     encoder = trainer.classifier.encoder
     options = "".join(f", {name} {value}" for name, value in config.encoder_options.items())
     start = "random weights" if config.weights == "none" else config.weights
-    threads = f"{config.num_threads} CPU thread{'s' * (config.num_threads != 1)}"
     count = sum(p.numel() for p in encoder.parameters())
     return [
         ("data", f"{config.data}, {len(setup.train.images):,} training images"),
         ("encoder", f"{config.encoder}{options}, {count:,} parameters, train from {start}"),
         ("recipe", f"{config.recipe}, {config.optimizer}, {config.epochs} epochs"),
-        ("device", f"{describe_device(config.device)}, {config.precision}, {threads}"),
+        ("device", describe_device(config.device, config.precision, config.num_threads)),
     ]
 
 

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from envs.errors import UserError, first_line
 from rlcnn.accelerate.devices import use_threads
-from rlcnn.data.atari.options import PolicyPlay
+from rlcnn.data.atari.options import LoadPolicies
 from rlcnn.runs import lifecycle
 from rlcnn.runs.commands import Facts
-from rlcnn.runs.directory import RunDirectory, claimed_directory, require_vacant
+from rlcnn.runs.directory import RunDirectory, claimed_directory
 from rlcnn.runs.files import write_atomic
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.progress import make_console, print_line, waiting
@@ -30,7 +30,6 @@ from rlcnn.supervised.evaluation.metrics import right_by_task
 from rlcnn.supervised.held_out_plots import write_held_out_plots
 from rlcnn.supervised.setup import (
     PretrainingSetup,
-    check_players,
     check_start,
     counted,
     describe,
@@ -53,7 +52,7 @@ def pretrain(
     config: PretrainConfig,
     run_dir: Path | None = None,
     *,
-    policies: Mapping[str, PolicyPlay] | None = None,
+    load_policies: LoadPolicies | None = None,
     console: Console | None = None,
     command: list[str] | None = None,
 ) -> Path:
@@ -63,7 +62,7 @@ def pretrain(
         config: the run; every "auto" in it is resolved and the result written to ``config.json``.
         run_dir: its directory; by default one in ``runs/``, named after the configuration, with a
             number where another run has that name.
-        policies: of the configuration's ``players``, by their games.
+        load_policies: makes the policies of the configuration's ``players``.
         console: shows progress; by default standard error.
         command: the command line to note in ``config.json`` and ``attempts.json``; by default this
             process's.
@@ -75,16 +74,14 @@ def pretrain(
     config.validate()
     config = config.resolve()
     console = console or make_console()
-    if run_dir:
-        require_vacant(run_dir)
-    check_start(config)
     with (
         use_threads(config.num_threads),
-        # Before games are played or files decoded, which takes minutes.
         claimed_directory(run_dir, default_run_dir(config), console) as path,
     ):
+        # Before games are played or files decoded, which takes minutes.
+        check_start(config)
         with waiting(console, "loading images"):
-            split = load_images(config, console.print, policies)
+            split = load_images(config, console.print, load_policies)
         setup = PretrainingSetup(config, split)
         encoder = setup.make_encoder(config.seed)
         report = load_into(encoder, config.weights) if config.weights != "none" else None
@@ -99,7 +96,7 @@ def resume_pretraining(
     run_dir: Path,
     changes: Mapping[str, Any] | None = None,
     *,
-    policies: Mapping[str, PolicyPlay] | None = None,
+    load_policies: LoadPolicies | None = None,
     console: Console | None = None,
     command: list[str] | None = None,
 ) -> Path:
@@ -126,9 +123,8 @@ def resume_pretraining(
     ) as resumed:
         run, config = resumed.run, resumed.config
         data = run.config["data"]
-        check_players(data, policies, str(run_dir))
         with waiting(console, "loading images"):
-            split = load_images(config, console.print, policies)
+            split = load_images(config, console.print, load_policies, data)
         if (now := describe(split)) != data:
             raise UserError(
                 f"the images of {config.data} are not those that run {run_dir} learns from: it has"
@@ -177,11 +173,9 @@ class Pretraining(Attempt[PretrainConfig]):
         return done, self.config.epochs * per_epoch
 
     def facts(self) -> Facts:
-        """The data, encoder, recipe and device."""
         return describe_pretraining(self.config, self.setup, self.trainer)
 
     def describe(self) -> list[str]:
-        """Lines about the precision and the size of an epoch."""
         config, images = self.config, len(self.setup.train.images)
         lines = []
         if config.precision == "tf32" and self.trainer.device.type != "cuda":
@@ -195,13 +189,11 @@ class Pretraining(Attempt[PretrainConfig]):
 
     @property
     def card(self) -> RunCard:
-        """Its data, encoder and recipe, and the options."""
         config = self.config
         names = (config.data, config.encoder, config.recipe)
         return RunCard(config.to_json(), "pretrain", group="-".join(names), tags=names)
 
     def model_files(self) -> list[Path]:
-        """The weights of the best and the last epoch, and the summary."""
         return [self.run.path / name for name in (BEST, LAST, "summary.json")]
 
     def load_checkpoint(self, directory: Path) -> float:
@@ -216,7 +208,6 @@ class Pretraining(Attempt[PretrainConfig]):
         return float(extra["wall_seconds"])
 
     def write_checkpoint(self, directory: Path) -> None:
-        """Writes the trainer, and the best weights so far."""
         extra = {"wall_seconds": self.wall_seconds, "best": self._best, "last": self._last}
         self.trainer.save(directory, extra)
         if self._best is not None:
@@ -236,27 +227,26 @@ class Pretraining(Attempt[PretrainConfig]):
             (self.run.path / BEST).unlink(missing_ok=True)
 
     def learn(self) -> None:
-        """Trains to the configured number of epochs."""
-        trainer, epochs, display = self.trainer, self.config.epochs, self.display
+        trainer, epochs, task = self.trainer, self.config.epochs, self.task
         done, _ = self.progress
-        display.redraw(done, self._status())
+        task.status = self._status()
         while trainer.epoch < epochs:
             began, before = time.monotonic(), done
             with closing(trainer.learn_epoch()) as updates:
                 for images in updates:
                     done += images
-                    display.reach(done, self._status)
+                    if task.reach(done):
+                        task.status = self._status()
                     self._stop_if_requested()
             # Reading the metrics waits until a GPU has done its last update.
             metrics = trainer.epoch_metrics()
             metrics = self._epoch_done(metrics, (done - before) / (time.monotonic() - began))
             self._metrics = in_words(metrics)
-            display.redraw(done, self._status())
+            task.done, task.status = done, self._status()
             print_line(self.console, f"epoch {trainer.epoch}/{epochs}: {self._metrics}")
             self._stop_if_requested()
 
     def _status(self) -> str:
-        """The current epoch, counted from 1, and the metrics of the last."""
         epochs = self.config.epochs
         epoch = f"epoch {min(epochs, self.trainer.epoch + 1)}/{epochs}"
         return f"{epoch}  {self._metrics}" if self._metrics else epoch
@@ -279,7 +269,7 @@ class Pretraining(Attempt[PretrainConfig]):
 
     def _evaluate(self) -> dict[str, float]:
         """The metrics on the held-out images; keeps the weights if they are the best so far."""
-        with self.display.activity("evaluating"):
+        with self.task.activity("evaluating"):
             metrics = self.trainer.evaluate()
         self._last = {"epoch": self.trainer.epoch, **metrics}
         if self._best is None or metrics["test/top1"] > self._best["test/top1"]:
@@ -288,7 +278,6 @@ class Pretraining(Attempt[PretrainConfig]):
         return metrics
 
     def _save_weights(self, name: str, metrics: Mapping[str, Any] | None) -> None:
-        """Writes the evaluated classifier and its origin into the run."""
         # What the images were and how they were prepared, for an evaluation without the run.
         kept = ("data", "recipe", "colours", "augment", "frames", "players", "seed")
         options = self.config.to_json()
@@ -302,14 +291,13 @@ class Pretraining(Attempt[PretrainConfig]):
         save_classifier(self.trainer.evaluated, self.run.path / name, about)
 
     def finish(self) -> Facts:
-        """Compares the accuracy with its baselines and writes the summary."""
         run, trainer, train = self.run, self.trainer, self.setup.train.images
         if self._last is None or self._last["epoch"] != trainer.epoch:
             # The last epoch was not evaluated, since only a resume made it the last.
             self._evaluate()
         assert self._last is not None
         assert self._best is not None
-        with self.display.activity("fitting baselines"):
+        with self.task.activity("fitting baselines"):
             baselines = self._baselines() if self.config.baselines == "on" else {}
             over = self._gains(baselines)
         images = trainer.epoch * len(train)
@@ -326,8 +314,7 @@ class Pretraining(Attempt[PretrainConfig]):
                 "weights": {"best": BEST, "last": LAST},
             }
         )
-        if self.config.track != "disabled":
-            self._track_plots()
+        self._track_plots()
         facts = [
             ("last epoch", in_words(self._last)),
             ("best epoch", f"{in_words(self._best)} (epoch {self._best['epoch']})"),
@@ -339,11 +326,11 @@ class Pretraining(Attempt[PretrainConfig]):
         return [*facts, ("run", str(run.path)), ("weights", str(run.path / BEST))]
 
     def next_commands(self) -> Facts:
-        """The commands to evaluate and extend the run, and to train an agent from it."""
         return next_commands(self.config, self.run)
 
     def _track_plots(self) -> None:
-        """Writes plots of the errors to ``plots/`` and logs them; a failure costs one line."""
+        if self.config.track == "disabled":
+            return
         try:
             plots = write_held_out_plots(self.trainer, self.setup.test, self.run.path / "plots")
             images = {f"plots/{path.stem}": path for path in plots}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from envs.errors import UserError
-from rlcnn.data.atari.options import PolicyPlay
+from rlcnn.data.atari.options import LoadPolicies, PolicyPlay
 from rlcnn.data.augment import Augmentation, bring_to_size
 from rlcnn.data.batches import Batches
 from rlcnn.data.by_name import load_data
@@ -30,21 +30,33 @@ CHANNELS = {"auto": None, "grey": 1, "rgb": 3}
 def load_images(
     config: PretrainConfig,
     report: Callable[[str], None],
-    policies: Mapping[str, PolicyPlay] | None = None,
+    load_policies: LoadPolicies | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> Split:
     """The images of a configuration, not yet resized.
 
-    ``report`` gets lines about the images and about what takes long. ``policies`` are those of the
-    configuration's ``players``.
+    ``report`` gets lines about the images and about what takes long. ``load_policies`` makes the
+    policies of the configuration's ``players``. ``before`` is the result of :func:`describe` for
+    the images that a run to be resumed learns from.
 
     Raises:
-        UserError: as :func:`rlcnn.data.by_name.load_data`.
+        UserError: as :func:`rlcnn.data.by_name.load_data`; ``load_policies`` is missing; or a
+            policy has changed, as it does when its own run has learned more since.
     """
-    if len(config.players) != len(policies or {}):
-        raise UserError(
-            f"the configuration names {len(config.players)} players, but {len(policies or {})}"
-            " policies are given: agents.evaluate.players.load_players makes them"
-        )
+    policies: Mapping[str, PolicyPlay] = {}
+    if config.players:
+        if load_policies is None:
+            raise UserError(
+                "--players need load_policies: agents.evaluate.players.load_players makes them"
+            )
+        policies = load_policies(config.players, config.frames, config.seed)
+    known = (before or {}).get("games", {}).get("policies", {})
+    for game, policy in policies.items():
+        if known.get(game, policy.name) != policy.name:
+            raise UserError(
+                f"the agent that plays {game} has changed since this run began: it has a newer"
+                " checkpoint. Begin a new run from its config.json with --config"
+            )
     if config.data.startswith(ATARI):
         report(f"{config.data}: playing, unless kept in {config.data_dir} from an earlier run")
     split = load_data(
@@ -77,25 +89,6 @@ def check_start(config: PretrainConfig) -> None:
             load_into(encoder, config.weights)
     elif config.weights not in ("none", "imagenet"):
         read_spec(config.weights)
-
-
-def check_players(
-    data: Mapping[str, Any], policies: Mapping[str, PolicyPlay] | None, run: str
-) -> None:
-    """Refuses agents, by game, other than those that played the games of a run's images.
-
-    ``data`` is what :func:`describe` returned for these images; ``run`` is the run's name.
-
-    Raises:
-        UserError: an agent differs, as it does when its own run has learned more since.
-    """
-    before = data.get("games", {}).get("policies", {})
-    for game, policy in (policies or {}).items():
-        if game in before and before[game] != policy.name:
-            raise UserError(
-                f"the agent that plays {game} has changed since run {run} began: it has a newer"
-                " checkpoint. Begin a new run from its config.json with --config"
-            )
 
 
 def describe(split: Split) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def test_the_commands_of_a_page_run(
     monkeypatch.setenv("TORCH_HOME", str(place / "torch"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     before = set(sys.modules)
-    namespace: dict[str, Any] = {"__name__": "documented"}
+    namespace: dict[str, Any] = {"__name__": "__main__"}
     failures = []
     for block in blocks(page):
         if block.language == "python":
@@ -227,7 +227,7 @@ def _run(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     elif words[0] == "wandb":
         raise AssertionError("a command of wandb: say why it is skipped, or how it is run")
     elif command.module:
-        arguments = shorten(words[3:], SHORT[command.module])
+        arguments = shorten(words[3:], SHORT.get(command.module, {}))
         _call([sys.executable, "-m", command.module, *arguments], None)
     else:
         raise AssertionError("no way to run it")

@@ -316,6 +316,7 @@ class TestAtari:
         ("kwargs", "line"),
         [
             ({"mode": 13}, "mode 13: .* has no such mode; expected one of 0, 4, 8, 12"),
+            ({"mode": 4.0}, "mode 4.0: .* has no such mode"),
             ({"difficulty": "hard"}, "difficulty hard: .* expected one of 0, 1"),
             ({"repeat_action_probability": 0.5}, "--protocol classic decides"),
             ({"frameskip": 2}, "takes mode, difficulty and render_mode"),

@@ -195,6 +195,9 @@ SHORT: Mapping[str, Mapping[str, str]] = {
         "--dqn.buffer-size": "200",
         "--dqn.batch-size": "4",
         "--encoder-batch": "2",
+        # No names: stable-baselines3's processes and torchvision's networks take most of the time.
+        "--peers": "",
+        "--image-models": "",
         "--num-envs": "2",
     },
     "gpu suite": {"--device": "cpu", "--suite-scale": "tiny", "--minutes": "0.1"},
@@ -212,7 +215,8 @@ EXTENDED: Mapping[str, str] = {"--total-steps": "64", "--epochs": "2"}
 def shorten(words: Sequence[str], options: Mapping[str, str]) -> list[str]:
     """Arguments of a script with short values: those of ``options``, whether given or not.
 
-    A command that resumes a run keeps its options, but for a length that extends it.
+    A command that resumes a run keeps its options, but for a length that extends it. An option
+    without a value is added where the command does not have it.
     """
     resumes = "--resume" in words
     short = EXTENDED if resumes else {**ONLY_IF_GIVEN, **options}
@@ -221,12 +225,12 @@ def shorten(words: Sequence[str], options: Mapping[str, str]) -> list[str]:
     while position < len(words):
         word = words[position]
         result.append(word)
-        if word in short and position + 1 < len(words):
+        if short.get(word) and position + 1 < len(words):
             result.append(short[word])
             position += 1
         position += 1
     if not resumes:
         for option, value in options.items():
             if option not in words:
-                result += [option, value]
+                result += [option, value] if value else [option]
     return result

@@ -210,7 +210,7 @@ def cache_path(root: Path, name: str, settings: Mapping[str, Any]) -> Path:
 
 def read_cache(path: Path) -> GameFrames | None:
     """Reads what :func:`write_cache` wrote; None if it is missing or damaged."""
-    if not path.is_dir() or manifest.flaw(path, contents=True) is not None:
+    if not path.is_dir() or manifest.flaw(path) is not None:
         return None
     counts = read_json(path / _ABOUT)["counts"]
     tensors = safetensors.numpy.load_file(path / _OBSERVATIONS)

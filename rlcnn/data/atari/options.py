@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -92,3 +92,7 @@ class PolicyPlay:
     act: Policy
     name: str = ""
     exploration: float = 0.05
+
+
+LoadPolicies = Callable[[tuple[str, ...], FrameOptions, int], Mapping[str, PolicyPlay]]
+"""Makes the players of games from run directories, how they play, and a seed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rich.console import Console
 from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
 from rlcnn.config.fields import from_json
-from rlcnn.data.atari.options import FrameOptions, PolicyPlay
+from rlcnn.data.atari.options import FrameOptions, LoadPolicies
 from rlcnn.data.by_name import check_held_out, load_data
 from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
 from rlcnn.data.label_file import load_labelled_files
@@ -26,9 +25,6 @@ from rlcnn.supervised.evaluation.metrics import in_percent
 from rlcnn.supervised.evaluation.networks import Network, load_network
 from rlcnn.supervised.evaluation.options import EvaluationConfig
 from rlcnn.supervised.setup import CHANNELS
-
-LoadPolicies = Callable[[tuple[str, ...], FrameOptions, int], Mapping[str, PolicyPlay]]
-"""Makes the players of games from run directories, how they play, and a seed."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from support.toy_envs import Columns, WorldVecEnv
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
 from agents.train.callbacks import BetweenUpdates, Every, ShowProgress, UpdateLog
-from rlcnn.runs.progress import TrainingDisplay
+from rlcnn.runs.progress import ProgressDisplay, Task
 from rlcnn.runs.stopping import StopRequest, TrainingStopped
 
 TINY = {"features_extractor_kwargs": {"encoder": "lenet", "encoder_options": {"features_dim": 8}}}
@@ -190,8 +190,8 @@ def test_the_bar_shows_the_rate(ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> No
             clock += 6.0
 
     out = io.StringIO()
-    with TrainingDisplay(Console(file=out, force_terminal=True, width=60), 0, 640) as display:
-        ppo.learn(640, callback=[Pass(), ShowProgress(display)])
+    with ProgressDisplay(Console(file=out, force_terminal=True, width=60)) as display:
+        ppo.learn(640, callback=[Pass(), ShowProgress(display.add("training", 640))])
     shown = [float(rate) for rate in re.findall(r"([\d.]+)/s", out.getvalue())]
     assert shown[-1] == pytest.approx(1.6, abs=0.5)
     assert re.search(r"640/640 .* left  return -?[\d.]+", out.getvalue())
@@ -201,13 +201,12 @@ def test_the_bar_shows_the_rate(ppo: PPO, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_display_names_updates_and_the_filling_of_a_replay(make: Any) -> None:
     phases: list[str] = []
 
-    class Display(TrainingDisplay):
+    class Phases(Task):
         def begin_phase(self, name: str) -> None:
             phases.append(name)
 
     model = make()
-    with Display(Console(file=io.StringIO()), 0, 32) as display:
-        model.learn(32, callback=ShowProgress(display))
+    model.learn(32, callback=ShowProgress(Phases("training", 32)))
     filling = ["filling the replay"] * 2
     assert phases[:2] == (filling if make is make_dqn else ["", "update"])
     assert phases[-3:] == ["", "update", ""]

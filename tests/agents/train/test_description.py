@@ -40,8 +40,9 @@ def test_a_score_stands_beside_random_and_human_play_where_they_are_known(
     facts = dict(describe_score(RESULT, replace(TINY, env=env)))
     assert facts["mean return"] == "12.50 (std 0.71, 2 games)"
     assert facts.get("compare") == expected
-    changed = replace(TINY, env=env, env_kwargs={"mode": 1})
-    assert "compare" not in dict(describe_score(RESULT, changed))
+    for change in ({"env_kwargs": {"mode": 1}}, {"env_wrapper": ("a:B",)}, {"obs_key": "image"}):
+        changed = replace(TINY, env=env, **change)
+        assert "compare" not in dict(describe_score(RESULT, changed))
 
 
 @pytest.mark.parametrize("algo", ["ppo", "dqn"])
@@ -129,8 +130,13 @@ def test_defaults_fit_an_unusual_configuration() -> None:
         protocol="sticky",
     ).resolve()
     with closing(make_train_env(config)) as venv:
-        facts = dict(describe_training(config, build_agent(config, venv)))
+        agent = build_agent(config, venv)
+    facts = dict(describe_training(config, agent))
     assert facts["environment"] == "ALE/Pong-v5, sticky protocol, 1 environment"
+    changed = replace(config, env_kwargs={"mode": 1}, env_wrapper=("a:B", "a:C"))
+    assert dict(describe_training(changed, agent))["environment"] == (
+        "ALE/Pong-v5, mode 1, a:B, a:C, sticky protocol, 1 environment"
+    )
     assert facts["observation"] == "12x84x84 (4 rgb frames)"
     assert facts["encoder"].startswith("nature, features_dim 8, ")
     assert facts["encoder"].endswith("parameters, frozen random weights")

@@ -166,6 +166,19 @@ def test_one_that_raises_before_anything_was_learned_can_be_begun_again(
     assert RunDirectory.open(tmp_path / "run").summary() is not None
 
 
+def test_one_that_raises_at_its_first_reset_is_one_error(
+    fragile: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reset(self: Fragile, **options: Any) -> Any:
+        raise ValueError("the level is missing")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Fragile, "reset", reset)
+        with pytest.raises(EnvironmentFailure, match="ValueError: the level is missing"):
+            train(fragile, tmp_path / "run")
+    resume(tmp_path / "run")
+
+
 def test_one_that_raises_in_an_evaluation_is_evaluated_by_the_resume(
     fragile: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,22 +13,28 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from rich.console import Console
 from support.run_files import CONFIG, save_checkpoint
 
 from envs.errors import UserError
 from rlcnn.runs import directory as runs
-from rlcnn.runs.directory import RunDirectory, claim_vacant
+from rlcnn.runs.directory import RunDirectory, claimed_directory
 
 
 def test_runs_of_one_name_take_the_next_free_one(tmp_path: Path) -> None:
     (tmp_path / "run-3").touch()
-    names = [claim_vacant(tmp_path / "run", numbered=True).name for _ in range(3)]
+    wanted = tmp_path / "run"
+
+    def claim(run_dir: Path | None) -> Path:
+        with claimed_directory(run_dir, wanted, Console(quiet=True)) as path:
+            return path
+
     # The third name is a file's.
-    assert names == ["run", "run-2", "run-4"]
-    assert claim_vacant(tmp_path / "run", numbered=False) == tmp_path / "run"
-    RunDirectory.create(tmp_path / "run", CONFIG).close()
+    assert [claim(None).name for _ in range(3)] == ["run", "run-2", "run-4"]
+    assert claim(wanted) == wanted
+    RunDirectory.create(wanted, CONFIG).close()
     with pytest.raises(UserError, match="not empty"):
-        claim_vacant(tmp_path / "run", numbered=False)
+        claim(wanted)
 
 
 def killed_while(path: Path, body: str) -> None:

@@ -14,11 +14,12 @@ from rich.console import Console
 
 from envs.errors import EnvironmentFailure, UserError, in_shell
 from rlcnn.runs import lifecycle
-from rlcnn.runs.commands import Facts, script
+from rlcnn.runs.commands import Facts, commands_for_curves, script
 from rlcnn.runs.directory import RunDirectory, claimed_directory
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
+from rlcnn.runs.progress import ProgressDisplay
 from rlcnn.runs.stopping import TrainingStopped
-from rlcnn.runs.tracker import RunCard
+from rlcnn.runs.tracker import TRACKIO_NAME, RunCard, Tracker
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,44 @@ def test_a_run_has_one_attempt_and_a_summary(tmp_path: Path) -> None:
     (attempt,) = json.loads((run.path / "attempts.json").read_text())["attempts"]
     for name in ("command", "provenance"):
         assert attempt[name] == run.config[name]
+
+
+def test_the_display_is_alive_while_the_tracker_starts_and_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    displays: list[ProgressDisplay] = []
+    seen: list[str] = []
+
+    class Display(ProgressDisplay):
+        def __init__(self, console: Console) -> None:
+            super().__init__(console)
+            displays.append(self)
+
+    def look() -> None:
+        (display,) = displays
+        assert not display._closed.is_set()
+        seen.append(display.line().split("  ")[0])
+
+    class Service(Tracker):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            look()
+
+        def close(self) -> None:
+            look()
+
+    monkeypatch.setattr(lifecycle, "ProgressDisplay", Display)
+    monkeypatch.setattr(lifecycle, "make_tracker", Service)
+    start(tmp_path / "run")
+    assert seen == ["starting the tracker", "closing the tracker"]
+
+
+def test_the_dashboard_of_trackio_is_named_where_it_shows_the_run(tmp_path: Path) -> None:
+    start(tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
+    assert "dashboard" not in dict(commands_for_curves(run, "my games"))
+    (run.path / TRACKIO_NAME).write_text("{}")
+    commands = dict(commands_for_curves(run, "my games"))
+    assert commands["dashboard"] == "trackio show --project 'my games'"
 
 
 def test_the_default_directory_gets_a_number_where_it_is_taken(tmp_path: Path) -> None:

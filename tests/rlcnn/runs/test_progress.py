@@ -16,7 +16,6 @@ from rlcnn.runs.progress import (
     ProgressDisplay,
     StepRate,
     Task,
-    TrainingDisplay,
     print_facts,
 )
 
@@ -124,7 +123,11 @@ def test_the_numbers_of_an_ordinary_training_take_one_row_of_60_columns(clock: C
         (count_text(9_000, 9_999), "9000/9999"),
         (count_text(520, 20_000), "0.5k/20.0k"),
         (count_text(10**6, 10**6), "1.00M/1.00M"),
-        (count_text(1_234_567, 10**9), "0.001G/1.000G"),
+        (count_text(0, 2_000_000), "0/2.00M"),
+        (count_text(8_192, 2_000_000), "8.2k/2.00M"),
+        (count_text(99_999, 2_000_000), "100.0k/2.00M"),
+        (count_text(100_000, 2_000_000), "0.10M/2.00M"),
+        (count_text(1_234_567, 10**9), "1.23M/1.000G"),
         (rate_text(0), "?/s"),
         (rate_text(12_345), "12k/s"),
         (rate_text(1), "1.0/s"),
@@ -148,34 +151,42 @@ def test_without_a_terminal_a_line_comes_every_half_minute_whatever_goes_on(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = io.StringIO()
-    with TrainingDisplay(Console(file=said, width=80), 0, 2_000_000) as display:
+    with ProgressDisplay(Console(file=said, width=80)) as display:
+        task = display.add("training", 2_000_000)
         clock.now += 10
-        display.reach(1_100, lambda: "return -20.3")
-        display.begin_phase("filling the replay")
-        with display.activity("evaluating", 30) as on_game:
+        assert task.reach(1_100)
+        task.status = "return -20.3"
+        task.begin_phase("filling the replay")
+        with task.activity("evaluating", 30) as on_game:
             on_game(12.0)
             clock.run(display, 90, monkeypatch)
         clock.run(display, 30, monkeypatch)
-        display.begin_phase("update")
+        task.begin_phase("update")
         clock.run(display, 30, monkeypatch)
     assert said.getvalue().splitlines() == [
-        "evaluating 1/30  0.00M/2.00M  110/s  0:40 elapsed  5h02m left  return -20.3",
-        "evaluating 1/30  0.00M/2.00M  110/s  1:10 elapsed  5h02m left  return -20.3",
-        "evaluating 1/30  0.00M/2.00M  110/s  1:40 elapsed  5h02m left  return -20.3",
-        "filling the replay  0.00M/2.00M  110/s  2:10 elapsed  5h02m left  return -20.3",
-        "update  0.00M/2.00M  110/s  2:40 elapsed  5h02m left  return -20.3",
+        "evaluating 1/30  1.1k/2.00M  110/s  0:40 elapsed  5h02m left  return -20.3",
+        "evaluating 1/30  1.1k/2.00M  110/s  1:10 elapsed  5h02m left  return -20.3",
+        "evaluating 1/30  1.1k/2.00M  110/s  1:40 elapsed  5h02m left  return -20.3",
+        "filling the replay  1.1k/2.00M  110/s  2:10 elapsed  5h02m left  return -20.3",
+        "update  1.1k/2.00M  110/s  2:40 elapsed  5h02m left  return -20.3",
     ]
 
 
 def test_time_of_evaluations_does_not_count_in_the_rate(clock: Clock) -> None:
-    display = TrainingDisplay(Console(file=io.StringIO()), 0, 1000)
+    task = Task("training", 1000)
     for done in range(0, 500, 100):
-        display.reach(done, lambda: "")
-        with display.activity("evaluating"):
+        task.reach(done)
+        with task.activity("evaluating"):
             clock.now += 60
         clock.now += 10
-    assert display._task._rate.value == pytest.approx(10)
-    display.close()
+    assert task._rate.value == pytest.approx(10)
+
+
+def test_what_is_done_in_less_than_a_second_has_a_rate_too(clock: Clock) -> None:
+    task = Task("evaluating", 104, done=100)
+    clock.now += 0.5
+    task.reach(104)
+    assert task.parts() == ["104/104", "8.0/s", "0:00 elapsed", "0:00 left"]
 
 
 def test_the_label_names_an_update_only_once_it_has_lasted_a_second(clock: Clock) -> None:
@@ -193,7 +204,8 @@ def test_the_label_names_an_update_only_once_it_has_lasted_a_second(clock: Clock
 
 def test_the_clock_of_a_terminal_moves_while_the_caller_is_busy(clock: Clock) -> None:
     console = terminal(60)
-    with TrainingDisplay(console, 0, 100) as display:
+    with ProgressDisplay(console) as display:
+        display.add("training", 100)
         clock.now += 42
         assert display._live is not None
         # As its own thread does.

@@ -126,7 +126,7 @@ def test_every_attempt_is_one_offline_directory_of_the_same_wandb_run(
     run: RunDirectory, film: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run.begin_attempt()
-    first = make_tracker(run, "offline", card=CARD, project="pixels", name="pong")
+    first = make_tracker(run, "offline", card=CARD, project="pixels")
     first.log(10, {"train/loss": 0.5})
     first.log(10, {"train/entropy": 1.5})
     first.log(30, {"train/loss": 0.3})
@@ -135,9 +135,7 @@ def test_every_attempt_is_one_offline_directory_of_the_same_wandb_run(
     run.close()
     with RunDirectory.open(run.path, write=True) as again:
         again.begin_attempt()
-        second = make_tracker(
-            again, "offline", card=CARD, project="pixels", name="pong", purge_step=11
-        )
+        second = make_tracker(again, "offline", card=CARD, project="pixels", purge_step=11)
         second.log(20, {"train/loss": 0.4})
         second.close()
 
@@ -150,7 +148,7 @@ def test_every_attempt_is_one_offline_directory_of_the_same_wandb_run(
     for attempt, config in zip(attempts, configs, strict=True):
         assert attempt["run_id"] == json.loads((run.path / "wandb.json").read_text())["id"]
         assert attempt["project"] == "pixels"
-        assert attempt["display_name"] == "pong"
+        assert attempt["display_name"] == run.path.name
         assert attempt["run_group"] == "a study"
         assert attempt["tags"] == ["scratch", "Pong", "ppo"]
         assert attempt["resume"] is True

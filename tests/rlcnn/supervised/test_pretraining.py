@@ -15,7 +15,8 @@ from rich.console import Console
 from support.picture_files import CLASSES, pictures, refused
 from support.run_files import checkpoint_steps, rows_of, weights_of
 
-from rlcnn.data.atari.options import FrameOptions, PolicyPlay
+from envs.errors import UserError
+from rlcnn.data.atari.options import FrameOptions, LoadPolicies, PolicyPlay
 from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.images import Split, StoredImages, Task
 from rlcnn.runs.directory import RunDirectory
@@ -24,7 +25,7 @@ from rlcnn.supervised.classifier import load_classifier
 from rlcnn.supervised.config import PretrainConfig
 from rlcnn.supervised.evaluation.networks import load_network
 from rlcnn.supervised.pretraining import pretrain, resume_pretraining
-from rlcnn.supervised.setup import check_players
+from rlcnn.supervised.setup import load_images
 from rlcnn.weights.load import read_about
 
 
@@ -170,12 +171,44 @@ def test_what_a_run_cannot_begin_with_is_refused_before_games_are_played(
     assert not (tmp_path / "run").exists()
 
 
-def test_another_player_is_refused_before_games_are_played() -> None:
-    data = {"games": {"policies": {"Pong": "abc"}}}
-    play = PolicyPlay(lambda images: images, name="abc")
-    check_players(data, {"Pong": play}, "run")
-    with refused("the agent that plays Pong has changed since run runs/one began"):
-        check_players(data, {"Pong": replace(play, name="abd")}, "runs/one")
+def test_another_player_is_refused_before_games_are_played(
+    pretraining_config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PlayedError(Exception):
+        """Games were played."""
+
+    def play(*_: Any, **__: Any) -> None:
+        raise PlayedError
+
+    def policies(name: str) -> LoadPolicies:
+        return lambda *_: {"Pong": PolicyPlay(lambda images: images, name=name)}
+
+    monkeypatch.setattr("rlcnn.supervised.setup.load_data", play)
+    config = replace(pretraining_config, data="atari:Pong", players=("runs/pong",))
+    before = {"games": {"policies": {"Pong": "abc"}}}
+    with pytest.raises(PlayedError):
+        load_images(config, print, policies("abc"), before)
+    with refused("the agent that plays Pong has changed since this run began"):
+        load_images(config, print, policies("abd"), before)
+    with refused("--players need load_policies"):
+        load_images(config, print)
+
+
+def test_a_run_is_named_before_its_players_are_loaded(
+    pretraining_config: PretrainConfig, tmp_path: Path
+) -> None:
+    said = io.StringIO()
+
+    def load(runs: tuple[str, ...], *_: Any) -> Any:
+        assert said.getvalue() == f"run:         {tmp_path / 'run'}\n"
+        raise UserError(f"{runs[0]} is missing")
+
+    config = replace(pretraining_config, data="atari:Pong", players=("runs/pong",))
+    config = replace(config, frames=FrameOptions(obs_size=44), augment=AugmentConfig())
+    with refused("runs/pong is missing"):
+        console = Console(file=said, width=400)
+        pretrain(config, tmp_path / "run", load_policies=load, console=console)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_encoder_learns_from_the_frames_of_a_game(
