@@ -220,6 +220,7 @@ class TrainConfig(
             raise UserError(f"--env-groups {self.env_groups} is for --algo {able}: expected 1")
         # Those of the other algorithms are not used, and need not be valid.
         check_options(self.hyperparameters, self.algo)
+        self.hyperparameters.check_together()
 
     def resolve(self) -> TrainConfig:
         """The same run with every "auto" replaced by what it stands for on this machine.

@@ -45,6 +45,9 @@ class Hyperparameters:
         """
         return self
 
+    def check_together(self) -> None:
+        """Refuses options that contradict each other, by a UserError."""
+
     @property
     def warm_up_steps(self) -> int:
         """Environment steps before the first update that rounds do not count."""

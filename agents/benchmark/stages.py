@@ -17,8 +17,10 @@ from torch import nn
 from torch.nn import functional
 
 from agents.config import TrainConfig
-from agents.dqn.objectives import bootstrap, q_loss
+from agents.dqn.objectives import make_objective
+from agents.dqn.variant import DQNVariant
 from agents.measure.timing import Loop
+from agents.networks.heads import PlainHead
 from agents.storage.replay import ReplayBatch
 from agents.train.builder import make_train_env
 from envs.protocol import get_protocol
@@ -116,16 +118,20 @@ class Network(nn.Module):
         channels = 3 if config.obs == "rgb" else 1
         options = with_frame_channels(config.encoder, config.encoder_options, channels)
         self.encoder = create_encoder(config.encoder, observation_shape, **options)
-        self.head = nn.Linear(self.encoder.features_dim, outputs)
+        self.q_net = PlainHead(nn.Linear(self.encoder.features_dim, outputs))
         self.bf16 = bf16
         self.encoder.to(memory_format=torch.channels_last)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Observations uint8 (batch, channels, height, width) -> float32 (batch, outputs)."""
-        kind = observations.device.type
+        return self.q_net(self.extract_features(observations))
+
+    def extract_features(self, obs: torch.Tensor) -> torch.Tensor:
+        """Observations uint8 (batch, channels, height, width) -> float32 (batch, features_dim)."""
+        kind = obs.device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.bf16):
-            features = self.encoder(observations)
-        return self.head(features.float())
+            features = self.encoder(obs)
+        return features.float()
 
 
 @torch.no_grad()
@@ -172,7 +178,8 @@ def ppo_loss(
 
 def dqn_loss(network: Network, target: Network, batch: ReplayBatch) -> torch.Tensor:
     """The loss of our DQN on transitions that lie on the device."""
-    return q_loss(network, bootstrap(target, batch))
+    objective = make_objective(DQNVariant())
+    return objective.loss(network, objective.prepare(target, batch, None), None).loss.mean()
 
 
 def inference_stage(
@@ -207,10 +214,13 @@ def update_stage(
     loss: Callable[..., torch.Tensor]
     arguments: tuple[object, ...]
     if config.algorithm.replay:
-        rewards, discounts = torch.rand(2, size, device=config.device)
+        rewards, discounts, weights = torch.rand(3, size, device=config.device)
         target = _network(config, observation_shape, actions, variant)
         following = _observations(config, observation_shape, size)
-        batch = ReplayBatch(observations, taken.squeeze(1), rewards, following, discounts)
+        actions_taken = taken.squeeze(1)
+        batch = ReplayBatch(
+            observations, actions_taken, rewards, following, discounts, weights, actions_taken
+        )
         loss, arguments = dqn_loss, (network, target, batch)
     else:
         scalars = torch.randn(3, size, device=config.device)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from stable_baselines3.common.utils import LinearSchedule
 
 from agents.networks.policies import PixelQNetwork
 from agents.storage.codecs import PixelCodec
 from agents.storage.replay import FrameReplay
 from rlcnn.accelerate.cuda_graphs import Graphed, make_recorder, parameters_and_buffers
 from rlcnn.accelerate.transfers import host_tensor, pinned
+
+if TYPE_CHECKING:
+    from agents.dqn.agent import DQN
 
 
 class EpsilonGreedy:
@@ -22,10 +27,14 @@ class EpsilonGreedy:
         self.rng = np.random.default_rng(seed)
 
     def choose(
-        self, shape: tuple[int, ...], epsilon: float, greedy: Callable[[], np.ndarray]
+        self,
+        shape: tuple[int, ...],
+        epsilon: float | np.ndarray,
+        greedy: Callable[[], np.ndarray],
     ) -> np.ndarray:
         """Actions int64 of a shape, each random with probability ``epsilon``.
 
+        ``epsilon`` is one for all actions, or float64 of their shape.
         ``greedy`` computes the others, of the same shape; it is not called if all are random.
         """
         # Both are always drawn, so that every step draws equally much.
@@ -34,14 +43,42 @@ class EpsilonGreedy:
         return actions if np.all(coins) else np.where(coins, actions, greedy())
 
 
+def scheduled_epsilon(model: DQN, progress_remaining: float, total_timesteps: int) -> float:
+    """Epsilon where a run of ``total_timesteps`` has a share of ``progress_remaining`` left."""
+    variant, share = model.variant, model.exploration_fraction
+    if 1 - progress_remaining >= variant.exploration_end < 1:
+        return 0.0
+    if variant.exploration_steps and total_timesteps:
+        share = variant.exploration_steps / total_timesteps
+    bounds = model.exploration_initial_eps, model.exploration_final_eps
+    return LinearSchedule(*bounds, share)(progress_remaining)
+
+
+def spread_epsilon(epsilon: float, n_envs: int, spread: float) -> float | np.ndarray:
+    """An epsilon for each environment, float64 (environments,) (Horgan et al. 2018, section 4.1).
+
+    Environment i of N has ``epsilon ** (1 + i / (N - 1) * spread)``; a spread of 0 keeps the one.
+    """
+    if not spread or n_envs == 1:
+        return epsilon
+    return epsilon ** (1 + np.arange(n_envs) / (n_envs - 1) * spread)
+
+
 class GreedyActor:
     """The actions of highest value for the newest observations of a replay.
 
     The network is in evaluation mode; ``captures`` says whether acting is captured as a graph.
+    ``generator`` draws what is random in the network.
     """
 
-    def __init__(self, network: PixelQNetwork, replay: FrameReplay, captures: bool) -> None:
-        self._network, self._replay = network, replay
+    def __init__(
+        self,
+        network: PixelQNetwork,
+        replay: FrameReplay,
+        captures: bool,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self._network, self._replay, self._generator = network, replay, generator
         self._device = network.device
         self._replay_on_device = replay.device.type == self._device.type
         self._on_host = self._device.type == "cpu" and isinstance(replay.codec, PixelCodec)
@@ -52,6 +89,7 @@ class GreedyActor:
             self._device,
             make_recorder(self._device, captures),
             reads=lambda: tensors,
+            generators=list(filter(None, [generator])),
         )
 
     def act(self, observations: np.ndarray) -> np.ndarray:
@@ -81,4 +119,4 @@ class GreedyActor:
     @torch.no_grad()
     def _best(self, observations: torch.Tensor | None = None) -> torch.Tensor:
         seen = self._replay.newest_observations() if observations is None else observations
-        return self._network(seen).argmax(dim=1)
+        return self._network(seen, self._generator).argmax(dim=1)

@@ -21,15 +21,16 @@ from stable_baselines3.common.type_aliases import (
     Schedule,
     TrainFreq,
 )
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import CnnPolicy
 
 from agents.collect.off_policy import collect_steps
-from agents.dqn.actor import EpsilonGreedy, GreedyActor
-from agents.dqn.checks import check_buffer, check_counts, check_replay, check_rewards
+from agents.dqn import checks
+from agents.dqn.actor import EpsilonGreedy, GreedyActor, scheduled_epsilon, spread_epsilon
+from agents.dqn.draws import Draws
 from agents.dqn.learner import DQNLearner
-from agents.dqn.objectives import OBJECTIVES
+from agents.dqn.objectives import make_objective
+from agents.dqn.variant import DQNVariant
 from agents.networks.policies import PixelDQNPolicy, PixelQNetwork
 from agents.networks.transfer import frozen_digest, unfreeze_at
 from agents.sb3.agent import PixelAgent
@@ -41,7 +42,6 @@ from envs.stacking import frame_stacking
 from rlcnn.accelerate.cuda_graphs import make_recorder
 from rlcnn.accelerate.gradient_step import parameter_norm
 from rlcnn.accelerate.memory import choose_place
-from rlcnn.encoders.base import check_choice
 
 
 class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
@@ -83,7 +83,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         cuda_graphs: whether, on a GPU, acting and a gradient step are each captured as a graph and
             replayed (:class:`~rlcnn.accelerate.cuda_graphs.Graphed`); storing a step and sampling
             too, if the replay is on the GPU. The first updates, which are captured, do not overlap.
-        objective: what is minimised, a name of :data:`agents.dqn.objectives.OBJECTIVES`.
+        variant: any field of :class:`~agents.dqn.variant.DQNVariant`, such as ``head="iqn"``.
 
     Raises:
         UserError: an argument is not supported, or the replay does not fit into memory.
@@ -96,6 +96,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     action_space: spaces.Discrete
     train_freq: TrainFreq  # type: ignore[assignment]
     exploration_limit: float = 1.0
+    draws: Draws  # of the networks
 
     def __init__(
         self,
@@ -129,58 +130,55 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         replay_device: str = "auto",
         overlap: bool = False,
         cuda_graphs: bool = False,
-        objective: str = "q",
+        **variant: Any,
     ) -> None:
-        check_buffer(replay_buffer_class, replay_buffer_kwargs, optimize_memory_usage)
+        checks.check_buffer(replay_buffer_class, replay_buffer_kwargs, optimize_memory_usage)
         if env is not None or _init_setup_model:
             env = make_checked_env(env, verbose)
         self.replay_device, self.overlap = replay_device, overlap
-        self.cuda_graphs, self.objective = cuda_graphs, objective
-        check_choice("objective", objective, OBJECTIVES)
+        self.cuda_graphs, self.variant = cuda_graphs, DQNVariant.from_arguments(variant)
         device = checked_device(device)
         super().__init__(**arguments_for(SB3DQN, locals()))
 
     def _setup_model(self) -> None:
         # Not stable-baselines3's own, which would allocate its own replay here.
         self._check_spaces_and_policy()
-        check_rewards(self._vec_normalize_env)
+        checks.check_rewards(self._vec_normalize_env)
         self._convert_train_freq()
-        check_counts(self)
-        self._set_up_policy()
+        checks.check_counts(self)
+        self.draws = Draws(self.device, self.variant.random)
+        self._set_up_policy(**checks.policy_arguments(self.variant, self.policy_kwargs))
         self._create_aliases()
         self._set_up_updates(self.policy.q_net)
-        self.exploration_schedule = LinearSchedule(
-            self.exploration_initial_eps, self.exploration_final_eps, self.exploration_fraction
-        )
         # Summed where they lie, so that nothing waits for the device.
         self.loss_sum, self.loss_count = torch.zeros(2, device=self.device), 0
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """As :meth:`PixelAgent.set_env`; refuses rewards that DQN cannot learn from, too."""
         super().set_env(env, force_reset)
-        check_rewards(self._vec_normalize_env)
+        checks.check_rewards(self._vec_normalize_env)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seeds everything random: torch, numpy, the environments, exploration and sampling."""
         super().set_random_seed(seed)
-        exploring, predicting, sampling = np.random.SeedSequence(seed).spawn(3)
+        exploring, predicting, sampling, drawing = np.random.SeedSequence(seed).spawn(4)
         n_actions = int(self.action_space.n)
         self.exploration = EpsilonGreedy(n_actions, exploring)
         self._predict_exploration = EpsilonGreedy(n_actions, predicting)
         self._sampler_seed = int(sampling.generate_state(1, np.uint32)[0])
         if self.replay_buffer is not None:
             self.replay_buffer.sampler.generator.manual_seed(self._sampler_seed)
+        self.draws.seed(drawing)
 
     def setup_replay(self) -> FrameReplay:
         """The replay, made at the first call unless one was assigned.
 
-        A UserError says that there is no environment, or that the replay does not fit it or the
-        memory.
+        A UserError says that there is no environment, or where the replay does not fit.
         """
-        # It says how frames are stacked.
         stacking = frame_stacking(self.check_env_is_set())
+        network = self._acting_copy.network
         if self.replay_buffer is None:
-            codec = self._acting_copy.network.storage_spec(stacking)
+            codec = network.storage_spec(stacking)
             sizes = (self.buffer_size, int(self.action_space.n), self.n_envs, codec)
             needed, what = layout_bytes(replay_layout(*sizes)), f"{self.buffer_size:,} transitions"
             place = choose_place(self.replay_device, self.device, needed, f"a replay of {what}")
@@ -188,7 +186,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             self.replay_buffer = FrameReplay(
                 *sizes, place, seed=self._sampler_seed, recorder=recorder
             )
-        check_replay(self.replay_buffer, stacking, self.n_envs)
+        checks.check_replay(self.replay_buffer, stacking, self.n_envs)
         replay = self.replay_buffer
         learner: DQNLearner | None = getattr(self, "_learner", None)
         if learner is None or learner.replay is not replay:
@@ -197,13 +195,14 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             self._learner = DQNLearner(
                 self.policy,
                 replay,
-                OBJECTIVES[self.objective],
+                make_objective(self.variant),
+                self.draws,
                 n_steps=self.n_steps,
                 gamma=self.gamma,
                 max_grad_norm=self.max_grad_norm,
                 graphs=self.cuda_graphs,
             )
-            self._actor = GreedyActor(self._acting_copy.network, replay, self._learner.captures)
+            self._actor = GreedyActor(network, replay, self._learner.captures, self.draws.acting)
         return replay
 
     def save_replay_buffer(self, path: str | Path) -> None:  # type: ignore[override]
@@ -303,7 +302,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         callback.update_locals(locals())
 
         def act() -> np.ndarray:
-            epsilon = 1.0 if self.num_timesteps < learning_starts else self.exploration_rate
+            rate = 1.0 if self.num_timesteps < learning_starts else self.exploration_rate
+            epsilon = spread_epsilon(rate, env.num_envs, self.variant.exploration_spread)
             assert isinstance(self._last_obs, np.ndarray)
             greedy = partial(self._actor.act, self._last_obs)
             return self.exploration.choose((env.num_envs,), epsilon, greedy)
@@ -328,8 +328,8 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     def _anneal(self) -> None:
         if self._total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
-        rate = self.exploration_schedule(self._current_progress_remaining)
-        self.exploration_rate = min(rate, self.exploration_limit)
+        progress = self._current_progress_remaining, self._total_timesteps
+        self.exploration_rate = min(scheduled_epsilon(self, *progress), self.exploration_limit)
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
         """Learns from ``gradient_steps`` batches; with ``overlap`` it only begins to."""
@@ -395,5 +395,5 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         return actions, state
 
     def _excluded_save_params(self) -> list[str]:
-        parts = ["_learner", "_actor", "exploration", "_predict_exploration", "loss_sum"]
+        parts = ["_learner", "_actor", "exploration", "_predict_exploration", "loss_sum", "draws"]
         return [*super()._excluded_save_params(), *parts]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from stable_baselines3 import DQN
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecNormalize
 
+from agents.dqn.variant import ADAM_EPS, DQNVariant
 from agents.sb3.arguments import check_count
 from agents.storage.replay import FrameReplay
 from envs.errors import UserError
@@ -39,6 +41,24 @@ def check_counts(model: DQN) -> None:
     check_count("train_freq", model.train_freq.frequency)
     for name, least in _LEAST.items():
         check_count(name, getattr(model, name), least)
+
+
+def policy_arguments(variant: DQNVariant, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a variant adds to the policy's arguments that were ``given``.
+
+    A UserError says that they contradict each other.
+    """
+    if "head" in given:
+        raise UserError("policy_kwargs must not have head: it is an argument of DQN itself")
+    added: dict[str, Any] = {} if variant.plain else {"head": variant}
+    if variant.adam_eps != ADAM_EPS:
+        if {"optimizer_class", "optimizer_kwargs"} & given.keys():
+            raise UserError(
+                f"adam_eps {variant.adam_eps:g} is for the default optimizer: put eps into"
+                " optimizer_kwargs instead"
+            )
+        added["optimizer_kwargs"] = {"fused": True, "eps": variant.adam_eps}
+    return added
 
 
 def check_rewards(normalize: VecNormalize | None) -> None:

@@ -8,26 +8,16 @@ from typing import Annotated, ClassVar, Self
 
 from annotated_types import Interval
 
+from agents.dqn.variant import DQNVariant
 from agents.hyperparameters import Hyperparameters, ScheduleName, round_up
-from envs.errors import nearest
-from rlcnn.config.fields import MAX_COUNT, Count, Fraction, NonNegative, Rule, never
+from rlcnn.config.fields import MAX_COUNT, Count, Fraction, NonNegative, never
 
 # Training can stop after any step: the fewest to time at once.
 _FEWEST_TIMED_STEPS = 200
 
 
-def _unknown_objective(name: str) -> str:
-    # Here, since torch is imported with it.
-    from agents.dqn.objectives import OBJECTIVES
-
-    if name in OBJECTIVES:
-        return ""
-    hint = nearest(name, OBJECTIVES)
-    return f'"{name}" is unknown: expected one of {", ".join(OBJECTIVES)}.{hint}'
-
-
 @dataclass(frozen=True)
-class DQNConfig(Hyperparameters):
+class DQNConfig(DQNVariant, Hyperparameters):
     """Hyperparameters of DQN, under stable-baselines3's names; steps are agent steps."""
 
     round_name: ClassVar[str] = "rounds"
@@ -71,8 +61,6 @@ class DQNConfig(Hyperparameters):
     """Epsilon after that."""
     max_grad_norm: NonNegative = 10.0  # sb3
     """Largest gradient norm; longer gradients are scaled down to it."""
-    objective: Annotated[str, Rule(_unknown_objective)] = "q"
-    """What is minimised: q is the Huber loss of the temporal differences (Mnih et al. 2015)."""
 
     @property
     def warm_up_steps(self) -> int:

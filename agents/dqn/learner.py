@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
 
 from agents.collect.inference_copy import InferenceCopy
+from agents.dqn.draws import Draws
 from agents.dqn.objectives import QObjective
 from agents.networks.policies import PixelDQNPolicy
 from agents.storage.replay import FrameReplay
@@ -24,6 +25,13 @@ from rlcnn.accelerate.gradient_step import (
 from rlcnn.accelerate.update_runner import UpdateRunner
 
 
+class Step(NamedTuple):
+    """What a gradient step reports, on the device."""
+
+    metrics: torch.Tensor  # float32 (2,), the loss and the gradient norm before clipping
+    priorities: torch.Tensor  # float32 (batch,)
+
+
 class DQNLearner:
     """Learns from a replay; on a GPU, sampling and a gradient step are each a CUDA graph."""
 
@@ -32,6 +40,7 @@ class DQNLearner:
         policy: PixelDQNPolicy,
         replay: FrameReplay,
         objective: QObjective,
+        draws: Draws,
         *,
         n_steps: int,
         gamma: float,
@@ -40,7 +49,7 @@ class DQNLearner:
     ) -> None:
         self._q_net, self._q_net_target = policy.q_net, policy.q_net_target
         self._optimizer, self._max_grad_norm = policy.optimizer, max_grad_norm
-        self.replay, self._objective = replay, objective
+        self.replay, self._objective, self._draws = replay, objective, draws
         self.returns = NStepReturns(n_steps, gamma, replay.device)
         # The target network's copy for inference.
         self.target = InferenceCopy(self._q_net_target)
@@ -54,13 +63,14 @@ class DQNLearner:
         self._sampling: dict[int, Graphed[Any]] = {}
         self._batch_type: type[Any] = tuple
         tensors = parameters_and_buffers(self._q_net)
-        self._step = Graphed(
+        self._step: Graphed[Step] = Graphed(
             self._gradient_step,
             "update",
             self._q_net.device,
             # One for each graph: an update may run beside the others.
             make_recorder(self._q_net.device, self.captures),
             reads=lambda: (*tensors, *optimizer_tensors(self._optimizer)),
+            generators=list(filter(None, [draws.losses])),
         )
 
     def prepare(self) -> None:
@@ -95,7 +105,7 @@ class DQNLearner:
     def learn(self, batch: Any) -> torch.Tensor:
         """Takes a gradient step; the loss and the gradient norm before clipping, float32 (2,)."""
         self._batch_type = type(batch)
-        return self._step(*batch).clone()
+        return self._step(*batch).metrics.clone()
 
     def ready(self, batch_size: int, batch: Any) -> bool:
         """Whether storing, sampling and learning have nothing left to capture as a graph."""
@@ -117,16 +127,21 @@ class DQNLearner:
                 self._q_net.device,
                 make_recorder(self._q_net.device, self.captures_sampling),
                 reads=lambda: tensors,
-                generators=[self.replay.sampler.generator],
+                generators=[
+                    self.replay.sampler.generator,
+                    *filter(None, [self._draws.targets]),
+                ],
             )
         return self._sampling[batch_size]
 
     def _sample(self, batch_size: int) -> Any:
         batch = self.replay.sample(batch_size, self.returns).to(self._q_net.device)
-        return self._objective.prepare(self.target.network, batch)
+        return self._objective.prepare(self.target.network, batch, self._draws.targets)
 
-    def _gradient_step(self, *columns: torch.Tensor) -> torch.Tensor:
-        loss = self._objective.loss(self._q_net, self._batch_type(*columns))
-        parameters = self._q_net.parameters()
+    def _gradient_step(self, *columns: torch.Tensor) -> Step:
+        losses, priorities = self._objective.loss(
+            self._q_net, self._batch_type(*columns), self._draws.losses
+        )
+        loss, parameters = losses.mean(), self._q_net.parameters()
         norm = gradient_step(loss, self._optimizer, parameters, self._max_grad_norm)
-        return torch.stack([loss.detach(), norm])
+        return Step(torch.stack([loss.detach(), norm]), priorities)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from agents.algorithm import AlgorithmSpec
+from agents.dqn.actor import scheduled_epsilon
 from agents.dqn.agent import DQN
 from agents.dqn.config import DQNConfig
 from agents.storage.replay import FrameReplay
@@ -38,6 +39,7 @@ class DQNSpec(AlgorithmSpec[DQN]):
 
     def training_state(self, model: DQN) -> dict[str, Any]:
         return {
+            "draws": model.draws.state(),
             "exploration_rng": model.exploration.rng.bit_generator.state,
             "exploration_rate": model.exploration_rate,
             "losses": [*model.loss_sum.tolist(), model.loss_count],
@@ -46,6 +48,8 @@ class DQNSpec(AlgorithmSpec[DQN]):
     def restore_training_state(self, model: DQN, state: dict[str, Any]) -> None:
         """Takes over what :meth:`training_state` returned; epsilon never rises again."""
         model.exploration.rng.bit_generator.state = state["exploration_rng"]
+        # Older checkpoints hold none, and had nothing that draws.
+        model.draws.restore(state.get("draws", []))
         falls = model.exploration_final_eps <= model.exploration_initial_eps
         # Older checkpoints do not hold it, and an agent that never learned has none.
         if falls and model.num_timesteps and "exploration_rate" in state:
@@ -57,7 +61,7 @@ class DQNSpec(AlgorithmSpec[DQN]):
     def notes_on_resume(self, model: DQN, total_steps: int) -> list[str]:
         """A line where the schedule of a longer run would raise epsilon."""
         remaining = max(0.0, 1 - model.num_timesteps / total_steps)
-        scheduled = model.exploration_schedule(remaining)
+        scheduled = scheduled_epsilon(model, remaining, total_steps)
         if scheduled <= model.exploration_limit:
             return []
         return [

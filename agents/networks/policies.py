@@ -19,6 +19,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureC
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 
+from agents.networks.head_options import HeadOptions
+from agents.networks.heads import Head, PlainHead, make_head
 from agents.networks.transfer import freeze_until, rebuild_optimizer, without_weights
 from agents.sb3.arguments import POLICY_OPTIONS, ImageInput, check_policy_arguments
 from agents.storage.codecs import FeatureCodec, FeatureType, FrameCodec, PixelCodec
@@ -231,7 +233,23 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
 
 
 class PixelQNetwork(PixelNetwork, QNetwork):
-    """Q values float32 (batch, actions) of uint8 images (batch, channels, height, width)."""
+    """Q values float32 (batch, actions) of uint8 images (batch, channels, height, width).
+
+    Takes stable-baselines3's ``QNetwork`` arguments and ``head``, the options of ``q_net``.
+    """
+
+    q_net: Head  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, head: HeadOptions | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if head is None or head.plain:
+            self.q_net = PlainHead(*self.q_net.children())
+        else:
+            self.q_net = make_head(self.features_dim, int(self.action_space.n), head)
+
+    def forward(self, obs: PyTorchObs, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Q values; with a ``generator``, with noise or quantiles drawn from it."""
+        return self.q_net.q_values(self.extract_features(obs), generator)
 
 
 class PixelDQNPolicy(PixelPolicy, DQNPolicy):
@@ -239,6 +257,7 @@ class PixelDQNPolicy(PixelPolicy, DQNPolicy):
 
     Takes stable-baselines3's ``DQNPolicy`` arguments and the attributes of :class:`PixelPolicy`;
     those of :class:`PixelActorCriticPolicy` that differ from stable-baselines3's differ here, too.
+    ``head`` has the options of the networks' heads; ``net_arch`` is for the plain one.
     """
 
     q_net: PixelQNetwork
@@ -250,8 +269,14 @@ class PixelDQNPolicy(PixelPolicy, DQNPolicy):
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
         net_arch: list[int] | None = None,
+        head: HeadOptions | None = None,
         **options: Any,
     ) -> None:
+        self.head = head or HeadOptions()
+        if net_arch and not self.head.plain:
+            raise UserError(
+                f"net_arch {net_arch} is for head q without noise: expected head_units instead"
+            )
         chosen = self._take_options(DQNPolicy, {"net_arch": net_arch, **options})
         if chosen.get("optimizer_kwargs") is None and "optimizer_class" not in chosen:
             chosen["optimizer_kwargs"] = {"fused": True}
@@ -264,7 +289,10 @@ class PixelDQNPolicy(PixelPolicy, DQNPolicy):
         with drawing_from(self._encoder_seed):
             net_args = self._update_features_extractor(self.net_args, features_extractor=None)
         with drawing_from(self._heads_seed):
-            network = PixelQNetwork(**net_args)
+            network = PixelQNetwork(**net_args, head=self.head)
         network.precision, network.feature_dtype = self.precision, self.feature_dtype
         network._set_up_images()
         return network.to(self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "head": self.head}

@@ -76,13 +76,19 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
         )
         check_images_and_discrete_actions(self.observation_space, self.action_space, self.env)
 
-    def _set_up_policy(self) -> None:
-        """Makes the policy as stable-baselines3 does, but no storage."""
+    def _set_up_policy(self, **arguments: Any) -> None:
+        """Makes the policy as stable-baselines3 does, but no storage.
+
+        ``arguments`` of the policy follow from the agent's own.
+        """
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.policy_kwargs = with_frame_channels(self.policy_kwargs, self.env)
         policy = self.policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            **{**self.policy_kwargs, **arguments},
         )
         self.policy = policy.to(self.device)
         self.policy_kwargs = without_weights(self.policy_kwargs)

@@ -36,10 +36,13 @@ class ReplayBatch(NamedTuple):
     rewards: torch.Tensor  # float32 (batch,), the n-step return without its bootstrap
     next_observations: torch.Tensor  # as observations: those at the windows' ends
     discounts: torch.Tensor  # float32 (batch,), of the bootstrap; 0 at an end
+    weights: torch.Tensor  # float32 (batch,), of the losses; 1 for the uniform sampler
+    places: torch.Tensor  # int64 (batch,), time * environments + environment
 
     def to(self, device: torch.device) -> ReplayBatch:
-        """The same batch on ``device``."""
-        return ReplayBatch(*(upload(tensor, device) for tensor in self))
+        """The same batch on ``device``, except ``places``, which only the replay reads."""
+        columns = [upload(tensor, device) for tensor in self[:-1]]
+        return ReplayBatch._make([*columns, self.places])
 
 
 class FrameReplay:
@@ -234,12 +237,20 @@ class FrameReplay:
         if not len(self):
             raise UserError("there is no transition to sample yet: call learn() first")
         returns = returns or NStepReturns(1, gamma=1.0, device=self.device)
-        return self.transitions(*self.sampler.sample(batch_size, self._bounds), returns)
+        times, envs, weights = self.sampler.sample(batch_size, self._bounds)
+        return self.transitions(times, envs, returns, weights)
 
     def transitions(
-        self, times: torch.Tensor, envs: torch.Tensor, returns: NStepReturns
+        self,
+        times: torch.Tensor,
+        envs: torch.Tensor,
+        returns: NStepReturns,
+        weights: torch.Tensor | None = None,
     ) -> ReplayBatch:
-        """The transitions of given times and environments, both int64 (batch,), on ``device``."""
+        """The transitions of given times and environments, both int64 (batch,), on ``device``.
+
+        ``weights``, float32 (batch,), are 1 by default.
+        """
         newest = self._bounds[0] - 1
         window = torch.minimum(times[:, None] + returns.steps, newest)
         places = window % self.capacity * self.n_envs + envs[:, None]
@@ -252,7 +263,17 @@ class FrameReplay:
         both = torch.cat([numbers[start], numbers[end] + 1])
         observations, next_observations = self.ring.stack(both, envs.repeat(2)).chunk(2)
         actions = self.actions.view(-1)[start].long()
-        return ReplayBatch(observations, actions, rewards, next_observations, discounts)
+        if weights is None:
+            weights = torch.ones_like(rewards)
+        return ReplayBatch(
+            observations,
+            actions,
+            rewards,
+            next_observations,
+            discounts,
+            weights,
+            times * self.n_envs + envs,
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes all that is filled to a safetensors file, whole or not at all."""

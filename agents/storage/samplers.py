@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -42,14 +42,22 @@ class NStepReturns:
         return returns, self.powers[last + 1].masked_fill(terminal, 0), last
 
 
+class Draw(NamedTuple):
+    """Transitions chosen from a replay, on its device."""
+
+    times: torch.Tensor  # int64 (batch,)
+    envs: torch.Tensor  # int64 (batch,)
+    weights: torch.Tensor  # float32 (batch,), of their losses
+
+
 class Sampler(Protocol):
     """Chooses transitions of a replay, without waiting for the device."""
 
     generator: torch.Generator
     """All its randomness, which snapshots keep and graphs register."""
 
-    def sample(self, batch_size: int, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Times and environments of transitions, drawn with replacement, both int64 (batch,).
+    def sample(self, batch_size: int, bounds: torch.Tensor) -> Draw:
+        """Transitions drawn with replacement.
 
         ``bounds`` is int64 (1 + environments,): the time after the newest transition, then each
         environment's oldest time. At least one transition must lie between.
@@ -66,8 +74,8 @@ class UniformSampler:
         else:
             self.generator.manual_seed(seed)
 
-    def sample(self, batch_size: int, bounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As :meth:`Sampler.sample`."""
+    def sample(self, batch_size: int, bounds: torch.Tensor) -> Draw:
+        """As :meth:`Sampler.sample`; all weights are 1."""
         ends = (bounds[0] - bounds[1:]).cumsum(0)
         # The remainder of so large a number is uniform to one part in 10**12 for 10**6 transitions.
         numbers = torch.randint(
@@ -75,4 +83,5 @@ class UniformSampler:
         )
         numbers = numbers % ends[-1]
         envs = torch.searchsorted(ends, numbers, right=True)
-        return bounds[0] - ends[envs] + numbers, envs
+        weights = torch.ones(batch_size, device=bounds.device)
+        return Draw(bounds[0] - ends[envs] + numbers, envs, weights)

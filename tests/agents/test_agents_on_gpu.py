@@ -36,7 +36,6 @@ from support.gpu_agents import (
 from support.observation_recorder import ObservationRecorder
 
 from agents.dqn.agent import DQN
-from agents.dqn.objectives import bootstrap
 from agents.ppo.agent import PPO
 from agents.train.checkpoint import load_checkpoint, save_checkpoint
 from envs.groups import GroupedVecEnv
@@ -135,7 +134,8 @@ def test_an_update_of_dqn_is_the_cpus(mode: Mode, deterministic: None) -> None:
         times = torch.arange(int(replay.first.max()), replay.pos, device=replay.device)
         times, envs = times.repeat(N_ENVS), torch.arange(N_ENVS).repeat_interleave(len(times))
         batch = replay.transitions(times, envs.to(replay.device), model._learner.returns)
-        learned = bootstrap(model._learner.target.network, batch.to(model.device))
+        learner = model._learner
+        learned = learner._objective.prepare(learner.target.network, batch.to(model.device), None)
         targets.append(learned.targets.cpu())
         use_sgd(model)
         model._set_up_parts()

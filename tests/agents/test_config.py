@@ -229,7 +229,10 @@ def test_a_value_out_of_range_is_refused(values: dict[str, Any], said: str) -> N
         ("dqn", {"tau": -0.1}, "--dqn.tau -0.1 must be at least 0 and at most 1"),
         ("dqn", {"exploration_final_eps": 2.0}, "--dqn.exploration-final-eps 2.0 must be"),
         ("dqn", {"exploration_fraction": 0.0}, "--dqn.exploration-fraction 0 leaves no time"),
-        ("dqn", {"objective": "Q"}, '--dqn.objective "Q" is unknown: expected one of q. Did you'),
+        ("dqn", {"head": "C51"}, '--dqn.head "C51" is unknown: expected one of q, dueling, c51'),
+        ("dqn", {"first_cosine": 2}, "--dqn.first-cosine 2 must be at least 0 and at most 1"),
+        ("dqn", {"v_min": 3.0, "v_max": 3.0}, "v_min 3 must be below v_max 3"),
+        ("dqn", {"head": "dueling-c51", "munchausen": True}, "munchausen is not defined for head"),
     ],
 )
 def test_a_hyperparameter_out_of_range_is_refused(

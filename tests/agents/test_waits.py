@@ -10,7 +10,8 @@ import torch
 from gymnasium import spaces
 from support.pretend_gpu import CUDA, PretendGPU
 
-from agents.dqn.objectives import bootstrap, q_loss
+from agents.dqn.objectives import make_objective
+from agents.dqn.variant import DQNVariant
 from agents.networks.policies import PixelActorCriticPolicy, PixelDQNPolicy
 from agents.ppo.learner import PPOLearner
 from agents.ppo.objective import PPOObjective
@@ -74,11 +75,13 @@ def test_sampling_and_the_loss_of_dqn_do_not_wait(pretend_gpu: PretendGPU) -> No
     ring = FrameRing(pixels(50, 8, 1), frames_in_stack, policy.q_net.storage_spec(STACKING))
     flags, rewards = torch.zeros(32, 3, device=CUDA) > 0, torch.rand(32, 3, device=CUDA)
     pretend_gpu.events.clear()
-    times, envs = sampler.sample(32, bounds)
+    times, envs, weights = sampler.sample(32, bounds)
     returns, discounts, last = n_step(rewards, flags, flags)
     seen, after = ring.stack(times, envs), ring.stack(times + last, envs)
-    batch = ReplayBatch(seen, envs % 6, returns, after, discounts)
-    loss = q_loss(policy.q_net, bootstrap(policy.q_net_target, batch))
-    loss.backward()
-    assert loss.device == CUDA
+    batch = ReplayBatch(seen, envs % 6, returns, after, discounts, weights, times)
+    objective = make_objective(DQNVariant())
+    learned = objective.prepare(policy.q_net_target, batch, None)
+    loss, priorities = objective.loss(policy.q_net, learned, None)
+    loss.mean().backward()
+    assert loss.device == priorities.device == CUDA
     assert not pretend_gpu.events

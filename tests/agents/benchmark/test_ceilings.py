@@ -85,9 +85,9 @@ def test_actions_are_drawn_from_the_policy() -> None:
     torch.manual_seed(0)
     net = network(outputs=3)
     with torch.no_grad():
-        net.head.weight.zero_()
+        net.q_net[0].weight.zero_()
         # Probabilities 0.8 and 0.2, and a value.
-        net.head.bias.copy_(torch.tensor([0.8, 0.2, 7.0]).log())
+        net.q_net[0].bias.copy_(torch.tensor([0.8, 0.2, 7.0]).log())
     actions, values, log_probs = act(net, observations(1).expand(2_000, -1, -1, -1))
     share = actions.float().mean().item()
     # Four standard deviations of 2,000 draws.

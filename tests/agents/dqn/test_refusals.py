@@ -13,10 +13,11 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.vec_env import VecNormalize
-from support.dqn_agents import make_dqn
+from support.dqn_agents import TINY, make_dqn
 from support.toy_envs import Columns, WorldVecEnv
 
 from agents.dqn.agent import DQN
+from agents.networks.head_options import HeadOptions
 from envs.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -83,7 +84,26 @@ class Several(gym.Env):  # type: ignore[type-arg]
         (lambda: make_dqn(replay_buffer_kwargs={"x": 1}), "replay_buffer_class is not"),
         (lambda: make_dqn(optimize_memory_usage=True), "optimize_memory_usage is not needed"),
         (lambda: make_dqn(train_freq=(1, "episode")), "train_freq in episodes is not supported"),
-        (lambda: make_dqn(objective="sarsa"), 'objective must be one of "q", not'),
+        (lambda: make_dqn(head="duelling"), 'head "duelling" is unknown: expected one of q, duel'),
+        (lambda: make_dqn(doubel=True), 'DQN has no argument "doubel". Did you mean "double"?'),
+        (lambda: make_dqn(double="yes"), "double must be like False, not 'yes'"),
+        (lambda: make_dqn(quantiles=True), "quantiles must be like 200, not True"),
+        (lambda: make_dqn(head="qr", loss="mse"), "loss mse is for heads of Q values"),
+        (lambda: make_dqn(head="c51", munchausen=True), "munchausen is not defined for head c51"),
+        (lambda: make_dqn(double=True, munchausen=True), "munchausen has no greedy action"),
+        (lambda: make_dqn(v_min=1.0, v_max=-1.0), "v_min 1 must be below v_max -1"),
+        (
+            lambda: make_dqn(head="iqn", policy_kwargs={**TINY, "net_arch": [8]}),
+            r"net_arch \[8\] is for head q without noise",
+        ),
+        (
+            lambda: make_dqn(policy_kwargs={**TINY, "head": HeadOptions()}),
+            "policy_kwargs must not have head",
+        ),
+        (
+            lambda: make_dqn(adam_eps=1e-4, policy_kwargs={**TINY, "optimizer_kwargs": {}}),
+            "adam_eps 0.0001 is for the default optimizer",
+        ),
         (lambda: make_dqn(train_freq=0), "train_freq must be at least 1, not 0"),
         (lambda: make_dqn(batch_size=0), "batch_size must be at least 1, not 0"),
         (lambda: make_dqn(n_steps=0), "n_steps must be at least 1, not 0"),

@@ -204,7 +204,8 @@ def test_n_step_returns_equal_stable_baselines3s(n_steps: int, steps: int) -> No
 
 def test_sampling_is_uniform_over_environments_that_hold_unequally_many() -> None:
     bounds = torch.tensor([10, 0, 9, 10, 4])
-    times, envs = UniformSampler("cpu", seed=0).sample(170_000, bounds)
+    times, envs, weights = UniformSampler("cpu", seed=0).sample(170_000, bounds)
+    assert (weights == 1).all()
     counts = torch.zeros((10, 4), dtype=torch.int64)
     counts.index_put_((times, envs), torch.ones_like(times), accumulate=True)
     expected = torch.zeros((10, 4), dtype=torch.bool)

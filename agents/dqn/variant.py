@@ -1,0 +1,92 @@
+"""What makes one variant of DQN another, as options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_type_hints
+
+from annotated_types import Interval
+
+from agents.networks.head_options import HeadOptions
+from envs.errors import UserError, nearest
+from rlcnn.config.fields import Fraction, NonNegative, Period, check_value, option_name
+
+ADAM_EPS = 1e-8  # torch's default
+
+
+@dataclass(frozen=True)
+class DQNVariant(HeadOptions):
+    """The head, the objective and exploration; the defaults are DQN's of Mnih et al. 2015."""
+
+    double: bool = False
+    """Lets the online network choose the action whose target value is learned (van Hasselt et al.
+    2016)."""
+    loss: Literal["huber", "mse"] = "huber"
+    """Loss of a temporal difference, for heads of Q values: huber (Mnih et al. 2015) or mse
+    (Dopamine)."""
+    munchausen: bool = False
+    """Adds the scaled log-policy to rewards and learns soft values (Vieillard et al. 2020); for
+    heads of Q values and of quantiles."""
+    munchausen_alpha: Fraction = 0.9
+    """Scale of the log-policy in the reward (Vieillard et al. 2020)."""
+    munchausen_tau: Annotated[float, Interval(gt=0)] = 0.03
+    """Temperature of the policy (Vieillard et al. 2020)."""
+    munchausen_clip: Annotated[float, Interval(le=0)] = -1.0
+    """Lowest value of tau log-policy before it is scaled: l0 in Vieillard et al. 2020."""
+    adam_eps: Annotated[float, Interval(gt=0)] = ADAM_EPS
+    """Adam's epsilon; 1.5e-4 in Dopamine's DQN."""
+    exploration_steps: Period = 0
+    """Steps over which epsilon falls, whatever the length of the run; 0 takes
+    exploration-fraction."""
+    exploration_end: Fraction = 1.0
+    """Share of the run after which epsilon is 0; 0.5 in BTR, 1 never."""
+    exploration_spread: NonNegative = 0.0
+    """Spread of epsilon over environments: i of N explores with epsilon^(1 + i / (N - 1) * spread);
+    7 in Ape-X (Horgan et al. 2018), 0 makes all explore alike."""
+
+    @classmethod
+    def from_arguments(cls, arguments: dict[str, Any]) -> Self:
+        """The variant of an agent's keyword arguments.
+
+        A UserError refuses unknown names, values out of range and contradictions.
+        """
+        hints = get_type_hints(cls, include_extras=True)
+        for name, value in arguments.items():
+            if name not in hints:
+                raise UserError(f'DQN has no argument "{name}".{nearest(name, hints)}'.rstrip("."))
+            if not _is_like(value, default := getattr(cls, name)):
+                raise UserError(f"{name} must be like {default!r}, not {value!r}")
+            try:
+                check_value(name, value, hints[name])
+            except UserError as error:
+                # As an argument, not as an option of a script.
+                raise UserError(str(error).replace(option_name(name), name, 1)) from None
+        variant = cls(**arguments)
+        variant.check_together()
+        return variant
+
+    def check_together(self) -> None:
+        super().check_together()
+        if self.loss != "huber" and self.kind != "q":
+            raise UserError(
+                f"loss {self.loss} is for heads of Q values: head {self.head} has a loss of its"
+                " own; expected huber"
+            )
+        if self.munchausen and self.kind == "c51":
+            raise UserError(
+                f"munchausen is not defined for head {self.head}: expected q, qr or iqn, or one of"
+                " them with dueling"
+            )
+        if self.munchausen and self.double:
+            raise UserError(
+                "munchausen has no greedy action for double to choose: leave one of them out"
+            )
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value has the type of a default; None is that of a number."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if default is None:
+        return value is None or isinstance(value, int)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))
