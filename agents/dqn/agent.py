@@ -69,14 +69,13 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
 
     Attributes:
         exploration_limit: upper bound of epsilon; in an extended run, epsilon where it continues.
-        loss_sum, loss_count: losses and gradient norms since the last log: float32 (2,), and their
-            number.
+        loss_sum, loss_count: losses and gradient norms (2,) since the last log, and their number.
 
     Args:
         replay_device: where frames are stored: ``"auto"`` is the training device if they fit there
             and otherwise the host; or ``"cpu"``, or the training device's name.
         overlap: whether the steps up to the next updates are collected during the updates before
-            them, by a network one round of updates older; batches and targets stay the same.
+            them, by a network one round of updates older; batches stay the same but for priorities.
             ``on_rollout_start`` fires while updates are under way: a callback that uses the policy
             calls :meth:`finish_update` first, as ``predict``, ``save`` and the end of ``learn`` do.
             A log reports finished updates.
