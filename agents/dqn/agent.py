@@ -31,7 +31,7 @@ from agents.dqn.draws import Draws
 from agents.dqn.learner import DQNLearner
 from agents.dqn.objectives import make_objective
 from agents.dqn.variant import DQNVariant
-from agents.networks.policies import PixelDQNPolicy, PixelQNetwork
+from agents.networks.policies import PixelDQNPolicy, PixelQNetwork, take_floats
 from agents.networks.transfer import frozen_digest, unfreeze_at
 from agents.sb3.agent import PixelAgent
 from agents.sb3.arguments import arguments_for, checked_device
@@ -69,14 +69,13 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
 
     Attributes:
         exploration_limit: upper bound of epsilon; in an extended run, epsilon where it continues.
-        loss_sum, loss_count: losses and gradient norms since the last log: float32 (2,), and their
-            number.
+        loss_sum, loss_count: losses and gradient norms (2,) since the last log, and their number.
 
     Args:
         replay_device: where frames are stored: ``"auto"`` is the training device if they fit there
             and otherwise the host; or ``"cpu"``, or the training device's name.
         overlap: whether the steps up to the next updates are collected during the updates before
-            them, by a network one round of updates older; batches and targets stay the same.
+            them, by a network one round of updates older; batches stay the same but for priorities.
             ``on_rollout_start`` fires while updates are under way: a callback that uses the policy
             calls :meth:`finish_update` first, as ``predict``, ``save`` and the end of ``learn`` do.
             A log reports finished updates.
@@ -146,8 +145,9 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         checks.check_rewards(self._vec_normalize_env)
         self._convert_train_freq()
         checks.check_counts(self)
-        self.draws = Draws(self.device, self.variant.random)
+        self.draws = Draws(self.device, self.variant.random or self.variant.augments)
         self._set_up_policy(**checks.policy_arguments(self.variant, self.policy_kwargs))
+        take_floats(self.policy, self.variant.augments)
         self._create_aliases()
         self._set_up_updates(self.policy.q_net)
         # Summed where they lie, so that nothing waits for the device.
@@ -183,11 +183,9 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             needed, what = layout_bytes(replay_layout(*sizes)), f"{self.buffer_size:,} transitions"
             place = choose_place(self.replay_device, self.device, needed, f"a replay of {what}")
             recorder = make_recorder(place, self.cuda_graphs)
-            self.replay_buffer = FrameReplay(
-                *sizes, place, seed=self._sampler_seed, recorder=recorder
-            )
-        checks.check_replay(self.replay_buffer, stacking, self.n_envs)
-        replay = self.replay_buffer
+            draws: Any = {"seed": self._sampler_seed, "priorities": checks.priorities(self.variant)}
+            self.replay_buffer = FrameReplay(*sizes, place, recorder=recorder, **draws)
+        replay = checks.check_replay(self.replay_buffer, stacking, self.n_envs, self.variant)
         learner: DQNLearner | None = getattr(self, "_learner", None)
         if learner is None or learner.replay is not replay:
             # It is new or was assigned, and may hold the newest observations of other environments.
@@ -336,6 +334,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         if not gradient_steps:
             return
         learner = self._learner
+        learner.replay.sampler.anneal(1 - self._current_progress_remaining)
         batches = learner.sample_batches(batch_size, gradient_steps, self._runner)
         self.finish_update()
         self.policy.set_training_mode(True)
@@ -356,6 +355,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             self._runner.run(update, self._add_losses)
 
     def _add_losses(self, losses: list[torch.Tensor]) -> None:
+        self._learner.set_priorities()
         for loss in losses:
             self.loss_sum += loss
         self.loss_count += len(losses)

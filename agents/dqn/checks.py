@@ -11,6 +11,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from agents.dqn.variant import ADAM_EPS, DQNVariant
 from agents.sb3.arguments import check_count
+from agents.storage.codecs import PixelCodec
+from agents.storage.prioritized import Priorities
 from agents.storage.replay import FrameReplay
 from envs.errors import UserError
 from envs.stacking import FrameStacking
@@ -70,8 +72,17 @@ def check_rewards(normalize: VecNormalize | None) -> None:
         )
 
 
-def check_replay(replay: Any, stacking: FrameStacking, n_envs: int) -> None:
-    """Refuses a replay that cannot store the steps of the environments, by a UserError."""
+def priorities(variant: DQNVariant) -> Priorities | None:
+    """The options of prioritised replay; None without it."""
+    if not variant.prioritized:
+        return None
+    return Priorities(*(getattr(variant, f"priority_{name}") for name in Priorities._fields))
+
+
+def check_replay(
+    replay: Any, stacking: FrameStacking, n_envs: int, variant: DQNVariant
+) -> FrameReplay:
+    """The replay; a UserError refuses one that does not fit the environments or the variant."""
     if not isinstance(replay, FrameReplay):
         raise UserError(
             f"replay_buffer must be the replay of an agents.DQN, not {type(replay).__name__}"
@@ -81,7 +92,16 @@ def check_replay(replay: Any, stacking: FrameStacking, n_envs: int) -> None:
         raise UserError(
             f"the replay holds stacks of {stored}, the environment now makes {stacking}"
         )
+    if replay.sampler.uses_priorities != variant.prioritized:
+        has = "has" if replay.sampler.uses_priorities else "lacks"
+        raise UserError(f"the replay {has} priorities, unlike prioritized={variant.prioritized}")
+    if variant.augments and not isinstance(replay.codec, PixelCodec):
+        raise UserError(
+            f"augment {variant.augment} needs pixels, but the features of a frozen encoder are"
+            " stored: leave one of them out"
+        )
     if replay.n_envs != n_envs:
         raise UserError(
             f"the replay is for {replay.n_envs} environments in parallel, the agent has {n_envs}"
         )
+    return replay

@@ -22,7 +22,11 @@ from rlcnn.accelerate.gradient_step import (
     keep_rates_on_device,
     optimizer_tensors,
 )
+from rlcnn.accelerate.transfers import upload
 from rlcnn.accelerate.update_runner import UpdateRunner
+
+Minibatch = tuple[torch.Tensor, ...]
+"""A batch's places and weights, then the columns that the objective prepared."""
 
 
 class Step(NamedTuple):
@@ -60,8 +64,15 @@ class DQNLearner:
         self.captures = graphs and can_capture_steps(self._optimizer)
         # Sampling needs the replay on the GPU, too.
         self.captures_sampling = self.captures and replay.device.type == self._q_net.device.type
-        self._sampling: dict[int, Graphed[Any]] = {}
+        self._sampling: dict[int, Graphed[Minibatch]] = {}
         self._batch_type: type[Any] = tuple
+        self._new_priorities: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._set_priorities = Graphed(
+            replay.set_priorities,
+            "priorities",
+            replay.device,
+            make_recorder(replay.device, self.captures_sampling),
+        )
         tensors = parameters_and_buffers(self._q_net)
         self._step: Graphed[Step] = Graphed(
             self._gradient_step,
@@ -84,33 +95,46 @@ class DQNLearner:
 
     def sample_batches(
         self, batch_size: int, count: int, runner: UpdateRunner[list[torch.Tensor]]
-    ) -> Iterable[Any]:
+    ) -> Iterable[Minibatch]:
         """Batches as the objective prepares them.
 
-        Without overlap each is sampled when it is asked for, and valid until the next one is. With
-        overlap all are sampled now: before more steps are stored, and beside the update under way
-        unless sampling has something to capture.
+        Without overlap each is sampled when it is asked for, with the priorities that the batch
+        before it led to, and valid until the next one is. With overlap all are sampled now: before
+        more steps are stored, and beside the update under way (without its priorities) unless
+        sampling has something to capture.
         """
         sampling = self._sampling_of(batch_size)
-        batches = (sampling() for _ in range(count))
         if not runner.overlap:
-            return batches
+            return (self._sample_in_turn(sampling) for _ in range(count))
+        batches = (sampling() for _ in range(count))
         if not sampling.ready():
             runner.finish()
         if not self.captures_sampling:
             return list(batches)
         # Copies: a graph writes to the same place every time.
-        return [type(batch)(*(column.clone() for column in batch)) for batch in batches]
+        return [tuple(column.clone() for column in batch) for batch in batches]
 
-    def learn(self, batch: Any) -> torch.Tensor:
+    def learn(self, batch: Minibatch) -> torch.Tensor:
         """Takes a gradient step; the loss and the gradient norm before clipping, float32 (2,)."""
-        self._batch_type = type(batch)
-        return self._step(*batch).metrics.clone()
+        places, *columns = batch
+        metrics, priorities = self._step(*columns)
+        if self.replay.sampler.uses_priorities:
+            self._new_priorities.append((places, priorities.clone()))
+        return metrics.clone()
 
-    def ready(self, batch_size: int, batch: Any) -> bool:
+    def set_priorities(self) -> None:
+        """Hands the priorities of past gradient steps to the replay's sampler, in order.
+
+        For the thread that stores and samples, while no update is under way.
+        """
+        for places, priorities in self._new_priorities:
+            self._set_priorities(places, upload(priorities, self.replay.device))
+        self._new_priorities.clear()
+
+    def ready(self, batch_size: int, batch: Minibatch) -> bool:
         """Whether storing, sampling and learning have nothing left to capture as a graph."""
-        sampling = self._sampling_of(batch_size)
-        return self.replay.captured and sampling.ready() and self._step.ready(*batch)
+        sampling, (_, *columns) = self._sampling_of(batch_size), batch
+        return self.replay.captured and sampling.ready() and self._step.ready(*columns)
 
     def move_target(self, tau: float) -> None:
         """Moves the target network towards the online one by a share of ``tau``."""
@@ -118,7 +142,7 @@ class DQNLearner:
         polyak_update(self._statistics, self._statistics_target, 1.0)
         self.target.sync()
 
-    def _sampling_of(self, batch_size: int) -> Graphed[Any]:
+    def _sampling_of(self, batch_size: int) -> Graphed[Minibatch]:
         if batch_size not in self._sampling:
             tensors = parameters_and_buffers(self.target.network)
             self._sampling[batch_size] = Graphed(
@@ -134,14 +158,20 @@ class DQNLearner:
             )
         return self._sampling[batch_size]
 
-    def _sample(self, batch_size: int) -> Any:
-        batch = self.replay.sample(batch_size, self.returns).to(self._q_net.device)
-        return self._objective.prepare(self.target.network, batch, self._draws.targets)
+    def _sample_in_turn(self, sampling: Graphed[Minibatch]) -> Minibatch:
+        self.set_priorities()
+        return sampling()
 
-    def _gradient_step(self, *columns: torch.Tensor) -> Step:
+    def _sample(self, batch_size: int) -> Minibatch:
+        batch = self.replay.sample(batch_size, self.returns).to(self._q_net.device)
+        prepared = self._objective.prepare(self.target.network, batch, self._draws.targets)
+        self._batch_type = type(prepared)
+        return (batch.places, batch.weights, *prepared)
+
+    def _gradient_step(self, weights: torch.Tensor, *columns: torch.Tensor) -> Step:
         losses, priorities = self._objective.loss(
             self._q_net, self._batch_type(*columns), self._draws.losses
         )
-        loss, parameters = losses.mean(), self._q_net.parameters()
+        loss, parameters = (losses * weights).mean(), self._q_net.parameters()
         norm = gradient_step(loss, self._optimizer, parameters, self._max_grad_norm)
         return Step(torch.stack([loss.detach(), norm]), priorities)

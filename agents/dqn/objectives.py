@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from agents.dqn.augmentation import drq
 from agents.dqn.losses import (
     QLoss,
     categorical_loss,
@@ -68,8 +69,23 @@ def make_objective(variant: DQNVariant) -> QObjective:
         prepare: Callable[..., Any] = munchausen_targets
     else:
         prepare = double_parts if variant.double else greedy_targets
+    if variant.augments:
+        prepare = partial(augmented, prepare)
     loss = double_loss if variant.double else taken_loss
     return QObjective(partial(prepare, variant), partial(loss, variant))
+
+
+def augmented(
+    prepare: Callable[..., Any],
+    variant: DQNVariant,
+    target: QNetwork,
+    batch: ReplayBatch,
+    generator: torch.Generator | None = None,
+) -> Any:
+    """What ``prepare`` makes of a batch whose observations :func:`drq` augments."""
+    changed = [drq(images, generator) for images in (batch.observations, batch.next_observations)]
+    batch = batch._replace(observations=changed[0], next_observations=changed[1])
+    return prepare(variant, target, batch, generator)
 
 
 @torch.no_grad()

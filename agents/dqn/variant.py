@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_type_hints
 
 from annotated_types import Interval
 
+from agents.dqn.replay_options import ReplayOptions
 from agents.networks.head_options import HeadOptions
 from envs.errors import UserError, nearest
 from rlcnn.config.fields import Fraction, NonNegative, Period, check_value, option_name
@@ -15,8 +16,8 @@ ADAM_EPS = 1e-8  # torch's default
 
 
 @dataclass(frozen=True)
-class DQNVariant(HeadOptions):
-    """The head, the objective and exploration; the defaults are DQN's of Mnih et al. 2015."""
+class DQNVariant(HeadOptions, ReplayOptions):
+    """The head, objective, sampler and exploration; defaults are DQN's of Mnih et al. 2015."""
 
     double: bool = False
     """Lets the online network choose the action whose target value is learned (van Hasselt et al.

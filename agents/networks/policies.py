@@ -28,6 +28,7 @@ from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.accelerate.devices import PRECISIONS, Precision
 from rlcnn.encoders.base import check_choice
+from rlcnn.encoders.preprocessing import Preprocessing
 from rlcnn.sb3 import EncoderExtractor
 
 
@@ -37,6 +38,7 @@ class PixelNetwork(ImageInput):
     features_extractor: BaseFeaturesExtractor
     precision: Precision = "fp32"  # of the encoder
     feature_dtype: FeatureType = "auto"  # of a frozen encoder's stored features
+    takes_floats: bool = False  # whether it sees floats of 0 to 255 unrounded
     image_scale: float = 1.0  # as stable-baselines3 scales, for an extractor not of ours
 
     def storage_spec(self, stacking: FrameStacking) -> FrameCodec:
@@ -76,6 +78,8 @@ class PixelNetwork(ImageInput):
                 features = extractor(obs)
             elif obs.shape[2:] == (1, 1):
                 features = extractor.encoder.features_of_stored(obs.flatten(1).float())
+            elif self.takes_floats:
+                features = extractor.encoder(obs)
             else:
                 features = extractor(obs.round().to(torch.uint8))
         return features.float()
@@ -87,6 +91,13 @@ class PixelNetwork(ImageInput):
         # on the output of its convolutions, which this layout does not allow.
         if isinstance(self.features_extractor, EncoderExtractor | NatureCNN):
             self.features_extractor.to(memory_format=torch.channels_last)
+
+
+def take_floats(policy: BasePolicy, wanted: bool) -> None:
+    """Lets the networks of a policy see floats of 0 to 255, as augmentation makes, unrounded."""
+    for module in policy.modules():
+        if isinstance(module, PixelNetwork | Preprocessing):
+            module.takes_floats = wanted
 
 
 class PixelPolicy(ImageInput):

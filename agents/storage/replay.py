@@ -19,6 +19,7 @@ from agents.storage.codecs import FrameCodec
 from agents.storage.episode_ends import read_ends
 from agents.storage.frame_ring import FrameRing
 from agents.storage.layout import STEP_COLUMNS, allocate, replay_layout, step_fields
+from agents.storage.prioritized import Priorities, PrioritizedSampler
 from agents.storage.samplers import NStepReturns, Sampler, UniformSampler
 from agents.storage.snapshot import copy_rows, reading_snapshot, restore_generator, write_snapshot
 from envs.errors import UserError
@@ -63,7 +64,8 @@ class FrameReplay:
         n_envs: environments in lockstep.
         codec: how frames are stored.
         device: where everything is stored and sampled.
-        seed: of the uniform sampler; None takes one from the operating system.
+        seed: of the sampler; None takes one from the operating system.
+        priorities: of prioritised replay; None samples uniformly.
         recorder: captures the writes of a step as one graph, if everything is stored on a GPU.
     """
 
@@ -82,6 +84,7 @@ class FrameReplay:
         device: torch.device | str = "cpu",
         *,
         seed: int | None = None,
+        priorities: Priorities | None = None,
         recorder: CudaRecorder | None = None,
     ) -> None:
         layout = replay_layout(buffer_size, n_actions, n_envs, codec)
@@ -106,7 +109,11 @@ class FrameReplay:
         self._newest = torch.zeros(n_envs, dtype=torch.int64, device=self.device)
         self._packed = PackedUpload(step_fields(layout, n_envs, codec), self.device)
         self._write = Graphed(self._write_step, "replay", self.device, recorder)
-        self.sampler = UniformSampler(self.device, seed)
+        self.sampler = (
+            UniformSampler(self.device, seed)
+            if priorities is None
+            else PrioritizedSampler(self.capacity, n_envs, self.device, seed, priorities)
+        )
 
     def size(self) -> int:
         """Steps held of every environment, as stable-baselines3 counts them."""
@@ -214,6 +221,7 @@ class FrameReplay:
             self._tensors[name].index_copy_(0, row, step[name])
         frames = step["frames"] if features is None else features
         self.ring.write(step["places"], step["frames_in_stack"], frames)
+        self.sampler.add(self._bounds, step["bounds"])
         self._bounds.copy_(step["bounds"])
         self._newest.copy_(step["newest"])
 
@@ -275,11 +283,17 @@ class FrameReplay:
             times * self.n_envs + envs,
         )
 
+    def set_priorities(self, places: torch.Tensor, priorities: torch.Tensor) -> None:
+        """Gives the transitions of a batch new priorities, float32 (batch,), from 0."""
+        self.sampler.set_priorities(places, priorities, self._bounds)
+
     def save(self, path: str | Path) -> None:
         """Writes all that is filled to a safetensors file, whole or not at all."""
-        rows = dict.fromkeys(STEP_COLUMNS, min(self.capacity, self.pos))
+        steps = min(self.capacity, self.pos)
+        rows = dict.fromkeys(STEP_COLUMNS, steps)
         frame_rows = min(self.ring.rows, int(self.ring.pushed.max()))
         tensors = {name: t[: rows.get(name, frame_rows)] for name, t in self._tensors.items()}
+        tensors |= self.sampler.state(steps)
         tensors["pushed"] = torch.from_numpy(self.ring.pushed)
         tensors["first"] = torch.from_numpy(self.first)
         tensors["generator"] = self.sampler.generator.get_state()
@@ -300,6 +314,11 @@ class FrameReplay:
             pushed = file.get_tensor("pushed").numpy().copy()
             first, generator = file.get_tensor("first").numpy().copy(), file.get_tensor("generator")
             pos, emptied = int(metadata["pos"]), int(metadata.get("emptied", 0))
+            names = self.sampler.state(0).keys()
+            if names.isdisjoint(file.keys()):
+                # It is older, or of a uniform sampler.
+                names = {}.keys()
+            sampling = {name: file.get_tensor(name) for name in names}
             for name, tensor in self._tensors.items():
                 copy_rows(slices[name], tensor)
         self.pos, self._emptied, self.first = pos, emptied, first
@@ -310,10 +329,12 @@ class FrameReplay:
         if self.device.type != "cpu":
             self._host_numbers[:] = self.numbers.cpu().numpy()
         self._upload_bounds()
+        self.sampler.load_state(sampling, self._bounds)
 
     def check_valid(self) -> None:
         """Raises AssertionError where the storage contradicts itself; for tests, slow."""
         self.ring.check_valid()
+        self.sampler.check_valid(self._bounds)
         assert (self.first >= max(0, self.pos - self.capacity)).all()
         assert (self.first <= self.pos).all()
         assert self._bounds.tolist() == [self.pos, *self.first]
@@ -345,6 +366,7 @@ class FrameReplay:
     def _upload_bounds(self) -> None:
         self._bounds.copy_(upload(np.concatenate([[self.pos], self.first]), self.device))
         self._newest.copy_(upload(self.ring.pushed - 1, self.device))
+        self.sampler.restrict(self._bounds)
 
     def _geometry(self) -> dict[str, str]:
         tensors = {name: list(tensor.shape) for name, tensor in self._tensors.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 
@@ -50,21 +51,53 @@ class Draw(NamedTuple):
     weights: torch.Tensor  # float32 (batch,), of their losses
 
 
-class Sampler(Protocol):
-    """Chooses transitions of a replay, without waiting for the device."""
+class Sampler:
+    """Chooses transitions of a replay, without waiting for the device.
+
+    A replay reports all its changes. ``bounds`` are int64 (1 + environments,): the time after the
+    newest transition, then each environment's oldest time.
+    """
 
     generator: torch.Generator
     """All its randomness, which snapshots keep and graphs register."""
 
-    def sample(self, batch_size: int, bounds: torch.Tensor) -> Draw:
-        """Transitions drawn with replacement.
+    uses_priorities: bool = False
+    """Whether :meth:`set_priorities` does anything."""
 
-        ``bounds`` is int64 (1 + environments,): the time after the newest transition, then each
-        environment's oldest time. At least one transition must lie between.
+    def sample(self, batch_size: int, bounds: torch.Tensor) -> Draw:
+        """Transitions drawn with replacement; at least one must lie between the bounds."""
+        raise NotImplementedError
+
+    def add(self, before: torch.Tensor, after: torch.Tensor) -> None:
+        """Follows one step of all environments, from the bounds before it to those after it."""
+
+    def restrict(self, bounds: torch.Tensor) -> None:
+        """Forgets all transitions out of bounds, after any other change of them."""
+
+    def set_priorities(
+        self, places: torch.Tensor, priorities: torch.Tensor, bounds: torch.Tensor
+    ) -> None:
+        """Gives transitions new priorities, float32 (batch,) from 0.
+
+        ``places`` are those of a :class:`~agents.storage.replay.ReplayBatch`; what is out of bounds
+        by now is left out. If a transition comes more than once, its largest priority counts.
         """
 
+    def anneal(self, progress: float) -> None:
+        """Sets what changes during a training, of which the share ``progress`` is done."""
 
-class UniformSampler:
+    def state(self, rows: int) -> dict[str, torch.Tensor]:
+        """All but the generator, by name, for the first ``rows`` places of each environment."""
+        return {}
+
+    def load_state(self, state: Mapping[str, torch.Tensor], bounds: torch.Tensor) -> None:
+        """Takes over what :meth:`state` returned, or begins anew if it is empty."""
+
+    def check_valid(self, bounds: torch.Tensor) -> None:
+        """Raises AssertionError where it contradicts itself or the bounds; for tests, slow."""
+
+
+class UniformSampler(Sampler):
     """Every transition is as likely as another; seed None takes one from the operating system."""
 
     def __init__(self, device: torch.device | str, seed: int | None = None) -> None:

@@ -29,6 +29,7 @@ class Preprocessing(nn.Module):
 
     scale: torch.Tensor
     shift: torch.Tensor | None
+    takes_floats: bool = False  # whether to take floats of 0..255, too, such as augmented images
 
     def __init__(
         self,
@@ -100,10 +101,11 @@ class Preprocessing(nn.Module):
         blocks (batch, channels * block**2, height' // block, width' // block).
 
         Raises:
-            TypeError: the observations are not uint8.
+            TypeError: the observations are not uint8, nor floats where those are allowed.
             ValueError: the encoder was built for another shape.
         """
-        if observations.dtype != torch.uint8:
+        floats = self.takes_floats and observations.is_floating_point()
+        if observations.dtype != torch.uint8 and not floats:
             raise TypeError(f"encoders take uint8 observations, not {observations.dtype}")
         if observations.shape[1:] != self.observation_shape:
             raise ValueError(
@@ -118,7 +120,8 @@ class Preprocessing(nn.Module):
             # On a CPU, reordering last is faster than casting and reordering in one step.
             x = blocks_to_channels(observations, self.block).to(dtype)
             if self.scaled:
-                x.mul_(self.scale)
+                # Floats may be the caller's own.
+                x = x * self.scale if floats else x.mul_(self.scale)
             return x.contiguous(memory_format=torch.channels_last)
         x = observations.to(self.scale.dtype, memory_format=torch.channels_last)
         if self.resize is not None:
