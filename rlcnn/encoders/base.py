@@ -243,6 +243,15 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
         )
 
 
+def given(**options: str) -> dict[str, str]:
+    """The options that are not "none".
+
+    An option that a later version added is left out of an encoder's options unless it is used, so
+    that they equal those in the files of earlier versions.
+    """
+    return {name: value for name, value in options.items() if value != "none"}
+
+
 def checked_shape(shape: Sequence[int]) -> ObservationShape:
     """The shape of an image as three Python integers; refuses others with a UserError."""
     if len(shape) != 3 or not all(isinstance(side, Integral) and side > 0 for side in shape):
