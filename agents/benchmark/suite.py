@@ -34,7 +34,7 @@ from agents.measure.timing import (
     round_by_round,
 )
 from agents.measure.workers import Facts, Worker
-from agents.ppo.checks import check_minibatches
+from agents.on_policy.checks import check_minibatches
 from agents.registry import ALGORITHMS
 from envs.errors import UserError
 from envs.registry import atari_rom

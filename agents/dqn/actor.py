@@ -1,8 +1,6 @@
-"""DQN's actor: epsilon-greedy, with a coin for every environment."""
+"""DQN's actor: greedy actions for the newest observations of its replay."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,26 +10,6 @@ from agents.storage.codecs import PixelCodec
 from agents.storage.replay import FrameReplay
 from rlcnn.accelerate.cuda_graphs import Graphed, make_recorder, parameters_and_buffers
 from rlcnn.accelerate.transfers import host_tensor, pinned
-
-
-class EpsilonGreedy:
-    """Replaces greedy actions by random ones, from its own generator ``rng``."""
-
-    def __init__(self, n_actions: int, seed: np.random.SeedSequence) -> None:
-        self._n_actions = n_actions
-        self.rng = np.random.default_rng(seed)
-
-    def choose(
-        self, shape: tuple[int, ...], epsilon: float, greedy: Callable[[], np.ndarray]
-    ) -> np.ndarray:
-        """Actions int64 of a shape, each random with probability ``epsilon``.
-
-        ``greedy`` computes the others, of the same shape; it is not called if all are random.
-        """
-        # Both are always drawn, so that every step draws equally much.
-        coins = self.rng.random(shape) < epsilon
-        actions = self.rng.integers(self._n_actions, size=shape)
-        return actions if np.all(coins) else np.where(coins, actions, greedy())
 
 
 class GreedyActor:

@@ -25,8 +25,9 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import CnnPolicy
 
+from agents.collect.exploration import EpsilonGreedy
 from agents.collect.off_policy import collect_steps
-from agents.dqn.actor import EpsilonGreedy, GreedyActor
+from agents.dqn.actor import GreedyActor
 from agents.dqn.checks import check_buffer, check_counts, check_replay, check_rewards
 from agents.dqn.learner import DQNLearner
 from agents.dqn.objectives import OBJECTIVES
