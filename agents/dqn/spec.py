@@ -29,6 +29,7 @@ class DQNSpec(AlgorithmSpec[DQN]):
     baseline = stable_baselines3.DQN
     log_interval = 4
     replay = True
+    action_values = True
 
     def trained_network(self, model: DQN) -> nn.Module:
         return model.q_net

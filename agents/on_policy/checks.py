@@ -6,7 +6,7 @@ from agents.sb3.arguments import check_count
 from envs.errors import UserError
 
 
-def check_minibatches(n_envs: int, n_steps: int, batch_size: int, normalize: bool) -> None:
+def check_minibatches(n_envs: int, n_steps: int, batch_size: int, normalize: bool = False) -> None:
     """Refuses minibatches that cannot be learned from, or do not divide the rollout.
 
     Its UserError names the nearest size that divides it.

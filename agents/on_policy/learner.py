@@ -54,7 +54,7 @@ class RolloutLearner:
         compiled: bool = False,
         graphs: bool = False,
     ) -> None:
-        self.policy, self._max_grad_norm = policy, max_grad_norm
+        self.policy, self.max_grad_norm = policy, max_grad_norm
         self._loss: Callable[[RolloutBatch], tuple[torch.Tensor, torch.Tensor]] = (
             Compiled(self.loss, "update") if compiled else self.loss
         )
@@ -144,7 +144,7 @@ class RolloutLearner:
         if self.ends_update(metrics):
             return torch.cat([metrics, metrics.new_full((1,), torch.nan)])
         policy = self.policy
-        norm = gradient_step(loss, policy.optimizer, policy.parameters(), self._max_grad_norm)
+        norm = gradient_step(loss, policy.optimizer, policy.parameters(), self.max_grad_norm)
         return torch.cat([metrics, norm[None]])
 
     def _minibatch_of(self, rollout: FrameRollout) -> Graphed[torch.Tensor]:
