@@ -126,7 +126,7 @@ def test_options_are_grouped_and_a_new_algorithm_heads_a_group(
     [
         ([], "--total-steps INT", "2000000"),
         ([], "--protocol {classic,sticky}", "classic"),
-        (["--algo", "dqn"], "--algo {ppo,dqn}", "dqn"),
+        (["--algo", "dqn"], "--algo {ppo,dqn,pqn}", "dqn"),
         (["--algo", "dqn"], "--num-envs INT", "8"),
         (["--preset=zoo", "--seed", "1"], "--total-steps INT", "10000000"),
     ],
