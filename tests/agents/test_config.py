@@ -13,6 +13,7 @@ import torch
 from agents.config import (
     DQNConfig,
     PPOConfig,
+    PQNConfig,
     Preset,
     TrainConfig,
     preset_config,
@@ -299,6 +300,7 @@ def test_what_was_chosen_is_kept() -> None:
         overlap="on",
         num_threads=3,
         ppo=PPOConfig(batch_size=64),
+        pqn=PQNConfig(batch_size=64),
     )
     assert chosen.resolve() == chosen
 
