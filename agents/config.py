@@ -238,10 +238,6 @@ class TrainConfig(
             features = "bf16" if precision == "bf16" else "fp32"
         return replace(
             self,
-            encoder_options={
-                **self.algorithm.encoder_options(self.encoder, self.weights),
-                **self.encoder_options,
-            },
             device=device,
             precision=precision,
             feature_dtype=features,
@@ -249,7 +245,16 @@ class TrainConfig(
             cuda_graphs="off" if self.cuda_graphs == "off" or device == "cpu" else "on",
             overlap="off" if self.overlap == "auto" else self.overlap,
             num_threads=self.num_threads or usable_cores(),
-        ).with_batch_size()
+        ).with_defaults()
+
+    def with_defaults(self) -> TrainConfig:
+        """The same run with every default filled in that does not depend on the machine.
+
+        They are batch sizes, and the encoder's options that the algorithm expects.
+        """
+        expected = self.algorithm.encoder_options(self.encoder, self.weights)
+        options = {**expected, **self.encoder_options}
+        return replace(self, encoder_options=options).with_batch_size()
 
     def with_batch_size(self) -> TrainConfig:
         """The same run with default batch sizes as numbers, which are the same on any machine."""

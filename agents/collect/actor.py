@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -40,10 +40,6 @@ class ActingPolicy(Protocol):
 
     def predict_values(self, obs: Any) -> torch.Tensor:
         """Values, float32 (batch, 1)."""
-
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-
-    def buffers(self) -> Iterator[torch.Tensor]: ...
 
 
 class RolloutActor:
@@ -193,6 +189,7 @@ class CudaRolloutActor(RolloutActor):
         self._generator = torch.Generator(device)
         self._readback = Readback(device)
         self.observations = torch.empty(0, device=device)
+        assert isinstance(policy, nn.Module)
         network = parameters_and_buffers(policy)
         self._step = Graphed(
             self._push_and_decide,

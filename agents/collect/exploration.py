@@ -46,7 +46,9 @@ class Exploring(Protocol):
     exploration_limit: float
     exploration_initial_eps: float
     exploration_final_eps: float
-    exploration_schedule: Schedule
+
+    @property
+    def exploration_schedule(self) -> Schedule: ...
 
 
 def exploration_state(model: Exploring) -> dict[str, Any]:

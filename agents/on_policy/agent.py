@@ -37,6 +37,7 @@ class OnPolicyAgent(PixelAgent[Network, UpdateReport], OnPolicyAlgorithm):
     rollout_buffer: FrameRollout  # type: ignore[assignment]
     _learner: RolloutLearner | None
     _collector: OnPolicyCollector | None
+    _acts_by: Network
 
     @property
     def _network(self) -> Network:

@@ -35,7 +35,8 @@ class MapNorm(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps of the same shape; torch's own layer would change their memory format."""
-        weight, bias = self.weight, self.bias
+        weight: torch.Tensor = self.weight
+        bias: torch.Tensor = self.bias
         if len(self.shape) == 3:
             weight, bias = weight.permute(1, 2, 0), bias.permute(1, 2, 0)
         rows = F.layer_norm(maps.permute(0, 2, 3, 1), weight.shape, weight, bias, self.eps)
