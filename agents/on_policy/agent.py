@@ -216,5 +216,11 @@ class OnPolicyAgent(PixelAgent[Network, UpdateReport], OnPolicyAlgorithm):
         return sum(rollout.nbytes for rollout in {self.rollout_buffer, self._spare_rollout})
 
     def _excluded_save_params(self) -> list[str]:
-        parts = ["_learner", "_collector", "_acts_by", "_spare_rollout", "_frozen_version"]
+        parts: list[str] = [
+            "_learner",
+            "_collector",
+            "_acts_by",
+            "_spare_rollout",
+            "_frozen_version",
+        ]
         return [*super()._excluded_save_params(), *parts]
