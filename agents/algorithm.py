@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -26,7 +27,7 @@ class AlgorithmSpec(Generic[Model]):
         name: the value of ``--algo``, and the section of options in a configuration.
         agent: the class of its agents.
         section: the class of its hyperparameters.
-        baseline: stable-baselines3's own class.
+        baseline: stable-baselines3's own class; None where it has none.
         log_interval: rollouts, or episodes of an algorithm with a replay, between two rows of
             metrics; stable-baselines3's default.
         on_policy: whether an update learns from the last rollout alone, so that a rollout cut short
@@ -34,17 +35,28 @@ class AlgorithmSpec(Generic[Model]):
         replay: whether a checkpoint may hold a replay beside the policy.
         groups: whether environments can be stepped in several groups, in turn.
         compiles: whether ``--compile on`` compiles its updates.
+        action_values: whether the network values actions, rather than choosing them and valuing
+            observations.
     """
 
     name: ClassVar[str]
     agent: type[Model]
     section: ClassVar[type[Hyperparameters]]
-    baseline: ClassVar[type[BaseAlgorithm]]
+    baseline: ClassVar[type[BaseAlgorithm] | None] = None
     log_interval: ClassVar[int]
     on_policy: ClassVar[bool] = False
     replay: ClassVar[bool] = False
     groups: ClassVar[bool] = False
     compiles: ClassVar[bool] = False
+    action_values: ClassVar[bool] = False
+
+    def encoder_options(self, encoder: str, weights: str) -> dict[str, Any]:
+        """The encoder's options where the user gives none, if they are not its own defaults."""
+        return {}
+
+    def notes_on_encoder(self, encoder: str, options: Mapping[str, Any]) -> list[str]:
+        """Lines on an encoder and its options that do not suit the algorithm."""
+        return []
 
     def trained_network(self, model: Model) -> nn.Module:
         """The network that learns and holds the features extractor."""

@@ -13,6 +13,7 @@ from agents.dqn.config import DQNConfig
 from agents.hyperparameters import Algorithm, Hyperparameters
 from agents.networks.transfer_options import FeatureType, check_transfer
 from agents.ppo.config import PPOConfig
+from agents.pqn.config import PQNConfig
 from envs.checks import ObservationColour
 from envs.config import EnvConfig
 from envs.errors import UserError
@@ -130,10 +131,10 @@ class TrainingSpeed(Computation):
     """Device and speed."""
 
     env_groups: int = 1
-    """Groups of environments that PPO steps in turn: while the policy acts for one group, the
-    others step. Useful if emulators wait for a GPU."""
+    """Groups of environments that PPO and PQN step in turn: while the policy acts for one group,
+    the others step. Useful if emulators wait for a GPU."""
     compile: Switch = "auto"
-    """Whether torch compiles PPO's update; auto does not, since it gained nothing."""
+    """Whether torch compiles the update of PPO or PQN; auto does not, since it gained nothing."""
     cuda_graphs: Switch = "auto"
     """Whether a GPU captures acting and updates as CUDA graphs and replays them; auto does."""
     replay_device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -153,6 +154,7 @@ class TrainConfig(
 
     ppo: PPOConfig = field(default_factory=PPOConfig)
     dqn: DQNConfig = field(default_factory=DQNConfig)
+    pqn: PQNConfig = field(default_factory=PQNConfig)
 
     @property
     def algorithm(self) -> AlgorithmSpec[Any]:
@@ -244,7 +246,16 @@ class TrainConfig(
             cuda_graphs="off" if self.cuda_graphs == "off" or device == "cpu" else "on",
             overlap="off" if self.overlap == "auto" else self.overlap,
             num_threads=self.num_threads or usable_cores(),
-        ).with_batch_size()
+        ).with_defaults()
+
+    def with_defaults(self) -> TrainConfig:
+        """The same run with every default filled in that does not depend on the machine.
+
+        They are batch sizes, and the encoder's options that the algorithm expects.
+        """
+        expected = self.algorithm.encoder_options(self.encoder, self.weights)
+        options = {**expected, **self.encoder_options}
+        return replace(self, encoder_options=options).with_batch_size()
 
     def with_batch_size(self) -> TrainConfig:
         """The same run with default batch sizes as numbers, which are the same on any machine."""
@@ -285,6 +296,9 @@ PRESETS: dict[tuple[str, str], TrainConfig] = {
     ("zoo", "dqn"): replace(ZOO, algo="dqn", num_envs=1),
     ("fast", "ppo"): FAST,
     ("fast", "dqn"): replace(FAST, algo="dqn", num_envs=8),
+    # As many environments as in the authors' code; with fewer, a rollout has fewer minibatches.
+    ("zoo", "pqn"): replace(ZOO, algo="pqn", num_envs=128),
+    ("fast", "pqn"): replace(FAST, algo="pqn"),
 }
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-Algorithm = Literal["ppo", "dqn"]
+Algorithm = Literal["ppo", "dqn", "pqn"]
 ScheduleName = Literal["constant", "linear"]
 
 
@@ -79,6 +79,10 @@ class Hyperparameters:
 
     def with_short_warm_up(self, num_envs: int) -> Self:
         """The same updates after the shortest possible warm-up, to be timed."""
+        return self
+
+    def without_learning(self) -> Self:
+        """The same with the least storage, for an agent that will only play."""
         return self
 
     def in_vector_steps(self, num_envs: int) -> Self:

@@ -10,10 +10,16 @@ from agents.dqn.spec import DQNSpec
 from agents.hyperparameters import Algorithm
 from agents.ppo.agent import PPO
 from agents.ppo.spec import PPOSpec
+from agents.pqn.agent import PQN
+from agents.pqn.spec import PQNSpec
 
-Agent = PPO | DQN
+Agent = PPO | DQN | PQN
 
-ALGORITHMS: dict[Algorithm, AlgorithmSpec[Any]] = {"ppo": PPOSpec(), "dqn": DQNSpec()}
+ALGORITHMS: dict[Algorithm, AlgorithmSpec[Any]] = {
+    "ppo": PPOSpec(),
+    "dqn": DQNSpec(),
+    "pqn": PQNSpec(),
+}
 
 
 def algorithm_of(model: Agent) -> AlgorithmSpec[Any]:

@@ -12,8 +12,9 @@ from rlcnn.config.fields import MAX_ENVS, Rule
 
 Scale = Literal["full", "tiny"]
 
-Part = Literal["ceilings", "ppo", "dqn", "encoders"]
-PARTS: tuple[Part, ...] = ("ceilings", "ppo", "dqn", "encoders")
+Part = Literal["ceilings", "ppo", "dqn", "pqn", "encoders"]
+PARTS: tuple[Part, ...] = get_args(Part)
+DEFAULT_PARTS: tuple[Part, ...] = ("ceilings", "ppo", "dqn", "encoders")
 
 ImageModel = Literal["alexnet", "densenet121", "resnet18", "resnet50", "squeezenet1_0", "vgg16"]
 IMAGE_MODELS: tuple[ImageModel, ...] = get_args(ImageModel)
@@ -33,10 +34,10 @@ PeerName = Annotated[str, Rule(_unknown_peer)]
 class Measurements:
     """Measurements."""
 
-    parts: tuple[Part, ...] = PARTS
-    """What to measure: ceilings (the parts of training alone), ppo, dqn (agents), encoders."""
+    parts: tuple[Part, ...] = DEFAULT_PARTS
+    """What to measure: ceilings (the parts of training alone), ppo, dqn, pqn (agents), encoders."""
     dqn_num_envs: Annotated[int, Interval(ge=1, le=MAX_ENVS)] = 1
-    """Parallel environments of DQN; --num-envs are those of PPO."""
+    """Parallel environments of DQN; --num-envs are those of the others."""
     peers: tuple[PeerName, ...] = ("sb3",)
     """Peers to compare with: sb3; uncached, which runs a frozen encoder for every minibatch; no
     names for none."""

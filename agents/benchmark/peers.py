@@ -82,11 +82,13 @@ def stable_baselines3(config: TrainConfig) -> Variants:
 
     ``make_atari_env`` and ``VecFrameStack`` with the same protocol; "CnnPolicy" in float32 with its
     own NatureCNN, or with another of our encoders as features extractor. A DQN replay that does not
-    fit into memory is made smaller.
+    fit into memory is made smaller. It has no PQN.
 
     Raises:
         UserError: the observations are in colour.
     """
+    if config.algorithm.baseline is None:
+        return {}
     if config.obs != "grey":
         raise UserError("stable-baselines3's Atari wrappers make grey observations: use --obs grey")
     note = ""
@@ -154,7 +156,8 @@ def _sb3_agent(config: TrainConfig, kind: type[DummyVecEnv] | type[SubprocVecEnv
         },
     )
     try:
-        model = config.algorithm.baseline(
+        baseline: Any = config.algorithm.baseline
+        model = baseline(
             "CnnPolicy",
             VecFrameStack(venv, config.frame_stack),
             seed=config.seed,
@@ -175,5 +178,6 @@ def sb3_hyperparameters(config: TrainConfig) -> dict[str, Any]:
     for any number of environments; both are set so that it makes as many updates per step as ours.
     """
     options = config.hyperparameters.in_vector_steps(config.num_envs).to_arguments()
+    assert config.algorithm.baseline is not None
     known = inspect.signature(config.algorithm.baseline).parameters
     return {name: value for name, value in options.items() if name in known}

@@ -146,7 +146,7 @@ def act(network: Network, observations: torch.Tensor) -> tuple[torch.Tensor, ...
 
 @torch.no_grad()
 def act_greedily(network: Network, observations: torch.Tensor) -> torch.Tensor:
-    """DQN's actions."""
+    """DQN's actions, and PQN's."""
     return network(observations).argmax(dim=1)
 
 
@@ -182,6 +182,14 @@ def dqn_loss(network: Network, target: Network, batch: ReplayBatch) -> torch.Ten
     return objective.loss(network, objective.prepare(target, batch, None), None).loss.mean()
 
 
+def pqn_loss(
+    network: Network, observations: torch.Tensor, actions: torch.Tensor, returns: torch.Tensor
+) -> torch.Tensor:
+    """The loss of PQN: half the squared distance of Q values from returns, float32 (batch,)."""
+    values = network(observations).gather(1, actions).squeeze(1)
+    return 0.5 * functional.mse_loss(values, returns)
+
+
 def inference_stage(
     config: TrainConfig, observation_shape: tuple[int, ...], actions: int, variant: Variant
 ) -> Loop:
@@ -193,7 +201,7 @@ def inference_stage(
     # Once, as our actors do.
     cache_kernels(network, torch.float32 if variant.arithmetic == "fp32" else torch.bfloat16)
     observations = _observations(config, observation_shape, config.num_envs)
-    function: Callable[..., object] = act_greedily if config.algorithm.replay else act
+    function: Callable[..., object] = act_greedily if config.algorithm.action_values else act
     if variant.compiled:
         function = torch.compile(function, dynamic=False)
     return _loop(lambda: function(network, observations), config.num_envs, config, variant)
@@ -204,7 +212,7 @@ def update_stage(
 ) -> Loop:
     """Learning from a minibatch that lies on the device; units are samples.
 
-    One piece is forward, loss, backward, gradient clipping and Adam.
+    One piece is forward, loss, backward, gradient clipping and fused Adam, for PQN too.
     """
     network = _network(config, observation_shape, actions, variant)
     options: Any = config.hyperparameters
@@ -222,6 +230,9 @@ def update_stage(
             observations, actions_taken, rewards, following, discounts, weights, actions_taken
         )
         loss, arguments = dqn_loss, (network, target, batch)
+    elif config.algorithm.action_values:
+        returns = torch.randn(size, device=config.device)
+        loss, arguments = pqn_loss, (network, observations, taken, returns)
     else:
         scalars = torch.randn(3, size, device=config.device)
         constants = (options.clip_range, options.vf_coef, options.ent_coef)
@@ -245,7 +256,7 @@ def _network(
     assert config.precision != "auto"
     prepare_device(config.device, config.precision)
     # PPO's network has a value beside the logits.
-    outputs = actions + (not config.algorithm.replay)
+    outputs = actions + (not config.algorithm.action_values)
     network = Network(config, observation_shape, outputs, bf16=variant.arithmetic != "fp32")
     if variant.arithmetic == "bf16 weights":
         network.encoder.to(torch.bfloat16)

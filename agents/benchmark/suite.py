@@ -18,7 +18,7 @@ from agents.benchmark.encoder_table import (
     measure_encoders,
     registered_encoders,
 )
-from agents.benchmark.options import PARTS, Measurements
+from agents.benchmark.options import DEFAULT_PARTS, PARTS, Measurements
 from agents.benchmark.peers import peer_variants
 from agents.benchmark.stages import environment_stage, threads_name
 from agents.config import TrainConfig, preset_config
@@ -34,7 +34,7 @@ from agents.measure.timing import (
     round_by_round,
 )
 from agents.measure.workers import Facts, Worker
-from agents.ppo.checks import check_minibatches
+from agents.on_policy.checks import check_minibatches
 from agents.registry import ALGORITHMS
 from envs.errors import UserError
 from envs.registry import atari_rom
@@ -58,9 +58,11 @@ class Settings(Measurements):
 
     @property
     def algorithms(self) -> list[Algorithm]:
-        """The chosen algorithms; both if ceilings are chosen without an algorithm."""
-        chosen = [algo for algo in ALGORITHMS if algo in self.parts]
-        return chosen or (list(ALGORITHMS) if "ceilings" in self.parts else [])
+        """The chosen algorithms; PPO and DQN if ceilings are chosen without an algorithm."""
+        parts = self.parts
+        if "ceilings" in parts and not any(algo in parts for algo in ALGORITHMS):
+            parts = DEFAULT_PARTS
+        return [algo for algo in ALGORITHMS if algo in parts]
 
     @property
     def compile_ceilings(self) -> bool:
@@ -72,8 +74,9 @@ class Settings(Measurements):
     def agent_config(self, algo: Algorithm) -> TrainConfig:
         """The training to measure, in its steady state, with every "auto" resolved.
 
-        DQN takes at most 1,000 random steps instead of its ``learning_starts`` and uses its final
-        epsilon from the start. So it acts by its network and learns as in nearly all of a training.
+        DQN takes at most 1,000 random steps instead of its ``learning_starts``, and DQN and PQN use
+        their final epsilon from the start. So they act by their network and learn as in nearly all
+        of a training.
 
         Raises:
             UserError: a value is not valid.
@@ -86,7 +89,8 @@ class Settings(Measurements):
             learning_starts=min(config.dqn.learning_starts, _MOST_LEARNING_STARTS),
             exploration_initial_eps=config.dqn.exploration_final_eps,
         )
-        return replace(config, dqn=dqn).resolve()
+        pqn = replace(config.pqn, exploration_initial_eps=config.pqn.exploration_final_eps)
+        return replace(config, dqn=dqn, pqn=pqn).resolve()
 
     def validate(self) -> None:
         """Raises ``UserError`` if a value is not valid, with what was expected."""
@@ -98,9 +102,10 @@ class Settings(Measurements):
             read_spec(self.train.weights)
         for algo in self.algorithms:
             config = self.agent_config(algo)
-            if algo == "ppo":
-                sizes = config.num_envs, config.ppo.n_steps, config.ppo.batch_size
-                check_minibatches(*sizes, config.ppo.normalize_advantage)
+            if config.algorithm.on_policy:
+                options: Any = config.hyperparameters
+                sizes = config.num_envs, options.n_steps, options.batch_size
+                check_minibatches(*sizes, getattr(options, "normalize_advantage", False))
 
 
 @dataclass(frozen=True)
@@ -239,9 +244,13 @@ def measure_algorithm(settings: Settings, algo: Algorithm, log: Log) -> Algorith
             stack.callback(ours.close)
             agents[OURS] = Fastest(_our_variant(config), ours, {})
             for peer in settings.peers:
+                ways = peer_variants(peer, config)
+                if not ways:
+                    log(f"{algo}: {peer} does not have it")
+                    continue
                 workers = {
                     f"{way}, {threads_name(count)}": partial(Worker, make, count, config.device)
-                    for way, make in peer_variants(peer, config).items()
+                    for way, make in ways.items()
                     for count in thread_counts(config.num_threads)
                 }
                 log(f"{algo}: the fastest of {len(workers)} ways to run {peer}")

@@ -1,15 +1,17 @@
-"""PPO's actors: they hold the current observations of some environments and choose actions."""
+"""Actors for rollouts: they hold the current observations of environments and act on them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents.networks.policies import PixelActorCriticPolicy
 from agents.storage.codecs import FrameCodec, PixelCodec
 from agents.storage.stacking import push_frames
 from rlcnn.accelerate.cuda_graphs import (
@@ -24,11 +26,28 @@ from rlcnn.accelerate.transfers import Readback, host_tensor, pinned, upload
 _WORK_OF_A_THREAD = 6e8
 
 
+Draw = Callable[[int], np.ndarray]
+"""Number of environments -> actions int64 to take in place of the policy's; -1 for none."""
+
+
+class ActingPolicy(Protocol):
+    """Chooses actions and values: :class:`~agents.networks.policies.PixelActorCriticPolicy`."""
+
+    def __call__(
+        self, obs: torch.Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Actions int64 (batch,), values float32 (batch,) or (batch, 1), and log probabilities."""
+
+    def predict_values(self, obs: Any) -> torch.Tensor:
+        """Values, float32 (batch, 1)."""
+
+
 class RolloutActor:
     """Chooses actions for environments in lockstep: :meth:`act`, then :meth:`observe` the result.
 
     The policy is in evaluation mode, on ``device``, where the tensors here lie. Those of the last
-    :meth:`act` are valid until the next :meth:`observe`.
+    :meth:`act` are valid until the next :meth:`observe`. ``draw`` chooses some actions in place of
+    the policy; it is called on the host, once for each choice.
     """
 
     observations: torch.Tensor  # the current ones, as ``codec`` encodes them
@@ -37,9 +56,13 @@ class RolloutActor:
     log_probs: torch.Tensor  # float32 (environments,)
 
     def __init__(
-        self, policy: PixelActorCriticPolicy, codec: FrameCodec, device: torch.device
+        self,
+        policy: ActingPolicy,
+        codec: FrameCodec,
+        device: torch.device,
+        draw: Draw | None = None,
     ) -> None:
-        self.policy, self._codec, self._device = policy, codec, device
+        self.policy, self._codec, self._device, self._draw = policy, codec, device, draw
         self._last_observations: np.ndarray | None = None
 
     @property
@@ -63,7 +86,7 @@ class RolloutActor:
     def _worthwhile_threads(self) -> int:
         # Work is counted, not timed, so that the result is the same in every run.
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            self.policy.logits_and_values(self.observations)
+            self.policy.predict_values(self.observations)
         return max(1, math.ceil(counter.get_total_flops() / _WORK_OF_A_THREAD))
 
     def reset(self, observations: np.ndarray) -> None:
@@ -79,7 +102,8 @@ class RolloutActor:
     @torch.no_grad()
     def act(self) -> np.ndarray:
         """Actions int64 (environments,), drawn from the policy."""
-        self.actions, self.values, self.log_probs = self.policy(self.observations)
+        drawn = (upload(actions, self._device) for actions in self._drawn())
+        self.actions, self.values, self.log_probs = self._decide(*drawn)
         return self.actions.cpu().numpy()
 
     def observe(self, observations: np.ndarray, stack_reset: np.ndarray) -> None:
@@ -115,6 +139,18 @@ class RolloutActor:
             stacks = self._pushed(before, newest, go_on)
         return self.policy.predict_values(stacks).flatten().cpu().numpy()
 
+    def _drawn(self) -> list[np.ndarray]:
+        """The actions that replace the policy's, in a list; an empty one without ``draw``."""
+        return [] if self._draw is None else [self._draw(len(self.observations))]
+
+    def _decide(
+        self, *drawn: torch.Tensor, generator: torch.Generator | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        actions, values, log_probs = self.policy(self.observations, generator=generator)
+        for replacing in drawn:
+            actions = torch.where(replacing >= 0, replacing, actions)
+        return actions, values, log_probs
+
     def _take(self, observations: np.ndarray, stacks: np.ndarray | torch.Tensor) -> None:
         self._last_observations = observations
         self.observations = host_tensor(stacks).to(self._device)
@@ -137,20 +173,23 @@ class CudaRolloutActor(RolloutActor):
     :meth:`reset`: every graph's replay, also of an update in another thread, moves the offset of
     torch's CUDA generator that graphs read.
 
-    ``recorder`` captures an :meth:`observe`; None does not capture.
+    ``recorder`` captures an :meth:`observe`; None does not capture. ``draw`` is called when the
+    policy is: at each :meth:`reset` and :meth:`observe`.
     """
 
     def __init__(
         self,
-        policy: PixelActorCriticPolicy,
+        policy: ActingPolicy,
         codec: FrameCodec,
         device: torch.device,
         recorder: CudaRecorder | None,
+        draw: Draw | None = None,
     ) -> None:
-        super().__init__(policy, codec, device)
+        super().__init__(policy, codec, device, draw)
         self._generator = torch.Generator(device)
         self._readback = Readback(device)
         self.observations = torch.empty(0, device=device)
+        assert isinstance(policy, nn.Module)
         network = parameters_and_buffers(policy)
         self._step = Graphed(
             self._push_and_decide,
@@ -180,14 +219,16 @@ class CudaRolloutActor(RolloutActor):
         self.observations = held.copy_(self.observations)
         self._step.refresh()
         # Once a rollout: not worth a graph of its own.
-        self._start_readback(self._decide())
+        drawn = (upload(actions, self._device) for actions in self._drawn())
+        self._start_readback(self._decide_by_generator(*drawn))
 
     def act(self) -> np.ndarray:
         return self._readback.wait()
 
     def observe(self, observations: np.ndarray, stack_reset: np.ndarray) -> None:
         newest = pinned(self._codec.encode_newest(observations), self._device)
-        self._last_inputs = (newest, pinned(stack_reset, self._device))
+        drawn = (pinned(actions, self._device) for actions in self._drawn())
+        self._last_inputs = (newest, pinned(stack_reset, self._device), *drawn)
         self._start_readback(self._step(*self._last_inputs))
         self._last_observations = observations
 
@@ -204,14 +245,16 @@ class CudaRolloutActor(RolloutActor):
         return super().truncation_values(padded, np.arange(len(padded)))[envs]
 
     def _push_and_decide(
-        self, newest: torch.Tensor, stack_reset: torch.Tensor
+        self, newest: torch.Tensor, stack_reset: torch.Tensor, *drawn: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         self.observations.copy_(self._pushed(self.observations, newest, stack_reset))
-        return self._decide()
+        return self._decide_by_generator(*drawn)
 
     @torch.no_grad()
-    def _decide(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self.policy(self.observations, generator=self._generator)
+    def _decide_by_generator(
+        self, *drawn: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self._decide(*drawn, generator=self._generator)
 
     def _start_readback(self, decided: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
         self.actions, self.values, self.log_probs = decided
@@ -219,9 +262,13 @@ class CudaRolloutActor(RolloutActor):
 
 
 def make_actor(
-    policy: PixelActorCriticPolicy, codec: FrameCodec, device: torch.device, graphs: bool
+    policy: ActingPolicy,
+    codec: FrameCodec,
+    device: torch.device,
+    graphs: bool,
+    draw: Draw | None = None,
 ) -> RolloutActor:
     """The actor for a device; ``graphs`` lets one on a GPU capture its steps."""
     if device.type == "cuda":
-        return CudaRolloutActor(policy, codec, device, make_recorder(device, graphs))
-    return RolloutActor(policy, codec, device)
+        return CudaRolloutActor(policy, codec, device, make_recorder(device, graphs), draw)
+    return RolloutActor(policy, codec, device, draw)

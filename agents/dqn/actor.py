@@ -1,8 +1,7 @@
-"""DQN's actor: epsilon-greedy, with a coin for every environment."""
+"""DQN's actor: greedy actions for the newest observations of its replay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,30 +16,6 @@ from rlcnn.accelerate.transfers import host_tensor, pinned
 
 if TYPE_CHECKING:
     from agents.dqn.agent import DQN
-
-
-class EpsilonGreedy:
-    """Replaces greedy actions by random ones, from its own generator ``rng``."""
-
-    def __init__(self, n_actions: int, seed: np.random.SeedSequence) -> None:
-        self._n_actions = n_actions
-        self.rng = np.random.default_rng(seed)
-
-    def choose(
-        self,
-        shape: tuple[int, ...],
-        epsilon: float | np.ndarray,
-        greedy: Callable[[], np.ndarray],
-    ) -> np.ndarray:
-        """Actions int64 of a shape, each random with probability ``epsilon``.
-
-        ``epsilon`` is one for all actions, or float64 of their shape.
-        ``greedy`` computes the others, of the same shape; it is not called if all are random.
-        """
-        # Both are always drawn, so that every step draws equally much.
-        coins = self.rng.random(shape) < epsilon
-        actions = self.rng.integers(self._n_actions, size=shape)
-        return actions if np.all(coins) else np.where(coins, actions, greedy())
 
 
 def scheduled_epsilon(model: DQN, progress_remaining: float, total_timesteps: int) -> float:

@@ -24,9 +24,10 @@ from stable_baselines3.common.type_aliases import (
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import CnnPolicy
 
+from agents.collect.exploration import EpsilonGreedy
 from agents.collect.off_policy import collect_steps
 from agents.dqn import checks
-from agents.dqn.actor import EpsilonGreedy, GreedyActor, scheduled_epsilon, spread_epsilon
+from agents.dqn.actor import GreedyActor, scheduled_epsilon, spread_epsilon
 from agents.dqn.draws import Draws
 from agents.dqn.learner import DQNLearner
 from agents.dqn.objectives import make_objective
@@ -190,11 +191,9 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         if learner is None or learner.replay is not replay:
             # It is new or was assigned, and may hold the newest observations of other environments.
             replay.needs_begin = True
+            parts = self.policy, replay, make_objective(self.variant), self.draws
             self._learner = DQNLearner(
-                self.policy,
-                replay,
-                make_objective(self.variant),
-                self.draws,
+                *parts,
                 n_steps=self.n_steps,
                 gamma=self.gamma,
                 max_grad_norm=self.max_grad_norm,
@@ -252,8 +251,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     ) -> Self:
         """Collects and learns in turn for ``total_timesteps`` environment steps, or a few more.
 
-        A UserError says that the loss or a parameter is not finite, or the replay does not fit into
-        memory.
+        A UserError says that the loss or a parameter is not finite, or the replay does not fit.
         """
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -326,8 +324,12 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
     def _anneal(self) -> None:
         if self._total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
-        progress = self._current_progress_remaining, self._total_timesteps
-        self.exploration_rate = min(scheduled_epsilon(self, *progress), self.exploration_limit)
+        scheduled = self.scheduled_epsilon(self._current_progress_remaining, self._total_timesteps)
+        self.exploration_rate = min(scheduled, self.exploration_limit)
+
+    def scheduled_epsilon(self, progress_remaining: float, total_timesteps: int) -> float:
+        """Epsilon where a run of ``total_timesteps`` has a share of ``progress_remaining`` left."""
+        return scheduled_epsilon(self, progress_remaining, total_timesteps)
 
     def train(self, gradient_steps: int, batch_size: int = 32) -> None:
         """Learns from ``gradient_steps`` batches; with ``overlap`` it only begins to."""

@@ -58,9 +58,10 @@ class DQNLearner:
         # The target network's copy for inference.
         self.target = InferenceCopy(self._q_net_target)
         self.target.sync()
-        # Of BatchNorm, which the target network takes over whole.
-        self._statistics = get_parameters_by_name(self._q_net, ["running_"])
-        self._statistics_target = get_parameters_by_name(self._q_net_target, ["running_"])
+        # Of BatchNorm and of spectral normalisation, which the target network takes over whole.
+        statistics = ["running_", "parametrizations.weight.0._"]
+        self._statistics = get_parameters_by_name(self._q_net, statistics)
+        self._statistics_target = get_parameters_by_name(self._q_net_target, statistics)
         self.captures = graphs and can_capture_steps(self._optimizer)
         # Sampling needs the replay on the GPU, too.
         self.captures_sampling = self.captures and replay.device.type == self._q_net.device.type

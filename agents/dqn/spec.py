@@ -10,7 +10,11 @@ import torch
 from torch import nn
 
 from agents.algorithm import AlgorithmSpec
-from agents.dqn.actor import scheduled_epsilon
+from agents.collect.exploration import (
+    exploration_state,
+    notes_on_exploration,
+    restore_exploration,
+)
 from agents.dqn.agent import DQN
 from agents.dqn.config import DQNConfig
 from agents.storage.replay import FrameReplay
@@ -25,6 +29,7 @@ class DQNSpec(AlgorithmSpec[DQN]):
     baseline = stable_baselines3.DQN
     log_interval = 4
     replay = True
+    action_values = True
 
     def trained_network(self, model: DQN) -> nn.Module:
         return model.q_net
@@ -39,35 +44,23 @@ class DQNSpec(AlgorithmSpec[DQN]):
 
     def training_state(self, model: DQN) -> dict[str, Any]:
         return {
+            **exploration_state(model),
             "draws": model.draws.state(),
-            "exploration_rng": model.exploration.rng.bit_generator.state,
-            "exploration_rate": model.exploration_rate,
             "losses": [*model.loss_sum.tolist(), model.loss_count],
         }
 
     def restore_training_state(self, model: DQN, state: dict[str, Any]) -> None:
         """Takes over what :meth:`training_state` returned; epsilon never rises again."""
-        model.exploration.rng.bit_generator.state = state["exploration_rng"]
+        restore_exploration(model, state)
         # Older checkpoints hold none, and had nothing that draws.
         model.draws.restore(state.get("draws", []))
-        falls = model.exploration_final_eps <= model.exploration_initial_eps
-        # Older checkpoints do not hold it, and an agent that never learned has none.
-        if falls and model.num_timesteps and "exploration_rate" in state:
-            model.exploration_limit = float(state["exploration_rate"])
         *sums, model.loss_count = state["losses"]
         # An older checkpoint has no gradient norms.
         model.loss_sum.copy_(torch.tensor([*sums, 0.0][:2]))
 
     def notes_on_resume(self, model: DQN, total_steps: int) -> list[str]:
         """A line where the schedule of a longer run would raise epsilon."""
-        remaining = max(0.0, 1 - model.num_timesteps / total_steps)
-        scheduled = scheduled_epsilon(model, remaining, total_steps)
-        if scheduled <= model.exploration_limit:
-            return []
-        return [
-            f"epsilon stays at {model.exploration_limit:.3g}: the schedule of the longer run would"
-            f" raise it to {scheduled:.3g}"
-        ]
+        return notes_on_exploration(model, total_steps)
 
     def notes_on_graphs(self, model: DQN) -> list[str]:
         if self.storage(model).device.type != "cpu":

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 from annotated_types import Interval
 
-from agents.hyperparameters import Hyperparameters, ScheduleName, round_up
+from agents.hyperparameters import ScheduleName
+from agents.on_policy.config import RolloutHyperparameters
 from rlcnn.config.fields import MAX_COUNT, Count, Fraction, NonNegative, never
-
-DEFAULT_BATCH_SIZE = 256  # rl-zoo; Schulman et al. 2017, table 5
 
 
 @dataclass(frozen=True)
-class PPOConfig(Hyperparameters):
+class PPOConfig(RolloutHyperparameters):
     """Hyperparameters of PPO, under stable-baselines3's names."""
 
-    round_name: ClassVar[str] = "rollouts"
     round_option: ClassVar[str] = "--ppo.n-steps"
+    default_batch_size: ClassVar[int] = 256  # zoo; Schulman et al. 2017, table 5
 
     # Sources: "zoo" is rl-baselines3-zoo, hyperparams, section "atari"; "sb3" the default of
     # stable-baselines3 2.9, which the zoo keeps.
@@ -60,30 +59,3 @@ class PPOConfig(Hyperparameters):
     """Largest gradient norm; longer gradients are scaled down to it."""
     target_kl: Annotated[float | None, Interval(ge=0)] = None  # sb3
     """Divergence at which an update stops early; None never stops."""
-
-    def with_defaults(self, num_envs: int | None) -> Self:
-        """The same with the default batch size as a number."""
-        if self.batch_size:
-            return self
-        rollout = self.round_steps(num_envs or DEFAULT_BATCH_SIZE)
-        if rollout % DEFAULT_BATCH_SIZE == 0:
-            return replace(self, batch_size=DEFAULT_BATCH_SIZE)
-        # Fewer minibatches where the rollout cannot be quartered, or a quarter has no spread.
-        parts = (n for n in (4, 3, 2) if rollout % n == 0 and rollout >= 2 * n)
-        return replace(self, batch_size=rollout // next(parts, 1))
-
-    @property
-    def samples_per_step(self) -> float:
-        """Every transition is a sample once in each epoch."""
-        return self.n_epochs
-
-    def round_steps(self, num_envs: int) -> int:
-        return num_envs * self.n_steps
-
-    def last_step(self, total_steps: int, num_envs: int, step: int) -> int:
-        return step + round_up(total_steps - step, self.round_steps(num_envs))
-
-    def describe(self, environments: str) -> str:
-        """Such as ``8 environments x 128 steps, 4 epochs of minibatches of 256``."""
-        epochs = f"{self.n_epochs} epochs of minibatches of {self.batch_size}"
-        return f"{environments} x {self.n_steps} steps, {epochs}"

@@ -1,4 +1,4 @@
-"""What PPO and DQN add to stable-baselines3's base class alike."""
+"""What our agents add to stable-baselines3's base class alike."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from agents.sb3.environments import (
 )
 from envs.errors import UserError
 from rlcnn.accelerate.devices import prepare_device
+from rlcnn.accelerate.gradient_step import portable_state
 from rlcnn.accelerate.update_runner import UpdateRunner
 
 R = TypeVar("R")
@@ -163,6 +164,13 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
         """Writes a zip, as stable-baselines3's, of the agent between two updates."""
         self.finish_update()
         super().save(path, exclude, include)
+
+    def get_parameters(self) -> dict[str, dict[str, Any]]:
+        """The state of the policy and of its optimiser, as :meth:`save` writes them."""
+        return {
+            **super().get_parameters(),
+            "policy.optimizer": portable_state(self.policy.optimizer),
+        }
 
     def check_finite(self) -> None:
         """Checks parameters, and DQN's losses; to be called before anything is saved.

@@ -140,6 +140,10 @@ class FrameRollout:
     def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: np.ndarray) -> None:
         """Generalised advantage estimation (Schulman et al. 2016, equation 16).
 
+        Advantages plus values are the lambda returns, backwards from the last step: ``r[t] + gamma
+        * (1 - d[t]) * (gae_lambda * G[t + 1] + (1 - gae_lambda) * V[t + 1])``. With the greatest Q
+        values as values they are the targets of Q(lambda).
+
         ``last_values``, float32 (environments,) or (environments, 1), are those of the observations
         after the last step; ``dones``, bool (environments,), says whether it ended an episode.
         """

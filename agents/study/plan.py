@@ -217,10 +217,10 @@ def deviations(planned: TrainConfig, options: dict[str, Any]) -> list[str]:
     Raises:
         UserError: an option is unknown or of the wrong type.
     """
-    found = TrainConfig.from_json(options).with_batch_size().to_json()
+    found = TrainConfig.from_json(options).with_defaults().to_json()
     plan = {
         name: found[name] if value == "auto" else value
-        for name, value in planned.with_batch_size().to_json().items()
+        for name, value in planned.with_defaults().to_json().items()
     }
     return list(_differing(found, plan, ""))
 

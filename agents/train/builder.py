@@ -117,8 +117,7 @@ def load_agent(
         compile="off",
         cuda_graphs="off",
         overlap="off",
-        ppo=replace(config.ppo, n_steps=2, batch_size=2),
-    )
+    ).with_hyperparameters(config.hyperparameters.without_learning())
     with closing(make_train_env(config)) as venv:
         model = build_agent(config, venv)
     for last_try in (False, False, True):

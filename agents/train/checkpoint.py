@@ -19,6 +19,7 @@ import torch
 
 from agents.registry import Agent, algorithm_of
 from envs.errors import UserError, first_line
+from rlcnn.accelerate.gradient_step import portable_state
 from rlcnn.runs.files import plain, read_json, write_json_atomic
 from rlcnn.runs.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
 from rlcnn.sb3 import EncoderExtractor
@@ -56,7 +57,7 @@ def save_checkpoint(
         "about": about or {},
     }
     save_tensors(directory / POLICY, model.policy.state_dict(), described)
-    save_torch(_optimizer_state(model.policy.optimizer), directory / OPTIMIZER)
+    save_torch(portable_state(model.policy.optimizer), directory / OPTIMIZER)
     save_torch(torch_rng(model.device), directory / RNG)
     write_json_atomic(directory / STATE, {**_state(model), "extra": extra or {}})
     if replay and (stored := algorithm_of(model).find_replay(model)) is not None:
@@ -201,11 +202,3 @@ def _restore_rng(
     name, keys, *rest = state["numpy_rng"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
     restore_torch_rng(device, of_torch)
-
-
-def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    state = optimizer.state_dict()
-    for group in state["param_groups"]:
-        # A tensor where the step is captured as a CUDA graph, which another machine need not do.
-        group["lr"] = float(group["lr"])
-    return state

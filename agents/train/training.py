@@ -100,7 +100,11 @@ def train(
             check_resources(model, config, path)
         document = {"config": config.to_json(), **({"labels": dict(labels)} if labels else {})}
         with new_run(path, document, command) as run:
-            notes = [*notes_on_transfer(config), *notes_on_device(asked, config, model)]
+            notes = [
+                *notes_on_transfer(config),
+                *config.algorithm.notes_on_encoder(config.encoder, config.encoder_options),
+                *notes_on_device(asked, config, model),
+            ]
             Training(run, config, model, console, notes).begin(load_report(model))
     return run.path
 

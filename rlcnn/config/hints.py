@@ -31,7 +31,7 @@ vf-coeff value-coef value-loss-coef value-loss-coeff critic-coef > --ppo.vf-coef
 clip-vloss clip-value > --ppo.clip-range-vf
 kl-threshold > --ppo.target-kl
 grad-norm clip-grad > --ppo.max-grad-norm, --dqn.max-grad-norm
-lambda lam gae > --ppo.gae-lambda
+lambda lam gae > --ppo.gae-lambda, --pqn.q-lambda
 clip-coef cliprange clip-eps e-clip > --ppo.clip-range
 norm-adv > --ppo.normalize-advantage
 buffer-size replay-size memory-size replay-capacity > --dqn.buffer-size

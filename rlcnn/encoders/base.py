@@ -195,14 +195,14 @@ class Encoder(nn.Module):
         return counter.get_total_flops() // 4
 
 
-def output_shape(module: nn.Module, input_shape: ObservationShape) -> tuple[int, ...]:
+def output_shape(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of ``module``'s output for one image of ``input_shape``, without computing it."""
     # A traced network prints long texts about an error before it raises it.
     with redirect_stderr(io.StringIO()):
         return tuple(_call_on_meta(module, input_shape, torch.float32).shape[1:])
 
 
-def _call_on_meta(module: nn.Module, shape: ObservationShape, dtype: torch.dtype) -> torch.Tensor:
+def _call_on_meta(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     # Meta tensors have only shapes: no weight, running statistic or generator changes.
     named = (*module.named_parameters(), *module.named_buffers())
     tensors = {name: tensor.detach().to("meta") for name, tensor in named}
@@ -241,6 +241,15 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
         raise UserError(
             f"{option} must be one of {known}, not {value!r}.{nearest(str(value), names)}"
         )
+
+
+def given(**options: str) -> dict[str, str]:
+    """The options that are not "none".
+
+    An option that a later version added is left out of an encoder's options unless it is used, so
+    that they equal those in the files of earlier versions.
+    """
+    return {name: value for name, value in options.items() if value != "none"}
 
 
 def checked_shape(shape: Sequence[int]) -> ObservationShape:

@@ -12,6 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from envs.errors import UserError, nearest
+from rlcnn.encoders.base import check_positive
+from rlcnn.encoders.normalisation import Norm, norm_layers
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
@@ -81,6 +83,26 @@ class RandomProjection(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) -> (..., out_features)."""
         return F.linear(x, self.weight)
+
+
+def check_features_dim(features_dim: object) -> None:
+    """Refuses an option ``features_dim`` that is no whole number from 0 with a UserError."""
+    if features_dim != 0 or isinstance(features_dim, bool):
+        check_positive("features_dim", features_dim)
+
+
+def make_projection(
+    inputs: int, features_dim: int, norm: Norm = "none"
+) -> tuple[nn.Sequential, int]:
+    """A linear layer and a ReLU, and the number of features; ``features_dim`` 0 leaves both out."""
+    if not features_dim:
+        return nn.Sequential(), inputs
+    layers = {
+        "linear": nn.Linear(inputs, features_dim),
+        **norm_layers(norm, "norm", (features_dim,)),
+        "relu": nn.ReLU(),
+    }
+    return named(**layers), features_dim
 
 
 def make_pool(pooling: str, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from torch import nn
 
-from rlcnn.encoders.base import Encoder, check_positive, checked_shape, initialise_orthogonally
+from rlcnn.encoders.base import (
+    Encoder,
+    check_choice,
+    checked_shape,
+    given,
+    initialise_orthogonally,
+    output_shape,
+)
 from rlcnn.encoders.blocks import BlockedConv2d
-from rlcnn.encoders.layers import Flatten, named
+from rlcnn.encoders.layers import Flatten, check_features_dim, make_projection, named
+from rlcnn.encoders.normalisation import Norm, norm_layers
 from rlcnn.encoders.preprocessing import Preprocessing
 from rlcnn.encoders.registry import register_encoder
 
@@ -20,7 +28,8 @@ class NatureEncoder(Encoder):
     """Three convolutions and a linear layer (Mnih et al. 2015, "Human-level control through deep
     reinforcement learning", Methods), the standard for Atari agents.
 
-    1,684,128 parameters and 9.3 million multiply-accumulates at 84x84x4.
+    1,684,128 parameters and 9.3 million multiply-accumulates at 84x84x4; 1,727,392 parameters with
+    ``norm="layer"``, 1,685,472 with "layer_channels".
 
     Weights are initialised orthogonally with gain sqrt(2), biases with zero, as in PPO's reference
     implementation (OpenAI baselines, ``a2c/utils.py`` and ``common/models.py:nature_cnn``;
@@ -29,25 +38,40 @@ class NatureEncoder(Encoder):
 
     least_size: ClassVar[int] = 36
 
-    def __init__(self, observation_shape: Sequence[int], *, features_dim: int = 512) -> None:
-        """Builds the network for observations (channels, height, width) of at least 36x36.
+    def __init__(
+        self, observation_shape: Sequence[int], *, features_dim: int = 512, norm: Norm = "none"
+    ) -> None:
+        """Builds the network.
 
-        ``features_dim`` is the width of the linear layer.
+        Args:
+            observation_shape: (channels, height, width), at least 36x36.
+            features_dim: width of the linear layer; 0 leaves it out, for heads with hidden layers
+                of their own.
+            norm: normalisation before each ReLU, see
+                :data:`~rlcnn.encoders.normalisation.Norm`; "none" as published.
         """
-        check_positive("features_dim", features_dim)
+        check_features_dim(features_dim)
+        check_choice("norm", norm, get_args(Norm))
         # The first filters are scaled instead of the pixels, which are many more.
         preprocessing = Preprocessing(checked_shape(observation_shape), block=4, scaled=False)
-        super().__init__(observation_shape, {"features_dim": features_dim}, preprocessing)
-        self.features_dim = features_dim
+        options = {"features_dim": features_dim, **given(norm=norm)}
+        super().__init__(observation_shape, options, preprocessing)
+        layers: dict[str, nn.Module] = {}
         channels = self.preprocessing.image_shape[0]
-        self.trunk = named(
-            conv1=BlockedConv2d(channels, 32, kernel_size=8, stride=4, input_scale=1 / 255),
-            relu1=nn.ReLU(),
-            conv2=nn.Conv2d(32, 64, kernel_size=4, stride=2),
-            relu2=nn.ReLU(),
-            conv3=nn.Conv2d(64, 64, kernel_size=3, stride=1),
-            relu3=nn.ReLU(),
+        convolutions = (
+            BlockedConv2d(channels, 32, kernel_size=8, stride=4, input_scale=1 / 255),
+            nn.Conv2d(32, 64, kernel_size=4, stride=2),
+            nn.Conv2d(64, 64, kernel_size=3, stride=1),
         )
+        shape: tuple[int, ...] = self.preprocessing.output_shape
+        for number, convolution in enumerate(convolutions, start=1):
+            layers[f"conv{number}"] = convolution
+            shape = output_shape(convolution, shape)
+            layers |= norm_layers(norm, f"norm{number}", shape)
+            layers[f"relu{number}"] = nn.ReLU()
+        self.trunk = named(**layers)
         self.pool = Flatten()
-        self.projection = named(linear=nn.Linear(self.trunk_values(), features_dim), relu=nn.ReLU())
+        self.projection, self.features_dim = make_projection(
+            self.trunk_values(), features_dim, norm
+        )
         initialise_orthogonally(self, gain=math.sqrt(2))

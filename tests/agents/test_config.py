@@ -13,6 +13,7 @@ import torch
 from agents.config import (
     DQNConfig,
     PPOConfig,
+    PQNConfig,
     Preset,
     TrainConfig,
     preset_config,
@@ -80,15 +81,44 @@ def test_zoo_dqn_is_rl_baselines3_zoos() -> None:
     )
 
 
+def test_pqns_defaults_are_those_of_its_authors_for_atari() -> None:
+    config = preset_config("zoo", "pqn").resolve()
+    assert (config.num_envs, config.pqn.n_steps, config.pqn.n_epochs) == (128, 32, 2)
+    assert config.num_envs * config.pqn.n_steps // config.pqn.batch_size == 32
+    assert (config.pqn.q_lambda, config.pqn.gamma, config.pqn.learning_rate) == (0.65, 0.99, 2.5e-4)
+    assert config.encoder_options == {"norm": "layer_channels"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"encoder": "impala"}, {"norm": "layer_channels"}),
+        ({"encoder_options": {"norm": "layer"}}, {"norm": "layer"}),
+        ({"encoder_options": {"norm": "none"}}, {"norm": "none"}),
+        # Weights were trained without it.
+        ({"weights": "encoder.safetensors"}, {"norm": "none"}),
+        ({"encoder": "lenet"}, {}),
+        ({"algo": "ppo"}, {}),
+    ],
+)
+def test_pqn_normalises_by_layer_where_the_encoder_can(
+    changes: dict[str, Any], options: dict[str, str]
+) -> None:
+    config = replace(TrainConfig(algo="pqn", device="cpu"), **changes).resolve()
+    assert config.encoder_options == options
+    notes = config.algorithm.notes_on_encoder(config.encoder, config.encoder_options)
+    assert bool(notes) == (config.algo == "pqn" and options.get("norm", "none") == "none")
+
+
 @pytest.mark.parametrize("preset", get_args(Preset))
 @pytest.mark.parametrize("algo", get_args(Algorithm))
 def test_every_preset_is_valid_and_fits_itself(preset: Preset, algo: Algorithm) -> None:
     config = preset_config(preset, algo)
     config.validate()
     assert (config.preset, config.algo) == (preset, algo)
-    assert (
-        config.num_envs * config.ppo.n_steps % config.resolve().ppo.batch_size == 0 or algo == "dqn"
-    )
+    options: Any = config.resolve().hyperparameters
+    if config.algorithm.on_policy:
+        assert config.num_envs * options.n_steps % options.batch_size == 0
     assert config.dqn.learning_starts < config.total_steps
 
 
@@ -275,6 +305,7 @@ def test_what_was_chosen_is_kept() -> None:
         overlap="on",
         num_threads=3,
         ppo=PPOConfig(batch_size=64),
+        pqn=PQNConfig(batch_size=64),
     )
     assert chosen.resolve() == chosen
 

@@ -16,6 +16,7 @@ from support.toy_envs import Clock, WorldVecEnv
 from agents.dqn.agent import DQN
 from agents.ppo.agent import PPO
 from agents.ppo.learner import PPOLearner
+from agents.pqn.agent import PQN
 from envs.errors import UserError
 from envs.groups import GroupedVecEnv
 from rlcnn.accelerate.cuda_graphs import Graphed
@@ -33,6 +34,12 @@ def make_ppo(frozen: bool = False, env: VecEnv | None = None, **options: Any) ->
     settings: dict[str, Any] = {"n_steps": 8, "batch_size": 16, "n_epochs": 2, "seed": 0}
     settings |= {"device": "cuda", "policy_kwargs": policy_options(frozen), **options}
     return PPO("CnnPolicy", env or WorldVecEnv(Clock(), 4, 2), **settings)
+
+
+def make_pqn(frozen: bool = False, env: VecEnv | None = None, **options: Any) -> PQN:
+    settings: dict[str, Any] = {"n_steps": 8, "batch_size": 16, "n_epochs": 2, "seed": 0}
+    settings |= {"device": "cuda", "policy_kwargs": policy_options(frozen), **options}
+    return PQN("CnnPolicy", env or WorldVecEnv(Clock(), 4, 2), **settings)
 
 
 def make_dqn(frozen: bool = False, **options: Any) -> DQN:
@@ -86,6 +93,19 @@ def test_ppo_trains(way: str, pretend_gpu: PretendGPU) -> None:
     # One for each rollout in memory, and one for acting.
     assert pretend_gpu.captures == cuda_graphs * (2 + overlap)
     assert bool(pretend_gpu.replays) == cuda_graphs
+
+
+@pytest.mark.parametrize("way", PPO_WAYS)
+def test_pqn_trains(way: str, pretend_gpu: PretendGPU) -> None:
+    cuda_graphs, overlap, frozen = (word in way for word in ("graphs", "overlap", "features"))
+    model = make_pqn(frozen, cuda_graphs=cuda_graphs, overlap=overlap).learn(6 * 32)
+    assert model._n_updates == 6 * 2
+    assert {parameter.device for parameter in model.policy.parameters()} == {CUDA}
+    assert pretend_gpu.captures == cuda_graphs * (2 + overlap)
+    assert bool(pretend_gpu.replays) == cuda_graphs
+    # RAdam has no fused form: what counts its steps is on the device where they are captured.
+    (state, *_) = model.policy.optimizer.state.values()
+    assert state["step"].device.type == ("cuda" if cuda_graphs else "cpu")
 
 
 @pytest.mark.parametrize("way", DQN_WAYS)

@@ -116,6 +116,7 @@ def test_options_are_grouped_and_a_new_algorithm_heads_a_group(
         "Device and speed",
         "Hyperparameters of PPO, under stable-baselines3's names",
         "Hyperparameters of DQN, under stable-baselines3's names; steps are agent steps",
+        "Hyperparameters of PQN (Gallici et al. 2024); steps are agent steps",
         "Hyperparameters of Rainbow",
     ]
     assert "--rainbow.atoms INT       Values of a return's distribution. (default: 51)" in text
@@ -126,7 +127,7 @@ def test_options_are_grouped_and_a_new_algorithm_heads_a_group(
     [
         ([], "--total-steps INT", "2000000"),
         ([], "--protocol {classic,sticky}", "classic"),
-        (["--algo", "dqn"], "--algo {ppo,dqn}", "dqn"),
+        (["--algo", "dqn"], "--algo {ppo,dqn,pqn}", "dqn"),
         (["--algo", "dqn"], "--num-envs INT", "8"),
         (["--preset=zoo", "--seed", "1"], "--total-steps INT", "10000000"),
     ],

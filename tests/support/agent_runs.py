@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from agents.config import DQNConfig, PPOConfig
+from agents.config import DQNConfig, PPOConfig, PQNConfig
 from agents.train.training import Training
 from rlcnn.runs.stopping import TrainingStopped
 from support.run_files import rows_of
@@ -40,6 +40,9 @@ DQN = replace(
     dqn=DQNConfig(buffer_size=200, learning_starts=32, batch_size=8, target_update_interval=50),
 )
 """72 gradient updates."""
+
+PQN = replace(PPO, algo="pqn", pqn=PQNConfig(n_steps=8, batch_size=8, n_epochs=2))
+"""As many gradient updates as PPO's."""
 
 
 def quiet() -> Console:

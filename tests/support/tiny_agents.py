@@ -60,6 +60,7 @@ def tiny(algo: Algorithm, **changes: object) -> TrainConfig:
     config = replace(
         config,
         ppo=replace(config.ppo, n_steps=8, batch_size=8, n_epochs=2),
+        pqn=replace(config.pqn, n_steps=8, batch_size=8, n_epochs=2),
         dqn=replace(config.dqn, buffer_size=1_000, learning_starts=20, batch_size=4),
     )
     return replace(config, **changes)  # type: ignore[arg-type]

@@ -78,10 +78,11 @@ def test_everything_is_written_as_json() -> None:
         (("dqn",), ["dqn"]),
         (("ceilings", "dqn"), ["dqn"]),
         (("ceilings",), ["ppo", "dqn"]),
+        (("ceilings", "pqn"), ["pqn"]),
         (("encoders",), []),
     ],
 )
-def test_ceilings_alone_are_those_of_both_algorithms(parts: Any, algorithms: list[str]) -> None:
+def test_ceilings_alone_are_those_of_ppo_and_dqn(parts: Any, algorithms: list[str]) -> None:
     assert Settings(parts=parts).algorithms == algorithms
 
 

@@ -22,12 +22,14 @@ from rlcnn.accelerate.cuda_graphs import make_recorder
 from rlcnn.accelerate.devices import use_threads
 
 
-def make_policy(precision: Precision, encoder: str = "nature") -> PixelActorCriticPolicy:
+def make_policy(
+    precision: Precision, encoder: str = "nature", **options: str
+) -> PixelActorCriticPolicy:
     return PixelActorCriticPolicy(
         spaces.Box(0, 255, (4, 84, 84), np.uint8),
         spaces.Discrete(6),
         lambda _: 1e-3,
-        features_extractor_kwargs={"encoder": encoder},
+        features_extractor_kwargs={"encoder": encoder, "encoder_options": options},
         precision=precision,
     )
 
@@ -44,11 +46,21 @@ def act(policy: PixelActorCriticPolicy, seen: torch.Tensor) -> tuple[torch.Tenso
 
 
 @pytest.mark.parametrize("precision, apart", [("fp32", False), ("fp32", True), ("bf16", False)])
-@pytest.mark.parametrize("encoder", ["nature", "lenet", "impala"])
+@pytest.mark.parametrize(
+    ("encoder", "options"),
+    [
+        ("nature", {}),
+        ("lenet", {}),
+        ("impala", {}),
+        ("impala", {"spectral_norm": "residual", "norm": "layer"}),
+    ],
+    ids=["nature", "lenet", "impala", "impala-normalised"],
+)
 def test_it_acts_as_the_policy_to_the_bit_before_and_after_learning(
-    precision: Precision, apart: bool, encoder: str
+    precision: Precision, apart: bool, encoder: str, options: dict[str, str]
 ) -> None:
-    policy, seen = make_policy(precision, encoder), observations(8)
+    policy, seen = make_policy(precision, encoder, **options), observations(8)
+    policy.eval()
     copied = InferenceCopy(policy, apart)
     log_probs_seen = []
     for _ in range(2):
@@ -56,7 +68,10 @@ def test_it_acts_as_the_policy_to_the_bit_before_and_after_learning(
         for mine, its in zip(act(copied.network, seen), act(policy, seen), strict=True):
             assert torch.equal(mine, its)
         log_probs_seen.append(act(copied.network, seen)[2])
+        # In training a call moves estimates of spectral norms.
+        policy.train()
         values, log_probs, _ = policy.evaluate_actions(seen, torch.zeros(8, dtype=torch.long))
+        policy.eval()
         (values.sum() - log_probs.sum()).backward()
         policy.optimizer.step()
     assert not torch.equal(*log_probs_seen)

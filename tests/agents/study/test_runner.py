@@ -19,6 +19,7 @@ from support.games import Signals
 from support.study_files import InlineLauncher, tiny_plan
 from support.tiny_agents import TINY
 
+from agents.config import PQNConfig
 from agents.launchers.local import Launcher
 from agents.study.plan import StudyPlan
 from agents.study.report import study_report
@@ -391,3 +392,9 @@ def test_an_invalid_plan_is_refused_in_one_line(study: Study, plan: Any) -> None
         study(tiny_plan())
     assert "\n" not in str(error.value)
     assert str(study.path) in str(error.value)
+
+
+def test_a_study_of_pqn_finds_its_runs_as_planned(study: Study) -> None:
+    base = replace(TINY, algo="pqn", encoder="nature", pqn=PQNConfig(n_steps=8, batch_size=8))
+    assert study(tiny_plan("scratch", "scratch:lenet", seeds=(0, 1), base=base))
+    assert [row["state"] for row in study.rows()] == ["done"] * 4

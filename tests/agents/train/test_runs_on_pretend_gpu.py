@@ -13,7 +13,7 @@ from support.tiny_agents import GPU_RUN, as_dqn
 
 from agents import load_agent
 from agents.benchmark.stages import Variant, inference_stage, update_stage
-from agents.config import TrainConfig
+from agents.config import PQNConfig, TrainConfig
 from agents.evaluate.evaluation import evaluate_agent
 from agents.train import training
 
@@ -21,9 +21,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 PPO = replace(GPU_RUN, overlap="on", total_steps=96, eval_every=48, checkpoint_every=32)
 DQN = as_dqn(PPO, buffer_size=64, learning_starts=16)
+PQN = replace(PPO, algo="pqn", pqn=PQNConfig(n_steps=8, batch_size=8, n_epochs=1))
 
 
-@pytest.mark.parametrize("config", [PPO, DQN], ids=["ppo", "dqn"])
+@pytest.mark.parametrize("config", [PPO, DQN, PQN], ids=["ppo", "dqn", "pqn"])
 def test_a_run_is_evaluated_saved_resumed_and_loaded(
     config: TrainConfig, tmp_path: Path, pretend_gpu: PretendGPU
 ) -> None:
@@ -37,7 +38,7 @@ def test_a_run_is_evaluated_saved_resumed_and_loaded(
         assert len(evaluate_agent(model, config, episodes=2).returns) == 2
 
 
-@pytest.mark.parametrize("config", [PPO, DQN], ids=["ppo", "dqn"])
+@pytest.mark.parametrize("config", [PPO, DQN, PQN], ids=["ppo", "dqn", "pqn"])
 def test_an_encoder_is_unfrozen_in_the_midst_of_a_run(
     config: TrainConfig, tmp_path: Path, pretend_gpu: PretendGPU
 ) -> None:
@@ -56,7 +57,7 @@ def test_a_frozen_encoder_with_its_replay_on_the_host(
     assert pretend_gpu.captures >= 2
 
 
-@pytest.mark.parametrize("config", [PPO, DQN], ids=["ppo", "dqn"])
+@pytest.mark.parametrize("config", [PPO, DQN, PQN], ids=["ppo", "dqn", "pqn"])
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 def test_the_benchmarks_stages_run(
     graph: bool, config: TrainConfig, pretend_gpu: PretendGPU

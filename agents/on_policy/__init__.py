@@ -1,0 +1,1 @@
+"""What PPO and PQN share: agents that learn from rollouts, in epochs of minibatches."""
