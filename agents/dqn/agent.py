@@ -79,7 +79,6 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
             them, by a network one round of updates older; batches stay the same but for priorities.
             ``on_rollout_start`` fires while updates are under way: a callback that uses the policy
             calls :meth:`finish_update` first, as ``predict``, ``save`` and the end of ``learn`` do.
-            A log reports finished updates.
         cuda_graphs: whether, on a GPU, acting and a gradient step are each captured as a graph and
             replayed (:class:`~rlcnn.accelerate.cuda_graphs.Graphed`); storing a step and sampling
             too, if the replay is on the GPU. The first updates, which are captured, do not overlap.

@@ -105,7 +105,7 @@ BAD_OPTIONS = [
     ("--n-steps 5", 'Did you mean "--ppo.n-steps"?'),
     ("--batch-size 5", 'Did you mean "--ppo.batch-size" or "--dqn.batch-size"?'),
     ("--epochs 5", 'Did you mean "--ppo.n-epochs"?'),
-    ("--gamma 1", 'Did you mean "--dqn.gamma" or "--ppo.gamma"?'),
+    ("--gamma 1", 'Did you mean "--dqn.gamma" or "--ppo.gamma" or "--pqn.gamma"?'),
     ("--gpu", 'Did you mean "--device cuda"?'),
     ("--cuda True", 'Did you mean "--device cuda"?'),
     ("--capture-video", 'Did you mean "--video-every"?'),

@@ -30,7 +30,7 @@ from support.script_runs import (
 )
 
 from agents import load_agent
-from agents.config import DQNConfig, PPOConfig, TrainConfig
+from agents.config import DQNConfig, PPOConfig, PQNConfig, TrainConfig
 from agents.train import training
 from envs.errors import UserError
 from rlcnn.accelerate.compilation import can_compile
@@ -106,10 +106,10 @@ def test_help_explains_every_option_with_its_default(
     assert end.value.code == 0
     output = capsys.readouterr().out
     names = [field.name for field in dataclasses.fields(TrainConfig)]
-    names.remove("ppo")
-    names.remove("dqn")
-    names += [f"ppo.{field.name}" for field in dataclasses.fields(PPOConfig)]
-    names += [f"dqn.{field.name}" for field in dataclasses.fields(DQNConfig)]
+    for section in (PPOConfig, DQNConfig, PQNConfig):
+        algo = section.__name__.removesuffix("Config").lower()
+        names.remove(algo)
+        names += [f"{algo}.{field.name}" for field in dataclasses.fields(section)]
     for name in names:
         option = re.escape("--" + name.replace("_", "-"))
         explained = re.search(rf"^\W+{option}[ ,](.*?)\(default:", output, re.DOTALL | re.MULTILINE)

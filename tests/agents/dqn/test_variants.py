@@ -15,7 +15,8 @@ from support.pretend_gpu import PretendGPU
 from support.run_files import assert_equal
 from support.toy_envs import Columns
 
-from agents.dqn.actor import EpsilonGreedy, scheduled_epsilon, spread_epsilon
+from agents.collect.exploration import EpsilonGreedy
+from agents.dqn.actor import scheduled_epsilon, spread_epsilon
 from agents.dqn.agent import DQN
 from agents.networks.head_options import HeadName
 from agents.train.checkpoint import load_checkpoint, save_checkpoint

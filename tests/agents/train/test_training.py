@@ -234,7 +234,7 @@ def test_the_document_repeats_the_run(whole: dict[str, Path], tmp_path: Path) ->
     document = json.loads((whole["ppo"] / "config.json").read_text())
     assert {"torch", "python", "rlcnn"} <= document["provenance"]["versions"].keys()
     assert document["command"]
-    assert read_config(whole["ppo"] / "config.json") == PPO
+    assert read_config(whole["ppo"] / "config.json") == PPO.with_batch_size()
 
 
 def test_every_attempt_records_its_command_and_provenance(

@@ -297,7 +297,7 @@ def test_the_first_thing_wrong_is_named(arguments: str, said: str) -> None:
         (["--precision", "32"], 'Did you mean "--precision fp32"?'),
         (["--obs", "Color"], 'Did you mean "--obs rgb"?'),
         (["--preset=atari"], "expected one of fast, zoo."),
-        (["--algo", "rainbow"], "expected one of ppo, dqn."),
+        (["--algo", "rainbow"], "expected one of ppo, dqn, pqn."),
         (["--run-dir", ""], '--run-dir takes a value: "" is empty'),
         (["--run-dir="], '--run-dir takes a value: "" is empty'),
         (["--total-steps", "1M"], 'is not a whole number. Did you mean "1e6"?'),
