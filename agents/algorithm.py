@@ -50,7 +50,9 @@ class AlgorithmSpec(Generic[Model]):
     compiles: ClassVar[bool] = False
     action_values: ClassVar[bool] = False
 
-    def encoder_options(self, encoder: str, weights: str) -> dict[str, Any]:
+    def encoder_options(
+        self, section: Hyperparameters, encoder: str, weights: str
+    ) -> dict[str, Any]:
         """The encoder's options where the user gives none, if they are not its own defaults."""
         return {}
 

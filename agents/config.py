@@ -1,4 +1,4 @@
-"""The options of a training run, their presets, and what "auto" stands for."""
+"""The options of a training run, and what "auto" stands for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ from rlcnn.config.fields import (
     SeedNumber,
     Switch,
     check_options,
-    check_value,
     from_json,
 )
 from rlcnn.config.files import read_config_file
@@ -43,7 +42,9 @@ from rlcnn.runs.tracking.tracker import check_tracking
 if TYPE_CHECKING:
     from agents.algorithm import AlgorithmSpec
 
-Preset = Literal["fast", "zoo"]
+Preset = Literal[
+    "fast", "zoo", "dqn-dopamine", "double-dqn", "rainbow", "qr-dqn", "iqn", "m-iqn", "btr", "pqn"
+]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class TrainingRun:
     algo: Algorithm = "ppo"
     """Learning algorithm."""
     preset: Preset = "fast"
-    """Defaults of all options: fast (short wall time) or zoo (the literature's Atari setting)."""
+    """Defaults of all options: fast (short wall time) and zoo (the Atari setting of
+    rl-baselines3-zoo) are for any algorithm; the others are published settings, which also choose
+    the algorithm."""
     total_steps: Annotated[int, Interval(ge=1, le=MAX_STEPS)] = 10_000_000
     """Agent steps to train for, over all environments."""
     seed: SeedNumber = 0
@@ -253,7 +256,8 @@ class TrainConfig(
 
         They are batch sizes, and the encoder's options that the algorithm expects.
         """
-        expected = self.algorithm.encoder_options(self.encoder, self.weights)
+        spec, section = self.algorithm, self.hyperparameters
+        expected = spec.encoder_options(section, self.encoder, self.weights)
         options = {**expected, **self.encoder_options}
         return replace(self, encoder_options=options).with_batch_size()
 
@@ -264,53 +268,6 @@ class TrainConfig(
             for name in get_args(Algorithm)
         }
         return replace(self, **sections)
-
-
-# rl-baselines3-zoo, hyperparams/ppo.yml and dqn.yml, section "atari": the fields' own defaults.
-ZOO = TrainConfig(preset="zoo")
-
-# Chosen on two cores without a GPU, by runs on Pong; docs/results/pong.md shows what it gives.
-FAST = replace(
-    ZOO,
-    preset="fast",
-    total_steps=2_000_000,
-    num_envs=32,
-    # Against the zoo's: short rollouts of many environments, so that as many transitions come
-    # from newer policies; four times the learning rate, annealed over the shorter run; and an
-    # entropy bonus that is annealed with it: kept, it stops the policy from deciding before the
-    # run ends, and a smaller one from the start lets it settle for too little.
-    ppo=replace(
-        ZOO.ppo,
-        learning_rate=1e-3,
-        n_steps=32,
-        clip_range_schedule="constant",
-        ent_coef_schedule="linear",
-    ),
-    dqn=replace(ZOO.dqn, learning_starts=20_000),
-)
-
-
-# Single-environment DQN is the literature's; several in lockstep keep the cores busy.
-PRESETS: dict[tuple[str, str], TrainConfig] = {
-    ("zoo", "ppo"): ZOO,
-    ("zoo", "dqn"): replace(ZOO, algo="dqn", num_envs=1),
-    ("fast", "ppo"): FAST,
-    ("fast", "dqn"): replace(FAST, algo="dqn", num_envs=8),
-    # As many environments as in the authors' code; with fewer, a rollout has fewer minibatches.
-    ("zoo", "pqn"): replace(ZOO, algo="pqn", num_envs=128),
-    ("fast", "pqn"): replace(FAST, algo="pqn"),
-}
-
-
-def preset_config(preset: Preset, algo: Algorithm) -> TrainConfig:
-    """All defaults of a preset for an algorithm.
-
-    Raises:
-        UserError: There is no such preset.
-    """
-    check_value("preset", preset, Preset)
-    check_value("algo", algo, Algorithm)
-    return PRESETS[preset, algo]
 
 
 def read_config(source: RunDirectory | Path) -> TrainConfig:

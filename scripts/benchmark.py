@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from agents.benchmark.options import BenchmarkOutput, GpuSuite, Measurements
-from agents.config import TrainConfig, preset_config
+from agents.config import TrainConfig
+from agents.presets import PRESETS, preset_config
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options
 from rlcnn.config.fields import fields_of
@@ -112,10 +113,15 @@ def check_outputs(options: Options) -> None:
 
 
 def default_options(arguments: list[str]) -> Options:
-    """Defaults of the command line: the values of a preset, by default the literature's."""
-    preset: Any = given_value(arguments, "--preset") or "zoo"
-    train = preset_config(preset, "ppo")
-    dqn_num_envs = preset_config(preset, "dqn").num_envs
+    """Defaults of the command line: the values of a preset, by default the literature's.
+
+    A preset of one algorithm measures this one.
+    """
+    preset = given_value(arguments, "--preset") or "zoo"
+    train = preset_config(preset)
+    choices = PRESETS[train.preset]
+    parts: dict[str, Any] = {} if len(choices) > 1 else {"parts": ("ceilings", train.algo)}
+    dqn_num_envs = choices.get("dqn", train).num_envs
     if given_value(arguments, "--suite") == "gpu":
         from agents.benchmark.gpu_suite import SIZES
 
@@ -124,7 +130,7 @@ def default_options(arguments: list[str]) -> Options:
         sizes = SIZES.get(scale, SIZES["full"])
         train = dataclasses.replace(sizes.apply(train), device="cuda")
         dqn_num_envs = sizes.dqn_num_envs
-    return Options(**fields_of(TrainConfig, train), dqn_num_envs=dqn_num_envs)
+    return Options(**fields_of(TrainConfig, train), dqn_num_envs=dqn_num_envs, **parts)
 
 
 def settings(options: Options) -> Settings:

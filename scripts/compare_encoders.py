@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from agents.config import TrainConfig, preset_config
+from agents.config import TrainConfig
+from agents.presets import preset_config
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options
 from rlcnn.config.fields import fields_of
@@ -124,8 +125,7 @@ def default_options(arguments: list[str]) -> Options:
             arms=tuple(arm.text for arm in plan.arms),
             seeds=len(plan.seeds),
         )
-    preset_and_algo: Any = (preset or "fast", algo or "ppo")
-    return Options(**fields_of(TrainConfig, preset_config(*preset_and_algo)))
+    return Options(**fields_of(TrainConfig, preset_config(preset or "fast", algo)))
 
 
 def study_plan(options: Options) -> StudyPlan:

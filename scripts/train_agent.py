@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from agents.config import TrainConfig, preset_config, read_config
+from agents.config import TrainConfig, read_config
+from agents.presets import preset_config
 from rlcnn.config.cli import given_value
 from rlcnn.config.runs import RunOptions, parse_run
 from rlcnn.config.script import run_script
@@ -17,7 +17,7 @@ class Options(TrainConfig, RunOptions):
 
     Examples:
       python scripts/train_agent.py --env ALE/Breakout-v5
-      python scripts/train_agent.py --algo dqn --encoder impala --preset zoo
+      python scripts/train_agent.py --preset iqn --encoder impala
       python scripts/train_agent.py --resume runs/breakout --total-steps 4e6
     """
 
@@ -26,9 +26,8 @@ def main(arguments: list[str]) -> None:
     """Parses a command line and trains."""
 
     def preset() -> TrainConfig:
-        name: Any = given_value(arguments, "--preset") or "fast"
-        algorithm: Any = given_value(arguments, "--algo") or "ppo"
-        return preset_config(name, algorithm)
+        chosen = given_value(arguments, "--preset"), given_value(arguments, "--algo")
+        return preset_config(chosen[0] or "fast", chosen[1])
 
     run = parse_run(Options, TrainConfig, arguments, read_config, "--preset", preset)
     # After the command line: it takes seconds.

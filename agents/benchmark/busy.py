@@ -24,10 +24,11 @@ from rich.table import Table
 from agents.benchmark.peers import peer_variants
 from agents.benchmark.stage_learners import SupervisedLearner
 from agents.benchmark.suite import Settings
-from agents.config import TrainConfig, preset_config
+from agents.config import TrainConfig
 from agents.measure.learners import Learner, our_agent
 from agents.measure.timing import Log, Spread, round_by_round
 from agents.measure.workers import Worker
+from agents.presets import preset_config
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from envs.machine.openmp import DEFAULT_SPIN_COUNT, best_spin_count

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import torch
 
-from agents.config import preset_config
 from agents.measure.learners import our_agent
+from agents.presets import preset_config
 from agents.storage.prioritized import Priorities, PrioritizedSampler
 
 _TRANSITIONS = 1_000_000

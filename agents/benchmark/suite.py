@@ -21,7 +21,7 @@ from agents.benchmark.encoder_table import (
 from agents.benchmark.options import DEFAULT_PARTS, PARTS, Measurements
 from agents.benchmark.peers import peer_variants
 from agents.benchmark.stages import environment_stage, threads_name
-from agents.config import TrainConfig, preset_config
+from agents.config import TrainConfig
 from agents.hyperparameters import Algorithm
 from agents.measure.learners import our_agent
 from agents.measure.timing import (
@@ -35,6 +35,7 @@ from agents.measure.timing import (
 )
 from agents.measure.workers import Facts, Worker
 from agents.on_policy.checks import check_minibatches
+from agents.presets import preset_config
 from agents.registry import ALGORITHMS
 from envs.errors import UserError
 from envs.registry import atari_rom
@@ -63,6 +64,11 @@ class Settings(Measurements):
         if "ceilings" in parts and not any(algo in parts for algo in ALGORITHMS):
             parts = DEFAULT_PARTS
         return [algo for algo in ALGORITHMS if algo in parts]
+
+    def check_preset(self) -> None:
+        """Raises ``UserError`` if the preset is for another algorithm than those to measure."""
+        for algo in self.algorithms:
+            preset_config(self.train.preset, algo)
 
     @property
     def compile_ceilings(self) -> bool:
@@ -97,6 +103,7 @@ class Settings(Measurements):
         if not self.parts:
             raise UserError(f"--parts names nothing to measure: expected any of {', '.join(PARTS)}")
         check_options(self)
+        self.check_preset()
         atari_rom(self.train.env)
         if self.train.weights not in ("none", "imagenet"):
             read_spec(self.train.weights)

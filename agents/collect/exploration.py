@@ -38,6 +38,11 @@ class EpsilonGreedy:
         return drawn if np.all(drawn >= 0) else np.where(drawn >= 0, drawn, greedy())
 
 
+def explored(exploration: EpsilonGreedy, actions: np.ndarray, epsilon: float) -> np.ndarray:
+    """Actions int64, each of which a random one replaces with probability ``epsilon``."""
+    return exploration.choose(actions.shape, epsilon, lambda: actions)
+
+
 class Exploring(Protocol):
     """An agent that explores by epsilon, scheduled over its training.
 

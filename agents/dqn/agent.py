@@ -24,7 +24,7 @@ from stable_baselines3.common.type_aliases import (
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import CnnPolicy
 
-from agents.collect.exploration import EpsilonGreedy
+from agents.collect.exploration import EpsilonGreedy, explored
 from agents.collect.off_policy import collect_steps
 from agents.dqn import checks
 from agents.dqn.actor import GreedyActor, scheduled_epsilon, spread_epsilon
@@ -36,7 +36,7 @@ from agents.networks.policies import PixelDQNPolicy, PixelQNetwork, take_floats
 from agents.networks.transfer import frozen_digest, unfreeze_at
 from agents.sb3.agent import PixelAgent
 from agents.sb3.arguments import arguments_for, checked_device
-from agents.sb3.environments import make_checked_env
+from agents.sb3.environments import make_checked_env, with_encoder_options
 from agents.storage.layout import layout_bytes, replay_layout
 from agents.storage.replay import FrameReplay
 from envs.stacking import frame_stacking
@@ -146,6 +146,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         self._convert_train_freq()
         checks.check_counts(self)
         self.draws = Draws(self.device, self.variant.random or self.variant.augments)
+        self.policy_kwargs = with_encoder_options(self.policy_kwargs, self.variant.encoder_options)
         self._set_up_policy(**checks.policy_arguments(self.variant, self.policy_kwargs))
         take_floats(self.policy, self.variant.augments)
         self._create_aliases()
@@ -391,8 +392,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         self.finish_update()
         actions, state = self.policy.predict(observation, state, episode_start, deterministic=True)
         if not deterministic:
-            choose = self._predict_exploration.choose
-            actions = choose(actions.shape, self.exploration_rate, lambda: actions)
+            actions = explored(self._predict_exploration, actions, self.exploration_rate)
         return actions, state
 
     def _excluded_save_params(self) -> list[str]:

@@ -17,6 +17,7 @@ from agents.collect.exploration import (
 )
 from agents.dqn.agent import DQN
 from agents.dqn.config import DQNConfig
+from agents.hyperparameters import Hyperparameters
 from agents.storage.replay import FrameReplay
 
 
@@ -30,6 +31,12 @@ class DQNSpec(AlgorithmSpec[DQN]):
     log_interval = 4
     replay = True
     action_values = True
+
+    def encoder_options(
+        self, section: Hyperparameters, encoder: str, weights: str
+    ) -> dict[str, Any]:
+        assert isinstance(section, DQNConfig)
+        return section.encoder_options(encoder, weights)
 
     def trained_network(self, model: DQN) -> nn.Module:
         return model.q_net

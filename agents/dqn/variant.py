@@ -45,6 +45,20 @@ class DQNVariant(HeadOptions, ReplayOptions):
     """Spread of epsilon over environments: i of N explores with epsilon^(1 + i / (N - 1) * spread);
     7 in Ape-X (Horgan et al. 2018), 0 makes all explore alike."""
 
+    def encoder_options(self, encoder: str, weights: object) -> dict[str, Any]:
+        """An encoder's options where the user gives none.
+
+        Before hidden layers of the head an encoder leaves out its own last, linear layer, if it
+        can, as in the published networks. With pretrained ``weights`` it keeps the layer.
+        """
+        # Here, not above: it imports torch, and --help does without.
+        from rlcnn.encoders.registry import encoder_options, has_optional_projection
+
+        if not self.hidden_units or not has_optional_projection(encoder):
+            return {}
+        default = encoder_options(encoder)["features_dim"]
+        return {"features_dim": 0 if weights in (None, "none") else default}
+
     @classmethod
     def from_arguments(cls, arguments: dict[str, Any]) -> Self:
         """The variant of an agent's keyword arguments.

@@ -26,7 +26,8 @@ class HeadOptions:
     and the actions' advantages. It acts by the mean."""
     head_units: Annotated[int | None, Interval(ge=0, le=65_536)] = None
     """Units of the hidden layer of each stream; 0 leaves it out. By default 512 for dueling heads
-    and iqn, whose published networks have --encoder-options features_dim 0, and else none."""
+    and iqn, and else none. Before it nature and impala leave out their own linear layer, unless
+    --encoder-options features_dim says otherwise."""
     atoms: Annotated[int, Interval(ge=2, le=_MAX_SAMPLES)] = 51
     """Atoms of a c51 head (Bellemare et al. 2017)."""
     v_min: float = -10.0

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.dqn.policies import CnnPolicy
 
 from agents.collect.actor import RolloutActor, make_actor
-from agents.collect.exploration import EpsilonGreedy
+from agents.collect.exploration import EpsilonGreedy, explored
 from agents.networks.policies import PixelQNetwork
 from agents.networks.transfer import unfreeze_at
 from agents.on_policy.agent import OnPolicyAgent
@@ -24,8 +24,7 @@ from agents.pqn.encoders import default_encoder_options
 from agents.pqn.learner import PQNLearner
 from agents.pqn.policy import GreedyPolicy, PixelPQNPolicy
 from agents.sb3.arguments import arguments_for, checked_device
-from agents.sb3.environments import make_checked_env
-from rlcnn.sb3 import EncoderExtractor
+from agents.sb3.environments import make_checked_env, with_encoder_options
 
 
 class PQN(OnPolicyAgent[PixelQNetwork]):
@@ -118,7 +117,7 @@ class PQN(OnPolicyAgent[PixelQNetwork]):
         # Not stable-baselines3's own, which would make its own rollout here.
         self._check_spaces_and_policy()
         self._check_sizes()
-        self.policy_kwargs = _with_layer_norm(self.policy_kwargs)
+        self.policy_kwargs = with_encoder_options(self.policy_kwargs, default_encoder_options)
         self._set_up_policy()
         self.exploration_rate = self.exploration_initial_eps
         self._set_up_updates(self.policy.q_net)
@@ -182,21 +181,8 @@ class PQN(OnPolicyAgent[PixelQNetwork]):
         """Greedy actions int64, or with epsilon ``exploration_rate`` if not ``deterministic``."""
         actions, state = super().predict(observation, state, episode_start, deterministic=True)
         if not deterministic:
-            choose = self._predict_exploration.choose
-            actions = choose(actions.shape, self.exploration_rate, lambda: actions)
+            actions = explored(self._predict_exploration, actions, self.exploration_rate)
         return actions, state
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "exploration", "_predict_exploration"]
-
-
-def _with_layer_norm(policy_kwargs: dict[str, Any]) -> dict[str, Any]:
-    """A policy's arguments with the encoder's default options for PQN, if the encoder is named."""
-    extractor = policy_kwargs.get("features_extractor_kwargs") or {}
-    encoder = extractor.get("encoder", "nature")
-    kind = policy_kwargs.get("features_extractor_class", EncoderExtractor)
-    if not isinstance(encoder, str) or not issubclass(kind, EncoderExtractor):
-        return policy_kwargs
-    defaults = default_encoder_options(encoder, extractor.get("weights"))
-    options = {**defaults, **(extractor.get("encoder_options") or {})}
-    return {**policy_kwargs, "features_extractor_kwargs": {**extractor, "encoder_options": options}}

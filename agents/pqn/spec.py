@@ -13,6 +13,7 @@ from agents.collect.exploration import (
     notes_on_exploration,
     restore_exploration,
 )
+from agents.hyperparameters import Hyperparameters
 from agents.pqn.agent import PQN
 from agents.pqn.config import PQNConfig
 from agents.pqn.encoders import default_encoder_options, notes_on_encoder
@@ -51,7 +52,9 @@ class PQNSpec(AlgorithmSpec[PQN]):
         """A line where the schedule of a longer run would raise epsilon."""
         return notes_on_exploration(model, total_steps)
 
-    def encoder_options(self, encoder: str, weights: str) -> dict[str, Any]:
+    def encoder_options(
+        self, section: Hyperparameters, encoder: str, weights: str
+    ) -> dict[str, Any]:
         return default_encoder_options(encoder, weights)
 
     def notes_on_encoder(self, encoder: str, options: Mapping[str, Any]) -> list[str]:

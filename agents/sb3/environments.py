@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -93,6 +94,24 @@ def make_checked_env(env: GymEnv | str | None, verbose: int) -> GymEnv:
     vec_env = made if isinstance(made, VecEnv) else None
     check_images_and_discrete_actions(made.observation_space, made.action_space, vec_env)
     return made
+
+
+EncoderDefaults = Callable[[str, object], dict[str, Any]]
+"""An encoder's name and its weights (None: none) -> options that the user may override."""
+
+
+def with_encoder_options(arguments: dict[str, Any], defaults: EncoderDefaults) -> dict[str, Any]:
+    """A policy's arguments, with an agent's defaults among the options of an encoder by name."""
+    extractor = arguments.get("features_extractor_kwargs") or {}
+    encoder = extractor.get("encoder", "nature")
+    kind = arguments.get("features_extractor_class", EncoderExtractor)
+    if not isinstance(encoder, str) or not issubclass(kind, EncoderExtractor):
+        return arguments
+    given = extractor.get("encoder_options") or {}
+    options = {**defaults(encoder, extractor.get("weights")), **given}
+    if not options:
+        return arguments
+    return {**arguments, "features_extractor_kwargs": {**extractor, "encoder_options": options}}
 
 
 def with_frame_channels(arguments: dict[str, Any], env: VecEnv | None) -> dict[str, Any]:

@@ -67,6 +67,8 @@ class Encoder(nn.Module):
     options: dict[str, Any]  # of the constructor, JSON values
     features_dim: int  # length of a feature vector
     least_size: ClassVar[int] = 1  # height and width for which the trunk's output is not empty
+    # Whether ``features_dim`` 0 leaves out the last, linear layer.
+    optional_projection: ClassVar[bool] = False
     nodes_of: ClassVar[str] = ""  # the submodule whose nodes ``nodes`` lists; empty for itself
 
     preprocessing: Preprocessing

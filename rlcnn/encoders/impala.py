@@ -88,6 +88,7 @@ class ImpalaEncoder(Encoder):
 
     # With smaller images the last section would compute mostly on padding.
     least_size: ClassVar[int] = 8
+    optional_projection: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class NatureEncoder(Encoder):
     """
 
     least_size: ClassVar[int] = 36
+    optional_projection: ClassVar[bool] = True
 
     def __init__(
         self, observation_shape: Sequence[int], *, features_dim: int = 512, norm: Norm = "none"

@@ -44,6 +44,14 @@ def encoder_options(name: str) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+def has_optional_projection(name: str) -> bool:
+    """Whether ``features_dim`` 0 leaves out the encoder's last, linear layer.
+
+    A UserError refuses an unknown name.
+    """
+    return _encoder_class(name).optional_projection
+
+
 def with_frame_channels(
     name: str, options: Mapping[str, Any], channels: int | None
 ) -> dict[str, Any]:

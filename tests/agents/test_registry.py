@@ -7,9 +7,10 @@ from typing import get_args
 
 import pytest
 
-from agents.config import PRESETS, Preset, TrainConfig
+from agents.config import Preset, TrainConfig
 from agents.dqn.variant import DQNVariant
 from agents.hyperparameters import Algorithm
+from agents.presets import PRESETS
 from agents.registry import ALGORITHMS
 
 

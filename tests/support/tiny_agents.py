@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from agents.config import DQNConfig, PPOConfig, TrainConfig, preset_config
+from agents.config import DQNConfig, PPOConfig, TrainConfig
 from agents.hyperparameters import Algorithm
+from agents.presets import preset_config
 from envs.errors import UserError
 
 TINY = TrainConfig(

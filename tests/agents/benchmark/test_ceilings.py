@@ -23,7 +23,7 @@ from agents.benchmark.stages import (
     environment_stage,
     ppo_loss,
 )
-from agents.config import preset_config
+from agents.presets import preset_config
 
 SHAPE = (4, 44, 44)
 

@@ -16,7 +16,8 @@ from agents.benchmark import gpu_suite
 from agents.benchmark.gpu_suite import SIZES, driver_version, gpu_rows, run_gpu_suite
 from agents.benchmark.suite import Settings
 from agents.benchmark.timed_rows import Row
-from agents.config import TrainConfig, preset_config
+from agents.config import TrainConfig
+from agents.presets import preset_config
 from rlcnn.runs.files import read_json
 
 

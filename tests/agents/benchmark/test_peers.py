@@ -22,8 +22,9 @@ from agents.benchmark.peers import (
     register_peer,
     sb3_hyperparameters,
 )
-from agents.config import TrainConfig, preset_config
+from agents.config import TrainConfig
 from agents.measure.learners import our_agent
+from agents.presets import preset_config
 from agents.train.checkpoint import encoder_extractor
 from envs.errors import UserError
 from envs.make import make_vec_env

@@ -10,7 +10,7 @@ import pytest
 from support.benchmark_results import result_of, whole_result
 
 from agents.benchmark.suite import AlgorithmResult, Settings
-from agents.config import preset_config
+from agents.presets import preset_config
 from envs.errors import UserError
 from rlcnn.runs.files import plain
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.study_files import TINY
 
-from agents.config import preset_config
+from agents.presets import preset_config
 from agents.study.arms import parse_arm
 from agents.study.plan import StudyPlan, deviations, differences, parse_games
 from agents.study.runner import default_study_dir

@@ -16,9 +16,10 @@ from support.run_files import assert_equal, learned, rows_of
 from support.tiny_agents import GPU_RUN, as_dqn
 
 from agents import load_agent
-from agents.config import PPOConfig, TrainConfig, preset_config
+from agents.config import PPOConfig, TrainConfig
 from agents.dqn.agent import DQN
 from agents.evaluate.evaluation import evaluate_agent
+from agents.presets import preset_config
 from agents.train import training
 from rlcnn.runs.directory import RunDirectory
 
