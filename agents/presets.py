@@ -248,7 +248,7 @@ def preset_config(preset: str = "fast", algo: str | None = None) -> TrainConfig:
         UserError: there is no such preset or algorithm, or the preset is for another algorithm.
     """
     check_value("preset", preset, Preset)
-    configs: dict[Any, TrainConfig] = PRESETS[preset]  # type: ignore[index, assignment]
+    configs: dict[Any, TrainConfig] = PRESETS[preset]  # type: ignore[index]
     own = next(iter(configs))
     if algo is None:
         return configs[own]
