@@ -49,6 +49,11 @@ class Hyperparameters:
         """Refuses options that contradict each other, by a UserError."""
 
     @property
+    def in_baseline(self) -> bool:
+        """Whether stable-baselines3's own class can learn alike."""
+        return True
+
+    @property
     def warm_up_steps(self) -> int:
         """Environment steps before the first update that rounds do not count."""
         return 0

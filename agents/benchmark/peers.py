@@ -82,12 +82,12 @@ def stable_baselines3(config: TrainConfig) -> Variants:
 
     ``make_atari_env`` and ``VecFrameStack`` with the same protocol; "CnnPolicy" in float32 with its
     own NatureCNN, or with another of our encoders as features extractor. A DQN replay that does not
-    fit into memory is made smaller. It has no PQN.
+    fit into memory is made smaller. It has neither PQN nor variants of DQN.
 
     Raises:
         UserError: the observations are in colour.
     """
-    if config.algorithm.baseline is None:
+    if config.algorithm.baseline is None or not config.hyperparameters.in_baseline:
         return {}
     if config.obs != "grey":
         raise UserError("stable-baselines3's Atari wrappers make grey observations: use --obs grey")

@@ -20,7 +20,7 @@ from agents.config import TrainConfig
 from agents.dqn.objectives import make_objective
 from agents.dqn.variant import DQNVariant
 from agents.measure.timing import Loop
-from agents.networks.heads import PlainHead
+from agents.networks.heads import Head, PlainHead, make_head
 from agents.storage.replay import ReplayBatch
 from agents.train.builder import make_train_env
 from envs.protocol import get_protocol
@@ -109,7 +109,7 @@ def _random_actions(config: TrainConfig, count: int) -> itertools.cycle[np.ndarr
 
 
 class Network(nn.Module):
-    """An encoder and one linear layer for all outputs."""
+    """An encoder and one linear layer for all outputs, or the head of DQN's variant."""
 
     def __init__(
         self, config: TrainConfig, observation_shape: tuple[int, ...], outputs: int, bf16: bool
@@ -118,13 +118,17 @@ class Network(nn.Module):
         channels = 3 if config.obs == "rgb" else 1
         options = with_frame_channels(config.encoder, config.encoder_options, channels)
         self.encoder = create_encoder(config.encoder, observation_shape, **options)
-        self.q_net = PlainHead(nn.Linear(self.encoder.features_dim, outputs))
+        variant = config.dqn
+        if config.algorithm.replay and not variant.plain:
+            self.q_net: Head = make_head(self.encoder.features_dim, outputs, variant)
+        else:
+            self.q_net = PlainHead(nn.Linear(self.encoder.features_dim, outputs))
         self.bf16 = bf16
         self.encoder.to(memory_format=torch.channels_last)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Observations uint8 (batch, channels, height, width) -> float32 (batch, outputs)."""
-        return self.q_net(self.extract_features(observations))
+        return self.q_net.q_values(self.extract_features(observations))
 
     def extract_features(self, obs: torch.Tensor) -> torch.Tensor:
         """Observations uint8 (batch, channels, height, width) -> float32 (batch, features_dim)."""
@@ -176,10 +180,17 @@ def ppo_loss(
     return vf_coef * functional.mse_loss(values.squeeze(1), returns) - gain - ent_coef * entropy
 
 
-def dqn_loss(network: Network, target: Network, batch: ReplayBatch) -> torch.Tensor:
+def dqn_loss(
+    network: Network,
+    target: Network,
+    batch: ReplayBatch,
+    variant: DQNVariant,
+    generator: torch.Generator | None,
+) -> torch.Tensor:
     """The loss of our DQN on transitions that lie on the device."""
-    objective = make_objective(DQNVariant())
-    return objective.loss(network, objective.prepare(target, batch, None), None).loss.mean()
+    objective = make_objective(variant)
+    prepared = objective.prepare(target, batch, generator)
+    return objective.loss(network, prepared, generator).loss.mean()
 
 
 def pqn_loss(
@@ -229,7 +240,9 @@ def update_stage(
         batch = ReplayBatch(
             observations, actions_taken, rewards, following, discounts, weights, actions_taken
         )
-        loss, arguments = dqn_loss, (network, target, batch)
+        draws = config.dqn.random or config.dqn.augments
+        generator = torch.Generator(config.device) if draws else None
+        loss, arguments = dqn_loss, (network, target, batch, config.dqn, generator)
     elif config.algorithm.action_values:
         returns = torch.randn(size, device=config.device)
         loss, arguments = pqn_loss, (network, observations, taken, returns)

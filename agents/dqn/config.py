@@ -63,6 +63,11 @@ class DQNConfig(DQNVariant, Hyperparameters):
     """Largest gradient norm; longer gradients are scaled down to it."""
 
     @property
+    def in_baseline(self) -> bool:
+        parts = (self.head, self.noisy, self.double, self.munchausen, self.loss, self.prioritized)
+        return parts == ("q", False, False, False, "huber", False) and not self.augments
+
+    @property
     def warm_up_steps(self) -> int:
         return self.learning_starts
 

@@ -14,12 +14,11 @@ from agents.config import (
     DQNConfig,
     PPOConfig,
     PQNConfig,
-    Preset,
     TrainConfig,
-    preset_config,
     read_config,
 )
 from agents.hyperparameters import Algorithm
+from agents.presets import preset_config
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from rlcnn.accelerate import devices
@@ -108,24 +107,6 @@ def test_pqn_normalises_by_layer_where_the_encoder_can(
     assert config.encoder_options == options
     notes = config.algorithm.notes_on_encoder(config.encoder, config.encoder_options)
     assert bool(notes) == (config.algo == "pqn" and options.get("norm", "none") == "none")
-
-
-@pytest.mark.parametrize("preset", get_args(Preset))
-@pytest.mark.parametrize("algo", get_args(Algorithm))
-def test_every_preset_is_valid_and_fits_itself(preset: Preset, algo: Algorithm) -> None:
-    config = preset_config(preset, algo)
-    config.validate()
-    assert (config.preset, config.algo) == (preset, algo)
-    options: Any = config.resolve().hyperparameters
-    if config.algorithm.on_policy:
-        assert config.num_envs * options.n_steps % options.batch_size == 0
-    assert config.dqn.learning_starts < config.total_steps
-
-
-@pytest.mark.parametrize(("preset", "algo"), [("zo", "ppo"), ("zoo", "a2c")])
-def test_an_unknown_preset_is_refused(preset: Any, algo: Any) -> None:
-    with refused('"(zo|a2c)" is unknown: expected one of'):
-        preset_config(preset, algo)
 
 
 # -- JSON ------------------------------------------------------------------------------------------

@@ -7,21 +7,19 @@ from typing import get_args
 
 import pytest
 
-from agents.config import Preset, TrainConfig
+from agents.config import TrainConfig
 from agents.dqn.variant import DQNVariant
 from agents.hyperparameters import Algorithm
-from agents.presets import PRESETS
 from agents.registry import ALGORITHMS
 
 
 @pytest.mark.parametrize("name", get_args(Algorithm))
-def test_every_algorithm_has_a_specification_a_section_and_presets(name: Algorithm) -> None:
+def test_every_algorithm_has_a_specification_and_a_section(name: Algorithm) -> None:
     spec = ALGORITHMS[name]
     config = TrainConfig(algo=name)
     assert spec.name == name
     assert isinstance(config.hyperparameters, spec.section)
     assert config.algorithm is spec
-    assert {preset for preset, algo in PRESETS if algo == name} == set(get_args(Preset))
     assert set(ALGORITHMS) == set(get_args(Algorithm))
 
 
