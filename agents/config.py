@@ -23,12 +23,12 @@ from rlcnn.config.fields import (
     MAX_ENVS,
     MAX_STEPS,
     WHOLE,
+    Arg,
     FrameStack,
     KeepCheckpoints,
     NamedValues,
     ObsSize,
     Period,
-    Repeatable,
     SeedNumber,
     Switch,
     check_options,
@@ -75,8 +75,8 @@ class Environment:
     env_kwargs: NamedValues = field(default_factory=dict)
     """Arguments of the environment, as NAME VALUE pairs: continuous False render_mode rgb_array;
     of an Atari game mode and difficulty."""
-    env_wrapper: Repeatable = ()
-    """Wrapper of every environment, as module:Wrapper; may be repeated, the innermost first."""
+    env_wrapper: Annotated[tuple[str, ...], Arg(metavar="MODULE:WRAPPER", repeatable=True)] = ()
+    """Wrapper of every environment. Repeat the option for several wrappers, the innermost first."""
     obs_key: str = ""
     """Key of the image where observations are a Dict; empty takes the only image."""
     env_workers: Annotated[int, Interval(ge=0, le=MAX_ENVS)] = 0
