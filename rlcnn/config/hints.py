@@ -19,22 +19,24 @@ vec-env vec-env-type vec-env-cls subproc subproc-vec-env async async-envs num-pr
 total-timesteps total-steps steps n-timesteps num-timesteps timesteps num-steps-total max-steps
   num-frames total-frames max-frames train-for-env-steps n max-epochs > --total-steps, --epochs
 num-epochs n-epochs nb-epoch epoch epochs update-epochs noptepochs mini-epochs > --epochs,
-  --ppo.n-epochs
+  --ppo.n-epochs, --pqn.n-epochs
 n-envs num-env num-envs num-environments nenvs n-env num-actors > --num-envs
-num-steps n-steps nsteps rollout-length rollout horizon-length > --ppo.n-steps
-n-step > --ppo.n-steps, --dqn.n-steps
+num-steps n-steps nsteps rollout-length rollout horizon-length > --ppo.n-steps, --pqn.n-steps
+n-step > --ppo.n-steps, --dqn.n-steps, --pqn.n-steps
 nstep multi-step > --dqn.n-steps
 batch-size minibatch-size mini-batch-size bs b num-minibatches nminibatches > --batch-size,
-  --ppo.batch-size, --dqn.batch-size
-learning-rate lr step-size > --learning-rate, --ppo.learning-rate, --dqn.learning-rate
-anneal-lr no-anneal-lr lr-schedule > --ppo.learning-rate-schedule, --dqn.learning-rate-schedule
+  --ppo.batch-size, --dqn.batch-size, --pqn.batch-size
+learning-rate lr step-size > --learning-rate, --ppo.learning-rate, --dqn.learning-rate,
+  --pqn.learning-rate
+anneal-lr no-anneal-lr lr-schedule > --ppo.learning-rate-schedule, --dqn.learning-rate-schedule,
+  --pqn.learning-rate-schedule
 sched scheduler lr-scheduler > --schedule
-discount discount-factor > --ppo.gamma, --dqn.gamma
+discount discount-factor > --ppo.gamma, --dqn.gamma, --pqn.gamma
 entropy-coef ent-coeff entropy-coefficient exploration-loss-coeff > --ppo.ent-coef
 vf-coeff value-coef value-loss-coef value-loss-coeff critic-coef > --ppo.vf-coef
 clip-vloss clip-value > --ppo.clip-range-vf
 kl-threshold > --ppo.target-kl
-grad-norm clip-grad > --ppo.max-grad-norm, --dqn.max-grad-norm
+grad-norm clip-grad > --ppo.max-grad-norm, --dqn.max-grad-norm, --pqn.max-grad-norm
 lambda lam gae > --ppo.gae-lambda, --pqn.q-lambda
 clip-coef cliprange clip-eps e-clip > --ppo.clip-range
 norm-adv > --ppo.normalize-advantage
@@ -42,9 +44,9 @@ buffer-size replay-size memory-size replay-capacity > --dqn.buffer-size
 learn-start start-learning > --dqn.learning-starts
 train-frequency > --dqn.train-freq
 target-network-frequency target-update > --dqn.target-update-interval
-start-e eps-start > --dqn.exploration-initial-eps
-end-e eps-end epsilon > --dqn.exploration-final-eps
-eps-decay > --dqn.exploration-fraction
+start-e eps-start > --dqn.exploration-initial-eps, --pqn.exploration-initial-eps
+end-e eps-end epsilon > --dqn.exploration-final-eps, --pqn.exploration-final-eps
+eps-decay > --dqn.exploration-fraction, --pqn.exploration-fraction
 double-dqn double-q ddqn > --dqn.double
 noisy-net noisy-nets noisynet > --dqn.noisy
 per prioritized-replay prioritised-replay prioritized-experience-replay > --dqn.prioritized
