@@ -28,11 +28,11 @@ class Study:
     """Study."""
 
     games: str = ""
-    """Games, separated by commas: Pong,Breakout or any Gymnasium id."""
+    """Games, separated by commas: Pong,Breakout, or Gymnasium ids."""
     arms: tuple[str, ...] = ()
-    """Arms to compare, at least two."""
+    """Arms to compare, at least two, separated by spaces; see above."""
     seeds: int = 5
-    """Trainings of each arm in each game; their seeds start at --seed."""
+    """Runs of each arm in each game; their seeds count up from --seed."""
     study_dir: Path | None = None
     """Directory of the study; by default studies/ and a name built from the plan."""
     resume: Path | None = None
@@ -42,10 +42,11 @@ class Study:
     dry_run: bool = False
     """Check everything, print the cost of the study, and stop."""
     report_only: bool = False
-    """Write the report of the present results, and train nothing."""
+    """Write the report of the runs that are done, and train nothing."""
     report_films: Films = "linked"
-    """Films in the report: linked, strips of pictures with a link to each film; embedded, with
-    films of at most 3 MB in the page itself; strips only, for a page that moves elsewhere."""
+    """Films in the report: linked shows strips of pictures with a link to each film; embedded puts
+    films of at most 3 MB into the page; strips shows strips only, for a page that is moved
+    elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Launching:
     """Where runs are trained."""
 
     launcher: Literal["local", "ray"] = "local"
-    """Where runs are trained: in processes of this machine, or on a Ray cluster."""
+    """Where runs are trained: local, in processes of this machine; ray, on a Ray cluster."""
     workers: int = 0
     """Parallel runs on this machine, which share its cores; 0 gives each run one core, or four if
     it computes on a GPU."""
@@ -67,7 +68,7 @@ class Launching:
 
 @dataclass(frozen=True)
 class Options(TrainConfig, Launching, Study):
-    """Compare arms, encoders with their weights, over games and seeds with equal other options.
+    """Compare arms (encoders with their weights) over games and seeds; other options are equal.
 
     Arms: scratch[:NET], frozen-random[:NET], frozen:WEIGHTS, finetune:WEIGHTS, frozen:NET@WEIGHTS,
     finetune:NET@WEIGHTS. NET is ENCODER[,OPTION=VALUE]..., by default --encoder; WEIGHTS is
