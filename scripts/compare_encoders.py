@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from agents.config import TrainConfig, preset_config
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options
-from rlcnn.config.fields import fields_of
+from rlcnn.config.fields import Arg, fields_of
 from rlcnn.config.script import run_script
 from rlcnn.report.options import Films
 from rlcnn.runs.progress import make_console
@@ -18,6 +18,8 @@ from rlcnn.runs.progress import make_console
 if TYPE_CHECKING:
     from agents.launchers.local import Launcher
     from agents.study.plan import StudyPlan
+
+Flag = Annotated[bool, Arg(negatable=False)]
 
 # Games and arms set these for each training of a study.
 SET_BY_STUDY = ("env", "weights", "mode")
@@ -37,11 +39,11 @@ class Study:
     """Directory of the study; by default studies/ and a name built from the plan."""
     resume: Path | None = None
     """Continue the study in this directory as planned; by default the same command continues it."""
-    retry: bool = False
+    retry: Flag = False
     """Continue failed runs, too."""
-    dry_run: bool = False
+    dry_run: Flag = False
     """Check everything, print the cost of the study, and stop."""
-    report_only: bool = False
+    report_only: Flag = False
     """Write the report of the runs that are done, and train nothing."""
     report_films: Films = "linked"
     """Films in the report: linked shows strips of pictures with a link to each film; embedded puts

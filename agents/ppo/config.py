@@ -29,8 +29,8 @@ class PPOConfig(RolloutHyperparameters):
     """Steps of each environment between two updates."""
     # Of 8 environments 256: zoo; Schulman et al. 2017, table 5.
     batch_size: Annotated[int, Interval(ge=0, le=MAX_COUNT)] = 0
-    """Transitions in a minibatch; must divide num-envs x n-steps, the transitions of a rollout. 0
-    takes 256 if that divides them, and otherwise a quarter of them."""
+    """Transitions in a minibatch; must divide a rollout, which has num-envs x n-steps transitions.
+    0 takes 256 if that divides the rollout, and otherwise a quarter of the rollout."""
     n_epochs: Count = 4  # zoo; 3 in Schulman et al. 2017
     """Passes over each rollout."""
     gamma: Fraction = 0.99  # sb3; Schulman et al. 2017, table 5

@@ -29,8 +29,8 @@ class PQNConfig(RolloutHyperparameters):
     """Steps of each environment between two updates."""
     # Of 128 environments 32 minibatches: paper; of 256 transitions in CleanRL.
     batch_size: Annotated[int, Interval(ge=0, le=MAX_COUNT)] = 0
-    """Transitions in a minibatch; must divide num-envs x n-steps, the transitions of a rollout. 0
-    takes 128 if that divides them, and otherwise a quarter of them."""
+    """Transitions in a minibatch; must divide a rollout, which has num-envs x n-steps transitions.
+    0 takes 128 if that divides the rollout, and otherwise a quarter of the rollout."""
     n_epochs: Count = 2  # paper; 4 in CleanRL
     """Passes over each rollout."""
     gamma: Fraction = 0.99  # paper; CleanRL

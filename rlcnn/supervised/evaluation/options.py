@@ -52,7 +52,8 @@ class EvaluatedImages:
     data_dir: Path | None = None
     """Directory of the published data sets; by default the run's own, or data."""
     part: Literal["test", "train", "all"] | None = None
-    """Part of the images; by default test, the held-out images."""
+    """Part of the images: test, the held-out images and the default; train, those of training; all,
+    both."""
     crops: Literal[1, 10] = 1
     """Crops of each image: 1, the centre; 10, the four corners and the centre, and their mirror
     images."""
