@@ -23,12 +23,12 @@ from rlcnn.config.fields import (
     MAX_ENVS,
     MAX_STEPS,
     WHOLE,
+    Arg,
     FrameStack,
     KeepCheckpoints,
     NamedValues,
     ObsSize,
     Period,
-    Repeatable,
     SeedNumber,
     Switch,
     check_options,
@@ -74,17 +74,18 @@ class Environment:
     """Environment."""
 
     env: str = "ALE/Pong-v5"
-    """Any Atari game ("ALE/Breakout-v5") or Gymnasium id with images and discrete actions."""
+    """Id of the environment: an Atari game (ALE/Breakout-v5), or any other in Gymnasium's registry
+    with images and discrete actions; module:Id-v0 imports a module first."""
     env_kwargs: NamedValues = field(default_factory=dict)
-    """Arguments of the environment, as NAME VALUE pairs: continuous False render_mode rgb_array;
-    of an Atari game mode and difficulty."""
-    env_wrapper: Repeatable = ()
-    """Wrapper of every environment, as module:Wrapper; may be repeated, the innermost first."""
+    """Arguments of the environment, as NAME VALUE pairs: continuous False render_mode rgb_array.
+    Atari games take mode, difficulty and render_mode."""
+    env_wrapper: Annotated[tuple[str, ...], Arg(metavar="MODULE:WRAPPER", repeatable=True)] = ()
+    """Wrapper of every environment. Repeat the option for several wrappers, the innermost first."""
     obs_key: str = ""
-    """Key of the image where observations are a Dict; empty takes the only image."""
+    """Key of the image, if observations are a Dict; empty chooses the only image."""
     env_workers: Annotated[int, Interval(ge=0, le=MAX_ENVS)] = 0
     """Processes that step the environments, for slow ones; 0 steps them in this process. An Atari
-    game without env_kwargs and env_wrapper uses threads instead."""
+    game without --env-kwargs and --env-wrapper uses threads instead."""
     num_envs: Annotated[int, Interval(ge=1, le=MAX_ENVS)] = 8
     """Environments that step in parallel."""
     protocol: ProtocolName = "classic"
@@ -102,10 +103,10 @@ class EncoderTraining(EncoderChoice):
     """Encoder."""
 
     mode: Literal["train", "finetune", "frozen"] = "train"
-    """How the encoder learns: train, like all other layers; finetune, at a fraction of their rate;
-    frozen, not at all, and it runs once per frame."""
+    """How the encoder learns: train, at the learning rate of the other layers; finetune, at a lower
+    rate (--finetune-factor); frozen, not at all, and it runs once per frame."""
     finetune_factor: Annotated[float, Interval(gt=0)] = 0.1
-    """Learning rate of a fine-tuned encoder, as a factor of the other layers'."""
+    """Learning rate of a fine-tuned encoder, divided by that of the other layers."""
     unfreeze_from: str = ""
     """First node of the encoder to fine-tune, such as layer2 or trunk.4; the layers before it stay
     frozen. Empty fine-tunes all layers."""
@@ -134,18 +135,19 @@ class TrainingSpeed(Computation):
     """Device and speed."""
 
     env_groups: int = 1
-    """Groups of environments that PPO and PQN step in turn: while the policy acts for one group,
-    the others step. Useful if emulators wait for a GPU."""
+    """Groups of environments that PPO and PQN step in turn: while the policy chooses actions for
+    one group, the others step. Useful if environments wait for a GPU."""
     compile: Switch = "auto"
-    """Whether torch compiles the update of PPO or PQN; auto does not, since it gained nothing."""
+    """Whether torch compiles the update of PPO or PQN; auto does not, since no gain was
+    measured."""
     cuda_graphs: Switch = "auto"
     """Whether a GPU captures acting and updates as CUDA graphs and replays them; auto does."""
     replay_device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where DQN stores its replay; auto takes the training device if it fits there, else the
     host."""
     overlap: Switch = "auto"
-    """Whether the next rollout is collected during the update, by the previous policy; the rollout
-    after a checkpoint or a film is not. auto does not."""
+    """Whether the next rollout is collected during the update, by the previous policy, except after
+    a checkpoint or a film; auto does not."""
 
 
 # The last base comes first in --help and in a run's config.json.

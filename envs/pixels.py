@@ -77,7 +77,7 @@ class PixelVecEnv(EpisodeVecEnv):
             for own in self._slices:
                 shape = (2, own.stop - own.start, *frame)
                 batch: EnvBatch | WorkerBatch = (
-                    WorkerBatch(env_fns[own], shape, is_first=not self._batches)
+                    WorkerBatch(env_fns[own], shape)
                     if workers
                     else EnvBatch(env_fns, np.zeros(shape, np.uint8))
                 )

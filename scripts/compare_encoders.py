@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from agents.config import TrainConfig
 from agents.presets import preset_config
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options
-from rlcnn.config.fields import fields_of
+from rlcnn.config.fields import Arg, fields_of
 from rlcnn.config.script import run_script
 from rlcnn.report.options import Films
 from rlcnn.runs.progress import make_console
@@ -19,6 +19,8 @@ from rlcnn.runs.progress import make_console
 if TYPE_CHECKING:
     from agents.launchers.local import Launcher
     from agents.study.plan import StudyPlan
+
+Flag = Annotated[bool, Arg(negatable=False)]
 
 # Games and arms set these for each training of a study.
 SET_BY_STUDY = ("env", "weights", "mode")
@@ -29,24 +31,25 @@ class Study:
     """Study."""
 
     games: str = ""
-    """Games, separated by commas: Pong,Breakout or any Gymnasium id."""
+    """Games, separated by commas: Pong,Breakout, or Gymnasium ids."""
     arms: tuple[str, ...] = ()
-    """Arms to compare, at least two."""
+    """Arms to compare, at least two, separated by spaces; see above."""
     seeds: int = 5
-    """Trainings of each arm in each game; their seeds start at --seed."""
+    """Runs of each arm in each game; their seeds count up from --seed."""
     study_dir: Path | None = None
     """Directory of the study; by default studies/ and a name built from the plan."""
     resume: Path | None = None
     """Continue the study in this directory as planned; by default the same command continues it."""
-    retry: bool = False
+    retry: Flag = False
     """Continue failed runs, too."""
-    dry_run: bool = False
+    dry_run: Flag = False
     """Check everything, print the cost of the study, and stop."""
-    report_only: bool = False
-    """Write the report of the present results, and train nothing."""
+    report_only: Flag = False
+    """Write the report of the runs that are done, and train nothing."""
     report_films: Films = "linked"
-    """Films in the report: linked, strips of pictures with a link to each film; embedded, with
-    films of at most 3 MB in the page itself; strips only, for a page that moves elsewhere."""
+    """Films in the report: linked shows strips of pictures with a link to each film; embedded puts
+    films of at most 3 MB into the page; strips shows strips only, for a page that is moved
+    elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Launching:
     """Where runs are trained."""
 
     launcher: Literal["local", "ray"] = "local"
-    """Where runs are trained: in processes of this machine, or on a Ray cluster."""
+    """Where runs are trained: local, in processes of this machine; ray, on a Ray cluster."""
     workers: int = 0
     """Parallel runs on this machine, which share its cores; 0 gives each run one core, or four if
     it computes on a GPU."""
@@ -68,7 +71,7 @@ class Launching:
 
 @dataclass(frozen=True)
 class Options(TrainConfig, Launching, Study):
-    """Compare arms, encoders with their weights, over games and seeds with equal other options.
+    """Compare arms (encoders with their weights) over games and seeds; other options are equal.
 
     Arms: scratch[:NET], frozen-random[:NET], frozen:WEIGHTS, finetune:WEIGHTS, frozen:NET@WEIGHTS,
     finetune:NET@WEIGHTS. NET is ENCODER[,OPTION=VALUE]..., by default --encoder; WEIGHTS is

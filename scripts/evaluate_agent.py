@@ -38,15 +38,16 @@ class Games:
     """Games."""
 
     episodes: int | None = None
-    """Whole games to play; by default as many as the run's own evaluation. 0 only films."""
+    """Whole games to play; by default as many as in the run's own evaluation. 0 plays none, to make
+    films only."""
     protocol: ProtocolName | None = None
-    """Atari conventions, classic or sticky; by default the run's own. The actions stay the
-    agent's."""
+    """Atari conventions, classic or sticky; by default the run's own. The agent keeps the set of
+    actions that it learned with."""
     deterministic: Flag = False
-    """Always take the most probable (PPO) or most valuable (DQN) action."""
+    """Always take the most probable (PPO) or most valuable (DQN, PQN) action."""
     stochastic: Flag = False
-    """Sample actions (PPO), or take one in 1,000 at random (DQN), as in a run's own evaluations:
-    the default."""
+    """Sample actions (PPO), or take one in 1,000 at random (DQN, PQN), as in a run's own
+    evaluations: the default."""
     seed: int | None = None
     """Seed of the games and of the agent's random choices; by default the run's own."""
 

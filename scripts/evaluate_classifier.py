@@ -14,7 +14,7 @@ from rlcnn.supervised.evaluation.options import EvaluationConfig
 
 @dataclass(frozen=True)
 class Options(EvaluationConfig):
-    """Evaluate a classifier on labelled images; several are an ensemble, averaged.
+    """Evaluate a classifier on labelled images; the predictions of several are averaged.
 
     Examples:
       python scripts/evaluate_classifier.py runs/pretrained-pong

@@ -35,12 +35,13 @@ class Measurements:
     """Measurements."""
 
     parts: tuple[Part, ...] = DEFAULT_PARTS
-    """What to measure: ceilings (the parts of training alone), ppo, dqn, pqn (agents), encoders."""
+    """What to measure: ceilings (each part of training alone), ppo, dqn, pqn (whole agents),
+    encoders (networks alone)."""
     dqn_num_envs: Annotated[int, Interval(ge=1, le=MAX_ENVS)] = 1
-    """Parallel environments of DQN; --num-envs are those of the others."""
+    """Parallel environments of DQN; --num-envs is for the other algorithms."""
     peers: tuple[PeerName, ...] = ("sb3",)
-    """Peers to compare with: sb3; uncached, which runs a frozen encoder for every minibatch; no
-    names for none."""
+    """What to compare with: sb3, which is stable-baselines3; uncached, which runs a frozen encoder
+    for every minibatch. --peers without a name compares with nothing."""
     rounds: Annotated[int, Interval(ge=1, le=1_000)] = 5
     """Samples of each figure; all figures are measured once in each round, in turn."""
     seconds: Annotated[float, Interval(gt=0)] = 5.0
@@ -48,7 +49,8 @@ class Measurements:
     encoder_batch: Annotated[int, Interval(ge=1, le=2**20)] = 256
     """Observations of 84x84x4 in a batch of the encoders' table."""
     image_models: tuple[ImageModel, ...] = IMAGE_MODELS
-    """torchvision's networks in the encoders' table, at 16x3x224x224; no names for none."""
+    """torchvision's networks in the encoders' table, on 16 images of 3x224x224; --image-models
+    without a name leaves them out."""
 
 
 @dataclass(frozen=True)

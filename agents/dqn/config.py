@@ -36,7 +36,7 @@ class DQNConfig(DQNVariant, Hyperparameters):
     batch_size: Count = 32  # zoo; Mnih et al. 2015, extended data table 1
     """Transitions in a minibatch."""
     tau: Fraction = 1.0  # sb3
-    """Share of the online network in the target at each of its updates; 1 copies it."""
+    """Share of the online network in each update of the target network; 1 copies it."""
     gamma: Fraction = 0.99  # sb3; Mnih et al. 2015, extended data table 1
     """Discount factor."""
     train_freq: Count = 4  # zoo; Mnih et al. 2015, extended data table 1
@@ -46,7 +46,7 @@ class DQNConfig(DQNVariant, Hyperparameters):
         Interval(ge=-1, le=MAX_COUNT),
         never(0, "learns nothing: expected at least 1, or -1"),
     ] = 1  # zoo
-    """Updates in a round; -1 makes as many as steps."""
+    """Updates in a round; -1 makes as many as the round has steps."""
     n_steps: Count = 1  # sb3; Mnih et al. 2015
     """Rewards summed before bootstrapping (n-step returns)."""
     target_update_interval: Count = 1_000  # zoo; 10,000 updates in Mnih et al. 2015
@@ -54,11 +54,11 @@ class DQNConfig(DQNVariant, Hyperparameters):
     exploration_fraction: Annotated[
         float, Interval(ge=0, le=1), never(0, "leaves no time to explore: expected more")
     ] = 0.1  # zoo: 1,000,000 steps of its run; so in Mnih et al. 2015
-    """Share of the run over which epsilon falls."""
+    """Share of the run over which epsilon, the probability of a random action, falls."""
     exploration_initial_eps: Fraction = 1.0  # sb3; Mnih et al. 2015, extended data table 1
     """Epsilon at the start."""
     exploration_final_eps: Fraction = 0.01  # zoo; 0.1 in Mnih et al. 2015
-    """Epsilon after that."""
+    """Epsilon once it has fallen."""
     max_grad_norm: NonNegative = 10.0  # sb3
     """Largest gradient norm; longer gradients are scaled down to it."""
 

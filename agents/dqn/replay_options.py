@@ -13,18 +13,19 @@ class ReplayOptions:
     """Options of the sampler, and of what happens to its batches."""
 
     prioritized: bool = False
-    """Draws transitions of large errors more often, and weighs their losses less (Schaul et al.
-    2016)."""
+    """Whether transitions with large errors are drawn more often, and count less in the loss for it
+    (Schaul et al. 2016)."""
     priority_alpha: Fraction = 0.6
     """Exponent of priorities (Schaul et al. 2016): 0.5 in Rainbow, 0.2 in BTR; 0 draws
     uniformly."""
     priority_beta_initial: Fraction = 0.4
     """Exponent of importance weights at the start of the run (Schaul et al. 2016)."""
     priority_beta_final: Fraction = 1.0
-    """Exponent of importance weights at the end of the run, approached linearly (Schaul et al.
-    2016); 1 corrects the draws in full."""
+    """Exponent of importance weights at the end of the run, reached linearly (Schaul et al. 2016);
+    with 1 the weights correct the draws in full."""
     priority_uniform_share: Fraction = 0.001
-    """Share of draws that are uniform, whatever the priorities (dqn_zoo); 0 in the paper."""
+    """Share of draws that are uniform, whatever the priorities: 0.001 in dqn_zoo, 0 in the
+    paper."""
     priority_epsilon: NonNegative = 0.0
     """Added to every priority: 0 in dqn_zoo, 1e-6 in CleanRL."""
     augment: Literal["none", "drq"] = "none"

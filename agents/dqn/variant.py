@@ -20,27 +20,27 @@ class DQNVariant(HeadOptions, ReplayOptions):
     """The head, objective, sampler and exploration; defaults are DQN's of Mnih et al. 2015."""
 
     double: bool = False
-    """Lets the online network choose the action whose target value is learned (van Hasselt et al.
-    2016)."""
+    """Whether the online network chooses the next action and the target network gives its value
+    (van Hasselt et al. 2016)."""
     loss: Literal["huber", "mse"] = "huber"
-    """Loss of a temporal difference, for heads of Q values: huber (Mnih et al. 2015) or mse
-    (Dopamine)."""
+    """Loss of a temporal-difference error, for heads of Q values: huber (Mnih et al. 2015) or mse,
+    the squared error (Dopamine)."""
     munchausen: bool = False
-    """Adds the scaled log-policy to rewards and learns soft values (Vieillard et al. 2020); for
-    heads of Q values and of quantiles."""
+    """Whether the scaled log-policy is added to rewards and soft values are learned (Vieillard et
+    al. 2020); for heads of Q values and of quantiles."""
     munchausen_alpha: Fraction = 0.9
     """Scale of the log-policy in the reward (Vieillard et al. 2020)."""
     munchausen_tau: Annotated[float, Interval(gt=0)] = 0.03
-    """Temperature of the policy (Vieillard et al. 2020)."""
+    """Temperature of the softmax policy (Vieillard et al. 2020)."""
     munchausen_clip: Annotated[float, Interval(le=0)] = -1.0
     """Lowest value of tau log-policy before it is scaled: l0 in Vieillard et al. 2020."""
     adam_eps: Annotated[float, Interval(gt=0)] = ADAM_EPS
     """Adam's epsilon; 1.5e-4 in Dopamine's DQN."""
     exploration_steps: Period = 0
     """Steps over which epsilon falls, whatever the length of the run; 0 takes
-    exploration-fraction."""
+    --dqn.exploration-fraction."""
     exploration_end: Fraction = 1.0
-    """Share of the run after which epsilon is 0; 0.5 in BTR, 1 never."""
+    """Share of the run after which epsilon is 0; 0.5 in BTR. With 1 it never is."""
     exploration_spread: NonNegative = 0.0
     """Spread of epsilon over environments: i of N explores with epsilon^(1 + i / (N - 1) * spread);
     7 in Ape-X (Horgan et al. 2018), 0 makes all explore alike."""

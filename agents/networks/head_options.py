@@ -22,12 +22,12 @@ class HeadOptions:
 
     head: HeadName = "q"
     """What the network estimates of returns: their means (q), or their distributions by fixed atoms
-    (c51), fixed quantiles (qr) or drawn quantiles (iqn); dueling adds streams for the state's value
-    and the actions' advantages. It acts by the mean."""
+    (c51), fixed quantiles (qr) or drawn quantiles (iqn). dueling adds streams for the state's value
+    and the actions' advantages. Actions are chosen by the mean."""
     head_units: Annotated[int | None, Interval(ge=0, le=65_536)] = None
-    """Units of the hidden layer of each stream; 0 leaves it out. By default 512 for dueling heads
-    and iqn, and else none. Before it nature and impala leave out their own linear layer, unless
-    --encoder-options features_dim says otherwise."""
+    """Units of the hidden layer of each stream; 0 leaves it out. None, the default, takes 512 for
+    dueling heads and iqn, and 0 for others. Before a hidden layer nature and impala leave out their
+    own linear layer, unless --encoder-options features_dim says otherwise."""
     atoms: Annotated[int, Interval(ge=2, le=_MAX_SAMPLES)] = 51
     """Atoms of a c51 head (Bellemare et al. 2017)."""
     v_min: float = -10.0
@@ -41,16 +41,16 @@ class HeadOptions:
     iqn_target_samples: Annotated[int, Interval(ge=1, le=_MAX_SAMPLES)] = 64
     """Quantiles of iqn's targets: N' in Dabney et al. 2018b; 8 in BTR."""
     iqn_acting_samples: Annotated[int, Interval(ge=1, le=_MAX_SAMPLES)] = 32
-    """Quantiles whose mean iqn acts by: K in Dabney et al. 2018b; 8 in BTR."""
+    """Quantiles that iqn averages to choose an action: K in Dabney et al. 2018b; 8 in BTR."""
     cosines: Count = 64
-    """Cosines of which iqn computes the embedding of a quantile (Dabney et al. 2018b)."""
+    """Cosines in the embedding of a quantile by iqn (Dabney et al. 2018b)."""
     first_cosine: Annotated[int, Interval(ge=0, le=1)] = 1
-    """First multiple i of cos(pi i tau): 1 in dqn_zoo, 0 in Dabney et al. 2018b and BTR."""
+    """Least i in these cosines, cos(pi i tau): 1 in dqn_zoo, 0 in Dabney et al. 2018b and BTR."""
     noisy: bool = False
-    """Adds learned, factorised noise to the head's linear layers in training (Fortunato et al.
-    2018); one draw serves a whole batch. Usually with an epsilon of 0."""
+    """Whether the head's linear layers get learned, factorised noise in training (Fortunato et al.
+    2018); one draw of noise serves a whole batch. Usually with an epsilon of 0."""
     sigma0: NonNegative = 0.5
-    """Initial scale of that noise (Fortunato et al. 2018); 0.1 in dqn_zoo."""
+    """Initial scale of the noise of --dqn.noisy (Fortunato et al. 2018); 0.1 in dqn_zoo."""
 
     @property
     def kind(self) -> Kind:

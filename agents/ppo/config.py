@@ -29,8 +29,8 @@ class PPOConfig(RolloutHyperparameters):
     """Steps of each environment between two updates."""
     # Of 8 environments 256: zoo; Schulman et al. 2017, table 5.
     batch_size: Annotated[int, Interval(ge=0, le=MAX_COUNT)] = 0
-    """Transitions in a minibatch; must divide num-envs x n-steps. 0 takes 256 where it does, and
-    otherwise a quarter of them."""
+    """Transitions in a minibatch; must divide a rollout, which has num-envs x n-steps transitions.
+    0 takes 256 if that divides the rollout, and otherwise a quarter of the rollout."""
     n_epochs: Count = 4  # zoo; 3 in Schulman et al. 2017
     """Passes over each rollout."""
     gamma: Fraction = 0.99  # sb3; Schulman et al. 2017, table 5
@@ -38,7 +38,7 @@ class PPOConfig(RolloutHyperparameters):
     gae_lambda: Fraction = 0.95  # sb3; Schulman et al. 2017, table 5
     """Lambda of generalised advantage estimation."""
     clip_range: NonNegative = 0.1  # zoo; Schulman et al. 2017, table 5
-    """How far the probability ratio may leave 1 before its gain is clipped."""
+    """How far the ratio of new to old probability may leave 1 before its gain is clipped."""
     clip_range_schedule: ScheduleName = "linear"  # zoo; Schulman et al. 2017, table 5
     """"linear" anneals the clip range to 0 over the run."""
     clip_range_vf: Annotated[
@@ -46,9 +46,10 @@ class PPOConfig(RolloutHyperparameters):
         Interval(ge=0),
         never(0, "lets no value change: expected more, or None"),
     ] = None  # sb3
-    """The same for value predictions, in units of return; None does not clip them."""
+    """How far a value prediction may move in an update before it is clipped, in units of return;
+    None does not clip."""
     normalize_advantage: bool = True  # sb3
-    """Whether each minibatch's advantages are brought to mean 0 and deviation 1."""
+    """Whether the advantages of each minibatch are scaled to mean 0 and standard deviation 1."""
     ent_coef: NonNegative = 0.01  # zoo; Schulman et al. 2017, table 5
     """Weight of the entropy bonus."""
     ent_coef_schedule: ScheduleName = "constant"  # zoo; Schulman et al. 2017, table 5
@@ -58,4 +59,5 @@ class PPOConfig(RolloutHyperparameters):
     max_grad_norm: NonNegative = 0.5  # sb3
     """Largest gradient norm; longer gradients are scaled down to it."""
     target_kl: Annotated[float | None, Interval(ge=0)] = None  # sb3
-    """Divergence at which an update stops early; None never stops."""
+    """KL divergence from the policy before the update at which the update stops early; None never
+    stops it early."""

@@ -29,8 +29,8 @@ class PQNConfig(RolloutHyperparameters):
     """Steps of each environment between two updates."""
     # Of 128 environments 32 minibatches: paper; of 256 transitions in CleanRL.
     batch_size: Annotated[int, Interval(ge=0, le=MAX_COUNT)] = 0
-    """Transitions in a minibatch; must divide num-envs x n-steps. 0 takes 128 where it does, and
-    otherwise a quarter of them."""
+    """Transitions in a minibatch; must divide a rollout, which has num-envs x n-steps transitions.
+    0 takes 128 if that divides the rollout, and otherwise a quarter of the rollout."""
     n_epochs: Count = 2  # paper; 4 in CleanRL
     """Passes over each rollout."""
     gamma: Fraction = 0.99  # paper; CleanRL
@@ -40,10 +40,10 @@ class PQNConfig(RolloutHyperparameters):
     exploration_fraction: Annotated[
         float, Interval(ge=0, le=1), never(0, "leaves no time to explore: expected more")
     ] = 0.1  # paper; CleanRL
-    """Share of the run over which epsilon falls."""
+    """Share of the run over which epsilon, the probability of a random action, falls."""
     exploration_initial_eps: Fraction = 1.0  # paper; CleanRL
     """Epsilon at the start."""
     exploration_final_eps: Fraction = 0.001  # paper; 0.01 in CleanRL
-    """Epsilon after that."""
+    """Epsilon at the end of that share."""
     max_grad_norm: NonNegative = 10.0  # paper; CleanRL
     """Largest gradient norm; longer gradients are scaled down to it."""

@@ -52,9 +52,10 @@ from envs.registry import game_name
 from rlcnn.report import Films, RunResult, write_report
 from rlcnn.report.style import plural
 from rlcnn.report.tracked import track_report
+from rlcnn.runs.commands import commands_for_study
 from rlcnn.runs.files import disk_errors, read_json, write_json_atomic
 from rlcnn.runs.lock import acquire
-from rlcnn.runs.progress import make_console, waiting
+from rlcnn.runs.progress import make_console, print_facts, waiting
 from rlcnn.runs.provenance import provenance
 from rlcnn.runs.stopping import TrainingStopped
 
@@ -161,12 +162,12 @@ def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked
     found = dict.fromkeys([*lines, *shown.notes]) if lines else [f"no verdict: {shown.no_verdict}"]
     for line in [*results_table(results), *problems(results), *found]:
         console.print(line)
-    console.print(f"table:  {table}")
-    console.print(f"report: {page}")
+    print_facts(console, [("table", str(table)), ("report", str(page))])
     project, group = plan.base.project, path.resolve().name
     # A page of W&B: trackio has the trainings alone.
     mode = plan.base.track if plan.base.tracker == "wandb" else "disabled"
     track_report(shown, page, drawings, mode, project=project, group=group)
+    print_facts(console, commands_for_study(path, project))
     return results
 
 

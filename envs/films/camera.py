@@ -162,7 +162,7 @@ def _film(
     venv = PixelVecEnv([lambda: env], **options)
     try:
         with Mp4Writer(path, fps=lens.fps, height=FILM_HEIGHT) as film:
-            lens.show = film.add
+            lens.begin(film.add)
             info = _play(venv, act)
     finally:
         venv.close()
@@ -184,19 +184,24 @@ class _CannotRender(UserError):  # noqa: N818
 
 
 class _Lens(gym.Wrapper):
-    """Shows a picture of every step of the environment's first episode, including its start.
+    """Shows a picture of every step of the episode after ``begin``, including its start.
 
-    ``PixelVecEnv`` starts a second episode at once, which is not shown.
+    ``PixelVecEnv`` starts another episode at once, which is not shown.
     """
 
     def __init__(self, env: gym.Env, fps: int, picture: Callable[[Any], np.ndarray]) -> None:
         """``picture``: observation -> picture, uint8 (height, width, 3)."""
         super().__init__(env)
         self.fps = fps
-        self.show: Callable[[np.ndarray], None] = lambda picture: None
+        self._show_to: Callable[[np.ndarray], None] = lambda picture: None
         self._picture = picture
         self._size: tuple[int, int] | None = None
         self._episodes = 0
+
+    def begin(self, show: Callable[[np.ndarray], None]) -> None:
+        """Shows the pictures of the next episode to ``show``."""
+        # Wrappers around this one may have begun an episode already, to look at an observation.
+        self._show_to, self._episodes = show, 0
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(**kwargs)
@@ -218,7 +223,7 @@ class _Lens(gym.Wrapper):
         if (width, height) != self._size:
             # All pictures of a film have the first one's size.
             picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
-        self.show(picture)
+        self._show_to(picture)
 
 
 def _render_lens(config: EnvConfig) -> _Lens:

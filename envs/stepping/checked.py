@@ -235,13 +235,18 @@ def _check_spaces(name: str, env: gym.Env) -> spaces.Discrete:
     observations: Any = getattr(env, "observation_space", None)
     actions = getattr(env, "action_space", None)
     if not is_image_space(observations):
-        hint = "AddRenderObservation makes some of what is rendered"
+        hint = (
+            "to observe what it renders, give --env-kwargs render_mode rgb_array --env-wrapper"
+            " gymnasium.wrappers:AddRenderObservation"
+        )
         if isinstance(observations, spaces.Box) and _is_image_shape(observations.shape):
-            hint = "TransformObservation turns each into uint8, such as (255 * x).astype(np.uint8)"
+            hint = (
+                "gymnasium.wrappers.TransformObservation turns each into uint8, such as"
+                " (255 * x).astype(np.uint8)"
+            )
         raise UserError(
             f'"{name}" has the observations {_shown_space(observations)}: expected images, uint8 '
-            "(height, width), (height, width, 1 or 3) or (1 or 3, height, width); "
-            f"gymnasium.wrappers.{hint}"
+            f"(height, width), (height, width, 1 or 3) or (1 or 3, height, width); {hint}"
         )
     if not isinstance(actions, spaces.Discrete):
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -69,7 +70,11 @@ def _wrapped(env: gym.Env, name: str) -> gym.Env:
         raise
     # A wrapper may raise anything, also by sys.exit().
     except BaseException as error:
-        raise UserError(f'--env-wrapper "{name}" raised {describe_error(error)}') from error
+        described = describe_error(error)
+        # As those of Gymnasium that show what is rendered.
+        unrendered = env.render_mode in (None, "human") and "render" in str(error).lower()
+        hint = ". Give --env-kwargs render_mode rgb_array" if unrendered else ""
+        raise UserError(f'--env-wrapper "{name}" raised {described}{hint}') from error
     if not isinstance(wrapped, gym.Env):
         raise UserError(
             f'--env-wrapper "{name}" made a {type(wrapped).__name__}: expected a gymnasium.Env'
@@ -78,6 +83,11 @@ def _wrapped(env: gym.Env, name: str) -> gym.Env:
 
 
 def _find_wrapper(name: str) -> Callable[[gym.Env], Any]:
+    if len(names := re.findall(r"[^\s,;\[\]()'\"]+", name)) > 1:
+        repeated = " ".join(f"--env-wrapper {each}" for each in names)
+        raise UserError(
+            f'--env-wrapper "{name}" names several wrappers: repeat the option, {repeated}'
+        )
     module, _, path = name.rpartition(":")
     if not module or not path or "/" in module or module.endswith(".py"):
         raise UserError(

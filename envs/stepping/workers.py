@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from logging.handlers import BufferingHandler
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from typing import Any
@@ -24,9 +25,12 @@ import numpy as np
 
 from envs.errors import EnvironmentFailure, describe_error
 from envs.stepping.batch import BatchFacts, EnvBatch
+from envs.stepping.checked import warn_once
 
 # Seconds in which a worker may finish its step and close its environments.
 _CLOSE_SECONDS = 5.0
+# Warnings that a worker may hold until its next answer.
+_MOST_NOTICES = 1000
 
 
 class WorkerBatch:
@@ -36,17 +40,13 @@ class WorkerBatch:
     """
 
     def __init__(
-        self,
-        env_fns: Sequence[Callable[[], gym.Env]],
-        frames_shape: tuple[int, ...],
-        is_first: bool = True,
+        self, env_fns: Sequence[Callable[[], gym.Env]], frames_shape: tuple[int, ...]
     ) -> None:
         """Starts the process.
 
         Args:
             env_fns: make the environments; sent by cloudpickle.
             frames_shape: of ``EnvBatch.frames``.
-            is_first: whether this worker warns of what is odd; the others have the same to say.
         """
         # A fork of this process would inherit locks that torch's threads hold.
         context = multiprocessing.get_context("forkserver")
@@ -56,7 +56,7 @@ class WorkerBatch:
         self._pipe, far_end = context.Pipe()
         self._process = context.Process(
             target=_work,
-            args=(far_end, cloudpickle.dumps(env_fns), shared, frames_shape, is_first),
+            args=(far_end, cloudpickle.dumps(env_fns), shared, frames_shape),
             name="environments",
             daemon=True,
         )
@@ -87,16 +87,19 @@ class WorkerBatch:
         self._waiting = True
 
     def receive(self) -> Any:
-        """Waits for the result of the call.
+        """Waits for the result of the call, and warns of what the process noticed.
 
         Raises:
             EnvironmentFailure: an environment failed, or the process died.
         """
         try:
-            succeeded, result = self._pipe.recv()
+            succeeded, result, noticed = self._pipe.recv()
         except (EOFError, OSError):
             raise self._died() from None
         self._waiting = False
+        # All processes may notice the same.
+        for line in noticed:
+            warn_once(line)
         if not succeeded:
             raise result
         return result
@@ -139,15 +142,16 @@ def _as_frames(shared: Any, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(shared, dtype=np.uint8).reshape(shape)
 
 
-def _work(
-    pipe: Connection, env_fns: bytes, shared: Any, frames_shape: tuple[int, ...], is_first: bool
-) -> None:
+def _work(pipe: Connection, env_fns: bytes, shared: Any, frames_shape: tuple[int, ...]) -> None:
     """Makes the environments and answers calls until the other end of the pipe is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    if not is_first:
-        logging.getLogger("envs").setLevel(logging.ERROR)
+    # The other process warns: it knows what was said before.
+    notices = BufferingHandler(_MOST_NOTICES)
+    warner = logging.getLogger(warn_once.__module__)
+    warner.addHandler(notices)
+    warner.propagate = False
     batch: EnvBatch | None = None
 
     def answer(method: str, arguments: Sequence[Any]) -> Any:
@@ -163,29 +167,30 @@ def _work(
         call: tuple[str, Sequence[Any]] = ("", ())
         while True:
             try:
-                reply = (True, answer(*call))
+                succeeded, result = True, answer(*call)
             # The environment may raise anything, also by sys.exit(): the parent answers it.
             except BaseException as error:
-                reply = (False, error)
-            _reply(pipe, reply)
+                succeeded, result = False, error
+            _reply(pipe, succeeded, result, [record.getMessage() for record in notices.buffer])
+            notices.flush()
             call = pipe.recv()
     if batch is not None:
         batch.close()
 
 
-def _reply(pipe: Connection, reply: tuple[bool, Any]) -> None:
+def _reply(pipe: Connection, succeeded: bool, result: Any, noticed: list[str]) -> None:
     try:
-        pipe.send(reply)
+        pipe.send((succeeded, result, noticed))
     except OSError:
         raise
     # Pickling runs code of what is sent, which may raise anything.
     except Exception as error:
-        pipe.send((False, EnvironmentFailure(_unsent(reply, error))))
+        pipe.send((False, EnvironmentFailure(_unsent(result, error)), noticed))
 
 
-def _unsent(reply: tuple[bool, Any], error: Exception) -> str:
-    if isinstance(reply[1], BaseException):
-        return describe_error(reply[1])
+def _unsent(result: Any, error: Exception) -> str:
+    if isinstance(result, BaseException):
+        return describe_error(result)
     return (
         f"what an environment returned, such as its info, cannot be sent to another process:"
         f" {describe_error(error)}; --env-workers 0 sends nothing"

@@ -96,7 +96,7 @@ def _read(arguments: Sequence[str], options: list[Option]) -> dict[str, Any]:
         # What comes after an option's values is positional.
         rest += texts[count:]
         if len(rest) > room:
-            raise UserError(unexpected(rest[int(room)], name, takes, named))
+            raise UserError(unexpected(rest[int(room)], name, named))
     if place and rest:
         values[place.field] = _value(place, place.name, rest)
     for option in options:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rlcnn.config.hints import hint_at_choice, hint_at_number, hint_at_option, split_option
 from rlcnn.config.options import Option
@@ -45,8 +45,9 @@ def no_value(option: str) -> str:
     return f"{option} takes a value: none given.{hint}".rstrip(".")
 
 
-def unexpected(value: str, before: str, takes: float, known: Collection[str]) -> str:
-    """What to say of a value too many, by the option before it and how many values that takes."""
+def unexpected(value: str, before: str, known: Mapping[str, Option]) -> str:
+    """What to say of a value too many, by the option before it."""
+    option = known.get(before)
     section, last = split_option(before)
     stem = last.removeprefix("no-")
     switches = [f"--{section}.{word}".replace("--.", "--") for word in (stem, f"no-{stem}")]
@@ -60,6 +61,8 @@ def unexpected(value: str, before: str, takes: float, known: Collection[str]) ->
         hint = ": --seeds takes how many, which count up from --seed"
     elif equals and not name.startswith("-"):
         hint = "." + hint_at_option(f"--{name}", known)
-    elif before:
-        hint = f": {before} takes {'one' if takes else 'no'} value"
+    elif option and option.arg.repeatable:
+        hint = f": {before} takes one value; repeat the option: {before} {value}"
+    elif option:
+        hint = f": {before} takes {'one' if option.takes else 'no'} value"
     return f'unexpected argument "{value}"{hint}'.rstrip(".")

@@ -133,7 +133,6 @@ EncoderName = Annotated[
 ]
 NamedValues = dict[str, OptionValue]
 EncoderOptions = NamedValues
-Repeatable = Annotated[tuple[str, ...], Arg(repeatable=True)]
 ObsSize = Annotated[int, Interval(ge=1, le=1024)]
 FrameStack = Annotated[int, Interval(ge=1, le=64)]
 Threads = Annotated[int, Interval(ge=0, le=MAX_THREADS)]

@@ -17,8 +17,8 @@ class EncoderChoice:
     """Encoder."""
 
     encoder: EncoderName = "nature"
-    """Convolutional encoder, by name; a classification network of torchvision cut at a node,
-    resnet18:layer2; or timm:NAME:NODE."""
+    """Convolutional encoder by name; or a classification network of torchvision, cut at a node
+    (resnet18:layer2); or timm:NAME:NODE."""
     encoder_options: EncoderOptions = field(default_factory=dict)
     """Options of the encoder, as NAME VALUE pairs: width 2 pooling mean."""
     weights: str = "none"
@@ -51,12 +51,13 @@ class Tracking:
     """Tracking."""
 
     track: Literal["disabled", "offline", "online"] = "offline"
-    """Weights & Biases; offline needs no account: `wandb sync` uploads it later. WANDB_MODE and
-    WANDB_DISABLED, where they are set, give the default."""
+    """Whether the service of --tracker records the run: disabled, not; offline, on this machine,
+    without an account (`wandb sync` uploads it later); online, it also uploads. WANDB_MODE and
+    WANDB_DISABLED, if set, give the default."""
     tracker: Literal["wandb", "trackio"] = "wandb"
-    """Where --track records: Weights & Biases, or trackio, whose dashboard (`trackio show`) needs
-    no account."""
+    """Service that records the run: Weights & Biases, or trackio, whose dashboard (`trackio show`)
+    needs no account."""
     project: str = "rlcnn"
     """Project in Weights & Biases or trackio."""
     log_model: bool = False
-    """Whether the tracker keeps the trained model, as an artifact."""
+    """Whether the service also keeps the trained model, as an artifact."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from envs.errors import nearest
 
@@ -12,25 +13,30 @@ from envs.errors import nearest
 _ELSEWHERE = """
 env envs env-id env-name environment game games task > --env, --games
 algorithm agent > --algo
-total-timesteps total-steps n-timesteps num-timesteps timesteps num-steps-total max-steps
+env-arg env-args env-options env-config > --env-kwargs
+vec-env vec-env-type vec-env-cls subproc subproc-vec-env async async-envs num-processes n-procs >
+  --env-workers
+total-timesteps total-steps steps n-timesteps num-timesteps timesteps num-steps-total max-steps
   num-frames total-frames max-frames train-for-env-steps n max-epochs > --total-steps, --epochs
 num-epochs n-epochs nb-epoch epoch epochs update-epochs noptepochs mini-epochs > --epochs,
-  --ppo.n-epochs
+  --ppo.n-epochs, --pqn.n-epochs
 n-envs num-env num-envs num-environments nenvs n-env num-actors > --num-envs
-num-steps n-steps nsteps rollout-length rollout horizon-length > --ppo.n-steps
-n-step > --ppo.n-steps, --dqn.n-steps
-multi-step > --dqn.n-steps
+num-steps n-steps nsteps rollout-length rollout horizon-length > --ppo.n-steps, --pqn.n-steps
+n-step > --ppo.n-steps, --dqn.n-steps, --pqn.n-steps
+nstep multi-step > --dqn.n-steps
 batch-size minibatch-size mini-batch-size bs b num-minibatches nminibatches > --batch-size,
-  --ppo.batch-size, --dqn.batch-size
-learning-rate lr step-size > --learning-rate, --ppo.learning-rate, --dqn.learning-rate
-anneal-lr no-anneal-lr lr-schedule > --ppo.learning-rate-schedule, --dqn.learning-rate-schedule
+  --ppo.batch-size, --dqn.batch-size, --pqn.batch-size
+learning-rate lr step-size > --learning-rate, --ppo.learning-rate, --dqn.learning-rate,
+  --pqn.learning-rate
+anneal-lr no-anneal-lr lr-schedule > --ppo.learning-rate-schedule, --dqn.learning-rate-schedule,
+  --pqn.learning-rate-schedule
 sched scheduler lr-scheduler > --schedule
-discount discount-factor > --ppo.gamma, --dqn.gamma
+discount discount-factor > --ppo.gamma, --dqn.gamma, --pqn.gamma
 entropy-coef ent-coeff entropy-coefficient exploration-loss-coeff > --ppo.ent-coef
 vf-coeff value-coef value-loss-coef value-loss-coeff critic-coef > --ppo.vf-coef
 clip-vloss clip-value > --ppo.clip-range-vf
 kl-threshold > --ppo.target-kl
-grad-norm clip-grad > --ppo.max-grad-norm, --dqn.max-grad-norm
+grad-norm clip-grad > --ppo.max-grad-norm, --dqn.max-grad-norm, --pqn.max-grad-norm
 lambda lam gae > --ppo.gae-lambda, --pqn.q-lambda
 clip-coef cliprange clip-eps e-clip > --ppo.clip-range
 norm-adv > --ppo.normalize-advantage
@@ -38,9 +44,22 @@ buffer-size replay-size memory-size replay-capacity > --dqn.buffer-size
 learn-start start-learning > --dqn.learning-starts
 train-frequency > --dqn.train-freq
 target-network-frequency target-update > --dqn.target-update-interval
-start-e eps-start > --dqn.exploration-initial-eps
-end-e eps-end epsilon > --dqn.exploration-final-eps
-eps-decay > --dqn.exploration-fraction
+start-e eps-start > --dqn.exploration-initial-eps, --pqn.exploration-initial-eps
+end-e eps-end epsilon > --dqn.exploration-final-eps, --pqn.exploration-final-eps
+eps-decay > --dqn.exploration-fraction, --pqn.exploration-fraction
+double-dqn double-q ddqn > --dqn.double
+noisy-net noisy-nets noisynet > --dqn.noisy
+per prioritized-replay prioritised-replay prioritized-experience-replay > --dqn.prioritized
+dueling duelling dueling-dqn > --dqn.head dueling
+c51 distributional categorical > --dqn.head c51
+qr-dqn qrdqn quantile > --dqn.head qr
+iqn implicit-quantile > --dqn.head iqn
+n-atoms num-atoms > --dqn.atoms
+n-quantiles num-quantiles > --dqn.quantiles
+vmin > --dqn.v-min
+vmax > --dqn.v-max
+alpha per-alpha > --dqn.priority-alpha
+beta per-beta > --dqn.priority-beta-initial
 gpu gpus cuda use-cuda num-gpus multi-gpu > --device cuda
 no-cuda no-gpu cpu > --device cpu
 rl-device sim-device gpu-id accelerator > --device
@@ -49,18 +68,23 @@ workers j num-worker n-jobs > --num-workers, --workers
 amp fp16 bf16 mixed-precision native-amp dtype > --precision bf16
 torch-compile torchcompile compile-mode > --compile on
 cudagraphs cuda-graph > --cuda-graphs on
-capture-video record-video save-video video videos render render-mode human-render >
-  --video-every, --video
+capture-video record-video save-video video videos render human-render video-freq
+  video-frequency video-interval > --video-every, --video
+render-mode > --env-kwargs render_mode rgb_array, --video-every, --video
+noop-max terminal-on-life-loss episodic-life full-action-space > --protocol
 backbone model arch architecture network net policy cnn encoder-conv-architecture list-encoders >
   --encoder
 pretrained checkpoint-path initial-checkpoint > --weights imagenet, --weights
 freeze frozen > --mode frozen
 finetune fine-tune > --mode finetune
-no-track no-wandb > --track disabled
-wandb use-wandb with-wandb log-wandb tracking logger > --track
+no-track no-wandb no-tracking > --track disabled
+wandb use-wandb with-wandb log-wandb > --track online
+offline > --track offline
+tracking logger wandb-mode track-mode > --track
+save-model upload-model > --log-model
 wandb-project-name wandb-project project-name > --project
 exp-name experiment run-name name output output-dir out-dir log-dir log-folder save-dir
-  tensorboard-log logdir save-path out train-dir > --run-dir, --study-dir
+  tensorboard-log tb-log log f logdir save-path out train-dir > --run-dir, --study-dir
 save-every save-every-sec save-freq save-interval checkpoint-freq checkpoint-interval >
   --checkpoint-every
 save-replay-buffer > --save-replay
@@ -100,6 +124,9 @@ _SYNONYMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("scratch", ("train",)),
 )
 
+# A name with fewer letters is like too many others; a hint with more options is none.
+_SHORTEST, _MOST = 3, 3
+
 _EXPONENTS = {"k": 3, "m": 6, "b": 9}
 
 
@@ -111,18 +138,38 @@ def hint_at_option(name: str, known: Collection[str]) -> str:
         known: the options of the script.
     """
     section, last = split_option(name.lower())
-    rows = (row.split(" > ") for row in _ELSEWHERE.replace("\n  ", " ").strip().splitlines())
-    called = next((options for names, options in rows if last in names.split()), "")
-    meant = [option for option in called.split(", ") if option.split(" ")[0] in known]
-    meant = meant or [option for option in sorted(known) if split_option(option)[1] == last]
-    if section:
-        in_section = [o for o in meant if split_option(o.split()[0])[0] == section]
-        meant = in_section or meant
-    if meant:
-        quoted = " or ".join(f'"{option}"' for option in meant)
-        return f" Did you mean {quoted}?"
-    # Without the dashes, which all have in common, and which make short names alike.
-    return nearest(name, known, lambda option: option.lower().lstrip("-"), cutoff=0.8)
+    in_section = [option for option in known if section and split_option(option)[0] == section]
+    for meant in (*_guesses(last, in_section), *_guesses(last, known)):
+        if meant:
+            quoted = " or ".join(f'"{option}"' for option in meant)
+            return f" Did you mean {quoted}?"
+    return ""
+
+
+def _guesses(name: str, known: Collection[str]) -> Iterator[list[str]]:
+    """The options that a name without section may mean; the surest kind of guess comes first."""
+    spellings: dict[str, list[str]] = {}
+    for option in sorted(known):
+        spellings.setdefault(split_option(option)[1], []).append(option)
+    for row in _ELSEWHERE.replace("\n  ", " ").strip().splitlines():
+        names, options = row.split(" > ")
+        if here := [option for option in options.split(", ") if option.split()[0] in known]:
+            spellings |= dict.fromkeys(names.split(), here)
+    yield spellings.get(name, [])
+    if len(name) < _SHORTEST:
+        return
+    words = _words(name)
+    # A switch and its negation are told apart by "no".
+    longer = [o for o in sorted(known) if words <= (w := _words(o)) and "no" not in w - words]
+    longer = [option for option in longer if not split_option(option)[0]] or longer
+    yield longer if len(longer) <= _MOST else []
+    for close in difflib.get_close_matches(name, [] if longer else spellings, n=1, cutoff=0.8):
+        yield spellings[close]
+
+
+def _words(option: str) -> set[str]:
+    """The words of a name, without the "s" of a plural: "env" and "wrapper" of --env-wrappers."""
+    return {word.removesuffix("s") for word in re.findall(r"[^-.]+", option)}
 
 
 def split_option(option: str) -> tuple[str, str]:

@@ -28,8 +28,8 @@ class AugmentConfig:
     crop_padding: _Pixels = 0
     """Pixels by which a crop may lie outside the image; --augment.edge fills them."""
     edge: Literal["mean", "reflect", "repeat"] = "mean"
-    """What lies outside an image: the mean colour of the training images, its mirror image, or its
-    outermost pixels."""
+    """What lies outside an image: mean, the mean colour of the training images; reflect, the mirror
+    image; repeat, the outermost pixels."""
     flip: bool = False
     """Whether half of the training images are mirrored left to right."""
     scale_from: _Scale = 1.0

@@ -23,6 +23,18 @@ def commands_for_curves(run: RunDirectory, project: str) -> Facts:
     return facts
 
 
+def commands_for_study(study: Path, project: str) -> Facts:
+    """The same for all runs of a study and its report, with patterns that a shell expands."""
+    place = in_shell(study)
+    facts = [("TensorBoard", f"tensorboard --logdir {place}/runs")]
+    patterns = ("runs/*/wandb/offline-run-*", "wandb/offline-run-*")
+    if offline := [pattern for pattern in patterns if any(study.glob(pattern))]:
+        facts.append(("sync", " ".join(["wandb sync", *(f"{place}/{each}" for each in offline)])))
+    if any(study.glob(f"runs/*/{TRACKIO_NAME}")):
+        facts.append(("dashboard", f"trackio show --project {in_shell(project)}"))
+    return facts
+
+
 def script(name: str) -> str:
     """The beginning of a command for one of the scripts, as this process was started."""
     beside = Path(sys.argv[0]).with_name(name)

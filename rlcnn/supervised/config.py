@@ -42,8 +42,7 @@ class PretrainingRun:
     """Run."""
 
     recipe: RecipeName = "frames"
-    """Where the defaults of all other options come from: the source that published them, or frames,
-    for those of games."""
+    """Defaults of all other options: those of a publication, or frames, for the frames of games."""
     epochs: AtLeastOne = 10
     """Passes over the images."""
     seed: SeedNumber = 0
@@ -86,13 +85,15 @@ class Optimization:
     weight_decay: NonNegative = 0.01
     """Weight decay: the L2 penalty's gradient in SGD, decoupled in AdamW."""
     decay_all: bool = False
-    """Whether biases and normalisation layers decay as well as weights."""
+    """Whether weight decay also applies to biases and normalisation layers."""
     schedule: Literal["constant", "linear", "cosine", "steps"] = "cosine"
-    """How the learning rate changes after the warm-up."""
+    """Learning rate after the warm-up: constant; linear or cosine, falling to 0; steps, multiplied
+    by --step-factor at each of --milestones."""
     warmup_epochs: NonNegative = 0.0
     """Epochs over which the learning rate rises linearly from 0."""
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
-    """For --schedule steps: shares of the run after which the rate is multiplied by the factor."""
+    """For --schedule steps: shares of the run after which the learning rate is multiplied by
+    --step-factor."""
     step_factor: NonNegative = 0.1
     """For --schedule steps: factor of the learning rate at each milestone."""
     label_smoothing: Share = 0.0
@@ -113,8 +114,8 @@ class ImageEvaluation:
     """Whether the accuracy is compared with the majority class, a linear classifier on the features
     of a random encoder, and one on pixels; auto does so for atari: data."""
     baseline_images: Annotated[int, Interval(ge=0, le=10**9)] = 20_000
-    """Training images on which these linear classifiers are fitted, drawn by the seed; of each game
-    if there are several. 0 takes all."""
+    """Training images, drawn by the seed, on which the linear classifiers of --baselines are
+    fitted; of each game if there are several. 0 takes all."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class PretrainingSpeed(Computation):
     channels_last: bool = True
     """Whether the encoder's weights are laid out for images in channels_last order."""
     num_workers: Threads = 0
-    """Processes that decode and augment images, if these must be prepared one by one; 0 does it in
-    the main process."""
+    """Processes that decode and augment images, if images must be prepared one by one; 0 prepares
+    them in the main process."""
 
 
 # The last base comes first in --help and in a run's config.json.

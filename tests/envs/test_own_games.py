@@ -99,6 +99,7 @@ HERE = __name__
 gym.register("Dying-v0", Dying)
 gym.register("Unsendable-v0", Unsendable)
 gym.register("Failing-v0", Failing)
+gym.register("Captioned-v0", lambda: Captioned(Signals()))
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +162,9 @@ class TestChanges:
             ({"wrappers": ("nowhere:W",)}, 'cannot import "nowhere" of --env-wrapper'),
             ({"wrappers": ("own_games:Brigter",)}, 'no "Brigter". Did you mean "Brighter"?'),
             ({"wrappers": ("own_games:HERE",)}, "is a str: expected a wrapper"),
-            ({"wrappers": ("own_games:failing",)}, "raised KeyError: 'level.png'"),
+            ({"wrappers": ("own_games:failing",)}, r"raised KeyError: 'level.png' \([^()]*\)$"),
+            ({"wrappers": ("a:B,c:D",)}, "repeat the option, --env-wrapper a:B --env-wrapper c:D$"),
+            ({"wrappers": ("[a:B; c:D]",)}, "repeat the option, --env-wrapper a:B --env-w.* c:D$"),
             ({"wrappers": ("own_games:no_environment",)}, "made a int: expected a gymnasium.Env"),
             ({"obs_key": "image"}, "has no Dict of observations but a Box"),
             (
@@ -175,6 +178,23 @@ class TestChanges:
         with pytest.raises(UserError, match=line) as caught:
             make_vec_env(EnvConfig(SIGNALS, **changes), 1, obs_size=36)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("wrapper", ["AddRenderObservation", "RenderCollection"])
+    @pytest.mark.parametrize("env_id", ["CartPole-v1", BREAKOUT])
+    def test_a_wrapper_that_renders_names_the_option_that_it_needs(self, env_id, wrapper):
+        config = EnvConfig(env_id, wrappers=(f"gymnasium.wrappers:{wrapper}",))
+        with pytest.raises(UserError, match=r"Give --env-kwargs render_mode rgb_array$"):
+            make_vec_env(config, 1, obs_size=36)
+
+    def test_what_is_rendered_is_observed(self):
+        wrapper = ("gymnasium.wrappers:AddRenderObservation",)
+        with pytest.raises(UserError) as caught:
+            make_vec_env("CartPole-v1", 1)
+        assert str(caught.value).endswith(
+            f"give --env-kwargs render_mode rgb_array --env-wrapper {wrapper[0]}"
+        )
+        config = EnvConfig("CartPole-v1", {"render_mode": "rgb_array"}, wrapper)
+        assert first_of(config).any()
 
 
 class TestWorkers:
@@ -195,6 +215,11 @@ class TestWorkers:
             for workers in (0, 2)
         )
         assert_equal_steps(one, other)
+
+    def test_warn_by_this_process_which_says_it_once(self, caplog):
+        for workers in (2, 0, 1):
+            make_vec_env(EnvConfig("Captioned-v0", workers=workers), 2, obs_size=36).close()
+            assert caplog.text.count('"Captioned-v0": the agent observes "image" alone') == 1
 
     def test_answer_as_environments_do(self):
         venv = make_vec_env(EnvConfig(SIGNALS, workers=2), 3, obs_size=36)
@@ -311,6 +336,15 @@ class TestAtari:
         for i, observations in enumerate(seen[1:]):
             np.testing.assert_array_equal(observations, venv.step(np.array([(i + 1) % 4]))[0])
         venv.close()
+
+    def test_a_wrapper_that_begins_a_game_by_itself_does_not_end_the_film(self, tmp_path):
+        wrappers = ("gymnasium.wrappers:AddRenderObservation",)
+        config = EnvConfig(BREAKOUT, {"render_mode": "rgb_array"}, wrappers)
+        film = film_episode(
+            config, lambda seen: np.zeros(1, int), tmp_path / "f.mp4", max_episode_steps=3
+        )
+        # The start of a game and 3 steps of 4 frames.
+        assert film.frames >= 1 + 3 * 4
 
     @pytest.mark.parametrize(
         ("kwargs", "line"),

@@ -96,21 +96,48 @@ BAD_OPTIONS = [
     ("--total-stpes 5", 'unknown option "--total-stpes"', 'Did you mean "--total-steps"?'),
     ("--game Pong", 'unknown option "--game"', 'Did you mean "--env"?'),
     ("--env Catch-v0", 'If it is yours, name its module: "my_module:Catch-v0"'),
-    ("--lr 0.1", 'Did you mean "--ppo.learning-rate" or "--dqn.learning-rate"?'),
+    (
+        "--lr 0.1",
+        'Did you mean "--ppo.learning-rate" or "--dqn.learning-rate" or "--pqn.learning-rate"?',
+    ),
     ("--n-timesteps 5", 'Did you mean "--total-steps"?'),
     ("--total-timesteps 5", 'Did you mean "--total-steps"?'),
     ("--n-envs 5", 'Did you mean "--num-envs"?'),
     ("--env-id Pong", 'Did you mean "--env"?'),
-    ("--num-steps 5", 'Did you mean "--ppo.n-steps"?'),
-    ("--n-steps 5", 'Did you mean "--ppo.n-steps"?'),
-    ("--batch-size 5", 'Did you mean "--ppo.batch-size" or "--dqn.batch-size"?'),
-    ("--epochs 5", 'Did you mean "--ppo.n-epochs"?'),
+    ("--num-steps 5", '"--ppo.n-steps" or "--pqn.n-steps"?'),
+    ("--n-steps 5", '"--ppo.n-steps" or "--pqn.n-steps"?'),
+    (
+        "--batch-size 5",
+        'Did you mean "--ppo.batch-size" or "--dqn.batch-size" or "--pqn.batch-size"?',
+    ),
+    ("--epochs 5", '"--ppo.n-epochs" or "--pqn.n-epochs"?'),
     ("--gamma 1", 'Did you mean "--dqn.gamma" or "--ppo.gamma" or "--pqn.gamma"?'),
     ("--gpu", 'Did you mean "--device cuda"?'),
     ("--cuda True", 'Did you mean "--device cuda"?'),
     ("--capture-video", 'Did you mean "--video-every"?'),
     ("--backbone impala", 'Did you mean "--encoder"?'),
-    ("--wandb", 'Did you mean "--track"?'),
+    ("--wandb", 'Did you mean "--track online"?'),
+    ("--no-track", 'Did you mean "--track disabled"?'),
+    ("--logger csv", 'Did you mean "--track"?'),
+    # A part of a name, and its plural.
+    ("--wrapper a:B", 'Did you mean "--env-wrapper"?'),
+    ("--wrappers a:B", 'Did you mean "--env-wrapper"?'),
+    ("--eval 5", 'Did you mean "--eval-episodes" or "--eval-every"?'),
+    ("--no-model", 'Did you mean "--no-log-model"?'),
+    ("--ppo.clip 0.2", '"--ppo.clip-range" or "--ppo.clip-range-schedule" or "--ppo.clip-ran'),
+    ("--env-args size 3", 'Did you mean "--env-kwargs"?'),
+    ("--vec-env subproc", 'Did you mean "--env-workers"?'),
+    ("--render-mode rgb_array", '"--env-kwargs render_mode rgb_array" or "--video-every"?'),
+    ("--per", 'Did you mean "--dqn.prioritized"?'),
+    ("--dueling", 'Did you mean "--dqn.head dueling"?'),
+    # Misspelled, in another library's name or without its section.
+    (
+        "--num-minibatchs 4",
+        'Did you mean "--ppo.batch-size" or "--dqn.batch-size" or "--pqn.batch-size"?',
+    ),
+    ("--gama 1", 'Did you mean "--dqn.gamma" or "--ppo.gamma" or "--pqn.gamma"?'),
+    ("--env-wrapper a:B c:D", "takes one value; repeat the option: --env-wrapper c:D"),
+    ("--env-wrapper a:B,c:D", "repeat the option, --env-wrapper a:B --env-wrapper c:D"),
     ("--exp-name x", 'Did you mean "--run-dir"?'),
     ("--save-freq 5", 'Did you mean "--checkpoint-every"?'),
     ("--weights IMAGENET1K_V1", 'Did you mean "imagenet"?'),
@@ -157,7 +184,9 @@ def test_a_bad_option_is_one_line_that_names_it_and_what_was_expected(
 
 
 def test_an_option_like_no_other_gets_no_hint(train_agent: Script) -> None:
-    assert refused(train_agent, "--frobnicate", "5") == 'unknown option "--frobnicate".'
+    # The second is a part of too many names.
+    for name in ("--frobnicate", "--exploration", "-v"):
+        assert refused(train_agent, name, "5") == f'unknown option "{name}".'
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

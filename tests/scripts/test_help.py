@@ -17,6 +17,7 @@ from support.script_runs import ROOT, command, environment, load_script
 from agents.config import TrainConfig
 from rlcnn.config.cli import parse_options
 from rlcnn.config.fields import registered_encoders
+from rlcnn.config.options import list_options
 from rlcnn.config.script import PIPE_CLOSED, USER_ERROR
 from rlcnn.encoders import list_encoders
 
@@ -69,6 +70,17 @@ def test_help_fits_every_width_and_begins_with_three_examples_that_are_right(
         assert path == f"scripts/{script}.py"
         # Refuses unknown options and values.
         parse_options(module.Options, arguments)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_option_is_explained_in_sentences(script: str) -> None:
+    for option in list_options(load_script(script).Options):
+        # "cuda:1 ..." stands for more devices.
+        assert option.help.endswith("."), option.name
+        if option.kind is bool and option.arg.negatable:
+            assert option.help.startswith("Whether "), option.name
+        # Words that refer to another option's explanation, which may stand far above.
+        assert not re.search("The same|(that noise|after that)\\b", option.help), option.name
 
 
 def test_help_survives_a_reader_that_has_left() -> None:

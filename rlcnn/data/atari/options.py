@@ -38,9 +38,9 @@ class FrameOptions:
     """For sticky-random: probability at each step of repeating the last action."""
     labels: tuple[LabelKind, ...] = ("ram", "action", "reward", "game")
     """Labels: ram, a task for each known state variable; action, the action between the two newest
-    frames; reward, the sign of that step's reward; game, which of several games it is; order,
-    whether the frames are in their order. For order half of the observations are shuffled; of the
-    other labels these keep only the game."""
+    frames; reward, the sign of the reward of that step; game, which of several games it is; order,
+    whether the frames are in their true order. With order, half of the observations have shuffled
+    frames, and these keep no other label than game."""
     protocol: ProtocolName = "classic"
     """Rules of play, classic or sticky; a lost life does not end a game."""
     obs: ObservationColour = "grey"
@@ -52,7 +52,8 @@ class FrameOptions:
     max_episode_steps: Annotated[int, Interval(ge=1)] = 4_500
     """Agent steps after which a game is stopped: 4,500 are five minutes of play."""
     max_classes: Annotated[int, Interval(ge=2)] = 32
-    """Greatest number of classes of a state variable; more values are cut into this many bins."""
+    """Greatest number of classes of a state variable; a variable with more values is cut into so
+    many bins."""
     min_entropy: _BelowOne = 0.1
     """Tasks whose training labels have a lower normalised entropy are left out: 0.1 is the entropy
     of two classes with shares of 1.3% and 98.7%."""

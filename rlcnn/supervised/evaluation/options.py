@@ -52,9 +52,11 @@ class EvaluatedImages:
     data_dir: Path | None = None
     """Directory of the published data sets; by default the run's own, or data."""
     part: Literal["test", "train", "all"] | None = None
-    """Part of the images; by default test, the held-out images."""
+    """Part of the images: test, the held-out images and the default; train, those of training; all,
+    both."""
     crops: Literal[1, 10] = 1
-    """Crops of each image: the middle, or four corners and the centre and their mirror images."""
+    """Crops of each image: 1, the centre; 10, the four corners and the centre, and their mirror
+    images."""
     resize: Annotated[int | None, Interval(ge=1, le=MAX_SIDE)] = None
     """Shorter side that images are first resized to; by default that of the network's publication
     or training."""
@@ -63,9 +65,9 @@ class EvaluatedImages:
     channels: Literal[1, 3] | None = None
     """Decode a folder's images to grey (1) or RGB (3); by default grey if all are, else RGB."""
     task: str | None = None
-    """Task to evaluate, for images with several labels."""
+    """Task to evaluate, if images have several labels."""
     seed: Annotated[int | None, Interval(ge=0, le=MAX_SEED)] = None
-    """Draws the held-out images of a folder without test/; by default the run's own."""
+    """Seed that draws the held-out images of a folder without test/; by default the run's own."""
     batch_size: Count = 64
     """Crops in a batch of the network."""
 
@@ -83,7 +85,7 @@ class EvaluationOutput:
 # The last base comes first in --help.
 @dataclass(frozen=True)
 class EvaluationConfig(DeviceChoice, EvaluationOutput, EvaluatedImages, EvaluatedNetworks):
-    """Evaluate a classifier on labelled images; several are an ensemble, averaged."""
+    """Evaluate a classifier on labelled images; the predictions of several are averaged."""
 
     def validate(self) -> None:
         """Checks what can be checked before anything is read.
@@ -114,7 +116,8 @@ class ProbedEncoder:
     encoder: EncoderName
     """Encoder whose features to evaluate, as train_agent.py takes them."""
     weights: str = "none"
-    """none, imagenet, a weights file, or the directory of a run."""
+    """Weights of the encoder: none (random), imagenet, a weights file, or the directory of a
+    run."""
     encoder_options: EncoderOptions = field(default_factory=dict)
     """Options of the encoder, as NAME VALUE pairs: pooling 4x4 resize 96."""
 
@@ -139,9 +142,9 @@ class ProbedImages:
     """Run directories of agents that play their own games of atari: data; the other games are
     played at random."""
     task: str | None = None
-    """Task to evaluate, for images with several labels."""
+    """Task to evaluate, if images have several labels."""
     seed: SeedNumber = 0
-    """Draws the images, and those for the choice of the regularisation."""
+    """Seed that draws the images, and those on which the regularisation is chosen."""
     batch_size: Count = 128
     """Images in a batch of the encoder."""
 
@@ -155,7 +158,7 @@ class LinearClassifiers:
     random_seeds: tuple[SeedNumber, ...] = (0,)
     """Seeds of the random encoders of the same architecture to compare with."""
     max_features: Count = 4096
-    """A fixed random projection shortens longer feature vectors to this length."""
+    """Greatest length of feature vectors; a fixed random projection shortens longer ones."""
     json: Path | None = None
     """File to write the result to."""
 

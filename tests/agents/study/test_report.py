@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from support.study_pages import (
     unfinished,
     well,
 )
+from support.tracked_runs import history, of_type, wandb_records
 
 from agents.launchers.local import Launcher
 from agents.study.plan import StudyPlan
@@ -36,6 +37,7 @@ from envs.errors import UserError
 from rlcnn.report import Films, Report
 from rlcnn.report.plots import draw
 from rlcnn.report.style import Drawing, finish, new_figure, percent, styled
+from rlcnn.runs.tracking.tracker import TRACKIO_NAME
 from rlcnn.stats import coverage_range
 
 
@@ -57,9 +59,33 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def reported(path: Path, plan: StudyPlan, films: Films = "linked", **options: Any) -> str:
     """Makes the whole report and returns its page."""
-    console = Console(file=io.StringIO(), width=200)
-    run_study(plan, path, no_launcher, console=console, films=films, **options)
+    output_of(path, plan, films=films, **options)
     return (path / "report.html").read_text()
+
+
+def output_of(path: Path, plan: StudyPlan, **options: Any) -> str:
+    """What a finished study prints when it is reported again."""
+    console = Console(file=io.StringIO(), width=200)
+    run_study(plan, path, no_launcher, console=console, **options)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_end_names_the_commands_for_curves_of_all_runs(
+    no_figures: None, tmp_path: Path
+) -> None:
+    path, plan = study(tmp_path, well)
+    place = shlex.quote(str(path))
+    lines = output_of(path, plan).splitlines()
+    assert lines[-1] == f"TensorBoard: tensorboard --logdir {place}/runs"
+    attempts = [path / directory / "wandb" / "offline-run-1" for directory in ("runs/a", ".")]
+    for attempt in attempts:
+        attempt.mkdir(parents=True)
+    (path / "runs/a" / TRACKIO_NAME).write_text("{}")
+    sync, dashboard = output_of(path, plan).splitlines()[-2:]
+    command = sync.removeprefix("sync:        wandb sync ")
+    listed = subprocess.run(f"ls -d {command}", shell=True, check=True, capture_output=True)
+    assert listed.stdout.decode().splitlines() == [str(each) for each in attempts]
+    assert dashboard == f"dashboard:   trackio show --project {plan.base.project}"
 
 
 def test_a_finished_study_is_reported_again_without_training(
@@ -231,13 +257,6 @@ def test_an_unreadable_film_does_not_prevent_the_report(tmp_path: Path) -> None:
 # -- Weights & Biases ------------------------------------------------------------------------------
 
 
-def records(directory: Path) -> list[dict[str, Any]]:
-    """What a W&B directory holds, as W&B's own tool reads it."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(directory)]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return [json.loads(line) for line in answer.splitlines()]
-
-
 @pytest.mark.slow
 def test_a_report_is_one_more_run_of_the_studys_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -251,12 +270,12 @@ def test_a_report_is_one_more_run_of_the_studys_group(
     monkeypatch.setattr("rlcnn.report.writing.draw", lambda report: drawings)
     reported(path, plan)
     (directory,) = (path / "wandb").glob("offline-run-*")
-    found = records(directory)
-    run = next(record["run"] for record in found if record["type"] == "run")
+    found = wandb_records(directory)
+    run = of_type(found, "run")[0]
     assert run["run_group"] == "a study"
     assert run["job_type"] == "report"
     assert run["project"] == "pixels"
-    (row,) = [record["history"]["item"] for record in found if record["type"] == "history"]
+    (row,) = history(found)
     for name in drawings:
         assert row[f"report/{name}._type"] == "image-file"
         kept = directory / "files" / row[f"report/{name}.path"]

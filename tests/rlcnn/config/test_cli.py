@@ -222,6 +222,7 @@ def test_an_empty_value_is_refused(arguments: list[str]) -> None:
         ("-total-steps", 'Did you mean "--total-steps"?'),
         ("task=Pong", 'unexpected argument "task=Pong". Did you mean "--env"?'),
         ("--save-replay=0", "--save-replay takes no value; it is --save-replay or --no-save-repl"),
+        # A part of too many names.
         ("--eps", 'unknown option "--eps".'),
         ("--version", 'unknown option "--version".'),
     ],
