@@ -58,6 +58,30 @@ def two_images(env):
     return Captioned(env, ("left", "right"))
 
 
+def unfit_images(env):
+    """A Dict of one image of floats, and one in a Dict of its own."""
+    env = Captioned(env)
+    floats = spaces.Box(0, 1, (8, 8, 3), np.float32)
+    nested = spaces.Dict(image=env.observation_space["image"])
+    env.observation_space = spaces.Dict(floats=floats, nested=nested)
+    return env
+
+
+class Forgetful(Captioned):
+    """Leaves the image out, or gives it without its Dict."""
+
+    def __init__(self, env, bare=False):
+        super().__init__(env)
+        self.bare = bare
+
+    def observation(self, observation):
+        return observation if self.bare else {"mission": 1}
+
+
+def bare(env):
+    return Forgetful(env, bare=True)
+
+
 def limited(env):
     return TimeLimit(env, 3)
 
@@ -158,7 +182,10 @@ class TestChanges:
         [
             ({"kwargs": {"lenght": 3}}, "with --env-kwargs lenght 3: TypeError.*'lenght'"),
             ({"wrappers": ("Brighter",)}, 'wrapper "Brighter": expected module:Wrapper'),
-            ({"wrappers": ("nowhere:W",)}, 'cannot import "nowhere" of --env-wrapper'),
+            (
+                {"wrappers": ("nowhere:W",)},
+                'cannot import "nowhere" of --env-wrapper.*start in its',
+            ),
             ({"wrappers": ("own_games:Brigter",)}, 'no "Brigter". Did you mean "Brighter"?'),
             ({"wrappers": ("own_games:HERE",)}, "is a str: expected a wrapper"),
             ({"wrappers": ("own_games:failing",)}, "raised KeyError: 'level.png'"),
@@ -169,12 +196,31 @@ class TestChanges:
                 'observes image, mission. Did you mean "image"?',
             ),
             ({"wrappers": ("own_games:two_images",)}, "give --obs-key left or right"),
+            (
+                {"wrappers": ("own_games:unfit_images",)},
+                r"floats \(Box float32 \(8, 8, 3\)\), nested \(Dict.*\): expected images, uint8",
+            ),
+            (
+                {"wrappers": ("own_games:two_images",), "obs_key": "mission"},
+                r'"mission": .*\(Discrete\(3\)\).*: expected images.*--obs-key left or right',
+            ),
         ],
     )
     def test_a_wrong_change_is_one_line(self, changes, line):
         with pytest.raises(UserError, match=line) as caught:
             make_vec_env(EnvConfig(SIGNALS, **changes), 1, obs_size=36)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("wrapper", "found"), [("Forgetful", "a Dict of mission"), ("bare", "a ndarray")]
+    )
+    def test_an_observation_without_the_key_is_one_line(self, wrapper, found):
+        config = EnvConfig(SIGNALS, wrappers=(f"own_games:{wrapper}",))
+        with (
+            closing(make_vec_env(config, 1, obs_size=36)) as venv,
+            pytest.raises(EnvironmentFailure, match=f'{found}, without "image", which its space'),
+        ):
+            venv.reset()
 
 
 class TestWorkers:
