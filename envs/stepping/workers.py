@@ -25,6 +25,9 @@ import numpy as np
 from envs.errors import EnvironmentFailure, describe_error
 from envs.stepping.batch import BatchFacts, EnvBatch
 
+# What stops the program: it ends its workers itself, once they have finished the step.
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 # Seconds in which a worker may finish its step and close its environments.
 _CLOSE_SECONDS = 5.0
 
@@ -127,8 +130,8 @@ def _end(pipe: Connection, process: multiprocessing.process.BaseProcess) -> None
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Starts processes that ignore Ctrl-C from their first moment: the parent ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Starts processes that ignore such signals from their first moment: the parent ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         yield
     finally:
@@ -143,7 +146,7 @@ def _work(
     pipe: Connection, env_fns: bytes, shared: Any, frames_shape: tuple[int, ...], is_first: bool
 ) -> None:
     """Makes the environments and answers calls until the other end of the pipe is closed."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     if not is_first:

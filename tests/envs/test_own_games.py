@@ -108,6 +108,18 @@ class Dying(Signals):
         return super().step(action)
 
 
+class Interrupting(Signals):
+    """Sends its process a signal at each step, as a terminal does to all of a program's."""
+
+    def __init__(self, number, **kwargs):
+        super().__init__(**kwargs)
+        self.number = number
+
+    def step(self, action):
+        os.kill(os.getpid(), self.number)
+        return super().step(action)
+
+
 class Unsendable(Signals):
     def step(self, action):
         observation, reward, terminated, truncated, _ = super().step(action)
@@ -121,6 +133,7 @@ class Failing(Signals):
 
 HERE = __name__
 gym.register("Dying-v0", Dying)
+gym.register("Interrupting-v0", Interrupting)
 gym.register("Unsendable-v0", Unsendable)
 gym.register("Failing-v0", Failing)
 
@@ -269,6 +282,14 @@ class TestWorkers:
         with pytest.raises(EnvironmentFailure, match="died"):
             venv.reset()
         venv.close()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_outlive_signals_to_the_whole_group(self, number):
+        config = EnvConfig("Interrupting-v0", {"number": int(number)}, workers=1)
+        with closing(make_vec_env(config, 1, obs_size=36)) as venv:
+            venv.reset()
+            for _ in range(2):
+                assert len(venv.step(np.zeros(1, int))[0]) == 1
 
     @pytest.mark.parametrize(
         ("env_id", "line"),
