@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import re
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import Any
 
 import ale_py
 import gymnasium as gym
 from ale_py import roms
 from gymnasium.envs.registration import EnvSpec
 
-from envs.errors import UserError, describe_error, nearest
+from envs.errors import UserError, describe_error, in_shell, nearest
 
 gym.register_envs(ale_py)
 
@@ -30,15 +31,7 @@ def find_spec(env_id: str) -> EnvSpec:
                 f'environment "{env_id}" names a file: expected a module, as import does, such as'
                 f' "{PurePath(module).stem}:{name}" from the directory that the file is in'
             )
-        try:
-            importlib.import_module(module)
-        except KeyboardInterrupt:
-            raise
-        # The user's module may raise anything, also by sys.exit().
-        except BaseException as error:
-            raise UserError(
-                f'cannot import "{module}" of environment "{env_id}": {describe_error(error)}'
-            ) from error
+        import_users_module(module, f'environment "{env_id}"')
     spec = gym.registry.get(name)
     if spec is None:
         known = [known for known in gym.registry if not _is_old_atari(gym.registry[known])]
@@ -49,6 +42,25 @@ def find_spec(env_id: str) -> EnvSpec:
         yours = "" if named else f' If it is yours, name its module: "my_module:{name}"'
         raise UserError(f'unknown environment "{env_id}".{near}{yours}')
     return spec
+
+
+def import_users_module(module: str, option: str) -> Any:
+    """Imports a module that an option names, such as ``environment "my_game:Game-v0"``.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except KeyboardInterrupt:
+        raise
+    # The user's module may raise anything, also by sys.exit().
+    except BaseException as error:
+        line = f'cannot import "{module}" of {option}: {describe_error(error)}'
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module}.".startswith(f"{missing}."):
+            line += f"; if it is yours, start in its directory, not in {in_shell(Path.cwd())}"
+        raise UserError(line) from error
 
 
 def game_name(env_id: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,9 +12,7 @@ from stable_baselines3.common.env_util import is_wrapped
 
 from envs.errors import UserError, describe_error
 from envs.pictures import to_grey, to_rgb
-from envs.stepping.checked import CheckedEnv
-
-_log = logging.getLogger(__name__)
+from envs.stepping.checked import CheckedEnv, warn_once
 
 
 class BatchFacts(NamedTuple):
@@ -115,14 +112,14 @@ class EnvBatch:
         return self._envs[i].render()
 
     def close(self) -> None:
-        """Closes all environments, and warns of one that fails to close."""
+        """Closes all environments, and warns once of those that fail to close."""
         for env in self._envs:
             try:
                 env.close()
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                _log.warning('closing "%s" raised %s', self.facts.env_id, describe_error(error))
+                warn_once(f'closing "{self.facts.env_id}" raised {describe_error(error)}')
 
     def _reset(self, i: int, seed: int | None, options: dict[str, Any] | None) -> dict[str, Any]:
         image, info = self._checked[i].reset(seed=seed, options=options)

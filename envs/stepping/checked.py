@@ -23,6 +23,9 @@ _DARK = 15
 
 _GREATEST = float(np.finfo(np.float32).max)
 
+IMAGES = "uint8 (height, width), (height, width, 1 or 3) or (1 or 3, height, width)"
+"""What images are, for messages."""
+
 _RESET = "observation, info"
 _STEP = "observation, reward, terminated, truncated, info"
 _OLDER_GYM = " The older gym returned less: see Gymnasium's migration guide"
@@ -245,17 +248,17 @@ def _check_spaces(name: str, env: gym.Env) -> spaces.Discrete:
                 " (255 * x).astype(np.uint8)"
             )
         raise UserError(
-            f'"{name}" has the observations {_shown_space(observations)}: expected images, uint8 '
-            f"(height, width), (height, width, 1 or 3) or (1 or 3, height, width); {hint}"
+            f'"{name}" has the observations {shown_space(observations)}: expected images,'
+            f" {IMAGES}; {hint}"
         )
     if not isinstance(actions, spaces.Discrete):
         raise UserError(
-            f'"{name}" has the actions {_shown_space(actions)}: expected a Discrete space'
+            f'"{name}" has the actions {shown_space(actions)}: expected a Discrete space'
         )
     return actions
 
 
-def _shown_space(space: Any) -> str:
+def shown_space(space: Any) -> str:
     """A space in one short line, without arrays of bounds or counts."""
     if isinstance(space, spaces.Box):
         return f"Box {space.dtype} {space.shape}"

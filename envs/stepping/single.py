@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -14,9 +14,14 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TransformObservation
 
 from envs.config import EnvConfig
-from envs.errors import UserError, describe_error, nearest
-from envs.registry import find_spec
-from envs.stepping.checked import is_image_space, warn_once
+from envs.errors import (
+    EnvironmentFailure,
+    UserError,
+    describe_error,
+    nearest,
+)
+from envs.registry import find_spec, import_users_module
+from envs.stepping.checked import IMAGES, is_image_space, shown_space, warn_once
 
 
 def make_env(
@@ -94,14 +99,7 @@ def _find_wrapper(name: str) -> Callable[[gym.Env], Any]:
             f'--env-wrapper "{name}": expected module:Wrapper, as import names the module, such as'
             " gymnasium.wrappers:AddRenderObservation"
         )
-    try:
-        found: Any = importlib.import_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise UserError(
-            f'cannot import "{module}" of --env-wrapper "{name}": {describe_error(error)}'
-        ) from error
+    found = import_users_module(module, f'--env-wrapper "{name}"')
     for part in path.split("."):
         if not hasattr(found, part):
             hint = nearest(part, [known for known in dir(found) if not known.startswith("_")])
@@ -126,16 +124,35 @@ def _with_image(env: gym.Env, config: EnvConfig) -> gym.Env:
             )
         return env
     images = [name for name, part in space.items() if is_image_space(part)]
-    if not key and len(images) == 1:
-        key = images[0]
-        warn_once(f'"{config.env_id}": the agent observes "{key}" alone, its only image')
-    elif not key:
-        found = f"several images: give --obs-key {' or '.join(images)}" if images else "no image"
-        raise UserError(f'"{config.env_id}" observes {_keys(space)}: {found}')
-    elif key not in space.keys():  # noqa: SIM118 - a Dict space itself has no `in`
+    if key and key not in space.keys():  # noqa: SIM118 - a Dict space itself has no `in`
         hint = nearest(key, list(space))
         raise UserError(f'--obs-key "{key}": "{config.env_id}" observes {_keys(space)}.{hint}')
-    return TransformObservation(env, lambda observation: observation[key], space[key])
+    if not images or (key and key not in images):
+        given = f'--obs-key "{key}": ' if key else ""
+        parts = ", ".join(f"{name} ({shown_space(part)})" for name, part in space.items())
+        known = f"; --obs-key {' or '.join(images)} is one" if images else ""
+        raise UserError(
+            f'{given}"{config.env_id}" observes {parts}: expected images, {IMAGES}{known}'
+        )
+    if not key and len(images) > 1:
+        found = f"several images: give --obs-key {' or '.join(images)}"
+        raise UserError(f'"{config.env_id}" observes {_keys(space)}: {found}')
+    if not key:
+        key = images[0]
+        warn_once(f'"{config.env_id}": the agent observes "{key}" alone, its only image')
+
+    def image(observation: Any) -> Any:
+        if isinstance(observation, Mapping) and key in observation:
+            return observation[key]
+        found = type(observation).__name__
+        if isinstance(observation, Mapping):
+            found = f"Dict of {', '.join(map(str, observation)) or 'nothing'}"
+        raise EnvironmentFailure(
+            f'"{config.env_id}" gives an observation, a {found}, without "{key}", which its space'
+            " declares"
+        )
+
+    return TransformObservation(env, image, space[key])
 
 
 def _keys(space: spaces.Dict) -> str:

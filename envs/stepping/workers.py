@@ -27,6 +27,9 @@ from envs.errors import EnvironmentFailure, describe_error
 from envs.stepping.batch import BatchFacts, EnvBatch
 from envs.stepping.checked import warn_once
 
+# What stops the program: it ends its workers itself, once they have finished the step.
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 # Seconds in which a worker may finish its step and close its environments.
 _CLOSE_SECONDS = 5.0
 # Warnings that a worker may hold until its next answer.
@@ -130,8 +133,8 @@ def _end(pipe: Connection, process: multiprocessing.process.BaseProcess) -> None
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Starts processes that ignore Ctrl-C from their first moment: the parent ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Starts processes that ignore such signals from their first moment: the parent ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     try:
         yield
     finally:
@@ -144,7 +147,7 @@ def _as_frames(shared: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _work(pipe: Connection, env_fns: bytes, shared: Any, frames_shape: tuple[int, ...]) -> None:
     """Makes the environments and answers calls until the other end of the pipe is closed."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPPING:
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     # The other process warns: it knows what was said before.

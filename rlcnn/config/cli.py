@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING
@@ -129,7 +130,12 @@ def _value(option: Option, name: str, texts: list[str]) -> Any:
     if "" in texts and not option.may_be_empty:
         # As of a shell's variable that is not set; as a path it would be the working directory.
         raise UserError(_EMPTY.format(name))
-    return option.convert(texts, name)
+    value = option.convert(texts, name)
+    for key, one in value.items() if isinstance(value, dict) else ():
+        if isinstance(one, float) and not math.isfinite(one):
+            # JSON has no such numbers, and the run's configuration keeps its options in it.
+            raise UserError(f'{name} "{key} {one}": expected a finite number, a word or None')
+    return value
 
 
 def _with_values(cls: type[Options], default: Any, values: dict[str, Any]) -> Options:

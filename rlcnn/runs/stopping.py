@@ -16,7 +16,8 @@ class StopRequest:
     """A request to stop training between two updates, such as Ctrl-C.
 
     Use its :meth:`handle` as a signal handler: the first signal is a line to ``report``, and a
-    second raises ``KeyboardInterrupt`` at once. Long actions call :meth:`check`.
+    second raises ``KeyboardInterrupt`` at once, except SIGHUP, which a closing terminal sends more
+    than once. Long actions call :meth:`check`.
     """
 
     def __init__(self, report: Callable[[str], None]) -> None:
@@ -26,6 +27,8 @@ class StopRequest:
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Requests the stop."""
         if self.requested:
+            if signum == signal.SIGHUP:
+                return
             raise KeyboardInterrupt
         self.requested = True
         self._report(
@@ -41,8 +44,11 @@ class StopRequest:
 
 @contextmanager
 def handle_signals(handler: Callable[..., None]) -> Iterator[None]:
-    """Lets ``handler`` handle SIGINT and SIGTERM inside the block."""
-    caught = (signal.SIGINT, signal.SIGTERM)
+    """Lets ``handler`` handle SIGINT, SIGTERM and SIGHUP inside the block."""
+    caught = [signal.SIGINT, signal.SIGTERM]
+    # ``nohup`` ignores SIGHUP, so that the program outlives its terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        caught.append(signal.SIGHUP)
     try:
         before = {number: signal.signal(number, handler) for number in caught}
     except ValueError:

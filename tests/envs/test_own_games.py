@@ -58,6 +58,30 @@ def two_images(env):
     return Captioned(env, ("left", "right"))
 
 
+def unfit_images(env):
+    """A Dict of one image of floats, and one in a Dict of its own."""
+    env = Captioned(env)
+    floats = spaces.Box(0, 1, (8, 8, 3), np.float32)
+    nested = spaces.Dict(image=env.observation_space["image"])
+    env.observation_space = spaces.Dict(floats=floats, nested=nested)
+    return env
+
+
+class Forgetful(Captioned):
+    """Leaves the image out, or gives it without its Dict."""
+
+    def __init__(self, env, bare=False):
+        super().__init__(env)
+        self.bare = bare
+
+    def observation(self, observation):
+        return observation if self.bare else {"mission": 1}
+
+
+def bare(env):
+    return Forgetful(env, bare=True)
+
+
 def limited(env):
     return TimeLimit(env, 3)
 
@@ -84,6 +108,18 @@ class Dying(Signals):
         return super().step(action)
 
 
+class Interrupting(Signals):
+    """Sends its process a signal at each step, as a terminal does to all of a program's."""
+
+    def __init__(self, number, **kwargs):
+        super().__init__(**kwargs)
+        self.number = number
+
+    def step(self, action):
+        os.kill(os.getpid(), self.number)
+        return super().step(action)
+
+
 class Unsendable(Signals):
     def step(self, action):
         observation, reward, terminated, truncated, _ = super().step(action)
@@ -97,6 +133,7 @@ class Failing(Signals):
 
 HERE = __name__
 gym.register("Dying-v0", Dying)
+gym.register("Interrupting-v0", Interrupting)
 gym.register("Unsendable-v0", Unsendable)
 gym.register("Failing-v0", Failing)
 gym.register("Captioned-v0", lambda: Captioned(Signals()))
@@ -159,7 +196,10 @@ class TestChanges:
         [
             ({"kwargs": {"lenght": 3}}, "with --env-kwargs lenght 3: TypeError.*'lenght'"),
             ({"wrappers": ("Brighter",)}, 'wrapper "Brighter": expected module:Wrapper'),
-            ({"wrappers": ("nowhere:W",)}, 'cannot import "nowhere" of --env-wrapper'),
+            (
+                {"wrappers": ("nowhere:W",)},
+                'cannot import "nowhere" of --env-wrapper.*start in its',
+            ),
             ({"wrappers": ("own_games:Brigter",)}, 'no "Brigter". Did you mean "Brighter"?'),
             ({"wrappers": ("own_games:HERE",)}, "is a str: expected a wrapper"),
             ({"wrappers": ("own_games:failing",)}, r"raised KeyError: 'level.png' \([^()]*\)$"),
@@ -172,6 +212,14 @@ class TestChanges:
                 'observes image, mission. Did you mean "image"?',
             ),
             ({"wrappers": ("own_games:two_images",)}, "give --obs-key left or right"),
+            (
+                {"wrappers": ("own_games:unfit_images",)},
+                r"floats \(Box float32 \(8, 8, 3\)\), nested \(Dict.*\): expected images, uint8",
+            ),
+            (
+                {"wrappers": ("own_games:two_images",), "obs_key": "mission"},
+                r'"mission": .*\(Discrete\(3\)\).*: expected images.*--obs-key left or right',
+            ),
         ],
     )
     def test_a_wrong_change_is_one_line(self, changes, line):
@@ -195,6 +243,17 @@ class TestChanges:
         )
         config = EnvConfig("CartPole-v1", {"render_mode": "rgb_array"}, wrapper)
         assert first_of(config).any()
+
+    @pytest.mark.parametrize(
+        ("wrapper", "found"), [("Forgetful", "a Dict of mission"), ("bare", "a ndarray")]
+    )
+    def test_an_observation_without_the_key_is_one_line(self, wrapper, found):
+        config = EnvConfig(SIGNALS, wrappers=(f"own_games:{wrapper}",))
+        with (
+            closing(make_vec_env(config, 1, obs_size=36)) as venv,
+            pytest.raises(EnvironmentFailure, match=f'{found}, without "image", which its space'),
+        ):
+            venv.reset()
 
 
 class TestWorkers:
@@ -248,6 +307,14 @@ class TestWorkers:
         with pytest.raises(EnvironmentFailure, match="died"):
             venv.reset()
         venv.close()
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_outlive_signals_to_the_whole_group(self, number):
+        config = EnvConfig("Interrupting-v0", {"number": int(number)}, workers=1)
+        with closing(make_vec_env(config, 1, obs_size=36)) as venv:
+            venv.reset()
+            for _ in range(2):
+                assert len(venv.step(np.zeros(1, int))[0]) == 1
 
     @pytest.mark.parametrize(
         ("env_id", "line"),

@@ -297,8 +297,10 @@ class TestFailures:
             def close(self) -> None:
                 raise error
 
-        PixelVecEnv([Stuck], obs_size=9).close()
-        assert f'closing "Stuck" raised {type(error).__name__}: stuck' in caplog.text
+        checked.warn_once.cache_clear()
+        PixelVecEnv([Stuck] * 3, obs_size=9).close()
+        # One line, however many environments fail to close.
+        assert caplog.text.count(f'closing "Stuck" raised {type(error).__name__}: stuck') == 1
 
     def test_an_error_without_words_is_named(self) -> None:
         class Speechless(Exception):  # noqa: N818

@@ -28,7 +28,7 @@ def test_a_second_signal_is_not_waited_for() -> None:
         stop.handle(signal.SIGTERM, None)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_are_answered_inside_the_block_only(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     stop = StopRequest(lambda line: None)
@@ -36,6 +36,24 @@ def test_signals_are_answered_inside_the_block_only(number: signal.Signals) -> N
         os.kill(os.getpid(), number)
         assert stop.requested
     assert signal.getsignal(number) is before
+
+
+def test_a_terminal_that_closes_may_say_so_twice() -> None:
+    stop = StopRequest(lambda line: None)
+    for _ in range(2):
+        stop.handle(signal.SIGHUP, None)
+    assert stop.requested
+
+
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopRequest(lambda line: None)
+    try:
+        with handle_signals(stop.handle):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not stop.requested
 
 
 def test_a_thread_that_gets_no_signals_runs_all_the_same() -> None:
