@@ -42,6 +42,19 @@ class Episodes(NamedTuple):
         return Episodes(self.games[indices], self.ids[indices])
 
 
+class Actions(NamedTuple):
+    """Actions between consecutive observations of games.
+
+    Attributes:
+        names: of the actions.
+        taken: int64 (observations,): the index of the action between the observation before and
+            this one; ``UNKNOWN`` for the first of a game and for an action without a name.
+    """
+
+    names: tuple[str, ...]
+    taken: torch.Tensor
+
+
 class Split(NamedTuple):
     """Training images and held-out images; both have the same tasks."""
 
@@ -173,6 +186,8 @@ class StackedFrames(LabelledImages):
         frames: uint8 (frames, C, height, width); the first is all zeros and pads fresh stacks.
         stacks: int64 (observations, frame_stack): frame numbers, oldest first.
         about: how the observations were made, as JSON values.
+        actions: if all observations of each game follow each other, the actions between them;
+            otherwise None.
     """
 
     def __init__(
@@ -183,6 +198,7 @@ class StackedFrames(LabelledImages):
         tasks: Sequence[Task],
         about: Mapping[str, Any],
         episodes: Episodes | None = None,
+        actions: Actions | None = None,
     ) -> None:
         """Takes the frames without a copy: two splits may share them.
 
@@ -202,6 +218,7 @@ class StackedFrames(LabelledImages):
         self.stacks = stacks
         self.about = dict(about)
         self.episodes = episodes
+        self.actions = actions
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.frames[self.stacks[index]].flatten(0, 1)

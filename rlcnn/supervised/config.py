@@ -29,6 +29,7 @@ from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.names import ATARI, FOLDER, check_data_name
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.tracking.tracker import check_tracking
+from rlcnn.selfsupervised.options import Objectives
 
 RecipeName = Literal["frames", "lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018"]
 RECIPE_NAMES = get_args(RecipeName)
@@ -135,11 +136,12 @@ class PretrainConfig(
     Tracking,
     ImageEvaluation,
     Optimization,
+    Objectives,
     EncoderChoice,
     TrainingImages,
     PretrainingRun,
 ):
-    """A training of an encoder, with a linear head, on labelled images."""
+    """A pretraining of an encoder: with a linear head on labelled images, or without labels."""
 
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     frames: FrameOptions = field(default_factory=FrameOptions)
@@ -183,6 +185,27 @@ class PretrainConfig(
             )
         if self.players and not self.data.startswith(ATARI):
             raise UserError(f'--players is for atari: data, not "{self.data}"')
+        if self.frames.random_share and not self.players:
+            raise UserError("--frames.random-share is for games that --players play")
+        if self.needs_sequences:
+            self._check_sequences()
+
+    def _check_sequences(self) -> None:
+        names = " ".join(self.objectives)
+        if not self.data.startswith(ATARI):
+            raise UserError(
+                f"--objectives {names} needs sequences of frames with the actions between them:"
+                f' expected --data atari:GAME, not "{self.data}"'
+            )
+        if self.augment != AugmentConfig():
+            raise UserError(
+                f"--augment is for --objectives classify alone: with --objectives {names}"
+                " observations are shifted and their intensity varies"
+            )
+        if "order" in self.frames.labels:
+            raise UserError(
+                f"--frames.labels order shuffles frames: leave it out for --objectives {names}"
+            )
 
     def resolve(self) -> PretrainConfig:
         """The same run with every "auto" replaced by what it stands for on this machine.

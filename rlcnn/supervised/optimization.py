@@ -15,12 +15,12 @@ from rlcnn.supervised.config import PretrainConfig
 
 
 def make_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW, for all parameters; on a GPU a step is one fused kernel.
+    """SGD with momentum, or AdamW, for all trained parameters; on a GPU a step is one fused kernel.
 
     Without ``decay_all`` only parameters with several dimensions decay: weights, but not biases and
     scales of normalisation layers.
     """
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
     decaying = [p for p in parameters if config.decay_all or p.ndim > 1]
     others = [p for p in parameters if not config.decay_all and p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decaying, "weight_decay": config.weight_decay}]

@@ -19,6 +19,8 @@ from rlcnn.data.names import ATARI
 from rlcnn.encoders import Encoder, create_encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
 from rlcnn.runs.files import plain
+from rlcnn.selfsupervised.options import CLASSIFY
+from rlcnn.selfsupervised.setup import Parts, make_network, sequences_of
 from rlcnn.supervised.classifier import Classifier
 from rlcnn.supervised.config import PretrainConfig
 from rlcnn.supervised.trainer import Trainer
@@ -66,6 +68,7 @@ def load_images(
         channels=CHANNELS[config.colours],
         frames=config.frames,
         policies=policies,
+        consecutive=config.needs_sequences,
     )
     report(f"{config.data}: {counted(describe(split))}")
     return split
@@ -87,6 +90,8 @@ def check_start(config: PretrainConfig) -> None:
         encoder = _create_encoder(config, shape)
         if config.weights != "none":
             load_into(encoder, config.weights)
+        if config.needs_sequences:
+            make_network(Parts(config, encoder, tasks=(), actions=1))
     elif config.weights not in ("none", "imagenet"):
         read_spec(config.weights)
 
@@ -110,7 +115,7 @@ def counted(data: Mapping[str, Any]) -> str:
     classes = sum(len(task["classes"]) for task in data["tasks"])
     tasks = f"{len(data['tasks'])} tasks and " if len(data["tasks"]) > 1 else ""
     images = " and ".join(f"{data[part]['images']:,} to {part}" for part in ("train", "test"))
-    return f"{images}, of {tasks}{classes} classes"
+    return f"{images}, of {tasks}{classes} classes" if classes else f"{images}, without labels"
 
 
 def _create_encoder(config: PretrainConfig, shape: tuple[int, int, int]) -> Encoder:
@@ -133,7 +138,8 @@ class PretrainingSetup:
         """
         self.config = config
         images = [bring_to_size(part, config.augment) for part in split]
-        if (images[1].labels == UNKNOWN).all():
+        classifies = CLASSIFY in config.weights_by_objective
+        if classifies and (images[1].labels == UNKNOWN).all():
             raise UserError("no held-out image has a known class: nothing can be evaluated")
         augmentation = Augmentation(config.augment, images[0])
         self._image_shape = augmentation.output_shape
@@ -155,7 +161,20 @@ class PretrainingSetup:
         return _create_encoder(self.config, self._image_shape)
 
     def make_trainer(self, encoder: Encoder) -> Trainer:
-        """A trainer of the encoder with a new head."""
-        tasks, dropout = self.train.images.tasks, self.config.dropout
-        classifier = Classifier(encoder, tasks, dropout=dropout)
-        return Trainer(self.config, classifier, self.train, self.test)
+        """A trainer of the encoder with new heads.
+
+        Raises:
+            UserError: the games are too short for the objectives' sequences.
+        """
+        config, images = self.config, self.train.images
+        if config.needs_sequences:
+            assert isinstance(images, StackedFrames)
+            assert images.actions is not None
+            parts = Parts(config, encoder, images.tasks, len(images.actions.names))
+            network = make_network(parts)
+            train, test = (sequences_of(part, network, config) for part in (self.train, self.test))
+            return Trainer(config, network, train, test)
+        classifier = Classifier(
+            encoder, images.tasks, dropout=config.dropout, label_smoothing=config.label_smoothing
+        )
+        return Trainer(config, classifier, self.train, self.test)
