@@ -169,9 +169,10 @@ class _Builder:
             played = sum(counts[part]["games"] for counts in self._counts.values())
             self._stacks[part].append(np.where(stacks[part] > 0, stacks[part] + offset, 0))
             self._episodes[part].append(game.parts[part].episodes + played)
-            # The last number is UNKNOWN's, which is -1.
-            numbers = [self._numbers.setdefault(each, len(self._numbers)) for each in actions]
-            self._actions[part].append(np.array([*numbers, UNKNOWN])[game.parts[part].actions])
+            if self._consecutive:
+                # The last number is UNKNOWN's, which is -1.
+                numbers = [self._numbers.setdefault(each, len(self._numbers)) for each in actions]
+                self._actions[part].append(np.array([*numbers, UNKNOWN])[game.parts[part].actions])
         self._labellings += [(len(self._counts), each) for each in labellings]
         self._counts[name] = game.counts
 
@@ -217,10 +218,11 @@ class _Builder:
                 labels[rows, column] = getattr(each, part)
             if repeated is not None:
                 labels[repeated[index]] = UNKNOWN
-            episodes, taken = (
-                torch.from_numpy(np.concatenate(arrays[part]))
-                for arrays in (self._episodes, self._actions)
-            )
+            actions = None
+            if self._consecutive:
+                taken = torch.from_numpy(np.concatenate(self._actions[part]))
+                actions = Actions(tuple(self._numbers), taken)
+            episodes = torch.from_numpy(np.concatenate(self._episodes[part]))
             parts.append(
                 StackedFrames(
                     pixels,
@@ -229,7 +231,7 @@ class _Builder:
                     [each.task for _, each in kept],
                     about,
                     Episodes(torch.from_numpy(games[part]), episodes),
-                    Actions(tuple(self._numbers), taken) if self._consecutive else None,
+                    actions,
                 )
             )
         return Split(*parts)
