@@ -31,7 +31,15 @@ from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.tracking.tracker import check_tracking
 from rlcnn.selfsupervised.options import Objectives
 
-RecipeName = Literal["frames", "lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018"]
+RecipeName = Literal[
+    "frames",
+    "lenet5-1998",
+    "alexnet-2012",
+    "resnet-cifar-2016",
+    "resnet9-2018",
+    "sgi-2021",
+    "atc-2021",
+]
 RECIPE_NAMES = get_args(RecipeName)
 
 AtLeastOne = Annotated[int, Interval(ge=1, le=10**6)]

@@ -14,9 +14,7 @@ from rlcnn.selfsupervised.sequences import SequenceBatches, sequence_starts
 
 def batches(frames: StackedFrames, offsets: tuple[int, ...], size: int = 8) -> SequenceBatches:
     device = torch.device("cpu")
-    return SequenceBatches(
-        single_batches(frames), offsets, batch_size=size, seed=0, device=device
-    )
+    return SequenceBatches(single_batches(frames), offsets, batch_size=size, seed=0, device=device)
 
 
 def actions_of(frames: StackedFrames) -> Actions:
@@ -62,7 +60,7 @@ def test_an_epoch_shows_each_sequence_once_augmented_observation_by_observation(
     assert [len(batch.labels) for batch in found] == [8] * 4
     first = found[0].observations
     assert first.dtype == torch.float32
-    assert not torch.equal(first, list(sequences.epoch(1))[0].observations)
+    assert not torch.equal(first, next(iter(sequences.epoch(1))).observations)
     # Both observations of a sequence are shifted by draws of their own.
     numbers = draw_drq(2, torch.Generator().manual_seed(0))
     assert numbers.factors[0] != numbers.factors[1]
