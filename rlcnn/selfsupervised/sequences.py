@@ -81,6 +81,10 @@ class SequenceBatches:
         self._actions, self._labels = (
             values.to(device) for values in (frames.actions.taken, frames.labels)
         )
+        # Of the observations, where the pixels are stored, and of the actions, on the device.
+        places = torch.tensor(self._offsets)
+        self._places = places.to(device) if singles.on_device else places
+        self._following = torch.arange(1, self._steps + 1).to(device)
         self._prefetcher = Prefetcher(device)
 
     def __len__(self) -> int:
@@ -115,11 +119,9 @@ class SequenceBatches:
         return None if self.singles.on_device else self.singles.gather(self._all(rows))
 
     def _all(self, rows: torch.Tensor) -> torch.Tensor:
-        offsets = torch.tensor(self._offsets, device=rows.device)
-        return (rows[:, None] + offsets).flatten()
+        return (rows[:, None] + self._places).flatten()
 
     def _on_device(self, prepared: Iterable[_Prepared]) -> Iterator[SequenceBatch]:
-        steps = torch.arange(1, self._steps + 1, device=self.device)
         for rows, images, offsets, factors in self._prefetcher.prefetch(prepared):
             if images is None:
                 images = self.singles.gather(self._all(rows))
@@ -127,7 +129,7 @@ class SequenceBatches:
                 images = apply_drq(images, DrqNumbers(offsets, factors))
             yield SequenceBatch(
                 images.unflatten(0, (len(rows), -1)),
-                self._actions[rows[:, None] + steps],
+                self._actions[rows[:, None] + self._following],
                 self._labels[rows],
                 self._offsets,
             )

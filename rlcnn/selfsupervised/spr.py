@@ -18,6 +18,9 @@ from rlcnn.encoders.frames import FrameEncoder
 from rlcnn.selfsupervised.views import Objective, Views, float32
 from rlcnn.supervised.network import Measures
 
+# The predictor then has 67 million weights.
+_MOST_FEATURES = 8192
+
 # Norms below it are not scaled to 1, as in the source.
 _LEAST_NORM = 1e-3
 
@@ -40,9 +43,17 @@ class SPR(Objective):
         ``actions`` is the number of different actions, and ``jumps`` that of steps ahead.
 
         Raises:
-            UserError: the encoder's trunk makes no feature maps.
+            UserError: the encoder's trunk makes no feature maps, or the encoder has too many
+                features.
         """
         super().__init__()
+        if encoder.features_dim > _MOST_FEATURES:
+            raise UserError(
+                f"--objectives spr predicts each feature from all, and the encoder has"
+                f" {encoder.features_dim:,}: expected at most {_MOST_FEATURES:,}. A learned"
+                " projection makes 512, --encoder-options projection learned; pooling makes fewer,"
+                " too"
+            )
         self.offsets = tuple(range(jumps + 1))
         self.transition = TransitionModel(_map_channels(encoder), actions)
         self.predictor = nn.Linear(encoder.features_dim, encoder.features_dim)

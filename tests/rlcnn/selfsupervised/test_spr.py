@@ -123,3 +123,10 @@ def test_a_trunk_without_maps_is_refused() -> None:
     encoder = create_encoder("vit_b_16:encoder.layers.encoder_layer_0", (3, 224, 224))
     with pytest.raises(UserError, match="needs an encoder whose trunk makes feature maps"):
         SPR(encoder, 3)
+
+
+def test_more_features_than_can_be_predicted_are_refused() -> None:
+    options = {"projection": "none", "frame_channels": 1, "resize": 96}
+    encoder = create_encoder("squeezenet1_1:features.2", (4, 84, 84), **options)
+    with pytest.raises(UserError, match="expected at most 8,192"):
+        SPR(encoder, 3)
