@@ -11,7 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from rlcnn.encoders import Encoder
-from rlcnn.selfsupervised.views import Objective, Views, float32, follow, make_target
+from rlcnn.selfsupervised.views import (
+    Objective,
+    Views,
+    float32,
+    follow,
+    make_target,
+    standardise,
+)
 from rlcnn.supervised.network import Measures
 
 # Of the source, for Atari.
@@ -42,10 +49,10 @@ class TemporalContrast(Objective):
     def measure(self, views: Views) -> Measures:
         features, later = views.features(0), views.target_features(self.offsets[1])
         with float32(features.device):
-            anchors = self.compressor(features.float())
+            anchors = self.compressor(standardise(features))
             anchors = anchors + self.residual(self.hidden(anchors).relu())
             with torch.no_grad():
-                positives = self.target_compressor(later.float())
+                positives = self.target_compressor(standardise(later))
             logits = bilinear_logits(anchors, positives, self.bilinear.weight)
         own = torch.arange(len(logits), device=logits.device)
         right = (logits.argmax(dim=1) == own).sum()

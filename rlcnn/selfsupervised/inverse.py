@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rlcnn.encoders import Encoder
-from rlcnn.selfsupervised.views import Objective, Views, float32
+from rlcnn.selfsupervised.views import Objective, Views, float32, standardise
 from rlcnn.supervised.network import Measures
 
 _HIDDEN = 256
@@ -31,9 +31,9 @@ class InverseDynamics(Objective):
         self.head = nn.Linear(_HIDDEN, actions)
 
     def measure(self, views: Views) -> Measures:
-        features = torch.cat([views.features(offset) for offset in self.offsets], dim=1)
-        taken = views.batch.actions[:, 0]
-        with float32(features.device):
-            logits = self.head(self.hidden(features.float()).relu())
+        pair, taken = [views.features(offset) for offset in self.offsets], views.batch.actions[:, 0]
+        with float32(taken.device):
+            features = torch.cat([standardise(each) for each in pair], dim=1)
+            logits = self.head(self.hidden(features).relu())
         right = (logits.argmax(dim=1) == taken).sum()
         return Measures(F.cross_entropy(logits, taken), [(right, torch.ones_like(taken).sum())])

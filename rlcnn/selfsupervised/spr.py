@@ -15,7 +15,7 @@ from envs.errors import UserError
 from rlcnn.encoders import Encoder
 from rlcnn.encoders.base import output_shape
 from rlcnn.encoders.frames import FrameEncoder
-from rlcnn.selfsupervised.views import Objective, Views, float32
+from rlcnn.selfsupervised.views import Objective, Views, float32, standardise
 from rlcnn.supervised.network import Measures
 
 # The predictor then has 67 million weights.
@@ -34,7 +34,8 @@ class SPR(Objective):
     linear layer predicts those that the target encoder makes of the real observation.
 
     The projection is the encoder's, as the source's is the first layer of its Q head: an agent
-    loads both. Unlike the source, maps are not rescaled to [0, 1], since an agent's are not.
+    loads both. The source rescales maps to [0, 1]; here features are standardised instead
+    (:func:`~rlcnn.selfsupervised.views.standardise`), since an agent's maps are not rescaled.
     """
 
     def __init__(self, encoder: Encoder, actions: int, *, jumps: int = 5) -> None:
@@ -64,8 +65,8 @@ class SPR(Objective):
             maps = self.transition(maps, views.batch.actions[:, offset - 1])
             features = views.project(maps)
             with float32(maps.device):
-                predicted = self.predictor(features.float())
-                losses.append(cosine_loss(predicted, views.target_features(offset).float()))
+                predicted = self.predictor(standardise(features))
+                losses.append(cosine_loss(predicted, standardise(views.target_features(offset))))
         return Measures(torch.stack(losses).mean(), [])
 
 

@@ -9,10 +9,13 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from rlcnn.encoders import Encoder
 from rlcnn.encoders.frames import FrameEncoder, split_frames
 from rlcnn.supervised.network import Measures
+
+_EPSILON = 1e-5
 
 
 class SequenceBatch(NamedTuple):
@@ -111,6 +114,19 @@ def project_maps(encoder: Encoder, maps: torch.Tensor) -> torch.Tensor:
         maps = maps.unflatten(1, (encoder.stack, -1)).flatten(0, 1)
         return encoder.combine(encoder.pool(maps).unflatten(0, (-1, encoder.stack)))
     return encoder.projection(encoder.pool(maps))
+
+
+def standardise(features: torch.Tensor) -> torch.Tensor:
+    """Features (batch, d) as directions, with mean 0 and variance 1 over the minibatch, float32.
+
+    Each vector is scaled to length sqrt(d) first. Most of a game's screen never changes, and
+    augmentation varies the intensity of all of it: without this the vectors are nearly equal, and
+    most of their differences are the augmentation's. The source of SPR scales feature maps to
+    [0, 1] for each image, and SGI's encoder has BatchNorm; an agent's encoder here has neither.
+    """
+    directions = features.shape[1] ** 0.5 * F.normalize(features.float(), dim=1)
+    variance, mean = torch.var_mean(directions, dim=0, correction=0)
+    return (directions - mean) * torch.rsqrt(variance + _EPSILON)
 
 
 def make_target(network: nn.Module) -> nn.Module:

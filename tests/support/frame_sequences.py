@@ -53,3 +53,11 @@ def single_batches(frames: StackedFrames, batch_size: int = 16, seed: int = 0) -
     augmentation = Augmentation(AugmentConfig(), frames)
     device = torch.device("cpu")
     return Batches(frames, augmentation, batch_size=batch_size, seed=seed, device=device)
+
+
+def standardised(features: np.ndarray) -> np.ndarray:
+    """Features (batch, d) scaled to one length, and then over the minibatch, float64."""
+    features = features.astype(np.float64)
+    directions = np.stack([row * len(row) ** 0.5 / np.linalg.norm(row) for row in features])
+    deviation = np.sqrt(directions.var(axis=0) + 1e-5)
+    return (directions - directions.mean(axis=0)) / deviation

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from support.frame_sequences import standardised
 
 from rlcnn.encoders import Encoder
 from rlcnn.selfsupervised.contrastive import TemporalContrast
@@ -23,9 +24,9 @@ def linear(layer: torch.nn.Linear, values: np.ndarray) -> np.ndarray:
 
 def reference(contrast: TemporalContrast, features: np.ndarray, later: np.ndarray) -> float:
     """InfoNCE with a bilinear form, pair by pair."""
-    anchors = linear(contrast.compressor, features)
+    anchors = linear(contrast.compressor, standardised(features))
     anchors = anchors + linear(contrast.residual, np.maximum(linear(contrast.hidden, anchors), 0))
-    positives = linear(contrast.target_compressor, later)
+    positives = linear(contrast.target_compressor, standardised(later))
     form = contrast.bilinear.weight.detach().numpy()
     losses = []
     for row, anchor in enumerate(anchors):

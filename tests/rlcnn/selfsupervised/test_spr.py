@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from support.frame_sequences import ACTIONS
+from support.frame_sequences import ACTIONS, standardised
 
 from envs.errors import UserError
 from rlcnn.encoders import Encoder, create_encoder
@@ -56,7 +56,8 @@ def reference(spr: SPR, encoder: Encoder, target: Encoder, batch: SequenceBatch)
         maps = next_maps(maps, batch.actions[:, jump - 1].numpy(), spr)
         features = project_maps(encoder, torch.from_numpy(maps)).detach().numpy()
         wanted = target(batch.at(jump).double()).detach().numpy()
-        for mine, other in zip(features @ weight.T + bias, wanted, strict=True):
+        predicted = standardised(features) @ weight.T + bias
+        for mine, other in zip(predicted, standardised(wanted), strict=True):
             cosine = mine @ other / (np.linalg.norm(mine) * np.linalg.norm(other))
             distances.append(2 - 2 * cosine)
     return float(np.mean(distances))
