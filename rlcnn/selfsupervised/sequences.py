@@ -99,15 +99,20 @@ class SequenceBatches:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[SequenceBatch]:
         """The training minibatches of one epoch, from number ``start`` on."""
-        random = torch.Generator().manual_seed(derive_seed(self._seed, ORDER, number))
-        order = self.starts[torch.randperm(len(self.starts), generator=random)]
-        parts = order.split(self._batch_size)[start : self.per_epoch]
+        parts = self._order(number).split(self._batch_size)[start : self.per_epoch]
         return self._on_device(self._drawn(parts, number, start))
 
     def held_out(self) -> Iterator[SequenceBatch]:
-        """All sequences once, in order, without augmentation."""
-        parts = self.starts.split(self._batch_size)
+        """All sequences once, without augmentation, always in the same minibatches.
+
+        They are shuffled as for training, since objectives compare the sequences of a minibatch.
+        """
+        parts = self._order(0).split(self._batch_size)
         return self._on_device(_Prepared(rows, self._gather(rows)) for rows in parts)
+
+    def _order(self, number: int) -> torch.Tensor:
+        random = torch.Generator().manual_seed(derive_seed(self._seed, ORDER, number))
+        return self.starts[torch.randperm(len(self.starts), generator=random)]
 
     def _drawn(self, parts: Sequence[torch.Tensor], number: int, start: int) -> Iterator[_Prepared]:
         for place, rows in enumerate(parts, start):
