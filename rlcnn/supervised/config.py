@@ -12,6 +12,8 @@ from annotated_types import Interval
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from rlcnn.config.fields import (
+    MAX_COUNT,
+    WHOLE,
     Fraction,
     KeepCheckpoints,
     NonNegative,
@@ -62,6 +64,9 @@ class TrainingImages:
     """Labelled images: mnist, fashion_mnist, cifar10, folder:DIR, or atari:GAME[,GAME...]."""
     data_dir: str = "data"
     """Directory of the published sets, which are downloaded to it where they are missing."""
+    train_size: Annotated[int | None, Interval(ge=1, le=MAX_COUNT), WHOLE] = None
+    """Training images to learn from, drawn by the seed, as probe_encoder.py draws them; by default
+    all."""
     colours: Literal["auto", "grey", "rgb"] = "auto"
     """Colours of a folder's images; auto leaves them as they are."""
     players: tuple[str, ...] = ()
@@ -170,6 +175,11 @@ class PretrainConfig(
         check_data_name(self.data)
         if self.colours != "auto" and not self.data.startswith(FOLDER):
             raise UserError(f'--colours {self.colours} is for folder: data, not "{self.data}"')
+        if self.train_size is not None and self.data.startswith(ATARI):
+            raise UserError(
+                f"--train-size {self.train_size} is for images: --frames.train-frames says how many"
+                " of a game to play"
+            )
         if self.warmup_epochs > self.epochs:
             raise UserError(
                 f"--warmup-epochs {self.warmup_epochs} must be at least 0 and at most {self.epochs}"

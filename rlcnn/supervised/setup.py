@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from envs.errors import UserError
@@ -14,7 +15,14 @@ from rlcnn.data.atari.options import LoadPolicies, PolicyPlay
 from rlcnn.data.augment import Augmentation, bring_to_size
 from rlcnn.data.batches import Batches
 from rlcnn.data.by_name import load_data
-from rlcnn.data.images import UNKNOWN, Split, StackedFrames
+from rlcnn.data.images import (
+    UNKNOWN,
+    ImageFiles,
+    Split,
+    StackedFrames,
+    StoredImages,
+    draw_indices,
+)
 from rlcnn.data.names import ATARI
 from rlcnn.encoders import Encoder, create_encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
@@ -67,8 +75,18 @@ def load_images(
         frames=config.frames,
         policies=policies,
     )
+    if config.train_size is not None:
+        split = _draw_training_images(split, config.train_size, config.seed)
     report(f"{config.data}: {counted(describe(split))}")
     return split
+
+
+def _draw_training_images(split: Split, count: int, seed: int) -> Split:
+    train = split.train
+    # Frames of games, which are neither, are drawn as they are played.
+    assert isinstance(train, StoredImages | ImageFiles)
+    drawn = draw_indices(train.labels[:, 0], count, np.random.default_rng(seed), "train")
+    return split._replace(train=train.subset(drawn))
 
 
 def check_start(config: PretrainConfig) -> None:

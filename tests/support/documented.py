@@ -205,7 +205,7 @@ SHORT: Mapping[str, Mapping[str, str]] = {
 }
 """A script or module (or the benchmark's suite) -> options that make any of its commands short."""
 
-ONLY_IF_GIVEN: Mapping[str, str] = {"--unfreeze-at-step": "16"}
+ONLY_IF_GIVEN: Mapping[str, str] = {"--unfreeze-at-step": "16", "--train-size": "16"}
 """Options that are made short where a command has them."""
 
 EXTENDED: Mapping[str, str] = {"--total-steps": "64", "--epochs": "2"}
