@@ -124,10 +124,10 @@ class CifarResNetEncoder(Encoder):
         Args:
             observation_shape: (channels, height, width), at least 8x8.
             depth: 6n + 2, counting the classifier: 20, 32, 44, 56, 110 ...
-            shortcut: "identity", as published; "none": the plain network; "constant": identity and residual times 0.5;
-                "exclusive_gate": the residual times a gate g(x), the identity times 1 - g(x);
-                "shortcut_gate": the identity times 1 - g(x); "conv": 1x1 convolutions with batch
-                normalisation; "dropout": the identity with dropout 0.5.
+            shortcut: "identity", as published; "none": the plain network; "constant": identity and
+                residual times 0.5; "exclusive_gate": the residual times a gate g(x), the identity
+                times 1 - g(x); "shortcut_gate": the identity times 1 - g(x); "conv": 1x1
+                convolutions with batch normalisation; "dropout": the identity with dropout 0.5.
             gate_bias: initial bias of the gates. At -6 a gate first passes nearly the whole
                 identity. The paper's exclusive gates were best at -6, and its shortcut-only gates
                 much worse at 0.

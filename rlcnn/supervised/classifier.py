@@ -12,10 +12,11 @@ from torch import nn
 from envs.errors import UserError
 from rlcnn.data.images import Task
 from rlcnn.encoders import Encoder
+from rlcnn.encoders.freezing import PartlyFrozen
 from rlcnn.weights.load import HEAD, load_encoder, read_tensors, save_tensors
 
 
-class Classifier(nn.Module):
+class Classifier(PartlyFrozen):
     """An encoder with a linear layer whose outputs are the concatenated classes of all tasks.
 
     The head computes in float32, also if the encoder runs under autocast. ``classes`` are the

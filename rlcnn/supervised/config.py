@@ -25,7 +25,7 @@ from rlcnn.config.fields import (
     never,
 )
 from rlcnn.config.files import read_config_file
-from rlcnn.config.groups import Computation, EncoderChoice, Tracking
+from rlcnn.config.groups import Computation, EncoderMode, Tracking
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.names import ATARI, FOLDER, check_data_name
@@ -34,6 +34,8 @@ from rlcnn.runs.tracking.tracker import check_tracking
 
 RecipeName = Literal["frames", "lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018"]
 RECIPE_NAMES = get_args(RecipeName)
+
+FINETUNE_FACTOR = 0.1
 
 AtLeastOne = Annotated[int, Interval(ge=1, le=10**6)]
 Share = Annotated[float, Interval(ge=0, le=1), never(1, "learns nothing: expected less")]
@@ -72,6 +74,15 @@ class TrainingImages:
     players: tuple[str, ...] = ()
     """Run directories of trained agents, which play their own games for atari: data; all others are
     played at random."""
+
+
+@dataclass(frozen=True)
+class EncoderTraining(EncoderMode):
+    """Encoder."""
+
+    finetune_factor: Annotated[float | None, Interval(gt=0)] = None
+    """For --mode finetune: learning rate of the encoder, as a factor of the head's; by default
+    0.1."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +151,7 @@ class PretrainConfig(
     Tracking,
     ImageEvaluation,
     Optimization,
-    EncoderChoice,
+    EncoderTraining,
     TrainingImages,
     PretrainingRun,
 ):
@@ -175,6 +186,7 @@ class PretrainConfig(
         check_data_name(self.data)
         if self.colours != "auto" and not self.data.startswith(FOLDER):
             raise UserError(f'--colours {self.colours} is for folder: data, not "{self.data}"')
+        self.check_finetuning(finetune_factor=self.finetune_factor)
         if self.train_size is not None and self.data.startswith(ATARI):
             raise UserError(
                 f"--train-size {self.train_size} is for images: --frames.train-frames says how many"
@@ -205,12 +217,16 @@ class PretrainConfig(
 
         device = resolve_device(self.device)
         baselines: Any = "on" if self.data.startswith(ATARI) else "off"
+        factor = self.finetune_factor
+        if factor is None and self.mode == "finetune":
+            factor = FINETUNE_FACTOR
         return replace(
             self,
             device=device,
             precision=resolve_precision(device) if self.precision == "auto" else self.precision,
             num_threads=self.num_threads or usable_cores(),
             baselines=baselines if self.baselines == "auto" else self.baselines,
+            finetune_factor=factor,
         )
 
 

@@ -26,6 +26,7 @@ from rlcnn.data.images import (
 from rlcnn.data.names import ATARI
 from rlcnn.encoders import Encoder, create_encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
+from rlcnn.encoders.freezing import frozen_layers
 from rlcnn.runs.files import plain
 from rlcnn.supervised.classifier import Classifier
 from rlcnn.supervised.config import PretrainConfig
@@ -90,7 +91,8 @@ def _draw_training_images(split: Split, count: int, seed: int) -> Split:
 
 
 def check_start(config: PretrainConfig) -> None:
-    """Refuses an encoder and weights that a training cannot start with, before images are loaded.
+    """Refuses what a training cannot start with, before images are loaded: an encoder, its weights,
+    a node to unfreeze it from.
 
     Only games have observations of a known shape, so that everything can be checked.
 
@@ -103,6 +105,7 @@ def check_start(config: PretrainConfig) -> None:
         size = crop or frames.obs_size
         shape = (channels, size, size)
         encoder = _create_encoder(config, shape)
+        frozen_layers(encoder, config.mode, config.unfreeze_from)
         if config.weights != "none":
             load_into(encoder, config.weights)
     elif config.weights not in ("none", "imagenet"):
@@ -173,7 +176,12 @@ class PretrainingSetup:
         return _create_encoder(self.config, self._image_shape)
 
     def make_trainer(self, encoder: Encoder) -> Trainer:
-        """A trainer of the encoder with a new head."""
-        tasks, dropout = self.train.images.tasks, self.config.dropout
-        classifier = Classifier(encoder, tasks, dropout=dropout)
+        """A trainer of the encoder with a new head.
+
+        Raises:
+            UserError: the encoder has no node to be unfrozen from.
+        """
+        config, tasks = self.config, self.train.images.tasks
+        classifier = Classifier(encoder, tasks, dropout=config.dropout)
+        classifier.freeze(frozen_layers(encoder, config.mode, config.unfreeze_from))
         return Trainer(self.config, classifier, self.train, self.test)

@@ -15,6 +15,7 @@ from rlcnn.accelerate.gradient_step import gradient_step, parameter_norm
 from rlcnn.accelerate.transfers import read_late
 from rlcnn.data.batches import Batch, Batches
 from rlcnn.data.images import UNKNOWN
+from rlcnn.encoders.finetuning import set_learning_rate
 from rlcnn.runs.files import read_json, write_json_atomic
 from rlcnn.runs.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
 from rlcnn.supervised.averaging import WeightAverage
@@ -52,7 +53,8 @@ class Trainer:
         # torch's stubs lack the memory format of modules.
         self.classifier: Classifier = classifier.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.train, self.test = train, test
-        self._optimizer = make_optimizer(classifier, config)
+        finetuned = classifier.encoder if config.mode == "finetune" else None
+        self._optimizer = make_optimizer(classifier, config, finetuned)
         self._average = WeightAverage(classifier, config.ema) if config.ema else None
         self.epoch = self.batch = 0
         # In float32, results must not depend on other programs on the machine.
@@ -124,8 +126,7 @@ class Trainer:
 
     def _update(self, batch: Batch) -> None:
         rate = learning_rate(self.config, self.step, self.train.per_epoch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self._optimizer, rate)
         with self._autocast():
             features = self.classifier.encoder(batch.images)
         logits = self.classifier.classify(features)
