@@ -156,6 +156,9 @@ class LinearClassifiers:
     """Seeds of the random encoders of the same architecture to compare with."""
     max_features: Count = 4096
     """A fixed random projection shortens longer feature vectors to this length."""
+    classifiers: tuple[str, ...] = ()
+    """Runs of pretrain_encoder.py, or their weights files, to evaluate on the same test images; a
+    table then compares frozen, fine-tuned and other networks."""
     json: Path | None = None
     """File to write the result to."""
 
