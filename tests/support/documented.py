@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +137,7 @@ SKIPPED: Mapping[str, str] = {
     "trackio show": "runs until it is stopped",
     "timm:": "needs a download",
     "--launcher ray": "needs a Ray cluster",
+    **({} if find_spec("gensim") else {"--word-vectors": "needs Gensim"}),
 }
 """A part of a command -> why it is not run."""
 
