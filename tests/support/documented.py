@@ -184,6 +184,7 @@ SHORT: Mapping[str, Mapping[str, str]] = {
     },
     "evaluate_agent": {"--episodes": "1"},
     "evaluate_classifier": {},
+    "describe_encoder": {},
     "probe_encoder": {"--train-size": "24", "--test-size": "12", "--max-features": "64"},
     "benchmark": {
         "--rounds": "1",
