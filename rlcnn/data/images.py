@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from envs.errors import UserError
@@ -143,6 +144,27 @@ def _check_labels(labels: torch.Tensor, task: Task) -> None:
         )
 
 
+def draw_indices(
+    labels: torch.Tensor, count: int | None, random: np.random.Generator, part: str
+) -> torch.Tensor:
+    """Draws ``count`` of the images whose label is known, int64 (count,), in order; None takes all.
+
+    ``labels`` are int64 (images,). ``part``, "train" or "test", names the option in the message.
+
+    Raises:
+        UserError: there are not as many.
+    """
+    known = np.flatnonzero(labels.numpy() != UNKNOWN)
+    if count is None:
+        return torch.from_numpy(known)
+    if not 1 <= count <= len(known):
+        raise UserError(
+            f"--{part}-size {count} must be at least 1 and at most {len(known)}, the number of"
+            f" {part} images with a known class"
+        )
+    return torch.from_numpy(np.sort(random.permutation(known)[:count]))
+
+
 class StoredImages(LabelledImages):
     """Images of one size, in memory."""
 
@@ -167,6 +189,10 @@ class StoredImages(LabelledImages):
 
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
         return self.images[indices]
+
+    def subset(self, indices: torch.Tensor) -> StoredImages:
+        """A copy of the images at int64 ``indices``."""
+        return StoredImages(self.images[indices], self.labels[indices], self.tasks)
 
     def stored_on(self, device: torch.device, most: int) -> StoredImages | None:
         if self.images.nbytes > most:
@@ -261,6 +287,12 @@ class ImageFiles(LabelledImages):
         super().__init__(labels, tasks, channels)
         self.paths = list(paths)
         self.resize = resize
+
+    def subset(self, indices: torch.Tensor) -> ImageFiles:
+        """The files at int64 ``indices``."""
+        paths = [self.paths[index] for index in indices.tolist()]
+        labels, channels = self.labels[indices], self.channels
+        return ImageFiles(paths, labels, self.tasks, channels=channels, resize=self.resize)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return read_image(self.paths[index], self.channels, self.resize)

@@ -12,6 +12,8 @@ from annotated_types import Interval
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from rlcnn.config.fields import (
+    MAX_COUNT,
+    WHOLE,
     Fraction,
     KeepCheckpoints,
     NonNegative,
@@ -23,7 +25,7 @@ from rlcnn.config.fields import (
     never,
 )
 from rlcnn.config.files import read_config_file
-from rlcnn.config.groups import Computation, EncoderChoice, Tracking
+from rlcnn.config.groups import Computation, EncoderMode, Tracking
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.names import ATARI, FOLDER, check_data_name
@@ -41,6 +43,8 @@ RecipeName = Literal[
     "atc-2021",
 ]
 RECIPE_NAMES = get_args(RecipeName)
+
+FINETUNE_FACTOR = 0.1
 
 AtLeastOne = Annotated[int, Interval(ge=1, le=10**6)]
 Share = Annotated[float, Interval(ge=0, le=1), never(1, "learns nothing: expected less")]
@@ -71,11 +75,23 @@ class TrainingImages:
     """Labelled images: mnist, fashion_mnist, cifar10, folder:DIR, or atari:GAME[,GAME...]."""
     data_dir: str = "data"
     """Directory of the published sets, which are downloaded to it where they are missing."""
+    train_size: Annotated[int | None, Interval(ge=1, le=MAX_COUNT), WHOLE] = None
+    """Training images to learn from, drawn by the seed, as probe_encoder.py draws them; by default
+    all."""
     colours: Literal["auto", "grey", "rgb"] = "auto"
     """Colours of a folder's images; auto leaves them as they are."""
     players: tuple[str, ...] = ()
     """Run directories of trained agents, which play their own games for atari: data; all others are
     played at random."""
+
+
+@dataclass(frozen=True)
+class EncoderTraining(EncoderMode):
+    """Encoder."""
+
+    finetune_factor: Annotated[float | None, Interval(gt=0)] = None
+    """For --mode finetune: learning rate of the encoder, as a factor of the head's; by default
+    0.1."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +161,7 @@ class PretrainConfig(
     ImageEvaluation,
     Optimization,
     Objectives,
-    EncoderChoice,
+    EncoderTraining,
     TrainingImages,
     PretrainingRun,
 ):
@@ -180,6 +196,12 @@ class PretrainConfig(
         check_data_name(self.data)
         if self.colours != "auto" and not self.data.startswith(FOLDER):
             raise UserError(f'--colours {self.colours} is for folder: data, not "{self.data}"')
+        self.check_finetuning(finetune_factor=self.finetune_factor)
+        if self.train_size is not None and self.data.startswith(ATARI):
+            raise UserError(
+                f"--train-size {self.train_size} is for images: --frames.train-frames says how many"
+                " of a game to play"
+            )
         if self.warmup_epochs > self.epochs:
             raise UserError(
                 f"--warmup-epochs {self.warmup_epochs} must be at least 0 and at most {self.epochs}"
@@ -226,12 +248,16 @@ class PretrainConfig(
 
         device = resolve_device(self.device)
         baselines: Any = "on" if self.data.startswith(ATARI) else "off"
+        factor = self.finetune_factor
+        if factor is None and self.mode == "finetune":
+            factor = FINETUNE_FACTOR
         return replace(
             self,
             device=device,
             precision=resolve_precision(device) if self.precision == "auto" else self.precision,
             num_threads=self.num_threads or usable_cores(),
             baselines=baselines if self.baselines == "auto" else self.baselines,
+            finetune_factor=factor,
         )
 
 

@@ -24,7 +24,6 @@ def describe_pretraining(
     """The data, encoder, recipe and device of a resolved configuration."""
     encoder = trainer.network.encoder
     options = "".join(f", {name} {value}" for name, value in config.encoder_options.items())
-    start = "random weights" if config.weights == "none" else config.weights
     count = sum(p.numel() for p in encoder.parameters())
     objectives = []
     if config.needs_sequences:
@@ -35,10 +34,20 @@ def describe_pretraining(
     return [
         ("data", f"{config.data}, {len(setup.train.images):,} training images"),
         *objectives,
-        ("encoder", f"{config.encoder}{options}, {count:,} parameters, train from {start}"),
+        ("encoder", f"{config.encoder}{options}, {count:,} parameters, {_mode(config)}"),
         ("recipe", f"{config.recipe}, {config.optimizer}, {config.epochs} epochs"),
         ("device", describe_device(config.device, config.precision, config.num_threads)),
     ]
+
+
+def _mode(config: PretrainConfig) -> str:
+    start = "random weights" if config.weights == "none" else config.weights
+    if config.mode == "frozen":
+        return f"frozen {start}"
+    if config.mode == "train":
+        return f"train from {start}"
+    learned = f", the layers from {config.unfreeze_from} on" if config.unfreeze_from else ""
+    return f"finetune from {start}{learned}, at {config.finetune_factor:g} of the rate"
 
 
 def next_commands(config: PretrainConfig, run: RunDirectory, encoder: Encoder) -> Facts:

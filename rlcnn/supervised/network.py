@@ -8,10 +8,10 @@ from os import PathLike
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import nn
 
 from rlcnn.data.batches import Batches
 from rlcnn.encoders import Encoder
+from rlcnn.encoders.freezing import PartlyFrozen
 
 
 class Examples(Protocol):
@@ -49,7 +49,7 @@ class Measures(NamedTuple):
     ratios: list[tuple[torch.Tensor, torch.Tensor]]
 
 
-class PretrainingNetwork(nn.Module, ABC):
+class PretrainingNetwork(PartlyFrozen, ABC):
     """An encoder with everything that is trained beside it, and what it learns from a minibatch.
 
     Attributes:

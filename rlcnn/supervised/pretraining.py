@@ -175,7 +175,7 @@ class Pretraining(Attempt[PretrainConfig]):
 
     def describe(self) -> list[str]:
         config, images = self.config, len(self.trainer.train)
-        lines = []
+        lines = config.notes_on_mode()
         if config.precision == "tf32" and self.trainer.device.type != "cuda":
             lines.append("--precision tf32 has no effect: a CPU computes in fp32")
         if images < config.batch_size:

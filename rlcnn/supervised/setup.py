@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from envs.errors import UserError
@@ -14,10 +15,18 @@ from rlcnn.data.atari.options import LoadPolicies, PolicyPlay
 from rlcnn.data.augment import Augmentation, bring_to_size
 from rlcnn.data.batches import Batches
 from rlcnn.data.by_name import load_data
-from rlcnn.data.images import UNKNOWN, Split, StackedFrames
+from rlcnn.data.images import (
+    UNKNOWN,
+    ImageFiles,
+    Split,
+    StackedFrames,
+    StoredImages,
+    draw_indices,
+)
 from rlcnn.data.names import ATARI
 from rlcnn.encoders import Encoder, create_encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
+from rlcnn.encoders.freezing import frozen_layers
 from rlcnn.runs.files import plain
 from rlcnn.selfsupervised.options import CLASSIFY
 from rlcnn.selfsupervised.setup import Parts, make_network, sequences_of
@@ -70,12 +79,23 @@ def load_images(
         policies=policies,
         consecutive=config.needs_sequences,
     )
+    if config.train_size is not None:
+        split = _draw_training_images(split, config.train_size, config.seed)
     report(f"{config.data}: {counted(describe(split))}")
     return split
 
 
+def _draw_training_images(split: Split, count: int, seed: int) -> Split:
+    train = split.train
+    # Frames of games, which are neither, are drawn as they are played.
+    assert isinstance(train, StoredImages | ImageFiles)
+    drawn = draw_indices(train.labels[:, 0], count, np.random.default_rng(seed), "train")
+    return split._replace(train=train.subset(drawn))
+
+
 def check_start(config: PretrainConfig) -> None:
-    """Refuses an encoder and weights that a training cannot start with, before images are loaded.
+    """Refuses what a training cannot start with, before images are loaded: an encoder, its weights,
+    a node to unfreeze it from.
 
     Only games have observations of a known shape, so that everything can be checked.
 
@@ -88,6 +108,7 @@ def check_start(config: PretrainConfig) -> None:
         size = crop or frames.obs_size
         shape = (channels, size, size)
         encoder = _create_encoder(config, shape)
+        frozen_layers(encoder, config.mode, config.unfreeze_from)
         if config.weights != "none":
             load_into(encoder, config.weights)
         if config.needs_sequences:
@@ -164,17 +185,21 @@ class PretrainingSetup:
         """A trainer of the encoder with new heads.
 
         Raises:
-            UserError: the games are too short for the objectives' sequences.
+            UserError: the games are too short for the objectives' sequences, or the encoder has no
+                node to be unfrozen from.
         """
         config, images = self.config, self.train.images
+        frozen = frozen_layers(encoder, config.mode, config.unfreeze_from)
         if config.needs_sequences:
             assert isinstance(images, StackedFrames)
             assert images.actions is not None
             parts = Parts(config, encoder, images.tasks, len(images.actions.names))
             network = make_network(parts)
+            network.freeze(frozen)
             train, test = (sequences_of(part, network, config) for part in (self.train, self.test))
             return Trainer(config, network, train, test)
         classifier = Classifier(
             encoder, images.tasks, dropout=config.dropout, label_smoothing=config.label_smoothing
         )
+        classifier.freeze(frozen)
         return Trainer(config, classifier, self.train, self.test)

@@ -15,6 +15,7 @@ from rlcnn.accelerate.cpu_threads import SpareCores
 from rlcnn.accelerate.devices import Precision, prepare_device
 from rlcnn.accelerate.gradient_step import gradient_step, parameter_norm
 from rlcnn.data.batches import Batches
+from rlcnn.encoders.finetuning import set_learning_rate
 from rlcnn.runs.files import read_json, write_json_atomic
 from rlcnn.runs.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
 from rlcnn.supervised.averaging import WeightAverage
@@ -53,7 +54,8 @@ class Trainer:
         # torch's stubs lack the memory format of modules.
         self.network: PretrainingNetwork = network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.train, self.test = train, test
-        self._optimizer = make_optimizer(network, config)
+        finetuned = network.encoder if config.mode == "finetune" else None
+        self._optimizer = make_optimizer(network, config, finetuned)
         self._average = WeightAverage(network, config.ema) if config.ema else None
         self.epoch = self.batch = 0
         # In float32, results must not depend on other programs on the machine.
@@ -123,8 +125,7 @@ class Trainer:
 
     def _update(self, batch: Examples) -> None:
         rate = learning_rate(self.config, self.step, self.train.per_epoch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self._optimizer, rate)
         with self._autocast():
             loss, ratios = self.network.measure(batch)
         norm = gradient_step(loss, self._optimizer, self.network.parameters())

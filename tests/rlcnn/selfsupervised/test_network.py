@@ -11,6 +11,7 @@ from support.frame_sequences import ACTIONS, single_batches, walks
 
 from rlcnn.data.images import StackedFrames
 from rlcnn.encoders import Encoder
+from rlcnn.encoders.freezing import frozen_layers
 from rlcnn.selfsupervised.network import SelfSupervisedNetwork
 from rlcnn.selfsupervised.sequences import SequenceBatches
 from rlcnn.selfsupervised.setup import Parts, make_network, sequences_of
@@ -161,3 +162,17 @@ def test_without_labels_the_encoder_is_saved_alone(encoder: Encoder, tmp_path: P
     loaded = load_encoder(tmp_path / "weights.safetensors").state_dict()
     assert loaded.keys() == encoder.state_dict().keys()
     assert all(torch.equal(loaded[name], own) for name, own in encoder.state_dict().items())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_an_encoder_that_is_frozen_in_part_learns_only_the_rest(encoder: Encoder) -> None:
+    train = walks()
+    config = make_config(["spr", "inverse"], jumps=1, mode="finetune", finetune_factor=0.1)
+    network = build(encoder, config, train)
+    network.freeze(frozen_layers(encoder, "finetune", "projection.c5"))
+    sequences = sequences_of(single_batches(train), network, config)
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    trainer = Trainer(config, network, sequences, sequences)
+    next(trainer.learn_epoch())
+    changed = {n.split(".")[0] for n, t in encoder.state_dict().items() if not t.equal(before[n])}
+    assert changed == {"projection"}
