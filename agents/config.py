@@ -35,7 +35,7 @@ from rlcnn.config.fields import (
     from_json,
 )
 from rlcnn.config.files import read_config_file
-from rlcnn.config.groups import Computation, EncoderChoice, Tracking
+from rlcnn.config.groups import Computation, EncoderMode, Tracking
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.tracking.tracker import check_tracking
 
@@ -99,22 +99,16 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class EncoderTraining(EncoderChoice):
+class EncoderTraining(EncoderMode):
     """Encoder."""
 
-    mode: Literal["train", "finetune", "frozen"] = "train"
-    """How the encoder learns: train, at the learning rate of the other layers; finetune, at a lower
-    rate (--finetune-factor); frozen, not at all, and it runs once per frame."""
     finetune_factor: Annotated[float, Interval(gt=0)] = 0.1
     """Learning rate of a fine-tuned encoder, divided by that of the other layers."""
-    unfreeze_from: str = ""
-    """First node of the encoder to fine-tune, such as layer2 or trunk.4; the layers before it stay
-    frozen. Empty fine-tunes all layers."""
     unfreeze_at_step: Period = 0
     """Step at which fine-tuning of the encoder begins; before, it is frozen. 0 begins at once."""
     feature_dtype: FeatureType = "auto"
-    """Type in which a frozen encoder's features are stored; auto takes the type that it computes
-    in, fp32 or bf16."""
+    """Type in which the features of a frozen encoder, which runs once per frame, are stored; auto
+    takes the type that it computes in, fp32 or bf16."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import nn
 
 from envs.errors import UserError
 from rlcnn.encoders.base import Encoder
-from rlcnn.encoders.freezing import Layers, layers_before, pretrained_layers
+from rlcnn.encoders.freezing import NO_LAYERS, PartlyFrozen, layers_before, pretrained_layers
 from rlcnn.encoders.registry import create_encoder
 from rlcnn.weights.load import load_into
 from rlcnn.weights.origin import Origin
@@ -27,7 +27,7 @@ from rlcnn.weights.report import LoadReport
 logger = logging.getLogger(__name__)
 
 
-class EncoderExtractor(BaseFeaturesExtractor):
+class EncoderExtractor(PartlyFrozen, BaseFeaturesExtractor):
     """Makes an encoder a features extractor of any stable-baselines3 algorithm.
 
     ::
@@ -108,10 +108,9 @@ class EncoderExtractor(BaseFeaturesExtractor):
             raise UserError(f'a frozen encoder is not unfrozen from a node, "{unfreeze_from}".')
         self.frozen = frozen
         self._pretrained = pretrained_layers(self.encoder)
-        self._before_node = Layers([], [])
+        self._before_node = NO_LAYERS
         if unfreeze_from is not None:
             self._before_node = layers_before(self.encoder, unfreeze_from)
-        self._frozen_layers = Layers([], [])
         self.set_trainable(not frozen)
         # stable-baselines3 scales only uint8 spaces.
         scaled = high == 1 or (observation_space.dtype == np.uint8 and not normalized_image)
@@ -136,21 +135,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         True trains all of it, or the part from ``unfreeze_from`` on. False freezes the pretrained
         half with its running statistics of BatchNorm.
         """
-        frozen = self._before_node if trainable else self._pretrained
-        if frozen is self._frozen_layers:
-            return
-        self._frozen_layers = frozen
-        ids = set(map(id, frozen.parameters))
-        for parameter in self._pretrained.parameters:
-            parameter.requires_grad_(id(parameter) not in ids)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Sets the training mode; frozen layers stay in evaluation mode."""
-        super().train(mode)
-        for module in self._frozen_layers.modules:
-            module.eval()
-        return self
+        self.freeze(self._before_node if trainable else self._pretrained)
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Self:
         """Like ``torch.nn.Module.apply``, but ignores stable-baselines3's initialisation.

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from agents.dqn.augmentation import drq
 from agents.dqn.losses import (
     QLoss,
     categorical_loss,
@@ -21,6 +20,7 @@ from agents.dqn.losses import (
 from agents.dqn.variant import DQNVariant
 from agents.networks.heads import C51Head, Head, Outputs
 from agents.storage.replay import ReplayBatch
+from rlcnn.data.drq import drq
 
 
 class QNetwork(Protocol):

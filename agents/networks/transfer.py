@@ -13,6 +13,7 @@ from torch import nn
 from agents.sb3.arguments import check_count
 from envs.errors import UserError
 from rlcnn.encoders.base import check_positive
+from rlcnn.encoders.finetuning import finetuning_groups, set_learning_rate
 from rlcnn.sb3 import EncoderExtractor
 
 
@@ -31,18 +32,13 @@ def rebuild_optimizer(
     check_positive("encoder_lr_factor", encoder_lr_factor, whole=False)
     if extractor.frozen:
         raise UserError("encoder_lr_factor has no meaning for a frozen encoder")
-    pretrained = [p for part in extractor.encoder.pretrained_parts() for p in part.parameters()]
-    known = {id(parameter) for parameter in pretrained}
-    others = [p for p in network.parameters() if id(p) not in known]
     rate = policy.optimizer.param_groups[0]["lr"]
     policy.optimizer = policy.optimizer_class(
-        [
-            {"params": pretrained, "lr_factor": encoder_lr_factor, "lr": rate * encoder_lr_factor},
-            {"params": others, "lr_factor": 1.0},
-        ],
+        finetuning_groups(network, extractor.encoder, encoder_lr_factor),
         lr=rate,  # type: ignore[call-arg]
         **policy.optimizer_kwargs,
     )
+    set_learning_rate(policy.optimizer, rate)
 
 
 def freeze_until(network: nn.Module, unfreeze_at_step: int) -> None:

@@ -15,16 +15,7 @@ FeatureType = Literal["auto", "fp32", "bf16", "fp16"]
 
 def check_transfer(config: TrainConfig) -> None:
     """Refuses options of transfer that contradict each other; a UserError names them."""
-    for option, value in (
-        ("--unfreeze-from", config.unfreeze_from),
-        ("--unfreeze-at-step", config.unfreeze_at_step),
-    ):
-        if value and config.mode != "finetune":
-            learns = "all of the encoder" if config.mode == "train" else "nothing of the encoder"
-            raise UserError(
-                f"{option} {value} is for --mode finetune: --mode {config.mode} learns {learns},"
-                " from the start to the end"
-            )
+    config.check_finetuning(unfreeze_at_step=config.unfreeze_at_step)
     if config.unfreeze_at_step and config.unfreeze_at_step >= config.total_steps:
         raise UserError(
             f"--unfreeze-at-step {config.unfreeze_at_step} is not reached before the end at"
@@ -39,11 +30,7 @@ def check_transfer(config: TrainConfig) -> None:
 
 def notes_on_transfer(config: TrainConfig) -> list[str]:
     """Lines about options that are allowed and perhaps not intended."""
-    notes = []
-    if config.weights == "none" and config.mode == "frozen":
-        notes.append("the frozen encoder has random weights: --weights gives others")
-    if config.weights == "none" and config.mode == "finetune":
-        notes.append("the encoder to be fine-tuned has random weights: --weights gives others")
+    notes = config.notes_on_mode()
     if config.unfreeze_at_step:
         notes.append(
             f"the encoder is frozen until step {config.unfreeze_at_step:,}; frames are stored, not"

@@ -30,6 +30,7 @@ from envs.errors import UserError
 from rlcnn.accelerate.devices import prepare_device
 from rlcnn.accelerate.gradient_step import portable_state
 from rlcnn.accelerate.update_runner import UpdateRunner
+from rlcnn.encoders.finetuning import set_learning_rate
 
 R = TypeVar("R")
 Network = TypeVar("Network", PixelActorCriticPolicy, PixelQNetwork)
@@ -220,9 +221,4 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
         rate = self.lr_schedule(self._current_progress_remaining)
         self.logger.record("train/learning_rate", rate)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
-            for group in optimizer.param_groups:
-                scaled = rate * group.get("lr_factor", 1.0)
-                if isinstance(group["lr"], torch.Tensor):
-                    group["lr"].fill_(scaled)
-                else:
-                    group["lr"] = scaled
+            set_learning_rate(optimizer, rate)

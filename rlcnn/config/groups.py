@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlcnn.config.fields import EncoderName, EncoderOptions, Threads
+from envs.errors import UserError
+from rlcnn.config.fields import EncoderName, EncoderOptions, Threads, option_name
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,38 @@ class EncoderChoice:
     weights: str = "none"
     """Initial weights of the encoder: none, imagenet, a file (safetensors or .pth), or a run's
     directory."""
+
+
+@dataclass(frozen=True)
+class EncoderMode(EncoderChoice):
+    """Encoder."""
+
+    mode: Literal["train", "finetune", "frozen"] = "train"
+    """How the encoder learns: train, like all other layers; finetune, at a fraction of their rate;
+    frozen, not at all."""
+    unfreeze_from: str = ""
+    """First node of the encoder to fine-tune, such as layer2 or trunk.4; the layers before it stay
+    frozen. Empty fine-tunes all layers."""
+
+    def check_finetuning(self, **options: object) -> None:
+        """Refuses options that only --mode finetune has a use for; a UserError names them.
+
+        ``options`` are their values by name, false ones where they are not given.
+        """
+        for name, value in {"unfreeze_from": self.unfreeze_from, **options}.items():
+            if value and self.mode != "finetune":
+                learns = "all of the encoder" if self.mode == "train" else "nothing of the encoder"
+                raise UserError(
+                    f"{option_name(name)} {value} is for --mode finetune: --mode {self.mode} learns"
+                    f" {learns}, from the start to the end"
+                )
+
+    def notes_on_mode(self) -> list[str]:
+        """Lines about a mode that is allowed and perhaps not intended."""
+        if self.weights != "none" or self.mode == "train":
+            return []
+        encoder = "frozen encoder" if self.mode == "frozen" else "encoder to be fine-tuned"
+        return [f"the {encoder} has random weights: --weights gives others"]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rlcnn.data.augment import Augmentation
 from rlcnn.data.images import LabelledImages
 
 # Purposes of a seed; no two purposes share random numbers.
-_ORDER, _AUGMENT = range(2)
+ORDER, AUGMENT = range(2)
 
 # Share of a GPU's free memory that training images, or held-out images, may take.
 _SHARE_OF_GPU = 0.5
@@ -84,6 +84,10 @@ class Batches:
             free, _ = torch.cuda.mem_get_info(device)
             self._stored = images.stored_on(device, int(_SHARE_OF_GPU * free))
 
+    def __len__(self) -> int:
+        """Images in an epoch."""
+        return len(self.images)
+
     @property
     def per_epoch(self) -> int:
         """Minibatches in an epoch."""
@@ -92,7 +96,7 @@ class Batches:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The training minibatches of one epoch, from number ``start`` on."""
-        random = torch.Generator().manual_seed(_derive(self._seed, _ORDER, number))
+        random = torch.Generator().manual_seed(derive_seed(self._seed, ORDER, number))
         order = torch.randperm(len(self.images), generator=random)
         parts = order.split(self._batch_size)[start : self.per_epoch]
         if self.images.image_shape and self._augmentation.batched:
@@ -120,18 +124,26 @@ class Batches:
         assert self.images.image_shape
         size = self.images.image_shape[1:]
         for place, rows in enumerate(parts, start):
-            random = torch.Generator().manual_seed(_derive(self._seed, _AUGMENT, number, place))
+            random = torch.Generator().manual_seed(derive_seed(self._seed, AUGMENT, number, place))
             drawn = self._augmentation.draw(len(rows), size, random)
             yield _Prepared(rows, self._gather(rows), drawn)
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the device stores the pixels of all images, which are then not prefetched."""
+        return self._stored is not None
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """Images of one size, uint8; ``rows``, int64 (batch,), lie where the pixels are stored."""
+        return (self.images if self._stored is None else self._stored).gather(rows)
+
     def _gather(self, rows: torch.Tensor) -> torch.Tensor | None:
-        return self.images.gather(rows) if self._stored is None else None
+        return None if self.on_device else self.gather(rows)
 
     def _on_device(self, prepared: Iterable[_Prepared]) -> Iterator[Batch]:
         for rows, images, drawn in self._prefetcher.prefetch(prepared):
             if images is None:
-                assert self._stored is not None
-                images = self._stored.gather(rows)
+                images = self.gather(rows)
             if drawn is not None:
                 images = self._augmentation.apply(images, drawn)
             yield Batch(images, self._labels[rows])
@@ -139,7 +151,7 @@ class Batches:
     def _one_by_one(
         self, parts: tuple[torch.Tensor, ...], epoch: int | None = None
     ) -> Iterator[_Prepared]:
-        seeds = None if epoch is None else (self._seed, _AUGMENT, epoch)
+        seeds = None if epoch is None else (self._seed, AUGMENT, epoch)
         loader = DataLoader(
             _OneByOne(self.images, self._augmentation, seeds),
             # Each "sample" is a whole minibatch.
@@ -180,10 +192,11 @@ class _OneByOne(Dataset[Any]):
     def _prepared(self, row: int) -> torch.Tensor:
         if self._seeds is None:
             return self._augmentation.held_out(self._images[row])
-        return self._augmentation.image(self._images[row], _derive(*self._seeds, row))
+        return self._augmentation.image(self._images[row], derive_seed(*self._seeds, row))
 
 
-def _derive(*entropy: int) -> int:
+def derive_seed(*entropy: int) -> int:
+    """A seed below 2**63 for one purpose, :data:`ORDER` or :data:`AUGMENT`, of another seed."""
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 

@@ -22,6 +22,7 @@ def load_data(
     channels: int | None = None,
     frames: FrameOptions | None = None,
     policies: Mapping[str, PolicyPlay] | None = None,
+    consecutive: bool = False,
 ) -> Split:
     """Loads training and held-out images.
 
@@ -35,6 +36,7 @@ def load_data(
         channels: channels of a folder's images; None keeps the files' own.
         frames: how games are played and labelled.
         policies: policies that play games; the others are played at random.
+        consecutive: for games: whether all observations of each episode are kept, in order.
 
     Raises:
         UserError: the name is unknown; the data are missing, damaged, or cannot be downloaded; a
@@ -48,7 +50,14 @@ def load_data(
         from rlcnn.data.atari.dataset import play_frames
 
         games = [game.strip() for game in name.removeprefix(ATARI).split(",")]
-        return play_frames(games, frames, seed=seed, data_dir=data_dir, policies=policies)
+        return play_frames(
+            games,
+            frames,
+            seed=seed,
+            data_dir=data_dir,
+            policies=policies,
+            consecutive=consecutive,
+        )
     if data_dir.exists() and not data_dir.is_dir():
         raise UserError(f'--data-dir "{data_dir}" is a file, not a directory')
     if name == "cifar10":

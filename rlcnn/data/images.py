@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from envs.errors import UserError
@@ -40,6 +41,19 @@ class Episodes(NamedTuple):
     def at(self, indices: torch.Tensor | list[int]) -> Episodes:
         """The same for some of the images."""
         return Episodes(self.games[indices], self.ids[indices])
+
+
+class Actions(NamedTuple):
+    """Actions between consecutive observations of games.
+
+    Attributes:
+        names: of the actions.
+        taken: int64 (observations,): the index of the action between the observation before and
+            this one; ``UNKNOWN`` for the first of a game and for an action without a name.
+    """
+
+    names: tuple[str, ...]
+    taken: torch.Tensor
 
 
 class Split(NamedTuple):
@@ -130,6 +144,27 @@ def _check_labels(labels: torch.Tensor, task: Task) -> None:
         )
 
 
+def draw_indices(
+    labels: torch.Tensor, count: int | None, random: np.random.Generator, part: str
+) -> torch.Tensor:
+    """Draws ``count`` of the images whose label is known, int64 (count,), in order; None takes all.
+
+    ``labels`` are int64 (images,). ``part``, "train" or "test", names the option in the message.
+
+    Raises:
+        UserError: there are not as many.
+    """
+    known = np.flatnonzero(labels.numpy() != UNKNOWN)
+    if count is None:
+        return torch.from_numpy(known)
+    if not 1 <= count <= len(known):
+        raise UserError(
+            f"--{part}-size {count} must be at least 1 and at most {len(known)}, the number of"
+            f" {part} images with a known class"
+        )
+    return torch.from_numpy(np.sort(random.permutation(known)[:count]))
+
+
 class StoredImages(LabelledImages):
     """Images of one size, in memory."""
 
@@ -155,6 +190,10 @@ class StoredImages(LabelledImages):
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
         return self.images[indices]
 
+    def subset(self, indices: torch.Tensor) -> StoredImages:
+        """A copy of the images at int64 ``indices``."""
+        return StoredImages(self.images[indices], self.labels[indices], self.tasks)
+
     def stored_on(self, device: torch.device, most: int) -> StoredImages | None:
         if self.images.nbytes > most:
             return None
@@ -173,6 +212,8 @@ class StackedFrames(LabelledImages):
         frames: uint8 (frames, C, height, width); the first is all zeros and pads fresh stacks.
         stacks: int64 (observations, frame_stack): frame numbers, oldest first.
         about: how the observations were made, as JSON values.
+        actions: if all observations of each game follow each other, the actions between them;
+            otherwise None.
     """
 
     def __init__(
@@ -183,6 +224,7 @@ class StackedFrames(LabelledImages):
         tasks: Sequence[Task],
         about: Mapping[str, Any],
         episodes: Episodes | None = None,
+        actions: Actions | None = None,
     ) -> None:
         """Takes the frames without a copy: two splits may share them.
 
@@ -202,6 +244,7 @@ class StackedFrames(LabelledImages):
         self.stacks = stacks
         self.about = dict(about)
         self.episodes = episodes
+        self.actions = actions
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return self.frames[self.stacks[index]].flatten(0, 1)
@@ -244,6 +287,12 @@ class ImageFiles(LabelledImages):
         super().__init__(labels, tasks, channels)
         self.paths = list(paths)
         self.resize = resize
+
+    def subset(self, indices: torch.Tensor) -> ImageFiles:
+        """The files at int64 ``indices``."""
+        paths = [self.paths[index] for index in indices.tolist()]
+        labels, channels = self.labels[indices], self.channels
+        return ImageFiles(paths, labels, self.tasks, channels=channels, resize=self.resize)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return read_image(self.paths[index], self.channels, self.resize)

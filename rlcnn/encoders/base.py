@@ -192,7 +192,7 @@ class Encoder(nn.Module):
     def macs(self) -> int:
         """Multiply-accumulates for one observation: convolutions, linear layers and attention."""
         with FlopCounterMode(display=False) as counter:
-            _call_on_meta(self, self.observation_shape, torch.uint8)
+            call_on_meta(self, self.observation_shape, torch.uint8)
         # For two observations; the counter counts a multiply-accumulate as two operations.
         return counter.get_total_flops() // 4
 
@@ -201,10 +201,11 @@ def output_shape(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, 
     """Shape of ``module``'s output for one image of ``input_shape``, without computing it."""
     # A traced network prints long texts about an error before it raises it.
     with redirect_stderr(io.StringIO()):
-        return tuple(_call_on_meta(module, input_shape, torch.float32).shape[1:])
+        return tuple(call_on_meta(module, input_shape, torch.float32).shape[1:])
 
 
-def _call_on_meta(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+def call_on_meta(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """The output for two images, uint8 or float32 (2, *shape), as a meta tensor."""
     # Meta tensors have only shapes: no weight, running statistic or generator changes.
     named = (*module.named_parameters(), *module.named_buffers())
     tensors = {name: tensor.detach().to("meta") for name, tensor in named}

@@ -14,7 +14,9 @@ from rlcnn.encoders.base import Encoder, check_choice, output_shape
 from rlcnn.encoders.layers import make_pool, named
 from rlcnn.encoders.registry import register_encoder
 
-Shortcut = Literal["identity", "constant", "exclusive_gate", "shortcut_gate", "conv", "dropout"]
+Shortcut = Literal[
+    "identity", "none", "constant", "exclusive_gate", "shortcut_gate", "conv", "dropout"
+]
 
 STAGE_CHANNELS = (16, 32, 64)
 
@@ -35,7 +37,10 @@ class PaddedIdentity(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """Two 3x3 convolutions plus a shortcut, ReLU after the sum (He et al. 2016a, figure 2)."""
+    """Two 3x3 convolutions plus a shortcut, ReLU after the sum (He et al. 2016a, figure 2).
+
+    Without a shortcut they are two layers of the plain network.
+    """
 
     def __init__(
         self, in_channels: int, channels: int, stride: int, shortcut: Shortcut, gate_bias: float
@@ -53,7 +58,7 @@ class ResidualUnit(nn.Module):
             self.shortcut: nn.Module = named(
                 conv=_conv(in_channels, channels, 1, stride), bn=nn.BatchNorm2d(channels)
             )
-        elif in_channels == channels and stride == 1:
+        elif shortcut == "none" or (in_channels == channels and stride == 1):
             self.shortcut = nn.Identity()
         else:
             self.shortcut = PaddedIdentity(in_channels, channels, stride)
@@ -69,7 +74,10 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels, height, width) -> (batch, channels, height / s, width / s)."""
-        residual, shortcut = self.residual(x), self.shortcut(x)
+        residual = self.residual(x)
+        if self.kind == "none":
+            return self.relu(residual)
+        shortcut = self.shortcut(x)
         match self.kind:
             case "constant":
                 residual, shortcut = 0.5 * residual, 0.5 * shortcut
@@ -95,6 +103,8 @@ class CifarResNetEncoder(Encoder):
 
     ``shortcut`` selects a replacement of the identity from He et al. 2016b, "Identity mappings in
     deep residual networks" (section 3, figure 2 and table 1); at depth 110 the identity is best.
+    Without shortcuts it is the plain network of He et al. 2016a (figure 6, left), of the same
+    size, which becomes worse with depth.
     """
 
     # With smaller images the last stage would compute mostly on padding.
@@ -114,10 +124,10 @@ class CifarResNetEncoder(Encoder):
         Args:
             observation_shape: (channels, height, width), at least 8x8.
             depth: 6n + 2, counting the classifier: 20, 32, 44, 56, 110 ...
-            shortcut: "identity", as published; "constant": identity and residual times 0.5;
-                "exclusive_gate": the residual times a gate g(x), the identity times 1 - g(x);
-                "shortcut_gate": the identity times 1 - g(x); "conv": 1x1 convolutions with batch
-                normalisation; "dropout": the identity with dropout 0.5.
+            shortcut: "identity", as published; "none": the plain network; "constant": identity and
+                residual times 0.5; "exclusive_gate": the residual times a gate g(x), the identity
+                times 1 - g(x); "shortcut_gate": the identity times 1 - g(x); "conv": 1x1
+                convolutions with batch normalisation; "dropout": the identity with dropout 0.5.
             gate_bias: initial bias of the gates. At -6 a gate first passes nearly the whole
                 identity. The paper's exclusive gates were best at -6, and its shortcut-only gates
                 much worse at 0.

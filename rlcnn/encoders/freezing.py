@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from torch import nn
 
@@ -16,6 +16,47 @@ class Layers(NamedTuple):
 
     parameters: list[nn.Parameter]
     modules: list[nn.Module]
+
+
+NO_LAYERS = Layers([], [])
+
+
+class PartlyFrozen(nn.Module):
+    """A network some layers of which may be frozen: neither their parameters nor the running
+    statistics of their BatchNorm change.
+    """
+
+    _frozen_layers = NO_LAYERS
+
+    def freeze(self, layers: Layers) -> None:
+        """Freezes these layers and no others; repeated calls are cheap."""
+        if layers is self._frozen_layers:
+            return
+        for parameter in self._frozen_layers.parameters:
+            parameter.requires_grad_(True)
+        for parameter in layers.parameters:
+            parameter.requires_grad_(False)
+        self._frozen_layers = layers
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the training mode; frozen layers stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_layers.modules:
+            module.eval()
+        return self
+
+
+def frozen_layers(
+    encoder: Encoder, mode: Literal["train", "finetune", "frozen"], unfreeze_from: str = ""
+) -> Layers:
+    """The layers that a training keeps frozen: all pretrained ones, or those before a node.
+
+    A UserError refuses a node as :func:`layers_before` does.
+    """
+    if mode == "frozen":
+        return pretrained_layers(encoder)
+    return layers_before(encoder, unfreeze_from) if unfreeze_from else NO_LAYERS
 
 
 def pretrained_layers(encoder: Encoder) -> Layers:

@@ -10,23 +10,43 @@ import torch
 from torch import nn
 
 from envs.errors import UserError
-from rlcnn.data.images import Task
+from rlcnn.accelerate.transfers import read_late
+from rlcnn.data.batches import Batch, Batches
+from rlcnn.data.images import UNKNOWN, Task
 from rlcnn.encoders import Encoder
+from rlcnn.supervised.evaluation.metrics import held_out_figures
+from rlcnn.supervised.network import Measures, PretrainingNetwork
+from rlcnn.supervised.optimization import classification_loss
 from rlcnn.weights.load import HEAD, load_encoder, read_tensors, save_tensors
 
 
-class Classifier(nn.Module):
+class Classifier(PretrainingNetwork):
     """An encoder with a linear layer whose outputs are the concatenated classes of all tasks.
 
     The head computes in float32, also if the encoder runs under autocast. ``classes`` are the
     numbers of classes of the tasks.
     """
 
-    def __init__(self, encoder: Encoder, tasks: Sequence[Task], *, dropout: float = 0.0) -> None:
-        """Adds a new head; ``dropout`` zeroes each feature in training with this probability."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        tasks: Sequence[Task],
+        *,
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        """Adds a new head.
+
+        In training ``dropout`` zeroes each feature with this probability, and ``label_smoothing``
+        is the share of the target that is spread evenly over all classes.
+        """
         super().__init__()
         self.encoder = encoder
         self.tasks = tuple(tasks)
+        self.measured = tuple(
+            f"top1/{task.name}" if len(self.tasks) > 1 else "top1" for task in self.tasks
+        )
+        self.label_smoothing = label_smoothing
         self.classes = [len(task.classes) for task in tasks]
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.features_dim, sum(self.classes))
@@ -40,6 +60,39 @@ class Classifier(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             logits = self.head(self.dropout(features.float()))
         return logits.split(self.classes, dim=1)
+
+    def measure(self, batch: Batch) -> Measures:
+        """The cross-entropy of a minibatch of images, and the accuracy of each task."""
+        return self.measure_features(self.encoder(batch.images), batch.labels)
+
+    def measure_features(self, features: torch.Tensor, labels: torch.Tensor) -> Measures:
+        """As :meth:`measure`, for features (batch, features_dim) and labels (batch, tasks)."""
+        logits = self.classify(features)
+        loss = classification_loss(logits, labels, self.label_smoothing)
+        accuracies = [
+            ((scores.argmax(dim=1) == target).sum(), (target != UNKNOWN).sum())
+            for scores, target in zip(logits, labels.unbind(dim=1), strict=True)
+        ]
+        return Measures(loss, accuracies)
+
+    def evaluate(self, test: Batches) -> dict[str, float]:
+        """Loss, and top-1 and (of more than five classes) top-5 accuracy on the held-out images.
+
+        With several tasks, ``test/top1`` is the mean over them.
+        """
+        images = test.images
+        return held_out_figures(self.held_out_logits(test), images.labels, images.tasks)
+
+    def held_out_logits(self, test: Batches) -> tuple[torch.Tensor, ...]:
+        """Logits of the held-out images, (images, classes) for each task, on the CPU."""
+        # One tensor per batch, copied while the next batch is computed.
+        logits = (torch.cat(self(batch.images), dim=1) for batch in test.held_out())
+        every = torch.cat(list(read_late(logits, self.head.weight.device)))
+        return every.split(self.classes, dim=1)
+
+    def save(self, path: str | PathLike[str], about: Mapping[str, Any]) -> None:
+        """As :func:`save_classifier`."""
+        save_classifier(self, path, about)
 
 
 def save_classifier(

@@ -12,6 +12,8 @@ from annotated_types import Interval
 from envs.errors import UserError
 from envs.machine.cores import usable_cores
 from rlcnn.config.fields import (
+    MAX_COUNT,
+    WHOLE,
     Fraction,
     KeepCheckpoints,
     NonNegative,
@@ -23,15 +25,26 @@ from rlcnn.config.fields import (
     never,
 )
 from rlcnn.config.files import read_config_file
-from rlcnn.config.groups import Computation, EncoderChoice, Tracking
+from rlcnn.config.groups import Computation, EncoderMode, Tracking
 from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.augment_options import AugmentConfig
 from rlcnn.data.names import ATARI, FOLDER, check_data_name
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.tracking.tracker import check_tracking
+from rlcnn.selfsupervised.options import Objectives
 
-RecipeName = Literal["frames", "lenet5-1998", "alexnet-2012", "resnet-cifar-2016", "resnet9-2018"]
+RecipeName = Literal[
+    "frames",
+    "lenet5-1998",
+    "alexnet-2012",
+    "resnet-cifar-2016",
+    "resnet9-2018",
+    "sgi-2021",
+    "atc-2021",
+]
 RECIPE_NAMES = get_args(RecipeName)
+
+FINETUNE_FACTOR = 0.1
 
 AtLeastOne = Annotated[int, Interval(ge=1, le=10**6)]
 Share = Annotated[float, Interval(ge=0, le=1), never(1, "learns nothing: expected less")]
@@ -61,11 +74,23 @@ class TrainingImages:
     """Labelled images: mnist, fashion_mnist, cifar10, folder:DIR, or atari:GAME[,GAME...]."""
     data_dir: str = "data"
     """Directory of the published sets, which are downloaded to it where they are missing."""
+    train_size: Annotated[int | None, Interval(ge=1, le=MAX_COUNT), WHOLE] = None
+    """Training images to learn from, drawn by the seed, as probe_encoder.py draws them; by default
+    all."""
     colours: Literal["auto", "grey", "rgb"] = "auto"
     """Colours of a folder's images; auto leaves them as they are."""
     players: tuple[str, ...] = ()
     """Run directories of trained agents, which play their own games for atari: data; all others are
     played at random."""
+
+
+@dataclass(frozen=True)
+class EncoderTraining(EncoderMode):
+    """Encoder."""
+
+    finetune_factor: Annotated[float | None, Interval(gt=0)] = None
+    """For --mode finetune: learning rate of the encoder, as a factor of the head's; by default
+    0.1."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +161,12 @@ class PretrainConfig(
     Tracking,
     ImageEvaluation,
     Optimization,
-    EncoderChoice,
+    Objectives,
+    EncoderTraining,
     TrainingImages,
     PretrainingRun,
 ):
-    """A training of an encoder, with a linear head, on labelled images."""
+    """A pretraining of an encoder: with a linear head on labelled images, or without labels."""
 
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     frames: FrameOptions = field(default_factory=FrameOptions)
@@ -171,6 +197,12 @@ class PretrainConfig(
         check_data_name(self.data)
         if self.colours != "auto" and not self.data.startswith(FOLDER):
             raise UserError(f'--colours {self.colours} is for folder: data, not "{self.data}"')
+        self.check_finetuning(finetune_factor=self.finetune_factor)
+        if self.train_size is not None and self.data.startswith(ATARI):
+            raise UserError(
+                f"--train-size {self.train_size} is for images: --frames.train-frames says how many"
+                " of a game to play"
+            )
         if self.warmup_epochs > self.epochs:
             raise UserError(
                 f"--warmup-epochs {self.warmup_epochs} must be at least 0 and at most {self.epochs}"
@@ -184,6 +216,27 @@ class PretrainConfig(
             )
         if self.players and not self.data.startswith(ATARI):
             raise UserError(f'--players is for atari: data, not "{self.data}"')
+        if self.frames.random_share and not self.players:
+            raise UserError("--frames.random-share is for games that --players play")
+        if self.needs_sequences:
+            self._check_sequences()
+
+    def _check_sequences(self) -> None:
+        names = " ".join(self.objectives)
+        if not self.data.startswith(ATARI):
+            raise UserError(
+                f"--objectives {names} needs sequences of frames with the actions between them:"
+                f' expected --data atari:GAME, not "{self.data}"'
+            )
+        if self.augment != AugmentConfig():
+            raise UserError(
+                f"--augment is for --objectives classify alone: with --objectives {names}"
+                " observations are shifted and their intensity varies"
+            )
+        if "order" in self.frames.labels:
+            raise UserError(
+                f"--frames.labels order shuffles frames: leave it out for --objectives {names}"
+            )
 
     def resolve(self) -> PretrainConfig:
         """The same run with every "auto" replaced by what it stands for on this machine.
@@ -196,12 +249,16 @@ class PretrainConfig(
 
         device = resolve_device(self.device)
         baselines: Any = "on" if self.data.startswith(ATARI) else "off"
+        factor = self.finetune_factor
+        if factor is None and self.mode == "finetune":
+            factor = FINETUNE_FACTOR
         return replace(
             self,
             device=device,
             precision=resolve_precision(device) if self.precision == "auto" else self.precision,
             num_threads=self.num_threads or usable_cores(),
             baselines=baselines if self.baselines == "auto" else self.baselines,
+            finetune_factor=factor,
         )
 
 

@@ -12,6 +12,7 @@ from rlcnn.encoders import Encoder
 from rlcnn.encoders.frames import FrameEncoder
 from rlcnn.runs.commands import Facts, script
 from rlcnn.runs.directory import RunDirectory
+from rlcnn.selfsupervised.options import CLASSIFY
 from rlcnn.supervised.config import PretrainConfig
 from rlcnn.supervised.setup import PretrainingSetup
 from rlcnn.supervised.trainer import Trainer
@@ -21,16 +22,32 @@ def describe_pretraining(
     config: PretrainConfig, setup: PretrainingSetup, trainer: Trainer
 ) -> Facts:
     """The data, encoder, recipe and device of a resolved configuration."""
-    encoder = trainer.classifier.encoder
+    encoder = trainer.network.encoder
     options = "".join(f", {name} {value}" for name, value in config.encoder_options.items())
-    start = "random weights" if config.weights == "none" else config.weights
     count = sum(p.numel() for p in encoder.parameters())
+    objectives = []
+    if config.needs_sequences:
+        pairs = config.weights_by_objective.items()
+        added = " + ".join(f"{weight:g} {name}" for name, weight in pairs)
+        sequences = f"{added}, {len(trainer.train):,} sequences"
+        objectives.append(("objectives", sequences))
     return [
         ("data", f"{config.data}, {len(setup.train.images):,} training images"),
-        ("encoder", f"{config.encoder}{options}, {count:,} parameters, train from {start}"),
+        *objectives,
+        ("encoder", f"{config.encoder}{options}, {count:,} parameters, {_mode(config)}"),
         ("recipe", f"{config.recipe}, {config.optimizer}, {config.epochs} epochs"),
         ("device", describe_device(config.device, config.precision, config.num_threads)),
     ]
+
+
+def _mode(config: PretrainConfig) -> str:
+    start = "random weights" if config.weights == "none" else config.weights
+    if config.mode == "frozen":
+        return f"frozen {start}"
+    if config.mode == "train":
+        return f"train from {start}"
+    learned = f", the layers from {config.unfreeze_from} on" if config.unfreeze_from else ""
+    return f"finetune from {start}{learned}, at {config.finetune_factor:g} of the rate"
 
 
 def next_commands(config: PretrainConfig, run: RunDirectory, encoder: Encoder) -> Facts:
@@ -42,8 +59,11 @@ def next_commands(config: PretrainConfig, run: RunDirectory, encoder: Encoder) -
         pairs = [f"{name} {value}" for name, value in config.encoder_options.items()]
         agent.append(f"--encoder-options {' '.join(pairs)}")
     agent += [*_observation_options(config, encoder), "--mode finetune"]
+    evaluate = []
+    if CLASSIFY in config.weights_by_objective:
+        evaluate.append(("evaluate", f"{script('evaluate_classifier.py')} {path}"))
     return [
-        ("evaluate", f"{script('evaluate_classifier.py')} {path}"),
+        *evaluate,
         ("extend", extend),
         ("train agent", " ".join(agent)),
     ]

@@ -17,12 +17,15 @@ from rlcnn.supervised.trainer import Trainer
 def write_held_out_plots(trainer: Trainer, test: Batches, directory: Path) -> list[Path]:
     """Writes the plots of :func:`write_error_plots` of the evaluated network; their paths.
 
-    Of several tasks it is the one with the least accuracy.
+    Of several tasks it is the one with the least accuracy. A network that does not classify has no
+    plots.
 
     Raises:
         UserError: the directory cannot be written.
     """
-    logits, labels = trainer.held_out_logits(), test.images.labels
+    logits, labels = trainer.held_out_logits(test), test.images.labels
+    if logits is None:
+        return []
     known = [column for column in range(len(logits)) if (labels[:, column] != UNKNOWN).any()]
     worst = min(known, key=lambda column: topk_accuracy(logits[column], labels[:, column]))
     task, indices = test.images.tasks[worst], (labels[:, worst] != UNKNOWN).nonzero()[:, 0]

@@ -11,22 +11,33 @@ from torch import nn
 from torch.nn import functional as F
 
 from rlcnn.data.images import UNKNOWN
+from rlcnn.encoders.base import Encoder
+from rlcnn.encoders.finetuning import finetuning_groups
 from rlcnn.supervised.config import PretrainConfig
 
 
-def make_optimizer(model: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW, for all parameters; on a GPU a step is one fused kernel.
+def make_optimizer(
+    model: nn.Module, config: PretrainConfig, finetuned: Encoder | None = None
+) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW, for all trained parameters; on a GPU a step is one fused kernel.
 
     Without ``decay_all`` only parameters with several dimensions decay: weights, but not biases and
-    scales of normalisation layers.
+    scales of normalisation layers. ``finetuned`` is a part of the model that learns at a resolved
+    configuration's ``finetune_factor`` of the rate.
     """
-    parameters = list(model.parameters())
-    decaying = [p for p in parameters if config.decay_all or p.ndim > 1]
-    others = [p for p in parameters if not config.decay_all and p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decaying, "weight_decay": config.weight_decay}]
-    if others:
-        groups.append({"params": others, "weight_decay": 0.0})
-    rate, fused = config.learning_rate, parameters[0].is_cuda or None
+    parts: list[dict[str, Any]] = [{"params": list(model.parameters())}]
+    if finetuned is not None:
+        assert config.finetune_factor is not None
+        parts = finetuning_groups(model, finetuned, config.finetune_factor)
+    groups: list[dict[str, Any]] = []
+    for part in parts:
+        trained = [p for p in part["params"] if p.requires_grad]
+        decaying = [p for p in trained if config.decay_all or p.ndim > 1]
+        others = [p for p in trained if not config.decay_all and p.ndim <= 1]
+        for parameters, decay in ((decaying, config.weight_decay), (others, 0.0)):
+            if parameters:
+                groups.append({**part, "params": parameters, "weight_decay": decay})
+    rate, fused = config.learning_rate, groups[0]["params"][0].is_cuda or None
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, rate, betas=(config.momentum, 0.999), fused=fused)
     return torch.optim.SGD(

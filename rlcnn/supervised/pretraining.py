@@ -1,4 +1,4 @@
-"""A training on labelled images, from its configuration to its summary."""
+"""A pretraining of an encoder, from its configuration to its summary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -21,12 +21,10 @@ from rlcnn.runs.files import write_atomic
 from rlcnn.runs.lifecycle import Attempt, default_directory, new_run, open_to_resume
 from rlcnn.runs.progress import make_console, print_line, waiting
 from rlcnn.runs.tracking.tracker import RunCard
-from rlcnn.supervised.classifier import save_classifier
+from rlcnn.selfsupervised.options import ObjectiveName
+from rlcnn.supervised.comparison import Comparison, compare
 from rlcnn.supervised.config import PretrainConfig, read_pretrain_config
 from rlcnn.supervised.description import describe_pretraining, next_commands
-from rlcnn.supervised.evaluation.baselines import Baseline, fit_baselines
-from rlcnn.supervised.evaluation.gains import Gains, gains
-from rlcnn.supervised.evaluation.metrics import right_by_task
 from rlcnn.supervised.held_out_plots import write_held_out_plots
 from rlcnn.supervised.setup import (
     PretrainingSetup,
@@ -56,7 +54,7 @@ def pretrain(
     console: Console | None = None,
     command: list[str] | None = None,
 ) -> Path:
-    """Trains an encoder with a linear head on labelled images; returns the new run directory.
+    """Trains an encoder on labelled images or on sequences; returns the new run directory.
 
     Args:
         config: the run; every "auto" in it is resolved and the result written to ``config.json``.
@@ -147,7 +145,7 @@ def default_run_dir(config: PretrainConfig) -> Path:
 
 
 class Pretraining(Attempt[PretrainConfig]):
-    """One attempt at a run on labelled images, with its evaluations and weights files."""
+    """One attempt at a pretraining, with its evaluations and weights files."""
 
     section = "pretraining"
 
@@ -167,8 +165,8 @@ class Pretraining(Attempt[PretrainConfig]):
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Images, and the images of the whole run."""
-        trainer, per_epoch = self.trainer, len(self.setup.train.images)
+        """Images, or sequences, and those of the whole run."""
+        trainer, per_epoch = self.trainer, len(self.trainer.train)
         done = trainer.epoch * per_epoch + trainer.batch * self.config.batch_size
         return done, self.config.epochs * per_epoch
 
@@ -176,8 +174,8 @@ class Pretraining(Attempt[PretrainConfig]):
         return describe_pretraining(self.config, self.setup, self.trainer)
 
     def describe(self) -> list[str]:
-        config, images = self.config, len(self.setup.train.images)
-        lines = []
+        config, images = self.config, len(self.trainer.train)
+        lines = config.notes_on_mode()
         if config.precision == "tf32" and self.trainer.device.type != "cuda":
             lines.append("--precision tf32 has no effect: a CPU computes in fp32")
         if images < config.batch_size:
@@ -268,18 +266,23 @@ class Pretraining(Attempt[PretrainConfig]):
         return metrics
 
     def _evaluate(self) -> dict[str, float]:
-        """The metrics on the held-out images; keeps the weights if they are the best so far."""
+        """The metrics on the held-out images; keeps the weights if they are the best so far.
+
+        Without a classifier the last ones count as the best: a low loss may mean that all features
+        are equal.
+        """
         with self.task.activity("evaluating"):
             metrics = self.trainer.evaluate()
         self._last = {"epoch": self.trainer.epoch, **metrics}
-        if self._best is None or metrics["test/top1"] > self._best["test/top1"]:
+        best = (self._best or {}).get("test/top1")
+        if best is None or metrics["test/top1"] > best:
             self._best = self._last
             self._save_weights(BEST, self._best)
         return metrics
 
     def _save_weights(self, name: str, metrics: Mapping[str, Any] | None) -> None:
         # What the images were and how they were prepared, for an evaluation without the run.
-        kept = ("data", "recipe", "colours", "augment", "frames", "players", "seed")
+        kept = ("data", "recipe", "colours", "augment", "frames", "players", "seed", "objectives")
         options = self.config.to_json()
         about = {
             **{name: options[name] for name in kept},
@@ -288,45 +291,49 @@ class Pretraining(Attempt[PretrainConfig]):
             "step": self.trainer.step,
             "accuracy": _plain_names(metrics or {}),
         }
-        save_classifier(self.trainer.evaluated, self.run.path / name, about)
+        self.trainer.evaluated.save(self.run.path / name, about)
 
     def finish(self) -> Facts:
-        run, trainer, train = self.run, self.trainer, self.setup.train.images
+        run, trainer = self.run, self.trainer
         if self._last is None or self._last["epoch"] != trainer.epoch:
             # The last epoch was not evaluated, since only a resume made it the last.
             self._evaluate()
         assert self._last is not None
         assert self._best is not None
-        with self.task.activity("fitting baselines"):
-            baselines = self._baselines() if self.config.baselines == "on" else {}
-            over = self._gains(baselines)
-        images = trainer.epoch * len(train)
+        compared = Comparison(None, {}, {})
+        if self.config.baselines == "on":
+            with self.task.activity("fitting baselines"):
+                compared = compare(self.setup, trainer, self.console.print)
+        probe, baselines, over = compared
         run.write_summary(
             {
                 "epochs": trainer.epoch,
                 "steps": trainer.step,
                 "wall_seconds": self.wall_seconds,
-                "images_per_second": images / self.wall_seconds,
-                "parameters": sum(p.numel() for p in trainer.classifier.parameters()),
+                "images_per_second": trainer.epoch * len(trainer.train) / self.wall_seconds,
+                "parameters": sum(p.numel() for p in trainer.network.parameters()),
                 "test": {"last": _plain_names(self._last), "best": _plain_names(self._best)},
+                "probe": probe and _plain_names(probe.figures),
                 "baselines": {k: _plain_names(v.figures) for k, v in baselines.items()} or None,
                 "gains": {k: v.to_json() for k, v in over.items()} or None,
                 "weights": {"best": BEST, "last": LAST},
             }
         )
         self._track_plots()
-        facts = [
-            ("last epoch", in_words(self._last)),
-            ("best epoch", f"{in_words(self._best)} (epoch {self._best['epoch']})"),
-            *((name, in_words(one.figures)) for name, one in baselines.items()),
-            *((f"over {name}", str(gain.mean)) for name, gain in over.items()),
-        ]
-        if len(train.tasks) > 1 and over:
+        facts = [("last epoch", in_words(self._last))]
+        if "test/top1" in self._best:
+            epoch = self._best["epoch"]
+            facts.append(("best epoch", f"{in_words(self._best)} (epoch {epoch})"))
+        if probe is not None:
+            facts.append(("linear probe", in_words(probe.figures)))
+        facts += [(name, in_words(one.figures)) for name, one in baselines.items()]
+        facts += [(f"over {name}", str(gain.mean)) for name, gain in over.items()]
+        if len(self.setup.train.images.tasks) > 1 and over:
             facts.append(("each label", str(run.path / "summary.json")))
         return [*facts, ("run", str(run.path)), ("weights", str(run.path / BEST))]
 
     def next_commands(self) -> Facts:
-        return next_commands(self.config, self.run, self.trainer.classifier.encoder)
+        return next_commands(self.config, self.run, self.trainer.network.encoder)
 
     def _track_plots(self) -> None:
         if self.config.track == "disabled":
@@ -338,36 +345,20 @@ class Pretraining(Attempt[PretrainConfig]):
         except Exception as error:
             print_line(self.console, f"no plots of the errors: {first_line(error)}")
 
-    def _baselines(self) -> dict[str, Baseline]:
-        setup, config = self.setup, self.config
-        drawn = ""
-        if config.baseline_images:
-            each = " of each game" if setup.train.images.episodes else ""
-            drawn = f", on at most {config.baseline_images:,} training images{each}"
-        self.console.print(f"fitting the baselines{drawn}")
-        # Another seed: the trained encoder should not be compared with its own start.
-        untrained = setup.make_encoder(config.seed + 1).to(self.trainer.device)
-        return fit_baselines(
-            untrained, setup.train, setup.test, seed=config.seed, most=config.baseline_images
-        )
-
-    def _gains(self, baselines: Mapping[str, Baseline]) -> dict[str, Gains]:
-        """The gain of the last epoch's accuracy over each baseline's."""
-        if not baselines:
-            return {}
-        test = self.setup.test.images
-        own = right_by_task(self.trainer.held_out_logits(), test.labels)
-        return {
-            name: gains(own, baseline.right, test.labels, test.tasks, test.episodes)
-            for name, baseline in baselines.items()
-        }
-
 
 def in_words(metrics: Mapping[str, Any]) -> str:
-    """Metrics in a few words: ``loss 0.051, top-1 98.51%, top-5 100.00%``."""
+    """Metrics in a few words: ``loss 0.051, top-1 98.51%, top-5 100.00%``.
+
+    Of each objective on sequences it names the held-out loss, and the accuracy if it has one.
+    """
     words = []
     if "train/loss" in metrics:
         words.append(f"loss {metrics['train/loss']:.4g}")
+    for name in get_args(ObjectiveName):
+        if f"test/{name}" in metrics:
+            words.append(f"held-out {name} {metrics[f'test/{name}']:.4g}")
+        if f"test/{name}/top1" in metrics:
+            words[-1] += f" (top-1 {100 * metrics[f'test/{name}/top1']:.2f}%)"
     for k in (1, 5):
         if f"test/top{k}" in metrics:
             words.append(f"top-{k} {100 * metrics[f'test/top{k}']:.2f}%")

@@ -1,4 +1,4 @@
-"""Recipes by the source that published them: all defaults of a training on labelled images."""
+"""Recipes by the source that published them: all defaults of a pretraining."""
 
 from __future__ import annotations
 
@@ -103,11 +103,54 @@ RESNET9_2018 = PretrainConfig(
     augment=AugmentConfig(crop=32, crop_padding=4, edge="reflect", flip=True, cutout=8),
 )
 
+# Schwarzer et al. 2021, "Pretraining representations for data-efficient reinforcement learning"
+# (mila-iqia/SGI, scripts/config.yaml and scripts/experiments/sgim_pretrain.sh), without its
+# goal-conditioned learning and its gradient clipping, and with NatureCNN in place of its residual
+# network. It learns from a million frames of a DQN's replay; here games are played at random, or by
+# --players.
+SGI_2021 = PretrainConfig(
+    recipe="sgi-2021",
+    objectives=("spr", "1", "inverse", "1"),
+    jumps=5,
+    target_decay=0.99,  # momentum_tau 0.01
+    epochs=20,
+    batch_size=256,
+    optimizer="adamw",  # Adam, as nothing decays
+    learning_rate=1e-4,
+    weight_decay=0.0,
+    schedule="constant",
+)
+
+# Stooke, Lee, Abbeel & Laskin 2021, "Decoupling representation learning from reinforcement
+# learning" (astooke/rlpyt, rlpyt/ul/experiments/ul_for_rl/configs/atari/atari_atc.py), without its
+# gradient clipping. It shifts one image in ten; here DrQ's augmentation changes all.
+ATC_2021 = PretrainConfig(
+    recipe="atc-2021",
+    objectives=("contrastive",),
+    contrast_steps=3,  # delta_T
+    target_decay=0.99,  # target_update_tau 0.01
+    epochs=100,  # 20,000 updates of 512 from 100,000 frames
+    batch_size=512,
+    optimizer="adamw",  # Adam, as nothing decays
+    learning_rate=1e-3,
+    weight_decay=0.0,
+    warmup_epochs=5.0,  # 1,000 updates
+    schedule="cosine",
+)
+
 DEFAULT_RECIPE: RecipeName = "frames"
 
 RECIPES: dict[str, PretrainConfig] = {
     recipe.recipe: recipe
-    for recipe in (FRAMES, LENET5_1998, ALEXNET_2012, RESNET_CIFAR_2016, RESNET9_2018)
+    for recipe in (
+        FRAMES,
+        LENET5_1998,
+        ALEXNET_2012,
+        RESNET_CIFAR_2016,
+        RESNET9_2018,
+        SGI_2021,
+        ATC_2021,
+    )
 }
 
 

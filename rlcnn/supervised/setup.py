@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from envs.errors import UserError
@@ -14,11 +15,21 @@ from rlcnn.data.atari.options import LoadPolicies, PolicyPlay
 from rlcnn.data.augment import Augmentation, bring_to_size
 from rlcnn.data.batches import Batches
 from rlcnn.data.by_name import load_data
-from rlcnn.data.images import UNKNOWN, Split, StackedFrames
+from rlcnn.data.images import (
+    UNKNOWN,
+    ImageFiles,
+    Split,
+    StackedFrames,
+    StoredImages,
+    draw_indices,
+)
 from rlcnn.data.names import ATARI
 from rlcnn.encoders import Encoder, create_encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
+from rlcnn.encoders.freezing import frozen_layers
 from rlcnn.runs.files import plain
+from rlcnn.selfsupervised.options import CLASSIFY
+from rlcnn.selfsupervised.setup import Parts, make_network, sequences_of
 from rlcnn.supervised.classifier import Classifier
 from rlcnn.supervised.config import PretrainConfig
 from rlcnn.supervised.trainer import Trainer
@@ -66,13 +77,25 @@ def load_images(
         channels=CHANNELS[config.colours],
         frames=config.frames,
         policies=policies,
+        consecutive=config.needs_sequences,
     )
+    if config.train_size is not None:
+        split = _draw_training_images(split, config.train_size, config.seed)
     report(f"{config.data}: {counted(describe(split))}")
     return split
 
 
+def _draw_training_images(split: Split, count: int, seed: int) -> Split:
+    train = split.train
+    # Frames of games, which are neither, are drawn as they are played.
+    assert isinstance(train, StoredImages | ImageFiles)
+    drawn = draw_indices(train.labels[:, 0], count, np.random.default_rng(seed), "train")
+    return split._replace(train=train.subset(drawn))
+
+
 def check_start(config: PretrainConfig) -> None:
-    """Refuses an encoder and weights that a training cannot start with, before images are loaded.
+    """Refuses what a training cannot start with, before images are loaded: an encoder, its weights,
+    a node to unfreeze it from.
 
     Only games have observations of a known shape, so that everything can be checked.
 
@@ -85,8 +108,11 @@ def check_start(config: PretrainConfig) -> None:
         size = crop or frames.obs_size
         shape = (channels, size, size)
         encoder = _create_encoder(config, shape)
+        frozen_layers(encoder, config.mode, config.unfreeze_from)
         if config.weights != "none":
             load_into(encoder, config.weights)
+        if config.needs_sequences:
+            make_network(Parts(config, encoder, tasks=(), actions=1))
     elif config.weights not in ("none", "imagenet"):
         read_spec(config.weights)
 
@@ -110,7 +136,7 @@ def counted(data: Mapping[str, Any]) -> str:
     classes = sum(len(task["classes"]) for task in data["tasks"])
     tasks = f"{len(data['tasks'])} tasks and " if len(data["tasks"]) > 1 else ""
     images = " and ".join(f"{data[part]['images']:,} to {part}" for part in ("train", "test"))
-    return f"{images}, of {tasks}{classes} classes"
+    return f"{images}, of {tasks}{classes} classes" if classes else f"{images}, without labels"
 
 
 def _create_encoder(config: PretrainConfig, shape: tuple[int, int, int]) -> Encoder:
@@ -133,7 +159,8 @@ class PretrainingSetup:
         """
         self.config = config
         images = [bring_to_size(part, config.augment) for part in split]
-        if (images[1].labels == UNKNOWN).all():
+        classifies = CLASSIFY in config.weights_by_objective
+        if classifies and (images[1].labels == UNKNOWN).all():
             raise UserError("no held-out image has a known class: nothing can be evaluated")
         augmentation = Augmentation(config.augment, images[0])
         self._image_shape = augmentation.output_shape
@@ -155,7 +182,24 @@ class PretrainingSetup:
         return _create_encoder(self.config, self._image_shape)
 
     def make_trainer(self, encoder: Encoder) -> Trainer:
-        """A trainer of the encoder with a new head."""
-        tasks, dropout = self.train.images.tasks, self.config.dropout
-        classifier = Classifier(encoder, tasks, dropout=dropout)
-        return Trainer(self.config, classifier, self.train, self.test)
+        """A trainer of the encoder with new heads.
+
+        Raises:
+            UserError: the games are too short for the objectives' sequences, or the encoder has no
+                node to be unfrozen from.
+        """
+        config, images = self.config, self.train.images
+        frozen = frozen_layers(encoder, config.mode, config.unfreeze_from)
+        if config.needs_sequences:
+            assert isinstance(images, StackedFrames)
+            assert images.actions is not None
+            parts = Parts(config, encoder, images.tasks, len(images.actions.names))
+            network = make_network(parts)
+            network.freeze(frozen)
+            train, test = (sequences_of(part, network, config) for part in (self.train, self.test))
+            return Trainer(config, network, train, test)
+        classifier = Classifier(
+            encoder, images.tasks, dropout=config.dropout, label_smoothing=config.label_smoothing
+        )
+        classifier.freeze(frozen)
+        return Trainer(config, classifier, self.train, self.test)

@@ -1,8 +1,10 @@
-"""Training on labelled images: updates, evaluation, and a state that resumes exactly."""
+"""Pretraining of an encoder: updates, evaluation, and a state that resumes exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import itertools
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,27 +14,20 @@ from envs.errors import UserError, first_line
 from rlcnn.accelerate.cpu_threads import SpareCores
 from rlcnn.accelerate.devices import Precision, prepare_device
 from rlcnn.accelerate.gradient_step import gradient_step, parameter_norm
-from rlcnn.accelerate.transfers import read_late
-from rlcnn.data.batches import Batch, Batches
-from rlcnn.data.images import UNKNOWN
+from rlcnn.data.batches import Batches
+from rlcnn.encoders.finetuning import set_learning_rate
 from rlcnn.runs.files import read_json, write_json_atomic
 from rlcnn.runs.torch_state import load_torch, restore_torch_rng, save_torch, torch_rng
 from rlcnn.supervised.averaging import WeightAverage
-from rlcnn.supervised.classifier import Classifier
 from rlcnn.supervised.config import PretrainConfig
-from rlcnn.supervised.evaluation.metrics import held_out_figures
-from rlcnn.supervised.optimization import (
-    adopt_kernels,
-    classification_loss,
-    learning_rate,
-    make_optimizer,
-)
+from rlcnn.supervised.network import Examples, Minibatches, PretrainingNetwork
+from rlcnn.supervised.optimization import adopt_kernels, learning_rate, make_optimizer
 
 STATE, OPTIMIZER, NETWORK = "state.json", "optimizer.pt", "network.pt"
 
 
 class Trainer:
-    """Trains a classifier, update by update.
+    """Trains a network, such as a classifier, update by update.
 
     On a CPU in float32, the same configuration, data and seed give the same bits, also when the
     training is saved and restored anywhere in between.
@@ -42,25 +37,32 @@ class Trainer:
     """
 
     def __init__(
-        self, config: PretrainConfig, classifier: Classifier, train: Batches, test: Batches
+        self,
+        config: PretrainConfig,
+        network: PretrainingNetwork,
+        train: Minibatches,
+        test: Minibatches,
     ) -> None:
-        """Moves a new classifier to the device; every "auto" in ``config`` is resolved."""
+        """Moves a new network to the device; every "auto" in ``config`` is resolved.
+
+        ``train`` and ``test`` are minibatches of the network's kind.
+        """
         self.config = config
         self.device = torch.device(config.device)
         prepare_device(self.device, cast(Precision, config.precision))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         # torch's stubs lack the memory format of modules.
-        self.classifier: Classifier = classifier.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.network: PretrainingNetwork = network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.train, self.test = train, test
-        self._optimizer = make_optimizer(classifier, config)
-        self._average = WeightAverage(classifier, config.ema) if config.ema else None
+        finetuned = network.encoder if config.mode == "finetune" else None
+        self._optimizer = make_optimizer(network, config, finetuned)
+        self._average = WeightAverage(network, config.ema) if config.ema else None
         self.epoch = self.batch = 0
         # In float32, results must not depend on other programs on the machine.
         self._spare_cores = SpareCores(self.device.type == "cpu" and config.precision == "bf16")
-        # Sums of the loss and of updates, for each task of right and of known labels, and of
-        # gradient norms. They
-        # stay on the device, so that no update waits for a copy.
-        count = 3 + 2 * len(classifier.tasks)
+        # Sums of the loss and of updates, for each ratio of its two parts, and of gradient norms.
+        # They stay on the device, so that no update waits for a copy.
+        count = 3 + 2 * len(network.measured)
         self._sums = torch.zeros(count, dtype=torch.float64, device=self.device)
 
     @property
@@ -69,26 +71,26 @@ class Trainer:
         return self.epoch * self.train.per_epoch + self.batch
 
     @property
-    def evaluated(self) -> Classifier:
-        """The network that is evaluated and saved: the classifier, or its moving average."""
-        return self.classifier if self._average is None else self._average.module
+    def evaluated(self) -> PretrainingNetwork:
+        """The network that is evaluated and saved: the trained one, or its moving average."""
+        return self.network if self._average is None else self._average.module
 
     def learn_epoch(self) -> Generator[int, None, None]:
-        """Trains to the end of the epoch; yields the number of images after each update.
+        """Trains to the end of the epoch; yields the number of examples after each update.
 
         It may be closed between two updates; the next call goes on there.
         """
-        self.classifier.train()
+        self.network.train()
         with self._spare_cores:
             for batch in self.train.epoch(self.epoch, self.batch):
                 self._spare_cores.adjust()
                 self._update(batch)
                 self.batch += 1
-                yield len(batch.images)
+                yield len(batch.labels)
         self.epoch, self.batch = self.epoch + 1, 0
 
     def epoch_metrics(self) -> dict[str, float]:
-        """Mean loss, gradient norm and training accuracy, by task, since the last call.
+        """Mean loss, gradient norm and the network's ratios since the last call.
 
         The norms are of all gradients and all parameters as one vector.
 
@@ -98,12 +100,11 @@ class Trainer:
         self.check_finite()
         loss_sum, updates, *counts, norms = self._sums.tolist()
         figures = {"train/loss": loss_sum / max(1, updates)}
-        tasks = self.classifier.tasks
-        for task, right, known in zip(tasks, counts[::2], counts[1::2], strict=True):
-            name = f"train/top1/{task.name}" if len(tasks) > 1 else "train/top1"
-            figures[name] = right / max(1, known)
+        parts = zip(self.network.measured, counts[::2], counts[1::2], strict=True)
+        for name, numerator, denominator in parts:
+            figures[f"train/{name}"] = numerator / max(1, denominator)
         figures["train/grad_norm"] = norms / max(1, updates)
-        figures["train/param_norm"] = parameter_norm(self.classifier).item()
+        figures["train/param_norm"] = parameter_norm(self.network).item()
         self._sums.zero_()
         return figures
 
@@ -114,7 +115,7 @@ class Trainer:
             UserError: one of them is NaN or infinite.
         """
         # The last update can spoil the parameters after losses that were all finite.
-        sums = [parameter.detach().sum() for parameter in self.classifier.parameters()]
+        sums = [parameter.detach().sum() for parameter in self.network.parameters()]
         if not torch.stack([self._sums[0], *sums]).sum().isfinite():
             raise UserError(
                 "the loss is no longer a finite number in epoch"
@@ -122,21 +123,17 @@ class Trainer:
                 f" {self.config.learning_rate:g} or a longer --warmup-epochs may help"
             )
 
-    def _update(self, batch: Batch) -> None:
+    def _update(self, batch: Examples) -> None:
         rate = learning_rate(self.config, self.step, self.train.per_epoch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self._optimizer, rate)
         with self._autocast():
-            features = self.classifier.encoder(batch.images)
-        logits = self.classifier.classify(features)
-        loss = classification_loss(logits, batch.labels, self.config.label_smoothing)
-        norm = gradient_step(loss, self._optimizer, self.classifier.parameters())
+            loss, ratios = self.network.measure(batch)
+        norm = gradient_step(loss, self._optimizer, self.network.parameters())
+        self.network.after_update()
         if self._average is not None:
             self._average.update()
-        sums = [loss.detach(), torch.ones_like(loss)]
-        for scores, target in zip(logits, batch.labels.unbind(dim=1), strict=True):
-            sums += [(scores.argmax(dim=1) == target).sum(), (target != UNKNOWN).sum()]
-        self._sums += torch.stack([value.double() for value in (*sums, norm)])
+        sums = [loss.detach(), torch.ones_like(loss), *itertools.chain(*ratios), norm]
+        self._sums += torch.stack([value.double() for value in sums])
 
     def _autocast(self) -> torch.autocast:
         enabled = self.config.precision == "bf16"
@@ -144,23 +141,20 @@ class Trainer:
 
     # -- evaluation ------------------------------------------------------------------------------
 
-    def held_out_logits(self) -> tuple[torch.Tensor, ...]:
-        """Logits of the held-out images, (images, classes) for each task, on the CPU."""
-        classifier = self.evaluated.eval()
-        with torch.inference_mode(), self._autocast():
-            batches = self.test.held_out()
-            # One tensor per batch, copied while the next batch is computed.
-            logits = (torch.cat(classifier(batch.images), dim=1) for batch in batches)
-            every = torch.cat(list(read_late(logits, self.device)))
-        return every.split(classifier.classes, dim=1)
+    def held_out_logits(self, test: Batches) -> tuple[torch.Tensor, ...] | None:
+        """As :meth:`PretrainingNetwork.held_out_logits` of the evaluated network."""
+        with self._inference() as network:
+            return network.held_out_logits(test)
 
     def evaluate(self) -> dict[str, float]:
-        """Loss, and top-1 and (of more than five classes) top-5 accuracy on the held-out images.
+        """The evaluated network's figures on the held-out minibatches, ``test/...``."""
+        with self._inference() as network:
+            return network.evaluate(self.test)
 
-        With several tasks, ``test/top1`` is the mean over them.
-        """
-        images = self.test.images
-        return held_out_figures(self.held_out_logits(), images.labels, images.tasks)
+    @contextmanager
+    def _inference(self) -> Iterator[PretrainingNetwork]:
+        with torch.inference_mode(), self._autocast():
+            yield self.evaluated.eval()
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -173,7 +167,8 @@ class Trainer:
         """
         self.check_finite()
         network = {
-            "classifier": self.classifier.state_dict(),
+            # The name that it had when all networks were classifiers.
+            "classifier": self.network.state_dict(),
             "average": self._average.state_dict() if self._average is not None else None,
             "sums": self._sums,
             "rng": torch_rng(self.device),
@@ -195,7 +190,7 @@ class Trainer:
         try:
             self.epoch, self.batch = int(state["epoch"]), int(state["batch"])
             extra = dict(state["extra"])
-            self.classifier.load_state_dict(network["classifier"])
+            self.network.load_state_dict(network["classifier"])
             if self._average is not None:
                 self._average.load_state_dict(network["average"])
             adopt_kernels(self._optimizer, optimizer)

@@ -256,6 +256,41 @@ def test_weights_of_another_network_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_an_encoder_pretrained_without_labels_is_an_agents_start(
+    pretrain_encoder: Script, train_agent: Script, tmp_path: Path
+) -> None:
+    with redirect_stderr(StringIO()) as said:
+        pretrain_encoder(
+            *("--objectives", "spr", 1, "inverse", "0.5", "--jumps", 2, "--epochs", 1),
+            *("--data", "atari:Breakout", "--data-dir", tmp_path, "--frames.obs-size", 44),
+            *("--frames.train-frames", 100, "--frames.test-frames", 100, "--baselines", "off"),
+            *("--batch-size", 32, "--precision", "fp32", "--num-threads", 1),
+            *("--track", "disabled", "--run-dir", tmp_path / "run"),
+        )
+    (printed,) = re.findall(r"^train agent: (.*)$", said.getvalue(), re.MULTILINE)
+    train_agent(
+        *(*TINY, "--total-steps", 128, "--eval-episodes", 0),
+        *(*shlex.split(printed)[2:], "--mode", "frozen", "--run-dir", tmp_path / "agent"),
+    )
+    best, learned = load_file(tmp_path / "run" / "best.safetensors"), policy(tmp_path / "agent")
+    for name in ("trunk.conv1.weight", "projection.linear.bias"):
+        assert learned[f"features_extractor.encoder.{name}"] == best[name].tobytes()
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--objectives", "spr"], "--objectives spr needs sequences of frames"),
+        (["--objectives", "spr", "-1"], "--objectives spr -1 must have a weight above 0"),
+        (["--objectives", "sprr"], 'Did you mean "spr"?'),
+    ],
+)
+def test_objectives_that_do_not_fit_are_one_line(
+    options: list[str], said: str, folder: Path, pretrain_encoder: Script
+) -> None:
+    assert said in refused(pretrain_encoder, *OPTIONS, "--data", f"folder:{folder}", *options)
+
+
 @pytest.mark.slow
 def test_lenet_learns_real_digits(real_data: Path, tmp_path: Path) -> None:
     done = run_script(

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.script_runs import read
 
 from envs.errors import UserError
+from rlcnn.data.images import Task
 from rlcnn.encoders import create_encoder
+from rlcnn.supervised.classifier import Classifier, save_classifier
 from rlcnn.weights.load import save_encoder
 
 Script = Callable[..., None]
@@ -75,6 +78,44 @@ def test_a_backbone_takes_images_at_a_size_of_its_own(
     assert "are reduced to 64 by a random projection" in capsys.readouterr().err
 
 
+def test_trained_networks_stand_in_one_table_with_frozen_features(
+    folder: Path,
+    probe_encoder: Script,
+    evaluate_classifier: Script,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = f"folder:{folder}"
+    torch.manual_seed(0)
+    paths = [tmp_path / f"{name}.safetensors" for name in ("scratch", "finetuned")]
+    for path in paths:
+        encoder = create_encoder("cifar_resnet", (1, 32, 32), depth=8)
+        classifier = Classifier(encoder, [Task("class", ("across", "down"))])
+        save_classifier(classifier, path, {"data": data, "seed": 0, "augment": {}})
+    probe_encoder(
+        *("--encoder", "cifar_resnet", "--weights", paths[1], "--data", data, "--size", 24),
+        *("--methods", "svm", "--classifiers", *paths, "--json", tmp_path / "result.json"),
+    )
+    table = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert table[:3] == [
+        "| classifier | top-1 | 95% interval |",
+        "|---|---:|---|",
+        "| majority class | 50.00% | |",
+    ]
+    assert [row.split(" | ")[0] for row in table[3:]] == [
+        "| linear SVM on frozen random encoder 0",
+        f"| linear SVM on frozen {paths[1]}",
+        *(f"| {path}" for path in paths),
+    ]
+    result = read(tmp_path / "result.json")
+    for path in paths:
+        # At their own size, whatever --size says.
+        evaluate_classifier(path, "--data", data, "--json", tmp_path / "alone.json")
+        figures = result["classifiers"][str(path)]
+        assert figures["top1"] == read(tmp_path / "alone.json")["top1"]
+        assert f"| {100 * figures['top1']:.2f}% |" in table[5 + paths.index(path)]
+
+
 @pytest.mark.parametrize(
     "options, said",
     [
@@ -97,6 +138,8 @@ def test_a_backbone_takes_images_at_a_size_of_its_own(
         ("--encoder lenet --data folder:{folder} --players x", "--players is for atari: data"),
         ("--encoder lenet --data atari:Pong --players {folder}", "run"),
         ("--encoder lenet --data folder:{folder} --encoder-options widht 2", "widht"),
+        ("--encoder lenet --data folder:{folder} --classifiers x.pth", '"x.pth" does not exist'),
+        ("--encoder lenet --data folder:{folder} --classifiers {folder}", "but not a run"),
     ],
 )
 def test_bad_options_are_one_line(

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +137,7 @@ SKIPPED: Mapping[str, str] = {
     "trackio show": "runs until it is stopped",
     "timm:": "needs a download",
     "--launcher ray": "needs a Ray cluster",
+    **({} if find_spec("gensim") else {"--word-vectors": "needs Gensim"}),
 }
 """A part of a command -> why it is not run."""
 
@@ -182,6 +184,7 @@ SHORT: Mapping[str, Mapping[str, str]] = {
     },
     "evaluate_agent": {"--episodes": "1"},
     "evaluate_classifier": {},
+    "describe_encoder": {},
     "probe_encoder": {"--train-size": "24", "--test-size": "12", "--max-features": "64"},
     "benchmark": {
         "--rounds": "1",
@@ -205,7 +208,7 @@ SHORT: Mapping[str, Mapping[str, str]] = {
 }
 """A script or module (or the benchmark's suite) -> options that make any of its commands short."""
 
-ONLY_IF_GIVEN: Mapping[str, str] = {"--unfreeze-at-step": "16"}
+ONLY_IF_GIVEN: Mapping[str, str] = {"--unfreeze-at-step": "16", "--train-size": "16"}
 """Options that are made short where a command has them."""
 
 EXTENDED: Mapping[str, str] = {"--total-steps": "64", "--epochs": "2"}

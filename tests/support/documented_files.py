@@ -34,6 +34,9 @@ def make_workspace(place: Path) -> Path:
     shutil.copytree(place / "cifar10", place / "data" / "cifar10")
     _write_images(place / "imagenet-samples", 6, 256, random)
     rows = [f"{number:04d}.png,{number}" for number in range(6)]
+    words = ("cats", "dogs", "tench", "goldfish")
+    vectors = [f"{word} {number} 1" for number, word in enumerate(words)]
+    (place / "vectors.txt").write_text("\n".join(vectors) + "\n")
     (place / "labels.csv").write_text("\n".join(["file,class_index", *rows]) + "\n")
     for folder in ("data", "mnist"):
         _write_digits(place / folder, random)

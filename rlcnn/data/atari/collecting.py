@@ -1,4 +1,4 @@
-"""Plays games until there are enough different observations, and stores these on disk.
+"""Plays games until there are enough observations, and stores these on disk.
 
 The same games are played only once.
 """
@@ -57,7 +57,9 @@ class Observations(NamedTuple):
 
 
 class GameFrames(NamedTuple):
-    """Training and test observations of one game, from different episodes; no two are equal.
+    """Training and test observations of one game, from different episodes.
+
+    Either no two are equal, or they are consecutive: each episode's, all in order.
 
     Attributes:
         frames: uint8 (frames, C, height, width), no two of them equal; the first is all zeros.
@@ -84,18 +86,20 @@ def collect(
     frame_stack: int,
     seed: int,
     play: Play,
+    consecutive: bool = False,
     on_progress: Callable[[int], None],
 ) -> GameFrames:
     """Plays episodes of a game until there are as many different observations as wanted.
 
-    Each episode is played by ``spec`` with its own seed. ``on_progress`` gets the number of new
-    observations after each episode.
+    Each episode is played by ``spec`` with its own seed. With ``consecutive`` every observation is
+    kept, also one that occurred before. ``on_progress`` gets the number of new observations after
+    each episode.
 
     Raises:
         UserError: the game shows too few different observations.
     """
     channels = 1 if spec.obs == "grey" else 3
-    pool = _Pool((channels, spec.obs_size, spec.obs_size), frame_stack)
+    pool = _Pool((channels, spec.obs_size, spec.obs_size), frame_stack, consecutive)
     parts: dict[Part, Observations] = {}
     counts: dict[Part, dict[str, int]] = {}
     for part in PARTS:
@@ -127,14 +131,17 @@ def collect(
 
 
 class _Pool:
-    """Different frames and different observations."""
+    """Different frames and, unless they are consecutive, different observations."""
 
-    def __init__(self, frame_shape: tuple[int, int, int], frame_stack: int) -> None:
+    def __init__(
+        self, frame_shape: tuple[int, int, int], frame_stack: int, consecutive: bool
+    ) -> None:
         self.frames = FrameBuffer(frame_shape)
         # A black frame of the game is the same as the zeros of a fresh stack.
         self._numbers = {digest(np.zeros(frame_shape, dtype=np.uint8)): 0}
         self._stacks: set[tuple[int, ...]] = set()
         self._frame_stack = frame_stack
+        self._consecutive = consecutive
 
     def add(self, record: EpisodeRecord, episode: int, wanted: int) -> tuple[Observations, int]:
         """Adds at most ``wanted`` observations; returns the new ones and how many it examined."""
@@ -147,7 +154,7 @@ class _Pool:
             numbers.append(self._numbers[key])
             # Observations are equal if their frame numbers are.
             stack = tuple(numbers[row:])
-            if stack in self._stacks:
+            if stack in self._stacks and not self._consecutive:
                 continue
             self._stacks.add(stack)
             found[row] = stack

@@ -31,9 +31,15 @@ from rlcnn.data.atari.collecting import (
 from rlcnn.data.atari.emulator import minimal_actions
 from rlcnn.data.atari.labels import Labelling, label_names, label_values, shuffle_half
 from rlcnn.data.atari.options import FrameOptions, LabelKind, PolicyPlay
-from rlcnn.data.atari.playing import EpisodeSpec, Play, play_by_policy, random_players
+from rlcnn.data.atari.playing import (
+    EpisodeSpec,
+    Play,
+    play_by_policy,
+    play_in_turn,
+    random_players,
+)
 from rlcnn.data.atari.ram import RAM_VARIABLES
-from rlcnn.data.images import UNKNOWN, Episodes, Split, StackedFrames
+from rlcnn.data.images import UNKNOWN, Actions, Episodes, Split, StackedFrames
 
 # Starting processes takes longer than playing fewer frames than this.
 _WORTH_WORKERS = 20_000
@@ -50,6 +56,7 @@ def play_frames(
     data_dir: Path | None = None,
     workers: int = 0,
     policies: Mapping[str, PolicyPlay] | None = None,
+    consecutive: bool = False,
     on_progress: Callable[[str, int], None] = lambda game, new: None,
 ) -> Split:
     """Plays games and labels an agent's observations of them.
@@ -61,6 +68,10 @@ def play_frames(
     All tasks but "game" belong to one game, with names like "Pong/ball_x"; they are unknown for
     observations of other games. The first observation of an episode has no action and no reward.
 
+    With ``consecutive`` the split has another form: all observations of each episode in order, with
+    their actions. An observation that equals an earlier one has no labels; games without RAM
+    variables lack those labels, and there may be no task at all.
+
     Args:
         games: one or more games, such as "Pong" or "ALE/Pong-v5".
         options: how games are played and labelled.
@@ -70,6 +81,7 @@ def play_frames(
         workers: processes of random play; 0 takes one for each usable core, or only this process
             for few frames. Policies play in this process.
         policies: policies by the names in ``games``; the other games are played at random.
+        consecutive: whether all observations of each episode are kept.
         on_progress: called after each episode with the game and the number of new observations.
 
     Returns:
@@ -83,7 +95,7 @@ def play_frames(
     options = options or FrameOptions()
     options.check()
     seed = check_seed(seed)
-    roms = _roms(games, options.labels)
+    roms = _roms(games, () if consecutive else options.labels)
     players = {_short_name(game): policy for game, policy in (policies or {}).items()}
     for name, player in players.items():
         if name not in roms:
@@ -97,31 +109,46 @@ def play_frames(
         few = (options.train_frames + options.test_frames) * len(roms) < _WORTH_WORKERS
         workers = 1 if few else usable_cores()
 
-    builder = _Builder()
+    builder = _Builder(consecutive)
     with random_players(workers) as play_at_random:
         for name, rom in roms.items():
             frames = _load_or_play(
-                name, rom, options, seed, data_dir, play_at_random, players.get(name), on_progress
+                name,
+                rom,
+                options,
+                seed,
+                data_dir,
+                play_at_random,
+                players.get(name),
+                consecutive,
+                on_progress,
             )
-            builder.add(name, frames, *_label(name, rom, frames, options, seed))
+            actions = minimal_actions(rom) if consecutive else ()
+            builder.add(name, frames, actions, *_label(name, rom, frames, options, seed))
             # At most one game's frames are in memory twice.
             del frames
-    about = {
+    about: dict[str, Any] = {
         "seed": seed,
-        "options": dataclasses.asdict(options),
+        "options": _played_with(options),
         "policies": {name: player.name for name, player in players.items()},
     }
+    if consecutive:
+        about["consecutive"] = True
     return builder.split(options, about)
 
 
 class _Builder:
     """Joins the observations of several games into one split."""
 
-    def __init__(self) -> None:
+    def __init__(self, consecutive: bool) -> None:
+        self._consecutive = consecutive
         self._counts: dict[str, Mapping[Part, Mapping[str, int]]] = {}
         self._frames: FrameBuffer | None = None
         self._stacks: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
         self._episodes: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
+        self._actions: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
+        # Names of the actions of all games -> their numbers.
+        self._numbers: dict[str, int] = {}
         # The number of a game, and its tasks; None for tasks of all games.
         self._labellings: list[tuple[int | None, Labelling]] = []
 
@@ -129,10 +156,11 @@ class _Builder:
         self,
         name: str,
         game: GameFrames,
+        actions: Sequence[str],
         stacks: Mapping[Part, np.ndarray],
         labellings: list[Labelling],
     ) -> None:
-        """Adds a game with its stacks, int64 (n, frame_stack), and its tasks."""
+        """Adds a game with its actions, stacks, int64 (n, frame_stack), and tasks."""
         if self._frames is None:
             self._frames = FrameBuffer(game.frames.shape[1:])
         offset = len(self._frames) - 1
@@ -141,6 +169,10 @@ class _Builder:
             played = sum(counts[part]["games"] for counts in self._counts.values())
             self._stacks[part].append(np.where(stacks[part] > 0, stacks[part] + offset, 0))
             self._episodes[part].append(game.parts[part].episodes + played)
+            if self._consecutive:
+                # The last number is UNKNOWN's, which is -1.
+                numbers = [self._numbers.setdefault(each, len(self._numbers)) for each in actions]
+                self._actions[part].append(np.array([*numbers, UNKNOWN])[game.parts[part].actions])
         self._labellings += [(len(self._counts), each) for each in labellings]
         self._counts[name] = game.counts
 
@@ -160,7 +192,7 @@ class _Builder:
                 kept.append((game, each))
             else:
                 left_out.append(each)
-        if not kept:
+        if not kept and not self._consecutive:
             found = ", ".join(f"{each.task.name} {each.entropy:.3f}" for each in left_out[:8])
             raise UserError(
                 "no label is left to learn: the normalised entropy of each is below min_entropy "
@@ -174,25 +206,32 @@ class _Builder:
             "left_out": [each.about() for each in left_out],
         }
         pixels = torch.from_numpy(self._frames.finish())
+        stacked = {part: np.concatenate(self._stacks[part]) for part in PARTS}
+        # Elsewhere no two are equal, except shuffled ones by chance.
+        repeated = _repeated(*stacked.values()) if self._consecutive else None
         parts = []
-        for part in PARTS:
+        for index, part in enumerate(PARTS):
             # A game's labels are not known for the observations of other games.
             labels = np.full((len(games[part]), len(kept)), UNKNOWN, dtype=np.int64)
             for column, (game, each) in enumerate(kept):
                 rows = slice(None) if game is None else games[part] == game
                 labels[rows, column] = getattr(each, part)
-            stacks, episodes = (
-                torch.from_numpy(np.concatenate(arrays[part]))
-                for arrays in (self._stacks, self._episodes)
-            )
+            if repeated is not None:
+                labels[repeated[index]] = UNKNOWN
+            actions = None
+            if self._consecutive:
+                taken = torch.from_numpy(np.concatenate(self._actions[part]))
+                actions = Actions(tuple(self._numbers), taken)
+            episodes = torch.from_numpy(np.concatenate(self._episodes[part]))
             parts.append(
                 StackedFrames(
                     pixels,
-                    stacks,
+                    torch.from_numpy(stacked[part]),
                     torch.from_numpy(labels),
                     [each.task for _, each in kept],
                     about,
                     Episodes(torch.from_numpy(games[part]), episodes),
+                    actions,
                 )
             )
         return Split(*parts)
@@ -206,6 +245,7 @@ def _load_or_play(
     data_dir: Path | None,
     play: Play,
     player: PolicyPlay | None,
+    consecutive: bool,
     on_progress: Callable[[str, int], None],
 ) -> GameFrames:
     """The observations of one game, from the cache or newly played, by ``play`` or the player."""
@@ -220,7 +260,7 @@ def _load_or_play(
     )
     wanted: dict[Part, int] = {"train": options.train_frames, "test": options.test_frames}
     # Changed keys would change the names of cached directories.
-    settings = {
+    settings: dict[str, Any] = {
         "match": dataclasses.asdict(spec),
         "wanted": wanted,
         "frame_stack": options.frame_stack,
@@ -229,17 +269,25 @@ def _load_or_play(
         "versions": {"ale-py": ale_py.__version__, "opencv": cv2.__version__},
         "format": 1,
     }
+    # Only where they are not what all was played with before there were these options.
+    if consecutive:
+        settings["consecutive"] = True
+    if player is not None and options.random_share:
+        settings["random_share"] = options.random_share
     path = None
     if data_dir is not None and (player is None or player.name):
         path = cache_path(data_dir / "atari-frames", name, settings)
         if (cached := read_cache(path)) is not None:
             return cached
     if player is not None:
-        play = functools.partial(
+        by_policy = functools.partial(
             play_by_policy,
             policy=player.act,
             frame_stack=options.frame_stack,
             exploration=player.exploration,
+        )
+        play = functools.partial(
+            play_in_turn, by_policy=by_policy, at_random=play, random_share=options.random_share
         )
     collected = collect(
         spec,
@@ -247,6 +295,7 @@ def _load_or_play(
         frame_stack=options.frame_stack,
         seed=seed,
         play=play,
+        consecutive=consecutive,
         on_progress=functools.partial(on_progress, name),
     )
     if path is not None:
@@ -272,7 +321,7 @@ def _label(
             # A shuffled stack no longer shows its newest frame, and so not the last action.
             known[part] = orders[part] != ORDERS.index("shuffled")
         labellings.append(label_names(f"{name}/order", ORDERS, **orders))
-    if "ram" in options.labels:
+    if "ram" in options.labels and rom in RAM_VARIABLES:
         for variable, byte in RAM_VARIABLES[rom].items():
             ram = {part: game.parts[part].ram[:, byte].astype(np.int64) for part in PARTS}
             values = where_known(ram)
@@ -288,6 +337,22 @@ def _label(
         signs = where_known({part: np.sign(game.parts[part].rewards) + 1 for part in PARTS})
         labellings.append(label_names(f"{name}/reward", REWARDS, **signs))
     return stacks, labellings
+
+
+def _played_with(options: FrameOptions) -> dict[str, Any]:
+    """The options as JSON values, as they were before there was a share of random play."""
+    values = dataclasses.asdict(options)
+    if not options.random_share:
+        del values["random_share"]
+    return values
+
+
+def _repeated(*parts: np.ndarray) -> list[np.ndarray]:
+    """For each part's stacks whether they equal earlier ones of this part or one before, (n,)."""
+    _, first = np.unique(np.concatenate(parts), axis=0, return_index=True)
+    repeated = np.ones(sum(map(len, parts)), dtype=bool)
+    repeated[first] = False
+    return np.split(repeated, np.cumsum([len(part) for part in parts])[:-1])
 
 
 def _short_name(game: str) -> str:

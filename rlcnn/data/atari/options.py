@@ -12,7 +12,7 @@ from annotated_types import Interval
 from envs.checks import ObservationColour, check_observation
 from envs.errors import UserError
 from envs.protocol import ProtocolName
-from rlcnn.config.fields import FrameStack, ObsSize, check_options
+from rlcnn.config.fields import Fraction, FrameStack, ObsSize, check_options
 
 LabelKind = Literal["ram", "action", "reward", "order", "game"]
 RandomPlay = Literal["random", "sticky-random"]
@@ -28,14 +28,17 @@ class FrameOptions:
     """How games are played for their frames, and which labels the frames get."""
 
     train_frames: Annotated[int, Interval(ge=100)] = 100_000
-    """Different training observations of each game."""
+    """Training observations of each game; all different, unless whole games are needed."""
     test_frames: Annotated[int, Interval(ge=100)] = 10_000
-    """Different held-out observations of each game, from other episodes."""
+    """Held-out observations of each game, from other episodes; likewise."""
     play: RandomPlay = "sticky-random"
     """How games are played: random draws every action from the game's minimal set; sticky-random
     often repeats the last action, and so gets further."""
     repeat_probability: _BelowOne = 0.75
     """For sticky-random: probability at each step of repeating the last action."""
+    random_share: Fraction = 0.0
+    """For a game that one of --players plays: share of its frames that are played at random
+    instead, in games of their own."""
     labels: tuple[LabelKind, ...] = ("ram", "action", "reward", "game")
     """Labels: ram, a task for each known state variable; action, the action between the two newest
     frames; reward, the sign of the reward of that step; game, which of several games it is; order,

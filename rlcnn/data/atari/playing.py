@@ -10,7 +10,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -189,6 +189,30 @@ def _checked(actions: np.ndarray, count: int, game: AtariGame) -> list[int]:
 
 Play = Callable[[Iterable[EpisodeSpec]], Generator[EpisodeRecord, None, None]]
 """Plays episodes, perhaps endless, and yields them in order until it is closed."""
+
+
+def play_in_turn(
+    specs: Iterable[EpisodeSpec], *, by_policy: Play, at_random: Play, random_share: float
+) -> Generator[EpisodeRecord, None, None]:
+    """Plays episodes by a policy or at random, such that this share of frames is played at random.
+
+    Every second episode of ``specs`` is the policy's and the others are random play's, so that each
+    gets the same episodes for any number of processes. The share is reached up to one episode; 0
+    and 1 play one kind only.
+    """
+    if random_share in (0, 1):
+        yield from (at_random if random_share else by_policy)(specs)
+        return
+    halves = [itertools.islice(half, i, None, 2) for i, half in enumerate(itertools.tee(specs))]
+    frames = [0, 0]
+    with closing(by_policy(halves[0])) as policy, closing(at_random(halves[1])) as random:
+        while True:
+            kind = int(frames[1] < random_share * sum(frames))
+            record = next((policy, random)[kind], None)
+            if record is None:
+                return
+            frames[kind] += len(record.frames)
+            yield record
 
 
 @contextmanager

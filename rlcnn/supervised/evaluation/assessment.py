@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from envs.errors import UserError, nearest
 from rlcnn.accelerate.devices import prepare_device
 from rlcnn.accelerate.transfers import read_late, upload
-from rlcnn.data.images import UNKNOWN, LabelledImages, Task
+from rlcnn.data.images import UNKNOWN, Episodes, LabelledImages, Task
 from rlcnn.supervised.evaluation.metrics import Evaluation
 from rlcnn.supervised.evaluation.networks import Network
 
@@ -29,7 +29,7 @@ class Assessment:
     """
 
     together: Evaluation
-    members: list[Evaluation]
+    members: Sequence[Evaluation]
     indices: list[int]
     task: str
     crops: int
@@ -68,21 +68,77 @@ def assess(
             their classes, an image cannot be read, or no label is known.
     """
     chosen = chosen_task(images, task)
-    places = [network.task(chosen.name) for network in networks]
-    members = list(zip(networks, places, strict=True))
-    classes = networks[0].tasks[places[0]].classes
-    for network, place in members:
+    classes = shared_classes(networks, images, chosen)
+    own = torch.tensor(class_indices(chosen, classes, networks[0].source))
+    prediction = predict(
+        networks,
+        images,
+        chosen,
+        crops=crops,
+        batch_size=batch_size,
+        device=device,
+        on_images=on_images,
+    )
+    known = own[images.labels[prediction.indices, images.tasks.index(chosen)]]
+    probabilities = prediction.probabilities
+    together, *each = (
+        Evaluation(classes, known, scores, prediction.episodes)
+        for scores in (probabilities.mean(dim=0), *probabilities)
+    )
+    return Assessment(together, each, prediction.indices, chosen.name, crops)
+
+
+def shared_classes(
+    networks: Sequence[Network], images: LabelledImages, task: Task
+) -> tuple[str, ...]:
+    """The networks' classes for a task of the images.
+
+    Raises:
+        UserError: the networks differ in them, or lack the task; the images have other channels.
+    """
+    classes = networks[0].tasks[networks[0].task(task.name)].classes
+    for network in networks:
         check_channels(images.channels, network)
-        if network.tasks[place].classes != classes:
+        if network.tasks[network.task(task.name)].classes != classes:
             raise UserError(
                 f'"{networks[0].source}" and "{network.source}" have different classes: they are'
                 " not an ensemble"
             )
-    own = torch.tensor(class_indices(chosen, classes, networks[0].source))
-    labels = images.labels[:, images.tasks.index(chosen)]
+    return classes
+
+
+class Prediction(NamedTuple):
+    """Probabilities (networks, images, classes) for the images at ``indices``, on the CPU."""
+
+    probabilities: torch.Tensor
+    indices: list[int]
+    episodes: Episodes | None
+    crops: int
+
+
+def predict(
+    networks: Sequence[Network],
+    images: LabelledImages,
+    task: Task,
+    *,
+    crops: int = 1,
+    batch_size: int = 64,
+    device: str = "cpu",
+    on_images: Callable[[int], object] = lambda count: None,
+) -> Prediction:
+    """Classifies all images whose label in a task is known, by each of some networks.
+
+    Arguments are those of :func:`assess`; the networks have been checked by
+    :func:`shared_classes`.
+
+    Raises:
+        UserError: an image cannot be read, or no label is known.
+    """
+    members = [(network, network.task(task.name)) for network in networks]
+    labels = images.labels[:, images.tasks.index(task)]
     indices = (labels != UNKNOWN).nonzero()[:, 0].tolist()
     if not indices:
-        raise UserError(f'no image has a known label for "{chosen.name}"')
+        raise UserError(f'no image has a known label for "{task.name}"')
     target = torch.device(device)
     prepare_device(target, "fp32")
     parts = torch.tensor(indices).split(max(1, batch_size // crops))
@@ -101,14 +157,8 @@ def assess(
     for part, result in zip(parts, read_late(map(classify, parts), target), strict=True):
         found.append(result)
         on_images(len(part))
-    probabilities = torch.cat(found, dim=1)
-    known = own[labels[indices]]
     episodes = images.episodes and images.episodes.at(indices)
-    together, *each = (
-        Evaluation(classes, known, scores, episodes)
-        for scores in (probabilities.mean(dim=0), *probabilities)
-    )
-    return Assessment(together, each, indices, chosen.name, crops)
+    return Prediction(torch.cat(found, dim=1), indices, episodes, crops)
 
 
 def chosen_task(images: LabelledImages, name: str | None) -> Task:

@@ -17,13 +17,14 @@ from rlcnn.data.by_name import check_held_out, load_data
 from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
 from rlcnn.data.label_file import load_labelled_files
 from rlcnn.data.names import ATARI, FOLDER
-from rlcnn.runs.progress import ProgressDisplay
+from rlcnn.runs.progress import ProgressDisplay, waiting
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
 from rlcnn.supervised.evaluation.error_plots import write_error_plots
-from rlcnn.supervised.evaluation.metrics import in_percent
 from rlcnn.supervised.evaluation.networks import Network, load_network
 from rlcnn.supervised.evaluation.options import EvaluationConfig
+from rlcnn.supervised.evaluation.word_vectors import load_word_vectors
+from rlcnn.supervised.evaluation.zero_shot import TOP, assess_unseen
 from rlcnn.supervised.setup import CHANNELS
 
 
@@ -41,12 +42,12 @@ class ClassifierEvaluation:
         assessment = self.assessment
         crops = "the middle of each" if assessment.crops == 1 else "10 crops of each"
         lines = [f"images: {len(assessment.indices):,} ({crops})"]
-        together = _figures_line(assessment.together.figures())
+        together = assessment.together.summary()
         if len(assessment.members) == 1:
-            return [*lines, *together.split(", ")]
+            return [*lines, *together]
         for weights, member in zip(self.config.weights, assessment.members, strict=True):
-            lines.append(f"{weights}: {_figures_line(member.figures())}")
-        return [*lines, f"together: {together}"]
+            lines.append(f"{weights}: {', '.join(member.summary())}")
+        return [*lines, f"together: {', '.join(together)}"]
 
     def to_json(self) -> dict[str, Any]:
         """Everything about the result as JSON values."""
@@ -63,6 +64,7 @@ class ClassifierEvaluation:
             ],
             "data": config.data or self.networks[0].training.get("data"),
             "labels": config.labels,
+            "word_vectors": config.word_vectors,
             "part": None if config.labels else config.part or "test",
             **self.assessment.to_json(),
             "provenance": provenance(),
@@ -92,6 +94,11 @@ def evaluate_classifiers(
             that a network learned from.
     """
     device = resolve_device(config.device)
+    vectors = None
+    if config.word_vectors is not None:
+        # First: networks and images take longer to load than a wrong file to be found.
+        with waiting(console, f"reading {config.word_vectors}"):
+            vectors = load_word_vectors(config.word_vectors)
     networks = [
         load_network(weights, config.encoder, size=config.size, resize=config.resize, device=device)
         for weights in config.weights
@@ -104,15 +111,24 @@ def evaluate_classifiers(
         networks = [network.prepared_for(data, images) for network in networks]
     with ProgressDisplay(console) as display:
         shown = display.add("evaluating", len(images))
-        assessment = assess(
-            networks,
-            images,
-            crops=config.crops,
-            task=config.task,
-            batch_size=config.batch_size,
-            device=device,
-            on_images=shown.advance,
-        )
+        options: dict[str, Any] = {
+            "crops": config.crops,
+            "task": config.task,
+            "batch_size": config.batch_size,
+            "device": device,
+            "on_images": shown.advance,
+        }
+        if vectors is None:
+            assessment = assess(networks, images, **options)
+        else:
+            assessment = assess_unseen(
+                networks,
+                images,
+                vectors,
+                top=config.conse_top or TOP,
+                report=console.print,
+                **options,
+            )
     return ClassifierEvaluation(config, networks, images, assessment)
 
 
@@ -164,12 +180,3 @@ def _load_images(
             check_channels(images.channels, network)
         return JoinedImages(split)
     return split.train if config.part == "train" else split.test
-
-
-def _figures_line(figures: dict[str, Any]) -> str:
-    """``top-1 57.50% (95% interval 42.20 to 71.49), top-5 ...``."""
-    return ", ".join(
-        f"top-{k} {in_percent(figures[f'top{k}'], figures[f'top{k}_interval'])}"
-        for k in (1, 5)
-        if f"top{k}" in figures
-    )

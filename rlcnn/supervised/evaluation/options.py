@@ -10,6 +10,7 @@ from annotated_types import Interval
 
 from envs.errors import UserError
 from rlcnn.config.fields import (
+    MAX_COUNT,
     MAX_SEED,
     MAX_SIDE,
     Arg,
@@ -73,6 +74,18 @@ class EvaluatedImages:
 
 
 @dataclass(frozen=True)
+class UnseenClasses:
+    """Classes that the network never saw."""
+
+    word_vectors: Path | None = None
+    """File of word vectors (word2vec, GloVe or FastText): images of classes that the network never
+    saw are classified by the vectors of the classes' names."""
+    conse_top: Annotated[int | None, Interval(ge=1, le=MAX_COUNT)] = None
+    """For --word-vectors: most probable classes of the network whose vectors are averaged; by
+    default 10."""
+
+
+@dataclass(frozen=True)
 class EvaluationOutput:
     """Output."""
 
@@ -84,7 +97,9 @@ class EvaluationOutput:
 
 # The last base comes first in --help.
 @dataclass(frozen=True)
-class EvaluationConfig(DeviceChoice, EvaluationOutput, EvaluatedImages, EvaluatedNetworks):
+class EvaluationConfig(
+    DeviceChoice, EvaluationOutput, UnseenClasses, EvaluatedImages, EvaluatedNetworks
+):
     """Evaluate a classifier on labelled images; the predictions of several are averaged."""
 
     def validate(self) -> None:
@@ -101,12 +116,27 @@ class EvaluationConfig(DeviceChoice, EvaluationOutput, EvaluatedImages, Evaluate
                 raise UserError(f"--labels is for the images of a folder: give --data {FOLDER}DIR")
             if self.part is not None:
                 raise UserError("--labels names the images itself: --part does not apply")
+        if self.word_vectors is not None:
+            self._check_zero_shot()
+        elif self.conse_top is not None:
+            raise UserError(f"--conse-top {self.conse_top} is for --word-vectors FILE")
         if self.json is not None:
             check_writable("--json", self.json)
         if self.plots is not None and not self.plots.is_dir():
             check_writable("--plots", self.plots)
             if self.plots.exists():
                 raise UserError(f'--plots "{self.plots}" is a file, not a directory')
+
+    def _check_zero_shot(self) -> None:
+        if self.data is None:
+            raise UserError(
+                "--word-vectors is for images of classes that the network never saw: give --data"
+                f" {FOLDER}DIR"
+            )
+        if self.labels is not None:
+            raise UserError("--labels names classes of the network: not for --word-vectors")
+        if self.plots is not None:
+            raise UserError("--plots shows probabilities of classes: not for --word-vectors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +189,9 @@ class LinearClassifiers:
     """Seeds of the random encoders of the same architecture to compare with."""
     max_features: Count = 4096
     """Greatest length of feature vectors; a fixed random projection shortens longer ones."""
+    classifiers: tuple[str, ...] = ()
+    """Runs of pretrain_encoder.py, or their weights files, to evaluate on the same test images; a
+    table then compares frozen, fine-tuned and other networks."""
     json: Path | None = None
     """File to write the result to."""
 

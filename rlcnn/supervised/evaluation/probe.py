@@ -21,12 +21,12 @@ from rlcnn.accelerate.transfers import read_late, upload
 from rlcnn.data.crops import CropTransform
 from rlcnn.data.images import (
     MAX_BYTES_IN_MEMORY,
-    UNKNOWN,
     Episodes,
     LabelledImages,
     Split,
     StoredImages,
     Task,
+    draw_indices,
 )
 from rlcnn.encoders import Encoder, create_encoder, encoder_options
 from rlcnn.encoders.layers import RandomProjection
@@ -228,16 +228,10 @@ def choose_images(
     random = np.random.default_rng(seed)
     chosen = []
     for name, part, count in zip(split._fields, split, (train_size, test_size), strict=True):
-        known = np.flatnonzero(part.labels[:, split.train.tasks.index(task)].numpy() != UNKNOWN)
-        if count is not None and not 1 <= count <= len(known):
-            raise UserError(
-                f"--{name}-size {count} must be at least 1 and at most {len(known)}, the number of"
-                f" {name} images with a known class"
-            )
-        if not len(known):
+        drawn = draw_indices(part.labels[:, split.train.tasks.index(task)], count, random, name)
+        if not len(drawn):
             raise UserError(f'no {name} image has a known label for "{task.name}"')
-        drawn = known if count is None else np.sort(random.permutation(known)[:count])
-        chosen.append(ChosenImages(part, torch.from_numpy(drawn), task, size))
+        chosen.append(ChosenImages(part, drawn, task, size))
     counts = chosen[0].labels.unique(return_counts=True)[1]
     if len(counts) < 2:
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,19 @@ from envs.errors import UserError
 from rlcnn.accelerate.devices import resolve_device
 from rlcnn.data.atari.options import PolicyPlay
 from rlcnn.data.by_name import check_held_out, load_data
-from rlcnn.data.images import Split
+from rlcnn.data.images import LabelledImages, Split
 from rlcnn.data.names import ATARI
 from rlcnn.encoders import Encoder, with_frame_channels
 from rlcnn.encoders.base import size_option
 from rlcnn.runs.progress import ProgressDisplay, waiting
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation import probe
-from rlcnn.supervised.evaluation.assessment import chosen_task
+from rlcnn.supervised.evaluation.assessment import assess, chosen_task
 from rlcnn.supervised.evaluation.baselines import majority
-from rlcnn.supervised.evaluation.metrics import in_percent
+from rlcnn.supervised.evaluation.metrics import Evaluation, in_percent
+from rlcnn.supervised.evaluation.networks import Network, load_network
 from rlcnn.supervised.evaluation.options import Method, ProbeConfig
-from rlcnn.supervised.evaluation.probe import Comparison, Fit
+from rlcnn.supervised.evaluation.probe import ChosenImages, Comparison, Fit
 from rlcnn.weights.load import read_about, weights_file
 from rlcnn.weights.report import LoadReport
 
@@ -35,7 +36,8 @@ METHOD_NAMES = {"svm": "linear SVM", "linear": "logistic regression"}
 class ProbeResult:
     """The fits of each method on the features of an encoder and of random ones.
 
-    ``report`` says what became of the encoder's weights; it is None without any.
+    ``report`` says what became of the encoder's weights; it is None without any. ``classifiers``
+    are the results of trained networks on the same test images.
     """
 
     config: ProbeConfig
@@ -43,6 +45,7 @@ class ProbeResult:
     report: LoadReport | None
     images: Split
     comparisons: dict[Method, Comparison]
+    classifiers: dict[str, Evaluation]
 
     @property
     def majority(self) -> float:
@@ -65,6 +68,7 @@ class ProbeResult:
             "seed": config.seed,
             "majority": self.majority,
             "methods": {name: one.to_json() for name, one in self.comparisons.items()},
+            "classifiers": {name: one.figures() for name, one in self.classifiers.items()},
             "provenance": provenance(),
         }
 
@@ -84,7 +88,26 @@ class ProbeResult:
                 lines.append(f"{METHOD_NAMES[method]}, {name}: {accuracy}, C {one.c:g}")
             if comparison.gain:
                 lines.append(f"{METHOD_NAMES[method]}, over random: {comparison.gain}")
-        return lines
+        return [*lines, *self._table()] if self.classifiers else lines
+
+    def _table(self) -> list[str]:
+        """Every accuracy beside those of the trained networks, as a table of Markdown."""
+        found: dict[str, tuple[float, Sequence[float]]] = {}
+        for method, comparison in self.comparisons.items():
+            name = f"{METHOD_NAMES[method]} on frozen"
+            for seed, one in comparison.random.items():
+                found[f"{name} random encoder {seed}"] = (one.accuracy, one.interval)
+            if own := comparison.own:
+                found[f"{name} {self.config.weights}"] = (own.accuracy, own.interval)
+        for name, evaluation in self.classifiers.items():
+            figures: dict[str, Any] = evaluation.figures()
+            found[name] = (figures["top1"], figures["top1_interval"])
+        rows = [
+            f"| {name} | {100 * accuracy:.2f}% | {100 * lower:.2f} to {100 * upper:.2f} |"
+            for name, (accuracy, (lower, upper)) in found.items()
+        ]
+        majority = f"| majority class | {100 * self.majority:.2f}% | |"
+        return ["", "| classifier | top-1 | 95% interval |", "|---|---:|---|", majority, *rows]
 
 
 def run_probe(
@@ -110,6 +133,9 @@ def run_probe(
         shape = (config.frames.frame_stack * frame_channels, side, side)
         with size_option("--size" if config.size else "--frames.obs-size"):
             probe.build_encoder(config.encoder, shape, options, config.weights)
+    networks = [load_network(path, device=config.device) for path in config.classifiers]
+    for network in networks:
+        check_held_out(config.data, config.seed, network.training, network.source)
     split = load_data(
         config.data,
         config.data_dir,
@@ -138,6 +164,7 @@ def run_probe(
             f"{encoder.features_dim:,} features are reduced to {config.max_features:,} by a random"
             " projection; --max-features keeps more, and an encoder's pooling makes fewer"
         )
+    classifiers = _evaluate(networks, split.test, images.test, config, console)
     if config.size is not None:
         with console.status("reading the images"):
             images = probe.read_once(images)
@@ -154,7 +181,28 @@ def run_probe(
         )
         for method in config.methods
     }
-    return ProbeResult(config, encoder, report, images, comparisons)
+    return ProbeResult(config, encoder, report, images, comparisons, classifiers)
+
+
+def _evaluate(
+    networks: Sequence[Network],
+    held_out: LabelledImages,
+    chosen: LabelledImages,
+    config: ProbeConfig,
+    console: Console,
+) -> dict[str, Evaluation]:
+    """The results of trained networks on the chosen of the held-out images, at their own sizes."""
+    assert isinstance(chosen, ChosenImages)
+    whole = ChosenImages(held_out, chosen.indices, chosen.tasks[0])
+    found = {}
+    for network in networks:
+        prepared = network.prepared_for(config.data, held_out)
+        with waiting(console, f"evaluating {network.source}"):
+            assessment = assess(
+                [prepared], whole, batch_size=config.batch_size, device=config.device
+            )
+        found[network.source] = assessment.together
+    return found
 
 
 def _fits(

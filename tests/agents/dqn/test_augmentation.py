@@ -10,8 +10,8 @@ from support.dqn_agents import make_dqn
 from support.pretend_gpu import PretendGPU
 from torch.nn import functional
 
-from agents.dqn.augmentation import drq
 from envs.errors import UserError
+from rlcnn.data.drq import drq
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

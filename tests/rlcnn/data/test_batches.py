@@ -11,7 +11,7 @@ from support.picture_files import pictures, refused, write_folder
 
 from rlcnn.data.augment import Augmentation
 from rlcnn.data.augment_options import AugmentConfig
-from rlcnn.data.batches import Batch, Batches, _derive
+from rlcnn.data.batches import Batch, Batches, derive_seed
 from rlcnn.data.folders import load_folder
 from rlcnn.data.images import ImageFiles, LabelledImages, StackedFrames, StoredImages, Task
 
@@ -50,17 +50,17 @@ def test_batches_are_what_the_plain_computation_gives(options: dict[str, Any]) -
     images = pictures(4)
     source = batches(images, seed=3, **options)
     augmentation = Augmentation(AugmentConfig(**options), images)
-    random = torch.Generator().manual_seed(_derive(3, 0, 2))
+    random = torch.Generator().manual_seed(derive_seed(3, 0, 2))
     order = torch.randperm(24, generator=random)
     epoch = list(source.epoch(2))
     for place, (rows, batch) in enumerate(zip(order.split(7), epoch, strict=True)):
         assert torch.equal(batch.labels, images.labels[rows])
         if augmentation.batched:
-            random = torch.Generator().manual_seed(_derive(3, 1, 2, place))
+            random = torch.Generator().manual_seed(derive_seed(3, 1, 2, place))
             drawn = augmentation.draw(len(rows), (16, 16), random)
             expected = augmentation.apply(images.images[rows], drawn)
         else:
-            seeds = [_derive(3, 1, 2, int(row)) for row in rows]
+            seeds = [derive_seed(3, 1, 2, int(row)) for row in rows]
             pairs = zip(images.images[rows], seeds, strict=True)
             expected = torch.stack([augmentation.image(image, seed) for image, seed in pairs])
         assert torch.equal(batch.images, expected)

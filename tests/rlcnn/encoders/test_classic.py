@@ -37,12 +37,14 @@ def node_shapes(encoder: Encoder, nodes: list[str]) -> list[tuple[int, ...]]:
 # CIFAR ResNets.
 
 
+# The plain network has the same layers: its shortcuts had no parameters.
+@pytest.mark.parametrize("shortcut", ["identity", "none"])
 @pytest.mark.parametrize(
     "depth, parameters",
     [(20, 269_722), (56, 853_018), pytest.param(110, 1_727_962, marks=pytest.mark.slow)],
 )
-def test_cifar_resnets_have_the_published_size(depth: int, parameters: int) -> None:
-    encoder = built("cifar_resnet", CIFAR, depth=depth)
+def test_cifar_resnets_have_the_published_size(depth: int, parameters: int, shortcut: str) -> None:
+    encoder = built("cifar_resnet", CIFAR, depth=depth, shortcut=shortcut)
     assert with_classes(encoder, 10) == parameters
     assert encoder.features_dim == 64
     convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
@@ -81,6 +83,7 @@ def unit_and_parts(shortcut: str, **options: float) -> tuple[torch.Tensor, ...]:
     "shortcut, expected",
     [
         ("identity", lambda f, x, g: f + x),
+        ("none", lambda f, x, g: f),
         ("constant", lambda f, x, g: f / 2 + x / 2),
         ("exclusive_gate", lambda f, x, g: g * f + (1 - g) * x),
         ("shortcut_gate", lambda f, x, g: f + (1 - g) * x),
@@ -91,6 +94,16 @@ def test_shortcuts_compute_what_the_paper_says(shortcut: str, expected: object) 
     output, residual, x, gate = unit_and_parts(shortcut)
     assert callable(expected)
     torch.testing.assert_close(output, expected(residual, x, gate).relu())
+
+
+def test_no_path_goes_round_the_layers_of_the_plain_network() -> None:
+    for shortcut in ("none", "identity"):
+        encoder = create_encoder("cifar_resnet", CIFAR, depth=8, shortcut=shortcut).eval()
+        for unit in encoder.modules():
+            if isinstance(unit, ResidualUnit):
+                nn.init.zeros_(unit.residual.bn2.weight)  # type: ignore[union-attr, arg-type]
+        image = torch.randint(0, 256, (1, *CIFAR), dtype=torch.uint8)
+        assert encoder(image).any().item() == (shortcut == "identity")
 
 
 def test_dropout_takes_half_of_the_shortcut_while_training() -> None:

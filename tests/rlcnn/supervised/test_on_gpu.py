@@ -76,7 +76,12 @@ def make_trainer(config: PretrainConfig, data: Split | None = None) -> Trainer:
         for part in data
     )
     encoder = create_encoder(config.encoder, augmentation.output_shape, **config.encoder_options)
-    classifier = Classifier(encoder, data.train.tasks, dropout=config.dropout)
+    classifier = Classifier(
+        encoder,
+        data.train.tasks,
+        dropout=config.dropout,
+        label_smoothing=config.label_smoothing,
+    )
     return Trainer(config, classifier, train, test)
 
 
@@ -139,7 +144,7 @@ def test_an_update_is_the_cpus(data: Any) -> None:
     for device in ("cpu", "cuda"):
         trainer = make_trainer(replace(CONFIG, device=device), data())
         next(trainer.learn_epoch())
-        found.append((gradients(trainer.classifier), trainer._sums.cpu()))
+        found.append((gradients(trainer.network), trainer._sums.cpu()))
     (expected, sums), (own, own_sums) = found
     torch.testing.assert_close(own_sums, sums, **CLOSE)
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
@@ -205,7 +210,7 @@ def test_a_training_goes_on_on_another_device(first: str, second: str, tmp_path:
 
 def test_evaluation_is_the_cpus() -> None:
     trainers = [make_trainer(replace(CONFIG, device=device), games()) for device in ("cpu", "cuda")]
-    expected, own = (trainer.held_out_logits() for trainer in trainers)
+    expected, own = (trainer.held_out_logits(trainer.test) for trainer in trainers)
     torch.testing.assert_close(own, expected, **CLOSE)
 
 
@@ -215,7 +220,7 @@ def test_bf16_learns_as_fp32_does() -> None:
         trainer = make_trainer(config)
         next(trainer.learn_epoch())
         losses.append(trainer.epoch_metrics()["train/loss"])
-        assert all(p.dtype == torch.float32 for p in trainer.classifier.parameters())
+        assert all(p.dtype == torch.float32 for p in trainer.network.parameters())
     # 8 bits of mantissa.
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 

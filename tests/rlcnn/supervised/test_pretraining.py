@@ -18,12 +18,14 @@ from support.run_files import checkpoint_steps, rows_of, weights_of
 from envs.errors import UserError
 from rlcnn.data.atari.options import FrameOptions, LoadPolicies, PolicyPlay
 from rlcnn.data.augment_options import AugmentConfig
-from rlcnn.data.images import Split, StoredImages, Task
+from rlcnn.data.folders import load_folder
+from rlcnn.data.images import ImageFiles, Split, StoredImages, Task
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.supervised import setup
 from rlcnn.supervised.classifier import load_classifier
 from rlcnn.supervised.config import PretrainConfig
 from rlcnn.supervised.evaluation.networks import load_network
+from rlcnn.supervised.evaluation.probe import choose_images
 from rlcnn.supervised.pretraining import pretrain, resume_pretraining
 from rlcnn.supervised.setup import load_images
 from rlcnn.weights.load import read_about
@@ -267,3 +269,28 @@ def test_three_grey_frames_are_not_one_in_colour() -> None:
     split = Split(images, images)
     encoder = setup.PretrainingSetup(pretraining_config, split).make_encoder(0)
     assert encoder.spec()["options"]["frame_channels"] == 1
+
+
+def test_a_run_learns_from_some_images_drawn_as_for_a_probe(
+    pretraining_config: PretrainConfig,
+) -> None:
+    # Images in memory, and files of several sizes, which are decoded at each use.
+    config = replace(pretraining_config, train_size=24, seed=3)
+    directory = Path(config.data.removeprefix("folder:"))
+    whole = load_folder(directory, seed=3)
+    drawn = load_images(config, lambda line: None)
+    expected = choose_images(whole, whole.train.tasks[0], train_size=24, seed=3)
+    rows = expected.train.indices
+    assert len(rows) == 24
+    assert torch.equal(drawn.train.gather(torch.arange(24)), whole.train.gather(rows))
+    assert torch.equal(drawn.train.labels, whole.train.labels[rows])
+    assert len(drawn.test) == len(whole.test)
+    paths = [Path(f"{number}.png") for number in range(len(whole.train))]
+    files = ImageFiles(paths, whole.train.labels, whole.train.tasks, channels=1, resize=5)
+    some = files.subset(rows)
+    assert some.paths == [paths[row] for row in rows.tolist()]
+    assert (some.channels, some.resize) == (1, 5)
+    with refused("--train-size 49 must be at least 1 and at most 48"):
+        load_images(replace(config, train_size=49), lambda line: None)
+    with refused("--train-size 5 is for images", "--frames.train-frames"):
+        PretrainConfig(data="atari:Pong", train_size=5).validate()

@@ -51,6 +51,19 @@ def test_lenets_recipe_sees_digits_in_the_middle_of_32x32() -> None:
     assert (config.data, config.epochs, config.augment) == ("mnist", 20, AugmentConfig(pad=2))
 
 
+def test_recipes_without_labels_are_sgis_and_atcs() -> None:
+    sgi, atc = recipe_config("sgi-2021"), recipe_config("atc-2021")
+    assert sgi.weights_by_objective == {"spr": 1.0, "inverse": 1.0}
+    assert (sgi.batch_size, sgi.learning_rate, sgi.epochs) == (256, 1e-4, 20)
+    assert (sgi.jumps, sgi.target_decay, sgi.weight_decay) == (5, 0.99, 0.0)
+    assert atc.weights_by_objective == {"contrastive": 1.0}
+    assert (atc.batch_size, atc.learning_rate, atc.contrast_steps) == (512, 1e-3, 3)
+    # 20,000 updates, of which 1,000 are the warm-up.
+    per_epoch = atc.frames.train_frames / atc.batch_size
+    assert atc.epochs * per_epoch == pytest.approx(20_000, rel=0.03)
+    assert atc.warmup_epochs * per_epoch == pytest.approx(1_000, rel=0.03)
+
+
 @pytest.mark.parametrize("name", RECIPE_NAMES)
 def test_every_recipe_is_valid_and_comes_back_from_json(name: Any) -> None:
     config = recipe_config(name)

@@ -55,7 +55,12 @@ def make_trainer(config: PretrainConfig = CONFIG, data: Split | None = None) -> 
         for part in data
     )
     encoder = create_encoder(config.encoder, augmentation.output_shape, **config.encoder_options)
-    classifier = Classifier(encoder, data.train.tasks, dropout=config.dropout)
+    classifier = Classifier(
+        encoder,
+        data.train.tasks,
+        dropout=config.dropout,
+        label_smoothing=config.label_smoothing,
+    )
     return Trainer(config, classifier, train, test)
 
 
@@ -71,7 +76,7 @@ def learn(trainer: Trainer, epochs: int = CONFIG.epochs) -> list[dict[str, float
 
 def weights(trainer: Trainer) -> dict[str, bytes]:
     """What was learned and its moving average, bit for bit."""
-    networks = {"own": trainer.classifier, "evaluated": trainer.evaluated}
+    networks = {"own": trainer.network, "evaluated": trainer.evaluated}
     return {
         f"{kind}.{name}": tensor.numpy().tobytes()
         for kind, network in networks.items()
@@ -195,13 +200,13 @@ def test_the_moving_average_is_one_of_the_weights() -> None:
     trainer = make_trainer(config)
     average: torch.Tensor | None = None
     for _ in trainer.learn_epoch():
-        now = trainer.classifier.head.weight.detach().clone()
+        now = trainer.network.head.weight.detach().clone()
         average = now if average is None else 0.5 * average + 0.5 * now
     assert average is not None
     torch.testing.assert_close(trainer.evaluated.head.weight.detach(), average)
-    assert trainer.evaluated is not trainer.classifier
+    assert trainer.evaluated is not trainer.network
     without = make_trainer(replace(config, ema=0.0))
-    assert without.evaluated is without.classifier
+    assert without.evaluated is without.network
 
 
 def test_a_loss_that_is_no_number_is_one_line() -> None:
@@ -222,7 +227,7 @@ def test_a_training_that_diverged_is_not_saved_within_an_epoch(tmp_path: Path) -
 def test_parameters_that_the_last_update_spoiled_are_refused(tmp_path: Path) -> None:
     trainer = make_trainer()
     list(trainer.learn_epoch())
-    torch.nn.init.constant_(trainer.classifier.head.bias, float("inf"))
+    torch.nn.init.constant_(trainer.network.head.bias, float("inf"))
     with refused("no longer a finite number in epoch 1"):
         trainer.epoch_metrics()
     with refused("no longer a finite number in epoch 1"):

@@ -38,7 +38,12 @@ def make_trainer(config: PretrainConfig) -> Trainer:
     options = {"batch_size": config.batch_size, "seed": 0, "device": torch.device("cuda")}
     train, test = (Batches(part, augmentation, **options) for part in data)
     encoder = create_encoder(config.encoder, augmentation.output_shape, **config.encoder_options)
-    classifier = Classifier(encoder, data.train.tasks, dropout=config.dropout)
+    classifier = Classifier(
+        encoder,
+        data.train.tasks,
+        dropout=config.dropout,
+        label_smoothing=config.label_smoothing,
+    )
     return Trainer(config, classifier, train, test)
 
 
@@ -59,4 +64,4 @@ def test_it_learns_evaluates_and_resumes(
     restored.restore(tmp_path)
     assert list(restored.epoch_metrics()) == list(trainer.epoch_metrics())
     assert sum(restored.learn_epoch()) == 48
-    assert {p.device for p in restored.classifier.parameters()} == {CUDA}
+    assert {p.device for p in restored.network.parameters()} == {CUDA}
