@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = "index.html"
+
+# Blue and vermilion, which differ without red-green vision and in grey (Okabe & Ito 2008).
+CLASS_COLOUR, OTHER_COLOUR = "#0072B2", "#D55E00"
 _LARGEST_SVG = 500_000
 
 
@@ -62,8 +65,7 @@ def write_gallery(
     Raises:
         UserError: the disk is full or cannot be written.
     """
-    with styled():
-        drawings = [_finished(sheet) for sheet in sheets]
+    drawings = [rendered(sheet) for sheet in sheets]
     page = (
         templates()
         .get_template("gallery.html")
@@ -111,9 +113,11 @@ def track_gallery(
     track_page(page, shown, mode, card, project=project, name=page.parent.resolve().name)
 
 
-def _finished(sheet: Sheet) -> Drawing:
-    sheet.figure.suptitle(sheet.title, x=0.01, ha="left", weight="bold")
-    return finish(sheet.figure, sheet.name, sheet.title, sheet.caption or sheet.title)
+def rendered(sheet: Sheet) -> Drawing:
+    """The content of the files of a sheet, with its title."""
+    with styled():
+        sheet.figure.suptitle(sheet.title, x=0.01, ha="left", weight="bold")
+        return finish(sheet.figure, sheet.name, sheet.title, sheet.caption or sheet.title)
 
 
 # -- what several pictures use ---------------------------------------------------------------------

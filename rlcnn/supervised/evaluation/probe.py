@@ -203,6 +203,9 @@ class ChosenImages(LabelledImages):
         image = self._source[int(self.indices[index])]
         return image if self._crop is None else self._crop.centre(image)[0]
 
+    def name(self, index: int) -> str:
+        return self._source.name(int(self.indices[index]))
+
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
         if self._crop is None:
             return self._source.gather(self.indices[indices])

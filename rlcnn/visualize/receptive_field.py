@@ -1,0 +1,156 @@
+"""Which pixels of the image a value of a network's feature maps depends on.
+
+A value at (row, column) depends on a rectangle of pixels, its receptive field: see Araujo et al.
+2019, "Computing receptive fields of convolutional neural networks". Here torch itself says what a
+network computes: the operations of a pass over a tensor without values, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+_ATEN = torch.ops.aten
+_POOLS = (_ATEN.max_pool2d_with_indices, _ATEN.max_pool2d, _ATEN.avg_pool2d)
+# They mix values of all positions though the size of the maps stays.
+_MIXING = (
+    *(_ATEN.mm, _ATEN.bmm, _ATEN.addmm, _ATEN.baddbmm, _ATEN.t),
+    *(_ATEN.native_group_norm, _ATEN.native_layer_norm),
+)
+
+
+class Window(NamedTuple):
+    """Pixels along one axis: value ``i`` depends on ``size`` of them from ``start + i * step``."""
+
+    size: int = 1
+    step: int = 1
+    start: int = 0
+
+    def through(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> Window:
+        """The window after a convolution or pooling along this axis."""
+        return Window(
+            self.size + dilation * (kernel - 1) * self.step,
+            self.step * stride,
+            self.start - padding * self.step,
+        )
+
+    def joined(self, other: Window) -> Window:
+        """The smallest window that holds both; their steps are equal."""
+        start = min(self.start, other.start)
+        end = max(self.start + self.size, other.start + other.size)
+        return Window(end - start, self.step, start)
+
+
+class ReceptiveField(NamedTuple):
+    """The windows of a value of feature maps along the rows and the columns of the image."""
+
+    rows: Window = Window()
+    columns: Window = Window()
+
+    def box(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width in pixels; the box may reach beyond the image."""
+        top = self.rows.start + row * self.rows.step
+        left = self.columns.start + column * self.columns.step
+        return top, left, self.rows.size, self.columns.size
+
+    def __str__(self) -> str:
+        return f"{self.rows.size}x{self.columns.size} pixels"
+
+
+class FieldTracer(TorchDispatchMode):
+    """Follows the receptive fields of the tensors that are computed from :meth:`begin`'s."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fields = WeakTensorKeyDictionary()
+
+    def begin(self, images: torch.Tensor, block: int = 1) -> None:
+        """Starts at (batch, channels, height, width), whose pixels are blocks of the image."""
+        window = Window(block, block)
+        self._fields[images] = ReceptiveField(window, window)
+
+    def field(self, tensor: torch.Tensor) -> ReceptiveField | None:
+        """The receptive field of a value; None if it may depend on the whole image."""
+        return self._fields.get(tensor)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> torch.Tensor:
+        outputs = func(*args, **(kwargs or {}))
+        given = {a.name: a.default_value for a in func._schema.arguments if a.has_default_value()}
+        names = [argument.name for argument in func._schema.arguments]
+        given |= {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+        inputs = [
+            tensor
+            for tensor in tree_leaves((args, kwargs))
+            if isinstance(tensor, torch.Tensor) and tensor in self._fields
+        ]
+        if inputs:
+            for output in tree_leaves(outputs):
+                if isinstance(output, torch.Tensor):
+                    self._fields[output] = self._after(func, given, inputs, output)
+        return outputs
+
+    def _after(
+        self,
+        func: Any,
+        given: Mapping[str, Any],
+        inputs: Sequence[torch.Tensor],
+        output: torch.Tensor,
+    ) -> ReceptiveField | None:
+        """The field of an operation's output: ``given`` are its arguments by name."""
+        fields = [self._fields[tensor] for tensor in inputs]
+        if None in fields or output.ndim < 3:
+            return None
+        operation, field = func.overloadpacket, fields[0]
+        if operation is _ATEN.convolution:
+            if given["transposed"]:
+                return None
+            kernel = given["weight"].shape[2:]
+            return _through(field, kernel, given["stride"], given["padding"], given["dilation"])
+        if operation in _POOLS:
+            kernel, dilation = given["kernel_size"], given.get("dilation", 1)
+            return _through(field, kernel, given["stride"] or kernel, given["padding"], dilation)
+        if operation is _ATEN.constant_pad_nd:
+            left, _, top, *_ = (*given["pad"], 0, 0)
+            return _through(field, 1, 1, (top, left), 1)
+        if operation is _ATEN.slice and given["dim"] % output.ndim >= output.ndim - 2:
+            cut = [(1, 0), (1, 0)]
+            cut[given["dim"] % output.ndim - output.ndim] = given["step"], -(given["start"] or 0)
+            return _through(field, 1, *zip(*cut, strict=True), 1)
+        kept = all(tensor.shape[-2:] == output.shape[-2:] for tensor in inputs)
+        if not kept or operation in _MIXING or _turned(operation, given, output.ndim):
+            return None
+        for other in fields[1:]:
+            if (other.rows.step, other.columns.step) != (field.rows.step, field.columns.step):
+                return None
+            field = ReceptiveField(
+                *(one.joined(two) for one, two in zip(field, other, strict=True))
+            )
+        return field
+
+
+def _through(field: ReceptiveField, *settings: Any) -> ReceptiveField:
+    """Settings are numbers, or one or two for rows and columns."""
+    rows, columns = zip(*map(_pair, settings), strict=True)
+    return ReceptiveField(field.rows.through(*rows), field.columns.through(*columns))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = list(value) if isinstance(value, Sequence) else [value]
+    return values[0], values[-1]
+
+
+def _turned(operation: Any, given: Mapping[str, Any], dimensions: int) -> bool:
+    """Whether an operation moves the rows and columns to other dimensions."""
+    last = [dimensions - 2, dimensions - 1]
+    if operation is _ATEN.permute:
+        return [dim % dimensions for dim in given["dims"]][-2:] != last
+    if operation is _ATEN.transpose:
+        return bool({given["dim0"] % dimensions, given["dim1"] % dimensions} & set(last))
+    return False
