@@ -248,7 +248,7 @@ class ImageFiles(LabelledImages):
         if not paths:
             raise UserError("there are no images")
         super().__init__(labels, tasks, channels)
-        self.paths = list(paths)
+        self.paths: list[Path] = list(paths)
         self.resize = resize
 
     def __getitem__(self, index: int) -> torch.Tensor:

@@ -58,7 +58,9 @@ def draw_embedding(
     numeric = len(task.classes) > 2 and all(_is_number(name) for name in task.classes)
     if numeric and len(task.classes) > 10:
         values = np.array([float(name.split("-")[0]) for name in task.classes])[labels]
-        drawn = axes.scatter(*places.T, c=values, cmap="viridis", s=9, linewidths=0)
+        drawn = axes.scatter(
+            places[:, 0], places[:, 1], c=values, cmap="viridis", s=9, linewidths=0
+        )
         figure.colorbar(drawn, ax=axes, label=task.name)
     else:
         present, counts = np.unique(labels, return_counts=True)
@@ -66,14 +68,22 @@ def draw_embedding(
         if len(named) < len(present):
             rest = ~np.isin(labels, named)
             label = f"{len(present) - len(named)} other classes"
-            axes.scatter(*places[rest].T, color="#c8c8c8", s=6, linewidths=0, label=label)
+            axes.scatter(
+                places[rest, 0], places[rest, 1], color="#c8c8c8", s=6, linewidths=0, label=label
+            )
         styles = arm_styles(["", *map(str, named)], "")
         for index in named:
             style = styles[str(index)]
             own = places[labels == index]
             name = elided(task.classes[index], 24)
             axes.scatter(
-                *own.T, color=style.colour, marker=style.marker, s=12, linewidths=0, label=name
+                own[:, 0],
+                own[:, 1],
+                color=style.colour,
+                marker=style.marker,
+                s=12,
+                linewidths=0,
+                label=name,
             )
         figure.legend(loc="outside right upper", title=task.name, markerscale=1.6)
     axes.set(xticks=[], yticks=[], xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -90,25 +90,24 @@ def hooked(
             handle.remove()
 
 
-def find_layer(encoder: Encoder, name: str = OUTPUT, *, maps: bool = True) -> Layer:
-    """The layer of this name; with ``maps`` it has to have feature maps.
+def find_layer(encoder: Encoder, name: str, layers: Mapping[str, Layer] | None = None) -> Layer:
+    """The layer of this name, of ``layers`` or all, which has feature maps.
 
     Raises:
         UserError: there is none, or it has no maps or maps of 1x1; the message names others.
     """
-    layers = list_layers(encoder)
-    fitting = {key: layer for key, layer in layers.items() if layer.has_maps or not maps}
+    layers = layers or list_layers(encoder)
+    fitting = {key: layer for key, layer in layers.items() if layer.has_maps}
     name = name.removeprefix("trunk.").removeprefix("network.")
     if name not in layers:
         known = nearest(name, layers) or f" It has {_some(list(fitting))}."
         raise UserError(f'encoder "{encoder.name}" has no layer "{name}".{known}')
     layer = layers[name]
     if name not in fitting:
-        what = "x".join(map(str, layer.shape)) if len(layer.shape) == 3 else f"{layer.shape[0]}"
-        kind = "maps of one position" if len(layer.shape) == 3 else "values without positions"
+        what = "maps of 1x1 pixels" if len(layer.shape) == 3 else "values without positions"
         raise UserError(
-            f'layer "{name}" of encoder "{encoder.name}" has no feature maps to draw, but {what}'
-            f" ({kind}): expected one of {_some(list(fitting))}"
+            f'layer "{name}" of encoder "{encoder.name}" has {what}, not feature maps: expected one'
+            f" such as {_some(list(fitting))}"
         )
     return layer
 

@@ -117,8 +117,8 @@ class FieldTracer(TorchDispatchMode):
             kernel, dilation = given["kernel_size"], given.get("dilation", 1)
             return _through(field, kernel, given["stride"] or kernel, given["padding"], dilation)
         if operation is _ATEN.constant_pad_nd:
-            left, _, top, *_ = (*given["pad"], 0, 0)
-            return _through(field, 1, 1, (top, left), 1)
+            pad = [*given["pad"], 0, 0]
+            return _through(field, 1, 1, (pad[2], pad[0]), 1)
         if operation is _ATEN.slice and given["dim"] % output.ndim >= output.ndim - 2:
             cut = [(1, 0), (1, 0)]
             cut[given["dim"] % output.ndim - output.ndim] = given["step"], -(given["start"] or 0)

@@ -15,12 +15,11 @@ from rlcnn.report.style import Drawing, finish, styled
 from rlcnn.report.tracked import track_page
 from rlcnn.runs.files import disk_errors, write_atomic
 from rlcnn.runs.tracking.tracker import RunCard, TrackMode
+from rlcnn.visualize.options import PAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-PAGE = "index.html"
 
 # Blue and vermilion, which differ without red-green vision and in grey (Okabe & Ito 2008).
 CLASS_COLOUR, OTHER_COLOUR = "#0072B2", "#D55E00"

@@ -188,16 +188,20 @@ class ChosenImages(LabelledImages):
     """
 
     def __init__(
-        self, source: LabelledImages, indices: torch.Tensor, task: Task, size: int | None = None
+        self,
+        source: LabelledImages,
+        indices: torch.Tensor,
+        task: Task,
+        crop: CropTransform | None = None,
     ) -> None:
-        """Chooses by ``indices``; with ``size``, images are their middle squares of this side."""
+        """Chooses by ``indices``; with ``crop``, images are their centre crops."""
         labels = source.labels[indices, source.tasks.index(task)]
-        sides = (size, size) if size else source.image_shape and source.image_shape[1:]
+        sides = (crop.height, crop.width) if crop else source.image_shape and source.image_shape[1:]
         super().__init__(labels, [task], source.channels, sides)
         self.episodes = source.episodes and source.episodes.at(indices)
         self.indices = indices
         self._source = source
-        self._crop = CropTransform(size, size) if size else None
+        self._crop = crop
 
     def __getitem__(self, index: int) -> torch.Tensor:
         image = self._source[int(self.indices[index])]
@@ -240,7 +244,8 @@ def choose_images(
         if not len(known):
             raise UserError(f'no {name} image has a known label for "{task.name}"')
         drawn = known if count is None else np.sort(random.permutation(known)[:count])
-        chosen.append(ChosenImages(part, torch.from_numpy(drawn), task, size))
+        crop = CropTransform(size, size) if size else None
+        chosen.append(ChosenImages(part, torch.from_numpy(drawn), task, crop))
     counts = chosen[0].labels.unique(return_counts=True)[1]
     if len(counts) < 2:
         raise UserError(
