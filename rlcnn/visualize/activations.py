@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlcnn.report.style import number
 from rlcnn.visualize.receptive_field import ReceptiveField
 from rlcnn.visualize.sheets import bare, draw_image, new_sheet
 
@@ -130,7 +131,7 @@ def draw_patches(patches: Sequence[Sequence[Patch]], channels: Sequence[int]) ->
     for part, channel, own in zip(
         figure.subfigures(rows, columns, squeeze=False).flat, channels, patches, strict=False
     ):
-        strengths = f"{own[0].activation:.2g} to {own[-1].activation:.2g}"
+        strengths = " to ".join(number(patch.activation) for patch in (own[0], own[-1]))
         part.suptitle(f"channel {channel}: {strengths}", fontsize="small")
         panels = list(part.subplots(side, side, squeeze=False).flat)
         for axes, patch in zip(panels, own, strict=False):

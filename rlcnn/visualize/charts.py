@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,20 +41,24 @@ _SAME = {
 }
 
 # The published networks that courses speak of; names of all 80 would hide each other.
-NAMED = {
-    *(
-        "alexnet",
-        "googlenet",
-        "inception_v3",
-        "vgg16",
-        "vgg19",
-        "resnet18",
-        "resnet50",
-        "resnet152",
-    ),
-    *("densenet121", "squeezenet1_1", "mobilenet_v2", "efficientnet_b0", "efficientnet_b7"),
-    *("convnext_tiny", "vit_b_16", "shufflenet_v2_x0_5", "regnet_y_400mf"),
-}
+NAMED = frozenset(
+    {
+        *(
+            "alexnet",
+            "googlenet",
+            "inception_v3",
+            "vgg16",
+            "vgg19",
+            "resnet18",
+            "resnet50",
+            "resnet152",
+        ),
+        *("densenet121", "squeezenet1_1", "mobilenet_v2", "efficientnet_b0", "efficientnet_b7"),
+        *("convnext_tiny", "vit_b_16", "shufflenet_v2_x0_5", "regnet_y_400mf"),
+    }
+)
+# Their names stand above their blobs, since others are below.
+_ABOVE = frozenset({"resnet18", "vgg19", "vit_b_16"})
 _AREA = 4.0  # of a blob, square points for a million parameters
 
 
@@ -84,7 +88,7 @@ def published_accuracies() -> list[Accuracy]:
 
 
 def draw_accuracies(
-    networks: Sequence[Accuracy], measured: str, named: set[str] | None = None
+    networks: Sequence[Accuracy], measured: str, named: Collection[str] | None = None
 ) -> Figure:
     """Blobs of accuracy over operations; their area is the number of parameters.
 
@@ -110,7 +114,7 @@ def draw_accuracies(
             axes.annotate(
                 network.name,
                 (network.gmacs, network.top1),
-                xytext=(4, -9),
+                xytext=(4, 5 if network.name in _ABOVE else -9),
                 textcoords="offset points",
                 fontsize="x-small",
             )
@@ -132,7 +136,9 @@ def draw_accuracies(
         xlabel="operations of one image (billion multiply-accumulates, log scale)",
         ylabel=f"top-1 accuracy (%), {measured}",
     )
-    axes.margins(0.08)
+    # Powers of ten are formulas, which the style of figures does not draw.
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.1, y=0.14)
     return figure
 
 
@@ -152,12 +158,13 @@ def draw_times(own: Mapping[str, float], label: str) -> Figure:
         bars = axes.barh(
             places, values, height, color=colour, hatch=hatch, edgecolor="white", label=title
         )
-        axes.bar_label(bars, fmt="%.4g", padding=3, fontsize="x-small")
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize="x-small")
     axes.set_yticks([index + height / 2 * bool(own) for index in range(len(names))], names)
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds of a forward and a backward pass, 16 images of 3x224x224")
     if own:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(f"{axes.get_xlabel()} (log scale)")
     axes.margins(x=0.12)
     figure.legend(loc="outside lower left", ncols=1)

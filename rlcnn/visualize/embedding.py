@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from envs.errors import UserError
 from rlcnn.data.images import Task
-from rlcnn.report.style import INK, arm_styles, elided
+from rlcnn.report.style import INK, elided, point_style
 from rlcnn.visualize.sheets import new_sheet
 
 if TYPE_CHECKING:
@@ -71,16 +71,15 @@ def draw_embedding(
             axes.scatter(
                 places[rest, 0], places[rest, 1], color="#c8c8c8", s=6, linewidths=0, label=label
             )
-        styles = arm_styles(["", *map(str, named)], "")
-        for index in named:
-            style = styles[str(index)]
+        for number, index in enumerate(named):
+            colour, marker = point_style(number)
             own = places[labels == index]
             name = elided(task.classes[index], 24)
             axes.scatter(
                 own[:, 0],
                 own[:, 1],
-                color=style.colour,
-                marker=style.marker,
+                color=colour,
+                marker=marker,
                 s=12,
                 linewidths=0,
                 label=name,

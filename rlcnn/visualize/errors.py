@@ -31,7 +31,7 @@ CONFUSION, WORST, TOP5 = "confusion", "worst", "top5"
 _NAMED_CLASSES, _COUNTED_CLASSES = 60, 20
 
 _WORST, _BARS, _COLUMNS = 24, 8, 6
-_LONGEST_CLASS, _LONGEST_NAME = 20, 28
+_LONGEST_CLASS, _LONGEST_NAME = 18, 28
 
 Image = Callable[[int], torch.Tensor]
 """Index of an image in the data -> uint8 (channels, height, width)"""
@@ -50,11 +50,13 @@ def error_sheets(assessment: Assessment, image: Image, name: Name) -> list[Sheet
         return elided(name(assessment.indices[place]), _LONGEST_NAME)
 
     count = f"{len(evaluation.labels):,} images"
+    # Images with one label have no name for it.
+    of_task = "" if assessment.task == "class" else f", {assessment.task}"
     with styled():
         sheets = [
             Sheet(
                 CONFUSION,
-                f"Confusion matrix, {assessment.task}",
+                f"Confusion matrix{of_task}",
                 draw_confusion(evaluation),
                 f"Of {count}: each row is a true class, and its cells are shares of its images.",
             )
@@ -63,7 +65,7 @@ def error_sheets(assessment: Assessment, image: Image, name: Name) -> list[Sheet
             sheets.append(
                 Sheet(
                     WORST,
-                    f"Misclassified, {assessment.task}",
+                    f"Misclassified{of_task}",
                     draw_misclassified(evaluation, worst, show, named),
                     f"Of {count}: those whose true class is the least probable, with the"
                     " probabilities of the true and the predicted class.",
@@ -72,7 +74,7 @@ def error_sheets(assessment: Assessment, image: Image, name: Name) -> list[Sheet
         sheets.append(
             Sheet(
                 TOP5,
-                f"The most probable classes, {assessment.task}",
+                f"The most probable classes{of_task}",
                 draw_top5(evaluation, show, named),
                 f"Images spread evenly over {count}, as figure 4 of Krizhevsky et al. 2012.",
             )
@@ -146,7 +148,8 @@ def draw_misclassified(
         true, predicted = int(evaluation.labels[place]), int(evaluation.predicted[place])
         draw_image(panel, show(place), name(place))
         panel.set_xlabel(
-            f"true: {probable(place, true)}\nnot: {probable(place, predicted)}", fontsize="x-small"
+            f"true: {probable(place, true)}\npredicted: {probable(place, predicted)}",
+            fontsize="x-small",
         )
     for panel in panels[len(places) :]:
         panel.set_axis_off()

@@ -17,7 +17,8 @@ from rlcnn.visualize.sheets import bare, new_sheet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_GAP = 1  # pixels of a filter between two filters
+# White space, in pixels of a filter.
+_BETWEEN_FRAMES, _BETWEEN_FILTERS = 1, 2
 
 
 def first_filters(encoder: Encoder, frame_channels: int) -> torch.Tensor:
@@ -58,14 +59,14 @@ def draw_filters(networks: Mapping[str, torch.Tensor]) -> Figure:
     """
     filters = next(iter(networks.values()))
     count, frames, channels, height, width = filters.shape
-    # About square: a cell is the row of a filter's frames.
-    cell = (height + _GAP) / (frames * width + 2 * _GAP)
-    columns = max(1, min(count, round(math.sqrt(count * cell))))
+    wide, high = frames * (width + _BETWEEN_FRAMES) + _BETWEEN_FILTERS, height + _BETWEEN_FILTERS
+    # About square.
+    columns = max(1, min(count, round(math.sqrt(count * high / wide))))
     rows = math.ceil(count / columns)
     side = 4.4
-    tall = side * rows * (height + _GAP) / (columns * (frames * width + 2 * _GAP))
+    tall = side * rows * high / (columns * wide)
     figure = new_sheet(side * len(networks) + 0.3, tall + 1.3)
-    panels = figure.subplots(1, len(networks), squeeze=False)[0]
+    panels = figure.subplots(1, len(networks), squeeze=False, gridspec_kw={"wspace": 0.08})[0]
     for axes, (name, weights) in zip(panels, networks.items(), strict=True):
         mosaic = _mosaic(normalised(weights), rows, columns)
         drawn = axes.imshow(mosaic[..., 0] if channels == 1 else (mosaic + 1) / 2, **_COLOURS)
@@ -73,7 +74,7 @@ def draw_filters(networks: Mapping[str, torch.Tensor]) -> Figure:
         ends = [number(float(end)) for end in (largest.min(), largest.max())]
         bare(axes, f"{name}\nlargest weight of a filter: {ends[0]} to {ends[1]}")
         if frames > 1:
-            axes.set_xlabel(f"{columns} filters a row; frames of each, oldest to newest")
+            axes.set_xlabel(f"{columns} filters in a row, each of {frames} frames, oldest first")
         else:
             axes.set_xlabel(f"{count} filters of {height}x{width}")
     if channels == 1:
@@ -86,11 +87,13 @@ _COLOURS = {"cmap": "gray", "vmin": -1.0, "vmax": 1.0, "interpolation": "nearest
 
 
 def _mosaic(filters: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """(rows * (height + gap), columns * cell, channels), white between the filters."""
+    """Filters on a white ground, (height, width, channels): the frames of each in a row."""
     count, frames, channels, height, width = filters.shape
-    # The frames of a filter touch; two white pixels part filters.
-    strips = filters.permute(0, 3, 1, 4, 2).reshape(count, height, frames * width, channels)
-    cells = torch.ones(rows * columns, height + _GAP, frames * width + 2 * _GAP, channels)
-    cells[:count, :height, : frames * width] = strips
-    grid = cells.unflatten(0, (rows, columns)).transpose(1, 2)
-    return grid.flatten(2, 3).flatten(0, 1)[:-_GAP, : -2 * _GAP]
+    wide = frames * (width + _BETWEEN_FRAMES) + _BETWEEN_FILTERS
+    cells = torch.ones(rows * columns, height + _BETWEEN_FILTERS, wide, channels)
+    for frame in range(frames):
+        left = frame * (width + _BETWEEN_FRAMES)
+        pixels = filters[:, frame].movedim(1, -1)
+        cells[:count, :height, left : left + width] = pixels
+    grid = cells.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    return grid[:-_BETWEEN_FILTERS, : -_BETWEEN_FILTERS - _BETWEEN_FRAMES]

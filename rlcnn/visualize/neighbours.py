@@ -84,9 +84,9 @@ def draw_neighbours(
             draw_image(
                 panels[row, place + 1],
                 train(index),
-                f"{train_names(index)}\n{number(float(neighbours.distances[row, place]))}",
+                f"{train_names(index)}\ndistance {number(float(neighbours.distances[row, place]))}",
                 color=CLASS_COLOUR if own else OTHER_COLOUR,
-                linestyle="-" if own else (0, (2, 1)),
+                linestyle="-" if own else (0, (4, 4)),
                 linewidth=2.5,
             )
     from matplotlib.lines import Line2D

@@ -10,6 +10,7 @@ from annotated_types import Interval
 
 from envs.errors import UserError
 from rlcnn.config.fields import (
+    MAX_COUNT,
     MAX_SIDE,
     Arg,
     Count,
@@ -32,6 +33,7 @@ PAGE = "index.html"
 PICTURES: tuple[Picture, ...] = get_args(Picture)
 
 _Few = Annotated[int, Interval(ge=1, le=64)]
+_Some = Annotated[int | None, Interval(ge=1, le=MAX_COUNT)]
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,10 @@ class ShownImages:
     played at random."""
     task: str | None = None
     """Labels to compare by, of images with several, such as Pong/ball_x."""
-    train_images: Count | None = None
+    train_images: _Some = None
     """Training images to search in, drawn by the seed; by default 2,000, or all if they are
     fewer."""
-    test_images: Count | None = None
+    test_images: _Some = None
     """Held-out images, drawn by the seed; by default 500, or all if they are fewer."""
     seed: SeedNumber = 0
     """Draws the images, the untrained network and the start of t-SNE."""

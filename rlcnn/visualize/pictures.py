@@ -13,6 +13,7 @@ from rich.console import Console
 
 from envs.errors import UserError
 from rlcnn.data.images import LabelledImages
+from rlcnn.encoders.backbones import split_name
 from rlcnn.report.style import percent, styled
 from rlcnn.runs.progress import ProgressDisplay, waiting
 from rlcnn.supervised.evaluation.assessment import assess
@@ -69,7 +70,7 @@ def draw_first_filters(source: Source, console: Console) -> list[Sheet]:
         f"Each filter is divided by its largest absolute weight. {colour}Learned filters are"
         " smooth; noise remains where too little was learned (Krizhevsky et al. 2012, figure 3)."
     )
-    title = f"First filters of {source.encoder.name}"
+    title = f"First filters of {split_name(source.encoder.name)[0]}"
     return [Sheet("filters", title, draw_filters(filters), caption)]
 
 
@@ -153,10 +154,10 @@ def draw_nearest(source: Source, console: Console) -> list[Sheet]:
         others[found.indices[places]] == own[places][:, None],
     )
     caption = (
-        f"Left: held-out images. Beside each: the nearest of {len(train):,} training images by"
-        f" Euclidean distance (below the class) of {features.shape[1]:,} features. {share}"
+        f"Left: held-out images with their class. Beside each: the nearest of {len(train):,}"
+        f" training images by Euclidean distance of {features.shape[1]:,} features. {share}"
     )
-    title = f"Nearest neighbours of {source.encoder.name}, {source.task.name}"
+    title = f"Nearest neighbours by features of {source.encoder.name}{_by_task(source)}"
     return [Sheet("neighbours", title, figure, caption)]
 
 
@@ -173,7 +174,7 @@ def draw_features(source: Source, console: Console) -> list[Sheet]:
         " of groups, their sizes and the axes have none."
     )
     figure = draw_embedding(places, images.labels[:, 0].numpy(), source.task)
-    title = f"Features of {source.encoder.name}, {source.task.name}"
+    title = f"Features of {source.encoder.name}{_by_task(source)}"
     return [Sheet("embedding", title, figure, caption)]
 
 
@@ -298,6 +299,11 @@ def _features(source: Source, images: LabelledImages, console: Console) -> np.nd
         )
     source.encoder.to("cpu")
     return features
+
+
+def _by_task(source: Source) -> str:
+    # Images with one label have no name for it.
+    return "" if source.task.name == "class" else f", {source.task.name}"
 
 
 def _shown(source: Source, image: torch.Tensor) -> torch.Tensor:

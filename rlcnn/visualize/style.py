@@ -25,7 +25,7 @@ from rlcnn.visualize.sheets import draw_image, new_sheet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_PICTURES = 6
+_MOST_PICTURES, _MOST_COLUMNS = 6, 5
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -127,7 +127,7 @@ def transfer_style(
         found = losses(picture)
         total = torch.stack(list(found.values())).sum()
         total.backward()
-        terms.update({name: float(value) for name, value in found.items()}, total=float(total))
+        terms.update({name: value.item() for name, value in found.items()}, total=total.item())
         return total
 
     for step in range(1, options.steps + 1):
@@ -219,8 +219,8 @@ def draw_transfer(transfer: Transfer) -> Figure:
         steps = [steps[place] for place in places]
     shown = {"content": transfer.content, "style": transfer.style}
     shown |= {f"step {step}": transfer.pictures[step] for step in steps}
-    columns = 4
-    rows = -(-len(shown) // columns)
+    rows = -(-len(shown) // _MOST_COLUMNS)
+    columns = -(-len(shown) // rows)
     figure = new_sheet(2.3 * columns, 2.5 * rows + 2.6)
     parts: Any = figure.subfigures(2, 1, height_ratios=[2.5 * rows, 2.4])
     above, below = parts
@@ -235,5 +235,8 @@ def draw_transfer(transfer: Transfer) -> Figure:
         if any(values):
             axes.plot(range(len(values)), values, line, color=colour, label=name)
     axes.set(yscale="log", xlabel="steps", ylabel="weighted loss (no unit)")
-    axes.legend(loc="upper right", ncols=2)
+    axes.yaxis.set_major_formatter("{x:g}")
+    # A loss that begins at 0 would flatten the others.
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], 1e-4 * max(transfer.losses["total"])))
+    figure.legend(loc="outside lower left", ncols=4)
     return figure
