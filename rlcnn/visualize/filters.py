@@ -17,8 +17,7 @@ from rlcnn.visualize.sheets import bare, new_sheet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# White space, in pixels of a filter.
-_BETWEEN_FRAMES, _BETWEEN_FILTERS = 1, 2
+_GAP = 1  # white pixels between two frames or filters; twice as many between stacks of frames
 
 
 def first_filters(encoder: Encoder, frame_channels: int) -> torch.Tensor:
@@ -59,7 +58,7 @@ def draw_filters(networks: Mapping[str, torch.Tensor]) -> Figure:
     """
     filters = next(iter(networks.values()))
     count, frames, channels, height, width = filters.shape
-    wide, high = frames * (width + _BETWEEN_FRAMES) + _BETWEEN_FILTERS, height + _BETWEEN_FILTERS
+    high, wide = _cell(filters)
     # About square.
     columns = max(1, min(count, round(math.sqrt(count * high / wide))))
     rows = math.ceil(count / columns)
@@ -86,14 +85,18 @@ def draw_filters(networks: Mapping[str, torch.Tensor]) -> Figure:
 _COLOURS = {"cmap": "gray", "vmin": -1.0, "vmax": 1.0, "interpolation": "nearest"}
 
 
+def _cell(filters: torch.Tensor) -> tuple[int, int]:
+    """Height and width of a filter's frames in a row, with the white space below and beside."""
+    _, frames, _, height, width = filters.shape
+    more = _GAP * (frames > 1)
+    return height + _GAP + more, frames * (width + _GAP) + more
+
+
 def _mosaic(filters: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     """Filters on a white ground, (height, width, channels): the frames of each in a row."""
     count, frames, channels, height, width = filters.shape
-    wide = frames * (width + _BETWEEN_FRAMES) + _BETWEEN_FILTERS
-    cells = torch.ones(rows * columns, height + _BETWEEN_FILTERS, wide, channels)
+    cells = torch.ones(rows * columns, *_cell(filters), channels)
     for frame in range(frames):
-        left = frame * (width + _BETWEEN_FRAMES)
-        pixels = filters[:, frame].movedim(1, -1)
-        cells[:count, :height, left : left + width] = pixels
-    grid = cells.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
-    return grid[:-_BETWEEN_FILTERS, : -_BETWEEN_FILTERS - _BETWEEN_FRAMES]
+        left = frame * (width + _GAP)
+        cells[:count, :height, left : left + width] = filters[:, frame].movedim(1, -1)
+    return cells.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2, 3).flatten(0, 1)

@@ -100,7 +100,7 @@ def find_layer(encoder: Encoder, name: str, layers: Mapping[str, Layer] | None =
     fitting = {key: layer for key, layer in layers.items() if layer.has_maps}
     name = name.removeprefix("trunk.").removeprefix("network.")
     if name not in layers:
-        known = nearest(name, layers) or f" It has {_some(list(fitting))}."
+        known = nearest(name, layers) or f" It has {_some(list(fitting))}"
         raise UserError(f'encoder "{encoder.name}" has no layer "{name}".{known}')
     layer = layers[name]
     if name not in fitting:
