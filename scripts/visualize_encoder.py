@@ -17,8 +17,7 @@ class Options(PictureConfig):
 
     Examples:
       python scripts/visualize_encoder.py filters activations --run runs/pong
-      python scripts/visualize_encoder.py neighbours embedding --encoder resnet18:penultimate \
-        --weights imagenet --data folder:photos
+      python scripts/visualize_encoder.py neighbours --encoder resnet18 --data folder:photos
       python scripts/visualize_encoder.py charts --out pictures/charts
     """
 
