@@ -126,7 +126,7 @@ class StyleOptions:
     """Weight of the content loss, which is relative to the content's features."""
     style_weight: NonNegative = 10.0
     """Weight of the style loss, which is relative to that of the content picture."""
-    tv_weight: NonNegative = 1.0
+    tv_weight: NonNegative = 10.0
     """Weight of the total variation: the mean squared difference of neighbouring pixels."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """L-BFGS, as in the paper, or Adam."""

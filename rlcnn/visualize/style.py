@@ -37,7 +37,7 @@ class Transfer:
         content: uint8 (channels, height, width).
         style: likewise.
         pictures: pictures by the step after which they were made, the last the result.
-        losses: "content", "style", "total variation" and "total" at every step, weighted.
+        losses: "content", "style", "total variation" and "total" before every step, weighted.
     """
 
     content: torch.Tensor
@@ -116,7 +116,9 @@ def transfer_style(
     picture = start[None].clone().requires_grad_()
     optimizer: torch.optim.Optimizer
     if options.optimizer == "lbfgs":
-        optimizer = torch.optim.LBFGS([picture], max_iter=1, history_size=20)
+        # The line search keeps the loss from rising; gradients by grey levels are small.
+        search: Any = {"line_search_fn": "strong_wolfe", "tolerance_grad": 0, "tolerance_change": 0}
+        optimizer = torch.optim.LBFGS([picture], max_iter=1, history_size=20, **search)
     else:
         optimizer = torch.optim.Adam([picture], lr=options.learning_rate)
     result = Transfer(content, style, losses={name: [] for name in (*_TERMS, "total")})
@@ -127,23 +129,26 @@ def transfer_style(
         found = losses(picture)
         total = torch.stack(list(found.values())).sum()
         total.backward()
-        terms.update({name: value.item() for name, value in found.items()}, total=total.item())
+        # Of a step's evaluations the first is that of the picture before it.
+        for name, value in {**found, "total": total}.items():
+            terms.setdefault(name, value.item())
         return total
 
     for step in range(1, options.steps + 1):
-        # The value before the step.
+        terms.clear()
         optimizer.step(closure)
         if not all(map(torch.isfinite, map(torch.tensor, terms.values()))):
             raise UserError(
                 f"the loss is no longer finite at step {step}: give a smaller"
                 " --style.learning-rate or --style.optimizer lbfgs"
             )
-        with torch.no_grad():
-            picture.clamp_(0, 255)
+        if result.losses["total"][-1:] == [terms["total"]]:
+            # A search that found no lower loss begins anew along the gradient.
+            optimizer.state.clear()
         for name, values in result.losses.items():
             values.append(terms[name])
         if step % options.every == 0 or step == options.steps:
-            result.pictures[step] = picture.detach()[0].round().to(torch.uint8)
+            result.pictures[step] = picture.detach()[0].round().clamp(0, 255).to(torch.uint8)
         on_step(step, terms["total"])
     return result
 

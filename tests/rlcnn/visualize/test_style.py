@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -79,6 +80,9 @@ def test_the_loss_falls_and_the_encoder_stays(encoder: Encoder, optimizer: str, 
     assert list(result.pictures) == [3, 6, 8]
     total = result.losses["total"]
     assert len(total) == 8
+    if optimizer == "lbfgs":
+        # Its line search never accepts a higher loss.
+        assert all(later <= earlier for earlier, later in pairwise(total))
     assert total[-1] < 0.9 * total[0]
     # The weighted terms are the total.
     terms = [result.losses[name][-1] for name in ("content", "style", "total variation")]
