@@ -33,10 +33,11 @@ def main(arguments: list[str]) -> None:
     from rlcnn.visualize.sheets import track_gallery, write_gallery
     from rlcnn.visualize.source import Source
 
+    own_images = None
     if config.run is not None:
-        config = config_of_run(config, config.run)
+        config, own_images = config_of_run(config, config.run)
     console = make_console()
-    source = Source(config, load_players)
+    source = Source(config, load_players, own_images)
     command = command_line("visualize_encoder.py", arguments)
     sheets = [replace(sheet, command=command) for sheet in make_sheets(source, console)]
     heading = ", ".join(config.pictures)

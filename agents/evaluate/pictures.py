@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from agents.config import read_config
+import numpy as np
+import torch
+
+from agents.config import TrainConfig, read_config
+from agents.evaluate.evaluation import (
+    EvaluationPolicy,
+    inference,
+    make_play_env,
+    play_protocol,
+)
+from agents.seeding import derive_seed
+from agents.train.builder import load_agent
 from envs.errors import UserError
 from envs.registry import game_name
+from rlcnn.data.images import Split, StoredImages, Task
 from rlcnn.data.names import ATARI
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.visualize.options import PictureConfig
 
+_ENVIRONMENTS = 8
+# An agent that repeats itself shows few different observations.
+_MOST_STEPS_EACH = 20
 
-def config_of_run(config: PictureConfig, run_dir: Path) -> PictureConfig:
+
+def config_of_run(
+    config: PictureConfig, run_dir: Path
+) -> tuple[PictureConfig, Callable[[], Split] | None]:
     """The options of pictures with a run's network and images for those that are not given.
 
-    An agent's images are frames of its own play. A run of ``pretrain_encoder.py`` has those that
-    its network was trained on.
+    A run of ``pretrain_encoder.py`` has the images that its network was trained on. An agent's are
+    frames of its own play: of a game of ALE with all its labels, of another game those of the
+    function, see :func:`own_frames`.
 
     Raises:
-        UserError: the run is missing or damaged, or plays no game of ALE and no images are named.
+        UserError: the run is missing or damaged.
     """
     run = RunDirectory.open(run_dir)
     if "config" not in run.config:
-        return replace(config, weights=str(run_dir))
+        return replace(config, weights=str(run_dir)), None
     trained = read_config(run)
     frames = replace(
         config.frames,
@@ -41,10 +63,45 @@ def config_of_run(config: PictureConfig, run_dir: Path) -> PictureConfig:
         frames=frames,
     )
     if config.data is not None:
-        return config
-    if not trained.env.startswith("ALE/"):
-        raise UserError(
-            f'the agent of "{run_dir}" plays no game of ALE ("{trained.env}"), of which frames are'
-            " collected: give --data"
-        )
-    return replace(config, data=f"{ATARI}{game_name(trained.env)}", players=(str(run_dir),))
+        return config, None
+    if trained.env.startswith("ALE/") and not trained.environment.is_changed:
+        game = f"{ATARI}{game_name(trained.env)}"
+        return replace(config, data=game, players=(str(run_dir),)), None
+    counts = (frames.train_frames, frames.test_frames)
+    return config, partial(own_frames, run_dir, trained, counts, config.seed)
+
+
+def own_frames(run_dir: Path, trained: TrainConfig, counts: tuple[int, int], seed: int) -> Split:
+    """Different observations of an agent's own play, labelled with the action that it chose.
+
+    ``counts`` are those for training and held out, which come from games with other seeds; fewer
+    if the agent sees no more different ones.
+
+    Raises:
+        UserError: the run has no agent, or the game cannot be made.
+    """
+    model = load_agent(run_dir)
+    actions = int(model.action_space.n)  # type: ignore[union-attr]
+    if actions < 2:
+        raise UserError(f'the agent of "{run_dir}" has one action alone: nothing to label by')
+    task = Task("action", tuple(map(str, range(actions))))
+    parts: list[StoredImages] = []
+    for number, count in enumerate(counts):
+        game_seed = derive_seed(seed, "evaluate", number)
+        policy = EvaluationPolicy(model, game_seed)
+        made = make_play_env(trained, _ENVIRONMENTS, play_protocol(trained), game_seed)
+        found: dict[bytes, tuple[np.ndarray, int]] = {}
+        with closing(made) as venv, inference(model):
+            observations = venv.reset()
+            for _ in range(_MOST_STEPS_EACH * -(-count // _ENVIRONMENTS)):
+                assert isinstance(observations, np.ndarray)
+                chosen = policy(observations)
+                for observation, action in zip(observations, chosen, strict=True):
+                    found.setdefault(observation.tobytes(), (observation.copy(), int(action)))
+                if len(found) >= count:
+                    break
+                observations, *_ = venv.step(chosen)
+        images, labels = zip(*list(found.values())[:count], strict=True)
+        pixels = torch.from_numpy(np.stack(images))
+        parts.append(StoredImages(pixels, torch.tensor(labels), [task]))
+    return Split(*parts)

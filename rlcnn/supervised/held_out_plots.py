@@ -32,4 +32,5 @@ def write_held_out_plots(trainer: Trainer, test: Batches, directory: Path) -> li
         Assessment(evaluation, [evaluation], indices.tolist(), task.name, crops=1),
         lambda index: test.at(torch.tensor([index])).images[0].cpu(),
         directory,
+        test.images.name,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +39,8 @@ class Source:
 
     config: PictureConfig
     load_policies: LoadPolicies
+    own_images: Callable[[], Split] | None = None
+    """Loads the images where the configuration names none."""
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -86,6 +89,8 @@ class Source:
             UserError: no images are named, or as :func:`rlcnn.data.by_name.load_data`.
         """
         config, data = self.config, self.data
+        if data is None and self.own_images is not None:
+            return self.own_images()
         if data is None:
             raise UserError(f"these pictures need images: give --data {FOLDER}DIR")
         channels = config.channels or (3 if self._architecture else None)
@@ -256,7 +261,7 @@ class Source:
             facts["weights"] = f"{self.config.weights}: {'; '.join(self.notes)}"
         if "loaded" in self.__dict__:
             facts["images"] = (
-                f"{self.data}: {len(self.loaded.train):,} training,"
+                f"{self.data or 'own play'}: {len(self.loaded.train):,} training,"
                 f" {len(self.loaded.test):,} held-out images"
             )
         return facts

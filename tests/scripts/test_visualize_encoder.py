@@ -114,6 +114,25 @@ def test_an_agent_shows_frames_of_its_own_play(
     assert names == {"filters", "maps", "patches", "neighbours"}
 
 
+def test_an_agent_of_another_game_shows_what_it_observed_and_chose(
+    train_agent: Script, draw: Script, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train_agent(
+        *("--env", "support.games:Signals-v0", "--obs-size", 36, "--num-envs", 2),
+        *("--num-threads", 1, "--precision", "fp32", "--compile", "off", "--track", "disabled"),
+        *("--ppo.n-steps", 8, "--ppo.batch-size", 16, "--ppo.n-epochs", 1, "--eval-episodes", 1),
+        *("--total-steps", 16, "--run-dir", run),
+    )
+    draw(
+        *("neighbours", "--run", run, "--frames.train-frames", 100),
+        *("--frames.test-frames", 100, "--queries", 2, "--out", tmp_path / "pictures"),
+    )
+    page = (tmp_path / "pictures" / "index.html").read_text()
+    assert "own play: 100 training, 100 held-out images" in page
+    assert "Nearest neighbours by features of nature, action" in page
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
