@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rlcnn.config.cli import parse_options
 from rlcnn.config.script import run_script
 from rlcnn.runs.progress import make_console
-from rlcnn.visualize.options import PictureConfig
+from rlcnn.visualize.gallery.options import PictureConfig
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ def main(arguments: list[str]) -> None:
     # After the command line: these take seconds.
     from agents.evaluate.pictures import config_of_run
     from agents.evaluate.players import load_players
-    from rlcnn.visualize.pictures import command_line, make_sheets
+    from rlcnn.visualize.gallery.pictures import command_line, make_sheets
+    from rlcnn.visualize.gallery.source import Source
     from rlcnn.visualize.sheets import track_gallery, write_gallery
-    from rlcnn.visualize.source import Source
 
     own_images = None
     if config.run is not None:

@@ -25,7 +25,7 @@ from envs.registry import game_name
 from rlcnn.data.images import Split, StoredImages, Task
 from rlcnn.data.names import ATARI
 from rlcnn.runs.directory import RunDirectory
-from rlcnn.visualize.options import PictureConfig
+from rlcnn.visualize.gallery.options import PictureConfig
 
 _ENVIRONMENTS = 8
 # An agent that repeats itself shows few different observations.

@@ -17,7 +17,8 @@ from rlcnn.visualize.sheets import bare, new_sheet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_GAP = 1  # white pixels between two frames or filters; twice as many between stacks of frames
+_GAP = 1  # pixels between two frames or filters; twice as many between stacks of frames
+_GROUND = "#c6dbef"  # between grey filters, where white and black are weights
 
 
 def first_filters(encoder: Encoder, frame_channels: int) -> torch.Tensor:
@@ -56,6 +57,8 @@ def draw_filters(networks: Mapping[str, torch.Tensor]) -> Figure:
     :func:`normalised`; RGB filters are drawn in colour, where grey stands for 0. The frames of a
     stack are a row, the oldest at the left.
     """
+    from matplotlib import colormaps
+
     filters = next(iter(networks.values()))
     count, frames, channels, height, width = filters.shape
     high, wide = _cell(filters)
@@ -64,11 +67,13 @@ def draw_filters(networks: Mapping[str, torch.Tensor]) -> Figure:
     rows = math.ceil(count / columns)
     side = 4.4
     tall = side * rows * high / (columns * wide)
-    figure = new_sheet(side * len(networks) + 0.3, tall + 1.3)
+    figure = new_sheet(side * len(networks) + 0.3, tall + 1.6)
     panels = figure.subplots(1, len(networks), squeeze=False, gridspec_kw={"wspace": 0.08})[0]
+    grey = colormaps["gray"].with_extremes(bad=_GROUND)
     for axes, (name, weights) in zip(panels, networks.items(), strict=True):
         mosaic = _mosaic(normalised(weights), rows, columns)
-        drawn = axes.imshow(mosaic[..., 0] if channels == 1 else (mosaic + 1) / 2, **_COLOURS)
+        colours = mosaic[..., 0] if channels == 1 else ((mosaic + 1) / 2).nan_to_num(1.0)
+        drawn = axes.imshow(colours, cmap=grey, vmin=-1, vmax=1, interpolation="nearest")
         largest = weights.abs().flatten(1).amax(dim=1)
         ends = [number(float(end)) for end in (largest.min(), largest.max())]
         bare(axes, f"{name}\nlargest weight of a filter: {ends[0]} to {ends[1]}")
@@ -82,20 +87,17 @@ def draw_filters(networks: Mapping[str, torch.Tensor]) -> Figure:
     return figure
 
 
-_COLOURS = {"cmap": "gray", "vmin": -1.0, "vmax": 1.0, "interpolation": "nearest"}
-
-
 def _cell(filters: torch.Tensor) -> tuple[int, int]:
-    """Height and width of a filter's frames in a row, with the white space below and beside."""
+    """Height and width of a filter's frames in a row, with the space below and beside."""
     _, frames, _, height, width = filters.shape
     more = _GAP * (frames > 1)
     return height + _GAP + more, frames * (width + _GAP) + more
 
 
 def _mosaic(filters: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Filters on a white ground, (height, width, channels): the frames of each in a row."""
+    """The frames of each filter in a row, (height, width, channels); NaN between them."""
     count, frames, channels, height, width = filters.shape
-    cells = torch.ones(rows * columns, *_cell(filters), channels)
+    cells = torch.full((rows * columns, *_cell(filters), channels), torch.nan)
     for frame in range(frames):
         left = frame * (width + _GAP)
         cells[:count, :height, left : left + width] = filters[:, frame].movedim(1, -1)

@@ -15,7 +15,7 @@ from rlcnn.report.style import Drawing, finish, styled
 from rlcnn.report.tracked import track_page
 from rlcnn.runs.files import disk_errors, write_atomic
 from rlcnn.runs.tracking.tracker import RunCard, TrackMode
-from rlcnn.visualize.options import PAGE
+from rlcnn.visualize.gallery.options import PAGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from envs.errors import UserError
 from rlcnn.encoders import Encoder
+from rlcnn.visualize.gallery.options import StyleOptions
 from rlcnn.visualize.nodes import Layer, find_layer, layer_outputs, list_layers
-from rlcnn.visualize.options import StyleOptions
 from rlcnn.visualize.sheets import draw_image, new_sheet
 
 if TYPE_CHECKING:

@@ -138,6 +138,7 @@ def test_an_agent_of_another_game_shows_what_it_observed_and_chose(
     [
         ("", "PICTURE is missing: expected one of filters, activations"),
         ("filtres --encoder lenet", '"filtres" is unknown: expected one of filters'),
+        ("charts filters charts", "pictures charts filters charts: give each once"),
         ("filters", '--weights "none" does not name its encoder: give --encoder NAME'),
         ("filters --encoder lenett", 'Did you mean "lenet"?'),
         ("filters --encoder lenet --run x", "--run has its own network"),

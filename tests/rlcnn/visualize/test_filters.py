@@ -45,13 +45,14 @@ def test_filters_are_drawn_row_by_row_with_their_frames_side_by_side() -> None:
     left, right, _ = figure.axes
     assert left.get_title().startswith("trained")
     assert right.get_title().startswith("untrained")
-    drawn = np.asarray(left.images[0].get_array())
-    # Two filters in a row, each 2 frames of 2 pixels: 7 wide and 4 high with the white between.
+    drawn = np.ma.filled(left.images[0].get_array(), np.nan)
+    # Two filters in a row, each 2 frames of 2 pixels: 7 wide and 4 high with the ground between.
     assert drawn.shape == (12, 14)
     assert drawn[0, [0, 3, 7]].tolist() == [1.0, 0.0, 0.5]
     assert drawn[1, 11] == -1.0
-    # White where there is no filter.
-    assert (drawn[8:, 7:] == 1).all()
+    # Ground of another colour where there is no filter, and between frames.
+    assert np.isnan(drawn[8:, 7:]).all()
+    assert np.isnan(drawn[:, 2]).all()
 
 
 def test_an_encoder_without_convolutions_is_refused() -> None:

@@ -10,8 +10,8 @@ import torch
 
 from envs.errors import UserError
 from rlcnn.encoders import Encoder, create_encoder
+from rlcnn.visualize.gallery.options import StyleOptions
 from rlcnn.visualize.nodes import list_layers
-from rlcnn.visualize.options import StyleOptions
 from rlcnn.visualize.style import (
     default_layers,
     draw_transfer,

@@ -37,11 +37,11 @@ from rlcnn.visualize.charts import (
 from rlcnn.visualize.embedding import draw_embedding, embed
 from rlcnn.visualize.errors import error_sheets
 from rlcnn.visualize.filters import draw_filters, first_filters
+from rlcnn.visualize.gallery.options import Picture
+from rlcnn.visualize.gallery.source import Source
 from rlcnn.visualize.neighbours import chance, describe_share, draw_neighbours, find_neighbours
 from rlcnn.visualize.nodes import OUTPUT, as_prepared, find_layer, layer_outputs, prepared
-from rlcnn.visualize.options import Picture
 from rlcnn.visualize.sheets import Sheet, draw_image, new_sheet
-from rlcnn.visualize.source import Source
 from rlcnn.visualize.style import draw_transfer, transfer_style
 
 Draw = Callable[[Source, Console], list[Sheet]]

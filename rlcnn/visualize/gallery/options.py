@@ -171,6 +171,8 @@ class PictureConfig(DeviceChoice, PictureOutput, ShownImages, ShownNetwork, Chos
         """
         if not self.pictures:
             raise UserError(f"PICTURE is missing: expected one of {', '.join(PICTURES)}")
+        if len(set(self.pictures)) < len(self.pictures):
+            raise UserError(f"pictures {' '.join(self.pictures)}: give each once")
         check_options(self)
         check_value("encoder", self.encoder, EncoderName)
         check_options(self.style, "style")

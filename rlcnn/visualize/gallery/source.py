@@ -27,7 +27,7 @@ from rlcnn.encoders.base import size_option
 from rlcnn.supervised.evaluation.assessment import chosen_task
 from rlcnn.supervised.evaluation.networks import Network, load_network
 from rlcnn.supervised.evaluation.probe import ChosenImages, build_encoder, random_like
-from rlcnn.visualize.options import PictureConfig
+from rlcnn.visualize.gallery.options import PictureConfig
 from rlcnn.weights.load import read_about, read_spec, weights_file
 
 _TRAIN, _TEST = 2_000, 500
