@@ -12,7 +12,8 @@ from gymnasium import spaces
 
 from envs import AtariVecEnv, UserError, film_episode, get_protocol
 from envs.errors import EnvironmentFailure
-from envs.films.camera import ATARI_FPS, why_not_rendered
+from envs.films.camera import why_not_rendered
+from envs.films.game import ATARI_FPS
 from envs.films.mp4 import Mp4Writer
 
 
