@@ -66,6 +66,8 @@ def test_occlusion_lies_on_the_squares_that_cover_the_pixel_that_decides() -> No
 class Peak(Encoder):
     """A convolution that copies the image; its feature is the brightest pixel."""
 
+    name = "peak"
+
     def __init__(self) -> None:
         super().__init__(SHAPE, {})
         self.features_dim = 1
