@@ -229,7 +229,7 @@ def film_agent(
     game_seed = derive_seed(config.seed if seed is None else seed, "film", step)
     conventions = play_protocol(config, protocol)
     policy = EvaluationPolicy(model, game_seed, deterministic, on_step)
-    title = f"{game_title(config)}, step {step:,}"
+    title = f"{agent_title(config)} after {step:,} steps"
     drawn = DecisionOverlay(model, config.frame_stack, title, policy) if overlay else None
     with inference(model):
         return film_episode(
@@ -247,9 +247,9 @@ def film_agent(
         )
 
 
-def game_title(config: TrainConfig) -> str:
-    """The game and the algorithm, for people: ``Pong by PPO``."""
-    return f"{config.env.split('/')[-1].split(':')[-1]} by {config.algo.upper()}"
+def agent_title(config: TrainConfig) -> str:
+    """The algorithm and the game, for people: ``PPO on Pong-v5``."""
+    return f"{config.algo.upper()} on {config.env.split('/')[-1].split(':')[-1]}"
 
 
 @contextmanager

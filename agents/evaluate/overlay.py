@@ -93,7 +93,8 @@ class DecisionOverlay:
             saliency=saliency,
             scores=(shown if self._action_values else shown.exp()).cpu().numpy(),
             score_name="Q values" if self._action_values else "action probabilities",
+            most=None if self._action_values else 1.0,
             explained=f"{kind}({self._names[action]})",
             action=action,
         )
-        return view, float(found[-1].values[0])
+        return view, float(found[-1].values[0].detach())

@@ -152,8 +152,8 @@ def _environment(config: EnvConfig, view: GameView, rendered: bool) -> tuple[gym
 
 
 def _action_names(env: gym.Env, space: Any) -> list[str]:
-    """What the environment calls its actions, or else their numbers."""
-    numbers = [str(number) for number in range(int(space.n))]
+    """What the environment calls its actions, or else ``action 0`` and so on."""
+    numbers = [f"action {number}" for number in range(int(space.n))]
     # A method of the user's may raise anything.
     with contextlib.suppress(Exception):
         names = [str(name) for name in env.get_wrapper_attr("get_action_meanings")()]

@@ -26,11 +26,12 @@ _MOST_BARS = 18
 _HISTORY = 300  # decisions in the curve of values
 
 # Colours of Okabe and Ito 2008, in RGB.
-_PAPER, _INK, _FAINT = (255, 255, 255), (26, 26, 26), (120, 120, 120)
-_GRID, _BLUE, _VERMILION = (225, 225, 225), (0, 114, 178), (213, 94, 0)
+_INK, _FAINT, _GRID = (26, 26, 26), (120, 120, 120), (225, 225, 225)
+_BLUE, _VERMILION = (0, 114, 178), (213, 94, 0)
 
-# Width in pixels of a Gaussian that makes single pixels of saliency visible.
-_BLUR = 1.0
+# Standard deviation of a Gaussian, as a share of an observed frame's height: single pixels, and the
+# grid that the stride of a first convolution leaves in gradients, would hide the places.
+_BLUR = 1 / 50
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class DecisionView:
         saliency: float32 (frames, height, width), at least 0.
         scores: float (actions,): probabilities or Q values.
         score_name: what these are, in the plural.
+        most: the score of a bar of full length; None takes the largest so far.
         explained: the quantity whose saliency is shown, such as "log p(LEFT)".
         action: index of the chosen action.
     """
@@ -51,6 +53,7 @@ class DecisionView:
     saliency: np.ndarray
     scores: np.ndarray
     score_name: str
+    most: float | None
     explained: str
     action: int
 
@@ -66,15 +69,15 @@ class FilmPanels:
         self._names, self._title = action_names, title
         self._values: list[float] = []
         self._decisions = 0
-        self._panels = np.full((HEIGHT - _HEADER, _PANELS, 3), _PAPER, np.uint8)
-        self._largest = 1.0  # absolute score so far, the scale of bars that are no probabilities
+        self._panels = _paper(HEIGHT - _HEADER, _PANELS)
+        self._largest = 1e-6  # absolute score so far
         _text(self._panels, "no decision yet: the game's opening", 0, 15, colour=_FAINT)
 
     def decide(self, decision: DecisionView, value: float) -> None:
         """Draws the panels of the next decision; ``value`` is the agent's estimated return."""
         self._decisions += 1
         self._values.append(value)
-        canvas = np.full_like(self._panels, _PAPER)
+        canvas = _paper(*self._panels.shape[:2])
         shown = min(len(decision.frames), _MOST_TILES)
         side = min(_TILE, (_PANELS - (shown - 1) * _GAP) // shown)
         seen, saliency = decision.frames[-shown:], decision.saliency[-shown:]
@@ -86,7 +89,8 @@ class FilmPanels:
         top += side + _GAP
         _text(canvas, f"what its choice depends on: gradient of {decision.explained}", 0, top + 15)
         top += _LABEL
-        blurred = [cv2.GaussianBlur(one, (0, 0), _BLUR) for one in saliency.astype(np.float32)]
+        blur = max(0.5, _BLUR * height)
+        blurred = [cv2.GaussianBlur(one, (0, 0), blur) for one in saliency.astype(np.float32)]
         full = full_strength(np.stack(blurred))
         heated = [heat_over(*pair, full) for pair in zip(seen, blurred, strict=True)]
         _row(canvas, heated, top, side)
@@ -100,8 +104,7 @@ class FilmPanels:
         """A picture of the film from one of the game, uint8 RGB (height, width, 3)."""
         game = _fitted(picture)
         height, width = game.shape[:2]
-        shape = (HEIGHT, _even(width + 3 * _MARGIN + _PANELS), 3)
-        canvas = np.full(shape, _PAPER, np.uint8)
+        canvas = _paper(HEIGHT, _even(width + 3 * _MARGIN + _PANELS))
         top = _HEADER + _LABEL
         canvas[top : top + height, _MARGIN : _MARGIN + width] = game
         _text(canvas, _shortened(self._title, width), _MARGIN, _HEADER + 15)
@@ -119,7 +122,8 @@ class FilmPanels:
         if which:
             order = np.sort(np.argsort(-scores, kind="stable")[:_MOST_BARS])
         _text(canvas, decision.score_name + which, 0, 15)
-        self._largest = max(self._largest, float(np.abs(scores[np.isfinite(scores)]).max(initial=0)))
+        self._largest = max(self._largest, float(np.abs(scores).max()))
+        full = decision.most or self._largest
         pitch = min(24.0, (canvas.shape[0] - _LABEL - _GAP) / len(order))
         size = min(0.42, pitch / 28)
         names = [_shortened(self._names[i], 100, size) for i in order]
@@ -131,7 +135,7 @@ class FilmPanels:
             middle = round(_LABEL + (row + 0.5) * pitch)
             chosen = index == decision.action
             half = max(1, round(0.36 * pitch))
-            length = round(scores[index] / self._largest * (right - zero))
+            length = round(scores[index] / full * (right - zero))
             ends = sorted((zero, zero + length))
             colour = _VERMILION if chosen else _BLUE
             cv2.rectangle(canvas, (ends[0], middle - half), (ends[1], middle + half), colour, -1)
@@ -169,11 +173,16 @@ def captioned(picture: np.ndarray, lines: Sequence[str], height: int) -> np.ndar
         height: of the game in the result, approximately: pictures are enlarged by whole factors.
     """
     game = _fitted(picture, height, 2 * height)
-    canvas = np.full((game.shape[0] + _LABEL * len(lines) + _GAP, *game.shape[1:]), _PAPER, "u1")
+    canvas = _paper(game.shape[0] + _LABEL * len(lines) + _GAP, game.shape[1])
     canvas[-game.shape[0] :] = game
     for number, line in enumerate(lines):
         _text(canvas, _shortened(line, game.shape[1] - 4), 2, 16 + number * _LABEL)
     return canvas
+
+
+def faded(picture: np.ndarray) -> np.ndarray:
+    """A paler picture, as of a game that is over."""
+    return 255 - (255 - picture) // 3
 
 
 def tiled(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
@@ -181,7 +190,7 @@ def tiled(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
     rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
     high = [max(picture.shape[0] for picture in row) for row in rows]
     wide = max(sum(p.shape[1] + _MARGIN for p in row) for row in rows) + _MARGIN
-    canvas = np.full((_even(sum(high) + _MARGIN * (len(rows) + 1)), _even(wide), 3), _PAPER, "u1")
+    canvas = _paper(_even(sum(high) + _MARGIN * (len(rows) + 1)), _even(wide))
     y = _MARGIN
     for row, height in zip(rows, high, strict=True):
         x = _MARGIN
@@ -190,6 +199,10 @@ def tiled(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
             x += picture.shape[1] + _MARGIN
         y += height + _MARGIN
     return canvas
+
+
+def _paper(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), 255, np.uint8)
 
 
 def _row(canvas: np.ndarray, tiles: Sequence[np.ndarray], top: int, side: int) -> None:
@@ -203,7 +216,9 @@ def _interpolation(image: np.ndarray, side: int) -> int:
     return cv2.INTER_NEAREST if side >= image.shape[0] else cv2.INTER_AREA
 
 
-def _fitted(picture: np.ndarray, height: int = _GAME_HEIGHT, width: int = _GAME_WIDTH) -> np.ndarray:
+def _fitted(
+    picture: np.ndarray, height: int = _GAME_HEIGHT, width: int = _GAME_WIDTH
+) -> np.ndarray:
     """The picture enlarged by a whole factor, or reduced, to at most ``height`` and ``width``."""
     factor = min(height / picture.shape[0], width / picture.shape[1])
     if factor >= 1:
