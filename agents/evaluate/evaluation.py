@@ -229,7 +229,8 @@ def film_agent(
     game_seed = derive_seed(config.seed if seed is None else seed, "film", step)
     conventions = play_protocol(config, protocol)
     policy = EvaluationPolicy(model, game_seed, deterministic, on_step)
-    title = f"{agent_title(config)} after {step:,} steps"
+    game = config.env.split("/")[-1].split(":")[-1]
+    title = f"{config.algo.upper()} on {game} after {step:,} steps"
     drawn = DecisionOverlay(model, config.frame_stack, title, policy) if overlay else None
     with inference(model):
         return film_episode(
@@ -245,11 +246,6 @@ def film_agent(
             caption_prefix=f"step {step:,}",
             overlay=drawn,
         )
-
-
-def agent_title(config: TrainConfig) -> str:
-    """The algorithm and the game, for people: ``PPO on Pong-v5``."""
-    return f"{config.algo.upper()} on {config.env.split('/')[-1].split(':')[-1]}"
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.algorithm import ActionScores
 from agents.registry import algorithm_of
@@ -45,7 +44,7 @@ class DecisionOverlay:
 
     def __init__(
         self,
-        model: BaseAlgorithm,
+        model: Any,
         frame_stack: int,
         title: str,
         policy: Callable[[np.ndarray], np.ndarray],
@@ -58,9 +57,9 @@ class DecisionOverlay:
             title: stands above the game.
             policy: chooses the agent's actions, uint8 (1, channels, height, width) -> (1,).
         """
-        self._model: Any = model
+        self._model = model
         self._frame_stack, self._title, self._policy = frame_stack, title, policy
-        self._action_values = algorithm_of(self._model).action_values
+        self._action_values = algorithm_of(model).action_values
 
     def begin(self, action_names: Sequence[str]) -> None:
         self._names = action_names

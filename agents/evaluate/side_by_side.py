@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from agents.config import TrainConfig, read_config
-from agents.evaluate.evaluation import EvaluationPolicy, agent_title, inference, play_protocol
+from agents.evaluate.evaluation import EvaluationPolicy, inference, play_protocol
 from agents.evaluate.overlay import DecisionOverlay
 from agents.registry import Agent
 from agents.seeding import derive_seed
@@ -48,8 +48,9 @@ class FilmedRun:
     model: Agent
 
     @property
-    def title(self) -> str:
-        return f"{self.name}: {agent_title(self.config)} after {self.model.num_timesteps:,} steps"
+    def trained(self) -> str:
+        """The algorithm and how long it learned."""
+        return f"{self.config.algo.upper()} after {self.model.num_timesteps:,} steps"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class SideBySide:
 
     @property
     def caption(self) -> str:
-        """The returns in one line."""
+        """The game's seed and the returns, in one line."""
         scores = ", ".join(f"{name} {score:g}" for name, score in self.returns.items())
         return f"seed {self.seed} | returns: {scores}"
 
@@ -136,7 +137,7 @@ def film_runs(
             filmed.append(FilmedRun(run, config, model))
         films = []
         for number in range(games):
-            name = configs[0].env.split("/")[-1].replace(":", "-")
+            name = configs[0].env.split("/")[-1].split(":")[-1]
             ways = "-deterministic" * deterministic + "-overlay" * overlay
             path_of_film = directory / f"{name}{ways}-seed{seed + number}.mp4"
             action = f"filming game {number + 1} of {games} by {len(runs)} agents"
@@ -225,9 +226,11 @@ def _film(
             opened.enter_context(inference(run.model))
             policy = EvaluationPolicy(run.model, game_seed, deterministic)
             drawn: DecisionOverlay | _Caption = (
-                DecisionOverlay(run.model, run.config.frame_stack, run.title, policy)
+                DecisionOverlay(
+                    run.model, run.config.frame_stack, f"{run.name}: {run.trained}", policy
+                )
                 if overlay
-                else _Caption(run.title, policy)
+                else _Caption([run.name, run.trained], policy)
             )
             game = _open_game(run, drawn, game_seed, protocol, max_steps)
             games.append(opened.enter_context(closing(game)))
@@ -265,10 +268,10 @@ def _open_game(
 
 
 class _Caption:
-    """Writes an agent's name, its score and its step above the game."""
+    """Writes lines about an agent, its score and its step above the game."""
 
-    def __init__(self, title: str, policy: EvaluationPolicy) -> None:
-        self._title, self._policy, self._steps = title, policy, 0
+    def __init__(self, lines: Sequence[str], policy: EvaluationPolicy) -> None:
+        self._lines, self._policy, self._steps = lines, policy, 0
 
     def begin(self, action_names: Sequence[str]) -> None:
         self._steps = 0
@@ -278,7 +281,7 @@ class _Caption:
         return self._policy(observations)
 
     def draw(self, picture: np.ndarray, score: float) -> np.ndarray:
-        lines = [self._title, f"score {score:g}    step {self._steps:,}"]
+        lines = [*self._lines, f"score {score:g}    step {self._steps:,}"]
         return captioned(picture, lines, _GAME_HEIGHT)
 
 

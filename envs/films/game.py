@@ -98,8 +98,9 @@ class FilmedGame:
         self._act, self._overlay = act, overlay
         played, lens = _environment(config, view, rendered)
         self._lens, self.fps = lens, lens.fps
-        self._pictures: list[tuple[np.ndarray, float]] = []
-        lens.show = lambda picture, reward: self._pictures.append((picture, float(reward)))
+        self._pictures: list[np.ndarray] = []
+        lens.show = self._pictures.append
+        self._score = 0.0
         self.episode: dict[str, Any] = {}
         self._venv = PixelVecEnv(
             [lambda: played],
@@ -115,28 +116,28 @@ class FilmedGame:
         if self._overlay:
             self._overlay.begin(_action_names(self._lens, venv.action_space))
         observations = venv.reset()
-        yield from self._shown(total, opening=True)
+        yield from self._shown(total)
         while not self.episode:
             venv.step_async(self._act(observations))
             observations, rewards, dones, infos = venv.step_wait()
-            yield from self._shown(total)
-            # The environment's own: wrappers between game and agent may change rewards.
             total += float(rewards[0])
             if dones[0]:
                 truncated = infos[0]["TimeLimit.truncated"]
                 self.episode = {**infos[0]["episode"], "truncated": truncated}
+            yield from self._shown(total)
 
     def close(self) -> None:
         """Closes the environment."""
         self._venv.close()
 
-    def _shown(self, score: float, opening: bool = False) -> Iterator[np.ndarray]:
-        pictures = self._pictures.copy()
+    def _shown(self, score: float) -> Iterator[np.ndarray]:
+        """The pictures of a step, the last of which has the ``score`` after it."""
+        pictures, before = self._pictures.copy(), self._score
         self._pictures.clear()
-        for picture, reward in pictures:
-            # What the opening of a game earns belongs to no agent.
-            score += 0.0 if opening else reward
-            yield self._overlay.draw(picture, score) if self._overlay else picture
+        self._score = score
+        for number, picture in enumerate(pictures, 1):
+            shown = score if number == len(pictures) else before
+            yield self._overlay.draw(picture, shown) if self._overlay else picture
 
 
 def _environment(config: EnvConfig, view: GameView, rendered: bool) -> tuple[gym.Env, Lens]:

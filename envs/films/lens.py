@@ -32,14 +32,14 @@ class Lens(gym.Wrapper):
 
     Attributes:
         fps: pictures per second.
-        show: called with each picture, uint8 (height, width, 3), and the reward of its step.
+        show: called with each picture, uint8 (height, width, 3).
     """
 
     def __init__(self, env: gym.Env, fps: int, picture: Callable[[Any], np.ndarray]) -> None:
         """``picture``: observation -> picture, uint8 (height, width, 3)."""
         super().__init__(env)
         self.fps = fps
-        self.show: Callable[[np.ndarray, float], None] = lambda picture, reward: None
+        self.show: Callable[[np.ndarray], None] = lambda picture: None
         self._picture = picture
         self._size: tuple[int, int] | None = None
         self._episodes = 0
@@ -47,15 +47,15 @@ class Lens(gym.Wrapper):
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = self.env.reset(**kwargs)
         self._episodes += 1
-        self._show(observation, 0.0)
+        self._show(observation)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._show(observation, reward)
+        self._show(observation)
         return observation, reward, terminated, truncated, info
 
-    def _show(self, observation: Any, reward: Any) -> None:
+    def _show(self, observation: Any) -> None:
         if self._episodes != 1:
             return
         picture = self._picture(observation)
@@ -64,7 +64,7 @@ class Lens(gym.Wrapper):
         if (width, height) != self._size:
             # All pictures of a film have the first one's size.
             picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
-        self.show(picture, reward)
+        self.show(picture)
 
 
 def render_lens(config: EnvConfig) -> Lens:

@@ -117,10 +117,10 @@ class FilmPanels:
     def _draw_bars(self, canvas: np.ndarray, decision: DecisionView) -> None:
         """A bar for each action, the chosen one in another colour."""
         scores = np.asarray(decision.scores, float)
-        order = np.arange(len(scores))
+        order = list(range(len(scores)))
         which = f" of {len(scores)} actions, the best {_MOST_BARS}" * (len(scores) > _MOST_BARS)
         if which:
-            order = np.sort(np.argsort(-scores, kind="stable")[:_MOST_BARS])
+            order = sorted(np.argsort(-scores, kind="stable")[:_MOST_BARS].tolist())
         _text(canvas, decision.score_name + which, 0, 15)
         self._largest = max(self._largest, float(np.abs(scores).max()))
         full = decision.most or self._largest
