@@ -23,7 +23,8 @@ class FilmedAgents:
     """Agents."""
 
     runs: Annotated[tuple[str, ...], Arg(positional=True, metavar="RUN_DIR[@STEP]...")]
-    """Directories of two or more runs of one game; with @STEP an earlier checkpoint of the run."""
+    """Directories of two or more runs of one game; with @STEP an earlier checkpoint of the run,
+    with @0 its untrained agent."""
     device: str | None = None
     """auto, cpu, cuda, cuda:1 ...; by default each run's own."""
 
@@ -68,7 +69,7 @@ class Options(Output, Games, FilmedAgents):
 
     Examples:
       python scripts/film_agents.py runs/pong-ppo runs/pong-dqn
-      python scripts/film_agents.py runs/pong@100000 runs/pong --video-overlay
+      python scripts/film_agents.py runs/pong@0 runs/pong --video-overlay
       python scripts/film_agents.py runs/a runs/b runs/c --games 3 --max-steps 1000
     """
 

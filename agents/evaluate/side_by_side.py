@@ -19,7 +19,7 @@ from agents.evaluate.evaluation import EvaluationPolicy, inference, play_protoco
 from agents.evaluate.overlay import DecisionOverlay
 from agents.registry import Agent
 from agents.seeding import derive_seed
-from agents.train.builder import load_agent
+from agents.train.builder import load_agent, untrained_agent
 from envs.errors import UserError, first_line
 from envs.films.game import FilmedGame, GameView
 from envs.films.lens import CannotRender
@@ -98,7 +98,8 @@ def film_runs(
     Where a game ends before the others, its last picture stays, faded.
 
     Args:
-        runs: directories of runs of one game, or ``DIRECTORY@STEP`` for one of its checkpoints.
+        runs: directories of runs of one game, or ``DIRECTORY@STEP`` for one of its checkpoints;
+            step 0 is the untrained agent.
         directory: where the films go.
         games: games, each in a film of its own, with seeds from ``seed`` on.
         seed: of the first game and of the agents' random choices.
@@ -133,7 +134,7 @@ def film_runs(
         for run, config in zip(runs, configs, strict=True):
             path, step = _split(run)
             with waiting(console, f"loading the agent of {run}"):
-                model = load_agent(path, checkpoint=step, device=device or config.device)
+                model = _load(path, step, device or config.device)
             filmed.append(FilmedRun(run, config, model))
         films = []
         for number in range(games):
@@ -192,6 +193,12 @@ def _split(run: str) -> tuple[str, str | None]:
     """The directory and the step of ``DIRECTORY@STEP``."""
     path, mark, step = run.rpartition("@")
     return (path, step) if mark and step.isdecimal() and not Path(run).is_dir() else (run, None)
+
+
+def _load(path: str, step: str | None, device: str) -> Agent:
+    if step is not None and int(step) == 0:
+        return untrained_agent(path, device=device)
+    return load_agent(path, checkpoint=step, device=device)
 
 
 def _check_game(run: str, config: TrainConfig, first: str, expected: TrainConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from support.tiny_agents import TINY, as_dqn
 
-from agents.config import TrainConfig
+from agents.config import TrainConfig, read_config
 from agents.evaluate import side_by_side
 from agents.evaluate.side_by_side import SideBySide, film_runs, track_films
+from agents.train.builder import build_agent, make_train_env
 from agents.train.training import train
 from envs.errors import UserError
 from envs.films.game import FilmedGame
+from rlcnn.runs.directory import RunDirectory
 
 SIGNALS = replace(TINY, env="support.games:Signals-v0", eval_episodes=0)
 
@@ -61,7 +65,7 @@ def test_every_agent_plays_the_games_of_the_same_seeds(
 
     monkeypatch.setattr(side_by_side, "_open_game", recorded)
     # An earlier checkpoint is an agent of its own.
-    names = [*runs, f"{runs[0]}@16"]
+    names = [*runs, f"{runs[0]}@16", f"{runs[1]}@0"]
     first, second = film(names, tmp_path / "films", games=2, seed=5, overlay=overlay)
     kind = "-overlay" * overlay
     assert first.path.name == f"Signals-v0{kind}-seed5.mp4"
@@ -73,8 +77,21 @@ def test_every_agent_plays_the_games_of_the_same_seeds(
     assert first.caption.startswith(f"seed 5 | returns: {runs[0]} ")
     # What is lit in a game is decided by its seed alone.
     starts = [game._lens.unwrapped.np_random_seed for game in opened]
-    assert len(set(starts[:3])) == len(set(starts[3:])) == 1
-    assert starts[0] != starts[3]
+    assert len(set(starts[:4])) == len(set(starts[4:])) == 1
+    assert starts[0] != starts[4]
+
+
+def test_step_0_is_the_untrained_agent(runs: list[str]) -> None:
+    for run in runs:
+        config = read_config(RunDirectory.open(Path(run)))
+        with closing(make_train_env(config)) as venv:
+            began = build_agent(config, venv).policy.state_dict()
+        loaded, trained = (side_by_side._load(run, step, "cpu") for step in ("0", None))
+        assert loaded.num_timesteps == 0
+        for name, tensor in loaded.policy.state_dict().items():
+            assert torch.equal(tensor, began[name]), name
+        last = trained.policy.state_dict()
+        assert any(not torch.equal(tensor, last[name]) for name, tensor in began.items())
 
 
 def test_a_game_that_is_over_keeps_its_last_picture_faded(tmp_path: Path) -> None:
