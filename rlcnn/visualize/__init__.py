@@ -1,4 +1,4 @@
-"""Pictures of what a network has learned: each is a function from data to a matplotlib figure."""
+"""Pictures of what networks see: each is a function from data to a matplotlib figure."""
 
 from typing import TYPE_CHECKING
 

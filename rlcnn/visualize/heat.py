@@ -1,0 +1,106 @@
+"""Saliency drawn over the image that it explains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from rlcnn.report.style import new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Brightness grows evenly along this scale, so that it survives print and colour blindness.
+_COLOURS = cv2.COLORMAP_INFERNO
+_DIMMED = 0.45  # brightness of the image under the colours
+
+# The strongest pixels of noisy maps, as gradients are, would hide all others.
+_FULL_STRENGTH = 99.5  # percentile
+
+
+def heat_over(
+    image: np.ndarray, strength: np.ndarray, full: float | None = None, blur: float = 0.0
+) -> np.ndarray:
+    """A dimmed image under the colours of a saliency map: black, purple, orange, yellow.
+
+    Args:
+        image: uint8 (height, width), or RGB (height, width, 3).
+        strength: float32 (height, width), at least 0.
+        full: strength of the brightest colour; by default this map's own 99.5th percentile.
+        blur: standard deviation of a Gaussian blur of the map, in pixels; 0 for none.
+
+    Returns:
+        uint8 RGB (height, width, 3).
+    """
+    if image.ndim == 2:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+    if blur:
+        strength = cv2.GaussianBlur(strength, (0, 0), blur)
+    full = full_strength(strength) if full is None else full
+    share = np.clip(strength / full, 0, 1) if full > 0 else np.zeros_like(strength)
+    colours = cv2.applyColorMap(np.rint(share * 255).astype(np.uint8), _COLOURS)
+    mixed = _DIMMED * (1 - share[..., None]) * image + share[..., None] * colours[..., ::-1]
+    return np.rint(mixed).astype(np.uint8)
+
+
+def full_strength(strength: np.ndarray) -> float:
+    """The strength that gets the brightest colour: the 99.5th percentile, or else the most."""
+    return float(np.percentile(strength, _FULL_STRENGTH)) or float(strength.max(initial=0))
+
+
+def frames_of(images: np.ndarray, frames: int) -> np.ndarray:
+    """Splits stacks (batch, frames * C, height, width) into (batch, frames, height, width, C).
+
+    C is 3, or left out for one channel.
+    """
+    batch, _, height, width = images.shape
+    split = images.reshape(batch, frames, -1, height, width)
+    return split[:, :, 0] if split.shape[2] == 1 else split.transpose(0, 1, 3, 4, 2)
+
+
+def saliency_figure(
+    images: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    *,
+    labels: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """A sheet with a row per image: the image, and each map laid over it.
+
+    Args:
+        images: uint8 (n, frames * channels, height, width).
+        maps: by their titles, strengths (n, frames, height, width) of
+            :func:`rlcnn.visualize.saliency.strength`.
+        labels: what each row shows, such as the explained class.
+        title: of the sheet.
+    """
+    frames = next(iter(maps.values())).shape[1]
+    split = frames_of(images, frames)
+    columns = {"image" if frames == 1 else f"{frames} frames, oldest first": None, **maps}
+    with styled():
+        figure = new_figure(0.4 + 1.25 * len(images))
+        figure.set_figwidth(1.3 * len(columns) * min(frames, 2) + 0.3)
+        axes = figure.subplots(len(images), len(columns), squeeze=False)
+        for row, stack in enumerate(split):
+            for column, (name, strengths) in enumerate(columns.items()):
+                tiles = list(stack)
+                if strengths is not None:
+                    full = full_strength(strengths[row])
+                    tiles = [
+                        heat_over(tile, one, full)
+                        for tile, one in zip(stack, strengths[row], strict=True)
+                    ]
+                axis = axes[row, column]
+                axis.imshow(np.concatenate(tiles, axis=1), cmap="gray", vmin=0, vmax=255)
+                axis.set_xticks([])
+                axis.set_yticks([])
+                if row == 0:
+                    axis.set_title(name)
+                if column == 0 and labels:
+                    axis.set_ylabel(labels[row])
+        if title:
+            figure.suptitle(title)
+    return figure
