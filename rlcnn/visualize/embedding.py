@@ -37,11 +37,10 @@ def embed(
             f"--perplexity {perplexity:g} must be more than 0 and less than {count}, the number of"
             " images"
         )
+    if not np.ptp(features, axis=0).any():
+        raise UserError("all images have the same features: there is nothing to embed")
     components = min(_COMPONENTS, *features.shape)
     reduced = PCA(components, random_state=seed).fit_transform(features)
-    scale = reduced[:, 0].std()
-    if not scale > 0:
-        raise UserError("all images have the same features: there is nothing to embed")
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     return tsne.fit_transform(reduced).astype(np.float32)
 
