@@ -27,17 +27,13 @@ def main(arguments: list[str]) -> None:
     config: PictureConfig = parse_options(Options, arguments, Options())
     config.validate()
     # After the command line: these take seconds.
-    from agents.evaluate.pictures import config_of_run
-    from agents.evaluate.players import load_players
+    from agents.evaluate.pictures import make_source
     from rlcnn.visualize.gallery.pictures import command_line, make_sheets
-    from rlcnn.visualize.gallery.source import Source
     from rlcnn.visualize.sheets import track_gallery, write_gallery
 
-    own_images = None
-    if config.run is not None:
-        config, own_images = config_of_run(config, config.run)
     console = make_console()
-    source = Source(config, load_players, own_images)
+    source = make_source(config)
+    config = source.config
     command = command_line("visualize_encoder.py", arguments)
     sheets = [replace(sheet, command=command) for sheet in make_sheets(source, console)]
     heading = ", ".join(config.pictures)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,35 +19,40 @@ from agents.evaluate.evaluation import (
     make_play_env,
     play_protocol,
 )
+from agents.evaluate.overlay import action_scores
+from agents.evaluate.players import load_players
+from agents.registry import algorithm_of
 from agents.seeding import derive_seed
 from agents.train.builder import load_agent
 from envs.errors import UserError
-from envs.registry import game_name
+from envs.registry import atari_rom, game_name
+from rlcnn.data.atari.emulator import minimal_actions
 from rlcnn.data.images import Split, StoredImages, Task
 from rlcnn.data.names import ATARI
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.visualize.gallery.options import PictureConfig
+from rlcnn.visualize.gallery.source import Explained, Source
 
 _ENVIRONMENTS = 8
 # An agent that repeats itself shows few different observations.
 _MOST_STEPS_EACH = 20
 
 
-def config_of_run(
-    config: PictureConfig, run_dir: Path
-) -> tuple[PictureConfig, Callable[[], Split] | None]:
-    """The options of pictures with a run's network and images for those that are not given.
+def make_source(config: PictureConfig) -> Source:
+    """What the pictures of a configuration are made from.
 
-    A run of ``pretrain_encoder.py`` has the images that its network was trained on. An agent's are
-    frames of its own play: of a game of ALE with all its labels, of another game those of the
-    function, see :func:`own_frames`.
+    ``--run`` fills in the network, and the images where none are named. A run of
+    ``pretrain_encoder.py`` has those that its network was trained on. An agent's are frames of its
+    own play: of a game of ALE with all its labels, of another game see :func:`own_frames`.
 
     Raises:
         UserError: the run is missing or damaged.
     """
-    run = RunDirectory.open(run_dir)
+    if config.run is None:
+        return Source(config, load_players)
+    run_dir, run = config.run, RunDirectory.open(config.run)
     if "config" not in run.config:
-        return replace(config, weights=str(run_dir)), None
+        return Source(replace(config, weights=str(run_dir)), load_players)
     trained = read_config(run)
     frames = replace(
         config.frames,
@@ -62,13 +68,37 @@ def config_of_run(
         encoder_options={**trained.encoder_options, **config.encoder_options},
         frames=frames,
     )
-    if config.data is not None:
-        return config, None
-    if trained.env.startswith("ALE/") and not trained.environment.is_changed:
-        game = f"{ATARI}{game_name(trained.env)}"
-        return replace(config, data=game, players=(str(run_dir),)), None
-    counts = (frames.train_frames, frames.test_frames)
-    return config, partial(own_frames, run_dir, trained, counts, config.seed)
+    own_images = None
+    if config.data is None:
+        if trained.env.startswith("ALE/") and not trained.environment.is_changed:
+            game = f"{ATARI}{game_name(trained.env)}"
+            config = replace(config, data=game, players=(str(run_dir),))
+        else:
+            counts = (frames.train_frames, frames.test_frames)
+            own_images = partial(own_frames, run_dir, trained, counts, config.seed)
+    return Source(config, load_players, own_images, partial(explained_agent, run_dir, trained))
+
+
+@contextmanager
+def explained_agent(run_dir: Path, trained: TrainConfig) -> Iterator[Explained]:
+    """An agent's log probabilities or Q values of its actions, to be explained."""
+    model = load_agent(run_dir, device="cpu")
+    algorithm = algorithm_of(model)
+    network: Any = algorithm.trained_network(model)
+    count = int(model.action_space.n)  # type: ignore[union-attr]
+    names = tuple(f"action {index}" for index in range(count))
+    if trained.env.startswith("ALE/"):
+        named = minimal_actions(atari_rom(trained.env))
+        # Other protocols have all 18 buttons.
+        names = named if len(named) == count else names
+    with action_scores(model) as scores_of:
+        yield Explained(
+            lambda pixels: scores_of(pixels).scores,
+            network.features_extractor.encoder,
+            names,
+            "Q value" if algorithm.action_values else "log probability",
+            3 if trained.obs == "rgb" else 1,
+        )
 
 
 def own_frames(run_dir: Path, trained: TrainConfig, counts: tuple[int, int], seed: int) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from rlcnn.encoders import create_encoder
 from rlcnn.weights.load import save_encoder
 
 Script = Callable[..., None]
+
+# It needs an extra.
+SALIENCY = ["saliency"] if find_spec("captum") else []
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +92,13 @@ def test_pictures_of_a_classifier_show_its_errors_and_accuracy(
     )
     evaluate_classifier(run, "--json", tmp_path / "result.json")
     draw(
-        *("errors", "charts", "filters", "--run", run, "--out", tmp_path / "pictures"),
+        *("errors", "charts", *SALIENCY, "filters", "--run", run, "--out", tmp_path / "pictures"),
         *("--results", tmp_path / "result.json"),
     )
     names = {path.stem for path in (tmp_path / "pictures").glob("*.png")}
     # Without errors there is no picture of them.
     assert names - {"worst"} == {
-        *("confusion", "top5", "accuracy", "accuracy-own-1", "times", "filters"),
+        *("confusion", "top5", "accuracy", "accuracy-own-1", "times", "filters", *SALIENCY),
     }
 
 
@@ -102,7 +106,7 @@ def test_an_agent_shows_frames_of_its_own_play(
     finished: tuple[Path, str], draw: Script, tmp_path: Path
 ) -> None:
     draw(
-        *("filters", "activations", "neighbours", "--run", finished[0]),
+        *("filters", "activations", "neighbours", *SALIENCY, "--run", finished[0]),
         *("--frames.train-frames", 100, "--frames.test-frames", 100, "--frames.labels", "action"),
         *("--data-dir", tmp_path / "data", "--out", tmp_path / "pictures", "--neighbours", 2),
         *("--queries", 2, "--maps", 2),
@@ -111,7 +115,9 @@ def test_an_agent_shows_frames_of_its_own_play(
     assert "nature, input 4x44x44" in page
     assert "atari:Breakout: 100 training, 100 held-out images" in page
     names = {path.stem for path in (tmp_path / "pictures").glob("*.png")}
-    assert names == {"filters", "maps", "patches", "neighbours"}
+    assert names == {"filters", "maps", "patches", "neighbours", *SALIENCY}
+    explained = "log probability of the chosen output depends on, of a stack the newest frame"
+    assert (explained in page) == bool(SALIENCY)
 
 
 def test_an_agent_of_another_game_shows_what_it_observed_and_chose(
@@ -155,6 +161,7 @@ def test_an_agent_of_another_game_shows_what_it_observed_and_chose(
         ("neighbours {of} --task colour", '--task "colour" is unknown: the images have class'),
         ("embedding {of} --perplexity 12", "--perplexity 12 must be more than 0 and less than 12"),
         ("embedding {of} --perplexity 0", "--perplexity 0.0 must be more than 0"),
+        ("saliency {of}", "--weights none has no classifier: give trained weights"),
         ("errors {of}", "--weights none has no classifier: give trained weights"),
         ("style {of} --style.style nothing.jpg", '--style.style "nothing.jpg" is neither a file'),
         ("style {of} --style.style {text}", "is not an image that Pillow can read"),

@@ -26,7 +26,16 @@ from rlcnn.data.atari.options import FrameOptions
 from rlcnn.data.names import ATARI, FOLDER, check_data_name
 from rlcnn.runs.files import check_writable
 
-Picture = Literal["filters", "activations", "neighbours", "errors", "embedding", "style", "charts"]
+Picture = Literal[
+    "filters",
+    "activations",
+    "neighbours",
+    "errors",
+    "embedding",
+    "saliency",
+    "style",
+    "charts",
+]
 PAGE = "index.html"
 """Name of the gallery in the directory of pictures."""
 
@@ -42,9 +51,10 @@ class ChosenPictures:
 
     pictures: Annotated[tuple[Picture, ...], Arg(metavar="PICTURE...", positional=True)] = ()
     """filters, activations, neighbours, errors (confusion matrix, misclassified images, top-5
-    bars), embedding, style or charts; several are one gallery."""
+    bars), embedding, saliency, style or charts; several are one gallery."""
     layer: str | None = None
-    """Layer whose maps to draw, such as features.3 or conv2; by default the encoder's node."""
+    """Layer whose maps to draw, such as features.3 or conv2; by default the encoder's node. For
+    saliency, the layer of Grad-CAM; by default the last one with maps."""
     image: str | None = None
     """Image for activations: a file, or the number of a held-out image; by default one drawn by
     the seed."""
@@ -53,7 +63,7 @@ class ChosenPictures:
     channels_of_patches: _Few = 9
     """Of these channels, so many with the nine patches that excite them most."""
     queries: _Few = 5
-    """Held-out images whose neighbours are drawn."""
+    """Held-out images whose neighbours or saliency are drawn."""
     neighbours: _Few = 6
     """Nearest training images of each."""
     perplexity: Annotated[float, Interval(gt=0)] = 30.0

@@ -37,6 +37,7 @@ from rlcnn.visualize.charts import (
 from rlcnn.visualize.embedding import draw_embedding, embed
 from rlcnn.visualize.errors import error_sheets
 from rlcnn.visualize.filters import draw_filters, first_filters
+from rlcnn.visualize.gallery.explanations import draw_saliency
 from rlcnn.visualize.gallery.options import Picture
 from rlcnn.visualize.gallery.source import Source
 from rlcnn.visualize.neighbours import chance, describe_share, draw_neighbours, find_neighbours
@@ -282,6 +283,7 @@ DRAW: dict[Picture, Draw] = {
     "neighbours": draw_nearest,
     "errors": draw_errors,
     "embedding": draw_features,
+    "saliency": draw_saliency,
     "style": draw_style,
     "charts": draw_charts,
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,9 +29,31 @@ from rlcnn.supervised.evaluation.assessment import chosen_task
 from rlcnn.supervised.evaluation.networks import Network, load_network
 from rlcnn.supervised.evaluation.probe import ChosenImages, build_encoder, random_like
 from rlcnn.visualize.gallery.options import PictureConfig
+from rlcnn.visualize.saliency import Scores
 from rlcnn.weights.load import read_about, read_spec, weights_file
 
 _TRAIN, _TEST = 2_000, 500
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A network whose scores are explained.
+
+    Attributes:
+        scores: images -> scores; log probabilities, Q values or logits.
+        encoder: the encoder behind them.
+        outputs: names of the scores, such as classes.
+        kind: what a score is.
+        frame_channels: channels of a frame.
+        observe: an image of the data -> what the network takes, uint8 (1, channels, h, w).
+    """
+
+    scores: Scores
+    encoder: Encoder
+    outputs: Sequence[str]
+    kind: str
+    frame_channels: int
+    observe: Callable[[torch.Tensor], torch.Tensor] = lambda image: image[None]
 
 
 @dataclass
@@ -41,6 +64,8 @@ class Source:
     load_policies: LoadPolicies
     own_images: Callable[[], Split] | None = None
     """Loads the images where the configuration names none."""
+    explain: Callable[[], AbstractContextManager[Explained]] | None = None
+    """Loads the network to explain, an agent's; None for a classifier."""
     notes: list[str] = field(default_factory=list)
 
     @cached_property
