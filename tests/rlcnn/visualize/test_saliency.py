@@ -236,5 +236,5 @@ def test_a_sheet_has_a_row_per_image_and_a_column_per_method(frames: int, channe
     maps = np.ones((2, frames, 8, 8), np.float32)
     figure = saliency_figure(images, {"gradient": maps, "occlusion": maps}, labels=["a", "b"])
     assert len(figure.axes) == 6
-    assert [axis.get_title("left") for axis in figure.axes[1:3]] == ["gradient", "occlusion"]
+    assert [axis.get_title() for axis in figure.axes[1:3]] == ["gradient", "occlusion"]
     assert [axis.get_ylabel() for axis in figure.axes[::3]] == ["a", "b"]
