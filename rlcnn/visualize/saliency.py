@@ -65,11 +65,12 @@ def gradient(scores: Scores, images: torch.Tensor, targets: torch.Tensor) -> tor
 
     Returns:
         float32, with the shape of ``images``. No gradient of a parameter changes.
+
+    Raises:
+        UserError: the scores have no gradient, as those of a quantised network.
     """
     pixels = _pixels(images).requires_grad_()
-    with torch.enable_grad():
-        chosen = scores(pixels).gather(1, targets[:, None]).sum()
-    return torch.autograd.grad(chosen, pixels)[0]
+    return torch.autograd.grad(_chosen(scores, pixels, targets).sum(), pixels)[0]
 
 
 def integrated_gradients(
@@ -97,14 +98,14 @@ def integrated_gradients(
         float32, with the shape of ``images``, in units of the score.
 
     Raises:
-        UserError: captum is missing.
+        UserError: captum is missing, or the scores have no gradient.
     """
     captum = _captum()
-    pixels = _pixels(images)
+    pixels = _pixels(images).requires_grad_()
     start = torch.as_tensor(baseline, dtype=torch.float32, device=pixels.device).expand_as(pixels)
+    change = _chosen(scores, pixels, targets).detach()
     with torch.no_grad():
-        ends = [scores(each).gather(1, targets[:, None])[:, 0] for each in (start, pixels)]
-    change = ends[1] - ends[0]
+        change -= scores(start).gather(1, targets[:, None])[:, 0]
     while True:
         attributions = captum.IntegratedGradients(scores).attribute(
             pixels, start, target=targets, n_steps=steps, internal_batch_size=_BATCH
@@ -113,14 +114,14 @@ def integrated_gradients(
         # Where parts cancel out, the difference may be close to 0.
         allowed = change.abs().clamp(min=COMPLETENESS * attributions.abs().flatten(1).sum(1))
         if bool((error <= COMPLETENESS * allowed).all()):
-            return attributions.float()
+            return attributions.detach().float()
         if steps >= _MOST_STEPS:
             _log.warning(
                 "integrated gradients sum to the scores' difference within %.2g only, not %.2g",
                 float((error / change.abs()).max()),
                 COMPLETENESS,
             )
-            return attributions.float()
+            return attributions.detach().float()
         steps *= 2
 
 
@@ -194,11 +195,12 @@ def grad_cam(
         for all channels of a frame that the encoder encodes alone, or of the whole image.
 
     Raises:
-        UserError: captum is missing, there is no such node, or it has no maps, or maps of one
-            pixel.
+        UserError: captum is missing, the scores have no gradient, there is no such node, or it has
+            no maps, or maps of one pixel.
     """
     captum = _captum()
     pixels = _pixels(images).requires_grad_()
+    _chosen(scores, pixels, targets)
     with tapped(encoder, node) as tap:
         _check_maps(scores, pixels, tap, f'node "{node}" of encoder "{encoder.name}"')
         maps = captum.LayerGradCam(scores, tap).attribute(
@@ -227,6 +229,18 @@ def strength(attributions: torch.Tensor, frames: int = 1) -> np.ndarray:
 
 def _pixels(images: torch.Tensor) -> torch.Tensor:
     return images.detach().to(torch.float32, copy=True)
+
+
+def _chosen(scores: Scores, pixels: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The explained scores (batch,), from which gradients flow to ``pixels``."""
+    with torch.enable_grad():
+        chosen = scores(pixels).gather(1, targets[:, None])[:, 0]
+    if not chosen.requires_grad:
+        raise UserError(
+            "the scores have no gradient by the pixels, as those of a quantised network: expected a"
+            " network that computes in floating point, or occlusion"
+        )
+    return chosen
 
 
 def _captum() -> Any:

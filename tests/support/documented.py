@@ -182,7 +182,7 @@ SHORT: Mapping[str, Mapping[str, str]] = {
     },
     "evaluate_agent": {"--episodes": "1"},
     "evaluate_classifier": {},
-    "film_agents": {"--track": "disabled"},
+    "film_agents": {"--max-steps": "20", "--track": "disabled"},
     "probe_encoder": {"--train-size": "24", "--test-size": "12", "--max-features": "64"},
     "visualize_encoder": {
         "--frames.train-frames": "100",

@@ -15,9 +15,9 @@ import torch
 from rich.console import Console
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from support.image_agents import SIZE, images
-from support.tiny_agents import TINY
+from support.tiny_agents import TINY, as_dqn
 
-from agents.config import DQNConfig, PQNConfig, TrainConfig
+from agents.config import PQNConfig, TrainConfig
 from agents.dqn.agent import DQN
 from agents.evaluate.evaluation import EvaluationPolicy, film_agent
 from agents.evaluate.films import Filming
@@ -25,7 +25,8 @@ from agents.evaluate.overlay import DecisionOverlay, action_scores
 from agents.networks.head_options import HeadName
 from agents.ppo.agent import PPO
 from agents.pqn.agent import PQN
-from agents.train.builder import build_agent, make_train_env
+from agents.train.builder import build_agent, load_agent, make_train_env
+from agents.train.training import train
 from envs.protocol import PROTOCOLS
 from rlcnn.visualize.saliency import gradient, integrated_gradients, takes_pixels_as_floats
 
@@ -34,7 +35,7 @@ CONFIGS: dict[str, TrainConfig] = {
     "ppo": SIGNALS,
     "pqn": replace(SIGNALS, algo="pqn", pqn=PQNConfig(n_steps=8, batch_size=8)),
     **{
-        head: replace(SIGNALS, algo="dqn", dqn=DQNConfig(head=head, batch_size=8, noisy=True))
+        head: as_dqn(SIGNALS, head=head, noisy=True, buffer_size=100, learning_starts=8)
         for head in get_args(HeadName)
     },
     "bf16": replace(SIGNALS, precision="bf16"),
@@ -202,3 +203,17 @@ def test_policies_keep_their_own_chance_beside_an_overlay() -> None:
     overlay = DecisionOverlay(agent, 2, "", EvaluationPolicy(agent, seed=5))
     overlay.begin(["a", "b", "c", "d"])
     assert [int(plain(stack)[0]) for _ in range(20)] == [int(overlay(stack)[0]) for _ in range(20)]
+
+
+@pytest.mark.parametrize("name", ["ppo", "dueling-iqn"])
+def test_films_with_an_overlay_change_nothing_of_a_training(name: str, tmp_path: Path) -> None:
+    policies = []
+    for overlay in (False, True):
+        config = replace(
+            CONFIGS[name], eval_episodes=0, video_every=16, overlap="on", video_overlay=overlay
+        )
+        run = train(config, tmp_path / str(overlay), console=Console(file=io.StringIO()))
+        assert len(list((run / "videos").iterdir())) == 2
+        policies.append(load_agent(run).policy.state_dict())
+    for tensor, other in zip(*(policy.values() for policy in policies), strict=True):
+        assert torch.equal(tensor, other)

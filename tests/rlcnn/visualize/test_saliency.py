@@ -190,6 +190,18 @@ def test_a_square_larger_than_the_image_is_refused() -> None:
         occlusion(decide, random_images(), torch.tensor([0, 1]), window=41)
 
 
+@pytest.mark.parametrize("method", [gradient, integrated_gradients])
+def test_scores_without_a_gradient_are_refused_but_for_occlusion(method: Method) -> None:
+    images, targets = random_images(), torch.tensor([0, 1])
+
+    def quantised(pixels: torch.Tensor) -> torch.Tensor:
+        return decide(pixels.detach()).mul(8).round()
+
+    with pytest.raises(UserError, match="the scores have no gradient by the pixels, as those of"):
+        method(quantised, images, targets)
+    assert occlusion(quantised, images, targets).any()
+
+
 def test_without_captum_only_gradients_remain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
     images, targets = random_images(), torch.tensor([0, 1])
@@ -224,5 +236,5 @@ def test_a_sheet_has_a_row_per_image_and_a_column_per_method(frames: int, channe
     maps = np.ones((2, frames, 8, 8), np.float32)
     figure = saliency_figure(images, {"gradient": maps, "occlusion": maps}, labels=["a", "b"])
     assert len(figure.axes) == 6
-    assert [axis.get_title("left") for axis in figure.axes[1:3]] == ["gradient", "occlusion"]
+    assert [axis.get_title() for axis in figure.axes[1:3]] == ["gradient", "occlusion"]
     assert [axis.get_ylabel() for axis in figure.axes[::3]] == ["a", "b"]
