@@ -20,7 +20,7 @@ _POOLS = (_ATEN.max_pool2d_with_indices, _ATEN.max_pool2d, _ATEN.avg_pool2d)
 # They mix values of all positions though the size of the maps stays.
 _MIXING = (
     *(_ATEN.mm, _ATEN.bmm, _ATEN.addmm, _ATEN.baddbmm, _ATEN.t),
-    *(_ATEN.native_group_norm, _ATEN.native_layer_norm),
+    _ATEN.native_group_norm,
 )
 
 
@@ -62,21 +62,30 @@ class ReceptiveField(NamedTuple):
         return f"{self.rows.size}x{self.columns.size} pixels"
 
 
+class _Followed(NamedTuple):
+    """The field of a tensor's values, and its dimensions that are the rows and the columns."""
+
+    field: ReceptiveField
+    axes: tuple[int, int]
+
+
 class FieldTracer(TorchDispatchMode):
     """Follows the receptive fields of the tensors that are computed from :meth:`begin`'s."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._fields = WeakTensorKeyDictionary()
+        # None where a value may depend on the whole image.
+        self._followed = WeakTensorKeyDictionary()
 
     def begin(self, images: torch.Tensor, block: int = 1) -> None:
         """Starts at (batch, channels, height, width), whose pixels are blocks of the image."""
         window = Window(block, block)
-        self._fields[images] = ReceptiveField(window, window)
+        self._followed[images] = _Followed(ReceptiveField(window, window), (2, 3))
 
     def field(self, tensor: torch.Tensor) -> ReceptiveField | None:
         """The receptive field of a value; None if it may depend on the whole image."""
-        return self._fields.get(tensor)
+        followed = self._followed.get(tensor)
+        return followed.field if followed else None
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -88,51 +97,70 @@ class FieldTracer(TorchDispatchMode):
         inputs = [
             tensor
             for tensor in tree_leaves((args, kwargs))
-            if isinstance(tensor, torch.Tensor) and tensor in self._fields
+            if isinstance(tensor, torch.Tensor) and tensor in self._followed
         ]
         if inputs:
             for output in tree_leaves(outputs):
                 if isinstance(output, torch.Tensor):
-                    self._fields[output] = self._after(func, given, inputs, output)
+                    followed = self._after(func.overloadpacket, given, inputs, output)
+                    self._followed[output] = followed
         return outputs
 
     def _after(
         self,
-        func: Any,
+        operation: Any,
         given: Mapping[str, Any],
         inputs: Sequence[torch.Tensor],
         output: torch.Tensor,
-    ) -> ReceptiveField | None:
-        """The field of an operation's output: ``given`` are its arguments by name."""
-        fields = [self._fields[tensor] for tensor in inputs]
-        if None in fields or output.ndim < 3:
+    ) -> _Followed | None:
+        """What follows from an operation: ``given`` are its arguments by name."""
+        before = [self._followed[tensor] for tensor in inputs]
+        if None in before or operation in _MIXING:
             return None
-        operation, field = func.overloadpacket, fields[0]
-        if operation is _ATEN.convolution:
-            if given["transposed"]:
+        (field, axes), dimensions = before[0], inputs[0].ndim
+        if operation in (_ATEN.permute, _ATEN.transpose):
+            order = _order(operation, given, dimensions)
+            return _Followed(field, (order.index(axes[0]), order.index(axes[1])))
+        last = axes == (dimensions - 2, dimensions - 1)
+        if operation is _ATEN.convolution or operation in _POOLS:
+            if given.get("transposed") or not last:
                 return None
-            kernel = given["weight"].shape[2:]
-            return _through(field, kernel, given["stride"], given["padding"], given["dilation"])
-        if operation in _POOLS:
-            kernel, dilation = given["kernel_size"], given.get("dilation", 1)
-            return _through(field, kernel, given["stride"] or kernel, given["padding"], dilation)
-        if operation is _ATEN.constant_pad_nd:
+            weight = given.get("weight")
+            kernel = given["kernel_size"] if weight is None else weight.shape[2:]
+            settings = (given["stride"] or kernel, given["padding"], given.get("dilation", 1))
+            return _Followed(_through(field, kernel, *settings), axes)
+        if operation is _ATEN.constant_pad_nd and last:
             pad = [*given["pad"], 0, 0]
-            return _through(field, 1, 1, (pad[2], pad[0]), 1)
-        if operation is _ATEN.slice and given["dim"] % output.ndim >= output.ndim - 2:
+            return _Followed(_through(field, 1, 1, (pad[2], pad[0]), 1), axes)
+        if operation is _ATEN.slice and given["dim"] % dimensions in axes:
             cut = [(1, 0), (1, 0)]
-            cut[given["dim"] % output.ndim - output.ndim] = given["step"], -(given["start"] or 0)
-            return _through(field, 1, *zip(*cut, strict=True), 1)
-        kept = all(tensor.shape[-2:] == output.shape[-2:] for tensor in inputs)
-        if not kept or operation in _MIXING or _turned(operation, given, output.ndim):
-            return None
-        for other in fields[1:]:
-            if (other.rows.step, other.columns.step) != (field.rows.step, field.columns.step):
+            cut[axes.index(given["dim"] % dimensions)] = given["step"], -(given["start"] or 0)
+            return _Followed(_through(field, 1, *zip(*cut, strict=True), 1), axes)
+        if operation is _ATEN.native_layer_norm:
+            least = dimensions - len(given["normalized_shape"])
+            return None if max(axes) >= least else before[0]
+        if last:
+            # A view may split or join the channels.
+            axes = (output.ndim - 2, output.ndim - 1)
+        for tensor, other in zip(inputs, before, strict=True):
+            sizes = [tensor.shape[axis] for axis in other.axes]
+            steps = (other.field.rows.step, other.field.columns.step)
+            kept = output.ndim > max(axes) and sizes == [output.shape[axis] for axis in axes]
+            if min(axes) < 0 or not kept or steps != (field.rows.step, field.columns.step):
                 return None
-            field = ReceptiveField(
-                *(one.joined(two) for one, two in zip(field, other, strict=True))
-            )
-        return field
+            pairs = zip(field, other.field, strict=True)
+            field = ReceptiveField(*(one.joined(two) for one, two in pairs))
+        return _Followed(field, axes)
+
+
+def _order(operation: Any, given: Mapping[str, Any], dimensions: int) -> list[int]:
+    """The former dimension of each."""
+    if operation is _ATEN.permute:
+        return [dim % dimensions for dim in given["dims"]]
+    order = list(range(dimensions))
+    one, two = given["dim0"] % dimensions, given["dim1"] % dimensions
+    order[one], order[two] = two, one
+    return order
 
 
 def _through(field: ReceptiveField, *settings: Any) -> ReceptiveField:
@@ -144,13 +172,3 @@ def _through(field: ReceptiveField, *settings: Any) -> ReceptiveField:
 def _pair(value: Any) -> tuple[int, int]:
     values = list(value) if isinstance(value, Sequence) else [value]
     return values[0], values[-1]
-
-
-def _turned(operation: Any, given: Mapping[str, Any], dimensions: int) -> bool:
-    """Whether an operation moves the rows and columns to other dimensions."""
-    last = [dimensions - 2, dimensions - 1]
-    if operation is _ATEN.permute:
-        return [dim % dimensions for dim in given["dims"]][-2:] != last
-    if operation is _ATEN.transpose:
-        return bool({given["dim0"] % dimensions, given["dim1"] % dimensions} & set(last))
-    return False

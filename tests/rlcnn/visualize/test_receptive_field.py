@@ -80,6 +80,12 @@ def test_a_value_depends_on_the_pixels_of_its_box_and_no_others() -> None:
     assert (int(rows.max()), int(columns.max())) == (top + height - 1, left + width - 1)
 
 
+@pytest.mark.parametrize(("norm", "size"), [("layer_channels", "36x36 pixels"), ("layer", "None")])
+def test_a_normalisation_over_channels_alone_stays_local(norm: str, size: str) -> None:
+    layers = list_layers(create_encoder("nature", (4, 84, 84), norm=norm).eval())
+    assert str(layers["output"].field) == size
+
+
 def test_what_mixes_all_positions_has_no_field() -> None:
     layers = list_layers(create_encoder("efficientnet_b0:features.2", (3, 64, 64)).eval())
     # Squeeze and excitation multiplies every value by a mean over the image.
