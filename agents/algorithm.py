@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
 
@@ -14,6 +15,18 @@ from agents.storage.replay import FrameReplay
 from agents.storage.rollout import FrameRollout
 
 Model = TypeVar("Model", bound=BaseAlgorithm)
+
+
+class ActionScores(NamedTuple):
+    """What an agent computes to choose an action, without anything random.
+
+    Attributes:
+        scores: float32 (batch, actions): Q values, or log probabilities.
+        values: float32 (batch,): the estimated return.
+    """
+
+    scores: torch.Tensor
+    values: torch.Tensor
 
 
 class AlgorithmSpec(Generic[Model]):
@@ -63,6 +76,19 @@ class AlgorithmSpec(Generic[Model]):
     def trained_network(self, model: Model) -> nn.Module:
         """The network that learns and holds the features extractor."""
         return model.policy
+
+    def action_scores(self, model: Model, observations: torch.Tensor) -> ActionScores:
+        """What the agent would choose actions by; its gradients reach the observations.
+
+        By default the values of :meth:`trained_network`, for an algorithm with ``action_values``.
+
+        Args:
+            model: one of its agents.
+            observations: uint8 (batch, channels, height, width), on the agent's device; or floats
+                of 0 to 255, inside ``rlcnn.visualize.saliency.takes_pixels_as_floats``.
+        """
+        q_values = self.trained_network(model)(observations)
+        return ActionScores(q_values, q_values.amax(dim=1))
 
     def storage(self, model: Model) -> FrameRollout | FrameReplay:
         """Stored frames or features; a replay takes its memory at the first call.

@@ -122,6 +122,9 @@ class EvaluationSchedule:
     video_every: Annotated[int | None, Interval(ge=0, le=MAX_STEPS), WHOLE] = None
     """Steps between two filmed games; 0 films at the end only. None, the default, films the
     untrained agent, the agent of every evaluation, and the end."""
+    video_overlay: bool = False
+    """Whether films show beside the game what the agent sees, which pixels its choice depends on,
+    its action probabilities or Q values, and its value over time."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 # Options of a training that do not affect its speed.
 NOT_MEASURED = (
     *("algo", "total_steps", "track", "project", "eval_every", "eval_episodes", "video_every"),
-    *("checkpoint_every", "keep_checkpoints", "save_replay", "tracker", "log_model"),
+    *(
+        "video_overlay",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "save_replay",
+        "tracker",
+        "log_model",
+    ),
 )
 
 # Options that --suite sets itself, and options for --suite alone.

@@ -60,6 +60,9 @@ class Output:
     """File to write the result to, as JSON; without a file, or with -, standard output."""
     video: int = 0
     """Number of whole games to film into the run's videos/."""
+    video_overlay: Flag = False
+    """Show beside the game what the agent sees, which pixels its choice depends on, its action
+    probabilities or Q values, and its value over time."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Options(Output, Games, EvaluatedAgent):
     Examples:
       python scripts/evaluate_agent.py runs/pong
       python scripts/evaluate_agent.py runs/pong --episodes 100 --json result.json
-      python scripts/evaluate_agent.py runs/pong --episodes 0 --video 1
+      python scripts/evaluate_agent.py runs/pong --episodes 0 --video 1 --video-overlay
     """
 
 
@@ -87,6 +90,7 @@ def main(arguments: list[str]) -> None:
         options.run_dir,
         episodes=options.episodes,
         videos=options.video,
+        overlay=options.video_overlay,
         protocol=options.protocol,
         deterministic=options.deterministic,
         seed=options.seed,

@@ -53,6 +53,7 @@ def assess_run(
     *,
     episodes: int | None = None,
     videos: int = 0,
+    overlay: bool = False,
     protocol: str | None = None,
     deterministic: bool = False,
     seed: int | None = None,
@@ -71,6 +72,7 @@ def assess_run(
         run_dir: the run.
         episodes: whole games; by default the run's own number. 0 only films.
         videos: whole games to film, into the run's ``videos/``.
+        overlay: whether the films show beside the game what the agent sees and how it decides.
         protocol: by default the run's own; another keeps the actions that were learned.
         deterministic: no sampling and no random actions.
         seed: by default the run's own; games and the agent's random choices follow from it.
@@ -85,6 +87,8 @@ def assess_run(
     for name, count in (("episodes", episodes), ("video", videos)):
         if count is not None and count < 0:
             raise UserError(f"--{name} {count} must be at least 0")
+    if overlay and videos == 0:
+        raise UserError("--video-overlay draws into films: give --video 1 too")
     if episodes == 0 and videos == 0:
         raise UserError("--episodes 0 without --video leaves nothing to do: give --video 1")
     run = RunDirectory.open(run_dir)
@@ -118,6 +122,8 @@ def assess_run(
                     on_game=on_game,
                 )
         films: list[FilmResult] = []
+        ways = "-deterministic" * deterministic + "-overlay" * overlay
+        name = f"{step:012d}-{protocol or config.protocol}{ways}-seed{config.seed}"
         for number in range(videos):
             action = f"filming game {number + 1} of {videos}"
             print_line(console, action)
@@ -127,10 +133,11 @@ def assess_run(
                     film = film_agent(
                         model,
                         replace(config, seed=config.seed + number),
-                        run.videos_dir / _film_name(config, step, number, protocol, deterministic),
+                        run.videos_dir / f"{name}-{number}.mp4",
                         protocol=protocol,
                         step=step,
                         deterministic=deterministic,
+                        overlay=overlay,
                     )
             except UserError as error:
                 if evaluation is None and not films:
@@ -155,10 +162,3 @@ def _shown_games(console: Console, episodes: int) -> Iterator[Callable[[float], 
             task.status = f"return {score_text(float(np.mean(returns)))}"
 
         yield on_game
-
-
-def _film_name(
-    config: TrainConfig, step: int, number: int, protocol: str | None, deterministic: bool
-) -> str:
-    played = "-deterministic" if deterministic else ""
-    return f"{step:012d}-{protocol or config.protocol}{played}-seed{config.seed}-{number}.mp4"

@@ -15,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.config import TrainConfig
+from agents.evaluate.overlay import DecisionOverlay
 from agents.seeding import Purpose, derive_seed
 from envs.atari import AtariVecEnv
 from envs.atari_single import SingleAtariVecEnv
@@ -216,18 +217,25 @@ def film_agent(
     seed: int | None = None,
     step: int = 0,
     deterministic: bool = False,
+    overlay: bool = False,
     on_step: Callable[[], None] | None = None,
 ) -> FilmResult:
     """Films one whole game, as :func:`evaluate_agent` would play it, to an MP4 at ``path``.
 
-    ``on_step`` is called before every step; an exception from it ends the film and leaves no file.
+    With ``overlay`` the film shows beside the game what the agent sees and how it decides; the game
+    is the same. ``on_step`` is called before every step; an exception from it ends the film and
+    leaves no file.
     """
     game_seed = derive_seed(config.seed if seed is None else seed, "film", step)
     conventions = play_protocol(config, protocol)
+    policy = EvaluationPolicy(model, game_seed, deterministic, on_step)
+    game = config.env.split("/")[-1].split(":")[-1]
+    title = f"{config.algo.upper()} on {game} after {step:,} steps"
+    drawn = DecisionOverlay(model, config.frame_stack, title, policy) if overlay else None
     with inference(model):
         return film_episode(
             config.environment,
-            EvaluationPolicy(model, game_seed, deterministic, on_step),
+            drawn or policy,
             path,
             protocol=conventions,
             obs=config.obs,
@@ -236,6 +244,7 @@ def film_agent(
             seed=game_seed,
             max_episode_steps=conventions.max_episode_steps,
             caption_prefix=f"step {step:,}",
+            overlay=drawn,
         )
 
 

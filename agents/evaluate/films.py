@@ -44,7 +44,14 @@ class Filming:
         TrainingStopped.
         """
         try:
-            film = film_agent(model, self._config, path, step=step, on_step=on_step)
+            film = film_agent(
+                model,
+                self._config,
+                path,
+                step=step,
+                overlay=self._config.video_overlay,
+                on_step=on_step,
+            )
         except TrainingStopped:
             raise
         except Exception as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import stable_baselines3
+import torch
 
-from agents.algorithm import AlgorithmSpec
+from agents.algorithm import ActionScores, AlgorithmSpec
 from agents.ppo.agent import PPO
 from agents.ppo.config import PPOConfig
 from agents.storage.rollout import FrameRollout
@@ -21,6 +22,10 @@ class PPOSpec(AlgorithmSpec[PPO]):
     on_policy = True
     groups = True
     compiles = True
+
+    def action_scores(self, model: PPO, observations: torch.Tensor) -> ActionScores:
+        logits, values = model.policy.logits_and_values(observations)
+        return ActionScores(logits.log_softmax(dim=1), values)
 
     def storage(self, model: PPO) -> FrameRollout:
         return model.rollout_buffer

@@ -104,22 +104,8 @@ def load_agent(
         UserError: the run or checkpoint is missing or damaged.
     """
     run = RunDirectory.open(run_dir)
-    config = read_config(run)
-    # Only the environments' spaces are needed, and emulators start slowly: one is enough. The
-    # agent will not learn, so any valid rollout will do. The checkpoint has all weights.
-    config = replace(
-        config,
-        weights="none",
-        device=resolve_device(device),
-        num_envs=1,
-        env_groups=1,
-        env_workers=0,
-        compile="off",
-        cuda_graphs="off",
-        overlap="off",
-    ).with_hyperparameters(config.hyperparameters.without_learning())
-    with closing(make_train_env(config)) as venv:
-        model = build_agent(config, venv)
+    # The checkpoint has all weights.
+    model = _agent_to_play(replace(read_config(run), weights="none"), device)
     for last_try in (False, False, True):
         path = find_checkpoint(run, checkpoint)
         try:
@@ -131,6 +117,36 @@ def load_agent(
                 raise
     model.num_timesteps = int(path.name)
     return model
+
+
+def untrained_agent(run_dir: str | Path, *, device: str = "auto") -> Agent:
+    """The agent of a run as it was before its training, ready to ``predict``.
+
+    Args:
+        run_dir: what ``scripts/train_agent.py`` wrote.
+        device: as for :func:`load_agent`.
+
+    Raises:
+        UserError: the run is missing or damaged, or its first weights are no longer there.
+    """
+    return _agent_to_play(read_config(RunDirectory.open(run_dir)), device)
+
+
+def _agent_to_play(config: TrainConfig, device: str) -> Agent:
+    # Only the environments' spaces are needed, and emulators start slowly: one is enough. The
+    # agent will not learn, so any valid rollout will do.
+    config = replace(
+        config,
+        device=resolve_device(device),
+        num_envs=1,
+        env_groups=1,
+        env_workers=0,
+        compile="off",
+        cuda_graphs="off",
+        overlap="off",
+    ).with_hyperparameters(config.hyperparameters.without_learning())
+    with closing(make_train_env(config)) as venv:
+        return build_agent(config, venv)
 
 
 def find_checkpoint(run: RunDirectory, wanted: str | Path | None = None) -> Path:

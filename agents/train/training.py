@@ -51,6 +51,7 @@ RESUMABLE = lifecycle.RESUMABLE | {
     "overlap",
     "eval_episodes",
     "video_every",
+    "video_overlay",
     "save_replay",
 }
 """Options that may change on a resume: the run's length, where it runs and what it records."""

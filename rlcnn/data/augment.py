@@ -48,7 +48,9 @@ def bring_to_size(images: LabelledImages, config: AugmentConfig) -> LabelledImag
     if config.resize:
         factor = config.resize / min(pixels.shape[2:])
         pixels = _resized(pixels, [round(side * factor) for side in pixels.shape[2:]])
-    return StoredImages(F.pad(pixels, [config.pad] * 4), images.labels, images.tasks)
+    resized = StoredImages(F.pad(pixels, [config.pad] * 4), images.labels, images.tasks)
+    resized.paths = images.paths
+    return resized
 
 
 class Augmentation:

@@ -74,6 +74,7 @@ def load_folder(directory: Path, *, seed: int, channels: int | None = None) -> S
             if in_memory:
                 decoded = torch.stack([read_image(path, channels) for path in paths])
                 images.append(StoredImages(decoded, known, [task]))
+                images[-1].paths = paths
             else:
                 images.append(ImageFiles(paths, known, [task], channels=channels))
         return Split(*images)

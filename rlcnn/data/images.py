@@ -72,9 +72,11 @@ class LabelledImages(ABC):
         channels: of every image.
         image_shape: (channels, height, width) of every image; None where their sizes differ.
         episodes: which images depend on each other; None where none do.
+        paths: their files; None where they are no files of their own.
     """
 
     episodes: Episodes | None = None
+    paths: Sequence[Path] | None = None
 
     def __init__(
         self,
@@ -113,6 +115,10 @@ class LabelledImages(ABC):
         Raises:
             UserError: its file cannot be read as an image.
         """
+
+    def name(self, index: int) -> str:
+        """The name of an image: that of its file, or ``image 3``."""
+        return self.paths[index].name if self.paths else f"image {index}"
 
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
         """Images of one size at int64 indices, uint8 (batch, channels, height, width).
@@ -285,7 +291,7 @@ class ImageFiles(LabelledImages):
         if not paths:
             raise UserError("there are no images")
         super().__init__(labels, tasks, channels)
-        self.paths = list(paths)
+        self.paths: list[Path] = list(paths)
         self.resize = resize
 
     def subset(self, indices: torch.Tensor) -> ImageFiles:
@@ -315,5 +321,13 @@ class JoinedImages(LabelledImages):
             )
 
     def __getitem__(self, index: int) -> torch.Tensor:
+        part, place = self._place(index)
+        return part[place]
+
+    def name(self, index: int) -> str:
+        part, place = self._place(index)
+        return part.name(place)
+
+    def _place(self, index: int) -> tuple[LabelledImages, int]:
         train, test = self._split
-        return train[index] if index < len(train) else test[index - len(train)]
+        return (train, index) if index < len(train) else (test, index - len(train))

@@ -161,7 +161,7 @@ def _of_timm(name: str) -> Architecture:
         ) from error
     own_name = name.removeprefix(TIMM)
     try:
-        config = timm.get_pretrained_cfg(own_name, allow_unregistered=False)
+        config: Any = timm.get_pretrained_cfg(own_name, allow_unregistered=False)
     except RuntimeError as error:
         known = timm.list_models(pretrained=True)
         raise UserError(f'timm has no model "{own_name}".{nearest(own_name, known)}') from error

@@ -139,6 +139,12 @@ def arm_styles(arms: Sequence[str], control: str) -> dict[str, ArmStyle]:
     return {arm: given[arm] for arm in arms}
 
 
+def point_style(number: int) -> tuple[str, str]:
+    """The colour and the marker of the points of a class; the first 49 numbers share no pair."""
+    lap, place = divmod(number, len(_COLOURS))
+    return _COLOURS[place], _MARKERS[(place + lap) % len(_MARKERS)]
+
+
 def elided(name: str, most: int) -> str:
     """``name``, without its middle if it is longer than ``most`` characters."""
     if len(name) <= most:

@@ -1,11 +1,11 @@
-"""A report in Weights & Biases: one more run in the group of its study."""
+"""Pages in Weights & Biases, each one run: a report in the group of its study, or a gallery."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,45 @@ def track_report(
 ) -> None:
     """Logs the figures as images, the runs as a table, the films and the page itself.
 
-    ``page`` is in the directory of ``figures/``, which holds the ``drawings``; ``wandb.json`` there
-    keeps the id of the run, so that all reports of a study are one run, in the ``group`` of its
-    trainings. An unchanged page is not logged again. If W&B fails, there is one line of warning.
+    ``page`` is in the directory of ``figures/``, which holds the ``drawings``. The run is in the
+    ``group`` of the study's trainings; see :func:`track_page`.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
+    """
+    options = {
+        "games": list(report.games),
+        "arms": report.arm_names,
+        "control": report.control,
+        "command": report.command,
+        **report.facts,
+    }
+    card = RunCard(options, JOB_TYPE).with_labels({"group": group, "tags": [JOB_TYPE]})
+    track_page(
+        page,
+        lambda: _shown(report, page, drawings),
+        mode,
+        card,
+        project=project,
+        name=f"report of {group}",
+        summary=_summary(report),
+    )
+
+
+def track_page(
+    page: Path,
+    shown: Callable[[], Mapping[str, Any]],
+    mode: TrackMode,
+    card: RunCard,
+    *,
+    project: str,
+    name: str,
+    summary: Mapping[str, Any] | None = None,
+) -> None:
+    """Logs what ``shown`` returns, W&B's images, tables and films by key, and a page.
+
+    ``wandb.json`` beside the page keeps the id of the run, so that all versions of a page are one
+    run. An unchanged page is not logged again. If W&B fails, there is one line of warning.
 
     Raises:
         UserError: the disk is full or cannot be written.
@@ -48,32 +84,19 @@ def track_report(
     logged = hashlib.sha256(page.read_bytes()).hexdigest() + f" {mode}"
     if identity.get("logged") == logged:
         return
-    options = {
-        "games": list(report.games),
-        "arms": report.arm_names,
-        "control": report.control,
-        "command": report.command,
-        **report.facts,
-    }
-    card = RunCard(options, JOB_TYPE).with_labels({"group": group, "tags": [JOB_TYPE]})
     run = start_or_warn(
         mode,
         lambda attempt: start_wandb(
-            directory,
-            attempt,
-            card,
-            project=project,
-            name=f"report of {group}",
-            identity=identity["id"],
+            directory, attempt, card, project=project, name=name, identity=identity["id"]
         ),
     )
     if run is None:
         return
     try:
-        # W&B needs a step that grows, also over the reports of one study.
+        # W&B needs a step that grows, also over the versions of one page.
         row = int(1000 * (time.time() - float(identity["began"])))
-        run.log(_shown(report, page, drawings), step=row, commit=True)
-        run.summary.update(_summary(report))
+        run.log(dict(shown()), step=row, commit=True)
+        run.summary.update(dict(summary or {}))
         run.finish()
     except Exception as error:
         _log.warning("Weights & Biases misses the report: %s", first_line(error))

@@ -9,9 +9,9 @@ import torch
 from rlcnn.data.batches import Batches
 from rlcnn.data.images import UNKNOWN
 from rlcnn.supervised.evaluation.assessment import Assessment
-from rlcnn.supervised.evaluation.error_plots import write_error_plots
 from rlcnn.supervised.evaluation.metrics import Evaluation, topk_accuracy
 from rlcnn.supervised.trainer import Trainer
+from rlcnn.visualize.errors import write_error_plots
 
 
 def write_held_out_plots(trainer: Trainer, test: Batches, directory: Path) -> list[Path]:
@@ -35,4 +35,5 @@ def write_held_out_plots(trainer: Trainer, test: Batches, directory: Path) -> li
         Assessment(evaluation, [evaluation], indices.tolist(), task.name, crops=1),
         lambda index: test.at(torch.tensor([index])).images[0].cpu(),
         directory,
+        test.images.name,
     )

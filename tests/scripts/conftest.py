@@ -33,7 +33,9 @@ evaluate_agent = _in_process("evaluate_agent")
 pretrain_encoder = _in_process("pretrain_encoder")
 evaluate_classifier = _in_process("evaluate_classifier")
 probe_encoder = _in_process("probe_encoder")
+visualize_encoder = _in_process("visualize_encoder")
 benchmark = _in_process("benchmark")
+film_agents = _in_process("film_agents")
 compare_encoders = _in_process("compare_encoders")
 
 

@@ -126,6 +126,20 @@ def test_games_are_filmed_into_the_run(evaluate_agent: Script, finished_copy: Pa
     assert films[0].read_bytes() == own.read_bytes()
 
 
+def test_an_overlay_makes_another_film_of_the_same_game(
+    evaluate_agent: Script, finished_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = finished_copy / "result.json"
+    films = []
+    for overlay in ((), ("--video-overlay",)):
+        evaluate_agent(finished_copy, "--episodes", 0, "--video", 1, *overlay, "--json", result)
+        films += read(result)["videos"]
+    plain, overlaid = films
+    assert overlaid["path"].endswith("-overlay-seed0-0.mp4")
+    assert (overlaid["return"], overlaid["length"]) == (plain["return"], plain["length"])
+    assert Path(overlaid["path"]).stat().st_size > Path(plain["path"]).stat().st_size
+
+
 def test_another_protocol_keeps_the_actions_that_were_learned(
     train_agent: Script, evaluate: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -154,6 +168,7 @@ def test_another_protocol_keeps_the_actions_that_were_learned(
         (("{run}", "--episodes", "-1"), "--episodes -1 must be at least 0"),
         (("{run}", "--episodes", "0"), "nothing to do"),
         (("{run}", "--video", "-1"), "--video -1 must be at least 0"),
+        (("{run}", "--video-overlay"), "--video-overlay draws into films: give --video 1 too"),
         (("{run}", "--seed", "-1"), "--seed -1 must be at least 0"),
         (("{run}", "--protocol", "stiky"), '--protocol "stiky" is unknown.* Did you mean "sticky"'),
         (("{run}", "--deterministic", "--stochastic"), "exclude each other: give one"),

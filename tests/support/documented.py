@@ -185,7 +185,16 @@ SHORT: Mapping[str, Mapping[str, str]] = {
     "evaluate_agent": {"--episodes": "1"},
     "evaluate_classifier": {},
     "describe_encoder": {},
+    "film_agents": {"--max-steps": "20", "--track": "disabled"},
     "probe_encoder": {"--train-size": "24", "--test-size": "12", "--max-features": "64"},
+    "visualize_encoder": {
+        "--frames.train-frames": "100",
+        "--frames.test-frames": "100",
+        "--frames.min-entropy": "0",
+        "--perplexity": "3",
+        "--style.steps": "2",
+        "--track": "disabled",
+    },
     "benchmark": {
         "--rounds": "1",
         "--seconds": "0.01",

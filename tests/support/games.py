@@ -47,6 +47,13 @@ class Signals(gym.Env):
         return image
 
 
+class Halved(gym.RewardWrapper):
+    """Half of every reward."""
+
+    def reward(self, reward: Any) -> float:
+        return float(reward) / 2
+
+
 def random_actions(env: AtariVecEnv, steps: int, seed: int = 0) -> np.ndarray:
     """Actions (steps, num_envs)."""
     return np.random.default_rng(seed).integers(env.action_space.n, size=(steps, env.num_envs))

@@ -14,18 +14,18 @@ from rlcnn.accelerate.devices import resolve_device
 from rlcnn.config.fields import from_json
 from rlcnn.data.atari.options import FrameOptions, LoadPolicies
 from rlcnn.data.by_name import check_held_out, load_data
-from rlcnn.data.images import ImageFiles, JoinedImages, LabelledImages
+from rlcnn.data.images import JoinedImages, LabelledImages
 from rlcnn.data.label_file import load_labelled_files
 from rlcnn.data.names import ATARI, FOLDER
 from rlcnn.runs.progress import ProgressDisplay, waiting
 from rlcnn.runs.provenance import provenance
 from rlcnn.supervised.evaluation.assessment import Assessment, assess, check_channels
-from rlcnn.supervised.evaluation.error_plots import write_error_plots
 from rlcnn.supervised.evaluation.networks import Network, load_network
 from rlcnn.supervised.evaluation.options import EvaluationConfig
 from rlcnn.supervised.evaluation.word_vectors import load_word_vectors
 from rlcnn.supervised.evaluation.zero_shot import TOP, assess_unseen
 from rlcnn.supervised.setup import CHANNELS
+from rlcnn.visualize.errors import write_error_plots
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,11 @@ class ClassifierEvaluation:
 
     def write_plots(self, directory: Path) -> list[Path]:
         """Writes pictures of the errors; their paths."""
-        images = self.images
-        names = [path.name for path in images.paths] if isinstance(images, ImageFiles) else None
 
         def classified(index: int) -> torch.Tensor:
-            return self.networks[0].transform.centre(images[index])[0]
+            return self.networks[0].transform.centre(self.images[index])[0]
 
-        return write_error_plots(self.assessment, classified, directory, names)
+        return write_error_plots(self.assessment, classified, directory, self.images.name)
 
 
 def evaluate_classifiers(

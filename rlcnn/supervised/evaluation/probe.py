@@ -188,20 +188,27 @@ class ChosenImages(LabelledImages):
     """
 
     def __init__(
-        self, source: LabelledImages, indices: torch.Tensor, task: Task, size: int | None = None
+        self,
+        source: LabelledImages,
+        indices: torch.Tensor,
+        task: Task,
+        crop: CropTransform | None = None,
     ) -> None:
-        """Chooses by ``indices``; with ``size``, images are their middle squares of this side."""
+        """Chooses by ``indices``; with ``crop``, images are their centre crops."""
         labels = source.labels[indices, source.tasks.index(task)]
-        sides = (size, size) if size else source.image_shape and source.image_shape[1:]
+        sides = (crop.height, crop.width) if crop else source.image_shape and source.image_shape[1:]
         super().__init__(labels, [task], source.channels, sides)
         self.episodes = source.episodes and source.episodes.at(indices)
         self.indices = indices
         self._source = source
-        self._crop = CropTransform(size, size) if size else None
+        self._crop = crop
 
     def __getitem__(self, index: int) -> torch.Tensor:
         image = self._source[int(self.indices[index])]
         return image if self._crop is None else self._crop.centre(image)[0]
+
+    def name(self, index: int) -> str:
+        return self._source.name(int(self.indices[index]))
 
     def gather(self, indices: torch.Tensor) -> torch.Tensor:
         if self._crop is None:
@@ -231,7 +238,8 @@ def choose_images(
         drawn = draw_indices(part.labels[:, split.train.tasks.index(task)], count, random, name)
         if not len(drawn):
             raise UserError(f'no {name} image has a known label for "{task.name}"')
-        chosen.append(ChosenImages(part, drawn, task, size))
+        crop = CropTransform(size, size) if size else None
+        chosen.append(ChosenImages(part, drawn, task, crop))
     counts = chosen[0].labels.unique(return_counts=True)[1]
     if len(counts) < 2:
         raise UserError(

@@ -99,9 +99,9 @@ def test_no_film_ends_a_training(
         encoder = _full(tmp_path / "encoder")
         monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: encoder)
     elif what == "game":
-        monkeypatch.setattr("envs.films.camera._play", fail)
+        monkeypatch.setattr("envs.films.game.FilmedGame.__iter__", fail)
     else:
-        monkeypatch.setattr("envs.films.camera.make_env", fail)
+        monkeypatch.setattr("envs.films.lens.make_env", fail)
     to, said = console()
     config = replace(TINY, env="support.games:Signals-v0", video_every=16)
     run = train(config, tmp_path / "run", console=to)

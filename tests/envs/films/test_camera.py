@@ -11,8 +11,10 @@ import pytest
 from gymnasium import spaces
 
 from envs import AtariVecEnv, UserError, film_episode, get_protocol
+from envs.config import EnvConfig
 from envs.errors import EnvironmentFailure
-from envs.films.camera import ATARI_FPS, why_not_rendered
+from envs.films.camera import why_not_rendered
+from envs.films.game import ATARI_FPS
 from envs.films.mp4 import Mp4Writer
 
 
@@ -147,6 +149,41 @@ def blinkers():
     gym.register("Blind-v0", Blind)
     yield
     del gym.registry["Blinker-v0"], gym.registry["Blind-v0"]
+
+
+class Border:
+    """An overlay: a blue border around the picture."""
+
+    def __init__(self) -> None:
+        self.begun: list[list[str]] = []
+        self.scores: list[float] = []
+
+    def begin(self, action_names) -> None:
+        self.begun.append(list(action_names))
+
+    def draw(self, picture: np.ndarray, score: float) -> np.ndarray:
+        self.scores.append(score)
+        return np.pad(picture, ((10, 10), (10, 10), (0, 0)))
+
+
+@pytest.mark.parametrize("wrapper", [False, True])
+def test_an_overlay_draws_every_picture_and_knows_the_score(tmp_path, wrapper):
+    # A wrapper that the agent's rewards come from decides about the score, too.
+    config = EnvConfig("ALE/Breakout-v5", wrappers=("support.games:Halved",) if wrapper else ())
+    protocol = dataclasses.replace(get_protocol("classic"), noop_max=3)
+    options = {"protocol": protocol, "obs_size": 16, "max_episode_steps": 150, "seed": 2}
+    overlay = Border()
+    film = film_episode(config, Actor(4, 1), tmp_path / "film.mp4", overlay=overlay, **options)
+    about, pictures = read_film(film.path)
+    assert (len(pictures), about["fps"]) == (film.frames, 60)
+    assert about["size"] == (2 * (160 + 20), 2 * (210 + 20))
+    assert overlay.begun == [["NOOP", "FIRE", "RIGHT", "LEFT"]]
+    assert len(overlay.scores) == film.frames
+    assert film.episode_return > 0
+    assert overlay.scores[-1] == film.episode_return
+    assert overlay.scores == sorted(overlay.scores)
+    # One point each, or a half.
+    assert set(np.diff(overlay.scores)) == {0, 0.5 if wrapper else 1}
 
 
 @pytest.mark.usefixtures("blinkers")
@@ -298,6 +335,20 @@ class TestOfOddCameras:
 
         before, film = film_of(tmp_path, Nameless)
         assert before == film.no_render == "it has no render mode rgb_array"
+
+    def test_an_overlay_begins_anew_with_another_game(self, tmp_path):
+        gym.register("Odd-v0", Broken, kwargs={"rendered": lambda n: RED if n < 3 else fail()})
+        overlay = Border()
+        try:
+            film = film_episode(
+                "Odd-v0", Actor(2), tmp_path / "film.mp4", obs_size=9, overlay=overlay
+            )
+        finally:
+            del gym.registry["Odd-v0"]
+        assert overlay.begun == [["action 0", "action 1"]] * 2
+        # The picture after the third step failed.
+        assert overlay.scores == [0, 1.5, 3, 0, 1.5, 3, 4.5, 6]
+        assert (film.frames, film.episode_return) == (5, 6)
 
     def test_a_camera_that_fails_on_the_way_films_another_game(self, tmp_path, film_of):
         before, film = film_of(

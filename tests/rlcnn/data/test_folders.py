@@ -18,7 +18,7 @@ from envs.errors import UserError
 from rlcnn.data import folders
 from rlcnn.data.decoding import read_image
 from rlcnn.data.folders import load_folder
-from rlcnn.data.images import ImageFiles, StoredImages
+from rlcnn.data.images import ImageFiles, JoinedImages, Split, StoredImages
 
 
 def refused(directory: Path, *said: str) -> None:
@@ -47,6 +47,11 @@ def test_train_and_test_are_read_as_they_are(parted: Path) -> None:
     own = {(str(image.tolist()), CLASSES[label]) for image, label in _pairs(pictures(4))}
     names = sorted(CLASSES)
     assert {(str(image.tolist()), names[label]) for image, label in _pairs(train)} == own
+    # In memory, too, images keep the names of their files.
+    files = [path.name for name in names for path in sorted((parted / "test" / name).iterdir())]
+    assert [test.name(index) for index in range(len(test))] == files
+    joined = JoinedImages(Split(train, test))
+    assert joined.name(len(train) + 2) == files[2]
 
 
 def _pairs(images: StoredImages) -> list[tuple[torch.Tensor, int]]:

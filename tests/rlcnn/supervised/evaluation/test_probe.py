@@ -104,6 +104,7 @@ def test_features_are_the_encoders_and_leave_it_as_it_is(name: str) -> None:
     data = images(5)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
     chosen = ChosenImages(data, torch.tensor([4, 0, 2]), CLASS)
+    assert [chosen.name(index) for index in range(3)] == ["image 4", "image 0", "image 2"]
     features = encode(encoder, chosen, batch_size=2)
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
     assert features.shape == (3, encoder.features_dim)

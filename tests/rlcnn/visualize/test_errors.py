@@ -10,8 +10,8 @@ from PIL import Image
 
 from envs.errors import UserError
 from rlcnn.supervised.evaluation.assessment import Assessment
-from rlcnn.supervised.evaluation.error_plots import write_error_plots
 from rlcnn.supervised.evaluation.metrics import Evaluation
+from rlcnn.visualize.errors import write_error_plots
 
 
 def assessment(classes: int, images: int, seed: int = 0) -> Assessment:

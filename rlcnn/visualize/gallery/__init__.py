@@ -1,0 +1,1 @@
+"""The galleries of ``visualize_encoder.py``: options, network and images, and their sheets."""
