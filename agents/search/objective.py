@@ -176,16 +176,18 @@ def parse_objective(text: str) -> Objective:
     Raises:
         UserError: it is none of these.
     """
-    kind, colon, target = text.partition(":")
-    if not colon and (kind == "score" or kind == "area"):
-        return Objective(kind)
+    kind, _, target = text.partition(":")
+    if text == "score":
+        return Objective("score")
+    if text == "area":
+        return Objective("area")
     if kind == "seconds-to":
         try:
             value = float(target)
         except ValueError:
             value = math.nan
         if math.isfinite(value):
-            return Objective(kind, value)
+            return Objective("seconds-to", value)
         raise UserError(f'--objective "{text}": expected a score, such as seconds-to:18')
     hint = nearest(kind, ("score", "area", "seconds-to:18"))
     raise UserError(f'--objective "{text}" is unknown: expected {FORMS}.{hint}')

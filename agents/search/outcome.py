@@ -15,7 +15,7 @@ from agents.search.plan import SearchPlan
 from agents.search.space import Values, configured, written
 from agents.search.trials import TrialResult, Trials
 from envs.errors import in_shell
-from rlcnn.report.style import interval, signed
+from rlcnn.report.style import interval, number, signed
 from rlcnn.runs.files import write_atomic, write_json_atomic
 
 CONFIG, TABLE = "config.json", "trials.csv"
@@ -77,21 +77,35 @@ class SearchResults:
         for trial in self.trials:
             if trial.state == "failed":
                 lines.append(f"failed: trial {trial.number}: {trial.reason}")
-        if best and objective.kind == "seconds-to" and (best[0].value or 0.0) >= NEVER:
-            lines.append(f"no trial reached {objective.target:g}: a lower score, or more steps?")
         for each in self.finals:
-            now = ", the values of today" if each.is_current else ""
+            now = ", the present values" if each.is_current else ""
             lines.append(f"finalist: {each.name}{now}: {each.described(objective)}")
             lines += [
                 f"failed: {run.name}: {run.reason}" for run in each.results if run.state == "failed"
             ]
         if self.winner is None:
-            return [*lines, "no winner yet" if best else "no winner: no trial has a result"]
-        lines.append(f"winner: {self.shown(self.winner)}")
-        return [*lines, *filter(None, [self.gain_line])]
+            lines.append("no winner yet" if best else "no winner: no trial has a result")
+        else:
+            lines.append(f"winner: {self.shown(self.winner)}")
+        return [*lines, *self.notes]
 
     @property
-    def gain_line(self) -> str:
+    def notes(self) -> list[str]:
+        """Sentences about the winner, for people."""
+        objective, best = self.plan.objective, best_trials(self.plan, self.trials)
+        notes = []
+        if best and objective.kind == "seconds-to" and (best[0].value or 0.0) >= NEVER:
+            most = number(objective.best(best[0].value or 0.0))
+            notes.append(
+                f"No trial reached {objective.target:g}; the best had {most}:"
+                " search for a lower score, or take more --total-steps."
+            )
+        if self.plan.current is None:
+            notes.append("The space does not hold the present values: nothing compares with them.")
+        return [*notes, *filter(None, [self._gain])]
+
+    @property
+    def _gain(self) -> str:
         """The winner against the present values, with the interval of the difference."""
         current = next((each for each in self.finals if each.is_current), None)
         won = next((each for each in self.finals if each.trial.values == self.winner), None)

@@ -28,6 +28,7 @@ from agents.launchers.local import Launcher
 from agents.search.finals import finalists
 from agents.search.outcome import SearchResults, write_tables
 from agents.search.plan import FINALS, SEARCH, TRIALS, SearchPlan, differences
+from agents.search.report import search_report
 from agents.search.session import Session
 from agents.search.space import combinations
 from agents.search.trials import Trials, check_builds, require_optuna
@@ -36,6 +37,7 @@ from agents.study.display import StudyDisplay
 from agents.study.jobs import make_directories, record_outcome, training_job
 from agents.study.results import failure_path
 from envs.errors import UserError, in_shell
+from rlcnn.report.searches import write_search_report
 from rlcnn.report.style import plural
 from rlcnn.runs.progress import make_console
 from rlcnn.runs.stopping import TrainingStopped
@@ -96,7 +98,9 @@ def run_search(
                     f" --resume {in_shell(path)}"
                 ) from None
         results = SearchResults.read(path, plan, trials, document)
-        for line in [*results.lines(), *write_tables(results)]:
+        lines = [*results.lines(), *write_tables(results)]
+        lines.append(f"report: {write_search_report(search_report(results), path)}")
+        for line in lines:
             console.print(line)
         return results
 

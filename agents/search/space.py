@@ -90,6 +90,9 @@ class Dimension:
 
     def suggest(self, trial: Trial) -> OptionValue:
         """The value that Optuna proposes; the same one when it is asked again."""
+        return self.rounded(self._suggest(trial))
+
+    def _suggest(self, trial: Trial) -> OptionValue:
         if self.kind == "choice":
             return trial.suggest_categorical(self.name, list(self.values))
         low, high = self._ends
@@ -100,19 +103,25 @@ class Dimension:
             )
         return trial.suggest_float(self.name, low, high, step=self.step, log=log)
 
+    def rounded(self, value: OptionValue) -> OptionValue:
+        """A number of a range as one that people can type: 4 digits, unless a step gives more."""
+        if self.kind == "choice" or not isinstance(value, float):
+            return value
+        low, high = self._ends
+        return min(max(float(f"{value:.{12 if self.step else 4}g}"), low), high)
+
     def listed(self) -> list[OptionValue]:
         """Its values, if there are finitely many."""
         if self.kind == "choice":
             return list(self.values)
         low, step = self.values[0], self.step or 1
-        return [low + number * step for number in range(int(self.size))]  # type: ignore[operator]
+        return [self.rounded(low + number * step) for number in range(int(self.size))]  # type: ignore[operator]
 
     def drawn(self, generator: random.Random) -> OptionValue:
         """One of its values at random."""
         if self.size < math.inf:
             return generator.choice(self.listed())
-        low, high = self._ends
-        return generator.uniform(low, high)
+        return self.rounded(generator.uniform(*self._ends))
 
     def holds(self, value: OptionValue) -> bool:
         """Whether a value is one that a trial may have."""
@@ -222,7 +231,7 @@ def current_values(base: TrainConfig, space: Sequence[Dimension]) -> Values | No
                 value = reduce(getattr, path, config)
         if not dimension.holds(value):
             return None
-        values[dimension.name] = value
+        values[dimension.name] = dimension.rounded(value)
     return values
 
 

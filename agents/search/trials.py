@@ -207,7 +207,7 @@ class Trials:
         self._handles[trial.number] = trial
         values = {each.name: each.suggest(trial) for each in self._plan.space}
         for other in self._all()[: trial.number]:
-            if other.params == values and not _skipped(other):
+            if self._values(other) == values and not _skipped(other):
                 self.end(trial.number, "skipped", reason=f"{_SAME} {other.number}")
                 return None
         try:
@@ -223,13 +223,17 @@ class Trials:
         space = self._plan.space
         if combinations(space) > _MOST_LISTED:
             return None
-        tried = {tuple(trial.params.get(each.name) for each in space) for trial in self._all()}
         names = [each.name for each in space]
+        tried = {tuple(map(self._values(trial).get, names)) for trial in self._all()}
         return [
             dict(zip(names, values, strict=True))
             for values in itertools.product(*(each.listed() for each in space))
             if values not in tried
         ]
+
+    def _values(self, trial: FrozenTrial) -> Values:
+        params = trial.params
+        return {e.name: e.rounded(params[e.name]) for e in self._plan.space if e.name in params}
 
     def _sampler(self, seed: int) -> Any:
         samplers = self._optuna.samplers
@@ -243,7 +247,7 @@ class Trials:
         state = "skipped" if _skipped(trial) else states.get(trial.state.name, "begun")
         # Optuna gives a pruned trial its last interim value.
         value = trial.value if state == "done" else None
-        return TrialResult(trial.number, dict(trial.params), state, value, **figures)
+        return TrialResult(trial.number, self._values(trial), state, value, **figures)
 
     @contextmanager
     def _database_errors(self) -> Iterator[None]:

@@ -38,7 +38,7 @@ def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "link
 
     The same arguments give the same text.
     """
-    template = _templates().get_template("page.html")
+    template = templates().get_template("page.html")
     counts = [len(report.runs_of(game, arm)) for game in report.games for arm in report.arm_names]
     runs, games = min(counts, default=0), len(report.games)
     cells = [cell for cell in load_calibration().cells if cell.runs <= runs and cell.games <= games]
@@ -100,7 +100,8 @@ def breakable(text: str) -> Markup:
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The templates, with what they call to write numbers."""
     environment = Environment(
         loader=PackageLoader("rlcnn.report"),
         autoescape=True,
