@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from agents.config import TrainConfig
-from agents.study.curves import LEAST_EVALUATIONS, TRAINING_RETURN, points, run_metrics
+from agents.study.curves import GAME_LENGTH, LEAST_EVALUATIONS, TRAINING_RETURN, points, run_metrics
 from agents.train.training import EVALUATION
 from envs.errors import UserError, nearest
 from rlcnn.report.style import duration, number
@@ -31,13 +31,21 @@ FIRST_SECONDS, SECONDS_FACTOR = 15.0, 1.25
 """Where seconds count, trials are compared after 15 seconds and each time a quarter later."""
 
 
+LEAST_GAMES = 20
+"""Training games before their mean return counts as reaching a score: a few may be lucky."""
+
+
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve: returns (points,) at agent steps (points,) and wall seconds (points,)."""
+    """A learning curve: at each point (points,) agent steps, return, wall seconds and games.
+
+    ``games`` are the training games by then, about; infinite for evaluations.
+    """
 
     steps: FloatArray
     returns: FloatArray
     seconds: FloatArray
+    games: FloatArray
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]], key: str) -> Curve:
@@ -45,7 +53,15 @@ class Curve:
         steps, returns = points(rows, key)
         timed, seconds = points(rows, "time/wall_seconds")
         times = np.interp(steps, timed, seconds) if len(timed) else np.full(len(steps), math.nan)
-        return cls(steps, returns, times)
+        games = np.full(len(steps), math.inf)
+        if key == TRAINING_RETURN:
+            measured, lengths = points(rows, GAME_LENGTH)
+            games = (
+                steps / np.interp(steps, measured, lengths)
+                if len(measured)
+                else np.zeros(len(steps))
+            )
+        return cls(steps, returns, times, games)
 
     def area(self, until: float) -> float:
         """The mean height up to ``until`` steps; before the first point that of the first."""
@@ -56,7 +72,7 @@ class Curve:
 
     def seconds_to(self, target: float) -> float:
         """Wall seconds to the first point at or above ``target``; infinite if there is none."""
-        reached = np.flatnonzero(self.returns >= target)
+        reached = np.flatnonzero((self.returns >= target) & (self.games >= LEAST_GAMES))
         return float(self.seconds[reached[0]]) if len(reached) else math.inf
 
 
@@ -103,9 +119,7 @@ class Objective:
             return "-"
         if self.kind != "seconds-to":
             return number(value)
-        return (
-            duration(value) if value < NEVER else f"not reached (best {number(self.best(value))})"
-        )
+        return duration(value) if value < NEVER else f"not reached ({number(self.best(value))})"
 
     def best(self, value: float) -> float:
         """The best return of a trial that never reached the target, from its value."""
@@ -141,7 +155,10 @@ class Objective:
         seconds = curve.seconds_to(self.target)
         if math.isnan(seconds):
             raise UserError("its metrics hold no wall seconds")
-        return seconds if seconds < math.inf else NEVER + self.target - float(curve.returns.max())
+        if seconds < math.inf:
+            return seconds
+        # A few lucky games may have had more than the target.
+        return NEVER + max(0.0, self.target - float(curve.returns.max()))
 
     def interim(self, curve: Curve, steps: int) -> dict[int, float]:
         """What a run in progress has shown by each rung that it passed, greater or smaller as

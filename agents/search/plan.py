@@ -12,7 +12,14 @@ from typing import Any, Literal
 
 from agents.config import TrainConfig
 from agents.search.objective import Objective, parse_objective
-from agents.search.space import Dimension, Values, configured, current_values, parse_space
+from agents.search.space import (
+    Dimension,
+    Values,
+    combinations,
+    configured,
+    current_values,
+    parse_space,
+)
 from agents.study.arms import directory_name
 from agents.study.directory import PlanFile
 from agents.study.plan import RUNTIME_OPTIONS, StudyRun, option_differences
@@ -73,6 +80,11 @@ class SearchPlan:
     def current(self) -> Values | None:
         """The values that ``base`` has itself, of the first trial; None if they are outside."""
         return current_values(self.base, self.space)
+
+    @property
+    def most_trials(self) -> int:
+        """The number of trials, which a finite space may limit."""
+        return int(min(self.effort.trials, combinations(self.space)))
 
     @property
     def final_seeds(self) -> range:

@@ -46,7 +46,7 @@ def search_report(results: SearchResults) -> SearchReport:
     ]
     base = plan.base
     return SearchReport(
-        title=f"Search in {plan.game}: {plan.effort.trials} trials, {base.algo.upper()},"
+        title=f"Search in {plan.game}: {plan.most_trials} trials, {base.algo.upper()},"
         f" {base.total_steps:,} agent steps",
         objective=objective.title,
         lower_is_better=objective.sign < 0,

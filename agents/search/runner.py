@@ -30,7 +30,7 @@ from agents.search.outcome import SearchResults, write_tables
 from agents.search.plan import FINALS, SEARCH, TRIALS, SearchPlan, differences
 from agents.search.report import search_report
 from agents.search.session import Session
-from agents.search.space import combinations
+from agents.search.space import Values, combinations
 from agents.search.trials import Trials, check_builds, require_optuna
 from agents.study.cost import estimate, known_speeds
 from agents.study.display import StudyDisplay
@@ -75,11 +75,11 @@ def run_search(
     _describe(plan, path, console)
     if report_only and not document:
         raise UserError(f"{path} holds no search to report on")
-    if not document or dry_run:
-        _check_space(plan)
     if dry_run:
-        _print_cost(plan, make_launcher, console)
+        _print_cost(plan, _buildable(plan), make_launcher, console)
         return None
+    if not document:
+        _buildable(plan)
     with SEARCH.lock(path):
         document = SEARCH.open(path, plan.to_json(), differences)
         if not report_only:
@@ -116,12 +116,12 @@ def _run_trials(
     results = trials.results()
     begun = sum(trial.state == "begun" for trial in results)
     ended = sum(trial.state not in ("begun", "skipped") for trial in results)
-    left = min(plan.effort.trials, combinations(plan.space)) - ended
+    left = plan.most_trials - ended
     if ended or begun:
         console.print(f"{plural(ended, 'trial')} ended before; {begun} go on where they stood")
     if left <= 0 and not begun:
         return
-    launcher = make_launcher(int(max(left, begun)))
+    launcher = make_launcher(max(left, begun))
     Session(path, plan, trials, launcher, command, console).run()
 
 
@@ -172,8 +172,8 @@ def _describe(plan: SearchPlan, path: Path, console: Console) -> None:
         console.print("the present values are outside of the space: no trial has them")
 
 
-def _check_space(plan: SearchPlan) -> None:
-    """Builds the agent of one combination, so that a wrong option is refused at once.
+def _buildable(plan: SearchPlan) -> Values:
+    """Values whose agent can be built: the present ones, or a random combination.
 
     Raises:
         UserError: none of some random combinations can be built; the line gives a reason.
@@ -184,21 +184,21 @@ def _check_space(plan: SearchPlan) -> None:
     for values in filter(None, [plan.current, *drawn]):
         try:
             check_builds(plan.trial(0, values).config)
-            return
+            return values
         except UserError as error:
             problem = problem or error
     raise UserError(f"no combination of the space can be trained: {problem}")
 
 
-def _print_cost(plan: SearchPlan, make_launcher: MakeLauncher, console: Console) -> None:
-    """Prints what the search costs if no trial is pruned, by the speed of the present values."""
-    trials = int(min(plan.effort.trials, combinations(plan.space)))
+def _print_cost(
+    plan: SearchPlan, values: Values, make_launcher: MakeLauncher, console: Console
+) -> None:
+    """Prints what the search costs if no trial is pruned and all are as fast as these values."""
+    trials = plan.most_trials
     finals = plan.effort.finalists + (plan.effort.finalists > 0 and plan.current is not None)
-    runs = [plan.trial(number, {}) for number in range(trials)]
-    runs += [run for _ in range(min(finals, trials)) for run in plan.finals(0, {})]
+    runs = [plan.trial(number, values) for number in range(trials)]
+    runs += [run for _ in range(min(finals, trials)) for run in plan.finals(0, values)]
     launcher = make_launcher(len(runs))
     speeds = known_speeds({}, runs, launcher, console)
     cost = estimate(runs, [0] * len(runs), speeds, launcher.workers)
-    console.print(
-        f"at most, if no trial is pruned and all are as fast as the present values: {cost}"
-    )
+    console.print(f"at most, if no trial is pruned and all are about as fast: {cost}")

@@ -61,9 +61,8 @@ class Session:
         self._asked: dict[str, Literal["pruned", "reached"]] = {}
         self._failed_in_a_row, self._watched = 0, 0.0
         ended = sum(each.state not in ("skipped", "begun") for each in trials.results())
-        self._display = StudyDisplay(
-            path, self._runs, ended, console, "search: trials", plan.effort.trials
-        )
+        total = plan.most_trials
+        self._display = StudyDisplay(path, self._runs, ended, console, "search: trials", total)
 
     def run(self) -> None:
         """Runs them to the end.
@@ -88,7 +87,7 @@ class Session:
     def _jobs(self) -> Iterator[Job]:
         for number, run in self._trials.begun():
             yield self._job(number, run)
-        while self._counted() < self._plan.effort.trials:
+        while self._counted() < self._plan.most_trials:
             if (proposal := self._trials.propose()) is None:
                 return
             yield self._job(*proposal)
@@ -191,7 +190,7 @@ class Session:
     def _note_best(self) -> None:
         if best := best_trials(self._plan, self._trials.results()):
             value = self._plan.objective.written(best[0].value)
-            self._display.note = f"best {value} (trial {best[0].number})"
+            self._display.note = f"best: trial {best[0].number}, {value}"
 
 
 def _last(curve: Curve) -> float | None:

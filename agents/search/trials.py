@@ -33,7 +33,6 @@ MOST_SKIPPED = 100
 """Proposals in a row that cannot be trained, or were already, before a search gives up."""
 
 _MOST_LISTED = 100_000
-_SAME = "same values as trial"
 
 
 @dataclass(frozen=True)
@@ -145,12 +144,11 @@ class Trials:
                 run = self._take(trial)
                 if run is not None:
                     return trial.number, run
-                if self._result(self._all()[trial.number]).reason.startswith(_SAME):
-                    untried = self._untried()
-                    if untried == []:
-                        return None
-                    if untried:
-                        self.study.enqueue_trial(random.Random(number).choice(untried))
+                untried = self._untried()
+                if untried == []:
+                    return None
+                if untried:
+                    self.study.enqueue_trial(random.Random(number).choice(untried))
         reason = self.results()[-1].reason
         raise UserError(f"the last {MOST_SKIPPED} proposals cannot be trained: {reason}")
 
@@ -208,7 +206,7 @@ class Trials:
         values = {each.name: each.suggest(trial) for each in self._plan.space}
         for other in self._all()[: trial.number]:
             if self._values(other) == values and not _skipped(other):
-                self.end(trial.number, "skipped", reason=f"{_SAME} {other.number}")
+                self.end(trial.number, "skipped", reason=f"same values as trial {other.number}")
                 return None
         try:
             run = self._plan.trial(trial.number, values)
