@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import itertools
 import random
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 from agents.config import TrainConfig
 from agents.search.plan import SearchPlan
@@ -96,9 +97,11 @@ class Trials:
         pruners = self._optuna.pruners
         pruner = pruners.MedianPruner() if plan.effort.pruning == "median" else pruners.NopPruner()
         with self._database_errors():
-            # Any character may be in the path.
-            file = quote(str(self._file.absolute()))
-            storage = self._optuna.storages.RDBStorage(f"sqlite:///file:{file}?uri=true")
+            # The path is no part of the URL, since it may have any character.
+            connect = partial(sqlite3.connect, self._file.absolute(), check_same_thread=False)
+            storage = self._optuna.storages.RDBStorage(
+                f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect}
+            )
             self.study: Study = self._optuna.create_study(
                 storage=storage,
                 study_name="search",
