@@ -98,9 +98,9 @@ class Trials:
         pruner = pruners.MedianPruner() if plan.effort.pruning == "median" else pruners.NopPruner()
         with self._database_errors():
             # The path is no part of the URL, since it may have any character.
-            connect = partial(sqlite3.connect, self._file.absolute(), check_same_thread=False)
+            creator = partial(connect, self._file.absolute())
             storage = self._optuna.storages.RDBStorage(
-                f"sqlite:///{DATABASE}", engine_kwargs={"creator": connect}
+                f"sqlite:///{DATABASE}", engine_kwargs={"creator": creator}
             )
             self.study: Study = self._optuna.create_study(
                 storage=storage,
@@ -112,6 +112,8 @@ class Trials:
             if not self._all() and (current := plan.current) is not None:
                 self.study.enqueue_trial(current)
         self._handles: dict[int, Trial] = {}
+        # The rungs for which the storage has a value.
+        self._reported: dict[int, set[int]] = {}
 
     def results(self) -> list[TrialResult]:
         """All trials, in order."""
@@ -157,9 +159,9 @@ class Trials:
 
     def report(self, number: int, interim: Mapping[int, float]) -> bool:
         """Notes what a trial has shown by each rung; whether it is behind and should end."""
-        trial = self._handles[number]
-        known = self._all()[number].intermediate_values
+        trial, known = self._handles[number], self._reported[number]
         new = {rung: value for rung, value in interim.items() if rung not in known}
+        known.update(new)
         with self._database_errors():
             for rung, value in new.items():
                 trial.report(value, rung)
@@ -206,6 +208,7 @@ class Trials:
     def _take(self, trial: Trial) -> StudyRun | None:
         """The training of a trial that was proposed; None if it is skipped."""
         self._handles[trial.number] = trial
+        self._reported[trial.number] = set(self._all()[trial.number].intermediate_values)
         values = {each.name: each.suggest(trial) for each in self._plan.space}
         for other in self._all()[: trial.number]:
             if self._values(other) == values and not _skipped(other):
@@ -261,6 +264,11 @@ class Trials:
         except (DatabaseError, self._optuna.exceptions.StorageInternalError) as error:
             cause = error.__cause__ or error
             raise UserError(f"{self._file} cannot be used: {first_line(cause)}") from error
+
+
+def connect(file: Path) -> sqlite3.Connection:
+    """A connection to the file of the trials."""
+    return sqlite3.connect(file, check_same_thread=False)
 
 
 def check_builds(config: TrainConfig) -> None:

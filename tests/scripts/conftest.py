@@ -35,6 +35,7 @@ evaluate_classifier = _in_process("evaluate_classifier")
 probe_encoder = _in_process("probe_encoder")
 benchmark = _in_process("benchmark")
 compare_encoders = _in_process("compare_encoders")
+search_hyperparameters = _in_process("search_hyperparameters")
 
 
 @pytest.fixture(autouse=True)

@@ -150,10 +150,11 @@ def test_a_trial_below_the_median_of_the_others_is_to_end(
 
 
 def test_importances_are_those_of_ranks(tmp_path: Path) -> None:
-    trials = Trials(tmp_path, search_plan("ppo.n-epochs range 1 40", "ppo.gamma range 0.5 0.9"))
+    space = ["ppo.n-epochs range 1 40", "ppo.gamma range 0.5 0.9"]
+    trials = Trials(tmp_path, search_plan(*space, sampler="random"))
     propose(trials, [1.0] * 3)
     assert trials.importances() == {}
-    for _ in range(12):
+    for _ in range(20):
         proposal = trials.propose()
         assert proposal is not None
         # One trial far away must not decide.
