@@ -180,7 +180,10 @@ def parse_dimension(words: Sequence[str]) -> Dimension:
     Raises:
         UserError: the option is unknown or not for a search, or its values are not valid.
     """
-    name = words[0].replace("_", "-").removeprefix("--")
+    # An option of an encoder keeps its underscores.
+    section, dot, last = words[0].removeprefix("--").partition(".")
+    section = section.replace("_", "-")
+    name = section + dot + (last if f"{section}." == _ENCODER_OPTION else last.replace("_", "-"))
     option = None if name.startswith(_ENCODER_OPTION) else _option(words[0], name)
     texts = list(words[1:])
     kind: Kind = "choice"
@@ -216,18 +219,18 @@ def configured(base: TrainConfig, values: Mapping[str, OptionValue]) -> TrainCon
 def current_values(base: TrainConfig, space: Sequence[Dimension]) -> Values | None:
     """The values that ``base`` has; None if the space does not hold them."""
     values: Values = {}
-    config = base.with_batch_size()
+    # An option may stand for another value, such as a batch size of 0, or have the algorithm's.
+    config = base.with_defaults()
     for dimension in space:
         if dimension.name.startswith(_ENCODER_OPTION):
             option = dimension.name.removeprefix(_ENCODER_OPTION)
-            if option not in base.encoder_options:
+            if option not in config.encoder_options:
                 return None
-            value: Any = base.encoder_options[option]
+            value: Any = config.encoder_options[option]
         else:
             path: Any = dimension.name.replace("-", "_").split(".")
             value = reduce(getattr, path, base)
             if not dimension.holds(value):
-                # A default that stands for a number, such as a batch size of 0.
                 value = reduce(getattr, path, config)
         if not dimension.holds(value):
             return None

@@ -57,7 +57,6 @@ def without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
         ([*EPOCHS, "--resume", "nowhere"], "holds no search.json, so it is no search"),
         ([*EPOCHS, "--config", "nowhere"], "configuration nowhere is not a file"),
         ([*EPOCHS, "--config", "a.json", "--preset", "zoo"], "--config and --preset both say"),
-        ([*EPOCHS, "--report-only"], "holds no search to report on"),
         ([*EPOCHS, "--ppo.gamma", "2"], "--ppo.gamma 2"),
     ],
 )
@@ -85,6 +84,16 @@ def test_optuna_that_is_not_installed_is_one_line(
     with pytest.raises(SystemExit, match="0"):
         search_hyperparameters("--help")
     assert "--search NAME VALUE ..." in capsys.readouterr().out
+
+
+def test_there_is_no_report_without_a_search(
+    search_hyperparameters: Script, tmp_path: Path
+) -> None:
+    pytest.importorskip("optuna")
+    place = ["--search-dir", tmp_path / "search"]
+    with pytest.raises(UserError, match="holds no search to report on"):
+        search_hyperparameters(*OPTIONS, *EPOCHS, *place, "--report-only")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -32,7 +32,8 @@ from envs.errors import UserError
         ("ppo.target-kl None 0.02", (None, 0.02), 2),
         ("ppo.normalize-advantage on off", (True, False), 2),
         ("encoder nature impala", ("nature", "impala"), 2),
-        ("encoder-options.width range 1 3", (1, 3), 3),
+        ("encoder-options.features_dim range 1 3", (1, 3), 3),
+        ("ppo.n_epochs 2 3", (2, 3), 2),
         ("algo ppo dqn", ("ppo", "dqn"), 2),
     ],
 )
@@ -44,6 +45,8 @@ def test_a_dimension_is_read_and_written(
     assert [type(value) for value in dimension.values] == [type(value) for value in values]
     assert dimension.size == size
     assert parse_dimension(shlex.split(dimension.text)) == dimension
+    # As options are called on a command line, or by the encoder.
+    assert dimension.name in (text.split()[0], text.split()[0].replace("n_e", "n-e"))
     if size < 100:
         assert len(dimension.listed()) == size
         assert all(map(dimension.holds, dimension.listed()))
