@@ -104,6 +104,13 @@ class Objective:
         }[self.kind]
 
     @property
+    def label(self) -> str:
+        """The objective in few words, for the axis of a figure."""
+        return {"score": "mean return", "area": "mean of the curve", "seconds-to": "seconds"}[
+            self.kind
+        ]
+
+    @property
     def direction(self) -> Literal["maximize", "minimize"]:
         """As Optuna names it."""
         return "minimize" if self.kind == "seconds-to" else "maximize"

@@ -49,6 +49,7 @@ def search_report(results: SearchResults) -> SearchReport:
         title=f"Search in {plan.game}: {plan.most_trials} trials, {base.algo.upper()},"
         f" {base.total_steps:,} agent steps",
         objective=objective.title,
+        label=objective.label,
         lower_is_better=objective.sign < 0,
         axes=tuple(axes),
         trials=tuple(trials),

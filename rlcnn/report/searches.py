@@ -29,7 +29,6 @@ from rlcnn.report.writing import PAGE, write_figures
 from rlcnn.runs.files import write_atomic
 
 _BEST, _OTHER = "#0072B2", "#6b6b6b"
-_LONGEST_LABEL = 40
 
 
 class Axis(NamedTuple):
@@ -72,7 +71,7 @@ class SearchReport:
 
     Attributes:
         title: of the page.
-        objective: what the value of a trial is, for people.
+        objective: what the value of a trial is, for people; ``label`` in few words.
         lower_is_better: whether smaller values are better.
         axes: the options.
         trials: in order, without skipped ones.
@@ -86,6 +85,7 @@ class SearchReport:
 
     title: str
     objective: str
+    label: str
     lower_is_better: bool
     axes: tuple[Axis, ...]
     trials: tuple[TrialRow, ...]
@@ -175,7 +175,7 @@ def _history(report: SearchReport) -> Iterator[Drawing]:
             axes.plot(
                 ended, [0.02] * len(ended), marker, color=FAINT, transform=across, label=state
             )
-    axes.set(title="Trials", xlabel="trial", ylabel=elided(report.objective, _LONGEST_LABEL))
+    axes.set(title="Trials", xlabel="trial", ylabel=report.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.margins(y=0.1)
     figure.legend(loc="outside lower left", ncols=4)
@@ -196,7 +196,7 @@ def _importance(report: SearchReport) -> Iterator[Drawing]:
     axes.barh(range(len(names)), shares, color=_BEST, height=0.6)
     for place, share in enumerate(shares):
         axes.text(share, place, f" {percent(share)}", va="center", fontsize=9, color=INK)
-    axes.set_yticks(range(len(names)), [elided(name, 26) for name in names])
+    axes.set_yticks(range(len(names)), [elided(name, 30) for name in names])
     axes.invert_yaxis()
     axes.set(title="Importance", xlabel="share of the variance of ranks", xlim=(0, 1.15))
     parts = "; ".join(f"{name} {percent(report.importances[name])}" for name in names)
@@ -208,6 +208,8 @@ def _values(report: SearchReport, place: int, file: str) -> Iterator[Drawing]:
     done = [trial for trial in report.trials if trial.value is not None]
     if not done:
         return
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     heights = [trial.value or 0.0 for trial in done]
     figure = new_figure(2.6)
     axes = figure.subplots()
@@ -215,6 +217,10 @@ def _values(report: SearchReport, place: int, file: str) -> Iterator[Drawing]:
         places: list[Any] = [trial.values[place] for trial in done]
         if axis.log:
             axes.set_xscale("log")
+            # The figures' style has no powers.
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         # Choices in their order of size, if they have one, and by name otherwise.
         named = {trial.texts[place]: trial.values[place] for trial in done}
@@ -223,7 +229,7 @@ def _values(report: SearchReport, place: int, file: str) -> Iterator[Drawing]:
         axes.set_xticks(range(len(texts)), [elided(text, 14) for text in texts])
         axes.set_xlim(-0.5, len(texts) - 0.5)
     axes.plot(places, heights, "o", color=_BEST, alpha=0.6, markersize=6)
-    axes.set(xlabel=axis.name, ylabel=elided(report.objective, 30))
+    axes.set(xlabel=axis.name, ylabel=report.label)
     axes.margins(x=0.06, y=0.1)
     pick = min if report.lower_is_better else max
     best = pick(done, key=lambda trial: trial.value or 0.0)
