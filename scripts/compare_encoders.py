@@ -5,19 +5,19 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from agents.config import TrainConfig
+from agents.launchers.options import Launching, make_launcher, shared_precision
 from agents.presets import preset_config
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options
-from rlcnn.config.fields import Arg, fields_of
+from rlcnn.config.fields import Arg, check_options, fields_of
 from rlcnn.config.script import run_script
 from rlcnn.report.options import Films
 from rlcnn.runs.progress import make_console
 
 if TYPE_CHECKING:
-    from agents.launchers.local import Launcher
     from agents.study.plan import StudyPlan
 
 Flag = Annotated[bool, Arg(negatable=False)]
@@ -53,23 +53,6 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Launching:
-    """Where runs are trained."""
-
-    launcher: Literal["local", "ray"] = "local"
-    """Where runs are trained: local, in processes of this machine; ray, on a Ray cluster."""
-    workers: int = 0
-    """Parallel runs on this machine, which share its cores; 0 gives each run one core, or four if
-    it computes on a GPU."""
-    ray_address: str = "auto"
-    """Ray cluster, as ray.init takes it; auto finds the one of this machine."""
-    ray_cpus: int = 1
-    """CPUs of each run on the Ray cluster."""
-    ray_gpus: float = 0.0
-    """GPUs of each run on the Ray cluster; 0.25 lets four runs share one."""
-
-
-@dataclass(frozen=True)
 class Options(TrainConfig, Launching, Study):
     """Compare arms (encoders with their weights) over games and seeds; other options are equal.
 
@@ -87,8 +70,7 @@ class Options(TrainConfig, Launching, Study):
 def main(arguments: list[str]) -> None:
     """Parses a command line and runs the study."""
     options = parse_options(Options, arguments, default_options(arguments), SET_BY_STUDY)
-    if options.workers < 0:
-        raise UserError(f"--workers {options.workers} must be at least 0")
+    check_options(options)
     if options.resume is not None and options.study_dir is not None:
         raise UserError(
             "--resume continues a study in its own directory: --study-dir does not apply"
@@ -102,7 +84,7 @@ def main(arguments: list[str]) -> None:
     results = run_study(
         plan,
         options.resume or options.study_dir or default_study_dir(plan),
-        lambda jobs: make_launcher(options, jobs, console.print),
+        lambda jobs: make_launcher(options, options, jobs, console.print),
         retry=options.retry,
         dry_run=options.dry_run,
         report_only=options.report_only,
@@ -135,13 +117,10 @@ def study_plan(options: Options) -> StudyPlan:
     """The study that the options describe."""
     from agents.study.arms import parse_arm
     from agents.study.plan import StudyPlan, parse_games
-    from rlcnn.accelerate.devices import resolve_device, resolve_precision
 
     base = TrainConfig(**fields_of(TrainConfig, options))
-    if base.precision == "auto" and options.launcher == "local" and options.resume is None:
-        # The same for every run of the study, on any machine that continues it. A study of a
-        # cluster keeps its plan, so that any machine can write its report.
-        base = replace(base, precision=resolve_precision(resolve_device(base.device)))
+    if options.resume is None:
+        base = replace(base, precision=shared_precision(options, base))
     if not 0 <= options.seeds <= 1_000_000:
         raise UserError(f"--seeds {options.seeds} must be at least 2 and at most 1000000")
     return StudyPlan(
@@ -150,25 +129,6 @@ def study_plan(options: Options) -> StudyPlan:
         seeds=tuple(range(options.seed, options.seed + options.seeds)),
         base=replace(base, env=TrainConfig.env, seed=options.seed),
     )
-
-
-def make_launcher(options: Options, jobs: int, log: Any) -> Launcher:
-    """The launcher of the study's runs."""
-    from agents.launchers.local import LocalLauncher
-    from agents.launchers.ray import RayLauncher
-    from rlcnn.accelerate.devices import resolve_device
-
-    if options.launcher == "ray":
-        return RayLauncher(
-            options.ray_address,
-            options.ray_cpus,
-            options.ray_gpus,
-            jobs,
-            options.num_threads,
-            log,
-        )
-    gpu = resolve_device(options.device) != "cpu"
-    return LocalLauncher(options.workers, jobs, options.num_threads, gpu, log)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ import sys
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -62,12 +61,19 @@ class Launcher(ABC):
     threads: int
 
     @abstractmethod
-    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
+    def run(self, jobs: Iterable[Job], tick: Tick) -> Generator[Outcome, None, None]:
         """Runs jobs in order and yields the outcome of each as it ends.
+
+        An iterator of jobs is asked for the next one only when a worker is free, after the
+        outcomes before it were yielded.
 
         If closed early, or on Ctrl-C, it starts no more jobs, asks the running ones to stop (a
         training then saves a checkpoint) and waits for them. A second Ctrl-C ends the wait.
         """
+
+    @abstractmethod
+    def stop(self, name: str) -> None:
+        """Asks a running job to stop, such as from ``tick``; its outcome follows as always."""
 
 
 class LocalLauncher(Launcher):
@@ -101,17 +107,20 @@ class LocalLauncher(Launcher):
         # If a CPU quota, and not an affinity, sets the limit, workers are not pinned.
         pinned = len(known) == cores
         self._cores = divide(known, self.workers) if pinned else [[]] * self.workers
+        self._running: list[_Child] = []
 
-    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
+    def run(self, jobs: Iterable[Job], tick: Tick) -> Generator[Outcome, None, None]:
         """See :class:`Launcher`."""
-        waiting = deque(jobs)
+        waiting = iter(jobs)
         free = list(reversed(range(self.workers)))
-        running: list[_Child] = []
+        running = self._running = []
         try:
-            while waiting or running:
-                while waiting and free:
+            while True:
+                while free and (job := next(waiting, None)) is not None:
                     slot = free.pop()
-                    running.append(_Child(waiting.popleft(), slot, self._cores[slot]))
+                    running.append(_Child(job, slot, self._cores[slot]))
+                if not running:
+                    break
                 tick([child.job.name for child in running])
                 signs = [sign for child in running for sign in child.signs]
                 ready = connections.wait(signs, timeout=TICK_SECONDS)
@@ -127,6 +136,12 @@ class LocalLauncher(Launcher):
             raise
         finally:
             _stop(running)
+
+    def stop(self, name: str) -> None:
+        """See :class:`Launcher`."""
+        for child in self._running:
+            if child.job.name == name:
+                child.process.terminate()
 
 
 class _Child:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 from agents.launchers.local import TICK_SECONDS, Job, Launcher, Outcome, State, Tick, perform
@@ -53,6 +53,8 @@ class RayLauncher(Launcher):
                 '--launcher ray needs Ray, which is not installed: pip install "rlcnn[ray]"'
             ) from error
         self._ray, self._notify = ray, notify
+        self._running: dict[Any, Job] = {}
+        self._asked_to_stop: set[str] = set()
         if not ray.is_initialized():
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
@@ -67,13 +69,20 @@ class RayLauncher(Launcher):
             ray.remote(_serve).options(num_cpus=cpus, num_gpus=gpus, max_retries=0).remote
         )
 
-    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
-        """See :class:`~agents.launchers.Launcher`."""
+    def run(self, jobs: Iterable[Job], tick: Tick) -> Generator[Outcome, None, None]:
+        """See :class:`~agents.launchers.Launcher`. Ray gets a sequence of jobs all at once."""
         ray = self._ray
         losses: Counter[str] = Counter()
-        running = {self._submit(job): job for job in jobs}
+        waiting, room = iter(jobs), self.workers
+        if isinstance(jobs, Sequence):
+            room = len(jobs)
+        running = self._running = {}
         try:
-            while running:
+            while True:
+                while len(running) < room and (job := next(waiting, None)) is not None:
+                    running[self._submit(job)] = job
+                if not running:
+                    break
                 tick([job.name for job in running.values()])
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=TICK_SECONDS)
                 for reference in ready:
@@ -85,6 +94,9 @@ class RayLauncher(Launcher):
                         reason = (str(error.cause).strip() or "failed").splitlines()[0]
                         yield Outcome(job.name, "failed", reason=reason)
                     except ray.exceptions.RayError as error:
+                        if job.name in self._asked_to_stop:
+                            yield Outcome(job.name, "stopped")
+                            continue
                         losses[job.name] += 1
                         reason = f"lost with its worker: {type(error).__name__}"
                         if losses[job.name] > RESUBMISSIONS:
@@ -94,6 +106,14 @@ class RayLauncher(Launcher):
                         running[self._submit(job)] = job
         finally:
             self._stop(list(running))
+
+    def stop(self, name: str) -> None:
+        """See :class:`~agents.launchers.Launcher`."""
+        self._asked_to_stop.add(name)
+        for reference, job in self._running.items():
+            if job.name == name:
+                # This raises Ctrl-C in the worker; a training then saves a checkpoint.
+                self._ray.cancel(reference, force=False)
 
     def _stop(self, references: list[Any]) -> None:
         """Asks jobs to stop, and waits for them."""

@@ -53,10 +53,10 @@ def study_curves(results: StudyResults) -> StudyCurves:
     games. Unreadable metrics are left out. A failed run counts as acting at random from its last
     point on.
     """
-    rows = {run.directory: _metrics(results.path / run.directory) for run in results.runs}
+    rows = {run.directory: run_metrics(results.path / run.directory) for run in results.runs}
     done = [run.directory for run in results.runs if run.state == "done"]
     by_evaluations = bool(done) and all(
-        len(_points(rows[directory], EVALUATION)[0]) >= LEAST_EVALUATIONS for directory in done
+        len(points(rows[directory], EVALUATION)[0]) >= LEAST_EVALUATIONS for directory in done
     )
     key = EVALUATION if by_evaluations else TRAINING_RETURN
     curves: dict[str, dict[str, tuple[RunCurve, ...]]] = {}
@@ -64,7 +64,7 @@ def study_curves(results: StudyResults) -> StudyCurves:
         failed = run.state == "failed"
         curve = RunCurve(
             run.seed,
-            *_points(rows[run.directory], key),
+            *points(rows[run.directory], key),
             ended=failed or run.state == "done",
             failed_as=results.random_agent.means.get(run.game) if failed else None,
         )
@@ -76,7 +76,7 @@ def study_curves(results: StudyResults) -> StudyCurves:
     # The largest share of a finished training that the games of its last mean return span.
     share = 0.0
     for directory in done:
-        _, lengths = _points(rows[directory], GAME_LENGTH)
+        _, lengths = points(rows[directory], GAME_LENGTH)
         for length in lengths[-1:]:
             steps = max(row["step"] for row in rows[directory])
             share = max(share, min(1.0, WINDOW * length / steps))
@@ -169,7 +169,8 @@ def _shared_steps(
     return steps
 
 
-def _metrics(run_dir: Path) -> list[dict[str, Any]]:
+def run_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The metrics of a run, perhaps in progress; none if it has not begun or is damaged."""
     try:
         return RunDirectory.open(run_dir).metrics()
     except UserError:
@@ -177,7 +178,7 @@ def _metrics(run_dir: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
+def points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values logged under a key; of two values at one step, the later."""
     found = {
         row["step"]: float(row[key])

@@ -19,23 +19,35 @@ class StudyDisplay:
 
     Without a terminal, it prints a line every half minute.
 
+    Attributes:
+        note: more about the whole, behind its speed.
+
     Args:
         study: the study's directory.
-        runs: all runs to do now, by name.
+        runs: the runs to do now, by name; more may be added later.
         others: number of runs that are done or have failed.
         console: where to show it.
+        label: of the bar for the whole.
+        total: number of all runs; by default those above.
     """
 
     def __init__(
-        self, study: Path, runs: dict[str, StudyRun], others: int, console: Console
+        self,
+        study: Path,
+        runs: dict[str, StudyRun],
+        others: int,
+        console: Console,
+        label: str = "study: runs",
+        total: int | None = None,
     ) -> None:
         self._study, self._runs, self._console = study, runs, console
+        self.note = ""
         self._display = ProgressDisplay(console)
         self._rate, self._counted = StepRate(), time.monotonic()
         self._ended = others
-        self._all = others + len(runs)
+        self._all = others + len(runs) if total is None else total
         self._tasks: dict[str, Task] = {}
-        self._whole = self._display.add("study: runs", self._all, others)
+        self._whole = self._display.add(label, self._all, others)
         self._steps = {name: last_figures(study / run.directory)[0] for name, run in runs.items()}
 
     def tick(self, running: Collection[str]) -> None:
@@ -48,8 +60,9 @@ class StudyDisplay:
             run = self._runs[name]
             step, mean = last_figures(self._study / run.directory)
             # A resumed run begins again before its last logged step.
-            taken += max(0, step - self._steps[name])
-            self._steps[name] = max(step, self._steps[name])
+            before = self._steps.get(name, 0)
+            taken += max(0, step - before)
+            self._steps[name] = max(step, before)
             if name not in self._tasks:
                 # A cluster gets all runs at once, also those that wait for a node.
                 if not (self._study / run.directory).exists():
@@ -60,7 +73,8 @@ class StudyDisplay:
             self._tasks[name].status = status
         self._rate.add(taken, now - self._counted)
         self._counted = now
-        self._whole.status = f"{self._rate.value:,.0f} steps/s"
+        speed = f"{self._rate.value:,.0f} steps/s"
+        self._whole.status = "  ".join(filter(None, [speed, self.note]))
 
     def ended(self, name: str, outcome: str) -> None:
         """Removes a run from the display and prints its outcome."""

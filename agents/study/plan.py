@@ -243,14 +243,18 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             for arm, digest in now["weights"].items()
             if digest not in (None, digests.get(arm))
         ]
-    # An option that an older plan lacks had its default value.
+    return found + option_differences(before.get("options") or {}, now["options"])
+
+
+def option_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The options of ``now``, as JSON, that differ from those before, one phrase for each.
+
+    A default batch size counts as its number. An option that ``before`` lacks had its default.
+    """
     then, here = (
-        TrainConfig.from_json(plan.get("options") or {}).with_batch_size().to_json()
-        for plan in (before, now)
+        TrainConfig.from_json(options).with_batch_size().to_json() for options in (before, now)
     )
-    compared = now["options"]
-    found += _differing({name: then[name] for name in compared}, {n: here[n] for n in compared}, "")
-    return found
+    return list(_differing({name: then[name] for name in now}, {n: here[n] for n in now}, ""))
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any], prefix: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -36,10 +36,6 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
         if run.arm not in pretraining and (found := pretraining_of(results.path / run.directory)):
             pretraining[run.arm] = found
     curves = study_curves(results)
-    # The command as typed in the directory of the code, wherever that was.
-    command = list(results.document.get("command") or ())
-    if command and command[0].endswith(".py"):
-        command[:1] = ["python", str(Path(*Path(command[0]).parts[-2:]))]
     report = Report(
         title=f"{', '.join(games)}: {len(plan.arms)} arms, {len(plan.seeds)} seeds,"
         f" {plan.base.algo.upper()}, {plan.base.total_steps:,} agent steps",
@@ -54,8 +50,8 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
             for env_id, game in zip(plan.games, games, strict=True)
         },
         films=tuple(_films(results)),
-        facts=_facts(plan, results.document),
-        command=shlex.join(command),
+        facts=facts_of(plan.base, results.document, plan.seeds),
+        command=command_of(results.document),
     )
     try:
         scores = study_scores(results)
@@ -147,14 +143,24 @@ def _film(path: Path, run: RunResult, film: Path, scored: int) -> Film:
     return Film(run.game, run.arm, caption, strip, film, film.relative_to(path).as_posix())
 
 
-def _facts(plan: StudyPlan, document: Mapping[str, Any]) -> dict[str, str]:
+def command_of(document: Mapping[str, Any]) -> str:
+    """The command that began a study, as typed in the directory of the code, wherever that was."""
+    command = list(document.get("command") or ())
+    if command and command[0].endswith(".py"):
+        command[:1] = ["python", str(Path(*Path(command[0]).parts[-2:]))]
+    return shlex.join(command)
+
+
+def facts_of(
+    base: TrainConfig, document: Mapping[str, Any], seeds: Sequence[int] = ()
+) -> dict[str, str]:
+    """Versions, machine and options of a study, by name."""
     made = document.get("provenance") or {}
-    base = plan.base
     commit = made.get("git_commit")
     facts = {
         "begun": document.get("began"),
         "algorithm": f"{base.algo.upper()}, preset {base.preset}, precision {base.precision}",
-        "seeds": ", ".join(map(str, plan.seeds)),
+        "seeds": ", ".join(map(str, seeds)),
         "evaluation": f"{base.eval_episodes} whole games, protocol {base.protocol}",
         "versions": ", ".join(
             f"{name} {version}" for name, version in (made.get("versions") or {}).items() if version

@@ -17,50 +17,47 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from agents.evaluate.random_agent import random_returns
-from agents.launchers.local import Job, Launcher, Outcome
+from agents.launchers.local import Launcher
 from agents.study.arms import directory_name
 from agents.study.cost import known_speeds, print_cost
+from agents.study.directory import PlanFile
 from agents.study.display import StudyDisplay
+from agents.study.jobs import make_directories, record_outcome, training_job
 from agents.study.plan import RUNTIME_OPTIONS, StudyPlan, StudyRun, differences
 from agents.study.report import study_report
 from agents.study.results import (
-    FAILURES,
     PLAN,
     StudyResults,
     failure_path,
     problems,
     read_result,
     results_table,
-    train_or_resume,
     write_results,
 )
 from agents.train.run_length import notes_on_length
-from envs.errors import EnvironmentFailure, UserError, in_shell
+from envs.errors import UserError, in_shell
 from envs.registry import game_name
 from rlcnn.report import Films, RunResult, write_report
 from rlcnn.report.style import plural
 from rlcnn.report.tracked import track_report
 from rlcnn.runs.commands import commands_for_study
-from rlcnn.runs.files import disk_errors, read_json, write_json_atomic
-from rlcnn.runs.lock import acquire
+from rlcnn.runs.files import read_json, write_json_atomic
 from rlcnn.runs.progress import make_console, print_facts, waiting
-from rlcnn.runs.provenance import provenance
 from rlcnn.runs.stopping import TrainingStopped
 
 RANDOM = "random.json"
 LEAST_RANDOM_EPISODES = 30
+
+STUDY = PlanFile("study", PLAN, "--study-dir")
 
 MakeLauncher = Callable[[int], Launcher]
 """Makes a launcher for a number of jobs."""
@@ -92,7 +89,7 @@ def run_study(
     """
     console = console or make_console()
     plan.validate()
-    document = _open(path, plan)
+    document = STUDY.open(path, plan.to_json(), differences)
     results = _results(path, plan)
     to_do = [
         (run, result)
@@ -119,7 +116,7 @@ def run_study(
             console.print(line)
         if document and not dry_run:
             # If another process holds it, fail before anything is built and measured.
-            _locked(path).close()
+            STUDY.lock(path).close()
         # A run that resumes from a checkpoint no longer needs its first weights.
         plan.check_builds([run for run, result in to_do if result.steps == 0])
         launcher = make_launcher(len(to_do))
@@ -127,7 +124,7 @@ def run_study(
         print_cost(to_do, speeds, launcher, console)
         if dry_run:
             return None
-        with _locked(path):
+        with STUDY.lock(path):
             measured = {name: speed.to_json() for name, speed in speeds.items()}
             document = _begin(path, plan, {str(launcher.threads): measured})
             # A retry that is stopped in the middle is resumed without another --retry.
@@ -152,7 +149,7 @@ def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked
     Raises:
         UserError: a file cannot be read or written.
     """
-    with _locked(path):
+    with STUDY.lock(path):
         random_returns = _random_returns(path, plan, console)
         results = StudyResults(path, plan, _results(path, plan), random_returns)
         table = write_results(path, results.runs)
@@ -173,10 +170,9 @@ def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked
 
 def read_plan(path: Path) -> StudyPlan:
     """The plan of a study on disk; ``UserError`` if there is none, or it is damaged."""
-    if not (path / PLAN).is_file():
-        raise UserError(f"{path} holds no {PLAN}, so it is no study")
+    document = STUDY.read(path)
     try:
-        return StudyPlan.from_json(_plan_of(read_json(path / PLAN)))
+        return StudyPlan.from_json(STUDY.plan_of(document))
     except UserError as error:
         raise UserError(f"{path / PLAN}: {error}") from error
 
@@ -198,58 +194,16 @@ def _results(path: Path, plan: StudyPlan) -> list[RunResult]:
     return [read_result(path, run) for run in plan.runs]
 
 
-def _plan_of(document: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(document.get("plan"), dict):
-        raise UserError('it holds no plan of a study: "plan" is missing')
-    return document["plan"]
-
-
-def _open(path: Path, plan: StudyPlan) -> dict[str, Any]:
-    """The content of ``study.json``; empty if there is no study yet, an error if it is another."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"study directory {path} is a file: choose another by --study-dir")
-    if (path / PLAN).is_file():
-        document = read_json(path / PLAN)
-        try:
-            differing = differences(_plan_of(document), plan.to_json())
-        except (UserError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path / PLAN} holds no plan of a study: {error}") from error
-        if differing:
-            raise UserError(
-                f"study {path} has another plan: {'; '.join(differing)}."
-                f" Choose another --study-dir, or resume it by --resume {in_shell(path)}"
-            )
-        return document
-    if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
-        raise UserError(
-            f"study directory {path} is not empty and no study: it has no {PLAN};"
-            " choose another by --study-dir"
-        )
-    return {}
-
-
-def _locked(path: Path) -> Any:
-    with disk_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-        return acquire(path, "study")
-
-
 def _begin(path: Path, plan: StudyPlan, speeds: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Writes ``study.json``, unless another process has begun another study here by now."""
-    before = _open(path, plan)
-    document = {
-        "plan": plan.to_json(),
-        "command": sys.argv,
-        "began": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": provenance(),
-        **before,
-        # CPU threads of a run -> kind of training -> speed.
-        "speeds": {**before.get("speeds", {}), **speeds},
-    }
-    for directory in ("runs", "logs", FAILURES):
-        with disk_errors(path):
-            (path / directory).mkdir(exist_ok=True)
-    write_json_atomic(path / PLAN, document)
+    planned = plan.to_json()
+    before = STUDY.open(path, planned, differences)
+    make_directories(path, "runs")
+    # The plan stays as it was first written: a file of weights may be deleted by now.
+    kept = before.get("plan", planned)
+    # CPU threads of a run -> kind of training -> speed.
+    speeds = {**before.get("speeds", {}), **speeds}
+    document: dict[str, Any] = STUDY.begin(path, kept, before, speeds=speeds)
     return document
 
 
@@ -263,18 +217,11 @@ def _run_all(
 ) -> None:
     by_name = {run.name: run for run in runs}
     display = StudyDisplay(path, by_name, len(plan.runs) - len(runs), console)
-    jobs = []
-    for run in runs:
-        labels = {"group": path.resolve().name, "tags": [run.arm, run.game]}
-        config = replace(run.config, num_threads=launcher.threads)
-        # Workers of a cluster may have another working directory.
-        run_dir = (path / run.directory).absolute()
-        task = partial(_train, config, run_dir, labels, document["command"])
-        jobs.append(Job(run.name, task, (path / "logs" / f"{run_dir.name}.log").absolute()))
+    jobs = [training_job(path, run, launcher.threads, document["command"]) for run in runs]
     try:
         with closing(launcher.run(jobs, display.tick)) as outcomes:
             for outcome in outcomes:
-                display.ended(outcome.name, _record(path, by_name[outcome.name], outcome))
+                display.ended(outcome.name, record_outcome(path, by_name[outcome.name], outcome))
                 write_results(path, _results(path, plan))
     except KeyboardInterrupt:
         write_results(path, _results(path, plan))
@@ -283,28 +230,6 @@ def _run_all(
         ) from None
     finally:
         display.close()
-
-
-def _train(*arguments: Any) -> None:
-    try:
-        train_or_resume(*arguments)
-    except EnvironmentFailure as error:
-        # Without the command that goes on with the run alone: the study has its own.
-        raise error.__cause__ or error from None
-
-
-def _record(path: Path, run: StudyRun, outcome: Outcome) -> str:
-    """Writes the reason of a failure, or removes an earlier one; returns the outcome as text."""
-    failure = failure_path(path, run)
-    if outcome.state == "failed":
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json_atomic(failure, {"run": run.name, "reason": outcome.reason, "when": when})
-        return f"failed: {outcome.reason}"
-    if outcome.state == "stopped":
-        return "stopped"
-    failure.unlink(missing_ok=True)
-    result = read_result(path, run)
-    return f"mean return {result.score:.2f}" if result.score is not None else result.reason
 
 
 def _random_returns(path: Path, plan: StudyPlan, console: Console) -> dict[str, list[float]]:

@@ -236,7 +236,8 @@ class Training(Attempt[TrainConfig]):
         if self.step >= config.total_steps:
             return
         keep_freed_memory()
-        model.logger.output_formats.append(TrackerWriter(self.tracker))
+        writer = TrackerWriter(self.tracker, lambda: self.wall_seconds)
+        model.logger.output_formats.append(writer)
         eval_every = config.eval_every if config.eval_episodes else 0
         video_every = eval_every if config.video_every is None else config.video_every
         # A run that begins again from its start has lost the row of its first film.

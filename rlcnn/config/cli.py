@@ -85,14 +85,15 @@ def _read(arguments: Sequence[str], options: list[Option]) -> dict[str, Any]:
     rest: list[str] = []
     for name, texts in _by_option(arguments, named):
         takes = named[name].takes if name else 0
-        if takes == 1 and not texts:
+        if not texts and (takes == 1 or (takes > 1 and named[name].arg.repeatable)):
             raise UserError(no_value(name))
         count = int(min(takes, len(texts)))
         if name:
             option = named[name]
             value = _value(option, name, texts[:count])
             if option.arg.repeatable:
-                value = (*values.get(option.field, ()), *value)
+                added = (value,) if takes > 1 else value
+                value = (*values.get(option.field, ()), *added)
             values[option.field] = value
         # What comes after an option's values is positional.
         rest += texts[count:]

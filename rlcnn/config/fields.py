@@ -49,7 +49,7 @@ class Arg:
         metavar: what stands for its value in the help; by default its type or its choices.
         positional: whether its value comes without a name.
         negatable: whether ``--no-NAME`` turns a switch off.
-        repeatable: whether each use of the option adds one value.
+        repeatable: whether each use of the option adds one value, or one tuple of values.
     """
 
     metavar: str = ""

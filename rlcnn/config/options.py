@@ -145,6 +145,9 @@ def list_options(cls: type[Any], default: Any = None, section: str = "") -> list
         elif get_origin(kind) is tuple:
             kind = unwrap(get_args(kind)[0])[0]
             takes = 1 if arg.repeatable else math.inf
+            if get_origin(kind) is tuple:
+                # Each use of a repeatable option adds one tuple.
+                kind, takes = get_args(kind)[0], math.inf
         name = option_name(section + field.name)
         if arg.positional:
             name = (arg.metavar or field.name.upper()).rstrip(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rlcnn.report.content import Report
@@ -28,13 +29,23 @@ def write_report(
         UserError: the disk is full or cannot be written.
     """
     drawings = draw(report)
+    strips = {f"{film.game} {film.arm}": film.strip for film in report.films if film.strip}
+    write_figures(drawings, strips, directory)
+    page = directory / PAGE
+    write_atomic(page, render(report, drawings, films))
+    return page, drawings
+
+
+def write_figures(
+    drawings: Mapping[str, Drawing], strips: Mapping[str, bytes], directory: Path
+) -> None:
+    """Writes figures and film strips, by name, in place of those of an earlier report."""
     files: dict[str, bytes] = {}
     for name, drawing in drawings.items():
         files |= {f"{name}.svg": drawing.svg, f"{name}.png": drawing.png}
-    strips = {f"{film.game} {film.arm}": film.strip for film in report.films if film.strip}
     for name, file in file_names(list(strips)).items():
         files[f"film-{file}.png"] = strips[name]
-    figures, page = directory / FIGURES, directory / PAGE
+    figures = directory / FIGURES
     with disk_errors(figures):
         figures.mkdir(exist_ok=True)
         for name, content in files.items():
@@ -42,5 +53,3 @@ def write_report(
         for path in figures.iterdir():
             if path.suffix in (".svg", ".png") and path.name not in files:
                 path.unlink()
-    write_atomic(page, render(report, drawings, films))
-    return page, drawings

@@ -243,10 +243,11 @@ def _measure_once(arguments: tuple[str, ...]) -> None:
 
 def _run_script(script: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     extends = {"--total-steps", "--epochs", "--retry"} & set(arguments)
-    if "--resume" in arguments and script != "compare_encoders" and not extends:
+    launches = script in ("compare_encoders", "search_hyperparameters")
+    if "--resume" in arguments and not launches and not extends:
         as_killed(Path(arguments[arguments.index("--resume") + 1]))
     module = load_script(script)
-    if script == "compare_encoders":
+    if launches:
         from support.study_files import InlineLauncher
 
         monkeypatch.setattr(module, "make_launcher", lambda *_: InlineLauncher())

@@ -37,6 +37,7 @@ visualize_encoder = _in_process("visualize_encoder")
 benchmark = _in_process("benchmark")
 film_agents = _in_process("film_agents")
 compare_encoders = _in_process("compare_encoders")
+search_hyperparameters = _in_process("search_hyperparameters")
 
 
 @pytest.fixture(autouse=True)

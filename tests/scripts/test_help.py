@@ -24,7 +24,7 @@ from rlcnn.encoders import list_encoders
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 SLOW_TO_IMPORT = {
     *("torch", "torchvision", "stable_baselines3", "gymnasium", "ale_py", "cv2"),
-    *("wandb", "sklearn", "scipy", "matplotlib", "jinja2"),
+    *("wandb", "sklearn", "scipy", "matplotlib", "jinja2", "optuna", "sqlalchemy"),
 }
 # Runs a script and prints which packages it imported.
 PROBE = """

@@ -170,6 +170,15 @@ _LEARNING = {
 SHORT: Mapping[str, Mapping[str, str]] = {
     "train_agent": _LEARNING,
     "compare_encoders": {**_LEARNING, "--seeds": "2"},
+    # Long enough for a game to end.
+    "search_hyperparameters": {
+        **_LEARNING,
+        "--total-steps": "128",
+        "--checkpoint-every": "64",
+        "--trials": "2",
+        "--finalists": "1",
+        "--final-seeds": "1",
+    },
     "pretrain_encoder": {
         "--epochs": "1",
         "--batch-size": "8",
@@ -220,8 +229,8 @@ SHORT: Mapping[str, Mapping[str, str]] = {
 ONLY_IF_GIVEN: Mapping[str, str] = {"--unfreeze-at-step": "16", "--train-size": "16"}
 """Options that are made short where a command has them."""
 
-EXTENDED: Mapping[str, str] = {"--total-steps": "64", "--epochs": "2"}
-"""Lengths of a run that a command resumes and extends."""
+EXTENDED: Mapping[str, str] = {"--total-steps": "64", "--epochs": "2", "--trials": "3"}
+"""Lengths of what a command resumes and extends."""
 
 
 def shorten(words: Sequence[str], options: Mapping[str, str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ class InlineLauncher(Launcher):
         self.done: list[str] = []
         self._interrupt_after = interrupt_after
 
-    def run(self, jobs: Sequence[Job], tick: Tick) -> Generator[Outcome, None, None]:
+    def run(self, jobs: Iterable[Job], tick: Tick) -> Generator[Outcome, None, None]:
         for job in jobs:
             if len(self.done) == self._interrupt_after:
                 raise KeyboardInterrupt
@@ -147,3 +147,6 @@ class InlineLauncher(Launcher):
             outcome = Outcome(job.name, *perform(job.task))
             self.done.append(job.name)
             yield outcome
+
+    def stop(self, name: str) -> None:
+        """Nothing: a job ends before anything else runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from numbers import Real
@@ -128,10 +128,14 @@ class TrackerWriter(KVWriter):
 
     Numbers are logged under the logger's own step; everything else, and what is excluded from
     TensorBoard, is left out. The tracker stays open when the logger is closed.
+
+    Args:
+        tracker: what is fed.
+        clock: seconds spent on the run, logged as ``time/wall_seconds`` with each dump.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    def __init__(self, tracker: Tracker, clock: Callable[[], float] | None = None) -> None:
+        self._tracker, self._clock = tracker, clock
 
     def write(
         self,
@@ -146,6 +150,8 @@ class TrackerWriter(KVWriter):
             if isinstance(value, Real) and "tensorboard" not in (key_excluded.get(key) or ())
         }
         if values:
+            if self._clock is not None:
+                values["time/wall_seconds"] = self._clock()
             self._tracker.log(step, values)
 
     def close(self) -> None:

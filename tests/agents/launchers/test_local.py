@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -77,6 +77,27 @@ def test_each_job_ends_in_its_own_way_and_none_outlives_the_launcher(tmp_path: P
     assert {"cores", "die"} <= seen
     with pytest.raises(ProcessLookupError):
         os.kill(int(marker.read_text()), 0)
+
+
+@pytest.mark.slow
+def test_one_job_is_stopped_and_the_next_is_asked_for_only_then(tmp_path: Path) -> None:
+    marker, events = tmp_path / "sleeper", []
+    launcher = LocalLauncher(workers=1, jobs=2)
+
+    def jobs() -> Iterator[Job]:
+        yield Job("sleep", partial(sleep, marker), tmp_path / "sleep.log")
+        events.append("asked for the next")
+        yield Job("cores", cores, tmp_path / "cores.log")
+
+    def stop_when_it_sleeps(running: Sequence[str]) -> None:
+        if marker.exists():
+            launcher.stop("nobody")
+            launcher.stop("sleep")
+
+    for outcome in launcher.run(jobs(), stop_when_it_sleeps):
+        events.append(f"{outcome.name} {outcome.state}")
+    # The task handles no signal, as a training does.
+    assert events == ["sleep failed", "asked for the next", "cores done"]
 
 
 @pytest.mark.parametrize(
