@@ -5,22 +5,20 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from agents.config import TrainConfig
 from agents.launchers.options import Launching, make_launcher, shared_precision
 from agents.presets import preset_config
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options
-from rlcnn.config.fields import Arg, check_options, fields_of
+from rlcnn.config.fields import Flag, check_options, fields_of
 from rlcnn.config.script import run_script
 from rlcnn.report.options import Films
 from rlcnn.runs.progress import make_console
 
 if TYPE_CHECKING:
     from agents.study.plan import StudyPlan
-
-Flag = Annotated[bool, Arg(negatable=False)]
 
 # Games and arms set these for each training of a study.
 SET_BY_STUDY = ("env", "weights", "mode")

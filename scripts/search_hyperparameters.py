@@ -12,7 +12,7 @@ from agents.launchers.options import Launching, make_launcher, shared_precision
 from agents.presets import preset_config
 from envs.errors import UserError
 from rlcnn.config.cli import given_value, parse_options
-from rlcnn.config.fields import Arg, check_options, fields_of
+from rlcnn.config.fields import Arg, Flag, check_options, fields_of
 from rlcnn.config.script import run_script
 from rlcnn.runs.progress import make_console
 
@@ -48,10 +48,10 @@ class Search:
     """Continue the search in this directory; by default the same command continues it."""
     config: Path | None = None
     """Take all defaults from the config.json of a run."""
-    dry_run: bool = False
+    dry_run: Flag = False
     """Check everything, print the cost of the search, and stop."""
-    report_only: bool = False
-    """Write the report of the present results, and train nothing."""
+    report_only: Flag = False
+    """Write the report of the trials that are done, and train nothing."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from agents.config import TrainConfig
+from agents.study.arm_options import parse_options_of, with_options, with_preset
 from envs.errors import UserError, nearest
 from rlcnn.config.fields import OptionValue, named_value
 from rlcnn.encoders import list_encoders, why_unknown
@@ -29,7 +30,7 @@ _PRETRAINED = ("frozen", "finetune")
 _ENDINGS = (".safetensors", ".pth", ".pt")
 GRAMMAR = (
     "scratch[:NET], frozen-random[:NET], frozen:WEIGHTS, finetune:WEIGHTS, frozen:NET@WEIGHTS"
-    " or finetune:NET@WEIGHTS"
+    " or finetune:NET@WEIGHTS, each with ::OPTION=VALUE,... behind it if it needs other options"
 )
 
 
@@ -43,12 +44,15 @@ class Arm:
         encoder: name of the encoder; empty for the study's own.
         encoder_options: the options that the arm names.
         weights: "none", "imagenet" or an absolute path.
+        options: option of ``train_agent.py`` -> its value, as on its command line; see
+            :func:`~agents.study.arm_options.with_options`.
     """
 
     kind: str
     encoder: str = ""
     encoder_options: dict[str, OptionValue] = field(default_factory=dict)
     weights: str = "none"
+    options: dict[str, str] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -72,15 +76,21 @@ class Arm:
         for name, value in self.encoder_options.items():
             net += f",{name}={value if isinstance(value, str) else json.dumps(value)}"
         rest = "@".join(filter(None, [net, "" if self.weights == "none" else weights]))
-        return f"{self.kind}:{rest}" if rest else self.kind
+        whole = f"{self.kind}:{rest}" if rest else self.kind
+        options = ",".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{whole}::{options}" if options else whole
 
     def configure(self, base: TrainConfig) -> TrainConfig:
         """The training of this arm.
+
+        Its preset's defaults come first, then what differs in ``base`` from the preset of ``base``,
+        then the arm's other options.
 
         The encoder options of ``base`` belong to the encoder of ``base``; an arm with another
         encoder has only the options that it names. Options of frozen features apply to frozen arms
         only, and options of unfreezing to fine-tuned arms only.
         """
+        base = with_preset(base, self.options)
         own = self.encoder in ("", base.encoder)
         defaults = TrainConfig()
         mode = _MODES[self.kind]
@@ -92,13 +102,14 @@ class Arm:
                 unfreeze_from=defaults.unfreeze_from,
                 unfreeze_at_step=defaults.unfreeze_at_step,
             )
-        return replace(
+        config = replace(
             base,
             encoder=self.encoder or base.encoder,
             encoder_options={**(base.encoder_options if own else {}), **self.encoder_options},
             weights=self.weights,
             mode=mode,
         )
+        return with_options(config, self.options, f'--arms "{self.text}"')
 
 
 def parse_arm(text: str) -> Arm:
@@ -106,10 +117,12 @@ def parse_arm(text: str) -> Arm:
 
     ::
 
-        ARM     = scratch[:NET] | frozen-random[:NET] | (frozen | finetune):[NET@]WEIGHTS
+        ARM     = KIND[::OPTION=VALUE[,OPTION=VALUE]...]
+        KIND    = scratch[:NET] | frozen-random[:NET] | (frozen | finetune):[NET@]WEIGHTS
         NET     = ENCODER[,OPTION=VALUE]...
         ENCODER = as --encoder takes it: impala, resnet18:layer2, timm:resnet18
         WEIGHTS = as --weights takes it: imagenet, a file, or the directory of a run
+        OPTION  = of train_agent.py: preset, num_envs, dqn.n_steps
 
     The part before the first "@" is NET, unless it holds a "/" or the whole is a path that
     exists. The weights are checked when the encoder is built.
@@ -117,6 +130,21 @@ def parse_arm(text: str) -> Arm:
     Raises:
         UserError: the text is no arm; the line names the expected form and the nearest arm.
     """
+    whole, separator, suffix = text.partition("::")
+    options = parse_options_of(text, suffix) if separator else {}
+    encoder = options.pop("encoder", "")
+    arm = _parse_kind(whole)
+    if not encoder:
+        return replace(arm, options=options)
+    if arm.encoder:
+        raise UserError(f'--arms "{text}" names two encoders: {arm.encoder} and {encoder}')
+    if reason := why_unknown(encoder):
+        raise UserError(f'--arms "{text}": encoder "{encoder}" is unknown: {reason}')
+    return replace(arm, encoder=encoder, options=options)
+
+
+def _parse_kind(text: str) -> Arm:
+    """Reads an arm without options."""
     kind, colon, rest = text.partition(":")
     if kind not in _MODES:
         near = nearest(kind, _MODES).replace('"?', f'{colon}{rest}"?')

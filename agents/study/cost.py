@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -163,7 +163,9 @@ def kind(config: TrainConfig) -> str:
 
 
 def _network(config: TrainConfig) -> str:
-    return json.dumps([config.encoder, config.encoder_options, config.mode], sort_keys=True)
+    shown = (config.num_envs, config.obs, config.obs_size, config.frame_stack)
+    learned = (config.encoder, config.encoder_options, config.mode, config.algo)
+    return json.dumps([*learned, *shown, asdict(config.hyperparameters)], sort_keys=True)
 
 
 def measure_speeds(

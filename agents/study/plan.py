@@ -143,12 +143,14 @@ class StudyPlan:
         Raises:
             UserError: a game is unknown, or an arm cannot be built; the line names it.
         """
-        by_game: dict[str, dict[str, TrainConfig]] = {}
+        by_env: dict[str, dict[str, TrainConfig]] = {}
         for run in runs:
             # Without what only matters for the place and speed of the training.
             config = replace(run.config, device="cpu", num_threads=1, compile="off", overlap="off")
-            by_game.setdefault(config.env, {}).setdefault(run.arm, config)
-        for by_arm in by_game.values():
+            # Arms may observe a game in different ways.
+            view = (config.env, config.num_envs, config.obs, config.obs_size, config.frame_stack)
+            by_env.setdefault(repr(view), {}).setdefault(run.arm, config)
+        for by_arm in by_env.values():
             with closing(make_train_env(next(iter(by_arm.values())).resolve())) as venv:
                 for arm, config in by_arm.items():
                     try:

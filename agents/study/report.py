@@ -91,7 +91,10 @@ def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFa
         encoder = f"{config.encoder} ({options})" if options else config.encoder
         given = "" if config.weights == "none" else f'"{config.weights}"'
         origin, cost = (before.origin, str(before)) if before else (given, "")
-        arms.append(ArmFacts(name, encoder, _mode(config), origin, cost))
+        learns = _mode(config)
+        if arm.options:
+            learns += f"; {config.algo.upper()}, preset {config.preset}"
+        arms.append(ArmFacts(name, encoder, learns, origin, cost))
     return arms
 
 

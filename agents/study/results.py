@@ -207,11 +207,12 @@ def write_results(study: Path, results: Sequence[RunResult]) -> Path:
 
 def results_table(results: StudyResults) -> list[str]:
     """Lines of text: the scores of each arm in each game, one for each seed."""
-    rows = [["game", "arm", "done", "failed", "mean", "scores of the seeds"]]
+    rows = [["game", "arm", "done", "failed", "mean", "minutes", "scores of the seeds"]]
     for game in results.games:
         for arm in results.plan.arm_names:
             runs = results.runs_of(game, arm)
             scores = [run.score for run in runs if run.score is not None]
+            seconds = [run.wall_seconds for run in runs if run.wall_seconds is not None]
             rows.append(
                 [
                     game,
@@ -219,6 +220,7 @@ def results_table(results: StudyResults) -> list[str]:
                     f"{len(scores)}/{len(runs)}",
                     str(sum(run.state == "failed" for run in runs)),
                     f"{sum(scores) / len(scores):.2f}" if scores else "-",
+                    f"{sum(seconds) / len(seconds) / 60:.1f}" if seconds else "-",
                     " ".join("-" if run.score is None else f"{run.score:.1f}" for run in runs),
                 ]
             )

@@ -126,6 +126,8 @@ SeedNumber = Annotated[int, Interval(ge=0, le=MAX_SEED)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 NonNegative = Annotated[float, Interval(ge=0)]
 Switch = Literal["auto", "on", "off"]
+# Given or not; there is no --no-NAME.
+Flag = Annotated[bool, Arg(negatable=False)]
 EncoderName = Annotated[
     str,
     Arg(metavar=f"{{{','.join([*registered_encoders(), 'NETWORK[:NODE]'])}}}"),

@@ -57,7 +57,7 @@ def test_a_dimension_is_read_and_written(
     "text, message",
     [
         ("ppo.learning-rat 1 2", 'Did you mean "ppo.learning-rate"?'),
-        ("lr 1e-3 1e-4", 'Did you mean "ppo.learning-rate" or "dqn.learning-rate"?'),
+        ("lr 1e-3 1e-4", 'Did you mean "ppo.learning-rate" or "dqn.learning-rate"'),
         ("ppo.n-epochs", "has no values: expected NAME VALUE VALUE ..., NAME range"),
         ("ppo.n-epochs 3", "a fixed one is --ppo.n-epochs 3"),
         ("ppo.n-epochs 3 3", "gives 3 twice"),

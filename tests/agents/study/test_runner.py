@@ -23,7 +23,7 @@ from agents.config import PQNConfig
 from agents.launchers.local import Launcher
 from agents.study.plan import StudyPlan
 from agents.study.report import study_report
-from agents.study.results import PLAN, StudyResults
+from agents.study.results import PLAN, StudyResults, results_table
 from agents.study.runner import default_study_dir, read_plan, run_study
 from agents.train.training import resume
 from envs.errors import UserError
@@ -392,6 +392,20 @@ def test_an_invalid_plan_is_refused_in_one_line(study: Study, plan: Any) -> None
         study(tiny_plan())
     assert "\n" not in str(error.value)
     assert str(study.path) in str(error.value)
+
+
+def test_arms_of_different_algorithms_are_one_study(study: Study) -> None:
+    base = replace(TINY, encoder="nature", encoder_options={}, pqn=PQNConfig(n_steps=8))
+    arms = ("scratch", "scratch::algo=pqn,pqn.batch_size=8", "scratch::num_envs=4,obs_size=44")
+    assert study(tiny_plan(*arms, base=base))
+    assert [row["state"] for row in study.rows()] == ["done"] * 6
+    launchers = len(study.launchers)
+    results = study(tiny_plan(*arms, base=base))
+    # Found as planned, so nothing is trained again.
+    assert len(study.launchers) == launchers
+    assert results is not None
+    titles = ["game", "arm", "done", "failed", "mean", "minutes", "scores", "of", "the", "seeds"]
+    assert results_table(results)[0].split() == titles
 
 
 def test_a_study_of_pqn_finds_its_runs_as_planned(study: Study) -> None:

@@ -297,7 +297,7 @@ def test_the_first_thing_wrong_is_named(arguments: str, said: str) -> None:
         (["--overlap=False"], 'Did you mean "--overlap off"?'),
         (["--precision", "32"], 'Did you mean "--precision fp32"?'),
         (["--obs", "Color"], 'Did you mean "--obs rgb"?'),
-        (["--preset=atari"], "expected one of fast, zoo."),
+        (["--preset=atari"], "expected one of fast, zoo, dqn-dopamine, double-dqn, "),
         (["--algo", "rainbow"], "expected one of ppo, dqn, pqn."),
         (["--run-dir", ""], '--run-dir takes a value: "" is empty'),
         (["--run-dir="], '--run-dir takes a value: "" is empty'),

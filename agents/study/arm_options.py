@@ -1,0 +1,112 @@
+"""Options of training that an arm of a study carries: ``scratch::preset=iqn,num_envs=4``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, get_args
+
+from agents.config import TrainConfig
+from agents.hyperparameters import Algorithm
+from agents.presets import preset_config
+from envs.errors import UserError, nearest
+from rlcnn.config.cli import parse_options
+from rlcnn.config.fields import option_name
+
+# All other options are equal for all arms: a comparison needs the same games, lengths and scores.
+_ALLOWED = (
+    *("preset", "algo", "num_envs", "env_groups", "overlap", "precision", "encoder"),
+    *("obs", "obs_size", "frame_stack"),
+    *("finetune_factor", "unfreeze_from", "unfreeze_at_step", "feature_dtype"),
+)
+_SECTIONS: tuple[str, ...] = get_args(Algorithm)
+# Options that a preset of an arm sets, beside the sections of algorithms.
+_OF_PRESETS = ("num_envs", "encoder", "encoder_options")
+
+
+def parse_options_of(arm: str, text: str) -> dict[str, str]:
+    """Reads ``OPTION=VALUE,...`` behind the "::" of an arm; options with underscores.
+
+    Raises:
+        UserError: it has another form, or an option is unknown or not for arms.
+    """
+    options: dict[str, str] = {}
+    for pair in text.split(","):
+        name, equals, value = pair.partition("=")
+        name = name.strip().removeprefix("--").replace("-", "_")
+        if not (name and equals and value):
+            raise UserError(f'--arms "{arm}": "{pair}" is no option: expected OPTION=VALUE')
+        if name in options:
+            raise UserError(f'--arms "{arm}" gives option "{name}" twice')
+        _check_allowed(arm, name)
+        options[name] = value.strip()
+    return options
+
+
+def with_preset(base: TrainConfig, options: Mapping[str, str]) -> TrainConfig:
+    """``base`` with the defaults of an arm's preset and algorithm, if the arm names one.
+
+    What differs in ``base`` from its own preset still counts.
+
+    Raises:
+        UserError: a preset or algorithm is unknown, or they contradict each other.
+    """
+    if not {"preset", "algo"} & options.keys():
+        return base
+    preset = options.get("preset", base.preset)
+    # An algorithm of the study's own would contradict a preset of one algorithm.
+    chosen = preset_config(preset, options.get("algo"))
+    usual = preset_config(base.preset, base.algo)
+    changes: dict[str, Any] = {"preset": chosen.preset, "algo": chosen.algo}
+    for name in _OF_PRESETS:
+        given = getattr(base, name)
+        changes[name] = getattr(chosen, name) if given == getattr(usual, name) else given
+    for name in _SECTIONS:
+        given, default = getattr(base, name), getattr(usual, name)
+        differing = {
+            field.name: getattr(given, field.name)
+            for field in fields(given)
+            if getattr(given, field.name) != getattr(default, field.name)
+        }
+        changes[name] = replace(getattr(chosen, name), **differing)
+    return replace(base, **changes)
+
+
+def with_options(config: TrainConfig, options: Mapping[str, str], where: str) -> TrainConfig:
+    """``config`` with an arm's options in place of its own.
+
+    Raises:
+        UserError: a value is not valid; the line begins with ``where``.
+    """
+    arguments = [
+        part
+        for name, value in options.items()
+        if name not in ("preset", "algo")
+        for part in (option_name(name), value)
+    ]
+    if not arguments:
+        return config
+    try:
+        # The environment must not replace the study's own ``track``.
+        return replace(parse_options(TrainConfig, arguments, config), track=config.track)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _check_allowed(arm: str, name: str) -> None:
+    section, dot, rest = name.partition(".")
+    if dot and section in _SECTIONS:
+        known = [field.name for field in fields(getattr(TrainConfig(), section))]
+        if rest in known:
+            return
+        near = nearest(rest, known).replace('"', f'"{section}.', 1)
+        raise UserError(f'--arms "{arm}": option "{name}" is unknown.{near}')
+    if name in _ALLOWED:
+        return
+    if any(field.name == name for field in fields(TrainConfig)):
+        raise UserError(
+            f'--arms "{arm}": {name} must be equal for all arms: give {option_name(name)} to the'
+            " study"
+        )
+    names = [*_ALLOWED, *(f"{algo}.n_steps" for algo in _SECTIONS)]
+    raise UserError(f'--arms "{arm}": option "{name}" is unknown.{nearest(name, names)}')
