@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any, get_args
 
 from agents.config import TrainConfig
@@ -12,6 +13,7 @@ from agents.presets import preset_config
 from envs.errors import UserError, nearest
 from rlcnn.config.cli import parse_options
 from rlcnn.config.fields import option_name
+from rlcnn.config.options import list_options
 
 # All other options are equal for all arms: a comparison needs the same games, lengths and scores.
 _ALLOWED = (
@@ -19,6 +21,13 @@ _ALLOWED = (
     *("obs", "obs_size", "frame_stack"),
     *("finetune_factor", "unfreeze_from", "unfreeze_at_step", "feature_dtype"),
 )
+# Options of a training that a study sets otherwise.
+_SET_BY_STUDY = {
+    "env": "--games names the games of all arms",
+    "mode": "scratch, frozen and finetune say how the encoder learns",
+    "weights": "they are written in the arm, finetune:WEIGHTS",
+    "encoder_options": "they are written behind the encoder, scratch:impala,width=2",
+}
 _SECTIONS: tuple[str, ...] = get_args(Algorithm)
 # Options that a preset of an arm sets, beside the sections of algorithms.
 _OF_PRESETS = ("num_envs", "encoder", "encoder_options")
@@ -78,19 +87,47 @@ def with_options(config: TrainConfig, options: Mapping[str, str], where: str) ->
     Raises:
         UserError: a value is not valid; the line begins with ``where``.
     """
-    arguments = [
-        part
-        for name, value in options.items()
-        if name not in ("preset", "algo")
-        for part in (option_name(name), value)
-    ]
-    if not arguments:
+    given = {name: value for name, value in options.items() if name not in ("preset", "algo")}
+    if not given:
         return config
     try:
+        arguments = [part for each in given.items() for part in _arguments(*each)]
         # The environment must not replace the study's own ``track``.
         return replace(parse_options(TrainConfig, arguments, config), track=config.track)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def check_effects(config: TrainConfig, options: Mapping[str, str], where: str) -> None:
+    """Refuses options that an arm's training ``config`` does not use.
+
+    Raises:
+        UserError: an option has no effect; the line begins with ``where``.
+    """
+    for name in options:
+        section, dot, _ = name.partition(".")
+        if dot and section != config.algo:
+            raise UserError(
+                f"{where}: {name} has no effect: this arm learns by {config.algo}, not {section}"
+            )
+    if "finetune_factor" in options and config.mode != "finetune":
+        raise UserError(f"{where}: finetune_factor has no effect: it is for finetune:WEIGHTS")
+
+
+def _arguments(name: str, value: str) -> list[str]:
+    """An option as on a command line, where a switch takes no value."""
+    names = _switches().get(name)
+    if names is None:
+        return [option_name(name), value]
+    if value.lower() not in ("true", "false"):
+        raise UserError(f'{name} "{value}" is unknown: expected true or false')
+    return [names[0] if value.lower() == "true" else names[1]]
+
+
+@cache
+def _switches() -> dict[str, list[str]]:
+    """Field of each switch -> its options, on and off."""
+    return {each.field: each.names for each in list_options(TrainConfig) if each.kind is bool}
 
 
 def _check_allowed(arm: str, name: str) -> None:
@@ -103,6 +140,8 @@ def _check_allowed(arm: str, name: str) -> None:
         raise UserError(f'--arms "{arm}": option "{name}" is unknown.{near}')
     if name in _ALLOWED:
         return
+    if name in _SET_BY_STUDY:
+        raise UserError(f'--arms "{arm}": {name} is no option of an arm: {_SET_BY_STUDY[name]}')
     if any(field.name == name for field in fields(TrainConfig)):
         raise UserError(
             f'--arms "{arm}": {name} must be equal for all arms: give {option_name(name)} to the'

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from agents.config import TrainConfig
-from agents.study.arm_options import parse_options_of, with_options, with_preset
+from agents.study.arm_options import (
+    check_effects,
+    parse_options_of,
+    with_options,
+    with_preset,
+)
 from envs.errors import UserError, nearest
 from rlcnn.config.fields import OptionValue, named_value
 from rlcnn.encoders import list_encoders, why_unknown
@@ -111,6 +116,18 @@ class Arm:
         )
         return with_options(config, self.options, f'--arms "{self.text}"')
 
+    def validate(self, config: TrainConfig) -> None:
+        """Checks the training ``config`` of this arm; a UserError names the arm's options."""
+        if not self.options:
+            config.validate()
+            return
+        where = f'--arms "{self.text}"'
+        check_effects(config, self.options, where)
+        try:
+            config.validate()
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+
 
 def parse_arm(text: str) -> Arm:
     """Reads an arm.
@@ -130,7 +147,10 @@ def parse_arm(text: str) -> Arm:
     Raises:
         UserError: the text is no arm; the line names the expected form and the nearest arm.
     """
-    whole, separator, suffix = text.partition("::")
+    whole, separator, suffix = text.rpartition("::")
+    if not separator or "/" in suffix.partition("=")[0]:
+        # A path may contain "::"; no name of an option contains "/".
+        whole, separator, suffix = text, "", ""
     options = parse_options_of(text, suffix) if separator else {}
     encoder = options.pop("encoder", "")
     arm = _parse_kind(whole)

@@ -92,6 +92,11 @@ class StudyPlan:
         ]
 
     @cached_property
+    def algorithms(self) -> list[str]:
+        """The algorithms of the arms, each once, in order."""
+        return list(dict.fromkeys(arm.configure(self.base).algo for arm in self.arms))
+
+    @cached_property
     def control(self) -> str:
         """The arm that the others are compared with: the first from scratch, else the first."""
         kinds = [arm.kind for arm in self.arms]
@@ -126,8 +131,8 @@ class StudyPlan:
                 if count > 1:
                     raise UserError(f'--{option} names "{value}" {count} times')
         trainings = []
-        for run in self.runs[: len(self.arms)]:
-            run.config.validate()
+        for arm, run in zip(self.arms, self.runs, strict=False):
+            arm.validate(run.config)
             weights = run.config.weights
             # One file may be named in several ways; one that cannot be read is reported later.
             with suppress(UserError):
@@ -166,7 +171,8 @@ class StudyPlan:
         Raises:
             UserError: a file cannot be read.
         """
-        options = self.base.with_batch_size().to_json()
+        # Default batch sizes stay 0: arms may have another number of environments.
+        options = self.base.to_json()
         return plain(
             {
                 "games": self.games,

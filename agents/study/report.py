@@ -38,7 +38,7 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
     curves = study_curves(results)
     report = Report(
         title=f"{', '.join(games)}: {len(plan.arms)} arms, {len(plan.seeds)} seeds,"
-        f" {plan.base.algo.upper()}, {plan.base.total_steps:,} agent steps",
+        f" {' and '.join(plan.algorithms).upper()}, {plan.base.total_steps:,} agent steps",
         games=tuple(games),
         arms=tuple(_arms(plan, pretraining)),
         control=plan.control,
@@ -50,7 +50,7 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
             for env_id, game in zip(plan.games, games, strict=True)
         },
         films=tuple(_films(results)),
-        facts=facts_of(plan.base, results.document, plan.seeds),
+        facts={**facts_of(plan.base, results.document, plan.seeds), "algorithm": _algorithms(plan)},
         command=command_of(results.document),
     )
     try:
@@ -80,6 +80,17 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
         threshold=threshold,
         transfer_notes=tuple(notes),
     )
+
+
+def _algorithms(plan: StudyPlan) -> str:
+    """Algorithm, preset and precision of the arms, each combination once."""
+    configs = [arm.configure(plan.base) for arm in plan.arms]
+    return "; ".join(dict.fromkeys(map(learning_of, configs)))
+
+
+def learning_of(config: TrainConfig) -> str:
+    """Algorithm, preset and precision of a training, for people."""
+    return f"{config.algo.upper()}, preset {config.preset}, precision {config.precision}"
 
 
 def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFacts]:
@@ -162,7 +173,7 @@ def facts_of(
     commit = made.get("git_commit")
     facts = {
         "begun": document.get("began"),
-        "algorithm": f"{base.algo.upper()}, preset {base.preset}, precision {base.precision}",
+        "algorithm": learning_of(base),
         "seeds": ", ".join(map(str, seeds)),
         "evaluation": f"{base.eval_episodes} whole games, protocol {base.protocol}",
         "versions": ", ".join(

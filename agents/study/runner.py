@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -112,7 +113,7 @@ def run_study(
             raise UserError(f"{path} holds no study to report on")
         return report(path, plan, console, films)
     if to_do:
-        for line in notes_on_length(plan.base):
+        for line in _notes_on_arms(plan):
             console.print(line)
         if document and not dry_run:
             # If another process holds it, fail before anything is built and measured.
@@ -181,13 +182,26 @@ def default_study_dir(plan: StudyPlan) -> Path:
     """``studies/<games>-<algorithm>-<digest of the plan>``: the same command finds it again."""
     games = "-".join(directory_name(game_name(game)) for game in plan.games[:3])
     more = f"-and-{len(plan.games) - 3}" if len(plan.games) > 3 else ""
-    document = plan.to_json()
+    # A default batch size has the same digest as its number.
+    document = replace(plan, base=plan.base.with_batch_size()).to_json()
     compared = {name: document[name] for name in ("games", "arms", "seeds")}
     compared["options"] = {
         name: value for name, value in document["options"].items() if name not in RUNTIME_OPTIONS
     }
     digest = hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()
-    return Path("studies") / f"{games}{more}-{plan.base.algo}-{digest[:8]}"
+    return Path("studies") / f"{games}{more}-{'-'.join(plan.algorithms)}-{digest[:8]}"
+
+
+def _notes_on_arms(plan: StudyPlan) -> list[str]:
+    """Lines about the length of trainings; those that not all arms have name their arm."""
+    notes = {run.arm: notes_on_length(run.config) for run in plan.runs[: len(plan.arms)]}
+    counts = Counter(line for lines in notes.values() for line in lines)
+    named = [
+        line if counts[line] == len(notes) else f"{arm}: {line}"
+        for arm, lines in notes.items()
+        for line in lines
+    ]
+    return list(dict.fromkeys(named))
 
 
 def _results(path: Path, plan: StudyPlan) -> list[RunResult]:

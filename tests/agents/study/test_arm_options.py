@@ -12,7 +12,7 @@ from support.tiny_agents import TINY
 from agents.config import TrainConfig
 from agents.presets import preset_config
 from agents.study.arms import parse_arm
-from agents.study.plan import StudyPlan, differences
+from agents.study.plan import StudyPlan, deviations, differences
 from envs.errors import UserError
 
 BASE = preset_config("fast", "ppo")
@@ -82,7 +82,8 @@ def test_an_arm_is_read_back_from_its_text() -> None:
         ("scratch::preset=iqn,preset=btr", 'option "preset" twice'),
         ("scratch::total_steps=5", "total_steps must be equal for all arms: give --total-steps"),
         ("scratch::protocol=sticky", "protocol must be equal for all arms"),
-        ("scratch::mode=frozen", "mode must be equal for all arms"),
+        ("scratch::mode=frozen", "mode is no option of an arm: scratch, frozen and finetune say"),
+        ("scratch::weights=imagenet", "weights is no option of an arm: they are written in the"),
         ("scratch::num-env=5", 'option "num_env" is unknown. Did you mean "num_envs"?'),
         ("scratch::dqn.n_step=3", 'option "dqn.n_step" is unknown. Did you mean "dqn.n_steps"?'),
         ("scratch:impala::encoder=nature", "names two encoders: impala and nature"),
@@ -101,6 +102,11 @@ def test_what_is_no_option_of_an_arm_is_refused(text: str, problem: str) -> None
     [
         ("scratch::preset=iqn,algo=ppo", "--preset iqn is for --algo dqn"),
         ("scratch::preset=iqm", '"iqm" is unknown'),
+        ("scratch::dqn.head=iqn", "dqn.head has no effect: this arm learns by ppo, not dqn"),
+        ("scratch::preset=iqn,ppo.gamma=.9", "ppo.gamma has no effect: this arm learns by dqn"),
+        ("scratch::finetune_factor=.5", "finetune_factor has no effect: it is for finetune"),
+        ("scratch::ppo.gamma=2", '--arms "scratch::ppo.gamma=2": --ppo.gamma 2.0 must be'),
+        ("scratch::algo=dqn,dqn.double=2", 'dqn.double "2" is unknown: expected true or false'),
         ("scratch::num_envs=many", '--arms "scratch::num_envs=many": --num-envs "many"'),
     ],
 )
@@ -113,3 +119,25 @@ def test_values_that_are_not_valid_are_refused(text: str, problem: str) -> None:
 def test_equal_trainings_are_refused_however_they_are_written() -> None:
     with pytest.raises(UserError, match="are the same training"):
         tiny_plan("scratch", f"scratch::num_envs={TINY.num_envs}").validate()
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_switch_of_an_arm_is_true_or_false(value: bool) -> None:
+    assert configured(f"scratch::algo=dqn,dqn.double={str(value).lower()}").dqn.double is value
+
+
+def test_a_path_may_contain_the_separator_of_options() -> None:
+    arm = parse_arm("frozen:/a::b/c.pt::obs_size=64")
+    assert (arm.weights, arm.options) == ("/a::b/c.pt", {"obs_size": "64"})
+    assert parse_arm("frozen:/a::b/c.pt").weights == "/a::b/c.pt"
+
+
+def test_a_plan_on_disk_keeps_default_batch_sizes_of_arms_with_other_environments() -> None:
+    plan = tiny_plan("scratch", "scratch::num_envs=1", base=BASE)
+    again = StudyPlan.from_json(json.loads(json.dumps(plan.to_json())))
+    for planned, read in zip(plan.runs, again.runs, strict=True):
+        assert deviations(read.config, planned.config.resolve().to_json()) == []
+
+
+def test_a_plan_names_the_algorithms_of_its_arms() -> None:
+    assert tiny_plan("scratch", "scratch::preset=iqn", base=BASE).algorithms == ["ppo", "dqn"]
