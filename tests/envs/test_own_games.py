@@ -241,6 +241,7 @@ class TestChanges:
         assert str(caught.value).endswith(
             f"give --env-kwargs render_mode rgb_array --env-wrapper {wrapper[0]}"
         )
+        pytest.importorskip("pygame", reason="gymnasium renders CartPole by pygame")
         config = EnvConfig("CartPole-v1", {"render_mode": "rgb_array"}, wrapper)
         assert first_of(config).any()
 

@@ -30,12 +30,19 @@ def test_a_second_signal_is_not_waited_for() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_are_answered_inside_the_block_only(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    stop = StopRequest(lambda line: None)
-    with handle_signals(stop.handle):
-        os.kill(os.getpid(), number)
-        assert stop.requested
-    assert signal.getsignal(number) is before
+    def unanswered(number: int, frame: object) -> None:
+        raise AssertionError("the block did not answer")
+
+    # The tests themselves may run under nohup, which ignores SIGHUP.
+    before = signal.signal(number, unanswered)
+    try:
+        stop = StopRequest(lambda line: None)
+        with handle_signals(stop.handle):
+            os.kill(os.getpid(), number)
+            assert stop.requested
+        assert signal.getsignal(number) is unanswered
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_terminal_that_closes_may_say_so_twice() -> None:
