@@ -1,4 +1,4 @@
-"""Draws what a network has learned and what it makes of images: see --help."""
+"""Draws the filters of a network and its answers to images: see --help."""
 
 from __future__ import annotations
 

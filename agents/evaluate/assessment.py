@@ -121,34 +121,50 @@ def assess_run(
                     deterministic=deterministic,
                     on_game=on_game,
                 )
-        films: list[FilmResult] = []
         ways = "-deterministic" * deterministic + "-overlay" * overlay
         name = f"{step:012d}-{protocol or config.protocol}{ways}-seed{config.seed}"
-        for number in range(videos):
-            action = f"filming game {number + 1} of {videos}"
-            print_line(console, action)
-            try:
-                with waiting(console, action):
-                    # The first is the game that the run filmed at this step.
-                    film = film_agent(
-                        model,
-                        replace(config, seed=config.seed + number),
-                        run.videos_dir / f"{name}-{number}.mp4",
-                        protocol=protocol,
-                        step=step,
-                        deterministic=deterministic,
-                        overlay=overlay,
-                    )
-            except UserError as error:
-                if evaluation is None and not films:
-                    raise
-                # A film that fails must not lose the evaluation.
-                console.print(f"not filmed: {error}")
-                continue
-            if film.no_render:
-                console.print(f"the film shows what the agent observes: {film.no_render}")
-            films.append(film)
+
+        def film(number: int) -> FilmResult:
+            return film_agent(
+                model,
+                # The first is the game that the run filmed at this step.
+                replace(config, seed=config.seed + number),
+                run.videos_dir / f"{name}-{number}.mp4",
+                protocol=protocol,
+                step=step,
+                deterministic=deterministic,
+                overlay=overlay,
+            )
+
+        films = _films(film, videos, console, needed=evaluation is None)
     return Assessment(run.path, step, evaluation, films, encoder_origin(model))
+
+
+def _films(
+    film: Callable[[int], FilmResult], count: int, console: Console, needed: bool
+) -> list[FilmResult]:
+    """The films of games 0 to ``count`` - 1.
+
+    Raises:
+        UserError: the first cannot be made, and films are ``needed``.
+    """
+    films: list[FilmResult] = []
+    for number in range(count):
+        action = f"filming game {number + 1} of {count}"
+        print_line(console, action)
+        try:
+            with waiting(console, action):
+                made = film(number)
+        except UserError as error:
+            if needed and not films:
+                raise
+            # A film that fails must not lose the evaluation.
+            console.print(f"not filmed: {error}")
+            continue
+        if made.no_render:
+            console.print(f"the film shows what the agent observes: {made.no_render}")
+        films.append(made)
+    return films
 
 
 @contextmanager

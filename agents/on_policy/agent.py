@@ -174,7 +174,7 @@ class OnPolicyAgent(PixelAgent[Network, UpdateReport], OnPolicyAlgorithm):
         update = partial(learner.update, rollout, orders, self.batch_size)
         if self.overlap and self._is_captured(learner):
             self._acting_copy.sync()
-            # What is recorded of this update is logged with its result.
+            # Metrics recorded so far belong to this update, and are logged when it ends.
             recorded = self.logger.name_to_value
             own = {name: recorded.pop(name) for name in list(recorded) if name.startswith("train/")}
             self._runner.start(update, partial(self._end_update, self.num_timesteps, own))

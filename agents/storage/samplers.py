@@ -79,8 +79,8 @@ class Sampler:
     ) -> None:
         """Gives transitions new priorities, float32 (batch,) from 0.
 
-        ``places`` are those of a :class:`~agents.storage.replay.ReplayBatch`; what is out of bounds
-        by now is left out. If a transition comes more than once, its largest priority counts.
+        ``places`` come from a :class:`~agents.storage.replay.ReplayBatch`. Transitions that are out
+        of bounds by now are left out. A transition that comes twice takes its largest priority.
         """
 
     def anneal(self, progress: float) -> None:

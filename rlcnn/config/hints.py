@@ -159,7 +159,7 @@ def _guesses(name: str, known: Collection[str]) -> Iterator[list[str]]:
     if len(name) < _SHORTEST:
         return
     words = _words(name)
-    # A switch and its negation are told apart by "no".
+    # --no-NAME is no hint for NAME.
     longer = [o for o in sorted(known) if words <= (w := _words(o)) and "no" not in w - words]
     longer = [option for option in longer if not split_option(option)[0]] or longer
     yield longer if len(longer) <= _MOST else []

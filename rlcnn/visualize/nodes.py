@@ -1,4 +1,4 @@
-"""Feature maps of any layer of an encoder, and what is known of each layer."""
+"""The layers of an encoder: their names, shapes, receptive fields and feature maps."""
 
 from __future__ import annotations
 

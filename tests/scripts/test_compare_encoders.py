@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
-from support.script_runs import GAMES, ROLLOUT, TINY, command, environment, read, run_script
+from support.script_runs import (
+    GAMES,
+    ROLLOUT,
+    TINY,
+    assert_went_on,
+    run_script,
+    signal_when_begun,
+)
 
 from agents.config import TrainConfig
 from agents.study.arms import parse_arm
@@ -143,31 +146,9 @@ def test_a_study_that_was_killed_or_stopped_continues(
 ) -> None:
     study = tmp_path / "study"
     arguments = [*LONG, "--study-dir", study, "--workers", "2"]
-    process = subprocess.Popen(
-        command("compare_encoders", *arguments),
-        env=environment(),
-        cwd=GAMES,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore Ctrl-C, and so would this process in their midst.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    while not (begun := list(study.glob("runs/*/checkpoints/[0-9]*"))):
-        assert process.poll() is None, process.stderr
-        time.sleep(0.1)
-    run = begun[0].parents[1]
-    os.kill(process.pid, number)
-    said = process.communicate(timeout=600)[1]
-    if number == signal.SIGINT:
-        assert process.returncode == 130, said
-        assert "--resume" in said
-
+    run = signal_when_begun(number, study, "runs/*", "compare_encoders", *arguments)
     again = run_script("compare_encoders", *arguments, cwd=GAMES)
     assert again.returncode == 0, again.stderr
     with open(study / "results.csv") as file:
         assert [row["state"] for row in csv.DictReader(file)] == ["done"] * 4
-    assert len(read(run / "attempts.json")["attempts"]) == 2
-    log = (study / "logs" / f"{run.name}.log").read_text()
-    # The process whose parent had gone had stopped with a checkpoint.
-    assert "stopped at step" in log
-    assert "resuming from step" in log
+    assert_went_on(run, study / "logs" / f"{run.name}.log")

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.picture_files import write_stripes
 from support.script_runs import read
 
 from envs.errors import UserError
@@ -23,18 +23,7 @@ Script = Callable[..., None]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Horizontal or vertical stripes: 24 training and 12 test images of each class."""
-    root = tmp_path_factory.mktemp("stripes")
-    random = np.random.default_rng(0)
-    for part, count in (("train", 24), ("test", 12)):
-        for name, axis in (("across", 0), ("down", 1)):
-            (root / part / name).mkdir(parents=True)
-            for number in range(count):
-                wave = 80 * np.sin(np.arange(32) + random.uniform(0, 6))
-                stripes = 128 + np.expand_dims(wave, 1 - axis) + random.normal(0, 10, (32, 32))
-                pixels = Image.fromarray(stripes.clip(0, 255).astype(np.uint8))
-                pixels.save(root / part / name / f"{number}.png")
-    return root
+    return write_stripes(tmp_path_factory.mktemp("stripes"), train=24, test=12)
 
 
 def test_features_are_compared_with_random_ones(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
-from support.script_runs import GAMES, command, environment, read, run_script
+from support.script_runs import (
+    GAMES,
+    assert_went_on,
+    read,
+    run_script,
+    signal_when_begun,
+)
 
 from envs.errors import UserError
 
@@ -110,25 +112,7 @@ def test_a_search_that_was_killed_or_stopped_goes_on_and_loses_no_trial(
         *("--search", "ppo.learning-rate", "log", "1e-4", "1e-2", "--trials", "3"),
         *("--prune", "off", "--finalists", "1", "--final-seeds", "1", "--workers", "2"),
     ]
-    process = subprocess.Popen(
-        command("search_hyperparameters", *arguments),
-        env=environment(),
-        cwd=GAMES,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore Ctrl-C, and so would this process in their midst.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    while not (begun := list(search.glob("trials/*/checkpoints/[0-9]*"))):
-        assert process.poll() is None, process.stderr
-        time.sleep(0.1)
-    run = begun[0].parents[1]
-    os.kill(process.pid, number)
-    said = process.communicate(timeout=600)[1]
-    if number == signal.SIGINT:
-        assert process.returncode == 130, said
-        assert "--resume" in said
-
+    run = signal_when_begun(number, search, "trials/*", "search_hyperparameters", *arguments)
     # The directory alone says what the search was.
     again = run_script("search_hyperparameters", "--resume", search, "--workers", "2", cwd=GAMES)
     assert again.returncode == 0, again.stderr
@@ -137,9 +121,5 @@ def test_a_search_that_was_killed_or_stopped_goes_on_and_loses_no_trial(
     assert [(row["trial"], row["state"]) for row in rows] == [
         (str(number), "done") for number in range(3)
     ]
-    assert len(read(run / "attempts.json")["attempts"]) == 2
-    log = (search / "logs" / f"{run.name}.log").read_text()
-    # The process whose parent had gone had stopped with a checkpoint.
-    assert "stopped at step" in log
-    assert "resuming from step" in log
+    assert_went_on(run, search / "logs" / f"{run.name}.log")
     assert read(search / "config.json")["config"]["env"] == "support.games:Signals-v0"

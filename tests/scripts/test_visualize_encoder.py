@@ -8,9 +8,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
+from support.picture_files import write_stripes
 
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
@@ -24,18 +24,7 @@ SALIENCY = ["saliency"] if find_spec("captum") else []
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Horizontal or vertical stripes: 12 training and 6 test images of each class."""
-    root = tmp_path_factory.mktemp("stripes")
-    random = np.random.default_rng(0)
-    for part, count in (("train", 12), ("test", 6)):
-        for name, axis in (("across", 0), ("down", 1)):
-            (root / part / name).mkdir(parents=True)
-            for number in range(count):
-                wave = 80 * np.sin(np.arange(32) + random.uniform(0, 6))
-                stripes = 128 + np.expand_dims(wave, 1 - axis) + random.normal(0, 10, (32, 32))
-                pixels = Image.fromarray(stripes.clip(0, 255).astype(np.uint8))
-                pixels.save(root / part / name / f"{name}-{number}.png")
-    return root
+    return write_stripes(tmp_path_factory.mktemp("stripes"), train=12, test=6)
 
 
 @pytest.fixture

@@ -55,6 +55,20 @@ def split(per_class: int = 8, *, channels: int = 3) -> Split:
     return Split(pictures(per_class, channels=channels), pictures(half, seed=1, channels=channels))
 
 
+def write_stripes(root: Path, **counts: int) -> Path:
+    """Writes a folder of horizontal or vertical stripes, ``counts`` images of each class a part."""
+    random = np.random.default_rng(0)
+    for part, count in counts.items():
+        for name, axis in (("across", 0), ("down", 1)):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                wave = 80 * np.sin(np.arange(32) + random.uniform(0, 6))
+                stripes = 128 + np.expand_dims(wave, 1 - axis) + random.normal(0, 10, (32, 32))
+                pixels = Image.fromarray(stripes.clip(0, 255).astype(np.uint8))
+                pixels.save(root / part / name / f"{name}-{number}.png")
+    return root
+
+
 def write_folder(directory: Path, images: StoredImages, suffix: str = ".png") -> None:
     """The images as ``<class>/<number>``."""
     names = images.tasks[0].classes

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,6 +63,42 @@ def run_script(
     return subprocess.run(
         command(script, *arguments), env=environment(), cwd=cwd, capture_output=True, text=True
     )
+
+
+def signal_when_begun(
+    number: signal.Signals, directory: Path, runs: str, script: str, *arguments: object
+) -> Path:
+    """Starts a script, signals it once a run has a checkpoint, and returns that run's directory.
+
+    ``runs`` are the runs in ``directory``, such as ``runs/*``.
+    """
+    process = subprocess.Popen(
+        command(script, *arguments),
+        env=environment(),
+        cwd=GAMES,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would this process in their midst.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr is not None
+    while not (begun := list(directory.glob(f"{runs}/checkpoints/[0-9]*"))):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    said = process.communicate(timeout=600)[1]
+    if number == signal.SIGINT:
+        assert process.returncode == 130, said
+        assert "--resume" in said
+    return begun[0].parents[1]
+
+
+def assert_went_on(run: Path, log: Path) -> None:
+    """Checks that a run whose parent had gone stopped with a checkpoint, and was resumed."""
+    assert len(read(run / "attempts.json")["attempts"]) == 2
+    said = log.read_text()
+    assert "stopped at step" in said
+    assert "resuming from step" in said
 
 
 def read(path: Path) -> dict[str, Any]:

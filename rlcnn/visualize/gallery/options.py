@@ -165,7 +165,7 @@ class PictureOutput:
 # The last base comes first in --help.
 @dataclass(frozen=True)
 class PictureConfig(DeviceChoice, PictureOutput, ShownImages, ShownNetwork, ChosenPictures):
-    """Pictures of a network and of what it makes of images."""
+    """Pictures of a network, and of its answers to images."""
 
     style: StyleOptions = field(default_factory=StyleOptions)
     # Fewer than for training: pictures show few of them.

@@ -15,6 +15,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
+from support.callback_events import Recorder
 from support.ppo_agents import TINY, StopAt, make_ppo
 from support.toy_envs import Columns, WorldVecEnv
 
@@ -22,37 +23,6 @@ from agents.ppo.agent import PPO
 from envs.errors import UserError
 from envs.stacking import FrameStacking
 from rlcnn.sb3 import EncoderExtractor
-
-
-class Recorder(BaseCallback):
-    """Records what happened, at which step, after how many updates and in which mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.events: list[tuple[Any, ...]] = []
-
-    def note(self, event: str, *more: Any) -> None:
-        # The two norms are not logged by stable-baselines3.
-        recorded = set(self.logger.name_to_value) - {"train/grad_norm", "train/param_norm"}
-        counts = (self.model.num_timesteps, self.num_timesteps, self.model._n_updates)
-        self.events.append((event, *counts, self.model.policy.training, sorted(recorded), *more))
-
-    def _on_training_start(self) -> None:
-        self.note("training starts", self.locals["total_timesteps"])
-
-    def _on_rollout_start(self) -> None:
-        self.note("rollout starts")
-
-    def _on_step(self) -> bool:
-        shapes = [np.shape(self.locals[name]) for name in ("new_obs", "rewards", "dones")]
-        self.note("step", *shapes, len(self.locals["infos"]))
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.note("rollout ends")
-
-    def _on_training_end(self) -> None:
-        self.note("training ends")
 
 
 def test_callbacks_fire_where_stable_baselines3_fires_them() -> None:
@@ -69,7 +39,7 @@ def test_callbacks_fire_where_stable_baselines3_fires_them() -> None:
     records = []
     for model in (ours, theirs):
         model.set_logger(Logger(None, []))
-        recorder = Recorder()
+        recorder = Recorder(logged=True)
         # 40 steps are two rollouts and a half: a third is begun.
         model.learn(40, callback=recorder)
         model.learn(16, callback=recorder, reset_num_timesteps=False)
@@ -80,7 +50,7 @@ def test_callbacks_fire_where_stable_baselines3_fires_them() -> None:
 
 def test_steps_never_learned_from_are_not_counted() -> None:
     model = make_ppo()
-    recorder = Recorder()
+    recorder = Recorder(logged=True)
     model.learn(1000, callback=[StopAt(64 * 2 + 24), recorder])
     assert model.num_timesteps == 64 * 2
     assert model._n_updates == 2 * 2

@@ -11,6 +11,7 @@ import torch
 from stable_baselines3 import PPO as SB3PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
+from support.callback_events import Recorder
 from support.ppo_agents import StopAt
 from support.pqn_agents import TINY, make_pqn
 from support.toy_envs import Clock, Columns, Corridor, WorldVecEnv, mean_return
@@ -184,35 +185,6 @@ def test_predict_is_greedy_or_explores() -> None:
 
 
 # -- the face --------------------------------------------------------------------------------------
-
-
-class Recorder(BaseCallback):
-    """Records what happened, at which step, after how many updates and in which mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.events: list[tuple[Any, ...]] = []
-
-    def note(self, event: str, *more: Any) -> None:
-        counts = (self.model.num_timesteps, self.num_timesteps, self.model._n_updates)
-        self.events.append((event, *counts, self.model.policy.training, *more))
-
-    def _on_training_start(self) -> None:
-        self.note("training starts", self.locals["total_timesteps"])
-
-    def _on_rollout_start(self) -> None:
-        self.note("rollout starts")
-
-    def _on_step(self) -> bool:
-        shapes = [np.shape(self.locals[name]) for name in ("new_obs", "rewards", "dones")]
-        self.note("step", *shapes, len(self.locals["infos"]))
-        return True
-
-    def _on_rollout_end(self) -> None:
-        self.note("rollout ends")
-
-    def _on_training_end(self) -> None:
-        self.note("training ends")
 
 
 def test_callbacks_fire_where_stable_baselines3s_ppo_fires_them() -> None:
