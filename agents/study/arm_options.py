@@ -29,8 +29,6 @@ _SET_BY_STUDY = {
     "encoder_options": "they are written behind the encoder, scratch:impala,width=2",
 }
 _SECTIONS: tuple[str, ...] = get_args(Algorithm)
-# Options that a preset of an arm sets, beside the sections of algorithms.
-_OF_PRESETS = ("num_envs", "encoder", "encoder_options")
 
 
 def parse_options_of(arm: str, text: str) -> dict[str, str]:
@@ -55,7 +53,8 @@ def parse_options_of(arm: str, text: str) -> dict[str, str]:
 def with_preset(base: TrainConfig, options: Mapping[str, str]) -> TrainConfig:
     """``base`` with the defaults of an arm's preset and algorithm, if the arm names one.
 
-    What differs in ``base`` from its own preset still counts.
+    The preset sets the number of environments, the encoder and the sections of the algorithms. What
+    differs in ``base`` from its own preset still counts.
 
     Raises:
         UserError: a preset or algorithm is unknown, or they contradict each other.
@@ -67,18 +66,29 @@ def with_preset(base: TrainConfig, options: Mapping[str, str]) -> TrainConfig:
     chosen = preset_config(preset, options.get("algo"))
     usual = preset_config(base.preset, base.algo)
     changes: dict[str, Any] = {"preset": chosen.preset, "algo": chosen.algo}
-    for name in _OF_PRESETS:
+    for name in ("num_envs", "encoder"):
         given = getattr(base, name)
         changes[name] = getattr(chosen, name) if given == getattr(usual, name) else given
+    changes["encoder_options"] = _options_of_encoder(changes["encoder"], base, usual, chosen)
     for name in _SECTIONS:
-        given, default = getattr(base, name), getattr(usual, name)
-        differing = {
-            field.name: getattr(given, field.name)
-            for field in fields(given)
-            if getattr(given, field.name) != getattr(default, field.name)
-        }
-        changes[name] = replace(getattr(chosen, name), **differing)
+        given, default = (vars(getattr(config, name)) for config in (base, usual))
+        changes[name] = replace(getattr(chosen, name), **_differing(given, default))
     return replace(base, **changes)
+
+
+def _options_of_encoder(
+    encoder: str, base: TrainConfig, usual: TrainConfig, chosen: TrainConfig
+) -> dict[str, Any]:
+    """The options of an arm's encoder; those of another encoder do not apply to it."""
+    given, default, preset = (
+        config.encoder_options if config.encoder == encoder else {}
+        for config in (base, usual, chosen)
+    )
+    return {**preset, **_differing(given, default)}
+
+
+def _differing(given: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: v for n, v in given.items() if n not in default or v != default[n]}
 
 
 def with_options(config: TrainConfig, options: Mapping[str, str], where: str) -> TrainConfig:

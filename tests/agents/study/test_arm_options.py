@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from support.study_files import tiny_plan
@@ -47,6 +48,26 @@ def test_options_given_to_the_study_count_over_an_arms_preset_and_under_its_own_
 def test_an_algorithm_alone_keeps_the_preset_where_it_has_one() -> None:
     assert configured("scratch::algo=dqn") == preset_config("fast", "dqn")
     assert configured("scratch::preset=btr").encoder_options["width"] == 2
+
+
+@pytest.mark.parametrize(
+    ("study", "encoder", "options"),
+    [
+        ({}, "impala", preset_config("btr").encoder_options),
+        ({"encoder": "lenet"}, "lenet", {}),
+        ({"encoder_options": {"features_dim": 9}}, "impala", preset_config("btr").encoder_options),
+        (
+            {"encoder": "impala", "encoder_options": {"width": 1}},
+            "impala",
+            {**preset_config("btr").encoder_options, "width": 1},
+        ),
+    ],
+)
+def test_options_of_an_encoder_come_only_from_a_preset_and_a_study_with_this_encoder(
+    study: dict[str, Any], encoder: str, options: dict[str, Any]
+) -> None:
+    config = configured("scratch::preset=btr", replace(BASE, **study))
+    assert (config.encoder, config.encoder_options) == (encoder, options)
 
 
 @pytest.mark.parametrize(
