@@ -21,6 +21,7 @@ from agents.dqn.objectives import make_objective
 from agents.dqn.variant import DQNVariant
 from agents.measure.timing import Loop
 from agents.networks.heads import Head, PlainHead, make_head
+from agents.networks.policies import take_floats
 from agents.storage.replay import ReplayBatch
 from agents.train.builder import make_train_env
 from envs.protocol import get_protocol
@@ -125,13 +126,17 @@ class Network(nn.Module):
             self.q_net = PlainHead(nn.Linear(self.encoder.features_dim, outputs))
         self.bf16 = bf16
         self.encoder.to(memory_format=torch.channels_last)
+        take_floats(self, config.algorithm.replay and variant.augments)
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Observations uint8 (batch, channels, height, width) -> float32 (batch, outputs)."""
         return self.q_net.q_values(self.extract_features(observations))
 
     def extract_features(self, obs: torch.Tensor) -> torch.Tensor:
-        """Observations uint8 (batch, channels, height, width) -> float32 (batch, features_dim)."""
+        """Observations (batch, channels, height, width) -> float32 (batch, features_dim).
+
+        They are uint8, or float32 of 0 to 255 if DQN's variant augments them.
+        """
         kind = obs.device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.bf16):
             features = self.encoder(obs)

@@ -64,8 +64,8 @@ class DQNConfig(DQNVariant, Hyperparameters):
 
     @property
     def in_baseline(self) -> bool:
-        parts = (self.head, self.noisy, self.double, self.munchausen, self.loss, self.prioritized)
-        return parts == ("q", False, False, False, "huber", False) and not self.augments
+        parts = (self.double, self.munchausen, self.prioritized, self.augments)
+        return self.plain and self.loss == "huber" and not any(parts)
 
     @property
     def warm_up_steps(self) -> int:

@@ -18,6 +18,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
+from torch import nn
 
 from agents.networks.head_options import HeadOptions
 from agents.networks.heads import Head, PlainHead, make_head
@@ -93,9 +94,9 @@ class PixelNetwork(ImageInput):
             self.features_extractor.to(memory_format=torch.channels_last)
 
 
-def take_floats(policy: BasePolicy, wanted: bool) -> None:
-    """Lets the networks of a policy see floats of 0 to 255, as augmentation makes, unrounded."""
-    for module in policy.modules():
+def take_floats(network: nn.Module, wanted: bool) -> None:
+    """Lets a policy or a network see floats of 0 to 255, as augmentation makes, unrounded."""
+    for module in network.modules():
         if isinstance(module, PixelNetwork | Preprocessing):
             module.takes_floats = wanted
 

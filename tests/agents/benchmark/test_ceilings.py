@@ -18,10 +18,12 @@ from agents.benchmark.ceilings import (
 )
 from agents.benchmark.stages import (
     Network,
+    Variant,
     act,
     emulator_stage,
     environment_stage,
     ppo_loss,
+    update_stage,
 )
 from agents.presets import preset_config
 
@@ -65,6 +67,13 @@ def test_every_way_can_be_measured(algo: Any) -> None:
             stage = make()
             assert stage.measure(1e-9) > 0
             stage.close()
+
+
+@pytest.mark.parametrize("part", [{"augment": "drq"}, {"head": "dueling-iqn", "noisy": True}])
+def test_the_update_of_a_variant_can_be_measured(part: dict[str, Any]) -> None:
+    config = tiny("dqn")
+    config = replace(config, dqn=replace(config.dqn, batch_size=2, **part)).resolve()
+    assert update_stage(config, SHAPE, 3, Variant("fp32", 1)).measure(1e-9) > 0
 
 
 def test_both_environments_play_on() -> None:

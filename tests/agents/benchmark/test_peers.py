@@ -114,6 +114,24 @@ def test_stable_baselines_own_agent_plays_the_same_game(algo: Any, algorithm: ty
     learner.close()
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"head_units": 64},
+        {"head": "qr"},
+        {"noisy": True},
+        {"double": True},
+        {"munchausen": True},
+        {"loss": "mse"},
+        {"prioritized": True},
+        {"augment": "drq"},
+    ],
+)
+def test_stable_baselines_does_not_have_the_parts_of_variants(part: dict[str, Any]) -> None:
+    config = tiny("dqn")
+    assert peer_variants("sb3", replace(config, dqn=replace(config.dqn, **part))) == {}
+
+
 def test_its_game_is_the_one_without_frame_skip() -> None:
     config = tiny("ppo")
     learner = peer_variants("sb3", config)["DummyVecEnv"]()
