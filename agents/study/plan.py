@@ -74,6 +74,11 @@ class StudyPlan:
         return names
 
     @cached_property
+    def trainings(self) -> list[TrainConfig]:
+        """The training of each arm, in order, whatever the game and the seed."""
+        return [arm.configure(self.base) for arm in self.arms]
+
+    @cached_property
     def runs(self) -> list[StudyRun]:
         """Every training, seed by seed, so that finished runs compare all arms at any time."""
         games = _places([game_name(game) for game in self.games], "game")
@@ -83,18 +88,18 @@ class StudyPlan:
                 game=game_name(game),
                 arm=name,
                 seed=seed,
-                config=replace(arm.configure(self.base), env=game, seed=seed),
+                config=replace(config, env=game, seed=seed),
                 directory=f"runs/{games[game_name(game)]}--{arms[name]}--seed{seed}",
             )
             for seed in self.seeds
             for game in self.games
-            for name, arm in zip(self.arm_names, self.arms, strict=True)
+            for name, config in zip(self.arm_names, self.trainings, strict=True)
         ]
 
     @cached_property
     def algorithms(self) -> list[str]:
         """The algorithms of the arms, each once, in order."""
-        return list(dict.fromkeys(arm.configure(self.base).algo for arm in self.arms))
+        return list(dict.fromkeys(config.algo for config in self.trainings))
 
     @cached_property
     def control(self) -> str:
