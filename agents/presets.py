@@ -168,8 +168,10 @@ M_IQN = replace(
 )
 
 # VIPTankz/BeyondTheRainbowICML, main.py and Agent.py, of Clark et al. 2025. Its bonus comes from
-# the online network, here from the target network, as in Vieillard et al. 2020; its epsilon falls
-# exponentially; its actions have the greatest advantage, which is also that of greatest value.
+# the online network, here from the target network, as in Vieillard et al. 2020. Its epsilon falls
+# exponentially, to 0.37 in 2,000,000 steps; here linearly, to 0.01. It draws each batch from the
+# replay of one environment, here from all. It plays with the game's own actions; the sticky
+# protocol has all 18. It acts by the greatest advantage, which is also the greatest value.
 BTR = replace(
     ZOO,
     preset="btr",

@@ -84,8 +84,7 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
 
 def _algorithms(plan: StudyPlan) -> str:
     """Algorithm, preset and precision of the arms, each combination once."""
-    configs = [arm.configure(plan.base) for arm in plan.arms]
-    return "; ".join(dict.fromkeys(map(learning_of, configs)))
+    return "; ".join(dict.fromkeys(map(learning_of, plan.trainings)))
 
 
 def learning_of(config: TrainConfig) -> str:
@@ -95,8 +94,7 @@ def learning_of(config: TrainConfig) -> str:
 
 def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFacts]:
     arms = []
-    for name, arm in zip(plan.arm_names, plan.arms, strict=True):
-        config = arm.configure(plan.base)
+    for name, arm, config in zip(plan.arm_names, plan.arms, plan.trainings, strict=True):
         before = pretraining.get(name)
         options = ", ".join(f"{name} {value}" for name, value in config.encoder_options.items())
         encoder = f"{config.encoder} ({options})" if options else config.encoder
