@@ -55,7 +55,7 @@ class Settings(Measurements):
     """A benchmark."""
 
     train: TrainConfig = field(default_factory=lambda: preset_config("zoo", "ppo"))
-    """Options of both algorithms, and the hyperparameters of each."""
+    """Options of all algorithms, and the hyperparameters of each."""
 
     @property
     def algorithms(self) -> list[Algorithm]:

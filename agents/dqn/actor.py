@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def scheduled_epsilon(model: DQN, progress_remaining: float, total_timesteps: int) -> float:
     """Epsilon where a run of ``total_timesteps`` has a share of ``progress_remaining`` left."""
     variant, share = model.variant, model.exploration_fraction
-    if 1 - progress_remaining >= variant.exploration_end < 1:
+    if variant.exploration_end < 1 and 1 - progress_remaining >= variant.exploration_end:
         return 0.0
     if variant.exploration_steps and total_timesteps:
         share = variant.exploration_steps / total_timesteps

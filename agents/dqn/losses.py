@@ -51,10 +51,11 @@ def project(
 
 
 def categorical_loss(logits: torch.Tensor, targets: torch.Tensor) -> QLoss:
-    """Cross-entropies (Bellemare et al. 2017, algorithm 1), which are the priorities, too.
+    """Cross-entropies (Bellemare et al. 2017, algorithm 1); they are the priorities, too.
 
-    So does Rainbow (Hessel et al. 2018), up to a constant of the target. ``logits`` and the
-    probabilities ``targets`` are float32 (batch, atoms).
+    dqn_zoo's Rainbow has the same priorities; those of Hessel et al. 2018 are divergences, which
+    are less by the entropy of the target. ``logits`` and the probabilities ``targets`` are float32
+    (batch, atoms).
     """
     losses = -(targets * logits.log_softmax(dim=1)).sum(dim=1)
     return QLoss(losses, losses.detach())

@@ -315,10 +315,9 @@ class FrameReplay:
             first, generator = file.get_tensor("first").numpy().copy(), file.get_tensor("generator")
             pos, emptied = int(metadata["pos"]), int(metadata.get("emptied", 0))
             names = self.sampler.state(0).keys()
-            if names.isdisjoint(file.keys()):
-                # It is older, or of a uniform sampler.
-                names = {}.keys()
-            sampling = {name: file.get_tensor(name) for name in names}
+            # An older file has none of them, and neither has one of a uniform sampler.
+            absent = names.isdisjoint(file.keys())
+            sampling = {} if absent else {name: file.get_tensor(name) for name in names}
             for name, tensor in self._tensors.items():
                 copy_rows(slices[name], tensor)
         self.pos, self._emptied, self.first = pos, emptied, first
