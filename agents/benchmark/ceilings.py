@@ -48,9 +48,9 @@ def ceiling_variants(
     """For each of ``CEILINGS``, the variants worth trying, by name.
 
     bfloat16 is tried only if it is the precision of the training, which is resolved; compiled code
-    only if ``compiling`` and the network draws no random numbers.
+    only if ``compiling`` and nothing random is drawn in it.
     """
-    compiling = compiling and not (config.algorithm.replay and config.dqn.random)
+    compiling = compiling and not (config.algorithm.replay and config.dqn.draws)
     cores = config.num_threads
     emulator_threads = {min(count, config.num_envs) for count in (*thread_counts(cores), 2 * cores)}
     shape, actions = spaces_of(config)

@@ -245,8 +245,7 @@ def update_stage(
         batch = ReplayBatch(
             observations, actions_taken, rewards, following, discounts, weights, actions_taken
         )
-        draws = config.dqn.random or config.dqn.augments
-        generator = torch.Generator(config.device) if draws else None
+        generator = torch.Generator(config.device) if config.dqn.draws else None
         loss, arguments = dqn_loss, (network, target, batch, config.dqn, generator)
     elif config.algorithm.action_values:
         returns = torch.randn(size, device=config.device)

@@ -145,7 +145,7 @@ class DQN(PixelAgent[PixelQNetwork, list[torch.Tensor]], SB3DQN):
         checks.check_rewards(self._vec_normalize_env)
         self._convert_train_freq()
         checks.check_counts(self)
-        self.draws = Draws(self.device, self.variant.random or self.variant.augments)
+        self.draws = Draws(self.device, self.variant.draws)
         self.policy_kwargs = with_encoder_options(self.policy_kwargs, self.variant.encoder_options)
         self._set_up_policy(**checks.policy_arguments(self.variant, self.policy_kwargs))
         take_floats(self.policy, self.variant.augments)

@@ -45,6 +45,11 @@ class DQNVariant(HeadOptions, ReplayOptions):
     """Spread of epsilon over environments: i of N explores with epsilon^(1 + i / (N - 1) * spread);
     7 in Ape-X (Horgan et al. 2018), 0 makes all explore alike."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether acting or learning draws random numbers, beside exploration and sampling."""
+        return self.random or self.augments
+
     def encoder_options(self, encoder: str, weights: object) -> dict[str, Any]:
         """An encoder's options where the user gives none.
 

@@ -52,6 +52,13 @@ def test_nothing_is_tried_that_was_not_asked_for() -> None:
     assert list(variants["inference"]) == list(variants["update"]) == ["fp32, 1 thread"]
 
 
+@pytest.mark.parametrize("part", [{"augment": "drq"}, {"head": "iqn"}, {"noisy": True}])
+def test_what_draws_random_numbers_is_not_compiled(part: dict[str, Any]) -> None:
+    config = tiny("dqn")
+    config = replace(config, dqn=replace(config.dqn, **part))
+    assert list(ceiling_variants(config, compiling=True)["update"]) == ["fp32, 1 thread"]
+
+
 def test_what_is_tried_on_a_gpu() -> None:
     config = tiny("ppo", device="cuda", precision="bf16", num_threads=4)
     variants = ceiling_variants(config, compiling=True)
