@@ -225,6 +225,7 @@ class TrainConfig(
         # Those of the other algorithms are not used, and need not be valid.
         check_options(self.hyperparameters, self.algo)
         self.hyperparameters.check_together()
+        self.hyperparameters.check_training(self.num_envs, frozen=self.mode == "frozen")
 
     def resolve(self) -> TrainConfig:
         """The same run with every "auto" replaced by what it stands for on this machine.

@@ -48,6 +48,9 @@ class Hyperparameters:
     def check_together(self) -> None:
         """Refuses options that contradict each other, by a UserError."""
 
+    def check_training(self, num_envs: int, frozen: bool) -> None:
+        """Refuses what ``num_envs`` environments or a ``frozen`` encoder rule out: a UserError."""
+
     @property
     def in_baseline(self) -> bool:
         """Whether stable-baselines3's own class can learn alike."""

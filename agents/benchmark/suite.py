@@ -35,7 +35,7 @@ from agents.measure.timing import (
 )
 from agents.measure.workers import Facts, Worker
 from agents.on_policy.checks import check_minibatches
-from agents.presets import preset_config
+from agents.presets import PRESETS, preset_config
 from agents.registry import ALGORITHMS
 from envs.errors import UserError
 from envs.registry import atari_rom
@@ -59,16 +59,22 @@ class Settings(Measurements):
 
     @property
     def algorithms(self) -> list[Algorithm]:
-        """The chosen algorithms; PPO and DQN if ceilings are chosen without an algorithm."""
+        """The chosen algorithms; PPO and DQN, or the preset's own, if only ceilings are chosen."""
         parts = self.parts
         if "ceilings" in parts and not any(algo in parts for algo in ALGORITHMS):
-            parts = DEFAULT_PARTS
+            able = PRESETS[self.train.preset]
+            parts = tuple(algo for algo in DEFAULT_PARTS if algo in able) or tuple(able)
         return [algo for algo in ALGORITHMS if algo in parts]
 
     def check_preset(self) -> None:
         """Raises ``UserError`` if the preset is for another algorithm than those to measure."""
+        able = PRESETS[self.train.preset]
         for algo in self.algorithms:
-            preset_config(self.train.preset, algo)
+            if algo not in able:
+                raise UserError(
+                    f"--parts {algo} cannot be measured: --preset {self.train.preset} is for"
+                    f" {next(iter(able))}; leave out --parts, or choose --preset fast or zoo"
+                )
 
     @property
     def compile_ceilings(self) -> bool:

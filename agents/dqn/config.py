@@ -10,6 +10,7 @@ from annotated_types import Interval
 
 from agents.dqn.variant import DQNVariant
 from agents.hyperparameters import Hyperparameters, ScheduleName, round_up
+from envs.errors import UserError
 from rlcnn.config.fields import MAX_COUNT, Count, Fraction, NonNegative, never
 
 # Training can stop after any step: the fewest to time at once.
@@ -76,6 +77,18 @@ class DQNConfig(DQNVariant, Hyperparameters):
         """Samples of all minibatches of a round, for each of its steps."""
         updates = 1.0 if self.gradient_steps == -1 else self.gradient_steps / self.train_freq
         return updates * self.batch_size
+
+    def check_training(self, num_envs: int, frozen: bool) -> None:
+        if self.buffer_size < num_envs:
+            raise UserError(
+                f"--dqn.buffer-size {self.buffer_size} has no room for a transition of each of"
+                f" {num_envs} environments: expected at least {num_envs}"
+            )
+        if frozen and self.augments:
+            raise UserError(
+                f"--dqn.augment {self.augment} needs pixels, but the features of a frozen encoder"
+                " are stored: leave one of them out"
+            )
 
     def round_steps(self, num_envs: int) -> int:
         return round_up(self.train_freq, num_envs)

@@ -54,7 +54,8 @@ class DQNLearner:
         self._q_net, self._q_net_target = policy.q_net, policy.q_net_target
         self._optimizer, self._max_grad_norm = policy.optimizer, max_grad_norm
         self.replay, self._objective, self._draws = replay, objective, draws
-        self.returns = NStepReturns(n_steps, gamma, replay.device)
+        # A window ends at the newest transition: none is longer than the replay.
+        self.returns = NStepReturns(min(n_steps, replay.capacity), gamma, replay.device)
         # The target network's copy for inference.
         self.target = InferenceCopy(self._q_net_target)
         self.target.sync()

@@ -83,3 +83,9 @@ class HeadOptions:
         """Refuses options that contradict each other, by a UserError."""
         if self.v_min >= self.v_max:
             raise UserError(f"v_min {self.v_min:g} must be below v_max {self.v_max:g}")
+        spacing = (self.v_max - self.v_min) / (self.atoms - 1)
+        if spacing < 1e-5 * max(abs(self.v_min), abs(self.v_max)):
+            raise UserError(
+                f"v_min {self.v_min} and v_max {self.v_max} are too close for {self.atoms} atoms:"
+                " float32 does not tell them apart"
+            )

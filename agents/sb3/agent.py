@@ -111,13 +111,13 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
     ) -> Self:
         """Reads a zip that ``save`` wrote, as stable-baselines3's ``load``.
 
-        A UserError refuses what is no environment for an agent here, or a device that this machine
-        lacks.
+        A UserError refuses what is no environment for an agent here, a device that this machine
+        lacks, or another variant of DQN than the file's.
         """
         made = None if env is None else make_checked_env(env, verbose=0)
         try:
             with former_names():
-                return super().load(path, made, checked_device(device), *args, **kwargs)
+                loaded = super().load(path, made, checked_device(device), *args, **kwargs)
         except ValueError as error:
             if not str(error).startswith("The specified policy kwargs do not equal"):
                 raise
@@ -126,6 +126,13 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
                 "policy_kwargs are not those of the file: leave them out of load(), which takes"
                 " them from there"
             ) from error
+        variant = getattr(loaded, "variant", None)
+        if parts := [name for name in kwargs if hasattr(variant, name)]:
+            raise UserError(
+                f"{parts[0]} cannot change when an agent is loaded: leave it out of load(), or"
+                " make a new agent"
+            )
+        return loaded
 
     def check_env_is_set(self) -> VecEnv:
         """The environment; a UserError if there is none, as after loading without one."""

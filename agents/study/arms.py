@@ -153,6 +153,12 @@ def parse_arm(text: str) -> Arm:
         whole, separator, suffix = text, "", ""
     options = parse_options_of(text, suffix) if separator else {}
     encoder = options.pop("encoder", "")
+    if separator and not whole:
+        raise UserError(f'--arms "{text}" names no kind before "::": expected {GRAMMAR}.')
+    if "=" in whole.rpartition("::")[2] and "::" in whole and "/" not in whole:
+        raise UserError(
+            f'--arms "{text}" has "::" twice: expected one, with commas between the options behind'
+        )
     arm = _parse_kind(whole)
     if not encoder:
         return replace(arm, options=options)

@@ -114,6 +114,7 @@ def named_values(texts: list[str]) -> dict[str, OptionValue]:
 
 MAX_SEED = 2**31 - 1
 MAX_COUNT = 2**31 - 1
+_SMALLEST, _LARGEST = 1e-37, 1e38  # in size, of what float32 holds
 MAX_THREADS = 1024
 MAX_SIDE = 4096  # of images, in pixels
 # Nothing learns for longer, and emulators or torch fail in ways of their own beyond the others.
@@ -171,6 +172,8 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     problems = [_unknown(value, get_args(kind)) if get_origin(kind) is Literal else ""]
     problems += [_outside(value, mark) for mark in marks if isinstance(mark, Interval)]
     problems += [mark.problem(value) for mark in marks if isinstance(mark, Rule)]
+    if isinstance(value, float) or kind is float:
+        problems.append(_beyond_float32(value))
     for problem in filter(None, problems):
         raise UserError(f"{option_name(name)} {problem}")
 
@@ -196,6 +199,14 @@ def _outside(value: Any, interval: Interval) -> str:
         return ""
     limits = ["finite"] * infinite + [f"{words} {limit}" for words, limit, _ in bounds]
     return f"{value} must be {' and '.join(limits)}"
+
+
+def _beyond_float32(value: float) -> str:
+    # Networks and losses compute with it in float32.
+    if value == 0 or _SMALLEST <= abs(value) <= _LARGEST:
+        return ""
+    expected = f"0 or from {_SMALLEST:g} to {_LARGEST:g}, positive or negative"
+    return f"{value} is not usable: expected {expected}"
 
 
 def option_name(name: str) -> str:

@@ -87,7 +87,7 @@ def _users_problem(error: Exception) -> str | None:
     if short or "can't allocate" in str(error):
         tried = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
         return (
-            f"out of memory{f' ({tried[0].lower()})' if tried else ''}: fewer environments"
-            " (--num-envs), shorter rollouts (--ppo.n-steps) or smaller batches need less"
+            f"out of memory{f' ({tried[0].lower()})' if tried else ''}: smaller networks and"
+            " batches, fewer environments (--num-envs) and shorter rollouts need less"
         )
     return None

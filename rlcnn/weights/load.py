@@ -20,7 +20,7 @@ from safetensors.torch import save
 
 from envs.errors import UserError, nearest
 from rlcnn.encoders.base import SPEC_VERSION, Encoder, EncoderSpec
-from rlcnn.encoders.registry import create_encoder
+from rlcnn.encoders.registry import create_encoder, encoder_options
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import plain, write_atomic
 from rlcnn.weights.formats import recognise
@@ -209,6 +209,7 @@ def load_into(encoder: Encoder, weights: str | PathLike[str]) -> LoadReport:
         elif (spec["name"], spec["options"]) != (own["name"], own["options"]):
             raise UserError(
                 f"{source} holds weights of {_described(spec)}, not of {_described(own)}."
+                f"{_how_to_build(spec, own)}"
             )
     prefix = ""
     if spec is None and not others:
@@ -241,6 +242,21 @@ def _spec(file: TensorFile, path: str | PathLike[str]) -> EncoderSpec | None:
 def _described(spec: EncoderSpec) -> str:
     options = ", ".join(f"{key}={value!r}" for key, value in spec["options"].items())
     return f'encoder "{spec["name"]}"' + (f" ({options})" if options else "")
+
+
+def _how_to_build(spec: EncoderSpec, own: EncoderSpec) -> str:
+    """The options that change an encoder of spec ``own`` so that it takes the weights of ``spec``.
+
+    Empty for another encoder, of which the message has the name.
+    """
+    if spec["name"] != own["name"]:
+        return ""
+    given, defaults = own["options"], encoder_options(spec["name"])
+    wanted = {**{name: defaults.get(name) for name in given}, **spec["options"]}
+    changed = {name: value for name, value in wanted.items() if given.get(name) != value}
+    options = " ".join(f"{name} {value}" for name, value in changed.items())
+    arm = ",".join([spec["name"], *(f"{name}={value}" for name, value in changed.items())])
+    return f" Give --encoder-options {options}, or in an arm of a study {arm}@ before the weights."
 
 
 def weights_file(path: Path) -> Path:

@@ -244,6 +244,23 @@ def test_a_value_out_of_range_is_refused(values: dict[str, Any], said: str) -> N
         ("dqn", {"first_cosine": 2}, "--dqn.first-cosine 2 must be at least 0 and at most 1"),
         ("dqn", {"v_min": 3.0, "v_max": 3.0}, "v_min 3 must be below v_max 3"),
         ("dqn", {"head": "dueling-c51", "munchausen": True}, "munchausen is not defined for head"),
+        ("dqn", {"v_min": float("nan")}, "--dqn.v-min nan is not usable: expected 0 or from 1e-37"),
+        ("dqn", {"v_max": float("inf")}, "--dqn.v-max inf is not usable"),
+        ("dqn", {"v_max": 1e39}, r"--dqn.v-max 1e\+39 is not usable"),
+        (
+            "dqn",
+            {"v_min": 9.99999999},
+            "v_min 9.99999999 and v_max 10.0 are too close for 51 atoms",
+        ),
+        ("dqn", {"munchausen_clip": -1e39}, r"--dqn.munchausen-clip -1e\+39 is not usable"),
+        ("dqn", {"sigma0": 1e300}, r"--dqn.sigma0 1e\+300 is not usable"),
+        ("dqn", {"adam_eps": 1e-60}, "--dqn.adam-eps 1e-60 is not usable"),
+        ("ppo", {"clip_range": 1e300}, r"--ppo.clip-range 1e\+300 is not usable"),
+        (
+            "dqn",
+            {"buffer_size": 7},
+            "--dqn.buffer-size 7 has no room for a transition of each of 8",
+        ),
     ],
 )
 def test_a_hyperparameter_out_of_range_is_refused(
@@ -255,6 +272,13 @@ def test_a_hyperparameter_out_of_range_is_refused(
     other: Algorithm = "ppo" if algo == "dqn" else "dqn"
     # The other algorithm's are not used, and need not be valid.
     replace(TrainConfig(algo=other), **{algo: section}).validate()
+
+
+def test_augmentation_with_a_frozen_encoder_is_refused_before_a_run_begins() -> None:
+    config = TrainConfig(algo="dqn", mode="frozen", dqn=DQNConfig(augment="drq"))
+    with refused("--dqn.augment drq needs pixels, but the features of a frozen encoder are stored"):
+        config.validate()
+    replace(config, mode="train").validate()
 
 
 @pytest.mark.parametrize("encoder", [*list_encoders(), "resnet18", "vgg16_bn:features.32"])

@@ -162,7 +162,7 @@ BAD_OPTIONS = [
     ("--ppo.batch-size 100", "batch_size 100 does not divide the rollout of 128", "is 128"),
     ("--ppo.batch-size 1", "batch_size 1 ", "2"),
     ("--algo dqn --dqn.exploration-fraction 0", "--dqn.exploration-fraction 0"),
-    ("--algo dqn --num-envs 4 --dqn.buffer-size 2", "buffer_size 2", "4"),
+    ("--algo dqn --num-envs 4 --dqn.buffer-size 2", "--dqn.buffer-size 2", "4"),
     ("--algo dqn --dqn.buffer-size 1000000000", "1,000,000,000 transitions needs", "GB"),
     ("--device gpu", 'unknown device "gpu"', 'Did you mean "cuda"?'),
     ("--device cuda:99", 'device "cuda:99" is not there', '"cpu"'),

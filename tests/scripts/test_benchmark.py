@@ -100,6 +100,7 @@ def test_one_command_measures_prints_and_writes(tmp_path: Path) -> None:
         ("--seconds -1", "--seconds -1.0 must be more than 0"),
         ("--plot speed.jpg", "must end in one of .png, .svg, .pdf"),
         ("--preset zoo2", 'Did you mean "zoo"'),
+        ("--preset pqn --parts dqn", "--parts dqn cannot be measured: --preset pqn is for pqn"),
         ("--encoder natur", 'Did you mean "nature"'),
         ("--ppo.batch-size 7 --parts ppo", "batch_size 7 does not divide"),
         ("--eval-every 3", "eval-every"),

@@ -133,3 +133,14 @@ def test_values_are_checked_in_one_line(changes: dict[str, Any], message: str | 
     with pytest.raises(UserError, match=message) as error:
         settings.validate()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "algorithms"), [("zoo", ["ppo", "dqn"]), ("iqn", ["dqn"]), ("pqn", ["pqn"])]
+)
+def test_ceilings_alone_are_those_of_the_presets_algorithms(
+    preset: str, algorithms: list[str]
+) -> None:
+    settings = Settings(train=preset_config(preset), parts=("ceilings",))
+    assert settings.algorithms == algorithms
+    settings.check_preset()

@@ -92,6 +92,7 @@ class Several(gym.Env):  # type: ignore[type-arg]
         (lambda: make_dqn(head="c51", munchausen=True), "munchausen is not defined for head c51"),
         (lambda: make_dqn(double=True, munchausen=True), "munchausen has no greedy action"),
         (lambda: make_dqn(v_min=1.0, v_max=-1.0), "v_min 1 must be below v_max -1"),
+        (lambda: make_dqn(head="c51", v_max=float("inf")), "^v_max inf is not usable: expected 0"),
         (
             lambda: make_dqn(head="iqn", policy_kwargs={**TINY, "net_arch": [8]}),
             r"net_arch \[8\] is for head q without noise",
@@ -127,6 +128,20 @@ def test_a_replay_that_does_not_fit_is_refused_before_learning(
     with pytest.raises(UserError, match=r"a replay of 1,000,000 transitions needs 1\.\d\d GB on"):
         model.learn(8)
     assert model.num_timesteps == 0
+
+
+def test_windows_are_no_longer_than_the_replay() -> None:
+    model = make_dqn(n_steps=10**15, buffer_size=80, learning_starts=8)
+    model.learn(16)
+    assert model._learner.returns.n_steps == 10
+
+
+def test_parts_cannot_change_when_an_agent_is_loaded(tmp_path: Path) -> None:
+    make_dqn(head="iqn").save(tmp_path / "agent.zip")
+    for change in ({"head": "q"}, {"double": True}):
+        with pytest.raises(UserError, match=f"{next(iter(change))} cannot change when an agent is"):
+            DQN.load(tmp_path / "agent.zip", **change)
+    assert DQN.load(tmp_path / "agent.zip", gamma=0.5).gamma == 0.5
 
 
 def test_memory_is_taken_only_when_learning_starts() -> None:

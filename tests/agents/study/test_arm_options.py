@@ -100,6 +100,8 @@ def test_an_arm_is_read_back_from_its_text() -> None:
     [
         ("scratch::", '"" is no option: expected OPTION=VALUE'),
         ("scratch::preset", '"preset" is no option'),
+        ("scratch::preset=iqn::num_envs=2", 'has "::" twice: expected one, with commas between'),
+        ("::preset=iqn", '"::preset=iqn" names no kind before "::": expected scratch[:NET]'),
         ("scratch::preset=iqn,preset=btr", 'option "preset" twice'),
         ("scratch::total_steps=5", "total_steps must be equal for all arms: give --total-steps"),
         ("scratch::protocol=sticky", "protocol must be equal for all arms"),

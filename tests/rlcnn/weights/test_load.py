@@ -141,7 +141,19 @@ def test_another_encoder_or_other_options_are_named(tmp_path: Path) -> None:
     save_encoder(create_encoder("lenet", SHAPE, variant="course"), path)
     assert 'holds weights of encoder "lenet"' in refusal(path)
     # The same shapes, but for another activation.
-    assert "variant='course'" in refusal(path, create_encoder("lenet", SHAPE))
+    message = refusal(path, create_encoder("lenet", SHAPE))
+    assert "variant='course'" in message
+    assert message.endswith(
+        "Give --encoder-options variant course, or in an arm of a study lenet,variant=course@"
+        " before the weights."
+    )
+
+
+def test_options_that_fit_the_weights_are_named_with_their_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "e.safetensors"
+    save_encoder(create_encoder("nature", SHAPE, features_dim=0), path)
+    message = refusal(path, create_encoder("nature", SHAPE, norm="layer"))
+    assert "Give --encoder-options features_dim 0 norm none," in message
 
 
 def test_missing_files_name_the_nearest(tmp_path: Path) -> None:
