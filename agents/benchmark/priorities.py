@@ -17,7 +17,9 @@ from agents.storage.prioritized import Priorities, PrioritizedSampler
 
 _TRANSITIONS = 1_000_000
 _REPEATS = 500
-_ROUNDS, _WARM_UP_STEPS, _STEPS = 6, 1_500, 1_200
+_ROUNDS = 6
+# More than the random steps at the start.
+_WARM_UP_STEPS = 1_500
 
 
 def milliseconds(call: Callable[[], object]) -> float:
@@ -45,18 +47,21 @@ def sampler_times(n_envs: int, batch_size: int) -> tuple[float, float]:
     return milliseconds(draw_and_update), milliseconds(lambda: sampler.add(bounds, bounds + 1))
 
 
-def training_rates(game: str) -> list[tuple[float, float]]:
-    """DQN's steps per second with uniform and with prioritised replay, measured in turn."""
+def training_rates(game: str, steps: int) -> list[tuple[float, float]]:
+    """DQN's steps per second with uniform and with prioritised replay, measured in turn.
+
+    Each is measured for ``steps`` environment steps in each round.
+    """
     config = replace(preset_config("zoo", "dqn"), env=game, device="cpu").resolve()
     dqn = replace(config.dqn, buffer_size=_TRANSITIONS, learning_starts=1_000)
     configs = [replace(config, dqn=replace(dqn, prioritized=p)) for p in (False, True)]
     with closing(our_agent(configs[0])) as uniform, closing(our_agent(configs[1])) as prioritized:
         rates: list[tuple[float, float]] = []
-        for steps in (_WARM_UP_STEPS, *[_STEPS] * _ROUNDS):
+        for count in (_WARM_UP_STEPS, *[steps] * _ROUNDS):
             pair = []
             for learner in (uniform, prioritized):
                 began = time.perf_counter()
-                pair.append(learner.learn(steps) / (time.perf_counter() - began))
+                pair.append(learner.learn(count) / (time.perf_counter() - began))
             rates.append((pair[0], pair[1]))
     return rates[1:]
 
@@ -65,9 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prints the times of the sampler, or the rates of training in a game."""
     parser = argparse.ArgumentParser(prog="python -m agents.benchmark.priorities")
     parser.add_argument("--rate", metavar="GAME", help="measure DQN's training rate in this game")
-    game = parser.parse_args(argv).rate
-    if game:
-        rates = training_rates(game)
+    parser.add_argument("--steps", type=int, default=1_200, help="steps in a measurement")
+    options = parser.parse_args(argv)
+    if options.rate:
+        rates = training_rates(options.rate, options.steps)
         share = statistics.median(prioritized / uniform for uniform, prioritized in rates)
         print("steps/s, uniform and prioritised:", *(f"{a:.0f} {b:.0f};" for a, b in rates))
         print(f"prioritised replay has {share:.2f} of the rate of uniform replay (median)")

@@ -222,6 +222,7 @@ SHORT: Mapping[str, Mapping[str, str]] = {
         "--num-envs": "2",
     },
     "gpu suite": {"--device": "cpu", "--suite-scale": "tiny", "--minutes": "0.1"},
+    "agents.benchmark.priorities": {"--steps": "50"},
     "agents.benchmark.busy": {"--rounds": "1", "--seconds": "0.01", "--num-threads": "1"},
 }
 """A script or module (or the benchmark's suite) -> options that make any of its commands short."""
