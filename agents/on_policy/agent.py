@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.collect.actor import RolloutActor
 from agents.collect.inference_copy import InferenceCopy
 from agents.collect.on_policy import OnPolicyCollector
-from agents.networks.transfer import frozen_version
+from agents.networks.policies import PixelPolicy
+from agents.networks.transfer import frozen_version, unfreeze_at
 from agents.on_policy.checks import check_minibatches
 from agents.on_policy.learner import RolloutLearner, UpdateReport
 from agents.sb3.agent import Network, PixelAgent
@@ -189,6 +190,16 @@ class OnPolicyAgent(PixelAgent[Network, UpdateReport], OnPolicyAlgorithm):
 
     def _prepare_learner(self) -> RolloutLearner:
         """The learner, with the agent's present options and rates."""
+        self.policy.set_training_mode(True)
+        assert isinstance(self.policy, PixelPolicy)
+        unfreeze_at(self._network, self.policy.unfreeze_at_step, self.num_timesteps)
+        learner = self._learner = self._present_learner()
+        learner.prepare()
+        self._update_learning_rate(self.policy.optimizer)
+        return learner
+
+    def _present_learner(self) -> RolloutLearner:
+        """The learner of the update before, or a new one if an option that it took has changed."""
         raise NotImplementedError
 
     def _end_update(self, step: int, metrics: dict[str, Any], report: UpdateReport) -> None:

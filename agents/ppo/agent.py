@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.collect.actor import RolloutActor, make_actor
 from agents.networks.policies import PixelActorCriticPolicy
-from agents.networks.transfer import unfreeze_at
 from agents.on_policy.agent import OnPolicyAgent
 from agents.on_policy.checks import check_minibatches
 from agents.ppo.checks import check_options
@@ -138,24 +137,20 @@ class PPO(OnPolicyAgent[PixelActorCriticPolicy], SB3PPO):
     def _make_actor(self, network: PixelActorCriticPolicy) -> RolloutActor:
         return make_actor(network, self.rollout_buffer.codec, self.device, self.cuda_graphs)
 
-    def _prepare_learner(self) -> PPOLearner:
-        self.policy.set_training_mode(True)
-        unfreeze_at(self.policy, self.policy.unfreeze_at_step, self.num_timesteps)
+    def _present_learner(self) -> PPOLearner:
         clips_values = self.clip_range_vf is not None
         objective = PPOObjective(self.normalize_advantage, clips_values, self.vf_coef)
         settings = (objective, self.max_grad_norm, self.target_kl)
         learner = self._learner
         if learner is None or (learner.policy, learner.settings) != (self.policy, settings):
-            learner = self._learner = PPOLearner(
+            learner = PPOLearner(
                 self.policy, *settings, compiled=self.compile_update, graphs=self.cuda_graphs
             )
-        learner.prepare()
         learner.set_coefficients(
             clip_range_vf=self._scheduled("clip_range_vf") if clips_values else 0.0,
             clip_range=self._scheduled("clip_range"),
             ent_coef=self._scheduled("ent_coef"),
         )
-        self._update_learning_rate(self.policy.optimizer)
         return learner
 
     def _scheduled(self, name: str) -> float:

@@ -17,7 +17,6 @@ from stable_baselines3.dqn.policies import CnnPolicy
 from agents.collect.actor import RolloutActor, make_actor
 from agents.collect.exploration import EpsilonGreedy, explored
 from agents.networks.policies import PixelQNetwork
-from agents.networks.transfer import unfreeze_at
 from agents.on_policy.agent import OnPolicyAgent
 from agents.on_policy.checks import check_minibatches
 from agents.pqn.encoders import default_encoder_options
@@ -153,22 +152,10 @@ class PQN(OnPolicyAgent[PixelQNetwork]):
         bounds = self.exploration_initial_eps, self.exploration_final_eps
         return LinearSchedule(*bounds, self.exploration_fraction)(progress_remaining)
 
-    def _prepare_learner(self) -> PQNLearner:
-        self.policy.set_training_mode(True)
-        unfreeze_at(self.policy.q_net, self.policy.unfreeze_at_step, self.num_timesteps)
-        learner = self._learner
-        if learner is None or (learner.policy, learner.max_grad_norm) != (
-            self.policy,
-            self.max_grad_norm,
-        ):
-            learner = self._learner = PQNLearner(
-                self.policy,
-                self.max_grad_norm,
-                compiled=self.compile_update,
-                graphs=self.cuda_graphs,
-            )
-        learner.prepare()
-        self._update_learning_rate(self.policy.optimizer)
+    def _present_learner(self) -> PQNLearner:
+        learner, settings = self._learner, (self.policy, self.max_grad_norm)
+        if learner is None or (learner.policy, learner.max_grad_norm) != settings:
+            learner = PQNLearner(*settings, compiled=self.compile_update, graphs=self.cuda_graphs)
         return learner
 
     def predict(
