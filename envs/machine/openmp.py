@@ -4,8 +4,8 @@ On Linux torch uses GNU's OpenMP. Its threads wait for the slowest one by spinni
 (milliseconds) before they sleep. Next to another busy program, one thread waits for its core while
 the others spin on theirs, and training falls to a fraction of its rate.
 
-Fewer turns prevent that. They are set on processors without bfloat16 instructions, where training
-computes in float32. In bfloat16 training uses only cores that other programs leave free
+Fewer turns prevent that. They are set on processors without fast bfloat16, where training computes
+in float32. In bfloat16 training uses only cores that other programs leave free
 (:mod:`rlcnn.accelerate.cpu_threads`), and fewer turns would cost a sixth of DQN's rate on an idle
 machine.
 
@@ -18,6 +18,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from envs.machine.bfloat16 import has_fast_bfloat16
+
 SPIN_COUNT = 2_000
 """Turns of the waiting loop before a thread sleeps, some tens of microseconds."""
 
@@ -26,17 +28,11 @@ DEFAULT_SPIN_COUNT = 300_000
 
 _SPIN_COUNT_VARIABLE = "GOMP_SPINCOUNT"
 _USER_SETTINGS = (_SPIN_COUNT_VARIABLE, "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY")
-_BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def best_spin_count(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
-    """The spin count for this processor, by the kernel's list: torch is not loaded yet."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    return DEFAULT_SPIN_COUNT if _BF16_FLAGS & set(flags) else SPIN_COUNT
+    """The spin count for this processor."""
+    return DEFAULT_SPIN_COUNT if has_fast_bfloat16(cpuinfo) else SPIN_COUNT
 
 
 def limit_spinning() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
 from envs.errors import UserError, nearest
+from envs.machine.bfloat16 import has_fast_bfloat16
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS = get_args(Precision)
@@ -43,27 +43,10 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(device: str) -> Literal["fp32", "bf16"]:
-    """bf16 where ``device`` has instructions for it, else fp32 (elsewhere bf16 is emulated)."""
+    """bf16 where ``device`` is faster at it, else fp32."""
     if torch.device(device).type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    fast = cpu_features() & {"avx512_bf16", "amx_bf16"}
-    return "bf16" if fast else "fp32"
-
-
-def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """Names of the processor's instruction sets, such as ``amx_bf16``; empty if unknown.
-
-    ``cpuinfo`` is the kernel's file about the processors, for versions of torch that cannot say.
-    """
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    if capabilities:
-        return {name for name, there in capabilities.items() if there is True}
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return set()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return set(flags.partition(":")[2].split())
+    return "bf16" if has_fast_bfloat16() else "fp32"
 
 
 def describe_device(device: str, precision: str, threads: int) -> str:

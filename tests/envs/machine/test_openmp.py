@@ -60,7 +60,6 @@ def test_it_is_set_before_torch_is_loaded(module: str) -> None:
     ("flags", "expected"),
     [
         ("avx2 avx512f avx512_vnni", SPIN_COUNT),
-        ("avx512f avx512_bf16 avx512_fp16", DEFAULT_SPIN_COUNT),
         ("amx_bf16 amx_tile", DEFAULT_SPIN_COUNT),
     ],
 )

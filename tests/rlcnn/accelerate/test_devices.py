@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from envs.errors import UserError
-from rlcnn.accelerate.devices import cpu_features, prepare_device, resolve_device, resolve_precision
+from rlcnn.accelerate import devices
+from rlcnn.accelerate.devices import prepare_device, resolve_device, resolve_precision
 
 
 def refused(said: str) -> Any:
@@ -67,38 +67,9 @@ def test_a_cuda_device_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatc
         resolve_device("cuda:2")
 
 
-@pytest.mark.parametrize(
-    ("features", "precision"),
-    [
-        ({"avx512_bf16": True, "amx_bf16": False, "l2_cache_size": 1}, "bf16"),
-        ({"avx512_bf16": False, "amx_bf16": True}, "bf16"),
-        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, "fp32"),
-        ({"avx2": True}, "fp32"),
-    ],
-)
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "fp32")])
 def test_bf16_is_chosen_where_the_processor_is_fast_at_it(
-    features: dict[str, Any], precision: str, monkeypatch: pytest.MonkeyPatch
+    fast: bool, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda: fast)
     assert resolve_precision("cpu") == precision
-
-
-@pytest.mark.parametrize(
-    ("cpuinfo", "fast"),
-    [
-        ("processor\t: 0\nflags\t\t: fpu avx512_bf16 amx_tile\n\nflags\t\t: fpu\n", True),
-        ("processor\t: 0\nflags\t\t: fpu avx2 avx512_bf16_like\n", False),
-        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", False),
-        ("", False),
-        (None, False),
-    ],
-)
-def test_an_older_torch_is_helped_by_the_kernel(
-    cpuinfo: str | None, fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    path = tmp_path / "cpuinfo"
-    if cpuinfo is not None:
-        path.write_text(cpuinfo)
-    assert ("avx512_bf16" in cpu_features(path)) == fast
-    assert resolve_precision("cpu") in ("fp32", "bf16")
