@@ -32,6 +32,9 @@ class Study:
     """Games, separated by commas: Pong,Breakout, or Gymnasium ids."""
     arms: tuple[str, ...] = ()
     """Arms to compare, at least two, separated by spaces; see above."""
+    arm_labels: tuple[str, ...] = ()
+    """Names of the arms in tables, figures and on the page, one for each of --arms, in its order;
+    by default made from the arms. They may change later: --resume DIRECTORY --arm-labels ..."""
     seeds: int = 5
     """Runs of each arm in each game; their seeds count up from --seed."""
     study_dir: Path | None = None
@@ -56,7 +59,9 @@ class Options(TrainConfig, Launching, Study):
 
     Arms: scratch[:NET], frozen-random[:NET], frozen:WEIGHTS, finetune:WEIGHTS, frozen:NET@WEIGHTS,
     finetune:NET@WEIGHTS. NET is ENCODER[,OPTION=VALUE]..., by default --encoder; WEIGHTS is
-    imagenet, a file, or the directory of a run. The same command again continues its study.
+    imagenet, a file, or the directory of a run. An arm needs other options of train_agent.py, such
+    as a preset, an algorithm or its hyperparameters? Write ARM::OPTION=VALUE,... with "::" behind
+    the arm: scratch::preset=iqn,encoder=impala. The same command again continues its study.
 
     Examples:
       python scripts/compare_encoders.py --games Pong --arms scratch frozen-random --dry-run
@@ -106,6 +111,7 @@ def default_options(arguments: list[str]) -> Options:
             **fields_of(TrainConfig, plan.base),
             games=",".join(plan.games),
             arms=tuple(arm.text for arm in plan.arms),
+            arm_labels=plan.labels,
             seeds=len(plan.seeds),
         )
     return Options(**fields_of(TrainConfig, preset_config(preset or "fast", algo)))
@@ -126,6 +132,7 @@ def study_plan(options: Options) -> StudyPlan:
         arms=tuple(parse_arm(text) for text in options.arms),
         seeds=tuple(range(options.seed, options.seed + options.seeds)),
         base=replace(base, env=TrainConfig.env, seed=options.seed),
+        labels=options.arm_labels,
     )
 
 

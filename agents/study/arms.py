@@ -69,12 +69,20 @@ class Arm:
         """The arm for people, with only the last part of a path and no file ending."""
         return self.named(1)
 
+    @property
+    def weights_name(self) -> str:
+        """The weights for people: the last part of a path; empty without weights."""
+        return "" if self.weights == "none" else self._weights_named(1)
+
     def named(self, parts: int) -> str:
         """The arm for people, with the last ``parts`` parts of its path."""
+        return self._joined(self._weights_named(parts))
+
+    def _weights_named(self, parts: int) -> str:
         path = Path(self.weights)
         if path.suffix in _ENDINGS:
             path = path.with_suffix("")
-        return self._joined(str(Path(*path.parts[-parts:])))
+        return str(Path(*path.parts[-parts:]))
 
     def _joined(self, weights: str) -> str:
         net = self.encoder

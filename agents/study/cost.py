@@ -200,7 +200,7 @@ def measure_speeds(
             task.advance()
             name = outcome.name.partition(" ")[2]
             if outcome.state != "done":
-                raise UserError(f'--arms "{kinds[name].arm}" cannot be trained: {outcome.reason}')
+                raise UserError(f'arm "{kinds[name].arm}" cannot be trained: {outcome.reason}')
             speeds[name].append(outcome.value)
     measured = {name: _mean(values) for name, values in speeds.items()}
     for run in runs:

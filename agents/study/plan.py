@@ -18,6 +18,7 @@ import gymnasium as gym
 from agents.config import TrainConfig
 from agents.registry import ALGORITHMS
 from agents.study.arms import Arm, directory_name, parse_arm
+from agents.study.labels import check_labels, short_labels
 from agents.train.builder import build_agent, make_train_env
 from agents.train.training import RESUMABLE
 from envs.errors import UserError
@@ -51,17 +52,26 @@ class StudyPlan:
     """What a study compares, and on what.
 
     Each arm is trained once on each game, by its id, with each seed; ``base`` holds every other
-    option.
+    option. ``labels`` name the arms for people; without them, they are made from the arms.
     """
 
     games: tuple[str, ...]
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     base: TrainConfig
+    labels: tuple[str, ...] = ()
 
     @cached_property
     def arm_names(self) -> list[str]:
-        """A name for each arm, in order; as short as keeps it different from the others."""
+        """The label of each arm, in order, by which everything but its directory names it."""
+        return list(self.labels) or short_labels(self.arms, self.full_names)
+
+    @cached_property
+    def full_names(self) -> list[str]:
+        """Each arm in full, in order, with as much of a path as makes it differ from the others.
+
+        Directories of runs have these names, so they do not depend on labels.
+        """
         names = [arm.name for arm in self.arms]
         longest = max((len(Path(arm.weights).parts) for arm in self.arms), default=0)
         longer = [[arm.named(parts) for arm in self.arms] for parts in range(2, longest)]
@@ -82,18 +92,20 @@ class StudyPlan:
     def runs(self) -> list[StudyRun]:
         """Every training, seed by seed, so that finished runs compare all arms at any time."""
         games = _places([game_name(game) for game in self.games], "game")
-        arms = _places(self.arm_names, "arm")
+        arms = _places(self.full_names, "arm")
         return [
             StudyRun(
                 game=game_name(game),
                 arm=name,
                 seed=seed,
                 config=replace(config, env=game, seed=seed),
-                directory=f"runs/{games[game_name(game)]}--{arms[name]}--seed{seed}",
+                directory=f"runs/{games[game_name(game)]}--{arms[full]}--seed{seed}",
             )
             for seed in self.seeds
             for game in self.games
-            for name, config in zip(self.arm_names, self.trainings, strict=True)
+            for name, full, config in zip(
+                self.arm_names, self.full_names, self.trainings, strict=True
+            )
         ]
 
     @cached_property
@@ -135,14 +147,15 @@ class StudyPlan:
             for value, count in Counter(given).items():
                 if count > 1:
                     raise UserError(f'--{option} names "{value}" {count} times')
+        check_labels(self.labels, len(self.arms))
         trainings = []
-        for arm, run in zip(self.arms, self.runs, strict=False):
+        for arm, name, run in zip(self.arms, self.full_names, self.runs, strict=False):
             arm.validate(run.config)
             weights = run.config.weights
             # One file may be named in several ways; one that cannot be read is reported later.
             with suppress(UserError):
                 weights = _digest(weights) or weights
-            trainings.append((run.arm, replace(run.config, weights=weights)))
+            trainings.append((name, replace(run.config, weights=weights)))
         for (a, first), (b, second) in combinations(trainings, 2):
             if first == second:
                 raise UserError(f'--arms "{a}" and "{b}" are the same training')
@@ -154,12 +167,13 @@ class StudyPlan:
             UserError: a game is unknown, or an arm cannot be built; the line names it.
         """
         by_env: dict[str, dict[str, TrainConfig]] = {}
+        full_name = dict(zip(self.arm_names, self.full_names, strict=True))
         for run in runs:
             # Without what only matters for the place and speed of the training.
             config = replace(run.config, device="cpu", num_threads=1, compile="off", overlap="off")
             # Arms may observe a game in different ways.
             view = (config.env, config.num_envs, config.obs, config.obs_size, config.frame_stack)
-            by_env.setdefault(repr(view), {}).setdefault(run.arm, config)
+            by_env.setdefault(repr(view), {}).setdefault(full_name[run.arm], config)
         for by_arm in by_env.values():
             with closing(make_train_env(next(iter(by_arm.values())).resolve())) as venv:
                 for arm, config in by_arm.items():
@@ -182,6 +196,7 @@ class StudyPlan:
             {
                 "games": self.games,
                 "arms": [arm.text for arm in self.arms],
+                **({"labels": self.labels} if self.labels else {}),
                 "weights": {arm.text: _digest(arm.weights) for arm in self.arms},
                 "seeds": self.seeds,
                 "options": {n: v for n, v in options.items() if n not in PER_RUN_OPTIONS},
@@ -198,6 +213,7 @@ class StudyPlan:
                 arms=tuple(parse_arm(text) for text in document["arms"]),
                 seeds=seeds,
                 base=TrainConfig.from_json({**document["options"], "seed": seeds[0]}),
+                labels=tuple(map(str, document.get("labels", ()))),
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise UserError(f"it holds no plan of a study: {error!r}") from error

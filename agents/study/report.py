@@ -94,7 +94,8 @@ def learning_of(config: TrainConfig) -> str:
 
 def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFacts]:
     arms = []
-    for name, arm, config in zip(plan.arm_names, plan.arms, plan.trainings, strict=True):
+    every = zip(plan.arm_names, plan.full_names, plan.arms, plan.trainings, strict=True)
+    for name, full, arm, config in every:
         before = pretraining.get(name)
         options = ", ".join(f"{name} {value}" for name, value in config.encoder_options.items())
         encoder = f"{config.encoder} ({options})" if options else config.encoder
@@ -103,7 +104,7 @@ def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFa
         learns = _mode(config)
         if arm.options:
             learns += f"; {config.algo.upper()}, preset {config.preset}"
-        arms.append(ArmFacts(name, encoder, learns, origin, cost))
+        arms.append(ArmFacts(name, encoder, learns, origin, cost, full))
     return arms
 
 

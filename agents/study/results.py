@@ -195,18 +195,26 @@ def last_figures(run_dir: Path) -> tuple[int, float | None]:
     return step, mean
 
 
-def write_results(study: Path, results: Sequence[RunResult]) -> Path:
-    """Writes ``results.csv``, one row for each run in whatever state; returns its path."""
+def write_results(study: Path, plan: StudyPlan, results: Sequence[RunResult]) -> Path:
+    """Writes ``results.csv``, one row for each run in whatever state; returns its path.
+
+    The last column has the arm in full, the column ``arm`` its label.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(RunResult)], lineterminator="\n")
+    full_name = dict(zip(plan.arm_names, plan.full_names, strict=True))
+    names = [*(f.name for f in fields(RunResult)), "full_arm"]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(result) for result in results)
+    writer.writerows({**asdict(result), "full_arm": full_name[result.arm]} for result in results)
     write_atomic(study / RESULTS, text.getvalue())
     return study / RESULTS
 
 
 def results_table(results: StudyResults) -> list[str]:
-    """Lines of text: the scores of each arm in each game, one for each seed."""
+    """Lines of text: the scores of each arm in each game, one for each seed.
+
+    A line below names an arm in full if its label is shorter.
+    """
     rows = [["game", "arm", "done", "failed", "mean", "minutes", "scores of the seeds"]]
     for game in results.games:
         for arm in results.plan.arm_names:
@@ -225,9 +233,17 @@ def results_table(results: StudyResults) -> list[str]:
                 ]
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    plan = results.plan
     return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        *(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ),
+        *(
+            f"{label}: {full}"
+            for label, full in zip(plan.arm_names, plan.full_names, strict=True)
+            if label != full
+        ),
     ]
 
 

@@ -153,7 +153,8 @@ def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked
     with STUDY.lock(path):
         random_returns = _random_returns(path, plan, console)
         results = StudyResults(path, plan, _results(path, plan), random_returns)
-        table = write_results(path, results.runs)
+        _keep_labels(path, plan)
+        table = write_results(path, plan, results.runs)
         shown = study_report(results)
         page, drawings = write_report(shown, path, films)
     lines = [line for verdict in shown.verdicts for line in (verdict.sentence, *verdict.notes)]
@@ -221,6 +222,15 @@ def _begin(path: Path, plan: StudyPlan, speeds: dict[str, dict[str, Any]]) -> di
     return document
 
 
+def _keep_labels(path: Path, plan: StudyPlan) -> None:
+    """Writes other labels than before to ``study.json``, so that later reports have them."""
+    document = STUDY.read(path)
+    planned = STUDY.plan_of(document)
+    if tuple(planned.get("labels", ())) != plan.labels:
+        kept = {**planned, "labels": list(plan.labels)}
+        write_json_atomic(path / PLAN, {**document, "plan": kept})
+
+
 def _run_all(
     path: Path,
     plan: StudyPlan,
@@ -236,9 +246,9 @@ def _run_all(
         with closing(launcher.run(jobs, display.tick)) as outcomes:
             for outcome in outcomes:
                 display.ended(outcome.name, record_outcome(path, by_name[outcome.name], outcome))
-                write_results(path, _results(path, plan))
+                write_results(path, plan, _results(path, plan))
     except KeyboardInterrupt:
-        write_results(path, _results(path, plan))
+        write_results(path, plan, _results(path, plan))
         raise TrainingStopped(
             f"stopped; the same command resumes the study, as does --resume {in_shell(path)}"
         ) from None

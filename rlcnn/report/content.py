@@ -57,7 +57,8 @@ class ArmFacts:
     """An arm and its encoder, with options.
 
     ``mode`` is how it is trained, such as "fine-tuned at 0.1 of the learning rate". ``origin`` and
-    ``cost`` of the weights are one line each, empty for initial weights.
+    ``cost`` of the weights are one line each, empty for initial weights. ``full`` is the arm as
+    the command gave it, if ``name`` is a shorter label.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ArmFacts:
     mode: str
     origin: str = ""
     cost: str = ""
+    full: str = ""
 
 
 @dataclass(frozen=True)
