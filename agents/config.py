@@ -119,6 +119,11 @@ class EvaluationSchedule:
     """Steps between two evaluations; 0 evaluates at the end only."""
     eval_episodes: Period = 30
     """Whole games in an evaluation; 0 never evaluates."""
+    interim_episodes: Period = 0
+    """Games in an evaluation before the last one; 0 plays --eval-episodes games."""
+    interim_max_steps: Period = 0
+    """Agent steps after which a game of an evaluation before the last one ends, with the points so
+    far; 0 ends it by the protocol alone."""
     video_every: Annotated[int | None, Interval(ge=0, le=MAX_STEPS), WHOLE] = None
     """Steps between two filmed games; 0 films at the end only. None, the default, films the
     untrained agent, the agent of every evaluation, and the end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from agents.config import TrainConfig
 from agents.launchers.options import Launching, make_launcher, shared_precision
 from agents.presets import preset_config
 from envs.errors import UserError
-from rlcnn.config.cli import given_value, parse_options
+from rlcnn.config.cli import given_fields, given_value, parse_options
 from rlcnn.config.fields import Flag, check_options, fields_of
 from rlcnn.config.script import run_script
 from rlcnn.report.options import Films
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from agents.study.plan import StudyPlan
 
 # Games and arms set these for each training of a study.
-SET_BY_STUDY = ("env", "weights", "mode")
+SET_BY_STUDY = ("env", "weights", "mode", "explicit")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Study:
     """Check everything, print the cost of the study, and stop."""
     report_only: Flag = False
     """Write the report of the runs that are done, and train nothing."""
+    explicit: tuple[str, ...] = ()
+    """Options of the study that count for arms with presets of their own; a study on disk."""
     report_films: Films = "linked"
     """Films in the report: linked shows strips of pictures with a link to each film; embedded puts
     films of at most 3 MB into the page; strips shows strips only, for a page that is moved
@@ -81,7 +84,7 @@ def main(arguments: list[str]) -> None:
     # After the command line: it takes seconds.
     from agents.study.runner import default_study_dir, run_study
 
-    plan = study_plan(options)
+    plan = study_plan(options, given_fields(Options, arguments, options))
     plan.validate()
     console = make_console()
     results = run_study(
@@ -112,27 +115,35 @@ def default_options(arguments: list[str]) -> Options:
             games=",".join(plan.games),
             arms=tuple(arm.text for arm in plan.arms),
             arm_labels=plan.labels,
+            explicit=plan.explicit,
             seeds=len(plan.seeds),
         )
     return Options(**fields_of(TrainConfig, preset_config(preset or "fast", algo)))
 
 
-def study_plan(options: Options) -> StudyPlan:
-    """The study that the options describe."""
+def study_plan(options: Options, given: Collection[str]) -> StudyPlan:
+    """The study that the options describe; ``given`` are those on the command line."""
+    from agents.study.arm_options import explicit_defaults
     from agents.study.arms import parse_arm
-    from agents.study.plan import StudyPlan, parse_games
+    from agents.study.plan import StudyPlan, parse_games, with_interim_evaluations
 
     base = TrainConfig(**fields_of(TrainConfig, options))
+    explicit = options.explicit
+    arms = tuple(parse_arm(text) for text in options.arms)
     if options.resume is None:
         base = replace(base, precision=shared_precision(options, base))
+        base = with_interim_evaluations(base, given)
+        if any({"preset", "algo"} & arm.options.keys() for arm in arms):
+            explicit = explicit_defaults(base, given)
     if not 0 <= options.seeds <= 1_000_000:
         raise UserError(f"--seeds {options.seeds} must be at least 2 and at most 1000000")
     return StudyPlan(
         games=parse_games(options.games),
-        arms=tuple(parse_arm(text) for text in options.arms),
+        arms=arms,
         seeds=tuple(range(options.seed, options.seed + options.seeds)),
         base=replace(base, env=TrainConfig.env, seed=options.seed),
         labels=options.arm_labels,
+        explicit=explicit,
     )
 
 

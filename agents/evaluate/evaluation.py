@@ -117,6 +117,7 @@ def evaluate_agent(
     purpose: Purpose = "evaluate",
     step: int = 0,
     deterministic: bool = False,
+    max_steps: int = 0,
     on_game: Callable[[float], None] | None = None,
     on_step: Callable[[], None] | None = None,
 ) -> Evaluation:
@@ -131,6 +132,8 @@ def evaluate_agent(
         purpose: which of the seed's ranges the games come from.
         step: the agent step at which a run in progress is evaluated.
         deterministic: no sampling and no random actions.
+        max_steps: agent steps after which a game ends with its points so far; 0 ends it by the
+            protocol alone.
         on_game: called with each game's return when it ends.
         on_step: called before every step; an exception from it ends the evaluation.
     """
@@ -139,6 +142,9 @@ def evaluate_agent(
         raise UserError(f"an evaluation needs at least 1 episode, not {episodes}")
     seed = config.seed if seed is None else seed
     conventions = play_protocol(config, protocol)
+    if max_steps:
+        most = min(max_steps, conventions.max_episode_steps)
+        conventions = dataclasses.replace(conventions, max_episode_steps=most)
     game_seed = derive_seed(seed, purpose, step)
     policy = EvaluationPolicy(model, game_seed, deterministic, on_step)
     environments = game_environments(episodes)

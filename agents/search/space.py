@@ -37,7 +37,9 @@ _MEASURES = "it changes how trials are measured, so scores could not be compared
 _NO_EFFECT = "it has no effect on what is learned"
 _NOT_SEARCHED = {
     **dict.fromkeys(("env", "env_wrapper", "obs_key", "protocol"), _OTHER_TASK),
-    **dict.fromkeys(("eval_every", "eval_episodes"), _MEASURES),
+    **dict.fromkeys(
+        ("eval_every", "eval_episodes", "interim_episodes", "interim_max_steps"), _MEASURES
+    ),
     **dict.fromkeys(
         (
             *("video_every", "checkpoint_every", "keep_checkpoints", "save_replay"),

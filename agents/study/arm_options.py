@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from functools import cache
 from typing import Any, get_args
@@ -50,11 +50,14 @@ def parse_options_of(arm: str, text: str) -> dict[str, str]:
     return options
 
 
-def with_preset(base: TrainConfig, options: Mapping[str, str]) -> TrainConfig:
+def with_preset(
+    base: TrainConfig, options: Mapping[str, str], explicit: Collection[str] = ()
+) -> TrainConfig:
     """``base`` with the defaults of an arm's preset and algorithm, if the arm names one.
 
     The preset sets the number of environments, the encoder and the sections of the algorithms. What
-    differs in ``base`` from its own preset still counts.
+    differs in ``base`` from its own preset still counts, and so do the ``explicit`` options of the
+    study, such as "num_envs" or "dqn.n_steps", which may have the values of that preset.
 
     Raises:
         UserError: a preset or algorithm is unknown, or they contradict each other.
@@ -68,12 +71,30 @@ def with_preset(base: TrainConfig, options: Mapping[str, str]) -> TrainConfig:
     changes: dict[str, Any] = {"preset": chosen.preset, "algo": chosen.algo}
     for name in ("num_envs", "encoder"):
         given = getattr(base, name)
-        changes[name] = getattr(chosen, name) if given == getattr(usual, name) else given
+        own = name in explicit or given != getattr(usual, name)
+        changes[name] = given if own else getattr(chosen, name)
     changes["encoder_options"] = _options_of_encoder(changes["encoder"], base, usual, chosen)
     for name in _SECTIONS:
         given, default = (vars(getattr(config, name)) for config in (base, usual))
-        changes[name] = replace(getattr(chosen, name), **_differing(given, default))
+        own_values = _differing(given, default)
+        own_values |= {n: v for n, v in given.items() if f"{name}.{n}" in explicit}
+        changes[name] = replace(getattr(chosen, name), **own_values)
     return replace(base, **changes)
+
+
+def explicit_defaults(base: TrainConfig, given: Collection[str]) -> tuple[str, ...]:
+    """The ``given`` options of a study whose values in ``base`` are those of its preset.
+
+    Only those that a preset of an arm would replace; see :func:`with_preset`.
+    """
+    usual = preset_config(base.preset, base.algo)
+    names = [
+        name for name in ("num_envs", "encoder") if getattr(base, name) == getattr(usual, name)
+    ]
+    for section in _SECTIONS:
+        values, default = (vars(getattr(config, section)) for config in (base, usual))
+        names += [f"{section}.{name}" for name, value in values.items() if value == default[name]]
+    return tuple(name for name in names if name in given)
 
 
 def _options_of_encoder(

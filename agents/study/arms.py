@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -93,17 +94,17 @@ class Arm:
         options = ",".join(f"{name}={value}" for name, value in self.options.items())
         return f"{whole}::{options}" if options else whole
 
-    def configure(self, base: TrainConfig) -> TrainConfig:
+    def configure(self, base: TrainConfig, explicit: Collection[str] = ()) -> TrainConfig:
         """The training of this arm.
 
-        Its preset's defaults come first, then what differs in ``base`` from the preset of ``base``,
-        then the arm's other options.
+        Its preset's defaults come first, then what differs in ``base`` from the preset of ``base``
+        and its ``explicit`` options, then the arm's other options.
 
         The encoder options of ``base`` belong to the encoder of ``base``; an arm with another
         encoder has only the options that it names. Options of frozen features apply to frozen arms
         only, and options of unfreezing to fine-tuned arms only.
         """
-        base = with_preset(base, self.options)
+        base = with_preset(base, self.options, explicit)
         own = self.encoder in ("", base.encoder)
         defaults = TrainConfig()
         mode = _MODES[self.kind]

@@ -46,12 +46,14 @@ LONGEST_GAME = 2_500
 class Speed:
     """Agent steps per second of a kind of training, and those of one game of random actions.
 
-    ``evaluation`` counts the steps of all games of an evaluation together.
+    ``evaluation`` and ``interim`` count the steps of all games together, in the evaluation at the
+    end and in those before it, which play fewer games at once.
     """
 
     training: float
     evaluation: float
     game: float
+    interim: float
 
     def seconds(self, config: TrainConfig, done: int) -> tuple[float, float]:
         """Time left after ``done`` steps: of training, and of evaluations.
@@ -59,22 +61,31 @@ class Speed:
         Games are assumed to last as long as with random actions.
         """
         left = max(0, config.total_steps - done)
-        evaluations = int(config.eval_episodes > 0)
-        if config.eval_every and evaluations and left:
-            evaluations += (config.total_steps - 1) // config.eval_every - done // config.eval_every
-        games = evaluations * config.eval_episodes
-        return left / self.training, games * self.game / self.evaluation
+        seconds = config.eval_episodes * self.game / self.evaluation
+        if config.eval_every and config.eval_episodes and left:
+            times = (config.total_steps - 1) // config.eval_every - done // config.eval_every
+            games = times * (config.interim_episodes or config.eval_episodes)
+            length = min(self.game, config.interim_max_steps or self.game)
+            seconds += games * length / self.interim
+        return left / self.training, seconds
 
     def to_json(self) -> dict[str, float]:
         """As JSON values."""
         # Studies on disk have the second key.
-        return {"training": self.training, "judging": self.evaluation, "game": self.game}
+        return {
+            "training": self.training,
+            "judging": self.evaluation,
+            "game": self.game,
+            "interim": self.interim,
+        }
 
     @classmethod
     def from_json(cls, document: Any) -> Speed | None:
         """Reads :meth:`to_json`; None for anything else, such as an earlier release's."""
         try:
-            return cls(*(float(document[key]) for key in ("training", "judging", "game")))
+            return cls(
+                *(float(document[key]) for key in ("training", "judging", "game", "interim"))
+            )
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -126,18 +137,21 @@ def measure_speed(config: TrainConfig) -> Speed:
             seconds = time.monotonic() - began
             if steps >= enough or seconds >= CALIBRATION_SECONDS:
                 break
-        evaluation = _evaluation_speed(learner.model, config)
+        evaluation = _evaluation_speed(learner.model, config, config.eval_episodes)
+        interim, games = evaluation, config.interim_episodes
+        if config.eval_every and games not in (0, config.eval_episodes):
+            interim = _evaluation_speed(learner.model, config, games)
     length = random_length(config, most=min(LONGEST_GAME, config.total_steps))
-    return Speed(steps / seconds, evaluation, length)
+    return Speed(steps / seconds, evaluation, length, interim)
 
 
 class _Enough(Exception):  # noqa: N818
     """The evaluation has run long enough to know its speed."""
 
 
-def _evaluation_speed(model: BaseAlgorithm, config: TrainConfig) -> float:
-    """Agent steps per second of an evaluation's games, which stop before their end."""
-    environments = game_environments(config.eval_episodes)
+def _evaluation_speed(model: BaseAlgorithm, config: TrainConfig, games: int) -> float:
+    """Agent steps per second of an evaluation's ``games``, which stop before their end."""
+    environments = game_environments(games)
     choices, began = 0, time.monotonic()
 
     def count() -> None:
@@ -153,7 +167,7 @@ def _evaluation_speed(model: BaseAlgorithm, config: TrainConfig) -> float:
         choices += 1
 
     with suppress(_Enough):
-        evaluate_agent(model, config, on_step=count)
+        evaluate_agent(model, config, episodes=games, on_step=count)
     return choices * environments / (time.monotonic() - began)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from agents.config import TrainConfig
 from agents.study.pretraining import Pretraining
 from agents.study.results import StudyResults
 from agents.study.scores import Scale, StudyScores
@@ -16,6 +17,7 @@ from agents.train.training import EVALUATION
 from envs.errors import UserError
 from rlcnn.report import RunCurve, Transfer
 from rlcnn.report.curves import common_steps
+from rlcnn.report.style import plural
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.stats import Curves, transfer_metrics
 from rlcnn.stats.checks import FloatArray
@@ -71,7 +73,7 @@ def study_curves(results: StudyResults) -> StudyCurves:
         of_game = curves.setdefault(run.game, {})
         of_game[run.arm] = (*of_game.get(run.arm, ()), curve)
     if by_evaluations:
-        return StudyCurves(curves, "the evaluations during training")
+        return StudyCurves(curves, _evaluations(results.plan.base))
     source = f"the last {WINDOW} training games"
     # The largest share of a finished training that the games of its last mean return span.
     share = 0.0
@@ -83,6 +85,18 @@ def study_curves(results: StudyResults) -> StudyCurves:
     if share > LAGGING:
         source += f" (up to {share:.0%} of a training, so that curves lag behind their agents)"
     return StudyCurves(curves, source)
+
+
+def _evaluations(base: TrainConfig) -> str:
+    """The evaluations during training, for people."""
+    games = base.interim_episodes or base.eval_episodes
+    if games == base.eval_episodes and not base.interim_max_steps:
+        return "the evaluations during training"
+    most = f" of at most {base.interim_max_steps:,} steps" if base.interim_max_steps else ""
+    return (
+        f"the evaluations during training ({plural(games, 'game')}{most} each; the last point is"
+        f" the final score, of {plural(base.eval_episodes, 'whole game')})"
+    )
 
 
 def transfer_threshold(scores: StudyScores, control: str) -> float:

@@ -97,7 +97,7 @@ def _needed(parts: Sequence[_Part], arms: Sequence[Sequence[_Part]]) -> list[_Pa
     def arms_with(part: _Part) -> int:
         return sum(part in other for other in others)
 
-    for part in sorted(reversed(parts), key=arms_with, reverse=True):
+    for part in sorted(parts, key=lambda part: (-arms_with(part), -parts.index(part))):
         rest = [each for each in needed if each != part]
         if len(_joined(needed)) <= LONGEST_SHORT:
             break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,7 +29,10 @@ from rlcnn.runs.files import plain
 from rlcnn.weights.load import weights_file
 
 # Results depend on these, though a single run may change them when it is resumed.
-RESULT_OPTIONS = {"total_steps", "overlap", "env_groups", "eval_every", "eval_episodes"}
+RESULT_OPTIONS = {
+    *("total_steps", "overlap", "env_groups", "eval_every", "eval_episodes"),
+    *("interim_episodes", "interim_max_steps"),
+}
 RUNTIME_OPTIONS = RESUMABLE - RESULT_OPTIONS
 """Options that may differ between starts of a study, and between its runs."""
 
@@ -37,6 +40,12 @@ RUNTIME_OPTIONS = RESUMABLE - RESULT_OPTIONS
 PER_RUN_OPTIONS = {"env", "weights", "mode", "seed"}
 
 LEAST_SEEDS = 2
+
+EVALUATIONS = 10
+"""Evaluations of a run, with the one at its end, unless its options say otherwise."""
+
+INTERIM_GAMES, INTERIM_STEPS = 5, 5_000
+"""Games of an evaluation before the last one, and the agent steps after which such a game ends."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,8 @@ class StudyPlan:
 
     Each arm is trained once on each game, by its id, with each seed; ``base`` holds every other
     option. ``labels`` name the arms for people; without them, they are made from the arms.
+    ``explicit`` are options that count although they have the values of the study's preset, see
+    :func:`~agents.study.arm_options.explicit_defaults`.
     """
 
     games: tuple[str, ...]
@@ -60,6 +71,7 @@ class StudyPlan:
     seeds: tuple[int, ...]
     base: TrainConfig
     labels: tuple[str, ...] = ()
+    explicit: tuple[str, ...] = ()
 
     @cached_property
     def arm_names(self) -> list[str]:
@@ -86,7 +98,7 @@ class StudyPlan:
     @cached_property
     def trainings(self) -> list[TrainConfig]:
         """The training of each arm, in order, whatever the game and the seed."""
-        return [arm.configure(self.base) for arm in self.arms]
+        return [arm.configure(self.base, self.explicit) for arm in self.arms]
 
     @cached_property
     def runs(self) -> list[StudyRun]:
@@ -197,6 +209,7 @@ class StudyPlan:
                 "games": self.games,
                 "arms": [arm.text for arm in self.arms],
                 **({"labels": self.labels} if self.labels else {}),
+                **({"explicit": self.explicit} if self.explicit else {}),
                 "weights": {arm.text: _digest(arm.weights) for arm in self.arms},
                 "seeds": self.seeds,
                 "options": {n: v for n, v in options.items() if n not in PER_RUN_OPTIONS},
@@ -214,9 +227,27 @@ class StudyPlan:
                 seeds=seeds,
                 base=TrainConfig.from_json({**document["options"], "seed": seeds[0]}),
                 labels=tuple(map(str, document.get("labels", ()))),
+                explicit=tuple(map(str, document.get("explicit", ()))),
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise UserError(f"it holds no plan of a study: {error!r}") from error
+
+
+def with_interim_evaluations(base: TrainConfig, given: Collection[str]) -> TrainConfig:
+    """``base`` with the evaluations and films of a study, except for the ``given`` options.
+
+    A study evaluates at ten points, the last of which is the evaluation at the end. The others are
+    cheap: few games, each no longer than the training between two evaluations, so that a game that
+    never ends cannot stall a study. Only the last agent of each run is filmed.
+    """
+    every = base.eval_every if "eval_every" in given else -(-base.total_steps // EVALUATIONS)
+    usual = {
+        "eval_every": every,
+        "interim_episodes": min(INTERIM_GAMES, base.eval_episodes),
+        "interim_max_steps": min(INTERIM_STEPS, every),
+        "video_every": 0,
+    }
+    return replace(base, **{name: v for name, v in usual.items() if name not in given})
 
 
 def parse_games(text: str) -> tuple[str, ...]:
@@ -272,6 +303,11 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             for arm, digest in now["weights"].items()
             if digest not in (None, digests.get(arm))
         ]
+    there, here = (set(each.get("explicit", ())) for each in (before, now))
+    found += [
+        f"--{name.replace('_', '-')} {'given there, not here' if name in there else 'given here'}"
+        for name in sorted(there ^ here)
+    ]
     return found + option_differences(before.get("options") or {}, now["options"])
 
 

@@ -50,6 +50,8 @@ RESUMABLE = lifecycle.RESUMABLE | {
     "replay_device",
     "overlap",
     "eval_episodes",
+    "interim_episodes",
+    "interim_max_steps",
     "video_every",
     "video_overlay",
     "save_replay",
@@ -313,12 +315,21 @@ class Training(Attempt[TrainConfig]):
 
     def evaluate_so_far(self) -> None:
         """Evaluates the agent between two updates and logs it; a stop ends it silently."""
-        during = {"purpose": "evaluate_during_training", "on_step": self.stop.check}
-        self._log_evaluation(self._evaluate(step=self.step, **during))
+        config = self.config
+        evaluation = self._evaluate(
+            config.interim_episodes or config.eval_episodes,
+            step=self.step,
+            purpose="evaluate_during_training",
+            max_steps=config.interim_max_steps,
+            on_step=self.stop.check,
+        )
+        self._log_evaluation(evaluation)
 
-    def _evaluate(self, **options: Any) -> Evaluation:
-        with self.task.activity("evaluating", self.config.eval_episodes) as on_game:
-            return evaluate_agent(self.model, self.config, on_game=on_game, **options)
+    def _evaluate(self, episodes: int, **options: Any) -> Evaluation:
+        with self.task.activity("evaluating", episodes) as on_game:
+            return evaluate_agent(
+                self.model, self.config, episodes=episodes, on_game=on_game, **options
+            )
 
     def finish(self) -> Facts:
         run, step, evaluation = self.run, self.step, None
@@ -326,7 +337,7 @@ class Training(Attempt[TrainConfig]):
         # An attempt that was interrupted later has logged the same games already.
         logged = self._logged(step)
         if self.config.eval_episodes:
-            evaluation = self._evaluate()
+            evaluation = self._evaluate(self.config.eval_episodes)
             if EVALUATION not in logged:
                 self._log_evaluation(evaluation)
         video = self.film(log=VIDEO not in logged)

@@ -57,6 +57,15 @@ def parse_options(
     return _with_values(options, default, values)
 
 
+def given_fields(options: type, arguments: Sequence[str], default: Any = None) -> set[str]:
+    """The fields that a command line sets, also to their defaults, by names: ``ppo.gamma``.
+
+    Raises:
+        UserError: as :func:`parse_options`.
+    """
+    return set(_read(arguments, list_options(options, default)))
+
+
 def given_value(arguments: Sequence[str], option: str) -> str | None:
     """The last value given to ``option``, written ``--option VALUE`` or ``--option=VALUE``.
 

@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.script_runs import (
@@ -14,6 +15,7 @@ from support.script_runs import (
     ROLLOUT,
     TINY,
     assert_went_on,
+    load_script,
     run_script,
     signal_when_begun,
 )
@@ -40,6 +42,30 @@ def refused(script: Script, *arguments: object) -> str:
         script(*arguments)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ([], (26, 1, 26, 0, ())),
+        (["--eval-every", "128"], (128, 1, 128, 0, ())),
+        (["--eval-every", "0", "--video_every=64"], (0, 1, 0, 64, ())),
+        # Equal to the preset's default, and given.
+        (["--ppo.gamma", "0.99", "--num-envs", "32"], (26, 1, 26, 0, ("num_envs", "ppo.gamma"))),
+    ],
+)
+def test_evaluations_and_options_that_equal_defaults_count_if_they_are_given(
+    given: list[str], expected: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[StudyPlan] = []
+    monkeypatch.setattr("agents.study.runner.run_study", lambda plan, *_, **__: plans.append(plan))
+    lengths = ["--total-steps", "256", "--eval-episodes", "1"]
+    arms = ["--arms", "scratch", "scratch::preset=pqn"]
+    load_script("compare_encoders").main([*GAME, *arms, *lengths, *given])
+    (plan,) = plans
+    base = plan.base
+    found = (base.eval_every, base.interim_episodes, base.interim_max_steps, base.video_every)
+    assert (*found, plan.explicit) == expected
 
 
 @pytest.mark.parametrize(

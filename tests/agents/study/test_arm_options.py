@@ -12,6 +12,7 @@ from support.tiny_agents import TINY
 
 from agents.config import TrainConfig
 from agents.presets import preset_config
+from agents.study.arm_options import explicit_defaults
 from agents.study.arms import parse_arm
 from agents.study.plan import StudyPlan, deviations, differences
 from envs.errors import UserError
@@ -43,6 +44,28 @@ def test_options_given_to_the_study_count_over_an_arms_preset_and_under_its_own_
     )
     assert config.dqn == expected
     assert config.num_envs == 4
+
+
+def test_an_option_given_to_the_study_counts_even_if_it_equals_its_presets_default() -> None:
+    iqn = preset_config("iqn")
+    arm = parse_arm("scratch::preset=iqn")
+    assert iqn.num_envs != BASE.num_envs
+    assert iqn.dqn.target_update_interval != BASE.dqn.target_update_interval
+    given = {"num_envs", "dqn.target_update_interval", "ppo.gamma", "seed"}
+    explicit = explicit_defaults(BASE, given)
+    assert set(explicit) == {"num_envs", "dqn.target_update_interval", "ppo.gamma"}
+    config = arm.configure(BASE, explicit)
+    assert config.num_envs == BASE.num_envs
+    assert config.dqn == replace(iqn.dqn, target_update_interval=BASE.dqn.target_update_interval)
+    # What differs from the default counts anyway.
+    assert explicit_defaults(replace(BASE, num_envs=5), {"num_envs"}) == ()
+    plan = replace(tiny_plan("scratch", "scratch::preset=iqn"), explicit=explicit)
+    assert StudyPlan.from_json(json.loads(json.dumps(plan.to_json()))).explicit == explicit
+    found = differences(replace(plan, explicit=()).to_json(), plan.to_json())
+    assert "--num-envs given here" in found
+    assert "--num-envs given there, not here" in differences(
+        plan.to_json(), replace(plan, explicit=()).to_json()
+    )
 
 
 def test_an_algorithm_alone_keeps_the_preset_where_it_has_one() -> None:

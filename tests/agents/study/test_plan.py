@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 from support.study_files import TINY
 
+from agents.config import TrainConfig
 from agents.presets import preset_config
 from agents.study.arms import parse_arm
-from agents.study.plan import StudyPlan, deviations, differences, parse_games
+from agents.study.plan import (
+    StudyPlan,
+    deviations,
+    differences,
+    parse_games,
+    with_interim_evaluations,
+)
 from agents.study.runner import default_study_dir
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
@@ -60,6 +67,21 @@ def test_arms_of_one_name_get_as_many_parts_of_their_paths_as_needed() -> None:
 def test_games_with_similar_names_do_not_share_a_directory() -> None:
     found = plan(games=("my:Env-v0", "my/Env-v0"))
     assert len({run.directory for run in found.runs}) == len(found.runs)
+
+
+def test_a_study_evaluates_at_ten_points_and_cheaply_unless_told_otherwise() -> None:
+    base = TrainConfig(total_steps=60_001)
+    usual = with_interim_evaluations(base, set())
+    # The tenth evaluation is the one at the end.
+    assert (usual.eval_every, base.total_steps // usual.eval_every) == (6_001, 9)
+    assert (usual.interim_episodes, usual.interim_max_steps) == (5, 5_000)
+    assert (usual.eval_episodes, usual.video_every) == (30, 0)
+    # A game of an evaluation is no longer than the training between two evaluations.
+    assert with_interim_evaluations(TrainConfig(total_steps=1_000), ()).interim_max_steps == 100
+    given = replace(base, eval_every=0, interim_episodes=9, video_every=7)
+    names = {"eval_every", "interim_episodes", "video_every"}
+    assert with_interim_evaluations(given, names) == given
+    assert with_interim_evaluations(replace(base, eval_episodes=2), ()).interim_episodes == 2
 
 
 def test_a_written_plan_is_read_back_equal() -> None:

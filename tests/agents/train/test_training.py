@@ -121,6 +121,16 @@ def test_every_update_is_logged_under_its_own_step(whole: dict[str, Path], tmp_p
     assert_logged_once(run_dir)
 
 
+def test_evaluations_before_the_last_may_be_of_few_and_short_games(tmp_path: Path) -> None:
+    cheap = {"interim_episodes": 1, "interim_max_steps": 3, "video_every": 0}
+    config = replace(PPO, total_steps=96, eval_every=40, eval_episodes=2, **cheap)
+    run_dir = train(config, tmp_path / "run", console=quiet())
+    rows = [row for row in rows_of(run_dir) if "eval/episodes" in row]
+    assert [row["eval/episodes"] for row in rows] == [1, 1, 2]
+    assert [row["eval/mean_length"] for row in rows[:2]] == [3, 3]
+    assert rows[2]["eval/mean_length"] > 3
+
+
 def test_by_default_the_untrained_agent_every_evaluation_and_the_end_are_filmed(
     tmp_path: Path,
 ) -> None:
