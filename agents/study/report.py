@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from agents.config import TrainConfig
 from agents.study.curves import study_curves, transfer_rows, transfer_threshold
+from agents.study.page.films import study_films
+from agents.study.page.paths import without_paths
 from agents.study.plan import StudyPlan
 from agents.study.pretraining import Pretraining, pretraining_of
 from agents.study.results import StudyResults
 from agents.study.scores import human_score, study_scores, verdicts
 from envs.errors import UserError
-from envs.films.filmstrip import film_strip
-from rlcnn.report import ArmFacts, Film, Levels, Report, RunResult, compare
-from rlcnn.report.style import number
+from rlcnn.report import ArmFacts, Levels, Report, compare
+from rlcnn.report.plain_words import clearest_first
 
 BOOTSTRAP_SAMPLES = 2_000
 
@@ -42,21 +41,25 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
         games=tuple(games),
         arms=tuple(_arms(plan, pretraining)),
         control=plan.control,
-        runs=tuple(results.runs),
+        runs=tuple(replace(run, reason=without_paths(run.reason)) for run in results.runs),
         curves=curves.curves,
         curves_of=curves.source,
         levels={
-            game: Levels(results.random_agent.means.get(game), human_score(env_id))
+            game: Levels(
+                results.random_agent.means.get(game),
+                # Another mode is another game than the human's.
+                None if plan.base.environment.is_changed else human_score(env_id),
+            )
             for env_id, game in zip(plan.games, games, strict=True)
         },
-        films=tuple(_films(results)),
+        films=tuple(study_films(results)),
         facts={**facts_of(plan.base, results.document, plan.seeds), "algorithm": _algorithms(plan)},
         command=command_of(results.document),
     )
     try:
         scores = study_scores(results)
     except UserError as error:
-        return replace(report, no_verdict=str(error))
+        return replace(report, no_verdict=without_paths(str(error)))
     report = replace(report, notes=scores.notes)
     try:
         judged = verdicts(results, scores)
@@ -73,12 +76,12 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
     notes += [f"{arm}: {note}." for arm, each in pretraining.items() for note in each.notes]
     return replace(
         report,
-        verdicts=tuple(judged),
+        verdicts=tuple(clearest_first(judged)),
         unit=scores.scale.unit,
         comparison=compare(scores.scores, plan.control, human=scores.scale.human, reps=reps),
         transfer=tuple(transfer_rows(results, curves.curves, scores.scale, threshold, pretraining)),
         threshold=threshold,
-        transfer_notes=tuple(notes),
+        transfer_notes=tuple(map(without_paths, notes)),
     )
 
 
@@ -104,6 +107,7 @@ def _arms(plan: StudyPlan, pretraining: Mapping[str, Pretraining]) -> list[ArmFa
         learns = _mode(config)
         if arm.options:
             learns += f"; {config.algo.upper()}, preset {config.preset}"
+        origin, cost, full = map(without_paths, (origin, cost, full))
         arms.append(ArmFacts(name, encoder, learns, origin, cost, full))
     return arms
 
@@ -116,52 +120,12 @@ def _mode(config: TrainConfig) -> str:
     return mode + (f", from step {config.unfreeze_at_step:,} on" if config.unfreeze_at_step else "")
 
 
-def _films(results: StudyResults) -> Iterator[Film]:
-    """For each game and arm, the last film of the run with the middle score.
-
-    If no run is done, it is that of the furthest run.
-    """
-    for game, arm in product(results.games, results.plan.arm_names):
-        filmed = []
-        for run in results.runs_of(game, arm):
-            films = sorted((results.path / run.directory / "videos").glob("[0-9]*.mp4"))
-            filmed += [(run, film) for film in films[-1:]]
-        scored = [(run.score, run.seed, run, film) for run, film in filmed if run.score is not None]
-        if scored:
-            *_, run, film = sorted(scored)[(len(scored) - 1) // 2]
-        elif filmed:
-            run, film = max(filmed, key=lambda pair: int(pair[1].stem))
-        else:
-            continue
-        yield _film(results.path, run, film, len(scored))
-
-
-def _film(path: Path, run: RunResult, film: Path, scored: int) -> Film:
-    """The film of the middle run of ``scored`` runs with a score."""
-    caption = f"Seed {run.seed} after {int(film.stem):,} steps"
-    if run.score is not None:
-        place = (
-            f"the middle one of {scored} finished runs by score"
-            if scored > 1
-            else "the only finished run"
-        )
-        caption += f", {place} (mean return {number(run.score)} over {run.episodes} games)"
-    caption += ". One whole game."
-    strip = b""
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            strip = film_strip(film, Path(scratch) / "strip.png").read_bytes()
-    except UserError as error:
-        caption = str(error)
-    return Film(run.game, run.arm, caption, strip, film, film.relative_to(path).as_posix())
-
-
 def command_of(document: Mapping[str, Any]) -> str:
     """The command that began a study, as typed in the directory of the code, wherever that was."""
     command = list(document.get("command") or ())
     if command and command[0].endswith(".py"):
         command[:1] = ["python", str(Path(*Path(command[0]).parts[-2:]))]
-    return shlex.join(command)
+    return without_paths(shlex.join(command))
 
 
 def facts_of(

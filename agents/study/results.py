@@ -165,6 +165,7 @@ def read_figures(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
             "steps": int(summary["steps"]),
             "wall_seconds": float(summary["wall_seconds"]),
             "steps_per_second": float(summary["steps_per_second"]),
+            "best_game": max(map(float, evaluation.get("returns", ())), default=None),
         }
     except (KeyError, TypeError, ValueError) as error:
         message = f"{run_dir / 'summary.json'} is damaged: {type(error).__name__}: {error}"

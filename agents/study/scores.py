@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -134,6 +135,9 @@ def study_scores(results: StudyResults) -> StudyScores:
 def verdicts(results: StudyResults, scores: StudyScores) -> list[Verdict]:
     """Compares every arm with the control, or raises ``UserError`` if that is impossible."""
     plan, scale = results.plan, scores.scale
+    dead = Counter(
+        run.arm for run in results.runs if run.is_dead(results.random_agent.means.get(run.game))
+    )
     limits = [scale.random_agent.limit(game, plan.base.eval_episodes) for game in scale.games]
     return [
         judge(
@@ -144,6 +148,7 @@ def verdicts(results: StudyResults, scores: StudyScores) -> list[Verdict]:
             comparisons=len(plan.treatments),
             unit=scale.unit,
             failed=scores.failed,
+            dead=dead,
         )
         for arm in plan.treatments
     ]

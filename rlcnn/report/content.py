@@ -37,6 +37,7 @@ class RunResult(NamedRun):
         score: mean return of the last agent over ``episodes`` whole games; ``std`` of these.
         steps: agent steps taken so far.
         wall_seconds: time of all attempts together.
+        best_game: the largest return of a game of the evaluation that gave the score.
         reason: why it failed, or empty.
         directory: of the run, within the study's.
     """
@@ -50,6 +51,11 @@ class RunResult(NamedRun):
     steps_per_second: float | None = None
     reason: str = ""
     directory: str = ""
+    best_game: float | None = None
+
+    def is_dead(self, random: float | None) -> bool:
+        """Whether no game of the last agent had more points than ``random`` play has on average."""
+        return None not in (random, self.best_game) and self.best_game <= random  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,8 @@ class Film:
 
     ``caption`` says in one line which run it shows, ``strip`` is a PNG of its pictures side by
     side, empty if the film cannot be read, and ``address`` is its path relative to the page.
+    ``first`` films are shown beside the verdict: those of failed and dead runs. A film of all arms
+    side by side has an empty ``arm``.
     """
 
     game: str
@@ -107,6 +115,12 @@ class Film:
     strip: bytes = b""
     path: Path | None = None
     address: str = ""
+    first: bool = False
+
+    @property
+    def name(self) -> str:
+        """Game and arm, for people."""
+        return f"{self.game}, {self.arm or 'all arms side by side'}"
 
 
 @dataclass(frozen=True)
@@ -153,6 +167,16 @@ class Report:
     def arm_names(self) -> list[str]:
         """Names of the arms, in order."""
         return [arm.name for arm in self.arms]
+
+    def level_of(self, game: str) -> Levels:
+        """Returns of random play and of a human in a game."""
+        return self.levels.get(game, Levels())
+
+    def oddity(self, run: RunResult) -> Literal["failed", "dead", ""]:
+        """Whether a run failed or is dead, which a reader should see first."""
+        if run.state == "failed":
+            return "failed"
+        return "dead" if run.is_dead(self.level_of(run.game).random) else ""
 
     def runs_of(self, game: str, arm: str) -> list[RunResult]:
         """The runs of an arm in a game, seed by seed."""

@@ -13,8 +13,10 @@ from markupsafe import Markup, escape
 
 from rlcnn.report import style
 from rlcnn.report.content import Film, Report
+from rlcnn.report.glossary import Glossary, word_id
 from rlcnn.report.options import Films
-from rlcnn.report.style import NOTHING, Drawing, arm_styles
+from rlcnn.report.plain_words import plain_words
+from rlcnn.report.style import NOTHING, Drawing, arm_styles, in_the_dark
 from rlcnn.stats import Verdict, coverage_range, load_calibration
 from rlcnn.stats.calibration import OURS, PERCENTILE, WELCH
 
@@ -63,6 +65,8 @@ def render(report: Report, drawings: Mapping[str, Drawing], films: Films = "link
 
     return template.render(
         report=report,
+        plain=plain_words(report),
+        glossary=Glossary(),
         drawings=drawings,
         styles=arm_styles(report.arm_names, report.control),
         states=Counter(run.state for run in report.runs),
@@ -115,7 +119,7 @@ def templates() -> Environment:
     names = "counted duration interval number p_value percent plural signed signed_count"
     written = [*names.split(), "signed_duration"]
     environment.globals |= {name: getattr(style, name) for name in written}
-    own = (breakable, coverage_range, data_uri, lead)
+    own = (breakable, coverage_range, data_uri, in_the_dark, lead, word_id)
     environment.globals |= {function.__name__: function for function in own}
     environment.filters |= {"percent": style.percent, "sentence": sentence}
     return environment

@@ -98,6 +98,29 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 # As in figures.mplstyle.
 INK, FAINT = "#1a1a1a", "#6b6b6b"
 
+# What the colours of figures become on a dark page; the paper as in page.css.
+_DARK = {
+    **{"#ffffff": "#1e2125", INK: "#e8e6e3", FAINT: "#a7a7a3", _CONTROL: "#d2d0cc"},
+    **{"#e3e3e3": "#363a40", "#0072b2": "#3f9fe0", "#d55e00": "#f2884b", "#009e73": "#2fc79b"},
+    **{"#cc79a7": "#e09cc3", "#e69f00": "#f3b83f", "#56b4e9": "#a3dbff", "#7f3c8d": "#be86cc"},
+}
+
+
+def in_the_dark(colour: str) -> str:
+    """A colour of figures, as a dark page shows it."""
+    return _DARK.get(colour.lower(), colour)
+
+
+def _dark_rules() -> bytes:
+    """A style for SVG that replaces the colours of figures on a dark screen."""
+    rules = "".join(
+        f'[style*="{what}: {light}"]{{{what}:{dark}!important}}'
+        for light, dark in _DARK.items()
+        for what in ("fill", "stroke")
+    )
+    return f"<style>@media screen and (prefers-color-scheme:dark){{{rules}}}</style>".encode()
+
+
 # Inches: a little less than a phone's screen, which enlarges the figure.
 WIDTH = 4.4
 
@@ -183,4 +206,6 @@ def finish(figure: Figure, name: str, title: str, alt: str) -> Drawing:
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(content, format=kind, dpi=200, facecolor="white", metadata=metadata)
         files.append(content.getvalue())
+    # Wherever the SVG is shown, it follows the reader's colours.
+    files[0] = files[0].replace(b"</svg>", _dark_rules() + b"</svg>")
     return Drawing(name, title, alt, *files)

@@ -88,6 +88,7 @@ def judge(
     confidence: float = 0.95,
     unit: str = "human-normalised score",
     failed: Mapping[str, int] | None = None,
+    dead: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> Verdict:
     """Compares two arms of a study.
@@ -104,6 +105,7 @@ def judge(
         unit: name of a score in the sentence.
         failed: arm -> number of its runs that failed and count with a substitute score; the
             sentence names them.
+        dead: arm -> number of its runs that scored nothing; the sentence names them, too.
         seed: of the permutation test's draws.
 
     Raises:
@@ -138,7 +140,7 @@ def judge(
         treatment=treatment,
         control=control,
         runs=_counted(runs),
-        figures=_figures(verdict, kind, unit, failed or {}),
+        figures=_figures(verdict, kind, unit, failed or {}, dead or {}),
     )
     notes = _notes(verdict, [arm for arm in arms if arm not in learned], comparisons, unit)
     return replace(verdict, sentence=sentence, notes=tuple(notes))
@@ -176,19 +178,22 @@ def _finding(difference: Difference, runs: int, any_learned: bool) -> Finding:
     return "better" if difference.side > 0 else "worse"
 
 
-def _figures(verdict: Verdict, kind: str, unit: str, failed: Mapping[str, int]) -> str:
+def _figures(
+    verdict: Verdict, kind: str, unit: str, failed: Mapping[str, int], dead: Mapping[str, int]
+) -> str:
     difference, games, runs = verdict.difference, verdict.games, verdict.runs
     reach = "no interval, since all runs of each arm are equal"
     if difference.freedom:
         reach = f"{kind} {difference.low:+.3g} to {difference.high:+.3g}"
     where = f"{_design(verdict)}{' in each' * (games > 1)}"
-    lost = [
-        f"{failed[arm]} of {arm}" + f"'s {games * total}" * (games > 1)
-        for arm, total in zip((verdict.treatment, verdict.control), runs, strict=True)
-        if failed.get(arm)
-    ]
-    if lost:
-        where += f", of which failed: {' and '.join(lost)}"
+    for what, counts in (("failed", failed), ("scored nothing", dead)):
+        lost = [
+            f"{counts[arm]} of {arm}" + f"'s {games * total}" * (games > 1)
+            for arm, total in zip((verdict.treatment, verdict.control), runs, strict=True)
+            if counts.get(arm)
+        ]
+        if lost:
+            where += f", of which {what}: {' and '.join(lost)}"
     return f"difference {difference.point:+.3g} in {unit}, {reach}; {where}"
 
 

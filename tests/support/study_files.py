@@ -112,7 +112,7 @@ def _write_run(
                     "steps": steps,
                     "wall_seconds": 2_000.0 + 100 * run.seed,
                     "steps_per_second": steps / 1_900.0,
-                    "eval": {"mean_return": end, "std": 1.5, "episodes": 30},
+                    "eval": {"mean_return": end, "std": 1.5, "episodes": 30, "returns": [end] * 30},
                 }
             )
 
