@@ -91,6 +91,7 @@ def film_runs(
     overlay: bool = False,
     max_steps: int | None = None,
     device: str | None = None,
+    names: Sequence[str] = (),
     console: Console | None = None,
 ) -> list[SideBySide]:
     """Films whole games of several runs' agents, one film for each seed.
@@ -108,6 +109,7 @@ def film_runs(
         overlay: whether to show what each agent sees and how it decides.
         max_steps: agent steps after which a game ends; by default the protocol's.
         device: by default each run's own.
+        names: of the runs in the film, by default ``runs``.
         console: shows progress; by default standard error.
 
     Raises:
@@ -131,11 +133,11 @@ def film_runs(
     protocol = protocol or configs[0].protocol
     with use_threads(max(config.num_threads for config in configs)):
         filmed = []
-        for run, config in zip(runs, configs, strict=True):
+        for run, name, config in zip(runs, names or runs, configs, strict=True):
             path, step = _split(run)
             with waiting(console, f"loading the agent of {run}"):
                 model = _load(path, step, device or config.device)
-            filmed.append(FilmedRun(run, config, model))
+            filmed.append(FilmedRun(name, config, model))
         films = []
         for number in range(games):
             name = configs[0].env.split("/")[-1].split(":")[-1]

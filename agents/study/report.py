@@ -12,6 +12,7 @@ from agents.config import TrainConfig
 from agents.study.curves import study_curves, transfer_rows, transfer_threshold
 from agents.study.page.films import study_films
 from agents.study.page.paths import without_paths
+from agents.study.page.side_by_side import side_by_side_films
 from agents.study.plan import StudyPlan
 from agents.study.pretraining import Pretraining, pretraining_of
 from agents.study.results import StudyResults
@@ -37,7 +38,7 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
     curves = study_curves(results)
     report = Report(
         title=f"{', '.join(games)}: {len(plan.arms)} arms, {len(plan.seeds)} seeds,"
-        f" {' and '.join(plan.algorithms).upper()}, {plan.base.total_steps:,} agent steps",
+        f" {' and '.join(map(str.upper, plan.algorithms))}, {plan.base.total_steps:,} agent steps",
         games=tuple(games),
         arms=tuple(_arms(plan, pretraining)),
         control=plan.control,
@@ -52,7 +53,7 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
             )
             for env_id, game in zip(plan.games, games, strict=True)
         },
-        films=tuple(study_films(results)),
+        films=(*side_by_side_films(results), *study_films(results)),
         facts={**facts_of(plan.base, results.document, plan.seeds), "algorithm": _algorithms(plan)},
         command=command_of(results.document),
     )

@@ -10,6 +10,7 @@ Its directory::
     results.csv    one row for each run, in whatever state
     report.html    the report as one page
     figures/       the figures of the page, as SVG and PNG
+    films/         films of all arms side by side, one for each game
     .lock          held by the one process that works on the study
 """
 
@@ -33,6 +34,7 @@ from agents.study.cost import known_speeds, print_cost
 from agents.study.directory import PlanFile
 from agents.study.display import StudyDisplay
 from agents.study.jobs import make_directories, record_outcome, training_job
+from agents.study.page.side_by_side import film_side_by_side
 from agents.study.plan import RUNTIME_OPTIONS, StudyPlan, StudyRun, differences
 from agents.study.report import study_report
 from agents.study.results import (
@@ -155,6 +157,8 @@ def report(path: Path, plan: StudyPlan, console: Console, films: Films = "linked
         results = StudyResults(path, plan, _results(path, plan), random_returns)
         _keep_labels(path, plan)
         table = write_results(path, plan, results.runs)
+        if all(run.state in ("done", "failed") for run in results.runs):
+            film_side_by_side(results, console)
         shown = study_report(results)
         page, drawings = write_report(shown, path, films)
     lines = [line for verdict in shown.verdicts for line in (verdict.sentence, *verdict.notes)]

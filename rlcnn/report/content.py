@@ -122,6 +122,11 @@ class Film:
         """Game and arm, for people."""
         return f"{self.game}, {self.arm or 'all arms side by side'}"
 
+    @property
+    def key(self) -> str:
+        """What no other film of a report has, for names of files."""
+        return f"{self.game}/{self.arm or 'side by side'}{' odd' if self.first else ''}"
+
 
 @dataclass(frozen=True)
 class Report:

@@ -19,6 +19,7 @@ from rlcnn.report.plain_words import plain_words
 from rlcnn.report.style import NOTHING, Drawing, arm_styles, in_the_dark
 from rlcnn.stats import Verdict, coverage_range, load_calibration
 from rlcnn.stats.calibration import OURS, PERCENTILE, WELCH
+from rlcnn.stats.verdict import quoted
 
 LARGEST_FILM = 3_000_000
 """Bytes of the largest film that a page embeds."""
@@ -87,11 +88,11 @@ def lead(verdicts: Sequence[Verdict]) -> str:
         return "No arm learned, so nothing can be said of one against another."
     parts = []
     for finding, (one, several) in _FINDINGS.items():
-        arms = [verdict.treatment for verdict in verdicts if verdict.finding == finding]
+        arms = [quoted(verdict.treatment) for verdict in verdicts if verdict.finding == finding]
         if arms:
             listed = " and ".join(filter(None, [", ".join(arms[:-1]), arms[-1]]))
             parts.append((several if len(arms) > 1 else one).format(listed))
-    return f"Against {verdicts[0].control}: {'; '.join(parts)}."
+    return f"Against {quoted(verdicts[0].control)}: {'; '.join(parts)}."
 
 
 def breakable(text: str) -> Markup:

@@ -12,7 +12,7 @@ import numpy as np
 from rlcnn.report.content import Report
 from rlcnn.report.style import counted, duration, number, percent, plural, signed
 from rlcnn.stats import Verdict
-from rlcnn.stats.verdict import FEWEST_RUNS
+from rlcnn.stats.verdict import FEWEST_RUNS, quoted
 
 _CLEAR = ("better", "worse")
 
@@ -104,10 +104,13 @@ def _mean(report: Report, game: str, arm: str) -> float:
 
 def _sentence(report: Report, verdict: Verdict) -> str:
     """A verdict, in points if there is one game."""
-    arm, control = verdict.treatment, verdict.control
+    arm, control = quoted(verdict.treatment), quoted(verdict.control)
     points = ""
     if len(report.games) == 1:
-        here, there = (number(_mean(report, report.games[0], each)) for each in (arm, control))
+        here, there = (
+            number(_mean(report, report.games[0], each))
+            for each in (verdict.treatment, verdict.control)
+        )
         points = f"{here} points against {there} on average"
     runs = min(verdict.runs)
     match verdict.finding:
@@ -140,7 +143,7 @@ def _odd_runs(report: Report) -> Iterator[str]:
             fill = ("counts" if one else "count") if kind == "failed" else "its" if one else "their"
             where = f" in {game}" if len(report.games) > 1 else ""
             yield (
-                f"{plural(len(seeds), 'run')} of {arm}{where} {said.format(fill)} (seed"
+                f"{plural(len(seeds), 'run')} of {quoted(arm)}{where} {said.format(fill)} (seed"
                 f"{'' if one else 's'} {', '.join(map(str, seeds))})."
             )
 
@@ -174,9 +177,12 @@ def _points(report: Report) -> Iterator[Points]:
 
 def _pairs(report: Report, verdict: Verdict) -> str:
     """How many runs of an arm beat how many of the control."""
-    arm, control, parts = verdict.treatment, verdict.control, []
+    arm, control, parts = quoted(verdict.treatment), quoted(verdict.control), []
     for game in report.games:
-        ours, theirs = (np.array(_counted_scores(report, game, each)) for each in (arm, control))
+        ours, theirs = (
+            np.array(_counted_scores(report, game, each))
+            for each in (verdict.treatment, verdict.control)
+        )
         won, lost = (ours[:, None] > theirs).sum(), (ours[:, None] < theirs).sum()
         pairs, where = ours.size * theirs.size, f" in {game}" if len(report.games) > 1 else ""
         if won == pairs:
@@ -208,31 +214,32 @@ def _conclusions(report: Report, verdicts: Sequence[Verdict]) -> Iterator[str]:
     for verdict in verdicts:
         if verdict.finding not in _CLEAR:
             continue
-        difference = verdict.difference
-        ends = sorted((difference.low, difference.high), key=abs)
+        arm, control = quoted(verdict.treatment), quoted(verdict.control)
+        ends = sorted((verdict.difference.low, verdict.difference.high), key=abs)
         least, most = (_in_points(report, verdict, end) for end in ends)
         more = "more" if verdict.finding == "better" else "less"
         yield (
-            f"In {where}, with these options, agents of {verdict.treatment} score {more} than"
-            f" those of {verdict.control} on average: by {least.removesuffix(' points')} to"
-            f" {most}, as far as these runs can tell."
+            f"In {where}, with these options, agents of {arm} score {more} than those of {control}"
+            f" on average: by {least.removesuffix(' points')} to {most}, as far as these runs can"
+            " tell."
         )
     if not any(verdict.finding in _CLEAR for verdict in verdicts):
         yield "Nothing certain: the runs of the arms do not differ by more than chance can make."
     learned = {arm for verdict in verdicts for arm in verdict.learned}
     if missing := [arm for arm in report.arm_names if arm not in learned]:
         verb = "is" if len(missing) == 1 else "are"
-        yield f"{', '.join(missing)} {verb} not clearly above random play."
+        yield f"{', '.join(map(quoted, missing))} {verb} not clearly above random play."
 
 
 def _no_conclusions(report: Report, verdicts: Sequence[Verdict]) -> Iterator[str]:
     open_ones = [v for v in verdicts if v.finding == "inconclusive"]
     for verdict in open_ones:
         if math.isfinite(verdict.smallest_detectable):
+            least = _in_points(report, verdict, verdict.smallest_detectable)
+            arms = f"{quoted(verdict.treatment)} and {quoted(verdict.control)}"
             yield (
-                f"That {verdict.treatment} and {verdict.control} are equal: a true difference below"
-                f" {_in_points(report, verdict, verdict.smallest_detectable)} is often missed by a"
-                " study of this size."
+                f"That {arms} are equal: a study of this size often misses a true difference below"
+                f" {least}."
             )
     if min(min(verdict.runs) for verdict in verdicts) < FEWEST_RUNS:
         yield f"Anything for sure: with fewer than {FEWEST_RUNS} runs an arm, chance can do much."
@@ -249,4 +256,5 @@ def _cost(report: Report) -> Iterator[str]:
     for arm in report.arms:
         if arm.origin:
             known = arm.cost or "not known"
-            yield f"The weights of {arm.name} cost more before the study: {known.rstrip('.')}."
+            name = quoted(arm.name)
+            yield f"The weights of {name} cost more before the study: {known.rstrip('.')}."

@@ -117,7 +117,7 @@ def _shown(report: Report, page: Path, drawings: Mapping[str, Drawing]) -> dict[
     shown["report/page"] = wandb.Html(page.read_text(), inject=False)
     for film in report.films:
         if film.path is not None:
-            shown[f"video/{film.game}/{film.arm}"] = wandb.Video(
+            shown[f"video/{film.key}"] = wandb.Video(
                 str(film.path), caption=film.caption, format="mp4"
             )
     return shown

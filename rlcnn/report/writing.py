@@ -29,7 +29,7 @@ def write_report(
         UserError: the disk is full or cannot be written.
     """
     drawings = draw(report)
-    strips = {f"{film.game} {film.arm}": film.strip for film in report.films if film.strip}
+    strips = {film.key.replace("/", " "): film.strip for film in report.films if film.strip}
     write_figures(drawings, strips, directory)
     page = directory / PAGE
     write_atomic(page, render(report, drawings, films))

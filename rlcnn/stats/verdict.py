@@ -137,13 +137,18 @@ def judge(
     )
     kind = f"{'simultaneous ' * (comparisons > 1)}{100 * confidence:g}% interval"
     sentence = _SENTENCES[finding].format(
-        treatment=treatment,
-        control=control,
+        treatment=quoted(treatment),
+        control=quoted(control),
         runs=_counted(runs),
         figures=_figures(verdict, kind, unit, failed or {}, dead or {}),
     )
     notes = _notes(verdict, [arm for arm in arms if arm not in learned], comparisons, unit)
     return replace(verdict, sentence=sentence, notes=tuple(notes))
+
+
+def quoted(arm: str) -> str:
+    """An arm's name in a sentence, in quotes if it has a comma."""
+    return f'"{arm}"' if "," in arm else arm
 
 
 def learned_arms(scores: Scores, learned_above: ArrayLike = LEAST_ABOVE_RANDOM) -> tuple[str, ...]:
@@ -188,7 +193,7 @@ def _figures(
     where = f"{_design(verdict)}{' in each' * (games > 1)}"
     for what, counts in (("failed", failed), ("scored nothing", dead)):
         lost = [
-            f"{counts[arm]} of {arm}" + f"'s {games * total}" * (games > 1)
+            f"{counts[arm]} of {quoted(arm)}" + f"'s {games * total}" * (games > 1)
             for arm, total in zip((verdict.treatment, verdict.control), runs, strict=True)
             if counts.get(arm)
         ]
@@ -219,7 +224,7 @@ def _notes(
     else:
         yield "all runs of each arm are equal, so there is no interval"
     if verdict.learned and not_learned:
-        yield f"not clearly above the random agent: {', '.join(not_learned)}"
+        yield f"not clearly above the random agent: {', '.join(map(quoted, not_learned))}"
     if comparisons > 1:
         yield (
             f"one of {comparisons} verdicts: each interval is widened to {stated} so that all of"
