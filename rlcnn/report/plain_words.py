@@ -184,6 +184,8 @@ def _pairs(report: Report, verdict: Verdict) -> str:
             for each in (verdict.treatment, verdict.control)
         )
         won, lost = (ours[:, None] > theirs).sum(), (ours[:, None] < theirs).sum()
+        if not (ours.size and theirs.size):
+            continue
         pairs, where = ours.size * theirs.size, f" in {game}" if len(report.games) > 1 else ""
         if won == pairs:
             parts.append(f"every run of {arm} beat every run of {control}{where}")
@@ -195,7 +197,7 @@ def _pairs(report: Report, verdict: Verdict) -> str:
                 f"{middle} of {plural(ours.size, 'run')} of {arm} beat the middle run of"
                 f" {control}{where}; of all {pairs} pairs of runs it won {won} and lost {lost}"
             )
-    text = "; ".join(parts)
+    text = "; ".join(parts) or "there are no scores to compare"
     return f"{text[0].upper()}{text[1:]}."
 
 

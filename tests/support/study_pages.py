@@ -47,7 +47,7 @@ def shown(path: Path, plan: StudyPlan) -> Report:
 def text_of(page: str) -> str:
     """The text of a page, without markup and with single spaces."""
     body = re.sub(r"data:[^\"]*", "", page.partition("<body>")[2])
-    within_words = re.sub(r"</?(span|wbr)[^>]*>", "", body)
+    within_words = re.sub(r"</?(span|wbr|button)[^>]*>", "", body)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", within_words)).split())
 
 

@@ -13,6 +13,7 @@ from agents.study.page.films import middle_run, with_strip
 from agents.study.results import StudyResults
 from envs.errors import UserError, describe_error
 from rlcnn.report import Film, file_names
+from rlcnn.runs.directory import RunDirectory
 from rlcnn.runs.files import read_json, write_json_atomic
 from rlcnn.runs.progress import print_line
 
@@ -36,9 +37,12 @@ def film_side_by_side(results: StudyResults, console: Console) -> None:
         about = _about(results, game)
         if len(shown["runs"]) < 2 or _is_of(about, shown):
             continue
+        paths = [results.path / run for run in shown["runs"]]
         try:
+            if not all(RunDirectory.open(path).checkpoints() for path in paths):
+                raise UserError("a run has no checkpoint")
             (film,) = film_runs(
-                [str(results.path / run) for run in shown["runs"]],
+                list(map(str, paths)),
                 about.with_suffix(""),
                 seed=shown["seed"],
                 max_steps=min(MOST_STEPS, results.plan.base.total_steps),

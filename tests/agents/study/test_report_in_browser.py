@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from support.study_files import make_plan, write_study
@@ -19,10 +20,11 @@ from agents.study.runner import run_study
 pytestmark = pytest.mark.browser
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SIZES = {"phone": (390, 844), "desktop": (1280, 800)}
+SIZES = {"phone": (390, 844), "desktop": (1280, 800), "wide": (1600, 1000)}
 ARMS = ("scratch", "frozen-random", "scratch:impala", "frozen-random:resnet18:layer2,pooling=mean")
 GAMES = ("ALE/Pong-v5", "ALE/Breakout-v5")
-LEVELS = dict(zip(ARMS, (12.0, -17.0, 14.0, -12.0), strict=True))
+LABELS = ("scratch", "frozen-random", "scratch, impala", "frozen-random, resnet18:layer2")
+LEVELS = dict(zip(LABELS, (12.0, -17.0, 14.0, -12.0), strict=True))
 
 
 def ended(run: StudyRun) -> float | str:
@@ -33,6 +35,12 @@ def ended(run: StudyRun) -> float | str:
 
 def unfinished(run: StudyRun) -> float | str:
     return {3: "begun", 4: "waiting"}.get(run.seed, ended(run))
+
+
+def brightness(png: bytes) -> float:
+    from PIL import Image
+
+    return float(np.median(np.asarray(Image.open(io.BytesIO(png)).convert("L"))))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +109,28 @@ def test_the_page_fits_the_screen_shows_its_verdict_and_needs_no_network(
     assert natural
     assert all(done and wide > 0 and high > 0 and alt for done, wide, high, alt in natural)
 
+    # A word opens its meaning by tap and by keyboard; Escape closes it.
+    word, meaning = page.locator("button.word").first, page.locator(".meaning:popover-open")
+    word.click()
+    assert meaning.is_visible()
+    page.keyboard.press("Escape")
+    assert meaning.count() == 0
+    word.focus()
+    page.keyboard.press("Enter")
+    assert meaning.is_visible()
+    page.keyboard.press("Escape")
+
+    # On a phone, a line above a wide table says that there is more beside.
+    hints = page.evaluate("[...document.querySelectorAll('.swipe')].map(e => e.offsetHeight > 0)")
+    assert hints
+    assert set(hints) == {size == "phone"}
+
+    # A wide screen is used, and figures are as dark as the page.
+    if size == "wide":
+        assert page.evaluate("document.querySelector('main').clientWidth") > 1500
+    bright = brightness(page.locator(".figures img").first.screenshot()) > 128
+    assert bright == (scheme == "light")
+
     # Text in a figure is not much smaller than the text around it.
     shown = page.evaluate("[...document.querySelectorAll('.figures img')].map(i => i.clientWidth)")
     assert min(shown) >= 300
@@ -120,6 +150,10 @@ def test_the_page_can_be_printed(browser: Any, page_file: Path, tmp_path: Path) 
     folder = Path(os.environ.get("RLCNN_SCREENSHOTS", tmp_path))
     file = folder / f"{page_file.parents[1].name}.pdf"
     page.pdf(path=file, format="A4", print_background=True)
+    # The verdict and its box begin on the first page.
+    box = page.locator(".lead").first.bounding_box()
+    assert box is not None
+    assert box["y"] < 900
     assert file.read_bytes().startswith(b"%PDF")
     page.emulate_media(media="print")
     assert page.evaluate("matchMedia('print').matches")

@@ -172,7 +172,8 @@ def test_the_verdict_comes_first_on_a_page(report: Report, drawings: Mapping[str
     (verdict,) = report.verdicts
     assert verdict.finding == "better"
     place = text.index(verdict.sentence)
-    assert text.index("Pong & more") < place < text.index("Learning curves")
+    said = text.index(f"{verdict.treatment} is better than {verdict.control}.")
+    assert text.index("Pong & more") < said < place < text.index("Returns from the evaluations")
     for note in verdict.notes:
         assert note[1:] in text
 
@@ -212,7 +213,10 @@ def test_a_page_is_self_contained(report: Report, drawings: Mapping[str, Drawing
     assert len(images) == len(drawings)
     assert all(image["alt"] for image in images)
     identifiers = [a["id"] for _, a in page.elements if "id" in a]
-    assert {f"#{name}" for name in identifiers} == {a["href"] for a in page.all("a")}
+    words = {name for name in identifiers if name and name.startswith("word-")}
+    assert {f"#{name}" for name in {*identifiers} - words} == {a["href"] for a in page.all("a")}
+    assert words == {a["popovertarget"] for a in page.all("button")}
+    assert len(identifiers) == len(set(identifiers))
 
 
 def test_an_arm_is_named_once_above_its_gains(report: Report) -> None:
