@@ -30,6 +30,7 @@ from support.study_pages import (
 from support.tracked_runs import history, of_type, wandb_records
 
 from agents.launchers.local import Launcher
+from agents.study.page.paths import without_paths
 from agents.study.plan import StudyPlan
 from agents.study.report import study_report
 from agents.study.runner import run_study
@@ -244,6 +245,56 @@ def test_a_film_shows_the_middle_run_by_score(tmp_path: Path) -> None:
     assert "Seed 1 after 1,000,000 steps, the middle one of 4" in captions["frozen-random"]
     # The order of pictures is no part of the caption of a film.
     assert not any("left to right" in caption for caption in captions.values())
+
+
+def test_a_run_that_scored_nothing_is_named_first_and_its_film_shown(tmp_path: Path) -> None:
+    path, plan = study(
+        tmp_path,
+        lambda run: -21.0 if (run.arm, run.seed) == ("frozen-random", 3) else well(run),
+        film=True,
+    )
+    report = shown(path, plan)
+    (verdict,) = report.verdicts
+    assert "of which scored nothing: 1 of frozen-random" in verdict.sentence
+    first, *others = report.films
+    assert (first.arm, first.first, "Seed 3 " in first.caption) == ("frozen-random", True, True)
+    assert not any(film.first for film in others)
+    page = page_of(path, plan)
+    text = text_of(page)
+    place = text.index("1 run of frozen-random scored nothing")
+    assert place < text.index("Films") < text.index("the middle one of 5")
+    # Its strip and those of the two arms.
+    assert page.count("data:image/png;base64,iVBORw0KGgo") == 3
+    assert "a run that scored nothing (mean return" in text
+    assert len({film.key for film in report.films}) == 3
+
+
+def test_a_page_has_no_path_of_the_machine(tmp_path: Path) -> None:
+    weights = tmp_path / "here" / "best.safetensors"
+    plan = make_plan("scratch", f"frozen:nature@{weights}")
+    path = write_study(tmp_path / "study", plan, well)
+    document = json.loads((path / "study.json").read_text())
+    document["command"] += [f"frozen:nature@{weights}", "--study-dir", str(path)]
+    (path / "study.json").write_text(json.dumps(document))
+    page = page_of(path, plan)
+    assert str(tmp_path) not in page
+    assert "best.safetensors" in page
+    assert "--study-dir study" in text_of(page)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ('"/home/me/w/best.pt"', '"best.pt"'),
+        ("frozen:/a/b/ and finetune:nature@/c/d.pt", "frozen:b and finetune:nature@d.pt"),
+        ("cannot read ~/runs/x: no file", "cannot read x: no file"),
+        # No paths of a machine.
+        ("ALE/Pong-v5, runs/pong, 3 steps/s, and/or", "ALE/Pong-v5, runs/pong, 3 steps/s, and/or"),
+        ("see https://example.org/a/b", "see https://example.org/a/b"),
+    ],
+)
+def test_paths_of_a_machine_keep_their_last_part(text: str, expected: str) -> None:
+    assert without_paths(text) == expected
 
 
 def test_an_unreadable_film_does_not_prevent_the_report(tmp_path: Path) -> None:

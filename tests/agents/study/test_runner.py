@@ -28,6 +28,7 @@ from agents.study.runner import default_study_dir, read_plan, run_study
 from agents.train.training import resume
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
+from rlcnn.runs.files import read_json
 from rlcnn.runs.lock import acquire
 from rlcnn.runs.stopping import TrainingStopped
 from rlcnn.weights.load import save_encoder
@@ -132,6 +133,28 @@ def test_arms_of_long_names_have_tags_of_their_own(study: Study, tmp_path: Path)
     assert len(tags) == 2
     # Weights & Biases refuses a longer one.
     assert max(map(len, tags)) == 64
+
+
+def test_a_study_ends_with_a_film_of_its_arms_side_by_side(
+    whole: tuple[Path, StudyResults],
+) -> None:
+    path, results = whole
+    (about,) = (path / "films").glob("*.json")
+    shown = read_json(about)
+    assert shown["arms"] == results.plan.arm_names
+    middle = [
+        sorted(results.runs_of(results.games[0], arm), key=lambda run: (run.score, run.seed))[0]
+        for arm in results.plan.arm_names
+    ]
+    # Of two runs the lower one, and both in the game of the first seed.
+    assert shown["runs"] == [run.directory for run in middle]
+    assert shown["seed"] == results.plan.seeds[0]
+    assert (path / shown["film"]).stat().st_size > 0
+    page = (path / "report.html").read_text()
+    assert "all arms side by side" in page
+    assert f'href="{shown["film"]}"' in page
+    (strip,) = (path / "figures").glob("film-*side-by-side.png")
+    assert strip.read_bytes().startswith(b"\x89PNG")
 
 
 def test_finished_runs_are_not_repeated(finished: Study) -> None:
