@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 NOT_MEASURED = (
     *("algo", "total_steps", "track", "project", "eval_every", "eval_episodes", "video_every"),
     *(
+        "interim_episodes",
+        "interim_max_steps",
         "video_overlay",
         "checkpoint_every",
         "keep_checkpoints",

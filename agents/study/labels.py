@@ -81,7 +81,7 @@ def _parts(arm: Arm) -> list[_Part]:
         *named,
         ("encoder", arm.encoder),
         ("weights", arm.weights_name),
-        *((name, f"{name.rpartition('.')[2]} {value}") for name, value in rest.items()),
+        *((name, f"{name.rpartition('.')[2]}={value}") for name, value in rest.items()),
     ]
     return [(what, text) for what, text in parts if text]
 

@@ -50,8 +50,8 @@ def test_short_arms_keep_their_names() -> None:
             [
                 "scratch",
                 "finetune:pretrained-games",
-                "finetune, finetune_factor 0.01",
-                "finetune, finetune_factor 0.1",
+                "finetune, finetune_factor=0.01",
+                "finetune, finetune_factor=0.1",
             ],
         ),
         # Names that only their directories tell apart.
