@@ -43,7 +43,18 @@ if TYPE_CHECKING:
     from agents.algorithm import AlgorithmSpec
 
 Preset = Literal[
-    "fast", "zoo", "dqn-dopamine", "double-dqn", "rainbow", "qr-dqn", "iqn", "m-iqn", "btr", "pqn"
+    "fast",
+    "zoo",
+    "dqn-dopamine",
+    "double-dqn",
+    "rainbow",
+    "qr-dqn",
+    "iqn",
+    "m-iqn",
+    "btr",
+    "pqn",
+    "rl-games-pong",
+    "rl-games-breakout",
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from agents.config import Preset, TrainConfig
 from agents.dqn.config import DQNConfig
 from agents.hyperparameters import Algorithm
+from agents.ppo.config import PPOConfig
 from envs.errors import UserError
 from rlcnn.config.fields import check_value
 
@@ -223,6 +224,55 @@ BTR = replace(
 # fewer environments a rollout would have fewer minibatches.
 PQN = replace(ZOO, preset="pqn", algo="pqn", num_envs=128)
 
+# rl_games, rl_games/configs/atari/ppo_pong_envpool.yaml; envpool clips rewards and has classic rules.
+# It halves the value loss before its coefficient, initialises the convolutions as torch does and the
+# linear layer with gain sqrt(2), normalises advantages over the whole rollout, and adapts the rate
+# after each epoch; here by minibatch, by update, and weights are orthogonal with ELU's gain.
+# It updates the statistics of inputs before an update, here after it.
+RL_GAMES_PONG = replace(
+    ZOO,
+    preset="rl-games-pong",
+    total_steps=500 * 64 * 128,  # max_epochs
+    num_envs=64,  # num_actors
+    encoder_options={"activation": "elu", "input_norm": "running"},  # normalize_input
+    ppo=PPOConfig(
+        learning_rate=3e-4,
+        learning_rate_schedule="adaptive",  # lr_schedule
+        kl_threshold=0.01,
+        adam_eps=1e-8,  # rl_games/algos_torch/a2c_discrete.py
+        n_steps=128,  # horizon_length
+        batch_size=2_048,
+        n_epochs=4,  # mini_epochs
+        gamma=0.99,
+        gae_lambda=0.95,  # tau
+        clip_range=0.2,  # e_clip
+        clip_range_schedule="constant",
+        ent_coef=0.01,
+        vf_coef=2 / 2,  # critic_coef
+        normalize_value=True,
+        max_grad_norm=1.0,
+    ),
+)
+
+# rl_games, rl_games/configs/atari/ppo_breakout_envpool.yaml, with the differences of its Pong; its
+# weights are orthogonal with gain sqrt(2), as here.
+RL_GAMES_BREAKOUT = replace(
+    RL_GAMES_PONG,
+    preset="rl-games-breakout",
+    total_steps=1_500 * 64 * 128,
+    encoder_options={},
+    ppo=replace(
+        RL_GAMES_PONG.ppo,
+        learning_rate=8e-4,
+        learning_rate_schedule="constant",
+        kl_threshold=None,
+        batch_size=1_024,
+        n_epochs=2,
+        gamma=0.999,
+        vf_coef=1 / 2,
+    ),
+)
+
 # By preset, then by algorithm; the first algorithm is the preset's default.
 PRESETS: dict[Preset, dict[Algorithm, TrainConfig]] = {
     # Single-environment DQN is the literature's; several in lockstep keep the cores busy.
@@ -238,7 +288,10 @@ PRESETS: dict[Preset, dict[Algorithm, TrainConfig]] = {
     },
     **{
         config.preset: {config.algo: config}
-        for config in (DQN_DOPAMINE, DOUBLE_DQN, RAINBOW, QR_DQN, IQN, M_IQN, BTR, PQN)
+        for config in (
+            *(DQN_DOPAMINE, DOUBLE_DQN, RAINBOW, QR_DQN, IQN, M_IQN, BTR, PQN),
+            *(RL_GAMES_PONG, RL_GAMES_BREAKOUT),
+        )
     },
 }
 

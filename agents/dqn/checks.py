@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecNormalize
 
 from agents.dqn.variant import ADAM_EPS, DQNVariant
-from agents.sb3.arguments import check_count
+from agents.sb3.arguments import adam_arguments, check_count
 from agents.storage.codecs import PixelCodec
 from agents.storage.prioritized import Priorities
 from agents.storage.replay import FrameReplay
@@ -53,14 +53,7 @@ def policy_arguments(variant: DQNVariant, given: Mapping[str, Any]) -> dict[str,
     if "head" in given:
         raise UserError("policy_kwargs must not have head: it is an argument of DQN itself")
     added: dict[str, Any] = {} if variant.plain else {"head": variant}
-    if variant.adam_eps != ADAM_EPS:
-        if {"optimizer_class", "optimizer_kwargs"} & given.keys():
-            raise UserError(
-                f"adam_eps {variant.adam_eps:g} is for the default optimizer: put eps into"
-                " optimizer_kwargs instead"
-            )
-        added["optimizer_kwargs"] = {"fused": True, "eps": variant.adam_eps}
-    return added
+    return {**added, **adam_arguments(variant.adam_eps, ADAM_EPS, given)}
 
 
 def check_rewards(normalize: VecNormalize | None) -> None:

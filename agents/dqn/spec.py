@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ class DQNSpec(AlgorithmSpec[DQN]):
     ) -> dict[str, Any]:
         assert isinstance(section, DQNConfig)
         return section.encoder_options(encoder, weights)
+
+    def notes_on_encoder(self, encoder: str, options: Mapping[str, Any]) -> list[str]:
+        """A line where the encoder has statistics that DQN does not update."""
+        if options.get("input_norm", "none") == "none":
+            return []
+        return [
+            "DQN does not update the statistics of --encoder-options input_norm running: they stay"
+            " those of --weights, and without weights pixels are only scaled"
+        ]
 
     def trained_network(self, model: DQN) -> nn.Module:
         return model.q_net

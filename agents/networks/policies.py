@@ -30,6 +30,7 @@ from envs.stacking import FrameStacking
 from rlcnn.accelerate.devices import PRECISIONS, Precision
 from rlcnn.encoders.base import check_choice
 from rlcnn.encoders.preprocessing import Preprocessing
+from rlcnn.encoders.running_moments import RunningMoments
 from rlcnn.sb3 import EncoderExtractor
 
 
@@ -161,6 +162,8 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
         lr_schedule: learning rate as a function of the progress remaining, from 1 to 0.
         net_arch: hidden layers of the heads; none by default behind an encoder, as behind
             NatureCNN in stable-baselines3, and its default behind another extractor.
+        normalize_value: whether the value head predicts returns in deviations from their running
+            mean, ``return_moments``; all methods return values in units of return.
         **options: ``features_extractor_class`` is :class:`EncoderExtractor`, whose ``encoder`` and
             options go into ``features_extractor_kwargs``; or any other, which takes floats of
             [0, 1], and of [0, 255] with ``normalize_images=False``, as in stable-baselines3.
@@ -172,6 +175,7 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
         action_space: spaces.Discrete,
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
+        normalize_value: bool = False,
         **options: Any,
     ) -> None:
         chosen = self._take_options(ActorCriticPolicy, {"net_arch": net_arch, **options})
@@ -184,6 +188,7 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
             chosen["optimizer_kwargs"] = {"eps": 1e-5, "fused": True}
         with drawing_from(self._encoder_seed):
             super().__init__(observation_space, action_space, lr_schedule, **chosen)
+        self.return_moments = RunningMoments() if normalize_value else None
         self._set_up_images()
         rebuild_optimizer(self, self, self.encoder_lr_factor)
         freeze_until(self, self.unfreeze_at_step)
@@ -201,7 +206,10 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
         """
         features = self.extract_features(observations)
         latent_pi, latent_vf = self.mlp_extractor(features)
-        return self.action_net(latent_pi), self.value_net(latent_vf).squeeze(-1)
+        values = self.value_net(latent_vf).squeeze(-1)
+        if self.return_moments is not None:
+            values = self.return_moments.restore(values)
+        return self.action_net(latent_pi), values
 
     def forward(
         self,
@@ -234,6 +242,10 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
 
     def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:
         return self(observation, deterministic=deterministic)[0]
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        normalize_value = self.return_moments is not None
+        return {**super()._get_constructor_parameters(), "normalize_value": normalize_value}
 
     def get_distribution(self, obs: Any) -> CategoricalDistribution:
         assert isinstance(self.action_dist, CategoricalDistribution)

@@ -209,7 +209,8 @@ class OnPolicyAgent(PixelAgent[Network, UpdateReport], OnPolicyAlgorithm):
         self._record_update(report)
         self.logger.dump(step)
 
-    def _record_update(self, report: UpdateReport) -> None:
+    def _record_update(self, report: UpdateReport) -> dict[str, float]:
+        """Logs the figures of an update, and returns them by name."""
         self._n_updates += report.epochs
         # The first wait for the device in an update.
         assert self._learner is not None
@@ -220,6 +221,7 @@ class OnPolicyAgent(PixelAgent[Network, UpdateReport], OnPolicyAlgorithm):
         for name, value in figures.items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        return figures
 
     @property
     def rollout_bytes(self) -> int:

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 
 from agents.networks.policies import PixelActorCriticPolicy, PixelDQNPolicy
+from agents.storage.codecs import PixelCodec
 from agents.storage.rollout import FrameRollout, RolloutBatch
 from rlcnn.accelerate.compilation import Compiled
 from rlcnn.accelerate.cuda_graphs import Graphed, make_recorder, parameters_and_buffers
@@ -19,6 +20,7 @@ from rlcnn.accelerate.gradient_step import (
     optimizer_tensors,
     parameter_norm,
 )
+from rlcnn.encoders.preprocessing import Preprocessing
 
 
 class UpdateReport(NamedTuple):
@@ -93,6 +95,9 @@ class RolloutLearner:
             # Loading a checkpoint replaces the optimiser's rates.
             keep_rates_on_device(self.policy.optimizer)
 
+    def take_returns(self, rollout: FrameRollout) -> None:
+        """Updates statistics of returns; called before the first minibatch of an update."""
+
     def ready(self, rollout: FrameRollout, batch_size: int) -> bool:
         """Whether an update by such minibatches has nothing left to capture."""
         indices = torch.empty(batch_size, dtype=torch.int64, device=rollout.device)
@@ -112,6 +117,7 @@ class RolloutLearner:
         """
         minibatch = self._minibatch_of(rollout)
         minibatch.refresh()
+        self.take_returns(rollout)
         metrics: list[torch.Tensor] = []
         epochs, stopped = 0, False
         for order in orders:
@@ -130,6 +136,12 @@ class RolloutLearner:
         if stopped:
             # The last minibatch was not learned from.
             means[-1] = torch.stack(metrics)[:, -1].nanmean()
+        if isinstance(rollout.codec, PixelCodec):
+            # Not before: the probabilities of the rollout's actions are of pixels as they were
+            # normalised while acting.
+            for module in self.policy.modules():
+                if isinstance(module, Preprocessing):
+                    module.observe(rollout.newest_frames)
         unexplained = (rollout.returns - rollout.values).var() / rollout.returns.var()
         last = torch.stack([1 - unexplained, parameter_norm(self.policy)])
         return UpdateReport(torch.cat([means, last]), epochs)

@@ -16,7 +16,10 @@ from agents.collect.actor import RolloutActor, make_actor
 from agents.networks.policies import PixelActorCriticPolicy
 from agents.on_policy.agent import OnPolicyAgent
 from agents.on_policy.checks import check_minibatches
-from agents.ppo.checks import check_options
+from agents.on_policy.learner import UpdateReport
+from agents.ppo.adaptive_rate import adapted_rate
+from agents.ppo.checks import check_adaptive_rate, check_options, policy_arguments
+from agents.ppo.config import ADAM_EPS
 from agents.ppo.learner import PPOLearner
 from agents.ppo.objective import PPOObjective
 from agents.sb3.arguments import arguments_for, checked_device
@@ -49,6 +52,13 @@ class PPO(OnPolicyAgent[PixelActorCriticPolicy], SB3PPO):
       policy acts for one group, the others step. Callbacks fire once all groups have taken a step.
 
     Args:
+        normalize_value: whether the value head learns returns in deviations from their running
+            mean, which the policy keeps, as in rl_games. Values are in units of return wherever
+            they are used; ``clip_range_vf`` is in deviations.
+        kl_threshold: adapts the learning rate, a number, to the divergence of each update; see
+            :func:`~agents.ppo.adaptive_rate.adapted_rate`. ``target_kl`` is something else: it ends
+            an update.
+        adam_eps: epsilon of the policy's default optimizer.
         compile_update: whether the loss of a minibatch is compiled; see
             :class:`~rlcnn.accelerate.compilation.Compiled`.
         overlap: whether the next rollout is collected during an update, by the previous policy (the
@@ -62,6 +72,9 @@ class PPO(OnPolicyAgent[PixelActorCriticPolicy], SB3PPO):
             and replayed (:class:`~rlcnn.accelerate.cuda_graphs.Graphed`); an update not with
             ``target_kl``, which waits for the device at every minibatch. The first updates, which
             are captured, do not overlap.
+
+    Attributes:
+        adapted_rate: the learning rate of the next update with ``kl_threshold``.
 
     Raises:
         UserError: for what is not supported: generalised state-dependent exploration, other spaces,
@@ -102,6 +115,9 @@ class PPO(OnPolicyAgent[PixelActorCriticPolicy], SB3PPO):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
         *,
+        normalize_value: bool = False,
+        kl_threshold: float | None = None,
+        adam_eps: float = ADAM_EPS,
         compile_update: bool = False,
         overlap: bool = False,
         cuda_graphs: bool = False,
@@ -112,6 +128,10 @@ class PPO(OnPolicyAgent[PixelActorCriticPolicy], SB3PPO):
             if _init_setup_model:
                 n_envs = env.num_envs if isinstance(env, VecEnv) else 1
                 check_minibatches(n_envs, n_steps, batch_size, normalize_advantage)
+        check_adaptive_rate(learning_rate, kl_threshold)
+        self.normalize_value, self.adam_eps = normalize_value, adam_eps
+        self.kl_threshold = kl_threshold
+        self.adapted_rate = 0.0 if kl_threshold is None else float(learning_rate)  # type: ignore[arg-type]
         self.compile_update, self.overlap = compile_update, overlap
         self.cuda_graphs = cuda_graphs
         device = checked_device(device)
@@ -121,7 +141,8 @@ class PPO(OnPolicyAgent[PixelActorCriticPolicy], SB3PPO):
         # Not stable-baselines3's own, which would make its own rollout here.
         self._check_spaces_and_policy()
         self._check_sizes()
-        self._set_up_policy()
+        added = policy_arguments(self.normalize_value, self.adam_eps, self.policy_kwargs)
+        self._set_up_policy(**added)
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
             if not callable(self.clip_range_vf) and self.clip_range_vf <= 0:
@@ -152,6 +173,17 @@ class PPO(OnPolicyAgent[PixelActorCriticPolicy], SB3PPO):
             ent_coef=self._scheduled("ent_coef"),
         )
         return learner
+
+    def _present_rate(self) -> float:
+        return super()._present_rate() if self.kl_threshold is None else self.adapted_rate
+
+    def _record_update(self, report: UpdateReport) -> dict[str, float]:
+        figures = super()._record_update(report)
+        if self.kl_threshold is not None:
+            # The figures are on the host by now: nothing else waits for the device.
+            kl = figures["approx_kl"]
+            self.adapted_rate = adapted_rate(self.adapted_rate, kl, self.kl_threshold)
+        return figures
 
     def _scheduled(self, name: str) -> float:
         value = getattr(self, name)

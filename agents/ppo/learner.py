@@ -7,7 +7,7 @@ import torch
 from agents.networks.policies import PixelActorCriticPolicy
 from agents.on_policy.learner import RolloutLearner
 from agents.ppo.objective import METRICS, Coefficients, PPOObjective
-from agents.storage.rollout import RolloutBatch
+from agents.storage.rollout import FrameRollout, RolloutBatch
 
 
 class PPOLearner(RolloutLearner):
@@ -44,6 +44,12 @@ class PPOLearner(RolloutLearner):
         """Sets how the next update clips, and the weight of its entropy bonus, by name."""
         for name, tensor in self._coefficients._asdict().items():
             tensor.fill_(values[name])
+
+    def take_returns(self, rollout: FrameRollout) -> None:
+        if (moments := self.policy.return_moments) is not None:
+            returns = rollout.returns.double()
+            variance, mean = torch.var_mean(returns, correction=0)
+            moments.merge(mean, variance, returns.numel())
 
     def loss(self, batch: RolloutBatch) -> tuple[torch.Tensor, torch.Tensor]:
         return self._objective.loss(self.policy, batch, self._coefficients)

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from agents.networks.policies import PixelActorCriticPolicy
 from agents.storage.rollout import RolloutBatch
+from rlcnn.encoders.running_moments import LIMIT
 
 METRICS = (
     "loss",
@@ -29,7 +30,11 @@ class Coefficients(NamedTuple):
 
 
 class PPOObjective(NamedTuple):
-    """The objective's constants, under stable-baselines3's names."""
+    """The objective's constants, under stable-baselines3's names.
+
+    If the policy normalises values, the value loss is of normalised values and returns, and returns
+    beyond 5 deviations are cut off, as in rl_games.
+    """
 
     normalize_advantage: bool  # to mean 0 and deviation 1 in each minibatch
     clip_values: bool  # whether the change of values is clipped, too
@@ -51,10 +56,13 @@ class PPOObjective(NamedTuple):
         clipped_ratio = ratio.clamp(1 - clip_range, 1 + clip_range)
         policy_loss = -torch.min(advantages * ratio, advantages * clipped_ratio).mean()
 
+        old_values, returns = batch.old_values, batch.returns
+        if (moments := policy.return_moments) is not None:
+            values, old_values, returns = map(moments.normalise, (values, old_values, returns))
+            returns = returns.clamp(-LIMIT, LIMIT)
         if self.clip_values:
-            change = (values - batch.old_values).clamp(-clip_range_vf, clip_range_vf)
-            values = batch.old_values + change
-        value_loss = functional.mse_loss(batch.returns, values)
+            values = old_values + (values - old_values).clamp(-clip_range_vf, clip_range_vf)
+        value_loss = functional.mse_loss(returns, values)
         entropy_loss = -entropy.mean()
         loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import stable_baselines3
 import torch
 
@@ -32,6 +34,13 @@ class PPOSpec(AlgorithmSpec[PPO]):
 
     def storage_bytes(self, model: PPO) -> int:
         return model.rollout_bytes
+
+    def training_state(self, model: PPO) -> dict[str, Any]:
+        return {"adapted_rate": model.adapted_rate}
+
+    def restore_training_state(self, model: PPO, state: dict[str, Any]) -> None:
+        if model.kl_threshold is not None:
+            model.adapted_rate = float(state["adapted_rate"])
 
     def notes_on_graphs(self, model: PPO) -> list[str]:
         if model.target_kl is None:

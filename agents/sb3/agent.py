@@ -220,12 +220,16 @@ class PixelAgent(BaseAlgorithm, Generic[Network, R]):
                 raise
             raise UserError("progress_bar=True needs tqdm: pip install tqdm") from error
 
+    def _present_rate(self) -> float:
+        """The learning rate of the next update, of a group without a factor of its own."""
+        return self.lr_schedule(self._current_progress_remaining)
+
     def _update_learning_rate(
         self, optimizers: list[torch.optim.Optimizer] | torch.optim.Optimizer
     ) -> None:
         # stable-baselines3's own gives a fine-tuned encoder the heads' rate, and replaces a rate
         # that is a tensor, which captured code reads, by a number.
-        rate = self.lr_schedule(self._current_progress_remaining)
+        rate = self._present_rate()
         self.logger.record("train/learning_rate", rate)
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             set_learning_rate(optimizer, rate)

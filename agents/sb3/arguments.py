@@ -95,6 +95,20 @@ def check_policy_arguments(base: type[BasePolicy], options: Mapping[str, Any]) -
     )
 
 
+def adam_arguments(eps: float, default: float, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The policy's arguments for an Adam with another ``eps`` than the policy's own, ``default``.
+
+    A UserError says that the arguments ``given`` by the user choose the optimizer.
+    """
+    if eps == default:
+        return {}
+    if {"optimizer_class", "optimizer_kwargs"} & given.keys():
+        raise UserError(
+            f"adam_eps {eps:g} is for the default optimizer: put eps into optimizer_kwargs instead"
+        )
+    return {"optimizer_kwargs": {"fused": True, "eps": eps}}
+
+
 def check_count(name: str, value: Any, least: int = 1) -> None:
     """Raises UserError unless ``value`` is a whole number from ``least``."""
     if not _is_whole(value):

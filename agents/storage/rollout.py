@@ -160,6 +160,11 @@ class FrameRollout:
         rows, columns = indices // self.n_envs + stacking.depth - 1, indices % self.n_envs
         return stack_frames(self.frames, self.frames_in_stack, rows, columns, stacking, blank)
 
+    @property
+    def newest_frames(self) -> torch.Tensor:
+        """The newest frame of every observation, (steps * environments, *codec.shape)."""
+        return self.frames[self.codec.stacking.depth - 1 :].flatten(0, 1)
+
     def batch(self, indices: torch.Tensor) -> RolloutBatch:
         """The transitions at flat indices ``step * n_envs + environment``, int64 (batch,)."""
         columns = (self.actions, self.values, self.log_probs, self.advantages, self.returns)

@@ -35,7 +35,9 @@ discount discount-factor > --ppo.gamma, --dqn.gamma, --pqn.gamma
 entropy-coef ent-coeff entropy-coefficient exploration-loss-coeff > --ppo.ent-coef
 vf-coeff value-coef value-loss-coef value-loss-coeff critic-coef > --ppo.vf-coef
 clip-vloss clip-value > --ppo.clip-range-vf
-kl-threshold > --ppo.target-kl
+kl-threshold kl-target desired-kl > --ppo.kl-threshold
+normalize-value norm-value value-norm popart > --ppo.normalize-value
+normalize-input normalize-observations norm-obs > --encoder-options input_norm running
 grad-norm clip-grad > --ppo.max-grad-norm, --dqn.max-grad-norm, --pqn.max-grad-norm
 lambda lam gae > --ppo.gae-lambda, --pqn.q-lambda
 clip-coef cliprange clip-eps e-clip > --ppo.clip-range

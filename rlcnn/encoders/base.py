@@ -247,12 +247,12 @@ def check_choice(option: str, value: object, choices: Iterable[str]) -> None:
 
 
 def given(**options: str) -> dict[str, str]:
-    """The options that are not "none".
+    """The options that are neither "none" nor "relu", the defaults.
 
     An option that a later version added is left out of an encoder's options unless it is used, so
     that they equal those in the files of earlier versions.
     """
-    return {name: value for name, value in options.items() if value != "none"}
+    return {name: value for name, value in options.items() if value not in ("none", "relu")}
 
 
 def checked_shape(shape: Sequence[int]) -> ObservationShape:

@@ -12,16 +12,19 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm as normalise_spectrum
 
 from envs.errors import UserError
+from rlcnn.encoders.activations import GAINS, Activation, make_activation
 from rlcnn.encoders.base import (
     Encoder,
     check_choice,
     check_positive,
+    checked_shape,
     given,
     initialise_orthogonally,
     output_shape,
 )
 from rlcnn.encoders.layers import Flatten, check_features_dim, make_projection, named
 from rlcnn.encoders.normalisation import Norm, norm_layers
+from rlcnn.encoders.preprocessing import InputNorm, Preprocessing
 from rlcnn.encoders.registry import register_encoder
 
 Pooling = Literal["flatten", "mean", "adaptive_max"]
@@ -39,11 +42,17 @@ MAX_POOL_SIDE = 6
 class ResidualBlock(nn.Sequential):
     """``x + conv(relu(conv(relu(x))))``, 3x3; ``shape`` is (channels, height, width) of maps."""
 
-    def __init__(self, shape: tuple[int, ...], norm: Norm, spectral_norm: SpectralNorm) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        norm: Norm,
+        spectral_norm: SpectralNorm,
+        activation: Activation,
+    ) -> None:
         layers: dict[str, nn.Module] = {}
         for number in (1, 2):
             layers |= norm_layers(norm, f"norm{number}", shape)
-            layers[f"relu{number}"] = nn.ReLU()
+            layers[f"{activation}{number}"] = make_activation(activation)
             layers[f"conv{number}"] = nn.Conv2d(shape[0], shape[0], kernel_size=3, padding=1)
         super().__init__(OrderedDict(layers))
         initialise_orthogonally(self, BLOCK_GAIN)
@@ -57,7 +66,11 @@ class ResidualBlock(nn.Sequential):
 
 
 def make_section(
-    input_shape: tuple[int, ...], channels: int, norm: Norm, spectral_norm: SpectralNorm
+    input_shape: tuple[int, ...],
+    channels: int,
+    norm: Norm,
+    spectral_norm: SpectralNorm,
+    activation: Activation,
 ) -> nn.Sequential:
     """A convolution, pooling to half the sides (rounded up), and two residual blocks."""
     conv = nn.Conv2d(input_shape[0], channels, kernel_size=3, padding=1)
@@ -66,8 +79,8 @@ def make_section(
     return named(
         conv=conv,
         pool=nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
-        block1=ResidualBlock(shape, norm, spectral_norm),
-        block2=ResidualBlock(shape, norm, spectral_norm),
+        block1=ResidualBlock(shape, norm, spectral_norm, activation),
+        block2=ResidualBlock(shape, norm, spectral_norm, activation),
     )
 
 
@@ -99,6 +112,8 @@ class ImpalaEncoder(Encoder):
         pooling: Pooling = "flatten",
         norm: Norm = "none",
         spectral_norm: SpectralNorm = "none",
+        activation: Activation = "relu",
+        input_norm: InputNorm = "none",
     ) -> None:
         """Builds the network.
 
@@ -112,33 +127,47 @@ class ImpalaEncoder(Encoder):
                 is the global average (Impoola: Trumpp et al. 2025, "The power of average pooling
                 for image-based deep reinforcement learning"); "adaptive_max" is the greatest value
                 in each cell of a 6x6 grid (BTR), so images must be at least 41x41.
-            norm: normalisation before each ReLU, see
+            norm: normalisation before each activation, see
                 :data:`~rlcnn.encoders.normalisation.Norm`; "none" as published.
             spectral_norm: "residual" divides the filters of each residual convolution by their
                 spectral norm, estimated by one step of the power method in every training call
                 (Miyato et al. 2018); in BTR's code as here, no other layer.
+            activation: "relu" as published, or "elu".
+            input_norm: normalisation of pixels, see
+                :data:`~rlcnn.encoders.preprocessing.InputNorm`; "none" scales them by 1/255.
         """
         check_features_dim(features_dim)
         check_positive("width", width, whole=False)
         check_choice("pooling", pooling, get_args(Pooling))
         check_choice("norm", norm, get_args(Norm))
         check_choice("spectral_norm", spectral_norm, get_args(SpectralNorm))
+        check_choice("activation", activation, get_args(Activation))
+        check_choice("input_norm", input_norm, get_args(InputNorm))
         options = {
             "features_dim": features_dim,
             "width": width,
             "pooling": pooling,
-            **given(norm=norm, spectral_norm=spectral_norm),
+            **given(
+                norm=norm,
+                spectral_norm=spectral_norm,
+                activation=activation,
+                input_norm=input_norm,
+            ),
         }
-        super().__init__(observation_shape, options)
+        preprocessing = Preprocessing(
+            checked_shape(observation_shape), running=input_norm == "running"
+        )
+        super().__init__(observation_shape, options, preprocessing)
 
         layers: dict[str, nn.Module] = {}
         shape: tuple[int, ...] = self.preprocessing.output_shape
         for index, base in enumerate(SECTION_CHANNELS, start=1):
-            section = make_section(shape, max(1, round(base * width)), norm, spectral_norm)
+            channels = max(1, round(base * width))
+            section = make_section(shape, channels, norm, spectral_norm, activation)
             layers[f"section{index}"] = section
             shape = output_shape(section, shape)
         layers |= norm_layers(norm, "norm", shape)
-        layers["relu"] = nn.ReLU()
+        layers[activation] = make_activation(activation)
         self.trunk = named(**layers)
 
         if pooling == "adaptive_max" and min(shape[1:]) < MAX_POOL_SIDE:
@@ -152,5 +181,5 @@ class ImpalaEncoder(Encoder):
             grid = {"mean": mean} if pooling == "mean" else {"max": largest}
             self.pool = named(**grid, flatten=Flatten())
         flat = math.prod(output_shape(self.pool, shape))
-        self.projection, self.features_dim = make_projection(flat, features_dim, norm)
-        initialise_orthogonally(self.projection, gain=math.sqrt(2))
+        self.projection, self.features_dim = make_projection(flat, features_dim, norm, activation)
+        initialise_orthogonally(self.projection, GAINS[activation])

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from envs.errors import UserError, nearest
+from rlcnn.encoders.activations import Activation, make_activation
 from rlcnn.encoders.base import check_positive
 from rlcnn.encoders.normalisation import Norm, norm_layers
 
@@ -92,15 +93,18 @@ def check_features_dim(features_dim: object) -> None:
 
 
 def make_projection(
-    inputs: int, features_dim: int, norm: Norm = "none"
+    inputs: int, features_dim: int, norm: Norm = "none", activation: Activation = "relu"
 ) -> tuple[nn.Sequential, int]:
-    """A linear layer and a ReLU, and the number of features; ``features_dim`` 0 leaves both out."""
+    """A linear layer, an activation, and the number of features.
+
+    ``features_dim`` 0 leaves both layers out.
+    """
     if not features_dim:
         return nn.Sequential(), inputs
     layers = {
         "linear": nn.Linear(inputs, features_dim),
         **norm_layers(norm, "norm", (features_dim,)),
-        "relu": nn.ReLU(),
+        activation: make_activation(activation),
     }
     return named(**layers), features_dim
 

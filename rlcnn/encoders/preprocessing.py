@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from rlcnn.encoders.blocks import blocks_to_channels
+from rlcnn.encoders.running_moments import LIMIT, RunningMoments
 
 ObservationShape = tuple[int, int, int]
+
+InputNorm = Literal["none", "running"]
+"""Normalisation of pixels: "running" subtracts each pixel's mean and divides by its deviation over
+the frames of past rollouts. PPO and PQN update both after each update; all else keeps them."""
+
+# Frames whose squares are summed at once.
+_CHUNK = 256
 
 
 class Preprocessing(nn.Module):
@@ -23,12 +32,17 @@ class Preprocessing(nn.Module):
 
     With ``scaled=False`` pixels keep their values, and the first convolution scales them.
 
+    With ``running`` the mean and std are each pixel's own, over all frames given to
+    :meth:`observe`, and what is beyond 5 deviations is cut off, as rl_games normalises inputs. They
+    are buffers, so weights files have them. At first pixels are scaled by 1/255 alone.
+
     Under autocast uint8 is cast directly to autocast's dtype: bfloat16 and float16 represent 0..255
     exactly.
     """
 
     scale: torch.Tensor
     shift: torch.Tensor | None
+    moments: RunningMoments | None
     takes_floats: bool = False  # whether to take floats of 0..255, too, such as augmented images
 
     def __init__(
@@ -41,6 +55,7 @@ class Preprocessing(nn.Module):
         block: int = 1,
         grey_to_rgb: bool = False,
         scaled: bool = True,
+        running: bool = False,
     ) -> None:
         """Describes the trunk's input.
 
@@ -53,6 +68,8 @@ class Preprocessing(nn.Module):
                 columns outside of whole blocks are cut off.
             grey_to_rgb: whether the channel of a grey frame is repeated for each value of ``mean``.
             scaled: whether pixels are scaled; False is for a first convolution that scales them,
+                without ``mean`` and ``resize``.
+            running: whether each pixel is normalised by running statistics; for scaled pixels
                 without ``mean`` and ``resize``.
 
         Raises:
@@ -77,6 +94,9 @@ class Preprocessing(nn.Module):
         )
         if not scaled and (mean is not None or resize is not None):
             raise ValueError("scaled=False is for pixels just as they are")
+        if running and (not scaled or mean is not None or resize is not None):
+            raise ValueError("running is for scaled pixels without a mean of their own")
+        self.moments = RunningMoments(observation_shape) if running else None
         if (mean is None) != (std is None):
             raise ValueError("mean and std must be given together")
         # Not persistent, since the encoder's options determine them and not a weights file. As
@@ -116,6 +136,8 @@ class Preprocessing(nn.Module):
         # On "meta" is_autocast_enabled raises; torch 2.11 cannot compile is_autocast_available.
         autocast = device != "meta" and torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else self.scale.dtype
+        if self.moments is not None:
+            return self._normalised(observations).to(dtype, memory_format=torch.channels_last)
         if self.resize is None and self.shift is None:
             # On a CPU, reordering last is faster than casting and reordering in one step.
             x = blocks_to_channels(observations, self.block).to(dtype)
@@ -128,3 +150,39 @@ class Preprocessing(nn.Module):
             x = F.interpolate(x, self.resize, mode="bilinear", antialias=True)
         x = x * self.scale if self.shift is None else torch.addcmul(self.shift, x, self.scale)
         return blocks_to_channels(x.to(dtype, memory_format=torch.channels_last), self.block)
+
+    def _normalised(self, observations: torch.Tensor) -> torch.Tensor:
+        """Blocks of normalised pixels, float32."""
+        assert self.moments is not None
+        deviation = self.moments.deviation
+        # Blocks are moved while pixels are bytes, and the statistics likewise.
+        pixels = blocks_to_channels(observations, self.block).float()
+        scale, shift = (
+            blocks_to_channels(statistic.float()[None], self.block)
+            for statistic in (1 / (255 * deviation), -self.moments.mean / deviation)
+        )
+        return torch.addcmul(shift, pixels, scale).clamp(-LIMIT, LIMIT)
+
+    @torch.no_grad()
+    def observe(self, frames: torch.Tensor) -> None:
+        """Takes the pixels of frames into the running statistics, if there are any to update.
+
+        A layer in evaluation mode, such as a frozen one, does not change. A stack has the
+        statistics of its frames. Sums are of whole numbers, so they do not depend on their order.
+
+        Args:
+            frames: uint8 (n, channels of a frame, height, width).
+        """
+        if self.moments is None or not self.training:
+            return
+        count = len(frames)
+        total = torch.zeros(frames.shape[1:], dtype=torch.int64, device=frames.device)
+        squares = torch.zeros_like(total)
+        for part in frames.split(_CHUNK):
+            values = part.int()
+            total += values.sum(dim=0)
+            squares += values.square().sum(dim=0)
+        depth = self.observation_shape[0] // frames.shape[1]
+        mean = total.double() / (255 * count)
+        variance = (count * squares - total.square()).double() / (255 * count) ** 2
+        self.moments.merge(mean.repeat(depth, 1, 1), variance.repeat(depth, 1, 1), count)
