@@ -224,11 +224,12 @@ BTR = replace(
 # fewer environments a rollout would have fewer minibatches.
 PQN = replace(ZOO, preset="pqn", algo="pqn", num_envs=128)
 
-# rl_games, rl_games/configs/atari/ppo_pong_envpool.yaml; envpool clips rewards and has classic rules.
-# It halves the value loss before its coefficient, initialises the convolutions as torch does and the
-# linear layer with gain sqrt(2), normalises advantages over the whole rollout, and adapts the rate
-# after each epoch; here by minibatch, by update, and weights are orthogonal with ELU's gain.
-# It updates the statistics of inputs before an update, here after it.
+# rl_games, rl_games/configs/atari/ppo_pong_envpool.yaml; envpool clips rewards and has the classic
+# rules. There the value loss is halved before its coefficient; convolutions start as torch makes
+# them, the linear layer with gain sqrt(2); advantages are normalised over the whole rollout; the
+# rate is adapted after each epoch; and the statistics of pixels change in the first epoch of an
+# update. Here all weights start orthogonal, with ELU's gain; advantages are normalised in each
+# minibatch; the rate and the statistics of pixels change after an update.
 RL_GAMES_PONG = replace(
     ZOO,
     preset="rl-games-pong",

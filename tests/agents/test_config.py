@@ -109,6 +109,16 @@ def test_pqn_normalises_by_layer_where_the_encoder_can(
     assert bool(notes) == (config.algo == "pqn" and options.get("norm", "none") == "none")
 
 
+@pytest.mark.parametrize("algo", ["ppo", "dqn", "pqn"])
+def test_a_note_says_that_dqn_keeps_the_statistics_of_pixels(algo: Algorithm) -> None:
+    spec = TrainConfig(algo=algo).algorithm
+    notes = spec.notes_on_encoder("nature", {"norm": "layer", "input_norm": "running"})
+    assert [note.split(" of ")[0] for note in notes] == (
+        ["DQN does not update the statistics"] if algo == "dqn" else []
+    )
+    assert not spec.notes_on_encoder("nature", {"norm": "layer"})
+
+
 # -- JSON ------------------------------------------------------------------------------------------
 
 ODD = TrainConfig(
@@ -235,6 +245,15 @@ def test_a_value_out_of_range_is_refused(values: dict[str, Any], said: str) -> N
         ("ppo", {"learning_rate": float("inf")}, "--ppo.learning-rate inf must be finite"),
         ("ppo", {"learning_rate": float("nan")}, "--ppo.learning-rate nan must be at least 0"),
         ("ppo", {"clip_range_vf": 0.0}, "--ppo.clip-range-vf 0 lets no value change"),
+        ("ppo", {"kl_threshold": 0.0}, "--ppo.kl-threshold 0.0 must be more than 0"),
+        ("ppo", {"kl_threshold": 0.01}, "--ppo.kl-threshold 0.01 is for --ppo.learning-rate-sch"),
+        (
+            "ppo",
+            {"learning_rate_schedule": "adaptive"},
+            "--ppo.learning-rate-schedule adaptive needs --ppo.kl-threshold",
+        ),
+        ("dqn", {"learning_rate_schedule": "adaptive"}, '-schedule "adaptive" is unknown'),
+        ("ppo", {"adam_eps": 0.0}, "--ppo.adam-eps 0.0 must be more than 0"),
         ("ppo", {"clip_range_schedule": "cosine"}, '--ppo.clip-range-schedule "cosine" is unknown'),
         ("dqn", {"buffer_size": 0}, "--dqn.buffer-size 0 must be at least 1"),
         ("dqn", {"tau": -0.1}, "--dqn.tau -0.1 must be at least 0 and at most 1"),

@@ -76,9 +76,10 @@ def test_every_preset_is_valid_and_fits_itself(preset: str, algo: str) -> None:
 @pytest.mark.parametrize("preset", NAMED)
 def test_a_published_preset_chooses_its_algorithm_and_refuses_another(preset: str) -> None:
     algo = preset_config(preset).algo
+    other = "ppo" if algo != "ppo" else "dqn"
     assert preset_config(preset, algo) is preset_config(preset)
     with pytest.raises(UserError, match=f"--preset {preset} is for --algo {algo}: .* or zoo"):
-        preset_config(preset, "ppo")
+        preset_config(preset, other)
 
 
 @pytest.mark.parametrize(("preset", "algo"), [("zo", "ppo"), ("zoo", "a2c"), ("btr", "a2c")])
@@ -128,14 +129,21 @@ def test_every_preset_trains_repeats_itself_and_resumes_exactly(
 @pytest.mark.parametrize(
     "preset",
     [
-        pytest.param(name, marks=() if name in ("rainbow", "pqn") else pytest.mark.slow)
+        pytest.param(
+            name, marks=() if name in ("rainbow", "pqn", "rl-games-pong") else pytest.mark.slow
+        )
         for name in NAMED
     ],
 )
 def test_every_preset_solves_a_tiny_world(preset: str, tmp_path: Path) -> None:
     quick: dict[str, Any] = {"learning_rate": 1e-3, "gamma": 0.5, "batch_size": 32}
     steps = 6_000
-    if preset != "pqn":
+    algo = preset_config(preset).algo
+    if algo == "ppo":
+        quick |= {"n_epochs": 4}
+        if preset_config(preset).ppo.kl_threshold is not None:
+            quick |= {"kl_threshold": 0.05}
+    elif algo == "dqn":
         quick |= {"target_update_interval": 200, "exploration_steps": 2_000, "learning_starts": 200}
         # Differences of returns of 0 to 2 are to be more than one atom.
         quick |= {"v_min": 0.0, "v_max": 4.0}

@@ -252,10 +252,16 @@ def test_it_values_a_life_without_end_as_such() -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_update_equals_the_one_as_it_stands() -> None:
+@pytest.mark.parametrize("normalize_value", [False, True])
+def test_a_compiled_update_equals_the_one_as_it_stands(normalize_value: bool) -> None:
     # One after the other, for each begins by seeding torch.
-    policy = {**TINY, **SGD}
-    runs = (make_ppo(policy_kwargs=policy, compile_update=on).learn(64) for on in (False, True))
+    options: dict[str, Any] = {"policy_kwargs": {**TINY, **SGD}}
+    if normalize_value:
+        nature = {"features_dim": 8, "activation": "elu", "input_norm": "running"}
+        extractor = {"encoder": "nature", "encoder_options": nature}
+        options["policy_kwargs"] = {"features_extractor_kwargs": extractor, **SGD}
+        options["normalize_value"] = True
+    runs = (make_ppo(**options, compile_update=on).learn(2 * 64) for on in (False, True))
     plain, compiled = runs
     for name, tensor in plain.policy.state_dict().items():
         torch.testing.assert_close(compiled.policy.state_dict()[name], tensor, rtol=1e-3, atol=1e-5)

@@ -308,3 +308,14 @@ def test_it_learns_what_is_seen_only_in_an_older_frame(way: str) -> None:
         env = GroupedVecEnv([WorldVecEnv(world, 4, 2), WorldVecEnv(world, 4, 2)])
     model = make_pqn(env=env, gamma=0.5, overlap=way == "overlap", **LEARNING).learn(6_144)
     assert mean_return(model, world, depth=2) > 0.9 * world.best_return
+
+
+def test_pixels_are_normalised_by_the_frames_of_past_rollouts() -> None:
+    options = {"features_dim": 8, "input_norm": "running"}
+    extractor = {"encoder": "nature", "encoder_options": options}
+    model = make_pqn(
+        n_steps=8, batch_size=64, policy_kwargs={"features_extractor_kwargs": extractor}
+    )
+    model.learn(2 * 64)
+    encoder: Any = model.policy.q_net.features_extractor.encoder
+    assert encoder.preprocessing.moments.count == 1 + 2 * 64
