@@ -231,6 +231,15 @@ def test_pixels_are_normalised_by_the_frames_of_past_rollouts() -> None:
     torch.testing.assert_close(moments.mean, mean, rtol=1e-9, atol=1e-12)  # type: ignore[union-attr]
 
 
+def test_a_rollout_is_learned_from_as_it_was_seen() -> None:
+    # One step from the policy that acted: it still is that policy when its ratios are computed.
+    model = make_ppo(policy_kwargs=NATURE, n_epochs=1, batch_size=ROLLOUT)
+    for updates in (1, 2, 3):
+        model.learn(ROLLOUT, reset_num_timesteps=updates == 1)
+        assert model._n_updates == updates
+        assert model.logger.name_to_value["train/approx_kl"] == pytest.approx(0, abs=1e-9)
+
+
 # -- all of them -----------------------------------------------------------------------------------
 
 
