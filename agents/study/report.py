@@ -69,7 +69,7 @@ def study_report(results: StudyResults, *, reps: int = BOOTSTRAP_SAMPLES) -> Rep
     threshold = transfer_threshold(scores, plan.control)
     notes = [
         f"The curves are those above, from {curves.source}.",
-        "Wall time is assumed to be spread evenly over the steps of a run; it depends on the other"
+        "Wall time is assumed to pass evenly over the steps of a run; it depends on the other"
         " work of the machine.",
     ]
     if any(run.state == "failed" for run in results.runs):

@@ -10,11 +10,12 @@ from itertools import groupby
 import numpy as np
 
 from rlcnn.report.content import Report
-from rlcnn.report.style import counted, duration, number, percent, plural, signed
+from rlcnn.report.style import counted, duration, number, plural, signed
 from rlcnn.stats import Verdict
 from rlcnn.stats.verdict import FEWEST_RUNS, quoted
 
 _CLEAR = ("better", "worse")
+_HUMAN, _WAY = "human-normalised score", "of the way from random play to a person"
 
 
 @dataclass(frozen=True)
@@ -103,30 +104,52 @@ def _mean(report: Report, game: str, arm: str) -> float:
 
 
 def _sentence(report: Report, verdict: Verdict) -> str:
-    """A verdict, in points if there is one game."""
+    """A verdict with the means that it compares."""
     arm, control = quoted(verdict.treatment), quoted(verdict.control)
-    points = ""
-    if len(report.games) == 1:
-        here, there = (
-            number(_mean(report, report.games[0], each))
-            for each in (verdict.treatment, verdict.control)
-        )
-        points = f"{here} points against {there} on average"
-    runs = min(verdict.runs)
+    means = _means(report, verdict)
     match verdict.finding:
         case "better" | "worse" as finding:
-            return f"{arm} is {finding} than {control}{f': {points}' if points else ''}."
+            return f"{arm} is {finding} than {control}{f': {means}' if means else ''}."
         case "suggestively better" | "suggestively worse":
             finding = verdict.finding.split()[1]
             return (
-                f"{arm} may be {finding} than {control}{f' ({points})' if points else ''}, but"
-                f" {plural(runs, 'run')} of each are too few to be sure."
+                f"{arm} may be {finding} than {control}{f' ({means})' if means else ''}, but"
+                f" {plural(min(verdict.runs), 'run')} of each are too few to be sure."
             )
         case _:
             return (
-                f"It is not settled whether {arm} is better or worse than {control}"
-                f"{f': {points}' if points else ''}, a difference that chance can make."
+                f"It is not settled whether {arm} is better or worse than {control}:"
+                f" {f'{means}, which' if means else 'the difference'} can be chance alone."
             )
+
+
+def _means(report: Report, verdict: Verdict) -> str:
+    """The means of an arm and of the control: points of one game, or shares of a person's."""
+    arms = verdict.treatment, verdict.control
+    if len(report.games) == 1:
+        here, there = (number(_mean(report, report.games[0], arm)) for arm in arms)
+        return f"{here} points against {there} on average"
+    if report.unit != _HUMAN:
+        return ""
+    shares = []
+    for arm in arms:
+        levels = {game: report.level_of(game) for game in report.games}
+        shares.append(
+            np.mean(
+                [
+                    (_mean(report, game, arm) - level.random) / (level.human - level.random)
+                    for game, level in levels.items()
+                    if level.random is not None and level.human is not None
+                ]
+            )
+        )
+    here, there = (_share(float(share)) for share in shares)
+    return f"{here} against {there} {_WAY}, on average"
+
+
+def _share(share: float) -> str:
+    """A share in whole per cent."""
+    return signed(share, lambda size: f"{size:.0%}") if share < 0 else f"{share:.0%}"
 
 
 def _odd_runs(report: Report) -> Iterator[str]:
@@ -156,7 +179,7 @@ def _points(report: Report) -> Iterator[Points]:
         if levels.random is None or levels.human is None or levels.human <= levels.random:
             return number(points)
         share = (points - levels.random) / (levels.human - levels.random)
-        return f"{number(points)} ({signed(share, percent) if share < 0 else f'{share:.0%}'})"
+        return f"{number(points)} ({_share(share)})"
 
     for arm in report.arm_names:
         seconds = [r.wall_seconds for r in report.runs if r.arm == arm and r.wall_seconds]
@@ -201,14 +224,18 @@ def _pairs(report: Report, verdict: Verdict) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _in_points(report: Report, verdict: Verdict, value: float) -> str:
-    """A normalised difference, in points if there is one game."""
+def _amount(report: Report, verdict: Verdict, *values: float) -> str:
+    """Sizes of normalised differences: in points of one game, or as shares of a person's."""
+    sizes, written = [abs(value) for value in values], number
+    unit = f" in {report.unit}"
     if len(report.games) == 1 and verdict.difference.point:
         game = report.games[0]
         gap = _mean(report, game, verdict.treatment) - _mean(report, game, verdict.control)
-        points = number(abs(value * gap / verdict.difference.point))
-        return f"{points} points"
-    return f"{number(abs(value))} ({report.unit})"
+        sizes = [abs(size * gap / verdict.difference.point) for size in sizes]
+        unit = " points"
+    elif report.unit == _HUMAN:
+        written, unit = _share, f" {_WAY}"
+    return " to ".join(map(written, sizes)) + unit
 
 
 def _conclusions(report: Report, verdicts: Sequence[Verdict]) -> Iterator[str]:
@@ -218,12 +245,10 @@ def _conclusions(report: Report, verdicts: Sequence[Verdict]) -> Iterator[str]:
             continue
         arm, control = quoted(verdict.treatment), quoted(verdict.control)
         ends = sorted((verdict.difference.low, verdict.difference.high), key=abs)
-        least, most = (_in_points(report, verdict, end) for end in ends)
         more = "more" if verdict.finding == "better" else "less"
         yield (
             f"In {where}, with these options, agents of {arm} score {more} than those of {control}"
-            f" on average: by {least.removesuffix(' points')} to {most}, as far as these runs can"
-            " tell."
+            f" on average: by {_amount(report, verdict, *ends)}, as far as these runs can tell."
         )
     if not any(verdict.finding in _CLEAR for verdict in verdicts):
         yield "Nothing certain: the runs of the arms do not differ by more than chance can make."
@@ -237,7 +262,7 @@ def _no_conclusions(report: Report, verdicts: Sequence[Verdict]) -> Iterator[str
     open_ones = [v for v in verdicts if v.finding == "inconclusive"]
     for verdict in open_ones:
         if math.isfinite(verdict.smallest_detectable):
-            least = _in_points(report, verdict, verdict.smallest_detectable)
+            least = _amount(report, verdict, verdict.smallest_detectable)
             arms = f"{quoted(verdict.treatment)} and {quoted(verdict.control)}"
             yield (
                 f"That {arms} are equal: a study of this size often misses a true difference below"

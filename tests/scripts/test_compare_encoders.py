@@ -19,6 +19,7 @@ from support.script_runs import (
     run_script,
     signal_when_begun,
 )
+from support.study_pages import text_of
 
 from agents.config import TrainConfig
 from agents.study.arms import parse_arm
@@ -152,7 +153,7 @@ def test_any_machine_makes_the_report_of_a_study_that_a_cluster_began(
     with pytest.raises(SystemExit, match="1"):
         compare_encoders("--resume", tmp_path, "--report-only")
     assert "no verdict: there is no verdict before Pong, scratch, seed 0" in capsys.readouterr().err
-    assert "0 of 4 runs done, 4 not finished" in (tmp_path / "report.html").read_text()
+    assert "0 of 4 runs done, 4 not finished" in text_of((tmp_path / "report.html").read_text())
 
 
 LONG = [

@@ -172,7 +172,7 @@ def test_the_verdict_comes_first_on_a_page(report: Report, drawings: Mapping[str
     (verdict,) = report.verdicts
     assert verdict.finding == "better"
     place = text.index(verdict.sentence)
-    said = text.index(f"{verdict.treatment} is better than {verdict.control}.")
+    said = text.index(f"{verdict.treatment} is better than {verdict.control}")
     assert text.index("Pong & more") < said < place < text.index("Returns from the evaluations")
     for note in verdict.notes:
         assert note[1:] in text

@@ -62,10 +62,34 @@ def test_the_clearest_verdict_comes_first_in_points() -> None:
     assert said.lead == "frozen is better than scratch: 12.0 points against 2.00 on average."
     (other,) = said.others
     assert other.startswith('It is not settled whether "iqn, impala" is better or worse than')
-    assert "2.30 points against 2.00" in other
+    assert other.endswith("2.30 points against 2.00 on average, which can be chance alone.")
     # A label with a comma is one name in every sentence.
     assert '"iqn, impala"' in lead(report.verdicts)
     assert any('"iqn, impala"' in verdict.sentence for verdict in report.verdicts)
+
+
+def test_several_games_are_compared_on_the_way_to_a_person() -> None:
+    runs = tuple(
+        RunResult(game, arm, seed, "done", score)
+        for game in ("Pong", "Boxing")
+        for arm, points in SCORES.items()
+        for seed, score in enumerate(points)
+    )
+    levels = {"Pong": PONG, "Boxing": PONG}
+    report = report_of(SCORES, games=("Pong", "Boxing"), runs=runs, levels=levels)
+    said = plain_of(report)
+    assert said.lead == (
+        "frozen is better than scratch: 91% against 63% of the way from random play to a person,"
+        " on average."
+    )
+    assert said.conclude[0].startswith("In Pong and Boxing, with these options,")
+    assert "% to " in said.conclude[0]
+    assert said.pairs[0].count("every run of frozen beat every run of scratch in") == 1
+    # Without a human's scale there is no share of a way.
+    plain = plain_of(replace(report, unit="deviations of random play"))
+    assert plain.lead == "frozen is better than scratch."
+    assert "in deviations of random play" in plain.conclude[0]
+    assert plain.others[0].endswith("than scratch: the difference can be chance alone.")
 
 
 def test_points_stand_beside_random_play_and_a_person() -> None:
