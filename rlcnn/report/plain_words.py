@@ -111,9 +111,9 @@ def _sentence(report: Report, verdict: Verdict) -> str:
         case "better" | "worse" as finding:
             return f"{arm} is {finding} than {control}{f': {means}' if means else ''}."
         case "suggestively better" | "suggestively worse":
-            finding = verdict.finding.split()[1]
+            which = verdict.finding.split()[1]
             return (
-                f"{arm} may be {finding} than {control}{f' ({means})' if means else ''}, but"
+                f"{arm} may be {which} than {control}{f' ({means})' if means else ''}, but"
                 f" {plural(min(verdict.runs), 'run')} of each are too few to be sure."
             )
         case _:
