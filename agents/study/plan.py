@@ -241,7 +241,7 @@ def with_interim_evaluations(base: TrainConfig, given: Collection[str]) -> Train
     never ends cannot stall a study. Only the last agent of each run is filmed.
     """
     every = base.eval_every if "eval_every" in given else -(-base.total_steps // EVALUATIONS)
-    usual = {
+    usual: dict[str, Any] = {
         "eval_every": every,
         "interim_episodes": min(INTERIM_GAMES, base.eval_episodes),
         "interim_max_steps": min(INTERIM_STEPS, every),

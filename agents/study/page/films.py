@@ -26,15 +26,15 @@ def study_films(results: StudyResults) -> Iterator[Film]:
                 break
     for game, arm in product(results.games, results.plan.arm_names):
         filmed = filmed_runs(results, game, arm)
-        if (run := middle_run([run for run, _ in filmed])) is not None:
+        if (middle := middle_run([run for run, _ in filmed])) is not None:
             scored = sum(run.score is not None for run, _ in filmed)
             place = (
                 f"the middle one of {scored} finished runs by score"
                 if scored > 1
                 else "the only finished run"
             )
-            film = next(film for each, film in filmed if each is run)
-            yield _film(results.path, run, film, place)
+            film = next(film for run, film in filmed if run is middle)
+            yield _film(results.path, middle, film, place)
         elif filmed:
             # No run is done: the furthest one.
             yield _film(results.path, *max(filmed, key=lambda pair: int(pair[1].stem)), "")
