@@ -19,6 +19,7 @@ from rlcnn.encoders.architectures import (
 )
 from rlcnn.encoders.base import EncoderSpec
 from rlcnn.encoders.frames import FrameEncoder, Projection, Stacking, inflate
+from rlcnn.encoders.layers import NO_PREFIX, PrefixTokens
 
 # Nodes that every network has besides its own.
 LOGITS, PENULTIMATE = "logits", "penultimate"
@@ -78,7 +79,9 @@ class BackboneEncoder(FrameEncoder):
             differences: adds the differences of neighbouring frames' features to the features of
                 the newer frames (PIE-G).
             resize: side in pixels to resize frames to; None keeps their size.
-            pooling: of the node's maps: "flatten", "mean", or a grid such as "4x4".
+            pooling: of the node's maps: "flatten", "mean", or a grid such as "4x4"; of a
+                transformer's tokens: "flatten", "mean", "cls", the class token alone, or "patches",
+                the mean of the tokens of patches.
             projection: "learned": a linear layer over all frames, LayerNorm and tanh (PIE-G);
                 "random": a fixed Gaussian matrix on each frame's features; "none".
             features_dim: output length of a learned projection for an observation, or of a random
@@ -109,12 +112,14 @@ class BackboneEncoder(FrameEncoder):
         if self.options["stacking"] == "inflated":
             self.first_convolution = self.prefix + self._inflate_first_convolution(whole)
         names = list(whole.state_dict())
+        # Other tokens follow the embedding of patches.
+        tokens = NO_PREFIX if node.startswith("patch_embed") else _prefix_tokens(whole)
         trunk = Backbone(_cut(architecture, whole, node))
         kept = set(trunk.network.state_dict())
         self._beyond = frozenset(names) - kept
         # The classifier is the last part; a file may have another one.
         self._parts = ({_part(n) for n in names} - {_part(names[-1])}) | {_part(n) for n in kept}
-        self.attach(trunk)
+        self.attach(trunk, tokens)
 
     def own_name(self, tensor_name: str) -> str:
         if tensor_name.startswith((self.prefix, "pool.", "projection.")):
@@ -172,6 +177,12 @@ class BackboneEncoder(FrameEncoder):
         weight = inflate(convolution.weight.detach(), self.frame_shape[0] // channels, channels)
         convolution.weight, convolution.in_channels = nn.Parameter(weight), weight.shape[1]
         return f"{name}.weight"
+
+
+def _prefix_tokens(network: nn.Module) -> PrefixTokens:
+    """A transformer's tokens before those of the patches, in timm's or torchvision's networks."""
+    has_class = any(getattr(network, n, None) is not None for n in ("cls_token", "class_token"))
+    return PrefixTokens(getattr(network, "num_prefix_tokens", int(has_class)), has_class)
 
 
 def _part(tensor_name: str) -> str:
