@@ -25,6 +25,10 @@ from rlcnn.encoders.layers import NO_PREFIX, PrefixTokens
 LOGITS, PENULTIMATE = "logits", "penultimate"
 
 
+# A part of a network with fewer children is looked into for its blocks.
+_FEW_BLOCKS = 4
+
+
 class Backbone(nn.Module):
     """A network up to one of its nodes; ``network`` names layers as the whole network does."""
 
@@ -194,6 +198,54 @@ def split_name(name: str) -> tuple[str, str]:
     prefix = TIMM if name.startswith(TIMM) else ""
     network, _, node = name.removeprefix(prefix).partition(":")
     return prefix + network, node
+
+
+def block_nodes(name: str) -> list[str]:
+    """The ends of a network's blocks in order, as nodes to choose a cut from.
+
+    ``name`` is that of a network without a node. They are those of timm's ``feature_info``, or the
+    children of the network's part that has at least four; a convolution extends to the next one.
+    The classifier is left out. A UserError says that there is no such network.
+    """
+    architecture = _architecture(name)
+    whole = architecture.build()
+    levels: Any = getattr(whole, "feature_info", None)
+    blocks = [level["module"] for level in levels] if levels else _children(whole)
+    nodes = architecture.nodes(whole)
+
+    def contains(block: str, node: str) -> bool:
+        return node == block or node.startswith(f"{block}.")
+
+    return [
+        block
+        for block in blocks
+        if any(contains(block, node) for node in nodes) and not contains(block, nodes[-1])
+    ]
+
+
+def _children(network: nn.Module) -> list[str]:
+    path, parts = "", dict(network.named_children())
+    while True:
+        sizes = {n: len(list(part.modules())) for n, part in parts.items() if _learns(part)}
+        largest = max(sizes, key=lambda n: sizes[n], default="")
+        if len(sizes) >= _FEW_BLOCKS or sizes.get(largest, 1) == 1:
+            break
+        path, parts = f"{path}{largest}.", dict(parts[largest].named_children())
+    blocks: list[str] = []
+    in_convolution = False
+    for name, part in parts.items():
+        is_layer = not list(part.children())
+        starts = isinstance(part, nn.Conv2d) or (not is_layer and _learns(part))
+        if starts:
+            blocks.append(path + name)
+            in_convolution = is_layer
+        elif is_layer and in_convolution:
+            blocks[-1] = path + name
+    return blocks
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
 
 
 def _architecture(name: str) -> Architecture:

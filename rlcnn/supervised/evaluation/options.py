@@ -156,7 +156,7 @@ class ProbedEncoder:
 class ProbedImages:
     """Images."""
 
-    data: str
+    data: str = ""
     """Labelled images: folder:DIR, mnist, fashion_mnist, cifar10, or atari:GAME[,GAME...]."""
     data_dir: Path = Path("data")
     """Directory of the published data sets; missing ones are downloaded to it."""
@@ -180,6 +180,15 @@ class ProbedImages:
 
 
 @dataclass(frozen=True)
+class ProbedNodes:
+    """Nodes."""
+
+    node_sweep: bool = False
+    """Rank the blocks of a network of torchvision or timm, given as NAME without a node, by the
+    accuracy of a linear classifier on their outputs, with the first of --methods."""
+
+
+@dataclass(frozen=True)
 class LinearClassifiers:
     """Classifiers."""
 
@@ -198,7 +207,7 @@ class LinearClassifiers:
 
 # The last base comes first in --help.
 @dataclass(frozen=True)
-class ProbeConfig(DeviceChoice, LinearClassifiers, ProbedImages, ProbedEncoder):
+class ProbeConfig(DeviceChoice, LinearClassifiers, ProbedNodes, ProbedImages, ProbedEncoder):
     """Fit linear classifiers to the features of a frozen encoder, and of random encoders."""
 
     frames: FrameOptions = field(default_factory=FrameOptions)
@@ -209,8 +218,12 @@ class ProbeConfig(DeviceChoice, LinearClassifiers, ProbedImages, ProbedEncoder):
         Raises:
             UserError: a value is not valid; the line names it and what was expected.
         """
+        if not self.data:
+            raise UserError(f"--data is missing: expected cifar10, {FOLDER}DIR, {ATARI}Pong ...")
         check_options(self)
         self.frames.check()
+        if self.node_sweep and self.classifiers:
+            raise UserError("--classifiers compares networks with one node: not for --node-sweep")
         if self.players and not self.data.startswith(ATARI):
             raise UserError(f'--players is for atari: data, not "{self.data}"')
         if not self.methods:

@@ -14,6 +14,7 @@ from torchvision import models
 from envs.errors import UserError
 from rlcnn.encoders import FrameEncoder, create_encoder, list_architectures, why_unknown
 from rlcnn.encoders.architectures import current_name, find_architecture, published_sizes
+from rlcnn.encoders.backbones import block_nodes
 from rlcnn.encoders.base import output_shape
 from rlcnn.weights.load import load_into
 from rlcnn.weights.nearest import without_values
@@ -292,6 +293,25 @@ def test_nothing_of_torchvision_is_imported_before_it_is_needed() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last", "count"),
+    [
+        ("resnet18", "maxpool", "layer4", 5),
+        ("squeezenet1_1", "features.2", "features.12", 9),
+        slow("maxvit_t", "blocks.0", "blocks.3", 4),
+        slow("vit_b_16", "encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_11", 12),
+        ("timm:convnext_atto", "stages.0", "stages.3", 4),
+        ("timm:vit_tiny_patch16_224", "blocks.0", "blocks.11", 12),
+    ],
+)
+def test_the_ends_of_blocks_are_nodes(name: str, first: str, last: str, count: int) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm", reason="timm is an extra")
+    with without_values():
+        nodes = block_nodes(name)
+    assert (nodes[0], nodes[-1], len(nodes)) == (first, last, count)
 
 
 # timm.
