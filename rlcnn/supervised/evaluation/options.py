@@ -189,6 +189,18 @@ class ProbedNodes:
 
 
 @dataclass(frozen=True)
+class Foreseen:
+    """What agents reach."""
+
+    foresee: str = ""
+    """Game, such as Pong, in place of --data: probes whether a reward follows the frames and, with
+    --players RUN_DIR, which action that agent takes next. Fits on at most 10,000 frames and tests
+    on 5,000, unless --train-size and --test-size say otherwise."""
+    reward_steps: Annotated[int, Interval(ge=1, le=1000)] = 10
+    """For --foresee: agent steps within which a reward follows."""
+
+
+@dataclass(frozen=True)
 class LinearClassifiers:
     """Classifiers."""
 
@@ -207,7 +219,9 @@ class LinearClassifiers:
 
 # The last base comes first in --help.
 @dataclass(frozen=True)
-class ProbeConfig(DeviceChoice, LinearClassifiers, ProbedNodes, ProbedImages, ProbedEncoder):
+class ProbeConfig(
+    DeviceChoice, LinearClassifiers, Foreseen, ProbedNodes, ProbedImages, ProbedEncoder
+):
     """Fit linear classifiers to the features of a frozen encoder, and of random encoders."""
 
     frames: FrameOptions = field(default_factory=FrameOptions)
@@ -218,13 +232,15 @@ class ProbeConfig(DeviceChoice, LinearClassifiers, ProbedNodes, ProbedImages, Pr
         Raises:
             UserError: a value is not valid; the line names it and what was expected.
         """
-        if not self.data:
+        if self.foresee:
+            self._check_foresight()
+        elif not self.data:
             raise UserError(f"--data is missing: expected cifar10, {FOLDER}DIR, {ATARI}Pong ...")
         check_options(self)
         self.frames.check()
         if self.node_sweep and self.classifiers:
             raise UserError("--classifiers compares networks with one node: not for --node-sweep")
-        if self.players and not self.data.startswith(ATARI):
+        if self.players and not (self.foresee or self.data.startswith(ATARI)):
             raise UserError(f'--players is for atari: data, not "{self.data}"')
         if not self.methods:
             raise UserError(f"--methods takes at least one of {', '.join(METHODS)}")
@@ -232,3 +248,17 @@ class ProbeConfig(DeviceChoice, LinearClassifiers, ProbedNodes, ProbedImages, Pr
             raise UserError("--weights none is a random encoder: give --random-seeds")
         if self.json is not None:
             check_writable("--json", self.json)
+
+    def _check_foresight(self) -> None:
+        for option, value in (
+            ("--data", self.data),
+            ("--task", self.task),
+            ("--classifiers", " ".join(self.classifiers)),
+            ("--node-sweep", "" if not self.node_sweep else "on"),
+        ):
+            if value:
+                raise UserError(
+                    f"--foresee {self.foresee} plays the game for its frames: leave out {option}"
+                )
+        if "," in self.foresee:
+            raise UserError(f'--foresee "{self.foresee}" must be one game, such as Pong')

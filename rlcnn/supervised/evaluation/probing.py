@@ -138,6 +138,14 @@ def run_probe(
     if config.size is not None:
         with console.status("reading the images"):
             images = probe.read_once(images)
+    comparisons = compare_with_random(config, encoder, images, console)
+    return ProbeResult(config, encoder, report, images, comparisons, classifiers)
+
+
+def compare_with_random(
+    config: ProbeConfig, encoder: Encoder, images: Split, console: Console
+) -> dict[Method, Comparison]:
+    """The fits on the features of an encoder, unless it is random, and on those of random ones."""
     own = None
     if config.weights != "none":
         own = fit_encoder("the encoder", encoder, images, config, console)
@@ -145,13 +153,12 @@ def run_probe(
     for seed in config.random_seeds:
         other = probe.random_like(encoder, seed)
         random[seed] = fit_encoder(f"random {seed}", other, images, config, console)
-    comparisons = {
+    return {
         method: Comparison(
             own[method] if own else None, {seed: one[method] for seed, one in random.items()}
         )
         for method in config.methods
     }
-    return ProbeResult(config, encoder, report, images, comparisons, classifiers)
 
 
 def load_images(
@@ -166,11 +173,7 @@ def load_images(
         about = read_about(weights_file(Path(config.weights)))
         check_held_out(config.data, config.seed, about, config.weights)
     if config.data.startswith(ATARI):
-        # Before games are played, which takes minutes; the shape of their observations is known.
-        side = config.size or config.frames.obs_size
-        shape = (config.frames.frame_stack * config.frames.frame_channels, side, side)
-        with size_option("--size" if config.size else "--frames.obs-size"):
-            probe.build_encoder(config.encoder, shape, _encoder_options(config), config.weights)
+        build_before_play(config)
     split = load_data(
         config.data,
         config.data_dir,
@@ -191,6 +194,17 @@ def load_images(
     if image_shape is None or image_shape != images.test.image_shape:
         raise UserError("the images differ in size: --size N resizes them to N x N pixels")
     return images, split.test
+
+
+def build_before_play(config: ProbeConfig) -> None:
+    """Builds an encoder for the observations of games, whose shape is known.
+
+    Playing them takes minutes. A UserError says that encoder, options or weights do not fit.
+    """
+    side = config.size or config.frames.obs_size
+    shape = (config.frames.frame_stack * config.frames.frame_channels, side, side)
+    with size_option("--size" if config.size else "--frames.obs-size"):
+        probe.build_encoder(config.encoder, shape, _encoder_options(config), config.weights)
 
 
 def build_probed(
