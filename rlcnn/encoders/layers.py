@@ -61,7 +61,7 @@ class _FlattenChannelsLast(torch.autograd.Function):
 class PrefixTokens(NamedTuple):
     """Tokens of a transformer before those of the patches."""
 
-    count: int
+    number: int
     has_class: bool  # whether the first of them is the class token; others are registers
 
 
@@ -174,7 +174,7 @@ def make_pool(
         layers["mean"] = nn.AdaptiveAvgPool2d(side)
         features = channels * side**2
     elif len(shape) == 2 and not grid:
-        start = prefix.count if pooling == "patches" else 0
+        start = prefix.number if pooling == "patches" else 0
         layers["mean"] = ClassToken() if pooling == "cls" else TokenMean(start)
         features = shape[1]
     else:
