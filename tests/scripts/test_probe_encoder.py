@@ -160,7 +160,7 @@ def test_the_nodes_of_a_network_are_ranked(
         ("--encoder lenet --foresee Pong --node-sweep", "leave out --node-sweep"),
         ("--encoder lenet --foresee Pong,Breakout", "must be one game, such as Pong"),
         ("--encoder lenet --foresee Pong --reward-steps 0", "--reward-steps 0 must be"),
-        ("--encoder lenet --foresee Pong --players {folder}", "holds no run"),
+        ("--encoder lenet --foresee Pong --players {folder}", "is not a run"),
         ("--encoder resnet81 --data folder:{folder} --node-sweep", "resnet81"),
         ("--encoder lnet --data folder:{folder}", 'Did you mean "lenet"'),
         ("--encoder lenet --data folder:{folder}/none", "does not exist"),
