@@ -115,6 +115,9 @@ class EncoderTraining(EncoderMode):
 
     finetune_factor: Annotated[float, Interval(gt=0)] = 0.1
     """Learning rate of a fine-tuned encoder, divided by that of the other layers."""
+    head_factor: Annotated[float, Interval(gt=0)] = 1.0
+    """For --mode finetune: learning rate of the first layer behind the encoder, divided by that of
+    the other layers."""
     unfreeze_at_step: Period = 0
     """Step at which fine-tuning of the encoder begins; before, it is frozen. 0 begins at once."""
     feature_dtype: FeatureType = "auto"

@@ -49,7 +49,7 @@ WITHOUT_SUITE = (
     *("parts", "peers", "rounds", "seconds", "encoder-batch", "image-models", "plot"),
     *("encoder", "encoder-options", "mode", "weights", "feature-dtype", "overlap"),
     *("cuda-graphs", "replay-device"),
-    *("finetune-factor", "unfreeze-from", "unfreeze-at-step"),
+    *("finetune-factor", "head-factor", "unfreeze-from", "unfreeze-at-step"),
 )
 WITH_SUITE = ("minutes", "suite-scale")
 # Reserved time to end processes and write the last lines.

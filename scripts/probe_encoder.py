@@ -19,6 +19,8 @@ class Options(ProbeConfig):
       python scripts/probe_encoder.py --encoder nature --data atari:Pong
       python scripts/probe_encoder.py --encoder resnet18 --weights imagenet --data cifar10
       python scripts/probe_encoder.py --encoder nature --weights runs/pong --data atari:Pong
+      python scripts/probe_encoder.py --encoder resnet18 --data cifar10 --node-sweep
+      python scripts/probe_encoder.py --encoder nature --weights runs/balls --foresee Pong
     """
 
 
@@ -28,10 +30,18 @@ def main(arguments: list[str]) -> None:
     config.validate()
     # After the command line: it takes seconds.
     from agents.evaluate.players import load_players
-    from rlcnn.supervised.evaluation.probing import run_probe
+    from rlcnn.supervised.evaluation.foresight import Foresight, run_foresight
+    from rlcnn.supervised.evaluation.node_sweep import NodeSweep, run_node_sweep
+    from rlcnn.supervised.evaluation.probing import ProbeResult, run_probe
 
     players = load_players(config.players, config.frames, config.seed, config.device)
-    result = run_probe(config, players, make_console())
+    result: Foresight | NodeSweep | ProbeResult
+    if config.foresee:
+        result = run_foresight(config, players, make_console())
+    elif config.node_sweep:
+        result = run_node_sweep(config, players, make_console())
+    else:
+        result = run_probe(config, players, make_console())
     print(*result.lines(), sep="\n")
     if config.json is not None:
         write_json_atomic(config.json, result.to_json())

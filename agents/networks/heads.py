@@ -54,6 +54,16 @@ class Head(nn.Module):
         """Q values that choose among ``outputs`` of the same features, float32 (batch, actions)."""
         return self.means(outputs)
 
+    def first_layers(self) -> list[nn.Module]:
+        """The layers that take the features, one of each stream."""
+        return [first_layer(self)]
+
+
+def first_layer(*parts: nn.Module) -> nn.Module:
+    """The first layer with parameters of its own in the order of ``parts``."""
+    layers = (layer for part in parts for layer in part.modules())
+    return next(layer for layer in layers if any(True for _ in layer.parameters(recurse=False)))
+
 
 class PlainHead(Head, nn.Sequential):
     """The layers of stable-baselines3's Q network, under the names that they have there."""
@@ -159,6 +169,9 @@ class StreamHead(Head):
         samples: int | None = None,
     ) -> Outputs:
         return Outputs(self.combine(features, generator))
+
+    def first_layers(self) -> list[nn.Module]:
+        return [first_layer(stream) for stream in (self.advantage, self.value) if stream]
 
     def combine(
         self, features: torch.Tensor, generator: torch.Generator | None = None

@@ -21,7 +21,7 @@ from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import nn
 
 from agents.networks.head_options import HeadOptions
-from agents.networks.heads import Head, PlainHead, make_head
+from agents.networks.heads import Head, PlainHead, first_layer, make_head
 from agents.networks.transfer import freeze_until, rebuild_optimizer, without_weights
 from agents.sb3.arguments import POLICY_OPTIONS, ImageInput, check_policy_arguments
 from agents.storage.codecs import FeatureCodec, FeatureType, FrameCodec, PixelCodec
@@ -110,6 +110,8 @@ class PixelPolicy(ImageInput):
     convolutions and matrix products to TF32."""
     encoder_lr_factor: float = 1.0
     """The encoder's learning rate as a factor of the heads': 0.1 fine-tunes."""
+    head_lr_factor: float = 1.0
+    """Likewise that of the first layer behind the encoder's pretrained half."""
     unfreeze_at_step: int = 0
     """Environment step at which the encoder's pretrained half is unfrozen: the first update at this
     step or later is the first that changes it."""
@@ -190,13 +192,20 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
             super().__init__(observation_space, action_space, lr_schedule, **chosen)
         self.return_moments = RunningMoments() if normalize_value else None
         self._set_up_images()
-        rebuild_optimizer(self, self, self.encoder_lr_factor)
+        factors = self.encoder_lr_factor, self.head_lr_factor
+        rebuild_optimizer(self, self, self.first_layers(), *factors)
         freeze_until(self, self.unfreeze_at_step)
 
     def _build(self, lr_schedule: Schedule) -> None:
         # The encoder exists by now: only heads and the optimiser are made here.
         with drawing_from(self._heads_seed):
             super()._build(lr_schedule)
+
+    def first_layers(self) -> list[nn.Module]:
+        """The layers of both heads that take the encoder's features."""
+        hidden = self.mlp_extractor
+        heads = (hidden.policy_net, self.action_net), (hidden.value_net, self.value_net)
+        return [first_layer(*layers) for layers in heads]
 
     def logits_and_values(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both heads at once, for uint8 observations (batch, channels, height, width).
@@ -305,7 +314,8 @@ class PixelDQNPolicy(PixelPolicy, DQNPolicy):
         if chosen.get("optimizer_kwargs") is None and "optimizer_class" not in chosen:
             chosen["optimizer_kwargs"] = {"fused": True}
         super().__init__(observation_space, action_space, lr_schedule, **chosen)
-        rebuild_optimizer(self, self.q_net, self.encoder_lr_factor)
+        factors = self.encoder_lr_factor, self.head_lr_factor
+        rebuild_optimizer(self, self.q_net, self.q_net.q_net.first_layers(), *factors)
         freeze_until(self.q_net, self.unfreeze_at_step)
 
     def make_q_net(self) -> PixelQNetwork:

@@ -1,8 +1,9 @@
-"""A pretrained encoder in an agent: its own learning rate, and the step from which it learns."""
+"""A pretrained encoder in an agent: learning rates of parts, and the step from which it learns."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,29 +13,40 @@ from torch import nn
 
 from agents.sb3.arguments import check_count
 from envs.errors import UserError
-from rlcnn.encoders.base import check_positive
+from rlcnn.encoders.base import Encoder, check_positive
 from rlcnn.encoders.finetuning import finetuning_groups, set_learning_rate
 from rlcnn.sb3 import EncoderExtractor
 
 
 def rebuild_optimizer(
-    policy: ActorCriticPolicy | DQNPolicy, network: nn.Module, encoder_lr_factor: float
+    policy: ActorCriticPolicy | DQNPolicy,
+    network: nn.Module,
+    heads: Sequence[nn.Module],
+    encoder_lr_factor: float,
+    head_lr_factor: float,
 ) -> None:
-    """Gives the pretrained encoder of ``network``, which ``policy`` optimises, its own learning
-    rate.
+    """Gives parts of ``network``, which ``policy`` optimises, learning rates of their own.
 
-    It is a factor of the others'; 1 keeps the optimiser. A UserError refuses a factor that is not a
-    positive number, and an encoder that is frozen or not of ours.
+    They are the encoder's pretrained half and the first layer behind it: the encoder's projection,
+    if that is not pretrained, or ``heads``, the layers that take the encoder's features. Their
+    rates are factors of the other layers' rate; if both are 1, the optimiser stays. A UserError
+    refuses a factor that is not a positive number, an encoder that is not of ours, and a frozen
+    encoder's own factor.
     """
-    if encoder_lr_factor == 1:
+    factors = {"encoder_lr_factor": encoder_lr_factor, "head_lr_factor": head_lr_factor}
+    given = [option for option, factor in factors.items() if factor != 1]
+    if not given:
         return
-    extractor = _our_extractor(network, "encoder_lr_factor")
-    check_positive("encoder_lr_factor", encoder_lr_factor, whole=False)
-    if extractor.frozen:
+    extractor = _our_extractor(network, given[0])
+    for option in given:
+        check_positive(option, factors[option], whole=False)
+    if encoder_lr_factor != 1 and extractor.frozen:
         raise UserError("encoder_lr_factor has no meaning for a frozen encoder")
+    encoder = extractor.encoder
+    first = [encoder] if _learns_more_than_pretrained(encoder) else heads
     rate = policy.optimizer.param_groups[0]["lr"]
     policy.optimizer = policy.optimizer_class(
-        finetuning_groups(network, extractor.encoder, encoder_lr_factor),
+        finetuning_groups(network, encoder, encoder_lr_factor, first, head_lr_factor),
         lr=rate,  # type: ignore[call-arg]
         **policy.optimizer_kwargs,
     )
@@ -92,6 +104,12 @@ def without_weights(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments
     kept = {name: value for name, value in extractor.items() if name != "weights"}
     return {**arguments, "features_extractor_kwargs": kept}
+
+
+def _learns_more_than_pretrained(encoder: Encoder) -> bool:
+    """Whether a layer of the encoder, such as its projection, follows its pretrained half."""
+    pretrained = {id(p) for part in encoder.pretrained_parts() for p in part.parameters()}
+    return any(id(p) not in pretrained for p in encoder.parameters())
 
 
 def _frozen_tensors(network: nn.Module) -> list[torch.Tensor]:

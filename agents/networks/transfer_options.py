@@ -15,7 +15,10 @@ FeatureType = Literal["auto", "fp32", "bf16", "fp16"]
 
 def check_transfer(config: TrainConfig) -> None:
     """Refuses options of transfer that contradict each other; a UserError names them."""
-    config.check_finetuning(unfreeze_at_step=config.unfreeze_at_step)
+    config.check_finetuning(
+        unfreeze_at_step=config.unfreeze_at_step,
+        head_factor=config.head_factor if config.head_factor != 1 else None,
+    )
     if config.unfreeze_at_step and config.unfreeze_at_step >= config.total_steps:
         raise UserError(
             f"--unfreeze-at-step {config.unfreeze_at_step} is not reached before the end at"

@@ -24,7 +24,10 @@ from envs.errors import UserError, nearest
 from rlcnn.accelerate.devices import resolve_device
 from rlcnn.sb3 import EncoderExtractor, check_encoder_arguments
 
-POLICY_OPTIONS = ("precision", "encoder_lr_factor", "unfreeze_at_step", "feature_dtype")
+POLICY_OPTIONS = (
+    *("precision", "encoder_lr_factor", "head_lr_factor"),
+    *("unfreeze_at_step", "feature_dtype"),
+)
 """Arguments that our policies add to stable-baselines3's."""
 
 _ENCODER_HINT = 'an encoder is chosen by features_extractor_kwargs=dict(encoder="impala")'

@@ -19,7 +19,7 @@ from rlcnn.config.options import list_options
 _ALLOWED = (
     *("preset", "algo", "num_envs", "env_groups", "overlap", "precision", "encoder"),
     *("obs", "obs_size", "frame_stack"),
-    *("finetune_factor", "unfreeze_from", "unfreeze_at_step", "feature_dtype"),
+    *("finetune_factor", "head_factor", "unfreeze_from", "unfreeze_at_step", "feature_dtype"),
 )
 # Options of a training that a study sets otherwise.
 _SET_BY_STUDY = {

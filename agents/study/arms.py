@@ -102,7 +102,7 @@ class Arm:
 
         The encoder options of ``base`` belong to the encoder of ``base``; an arm with another
         encoder has only the options that it names. Options of frozen features apply to frozen arms
-        only, and options of unfreezing to fine-tuned arms only.
+        only, and options of fine-tuning to fine-tuned arms only.
         """
         base = with_preset(base, self.options, explicit)
         own = self.encoder in ("", base.encoder)
@@ -115,6 +115,7 @@ class Arm:
                 base,
                 unfreeze_from=defaults.unfreeze_from,
                 unfreeze_at_step=defaults.unfreeze_at_step,
+                head_factor=defaults.head_factor,
             )
         config = replace(
             base,

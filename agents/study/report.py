@@ -117,6 +117,8 @@ def _mode(config: TrainConfig) -> str:
     if config.mode != "finetune":
         return "trained" if config.mode == "train" else config.mode
     mode = f"fine-tuned at {config.finetune_factor:g} of the learning rate"
+    if config.head_factor != 1:
+        mode += f", the layer behind it at {config.head_factor:g}"
     mode += f", from {config.unfreeze_from} on" if config.unfreeze_from else ""
     return mode + (f", from step {config.unfreeze_at_step:,} on" if config.unfreeze_at_step else "")
 

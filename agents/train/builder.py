@@ -68,6 +68,7 @@ def build_agent(config: TrainConfig, venv: VecEnv, step: int = 0) -> Agent:
         },
         "precision": config.precision,
         "encoder_lr_factor": config.finetune_factor if config.mode == "finetune" else 1.0,
+        "head_lr_factor": config.head_factor,
         "unfreeze_at_step": config.unfreeze_at_step,
         "feature_dtype": config.feature_dtype,
     }

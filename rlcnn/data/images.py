@@ -50,10 +50,12 @@ class Actions(NamedTuple):
         names: of the actions.
         taken: int64 (observations,): the index of the action between the observation before and
             this one; ``UNKNOWN`` for the first of a game and for an action without a name.
+        rewards: int64 (observations,): of the same steps, not clipped; 0 for the first of a game.
     """
 
     names: tuple[str, ...]
     taken: torch.Tensor
+    rewards: torch.Tensor
 
 
 class Split(NamedTuple):

@@ -173,7 +173,7 @@ def _of_timm(name: str) -> Architecture:
         name=name,
         mean=tuple(config.mean),
         std=tuple(config.std),
-        build=lambda: timm.create_model(own_name, pretrained=False),
+        build=lambda: _build_timm(own_name),
         # timm's own functions handle layers that cannot be traced.
         cut=lambda model, node: timm.models.create_feature_extractor(model, {node: "features"}),
         nodes=lambda model: timm.models.get_graph_node_names(model)[1],
@@ -187,12 +187,30 @@ def _of_timm(name: str) -> Architecture:
     )
 
 
+def _build_timm(name: str) -> nn.Module:
+    """A new network of timm; a transformer takes images of any size that its patches divide.
+
+    It interpolates its position embeddings, which keep the size of the published weights.
+    """
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=False, dynamic_img_size=True)
+    except TypeError:
+        # Other networks do not have this argument.
+        return timm.create_model(name, pretrained=False)
+
+
 def _stride_8(model: nn.Module) -> str:
     """The last of a timm model's feature maps with at least an eighth of the image's side."""
     levels: Any = getattr(model, "feature_info", None) or []
     nodes = [level["module"] for level in levels if level["reduction"] <= 8]
     if not nodes:
-        raise UserError("this network of timm has no default node: name a node.")
+        example = f", such as {levels[len(levels) // 2]['module']}" if levels else ""
+        raise UserError(
+            f"this network of timm has no default node: name one, timm:NAME:NODE{example};"
+            " scripts/probe_encoder.py --node-sweep ranks them."
+        )
     return nodes[-1]
 
 

@@ -19,9 +19,14 @@ from rlcnn.encoders.architectures import (
 )
 from rlcnn.encoders.base import EncoderSpec
 from rlcnn.encoders.frames import FrameEncoder, Projection, Stacking, inflate
+from rlcnn.encoders.layers import NO_PREFIX, PrefixTokens
 
 # Nodes that every network has besides its own.
 LOGITS, PENULTIMATE = "logits", "penultimate"
+
+
+# A part of a network with fewer children is looked into for its blocks.
+_FEW_BLOCKS = 4
 
 
 class Backbone(nn.Module):
@@ -78,7 +83,9 @@ class BackboneEncoder(FrameEncoder):
             differences: adds the differences of neighbouring frames' features to the features of
                 the newer frames (PIE-G).
             resize: side in pixels to resize frames to; None keeps their size.
-            pooling: of the node's maps: "flatten", "mean", or a grid such as "4x4".
+            pooling: of the node's maps: "flatten", "mean", or a grid such as "4x4"; of a
+                transformer's tokens: "flatten", "mean", "cls", the class token alone, or "patches",
+                the mean of the tokens of patches.
             projection: "learned": a linear layer over all frames, LayerNorm and tanh (PIE-G);
                 "random": a fixed Gaussian matrix on each frame's features; "none".
             features_dim: output length of a learned projection for an observation, or of a random
@@ -109,12 +116,14 @@ class BackboneEncoder(FrameEncoder):
         if self.options["stacking"] == "inflated":
             self.first_convolution = self.prefix + self._inflate_first_convolution(whole)
         names = list(whole.state_dict())
+        # Other tokens follow the embedding of patches.
+        tokens = NO_PREFIX if node.startswith("patch_embed") else _prefix_tokens(whole)
         trunk = Backbone(_cut(architecture, whole, node))
         kept = set(trunk.network.state_dict())
         self._beyond = frozenset(names) - kept
         # The classifier is the last part; a file may have another one.
         self._parts = ({_part(n) for n in names} - {_part(names[-1])}) | {_part(n) for n in kept}
-        self.attach(trunk)
+        self.attach(trunk, tokens)
 
     def own_name(self, tensor_name: str) -> str:
         if tensor_name.startswith((self.prefix, "pool.", "projection.")):
@@ -174,6 +183,12 @@ class BackboneEncoder(FrameEncoder):
         return f"{name}.weight"
 
 
+def _prefix_tokens(network: nn.Module) -> PrefixTokens:
+    """A transformer's tokens before those of the patches, in timm's or torchvision's networks."""
+    has_class = any(getattr(network, n, None) is not None for n in ("cls_token", "class_token"))
+    return PrefixTokens(getattr(network, "num_prefix_tokens", int(has_class)), has_class)
+
+
 def _part(tensor_name: str) -> str:
     return tensor_name.split(".")[0]
 
@@ -183,6 +198,54 @@ def split_name(name: str) -> tuple[str, str]:
     prefix = TIMM if name.startswith(TIMM) else ""
     network, _, node = name.removeprefix(prefix).partition(":")
     return prefix + network, node
+
+
+def block_nodes(name: str) -> list[str]:
+    """The ends of a network's blocks in order, as nodes to choose a cut from.
+
+    ``name`` is that of a network without a node. They are those of timm's ``feature_info``, or the
+    children of the network's part that has at least four; a convolution extends to the next one.
+    The classifier is left out. A UserError says that there is no such network.
+    """
+    architecture = _architecture(name)
+    whole = architecture.build()
+    levels: Any = getattr(whole, "feature_info", None)
+    blocks = [level["module"] for level in levels] if levels else _children(whole)
+    nodes = architecture.nodes(whole)
+
+    def contains(block: str, node: str) -> bool:
+        return node == block or node.startswith(f"{block}.")
+
+    return [
+        block
+        for block in blocks
+        if any(contains(block, node) for node in nodes) and not contains(block, nodes[-1])
+    ]
+
+
+def _children(network: nn.Module) -> list[str]:
+    path, parts = "", dict(network.named_children())
+    while True:
+        sizes = {n: len(list(part.modules())) for n, part in parts.items() if _learns(part)}
+        largest = max(sizes, key=lambda n: sizes[n], default="")
+        if len(sizes) >= _FEW_BLOCKS or sizes.get(largest, 1) == 1:
+            break
+        path, parts = f"{path}{largest}.", dict(parts[largest].named_children())
+    blocks: list[str] = []
+    in_convolution = False
+    for name, part in parts.items():
+        is_layer = not list(part.children())
+        starts = isinstance(part, nn.Conv2d) or (not is_layer and _learns(part))
+        if starts:
+            blocks.append(path + name)
+            in_convolution = is_layer
+        elif is_layer and in_convolution:
+            blocks[-1] = path + name
+    return blocks
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
 
 
 def _architecture(name: str) -> Architecture:

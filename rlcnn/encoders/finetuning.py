@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,19 +11,31 @@ from torch import nn
 from rlcnn.encoders.base import Encoder
 
 
-def finetuning_groups(network: nn.Module, encoder: Encoder, factor: float) -> list[dict[str, Any]]:
-    """Parameter groups for an optimiser: the encoder's pretrained half, and all the rest.
+def finetuning_groups(
+    network: nn.Module,
+    encoder: Encoder,
+    factor: float,
+    first_layers: Sequence[nn.Module] = (),
+    first_factor: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Parameter groups for an optimiser, in this order; groups without parameters are left out.
 
-    ``factor`` is the learning rate of the former as a multiple of the latter's. A group keeps its
-    own as ``lr_factor``, by which :func:`set_learning_rate` sets its rate.
+    The encoder's pretrained half learns at ``factor`` times the learning rate of all other layers,
+    and what else is in ``first_layers`` at ``first_factor`` times that rate. A group keeps its
+    factor as ``lr_factor``, by which :func:`set_learning_rate` sets its rate.
     """
-    pretrained = [p for part in encoder.pretrained_parts() for p in part.parameters()]
-    known = {id(parameter) for parameter in pretrained}
-    others = [p for p in network.parameters() if id(p) not in known]
-    return [
-        {"params": pretrained, "lr_factor": factor},
-        {"params": others, "lr_factor": 1.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    known: set[int] = set()
+    for modules, own_factor in (
+        (encoder.pretrained_parts(), factor),
+        (first_layers, first_factor),
+        ([network], 1.0),
+    ):
+        parameters = [p for part in modules for p in part.parameters() if id(p) not in known]
+        known.update(map(id, parameters))
+        if parameters:
+            groups.append({"params": parameters, "lr_factor": own_factor})
+    return groups
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

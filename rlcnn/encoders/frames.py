@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from envs.errors import UserError
 from rlcnn.encoders.base import Encoder, check_choice, check_positive, checked_shape, output_shape
-from rlcnn.encoders.layers import RandomProjection, make_pool, named
+from rlcnn.encoders.layers import NO_PREFIX, PrefixTokens, RandomProjection, make_pool, named
 from rlcnn.encoders.preprocessing import ObservationShape, Preprocessing
 
 Stacking = Literal["per_frame", "inflated"]
@@ -88,12 +88,13 @@ class FrameEncoder(Encoder):
         options = {**options, "frame_channels": frame_channels}
         super().__init__(observation_shape, options, preprocessing)
 
-    def attach(self, trunk: nn.Module) -> None:
+    def attach(self, trunk: nn.Module, prefix: PrefixTokens = NO_PREFIX) -> None:
         """Adds a trunk, and pooling, differences and projection by the options.
 
         The trunk maps images (n, channels, height, width) of ``preprocessing.output_shape`` to
-        feature maps (n, channels, height, width), tokens (n, tokens, d) or vectors (n, d). A
-        UserError says that it does not accept such images, or that an option does not fit it.
+        feature maps (n, channels, height, width), tokens (n, tokens, d) or vectors (n, d). Tokens
+        begin with those of ``prefix``. A UserError says that it does not accept such images, or
+        that an option does not fit it.
         """
         options = self.options
         check_choice("projection", options["projection"], get_args(Projection))
@@ -104,7 +105,7 @@ class FrameEncoder(Encoder):
         if options["differences"] and self.stack < 2:
             raise UserError("differences need at least two frames, each encoded alone.")
         self.trunk = trunk
-        self.pool, self.frame_features = make_pool(options["pooling"], self._trunk_shape())
+        self.pool, self.frame_features = make_pool(options["pooling"], self._trunk_shape(), prefix)
         if options["projection"] == "random":
             random = RandomProjection(self.frame_features, options["features_dim"], seed)
             self.pool.add_module("random", random)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from envs.errors import UserError, nearest
 from rlcnn.encoders.activations import Activation, make_activation
 from rlcnn.encoders.base import check_positive
 from rlcnn.encoders.normalisation import Norm, norm_layers
+
+TOKEN_POOLINGS = ("cls", "patches")
+POOLINGS = ("flatten", "mean", *TOKEN_POOLINGS)
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
@@ -56,11 +59,32 @@ class _FlattenChannelsLast(torch.autograd.Function):
         return gradients[0].view(ctx.shape).contiguous(memory_format=torch.channels_last)
 
 
+class PrefixTokens(NamedTuple):
+    """Tokens of a transformer before those of the patches."""
+
+    number: int
+    has_class: bool  # whether the first of them is the class token; others are registers
+
+
+NO_PREFIX = PrefixTokens(0, False)
+
+
 class TokenMean(nn.Module):
-    """Mean over tokens of a transformer: (batch, tokens, features) -> (batch, features)."""
+    """Mean over tokens of a transformer from one on: (batch, tokens, d) -> (batch, d)."""
+
+    def __init__(self, start: int = 0) -> None:
+        super().__init__()
+        self.start = start
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.mean(dim=1)
+        return x[:, self.start :].mean(dim=1)
+
+
+class ClassToken(nn.Module):
+    """The first token of a transformer: (batch, tokens, d) -> (batch, d)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 0]
 
 
 class RandomProjection(nn.Module):
@@ -109,23 +133,37 @@ def make_projection(
     return named(**layers), features_dim
 
 
-def make_pool(pooling: str, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
+def make_pool(
+    pooling: str, shape: tuple[int, ...], prefix: PrefixTokens = NO_PREFIX
+) -> tuple[nn.Sequential, int]:
     """A pooling of a trunk's outputs to vectors, and the length of the vectors.
 
     Args:
         pooling: "flatten" keeps every position; "mean" is the global average; "KxK", such as "4x4",
-            averages the cells of a K x K grid.
+            averages the cells of a K x K grid. Of tokens, "cls" takes the class token, "patches"
+            averages those of the patches, and "mean" all.
         shape: of an output: feature maps (channels, height, width), a transformer's (tokens,
             features), or vectors (features,).
+        prefix: the tokens before those of the patches.
 
     Raises:
         UserError: the pooling is unknown, or does not fit the output.
     """
     grid = re.fullmatch(r"([1-9]\d*)x\1", str(pooling))
-    if pooling not in ("flatten", "mean") and not grid:
+    if pooling not in POOLINGS and not grid:
+        choices = ", ".join(f'"{name}"' for name in POOLINGS)
         raise UserError(
-            f'pooling must be "flatten", "mean" or a grid such as "4x4", not {pooling!r}.'
-            f"{nearest(str(pooling), ('flatten', 'mean', '4x4'))}"
+            f'pooling must be {choices} or a grid such as "4x4", not {pooling!r}.'
+            f"{nearest(str(pooling), (*POOLINGS, '4x4'))}"
+        )
+    if pooling in TOKEN_POOLINGS and len(shape) != 2:
+        raise UserError(
+            f"pooling {pooling!r} is for the tokens of a transformer, not outputs of shape {shape}:"
+            ' expected "mean" or "flatten".'
+        )
+    if pooling == "cls" and not prefix.has_class:
+        raise UserError(
+            'pooling "cls" needs a class token, which this node does not have: expected "patches".'
         )
     layers: dict[str, nn.Module] = {}
     if pooling == "flatten":
@@ -139,8 +177,9 @@ def make_pool(pooling: str, shape: tuple[int, ...]) -> tuple[nn.Sequential, int]
             )
         layers["mean"] = nn.AdaptiveAvgPool2d(side)
         features = channels * side**2
-    elif len(shape) == 2 and pooling == "mean":
-        layers["mean"] = TokenMean()
+    elif len(shape) == 2 and not grid:
+        start = prefix.number if pooling == "patches" else 0
+        layers["mean"] = ClassToken() if pooling == "cls" else TokenMean(start)
         features = shape[1]
     else:
         raise UserError(f"pooling {pooling!r} needs feature maps, not outputs of shape {shape}.")

@@ -22,6 +22,7 @@ from rlcnn.stats.aggregate import (
 from rlcnn.stats.calibration import load_calibration
 from rlcnn.stats.intervals import Difference, Ratio, difference_interval, ratio_interval
 from rlcnn.stats.permutation import permutation_p, smallest_p
+from rlcnn.stats.rank_correlation import RankCorrelation, rank_correlation
 from rlcnn.stats.scenarios import coverage_range, simulated_coverage
 from rlcnn.stats.scores import ATARI57, RandomAgent, find_game, human_normalise, random_normalise
 from rlcnn.stats.table import Result, ScoreTable, tabulate
@@ -35,6 +36,7 @@ __all__ = [
     "Difference",
     "Estimate",
     "RandomAgent",
+    "RankCorrelation",
     "Ratio",
     "Result",
     "ScoreTable",
@@ -62,6 +64,7 @@ __all__ = [
     "permutation_p",
     "probability_of_improvement",
     "random_normalise",
+    "rank_correlation",
     "ratio_interval",
     "simulated_coverage",
     "smallest_p",

@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from support.picture_files import write_stripes
 from support.script_runs import read
+from torchvision.models import squeezenet1_1
 
 from envs.errors import UserError
 from rlcnn.data.images import Task
 from rlcnn.encoders import create_encoder
+from rlcnn.encoders.backbones import block_nodes
 from rlcnn.supervised.classifier import Classifier, save_classifier
 from rlcnn.weights.load import save_encoder
 
@@ -105,11 +107,61 @@ def test_trained_networks_stand_in_one_table_with_frozen_features(
         assert f"| {100 * figures['top1']:.2f}% |" in table[5 + paths.index(path)]
 
 
+def test_the_nodes_of_a_network_are_ranked(
+    folder: Path, probe_encoder: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    torch.save(squeezenet1_1().state_dict(), tmp_path / "weights.pth")
+    probe_encoder(
+        *("--encoder", "squeezenet1_1", "--data", f"folder:{folder}", "--size", 32),
+        *("--weights", tmp_path / "weights.pth", "--channels", 3, "--max-features", 64),
+        *("--node-sweep", "--json", tmp_path / "sweep.json"),
+        *("--encoder-options", "pooling", "2x2"),
+    )
+    result = read(tmp_path / "sweep.json")
+    ranked, by_name = result["nodes"], {one["node"]: one for one in result["nodes"]}
+    assert [one["accuracy"] for one in ranked] == sorted(
+        (one["accuracy"] for one in ranked), reverse=True
+    )
+    # The deepest maps are smaller than the grid.
+    assert set(by_name) | set(result["skipped"]) == set(block_nodes("squeezenet1_1"))
+    assert "finer than the feature maps: 1x1" in result["skipped"]["features.12"]
+    assert by_name["features.4"]["shape"] == [128, 7, 7]
+    assert by_name["features.4"]["features"] == 128 * 4
+    assert all(one["over_best"]["gain"] <= 0 for one in ranked)
+    # A node is what a probe of this node alone finds.
+    probe_encoder(
+        *("--encoder", "squeezenet1_1:features.4", "--data", f"folder:{folder}", "--size", 32),
+        *("--weights", tmp_path / "weights.pth", "--channels", 3, "--max-features", 64),
+        *("--methods", "svm", "--json", tmp_path / "alone.json"),
+        *("--encoder-options", "pooling", "2x2"),
+    )
+    alone = read(tmp_path / "alone.json")["methods"]["svm"]["own"]
+    assert {name: by_name["features.4"][name] for name in alone} == alone
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("| features.4 | 128x7x7 | 512 |") for line in lines)
+    cheapest = by_name[result["cheapest"]]
+    equal = [one for one in ranked if one["over_best"]["interval"][1] >= 0]
+    assert cheapest["macs"] == min(one["macs"] for one in equal)
+    assert any(line.endswith(f"--encoder squeezenet1_1:{result['cheapest']}") for line in lines)
+
+
 @pytest.mark.parametrize(
     "options, said",
     [
         ("", "--encoder"),
         ("--encoder lenet", "--data"),
+        ("--encoder lenet --data folder:{folder} --node-sweep", 'not "lenet": its layers are'),
+        (
+            "--encoder resnet18:layer2 --data folder:{folder} --node-sweep",
+            'expected --encoder resnet18, not "resnet18:layer2"',
+        ),
+        ("--encoder lenet --foresee Pong --data cifar10", "leave out --data"),
+        ("--encoder lenet --foresee Pong --node-sweep", "leave out --node-sweep"),
+        ("--encoder lenet --foresee Pong,Breakout", "must be one game, such as Pong"),
+        ("--encoder lenet --foresee Pong --reward-steps 0", "--reward-steps 0 must be"),
+        ("--encoder lenet --foresee Pong --players {folder}", "is not a run"),
+        ("--encoder resnet81 --data folder:{folder} --node-sweep", "resnet81"),
         ("--encoder lnet --data folder:{folder}", 'Did you mean "lenet"'),
         ("--encoder lenet --data folder:{folder}/none", "does not exist"),
         ("--encoder lenet --data folder:{folder} --weights none.pth", '"none.pth" does not exist'),

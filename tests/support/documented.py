@@ -195,7 +195,13 @@ SHORT: Mapping[str, Mapping[str, str]] = {
     "evaluate_classifier": {},
     "describe_encoder": {},
     "film_agents": {"--max-steps": "20", "--track": "disabled"},
-    "probe_encoder": {"--train-size": "24", "--test-size": "12", "--max-features": "64"},
+    "probe_encoder": {
+        "--train-size": "24",
+        "--test-size": "12",
+        "--max-features": "64",
+        "--frames.train-frames": "600",
+        "--frames.test-frames": "600",
+    },
     "visualize_encoder": {
         "--frames.train-frames": "100",
         "--frames.test-frames": "100",

@@ -44,7 +44,7 @@ def walks(episodes: int = 4, length: int = 12, seed: int = 0) -> StackedFrames:
         [Task("place", tuple(map(str, range(places))))],
         {},
         Episodes(torch.zeros(len(ids), dtype=torch.int64), torch.tensor(ids)),
-        Actions(ACTIONS, torch.tensor(taken)),
+        Actions(ACTIONS, torch.tensor(taken), torch.zeros(len(taken), dtype=torch.int64)),
     )
 
 

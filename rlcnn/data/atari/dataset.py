@@ -29,7 +29,13 @@ from rlcnn.data.atari.collecting import (
     write_cache,
 )
 from rlcnn.data.atari.emulator import minimal_actions
-from rlcnn.data.atari.labels import Labelling, label_names, label_values, shuffle_half
+from rlcnn.data.atari.labels import (
+    Labelling,
+    label_names,
+    label_values,
+    repeated_rows,
+    shuffle_half,
+)
 from rlcnn.data.atari.options import FrameOptions, LabelKind, PolicyPlay
 from rlcnn.data.atari.playing import (
     EpisodeSpec,
@@ -147,6 +153,7 @@ class _Builder:
         self._stacks: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
         self._episodes: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
         self._actions: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
+        self._rewards: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
         # Names of the actions of all games -> their numbers.
         self._numbers: dict[str, int] = {}
         # The number of a game, and its tasks; None for tasks of all games.
@@ -173,6 +180,7 @@ class _Builder:
                 # The last number is UNKNOWN's, which is -1.
                 numbers = [self._numbers.setdefault(each, len(self._numbers)) for each in actions]
                 self._actions[part].append(np.array([*numbers, UNKNOWN])[game.parts[part].actions])
+                self._rewards[part].append(game.parts[part].rewards)
         self._labellings += [(len(self._counts), each) for each in labellings]
         self._counts[name] = game.counts
 
@@ -208,7 +216,7 @@ class _Builder:
         pixels = torch.from_numpy(self._frames.finish())
         stacked = {part: np.concatenate(self._stacks[part]) for part in PARTS}
         # Elsewhere no two are equal, except shuffled ones by chance.
-        repeated = _repeated(*stacked.values()) if self._consecutive else None
+        repeated = repeated_rows(*stacked.values()) if self._consecutive else None
         parts = []
         for index, part in enumerate(PARTS):
             # A game's labels are not known for the observations of other games.
@@ -220,8 +228,11 @@ class _Builder:
                 labels[repeated[index]] = UNKNOWN
             actions = None
             if self._consecutive:
-                taken = torch.from_numpy(np.concatenate(self._actions[part]))
-                actions = Actions(tuple(self._numbers), taken)
+                taken, rewards = (
+                    torch.from_numpy(np.concatenate(values[part]))
+                    for values in (self._actions, self._rewards)
+                )
+                actions = Actions(tuple(self._numbers), taken, rewards)
             episodes = torch.from_numpy(np.concatenate(self._episodes[part]))
             parts.append(
                 StackedFrames(
@@ -345,14 +356,6 @@ def _played_with(options: FrameOptions) -> dict[str, Any]:
     if not options.random_share:
         del values["random_share"]
     return values
-
-
-def _repeated(*parts: np.ndarray) -> list[np.ndarray]:
-    """For each part's stacks whether they equal earlier ones of this part or one before, (n,)."""
-    _, first = np.unique(np.concatenate(parts), axis=0, return_index=True)
-    repeated = np.ones(sum(map(len, parts)), dtype=bool)
-    repeated[first] = False
-    return np.split(repeated, np.cumsum([len(part) for part in parts])[:-1])
 
 
 def _short_name(game: str) -> str:

@@ -118,3 +118,11 @@ def _places(values: np.ndarray, present: np.ndarray) -> np.ndarray:
         return np.full(len(values), UNKNOWN, dtype=np.int64)
     places = np.searchsorted(present, values).clip(max=len(present) - 1)
     return np.where(present[places] == values, places, UNKNOWN).astype(np.int64)
+
+
+def repeated_rows(*parts: np.ndarray) -> list[np.ndarray]:
+    """For each part's stacks whether they equal earlier ones of this part or one before, (n,)."""
+    _, first = np.unique(np.concatenate(parts), axis=0, return_index=True)
+    repeated = np.ones(sum(map(len, parts)), dtype=bool)
+    repeated[first] = False
+    return np.split(repeated, np.cumsum([len(part) for part in parts])[:-1])

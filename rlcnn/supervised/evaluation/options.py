@@ -156,7 +156,7 @@ class ProbedEncoder:
 class ProbedImages:
     """Images."""
 
-    data: str
+    data: str = ""
     """Labelled images: folder:DIR, mnist, fashion_mnist, cifar10, or atari:GAME[,GAME...]."""
     data_dir: Path = Path("data")
     """Directory of the published data sets; missing ones are downloaded to it."""
@@ -180,6 +180,27 @@ class ProbedImages:
 
 
 @dataclass(frozen=True)
+class ProbedNodes:
+    """Nodes."""
+
+    node_sweep: bool = False
+    """Rank the blocks of a network of torchvision or timm, given as NAME without a node, by the
+    accuracy of a linear classifier on their outputs, with the first of --methods."""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What agents reach."""
+
+    foresee: str = ""
+    """Game, such as Pong, in place of --data: probes whether a reward follows the frames and, with
+    --players RUN_DIR, which action that agent takes next. Fits on at most 10,000 frames and tests
+    on 5,000, unless --train-size and --test-size say otherwise."""
+    reward_steps: Annotated[int, Interval(ge=1, le=1000)] = 10
+    """For --foresee: agent steps within which a reward follows."""
+
+
+@dataclass(frozen=True)
 class LinearClassifiers:
     """Classifiers."""
 
@@ -198,7 +219,9 @@ class LinearClassifiers:
 
 # The last base comes first in --help.
 @dataclass(frozen=True)
-class ProbeConfig(DeviceChoice, LinearClassifiers, ProbedImages, ProbedEncoder):
+class ProbeConfig(
+    DeviceChoice, LinearClassifiers, Foreseen, ProbedNodes, ProbedImages, ProbedEncoder
+):
     """Fit linear classifiers to the features of a frozen encoder, and of random encoders."""
 
     frames: FrameOptions = field(default_factory=FrameOptions)
@@ -209,9 +232,15 @@ class ProbeConfig(DeviceChoice, LinearClassifiers, ProbedImages, ProbedEncoder):
         Raises:
             UserError: a value is not valid; the line names it and what was expected.
         """
+        if self.foresee:
+            self._check_foresight()
+        elif not self.data:
+            raise UserError(f"--data is missing: expected cifar10, {FOLDER}DIR, {ATARI}Pong ...")
         check_options(self)
         self.frames.check()
-        if self.players and not self.data.startswith(ATARI):
+        if self.node_sweep and self.classifiers:
+            raise UserError("--classifiers compares networks with one node: not for --node-sweep")
+        if self.players and not (self.foresee or self.data.startswith(ATARI)):
             raise UserError(f'--players is for atari: data, not "{self.data}"')
         if not self.methods:
             raise UserError(f"--methods takes at least one of {', '.join(METHODS)}")
@@ -219,3 +248,17 @@ class ProbeConfig(DeviceChoice, LinearClassifiers, ProbedImages, ProbedEncoder):
             raise UserError("--weights none is a random encoder: give --random-seeds")
         if self.json is not None:
             check_writable("--json", self.json)
+
+    def _check_foresight(self) -> None:
+        for option, value in (
+            ("--data", self.data),
+            ("--task", self.task),
+            ("--classifiers", " ".join(self.classifiers)),
+            ("--node-sweep", "" if not self.node_sweep else "on"),
+        ):
+            if value:
+                raise UserError(
+                    f"--foresee {self.foresee} plays the game for its frames: leave out {option}"
+                )
+        if "," in self.foresee:
+            raise UserError(f'--foresee "{self.foresee}" must be one game, such as Pong')

@@ -122,20 +122,58 @@ def run_probe(
             for images that the weights learned from.
     """
     config = replace(config, device=resolve_device(config.device))
-    if config.weights not in ("none", "imagenet"):
-        about = read_about(weights_file(Path(config.weights)))
-        check_held_out(config.data, config.seed, about, config.weights)
-    frame_channels = config.frames.frame_channels if config.data.startswith(ATARI) else None
-    options = with_frame_channels(config.encoder, config.encoder_options, frame_channels)
-    if frame_channels is not None:
-        # Before games are played, which takes minutes; the shape of their observations is known.
-        side = config.size or config.frames.obs_size
-        shape = (config.frames.frame_stack * frame_channels, side, side)
-        with size_option("--size" if config.size else "--frames.obs-size"):
-            probe.build_encoder(config.encoder, shape, options, config.weights)
     networks = [load_network(path, device=config.device) for path in config.classifiers]
     for network in networks:
         check_held_out(config.data, config.seed, network.training, network.source)
+    images, held_out = load_images(config, policies)
+    encoder, report = build_probed(config, config.encoder, images)
+    if report is not None:
+        console.print(str(report))
+    if encoder.features_dim > config.max_features:
+        console.print(
+            f"{encoder.features_dim:,} features are reduced to {config.max_features:,} by a random"
+            " projection; --max-features keeps more, and an encoder's pooling makes fewer"
+        )
+    classifiers = _evaluate(networks, held_out, images.test, config, console)
+    if config.size is not None:
+        with console.status("reading the images"):
+            images = probe.read_once(images)
+    comparisons = compare_with_random(config, encoder, images, console)
+    return ProbeResult(config, encoder, report, images, comparisons, classifiers)
+
+
+def compare_with_random(
+    config: ProbeConfig, encoder: Encoder, images: Split, console: Console
+) -> dict[Method, Comparison]:
+    """The fits on the features of an encoder, unless it is random, and on those of random ones."""
+    own = None
+    if config.weights != "none":
+        own = fit_encoder("the encoder", encoder, images, config, console)
+    random = {}
+    for seed in config.random_seeds:
+        other = probe.random_like(encoder, seed)
+        random[seed] = fit_encoder(f"random {seed}", other, images, config, console)
+    return {
+        method: Comparison(
+            own[method] if own else None, {seed: one[method] for seed, one in random.items()}
+        )
+        for method in config.methods
+    }
+
+
+def load_images(
+    config: ProbeConfig, policies: Mapping[str, PolicyPlay]
+) -> tuple[Split, LabelledImages]:
+    """The images to fit on and to test on, all of one size, and all held-out images.
+
+    Raises:
+        UserError: as for :func:`run_probe`.
+    """
+    if config.weights not in ("none", "imagenet"):
+        about = read_about(weights_file(Path(config.weights)))
+        check_held_out(config.data, config.seed, about, config.weights)
+    if config.data.startswith(ATARI):
+        build_before_play(config)
     split = load_data(
         config.data,
         config.data_dir,
@@ -155,33 +193,33 @@ def run_probe(
     image_shape = images.train.image_shape
     if image_shape is None or image_shape != images.test.image_shape:
         raise UserError("the images differ in size: --size N resizes them to N x N pixels")
+    return images, split.test
+
+
+def build_before_play(config: ProbeConfig) -> None:
+    """Builds an encoder for the observations of games, whose shape is known.
+
+    Playing them takes minutes. A UserError says that encoder, options or weights do not fit.
+    """
+    side = config.size or config.frames.obs_size
+    shape = (config.frames.frame_stack * config.frames.frame_channels, side, side)
+    with size_option("--size" if config.size else "--frames.obs-size"):
+        probe.build_encoder(config.encoder, shape, _encoder_options(config), config.weights)
+
+
+def build_probed(
+    config: ProbeConfig, name: str, images: Split
+) -> tuple[Encoder, LoadReport | None]:
+    """The encoder ``name`` with the configuration's weights, for these images."""
+    shape = images.train.image_shape
+    assert shape is not None
     with size_option("--size"):
-        encoder, report = probe.build_encoder(config.encoder, image_shape, options, config.weights)
-    if report is not None:
-        console.print(str(report))
-    if encoder.features_dim > config.max_features:
-        console.print(
-            f"{encoder.features_dim:,} features are reduced to {config.max_features:,} by a random"
-            " projection; --max-features keeps more, and an encoder's pooling makes fewer"
-        )
-    classifiers = _evaluate(networks, split.test, images.test, config, console)
-    if config.size is not None:
-        with console.status("reading the images"):
-            images = probe.read_once(images)
-    own = None
-    if config.weights != "none":
-        own = _fits("the encoder", encoder, images, config, console)
-    random = {
-        seed: _fits(f"random {seed}", probe.random_like(encoder, seed), images, config, console)
-        for seed in config.random_seeds
-    }
-    comparisons = {
-        method: Comparison(
-            own[method] if own else None, {seed: one[method] for seed, one in random.items()}
-        )
-        for method in config.methods
-    }
-    return ProbeResult(config, encoder, report, images, comparisons, classifiers)
+        return probe.build_encoder(name, shape, _encoder_options(config), config.weights)
+
+
+def _encoder_options(config: ProbeConfig) -> dict[str, Any]:
+    channels = config.frames.frame_channels if config.data.startswith(ATARI) else None
+    return with_frame_channels(config.encoder, config.encoder_options, channels)
 
 
 def _evaluate(
@@ -205,7 +243,7 @@ def _evaluate(
     return found
 
 
-def _fits(
+def fit_encoder(
     name: str, encoder: Encoder, images: Split, config: ProbeConfig, console: Console
 ) -> dict[Method, Fit]:
     """The fit of each method on the features of one encoder."""

@@ -119,7 +119,7 @@ def test_two_resumes_are_alike_to_the_bit_before_the_step_and_after(
     algorithm: Algorithm, cut: int, tmp_path: Path
 ) -> None:
     until = 4 * ROLLOUT + 1
-    policy = {"encoder_lr_factor": 0.1, "unfreeze_at_step": until}
+    policy = {"encoder_lr_factor": 0.1, "head_lr_factor": 0.3, "unfreeze_at_step": until}
     model = make(algorithm, LENET, **policy)
     initial = tensors_of(model)
     learn_to(model, cut)

@@ -98,6 +98,7 @@ def test_options_of_an_encoder_come_only_from_a_preset_and_a_study_with_this_enc
     [
         ("finetune:imagenet::unfreeze_from=layer2,finetune_factor=0.01", "finetune_factor", 0.01),
         ("finetune:imagenet::unfreeze_from=layer2,finetune_factor=0.01", "unfreeze_from", "layer2"),
+        ("finetune:imagenet::finetune_factor=0.01,head_factor=0.3", "head_factor", 0.3),
         ("frozen-random::obs-size=64", "obs_size", 64),
         ("scratch:impala,width=2::num_envs=16", "num_envs", 16),
     ],
@@ -151,6 +152,7 @@ def test_what_is_no_option_of_an_arm_is_refused(text: str, problem: str) -> None
         ("scratch::dqn.head=iqn", "dqn.head has no effect: this arm learns by ppo, not dqn"),
         ("scratch::preset=iqn,ppo.gamma=.9", "ppo.gamma has no effect: this arm learns by dqn"),
         ("scratch::finetune_factor=.5", "finetune_factor has no effect: it is for finetune"),
+        ("scratch::head_factor=.5", "--head-factor 0.5 is for --mode finetune: --mode train"),
         ("scratch::ppo.gamma=2", '--arms "scratch::ppo.gamma=2": --ppo.gamma 2.0 must be'),
         ("scratch::algo=dqn,dqn.double=2", 'dqn.double "2" is unknown: expected true or false'),
         ("scratch::num_envs=many", '--arms "scratch::num_envs=many": --num-envs "many"'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from torchvision import models
 from envs.errors import UserError
 from rlcnn.encoders import FrameEncoder, create_encoder, list_architectures, why_unknown
 from rlcnn.encoders.architectures import current_name, find_architecture, published_sizes
+from rlcnn.encoders.backbones import block_nodes
 from rlcnn.encoders.base import output_shape
+from rlcnn.weights.load import load_into
 from rlcnn.weights.nearest import without_values
 
 RGB = (3, 64, 64)
@@ -292,6 +295,25 @@ def test_nothing_of_torchvision_is_imported_before_it_is_needed() -> None:
     assert shown.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "last", "count"),
+    [
+        ("resnet18", "maxpool", "layer4", 5),
+        ("squeezenet1_1", "features.2", "features.12", 9),
+        slow("maxvit_t", "blocks.0", "blocks.3", 4),
+        slow("vit_b_16", "encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_11", 12),
+        ("timm:convnext_atto", "stages.0", "stages.3", 4),
+        ("timm:vit_tiny_patch16_224", "blocks.0", "blocks.11", 12),
+    ],
+)
+def test_the_ends_of_blocks_are_nodes(name: str, first: str, last: str, count: int) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm", reason="timm is an extra")
+    with without_values():
+        nodes = block_nodes(name)
+    assert (nodes[0], nodes[-1], len(nodes)) == (first, last, count)
+
+
 # timm.
 
 
@@ -317,6 +339,103 @@ def test_timms_default_node_is_at_an_eighth() -> None:
     assert output_shape(encoder.trunk, (3, 64, 64)) == (128, 8, 8)
     with pytest.raises(UserError, match='timm has no model "resnet1888"'):
         create_encoder("timm:resnet1888", RGB)
+
+
+DINO = "timm:vit_small_patch14_dinov2.lvd142m"
+FRAMES = (8, 42, 42)
+
+
+@pytest.fixture(scope="module")
+def dino() -> Any:
+    """A small transformer of timm with a class token, for 518 pixels, and its images."""
+    timm = pytest.importorskip("timm", reason="timm is an extra")
+    torch.manual_seed(0)
+    network = timm.create_model(DINO.removeprefix("timm:"), dynamic_img_size=True).eval()
+    # New transformers add nearly nothing in their blocks, and a new class token is nearly zero.
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.05)
+    return network
+
+
+@pytest.mark.parametrize("pooling", ["cls", "patches", "mean", "flatten"])
+def test_a_frozen_transformers_stored_features_are_timms_own(dino: Any, pooling: str) -> None:
+    encoder = create_encoder(f"{DINO}:blocks.1", FRAMES, frame_channels=1, pooling=pooling)
+    assert isinstance(encoder, FrameEncoder)
+    with_weights_of(encoder, dino)
+    frames = images(3, 1, *FRAMES[1:])
+    mean, std = (torch.tensor(dino.pretrained_cfg[n]).view(3, 1, 1) for n in ("mean", "std"))
+    with torch.no_grad():
+        [(patches, prefix)] = dino.forward_intermediates(
+            (frames.expand(-1, 3, -1, -1) / 255 - mean) / std,
+            indices=[1],
+            output_fmt="NLC",
+            return_prefix_tokens=True,
+            intermediates_only=True,
+        )
+        stored = encoder.encode_for_storage(frames)
+    tokens = torch.cat([prefix, patches], dim=1)
+    assert patches.shape == (3, 9, 384)
+    expected = {
+        "cls": prefix[:, 0],
+        "patches": patches.mean(dim=1),
+        "mean": tokens.mean(dim=1),
+        "flatten": tokens.flatten(1),
+    }[pooling]
+    torch.testing.assert_close(stored, expected, rtol=1e-4, atol=1e-5)
+    assert encoder.storage_layout(depth=8) == (8, expected.shape[1])
+
+
+def test_the_weights_of_a_transformer_fit_every_size(dino: Any, tmp_path: Path) -> None:
+    torch.save(dino.state_dict(), tmp_path / "dino.pth")
+    encoder = create_encoder(f"{DINO}:blocks.0", (3, 56, 42), pooling="cls")
+    report = load_into(encoder, tmp_path / "dino.pth")
+    assert not report.adapted
+    assert not [name for name in report.new if name.startswith("trunk.")]
+    assert "trunk.network.pos_embed" in report.loaded
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "tokens"),
+    [
+        (f"{DINO}:blocks.5", (4, 84, 84), {"pooling": "cls"}, (37, 384)),
+        ("timm:vit_base_patch16_siglip_224:blocks.0", (3, 96, 64), {}, (24, 768)),
+        ("timm:vit_small_patch16_dinov3.lvd1689m:blocks.0", (3, 96, 96), {}, (41, 384)),
+        ("timm:convnext_atto:stages.2", (3, 84, 84), {"pooling": "mean"}, (160, 5, 5)),
+        ("timm:mobilenetv4_conv_small", (3, 84, 84), {"pooling": "4x4"}, (64, 11, 11)),
+    ],
+)
+def test_timms_foundation_models_take_frames_of_games(
+    name: str, shape: tuple[int, int, int], options: dict[str, Any], tokens: tuple[int, ...]
+) -> None:
+    pytest.importorskip("timm", reason="timm is an extra")
+    encoder = built(name, shape, **options)
+    assert output_shape(encoder.trunk, encoder.preprocessing.output_shape) == tokens
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "said"),
+    [
+        (DINO, FRAMES, {}, "no default node: name one, timm:NAME:NODE, such as blocks.6"),
+        (f"{DINO}:blocks.12", FRAMES, {}, 'has no node "blocks.12". Did you mean "blocks'),
+        (f"{DINO}:blocks.1", (4, 80, 80), {}, "80x80 pixels do not go through .* resize 84"),
+        (f"{DINO}:blocks.1", FRAMES, {"pooling": "2x2"}, "needs feature maps"),
+        ("timm:convnext_atto:blocks.2", FRAMES, {}, 'has no node "blocks.2"'),
+        (
+            "timm:vit_base_patch16_siglip_224:blocks.0",
+            (3, 32, 32),
+            {"pooling": "cls"},
+            'needs a class token, which this node does not have: expected "patches"',
+        ),
+    ],
+)
+def test_what_does_not_fit_a_network_of_timm_is_one_line(
+    name: str, shape: tuple[int, int, int], options: dict[str, Any], said: str
+) -> None:
+    pytest.importorskip("timm", reason="timm is an extra")
+    with pytest.raises(UserError, match=said) as error:
+        built(name, shape, **options)
+    assert "\n" not in str(error.value)
 
 
 def test_timm_is_asked_for_by_name_where_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,7 +191,8 @@ def test_an_inflated_network_equals_the_rgb_one_on_still_rgb_stacks() -> None:
         (4, {"differences": "yes"}, "differences must be True or False, not 'yes'"),
         (4, {"projection_seed": -1}, "projection_seed must be a whole number from 0, not -1"),
         (4, {"resize": -1}, "resize must be a positive whole number, not -1"),
-        (4, {"pooling": "max"}, 'pooling must be "flatten", "mean" or a grid'),
+        (4, {"pooling": "max"}, 'pooling must be "flatten", "mean", "cls", "patches" or a grid'),
+        (4, {"pooling": "cls"}, "pooling 'cls' is for the tokens of a transformer"),
     ],
 )
 def test_options_that_do_not_fit_give_one_line(
