@@ -1,17 +1,19 @@
-"""Accuracy against operations (Canziani et al. 2016), and times of forward and backward passes."""
+"""Charts of networks: accuracy against operations, times of passes, errors over epochs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from envs.errors import UserError
-from rlcnn.report.style import FAINT, INK
+from rlcnn.report.style import FAINT, INK, point_style
+from rlcnn.runs.directory import RunDirectory
 from rlcnn.visualize.sheets import CLASS_COLOUR, OTHER_COLOUR, new_sheet
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 JCJOHNSON_MS = {
@@ -169,6 +171,88 @@ def draw_times(own: Mapping[str, float], label: str) -> Figure:
     axes.margins(x=0.12)
     figure.legend(loc="outside lower left", ncols=1)
     return figure
+
+
+class ErrorCurve(NamedTuple):
+    """The errors of a training, in per cent.
+
+    ``panel`` and ``name`` say where it is drawn and what its network is; ``training`` and ``test``
+    are the errors by epoch. The training error is the mean over an epoch's augmented images.
+    """
+
+    panel: str
+    name: str
+    training: Mapping[int, float]
+    test: Mapping[int, float]
+
+
+def draw_errors_over_epochs(curves: Sequence[ErrorCurve]) -> Figure:
+    """Error over epochs, a panel for each kind of network: as figure 6 of He et al. 2016.
+
+    Panels stand in the order of the alphabet: plain networks before residual ones. A name has one colour in all panels. Lines of test images are solid, those of training images
+    dashed.
+    """
+    panels = sorted({curve.panel for curve in curves})
+    names = list(dict.fromkeys(curve.name for curve in curves))
+    figure = new_sheet(max(4.4, 3.7 * len(panels)), 3.9)
+    shown = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, panel in zip(shown, panels, strict=True):
+        for curve in curves:
+            if curve.panel != panel:
+                continue
+            colour, marker = point_style(names.index(curve.name))
+            for part, errors, line in (
+                ("test", curve.test, "-"),
+                ("training", curve.training, "--"),
+            ):
+                axes.plot(
+                    list(errors),
+                    list(errors.values()),
+                    line,
+                    color=colour,
+                    marker=marker,
+                    markersize=3.5,
+                    markerfacecolor=colour if part == "test" else "white",
+                    label=f"{curve.name}, {part} images",
+                )
+        axes.set(title=panel, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    shown[0].set(ylabel="top-1 error (%)", ylim=(0, None))
+    lines = {text: line for axes in shown for line, text in _labelled(axes)}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def _labelled(axes: Axes) -> Iterable[tuple[Any, str]]:
+    return zip(*axes.get_legend_handles_labels(), strict=True)
+
+
+def read_training(path: Path) -> ErrorCurve:
+    """The errors of a run of ``pretrain_encoder.py``, finished or not.
+
+    Raises:
+        UserError: it is no such run, or has no epoch with both errors yet.
+    """
+    run = RunDirectory.open(path)
+    if "pretraining" not in run.config:
+        raise UserError(f'--trainings "{path}" is no run of pretrain_encoder.py')
+    config, parts = run.config["pretraining"], []
+    for name in ("train/top1", "test/top1"):
+        rows = {row["epoch"]: row[name] for row in run.metrics() if row.get(name) is not None}
+        if not rows:
+            raise UserError(f'--trainings "{path}" has no "{name}" yet: a classifier logs it')
+        parts.append({epoch: 100 * (1 - top1) for epoch, top1 in rows.items()})
+    return ErrorCurve(*_panel_and_name(config, path), *parts)
+
+
+def _panel_and_name(config: Mapping[str, Any], path: Path) -> tuple[str, str]:
+    """Networks of He et al. by shortcuts and depth, others by their encoder and their run."""
+    encoder, options = config["encoder"], config["encoder_options"]
+    if encoder != "cifar_resnet":
+        return encoder, path.resolve().name
+    shortcut = options.get("shortcut", "identity")
+    kinds = {"none": "plain: no shortcuts", "identity": "residual: identity shortcuts"}
+    return kinds.get(shortcut, f"residual: {shortcut}"), f"{options.get('depth', 20)} layers"
 
 
 def read_times(path: Path) -> tuple[dict[str, float], str]:

@@ -35,6 +35,7 @@ Picture = Literal[
     "saliency",
     "style",
     "charts",
+    "curves",
 ]
 PAGE = "index.html"
 """Name of the gallery in the directory of pictures."""
@@ -51,7 +52,7 @@ class ChosenPictures:
 
     pictures: Annotated[tuple[Picture, ...], Arg(metavar="PICTURE...", positional=True)] = ()
     """filters, activations, neighbours, errors (confusion matrix, misclassified images, top-5
-    bars), embedding, saliency, style or charts; several are one gallery."""
+    bars), embedding, saliency, style, charts or curves; several are one gallery."""
     layer: str | None = None
     """Layer whose maps to draw, such as features.3 or conv2; by default the encoder's node. For
     saliency, the layer of Grad-CAM; by default the last one with maps."""
@@ -72,6 +73,8 @@ class ChosenPictures:
     """For charts: results of evaluate_classifier.py --json."""
     benchmark: Path | None = None
     """For charts: result of benchmark.py --parts encoders --json."""
+    trainings: tuple[Path, ...] = ()
+    """For curves: runs of pretrain_encoder.py, whose training and test errors are drawn."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,12 @@ class PictureConfig(DeviceChoice, PictureOutput, ShownImages, ShownNetwork, Chos
         check_value("encoder", self.encoder, EncoderName)
         check_options(self.style, "style")
         self.frames.check()
+        if ("curves" in self.pictures) != bool(self.trainings):
+            raise UserError(
+                "curves need --trainings RUN_DIR..., runs of pretrain_encoder.py"
+                if not self.trainings
+                else "--trainings are for the picture curves"
+            )
         if self.run is not None and (self.weights != "none" or self.encoder is not None):
             raise UserError("--run has its own network: leave out --encoder and --weights")
         if self.data is not None:

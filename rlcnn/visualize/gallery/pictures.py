@@ -29,10 +29,12 @@ from rlcnn.visualize.charts import (
     NAMED,
     Accuracy,
     draw_accuracies,
+    draw_errors_over_epochs,
     draw_times,
     published_accuracies,
     read_result,
     read_times,
+    read_training,
 )
 from rlcnn.visualize.embedding import draw_embedding, embed
 from rlcnn.visualize.errors import error_sheets
@@ -277,6 +279,19 @@ def draw_charts(source: Source, console: Console) -> list[Sheet]:
     return sheets
 
 
+def draw_curves(source: Source, console: Console) -> list[Sheet]:
+    """Errors of trainings over their epochs."""
+    curves = [read_training(path) for path in source.config.trainings]
+    caption = (
+        "Solid: error on the test images after each epoch. Dashed: mean error on the training"
+        " images during the epoch, augmented. One training each (He et al. 2016, figures 1 and 6)."
+    )
+    title = "Errors of trainings, plain and residual"
+    if len({curve.panel for curve in curves}) == 1:
+        title = f"Errors of trainings, {curves[0].panel}"
+    return [Sheet("curves", title, draw_errors_over_epochs(curves), caption)]
+
+
 DRAW: dict[Picture, Draw] = {
     "filters": draw_first_filters,
     "activations": draw_activations,
@@ -286,6 +301,7 @@ DRAW: dict[Picture, Draw] = {
     "saliency": draw_saliency,
     "style": draw_style,
     "charts": draw_charts,
+    "curves": draw_curves,
 }
 
 
