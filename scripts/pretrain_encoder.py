@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from rlcnn.config.cli import given_value
-from rlcnn.config.runs import RunOptions, parse_run
 from rlcnn.config.script import run_script
-from rlcnn.supervised.config import PretrainConfig, read_pretrain_config
-from rlcnn.supervised.recipes import DEFAULT_RECIPE, recipe_config
+from rlcnn.supervised.command_line import PretrainOptions, parse_pretraining
 
 
 @dataclass(frozen=True)
-class Options(PretrainConfig, RunOptions):
+class Options(PretrainOptions):
     """Train an encoder on labelled images; train_agent.py takes its weights by --weights.
 
     Examples:
@@ -26,15 +22,8 @@ class Options(PretrainConfig, RunOptions):
 
 def main(arguments: list[str]) -> None:
     """Parses a command line and trains."""
-
-    def recipe() -> PretrainConfig:
-        name: Any = given_value(arguments, "--recipe") or DEFAULT_RECIPE
-        return recipe_config(name, given_value(arguments, "--encoder"))
-
-    run = parse_run(Options, PretrainConfig, arguments, read_pretrain_config, "--recipe", recipe)
+    run = parse_pretraining(arguments, Options)
     config = run.config
-    if run.resume is None:
-        config.validate()
     # After the command line: it takes seconds.
     from agents.evaluate.players import load_players
     from rlcnn.supervised.pretraining import pretrain, resume_pretraining

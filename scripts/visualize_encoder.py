@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rlcnn.config.cli import parse_options
 from rlcnn.config.script import run_script
 from rlcnn.runs.progress import make_console
-from rlcnn.visualize.gallery.options import PictureConfig
+from rlcnn.visualize.gallery.options import PictureConfig, command_line
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     config.validate()
     # After the command line: these take seconds.
     from agents.evaluate.pictures import make_source
-    from rlcnn.visualize.gallery.pictures import command_line, make_sheets
+    from rlcnn.visualize.gallery.pictures import make_sheets
     from rlcnn.visualize.sheets import track_gallery, write_gallery
 
     console = make_console()

@@ -31,11 +31,12 @@ from rlcnn.data.images import Split, StoredImages, Task
 from rlcnn.data.names import ATARI
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.visualize.gallery.options import PictureConfig
-from rlcnn.visualize.gallery.source import Explained, Source
+from rlcnn.visualize.gallery.source import Explained, PlayedGame, Source
 
 _ENVIRONMENTS = 8
 # An agent that repeats itself shows few different observations.
 _MOST_STEPS_EACH = 20
+_LONGEST_GAME = 1_000  # steps
 
 
 def make_source(config: PictureConfig) -> Source:
@@ -98,7 +99,28 @@ def explained_agent(run_dir: Path, trained: TrainConfig) -> Iterator[Explained]:
             names,
             "Q value" if algorithm.action_values else "log probability",
             3 if trained.obs == "rgb" else 1,
+            play=partial(play_game, model, trained),
         )
+
+
+def play_game(model: Any, trained: TrainConfig, seed: int) -> PlayedGame:
+    """A game, or its first 1,000 steps, as an evaluation plays it."""
+    game_seed = derive_seed(seed, "film")
+    policy = EvaluationPolicy(model, game_seed)
+    steps: list[tuple[np.ndarray, int, float]] = []
+    made = make_play_env(trained, 1, play_protocol(trained), game_seed)
+    with closing(made) as venv, inference(model):
+        observations, over = venv.reset(), False
+        while not over and len(steps) < _LONGEST_GAME:
+            assert isinstance(observations, np.ndarray)
+            seen, chosen = observations[0].copy(), policy(observations)
+            observations, rewards, dones, _ = venv.step(chosen)
+            steps.append((seen, int(chosen[0]), float(rewards[0])))
+            over = bool(dones[0])
+    seen, actions, rewards = zip(*steps, strict=True)  # type: ignore[assignment]
+    return PlayedGame(
+        torch.from_numpy(np.stack(seen)), torch.tensor(actions), torch.tensor(rewards)
+    )
 
 
 def own_frames(run_dir: Path, trained: TrainConfig, counts: tuple[int, int], seed: int) -> Split:

@@ -189,8 +189,8 @@ class ErrorCurve(NamedTuple):
 def draw_errors_over_epochs(curves: Sequence[ErrorCurve]) -> Figure:
     """Error over epochs, a panel for each kind of network: as figure 6 of He et al. 2016.
 
-    Panels stand in the order of the alphabet: plain networks before residual ones. A name has one colour in all panels. Lines of test images are solid, those of training images
-    dashed.
+    Plain networks stand before residual ones. A name has one colour in all panels. Lines of test
+    images are solid, those of training images dashed.
     """
     panels = sorted({curve.panel for curve in curves})
     names = list(dict.fromkeys(curve.name for curve in curves))

@@ -104,6 +104,30 @@ def saliency_figure(
     return figure
 
 
+def strip_figure(images: np.ndarray, maps: np.ndarray, labels: Sequence[str]) -> Figure:
+    """A strip of frames, and below each its map laid over it, slightly blurred.
+
+    Args:
+        images: uint8 (n, channels, height, width), of one frame each.
+        maps: strengths (n, 1, height, width) of :func:`rlcnn.visualize.saliency.strength`.
+        labels: of each frame.
+    """
+    with styled():
+        figure = new_figure(2 * _CELL + 0.9)
+        figure.set_figwidth(0.3 + _CELL * len(images))
+        axes = figure.subplots(2, len(images), squeeze=False)
+        for column, (frame, label) in enumerate(zip(frames_of(images, 1), labels, strict=True)):
+            for row, tiles in enumerate((frame, _heated(frame, maps[column]))):
+                axis = axes[row, column]
+                axis.imshow(tiles[0], cmap="gray", vmin=0, vmax=255)
+                axis.set(xticks=[], yticks=[])
+                axis.grid(False)
+            axes[0, column].set_title(label, fontsize="small", weight="normal", loc="center")
+        for row, name in enumerate(("newest frame", "saliency")):
+            axes[row, 0].set_ylabel(name, fontsize="small")
+    return figure
+
+
 def _heated(stack: np.ndarray, strengths: np.ndarray) -> np.ndarray:
     """The frames under their maps, on one scale."""
     blur = max(0.5, _BLUR * stack.shape[1])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Blue and vermilion, which differ without red-green vision and in grey (Okabe & Ito 2008).
 CLASS_COLOUR, OTHER_COLOUR = "#0072B2", "#D55E00"
-_LARGEST_SVG = 500_000
+LARGEST_SVG = 500_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def write_gallery(
             heading=heading,
             facts=facts or {},
             sheets=list(zip(sheets, drawings, strict=True)),
-            largest_svg=_LARGEST_SVG,
+            largest_svg=LARGEST_SVG,
         )
     )
     with disk_errors(directory):

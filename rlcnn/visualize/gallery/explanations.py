@@ -1,4 +1,4 @@
-"""The picture ``saliency``: what decides a classifier's class or an agent's action."""
+"""The pictures ``saliency`` and ``strip``: what decides a class or an agent's action."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from rich.console import Console
 
 from envs.errors import UserError
+from rlcnn.data.names import ATARI
 from rlcnn.encoders import Encoder
 from rlcnn.report.style import elided, percent
 from rlcnn.runs.progress import waiting
 from rlcnn.visualize.gallery.source import Explained, Source
-from rlcnn.visualize.heat import saliency_figure
+from rlcnn.visualize.heat import saliency_figure, strip_figure
 from rlcnn.visualize.nodes import Layer, find_layer, list_layers
 from rlcnn.visualize.saliency import (
     grad_cam,
@@ -29,6 +30,7 @@ from rlcnn.visualize.sheets import Sheet
 # Squares that cover a picture's side, and how many of them overlap.
 _SQUARES, _OVERLAP = 8, 2
 _LONGEST_NAME = 16
+_STRIDE = 2  # steps between the frames of a strip
 
 
 def draw_saliency(source: Source, console: Console) -> list[Sheet]:
@@ -70,6 +72,40 @@ def draw_saliency(source: Source, console: Console) -> list[Sheet]:
         )
         title = f"Saliency of {network.encoder.name}"
         return [Sheet("saliency", title, figure, caption)]
+
+
+def draw_strip(source: Source, console: Console) -> list[Sheet]:
+    """Frames of an agent's game around its largest reward, and what each choice depends on."""
+    if source.explain is None:
+        raise UserError("strip shows an agent's game: give --run RUN_DIR, a run of train_agent.py")
+    with source.explain() as network:
+        assert network.play is not None
+        game = network.play(source.config.seed)
+        steps, count = len(game.actions), source.config.queries
+        # The reward is seen in the last frame but one.
+        best = int(game.rewards.argmax()) + 1
+        first = max(0, min(best - _STRIDE * (count - 2), steps - 1 - _STRIDE * (count - 1)))
+        places = range(first, steps, _STRIDE)[:count]
+        images, actions = game.observations[places], game.actions[places]
+        newest = slice(-network.frame_channels, None)
+        with waiting(console, "saliency"):
+            maps = strength(gradient(network.scores, images, actions)[:, newest])
+        labels = [
+            f"step {place + 1}\n{elided(network.outputs[action], _LONGEST_NAME)}"
+            for place, action in zip(places, actions.tolist(), strict=True)
+        ]
+        figure = strip_figure(images[:, newest].numpy(), maps, labels)
+        scored = float(game.rewards[best - 1])
+        caption = (
+            "Above: the newest frame that the agent sees, with its action. Below: the gradient of"
+            f" the action's {network.kind} by each pixel, each frame on its own scale."
+        ) + (f" The agent gets {scored:g} points in step {best}." if scored > 0 else "")
+        title = f"A game of {_game(source)}, and what the agent's choices depend on"
+        return [Sheet("strip", title, figure, caption)]
+
+
+def _game(source: Source) -> str:
+    return (source.data or "its own").removeprefix(ATARI)
 
 
 def _maps(

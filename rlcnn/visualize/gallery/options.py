@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -33,6 +35,7 @@ Picture = Literal[
     "errors",
     "embedding",
     "saliency",
+    "strip",
     "style",
     "charts",
     "curves",
@@ -52,7 +55,7 @@ class ChosenPictures:
 
     pictures: Annotated[tuple[Picture, ...], Arg(metavar="PICTURE...", positional=True)] = ()
     """filters, activations, neighbours, errors (confusion matrix, misclassified images, top-5
-    bars), embedding, saliency, style, charts or curves; several are one gallery."""
+    bars), embedding, saliency, strip, style, charts or curves; several are one gallery."""
     layer: str | None = None
     """Layer whose maps to draw, such as features.3 or conv2; by default the encoder's node. For
     saliency, the layer of Grad-CAM; by default the last one with maps."""
@@ -64,7 +67,7 @@ class ChosenPictures:
     channels_of_patches: _Few = 9
     """Of these channels, so many with the nine patches that excite them most."""
     queries: _Few = 5
-    """Held-out images whose neighbours or saliency are drawn."""
+    """Held-out images whose neighbours or saliency are drawn, or frames of the strip."""
     neighbours: _Few = 6
     """Nearest training images of each."""
     perplexity: Annotated[float, Interval(gt=0)] = 30.0
@@ -204,8 +207,22 @@ class PictureConfig(DeviceChoice, PictureOutput, ShownImages, ShownNetwork, Chos
             raise UserError(f"--labels is for the images of a folder: give --data {FOLDER}DIR")
         if self.players and not (self.data or "").startswith(ATARI):
             raise UserError("--players are for --data atari:GAME")
-        place = self.out.absolute()
-        existing = next(path for path in (place, *place.parents) if path.exists())
-        if not existing.is_dir():
-            raise UserError(f'--out "{self.out}": "{existing}" is a file, not a directory')
-        check_writable("--out", existing / PAGE)
+        check_out(self.out)
+
+
+def check_out(directory: Path) -> None:
+    """Checks, before work begins, whether a page can be written to a directory, new or not.
+
+    Raises:
+        UserError: it cannot.
+    """
+    place = directory.absolute()
+    existing = next(path for path in (place, *place.parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f'--out "{directory}": "{existing}" is a file, not a directory')
+    check_writable("--out", existing / PAGE)
+
+
+def command_line(script: str, arguments: Sequence[str]) -> str:
+    """The command of a script, to copy it from a page."""
+    return shlex.join(["python", f"scripts/{script}", *arguments])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from rlcnn.visualize.charts import (
 from rlcnn.visualize.embedding import draw_embedding, embed
 from rlcnn.visualize.errors import error_sheets
 from rlcnn.visualize.filters import draw_filters, first_filters
-from rlcnn.visualize.gallery.explanations import draw_saliency
+from rlcnn.visualize.gallery.explanations import draw_saliency, draw_strip
 from rlcnn.visualize.gallery.options import Picture
 from rlcnn.visualize.gallery.source import Source
 from rlcnn.visualize.neighbours import chance, describe_share, draw_neighbours, find_neighbours
@@ -299,6 +298,7 @@ DRAW: dict[Picture, Draw] = {
     "errors": draw_errors,
     "embedding": draw_features,
     "saliency": draw_saliency,
+    "strip": draw_strip,
     "style": draw_style,
     "charts": draw_charts,
     "curves": draw_curves,
@@ -327,8 +327,3 @@ def _by_task(source: Source) -> str:
 def _shown(source: Source, image: torch.Tensor) -> torch.Tensor:
     """Of a stack in colour the newest frame; ``draw_image`` does so for grey ones."""
     return image[-source.frame_channels :]
-
-
-def command_line(script: str, arguments: list[str]) -> str:
-    """The command that was given, to copy it from a gallery."""
-    return shlex.join(["python", f"scripts/{script}", *arguments])

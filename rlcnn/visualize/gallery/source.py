@@ -36,6 +36,21 @@ _TRAIN, _TEST = 2_000, 500
 
 
 @dataclass(frozen=True)
+class PlayedGame:
+    """The steps of a game, or its first ones: what an agent saw, chose and got.
+
+    Attributes:
+        observations: uint8 (steps, channels, height, width).
+        actions: int64 (steps,).
+        rewards: float32 (steps,), unclipped.
+    """
+
+    observations: torch.Tensor
+    actions: torch.Tensor
+    rewards: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Explained:
     """A network whose scores are explained.
 
@@ -46,6 +61,7 @@ class Explained:
         kind: what a score is.
         frame_channels: channels of a frame.
         observe: an image of the data -> what the network takes, uint8 (1, channels, h, w).
+        play: plays a game from a seed; None for a classifier.
     """
 
     scores: Scores
@@ -54,6 +70,7 @@ class Explained:
     kind: str
     frame_channels: int
     observe: Callable[[torch.Tensor], torch.Tensor] = lambda image: image[None]
+    play: Callable[[int], PlayedGame] | None = None
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""The figures of a course on convolutional networks: parts, each some commands, and their page."""
