@@ -53,7 +53,9 @@ def make_source(config: PictureConfig) -> Source:
         return Source(config, load_players)
     run_dir, run = config.run, RunDirectory.open(config.run)
     if "config" not in run.config:
-        return Source(replace(config, weights=str(run_dir)), load_players)
+        data_dir = Path(run.config.get("pretraining", {}).get("data_dir", "data"))
+        config = replace(config, weights=str(run_dir), data_dir=config.data_dir or data_dir)
+        return Source(config, load_players)
     trained = read_config(run)
     frames = replace(
         config.frames,

@@ -67,7 +67,8 @@ def draw_filters(networks: Mapping[str, torch.Tensor]) -> Figure:
     rows = math.ceil(count / columns)
     side = 4.4
     tall = side * rows * high / (columns * wide)
-    figure = new_sheet(side * len(networks) + 0.3, tall + 1.6)
+    # Filters without colours have a colour bar.
+    figure = new_sheet(side * len(networks) + 0.3, tall + (1.6 if channels == 1 else 1.0))
     panels = figure.subplots(1, len(networks), squeeze=False, gridspec_kw={"wspace": 0.08})[0]
     grey = colormaps["gray"].with_extremes(bad=_GROUND)
     for axes, (name, weights) in zip(panels, networks.items(), strict=True):

@@ -188,23 +188,21 @@ class Source:
         """(channels, height, width): of the weights' own images, the network's, or the data's."""
         spec, size = self._spec, self.config.size
         shape: Any = tuple(spec["observation_shape"]) if spec else None
-        data = self.data
-        if data is not None and (shape is None or data.startswith(ATARI)):
+        data, frames = self.data, self.config.frames
+        if (data or "").startswith(ATARI) or not (shape or data or self._architecture):
+            # Known without games being played.
+            channels, side = frames.frame_stack * frames.frame_channels, frames.obs_size
+            shape = (channels, *(shape or (0, side, side))[1:])
+        elif shape is None and data is not None:
             images = self.loaded.train
-            own: tuple[int, ...] | None = images.image_shape
-            if self._architecture and not data.startswith(ATARI):
-                own = (images.channels, *[self._architecture.crop] * 2)
-            shape = shape or own
+            shape = images.image_shape
+            if self._architecture:
+                shape = (images.channels, *[self._architecture.crop] * 2)
             if shape is None and size is None:
                 raise UserError("the images differ in size: --size N resizes them to N x N pixels")
             shape = shape or (images.channels, 0, 0)
-            shape = (images.channels, *shape[1:])
         elif shape is None and self._architecture:
             shape = (3, *[self._architecture.crop] * 2)
-        elif shape is None:
-            frames = self.config.frames
-            side = frames.obs_size
-            shape = (frames.frame_stack * frames.frame_channels, side, side)
         if size is not None:
             shape = (shape[0], size, size)
         return shape

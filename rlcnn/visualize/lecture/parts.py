@@ -13,9 +13,9 @@ from rlcnn.visualize.lecture.options import LectureConfig, PartName
 
 NEEDS = {
     "mnist": "--mnist DIR, a directory with the four files of MNIST",
-    "cifar10": "--cifar10 DIR, a directory with torchvision's cifar-10-batches-py, or an image folder"
-    " with train/<class> and test/<class>",
-    "data": "--data folder:DIR, a folder of photographs, with --labels CSV or a folder for each class",
+    "cifar10": "--cifar10 DIR, a directory with torchvision's cifar-10-batches-py, or an image"
+    " folder with train/<class> and test/<class>",
+    "data": "--data folder:DIR of photographs, with --labels CSV or a folder for each class",
     "weights": "--weights FILE, ImageNet weights of --encoder, or --weights imagenet",
     "agent": "--agent RUN_DIR, which python scripts/train_agent.py --run-dir RUN_DIR makes",
 }
@@ -264,7 +264,7 @@ PARTS: dict[PartName, Part] = {
         "Saliency",
         "Which pixels a class depends on, by four methods. They do not agree: each asks another"
         " question.",
-        1,
+        3,
         ("weights", "data"),
         _saliency,
     ),
