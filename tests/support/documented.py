@@ -210,6 +210,7 @@ SHORT: Mapping[str, Mapping[str, str]] = {
         "--style.steps": "2",
         "--track": "disabled",
     },
+    "make_lecture": {"--only": "counting", "--epochs": "1", "--train-size": "24"},
     "benchmark": {
         "--rounds": "1",
         "--seconds": "0.01",

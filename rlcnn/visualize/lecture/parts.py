@@ -166,7 +166,8 @@ def _agent(config: LectureConfig) -> list[Step]:
     trained = RunDirectory.open(config.agent).config["config"]
     # Frames are labelled with the action between the last two.
     if trained.get("frame_stack", 4) > 1:
-        labels = ("--frames.labels", "action", *_frames(config))
+        few = ("--frames.train-frames", "2000", "--frames.test-frames", "500")
+        labels = ("--frames.labels", "action", *few, *_frames(config))
         steps.append(_pictures(config, "agent", "neighbours", *run, *labels))
     return steps
 

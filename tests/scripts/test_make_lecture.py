@@ -1,0 +1,198 @@
+"""The lecture from the command line: parts made, kept, skipped and refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.picture_files import write_mnist, write_stripes
+
+from envs.errors import UserError
+from rlcnn.runs.directory import RunDirectory
+from rlcnn.visualize.lecture.options import PART_NAMES
+from rlcnn.visualize.lecture.parts import NEEDS, PARTS
+
+Script = Callable[..., None]
+SHORT = ("--epochs", 1, "--train-size", 24)
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mnist")
+    write_mnist(folder, train=60, test=30)
+    return folder
+
+
+def said_of(part: str, output: str) -> str:
+    """What became of a part, by its last line."""
+    return re.findall(rf"^{part}: (.*)$", output.replace("\n  ", " "), re.MULTILINE)[-1]
+
+
+def test_a_lecture_has_figures_tables_and_their_commands(
+    mnist: Path, make_lecture: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lecture"
+    arguments = ("--out", out, "--mnist", mnist, "--only", "counting", "lenet", "depth", *SHORT)
+    make_lecture(*arguments)
+    said = capsys.readouterr()
+    assert said.out == f"wrote {out / 'index.html'}\n"
+    assert said_of("lenet", said.err).startswith("made in")
+    assert said_of("depth", said.err) == f"skipped: give {NEEDS['cifar10']}"
+    figures = {"filters", "confusion", "worst", "top5", "curves"}
+    written = {path.name for path in (out / "lenet").iterdir()}
+    assert written == {f"{name}.{kind}" for name in figures for kind in ("png", "svg")} | {
+        "part.json"
+    }
+    assert {path.name for path in out.iterdir()} == {"index.html", "counting", "lenet", "runs"}
+    page = (out / "index.html").read_text()
+    # 6 filters of 5x5 and a bias each.
+    assert re.search(r"c1 .* 6x28x28 .* 156 ", page)
+    for command in (
+        "describe_encoder.py --encoder lenet --shape 1 32 32 --classes 10",
+        f"pretrain_encoder.py --recipe lenet5-1998 --data-dir {mnist} --train-size 24 --epochs 1",
+        f"visualize_encoder.py curves --trainings {out}/runs/lenet --out {out}/lenet",
+    ):
+        assert f"python scripts/{command}" in page
+    # Self-contained.
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+
+    # The second call makes nothing anew but what is damaged.
+    (out / "counting" / "part.json").write_text("{")
+    make_lecture(*arguments)
+    said = capsys.readouterr()
+    assert said_of("counting", said.err).startswith("made in")
+    assert said_of("lenet", said.err) == "kept"
+    make_lecture(*arguments[:2], "--only", "counting", "--force")
+    assert said_of("counting", capsys.readouterr().err).startswith("made in")
+    # A part whose data are not given any more stays on the page.
+    assert "LeNet-5 on MNIST" in (out / "index.html").read_text()
+
+    # A training of another length is not taken for the one that is asked for.
+    with pytest.raises(
+        UserError, match=r"lacks parts: lenet: .* has epochs 1, not 2: give another"
+    ):
+        make_lecture(*arguments[:4], "--only", "lenet", "--epochs", 2, "--train-size", 24)
+
+
+def test_a_part_that_fails_leaves_nothing_and_the_others_are_made(
+    make_lecture: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.pth").write_text("no weights")
+    out = tmp_path / "lecture"
+    with pytest.raises(UserError, match=r"index.html lacks parts: filters: .*bad\.pth") as error:
+        make_lecture(
+            *("--out", out, "--only", "counting", "filters", "--weights", tmp_path / "bad.pth")
+        )
+    assert "\n" not in str(error.value)
+    assert {path.name for path in out.iterdir()} == {"index.html", "counting"}
+    assert said_of("filters", capsys.readouterr().err).startswith("failed:")
+
+
+def test_the_list_says_what_each_part_needs_and_makes_nothing(
+    make_lecture: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lecture"
+    make_lecture("--list", "--out", out, "--cifar10", tmp_path)
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert tuple(lines) == PART_NAMES == tuple(PARTS)
+    assert lines["counting"].endswith("min  can be made")
+    assert lines["depth"] == "60 min  can be made"
+    assert lines["maps"].endswith(f"needs {NEEDS['weights']}; {NEEDS['data']}")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--only filters depht", '--only "depht" is unknown: expected one of counting'),
+        ("--only filters filters", "--only filters filters: give each once"),
+        ("--mnist nowhere", '--mnist "nowhere" does not exist'),
+        ("--cifar10 {file}", "is a file, not a directory"),
+        ("--data photos", '--data "photos": expected photographs as folder:DIR'),
+        ("--data folder:photos", '--data "photos" does not exist'),
+        ("--labels labels.csv", "--labels is for photographs: give --data folder:DIR"),
+        ("--weights nothing.pth", '--weights "nothing.pth" does not exist'),
+        ("--encoder resnet18:layer2", "expected a network without a node"),
+        ("--agent nowhere", "run directory nowhere does not exist"),
+        ("--agent {folder}", "holds no config.json, so it is not a run"),
+        ("--agent {classifier}", "is no run of train_agent.py"),
+        ("--epochs 0", "--epochs 0 must be at least 1"),
+        ("--only depth", "no part was made. depth: skipped: give --cifar10 DIR"),
+        ("--out {file}", "is a file, not a directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    arguments: str, said: str, make_lecture: Script, tmp_path: Path
+) -> None:
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.touch()
+    folder.mkdir()
+    (folder / "file").touch()
+    classifier = tmp_path / "classifier"
+    RunDirectory.create(classifier, {"pretraining": {}}).close()
+    words = arguments.format(file=file, folder=folder, classifier=classifier).split()
+    with pytest.raises(UserError) as refused:
+        make_lecture("--out", tmp_path / "lecture", *words)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "lecture").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_part_is_made_from_its_data(
+    mnist: Path,
+    finished: tuple[Path, str],
+    make_lecture: Script,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from torchvision.models import squeezenet1_0
+
+    torch.manual_seed(0)
+    weights = tmp_path / "squeezenet.safetensors"
+    save_file(squeezenet1_0().state_dict(), weights)
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(2):
+        pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photographs / f"{number}.png")
+    (photographs / "labels.csv").write_text("file,class_index\n0.png,0\n1.png,7\n")
+    cifar10 = write_stripes(tmp_path / "cifar10", train=30, test=20)
+    out = tmp_path / "lecture"
+    make_lecture(
+        *("--out", out, "--mnist", mnist, "--cifar10", cifar10, "--weights", weights, *SHORT),
+        *("--data", f"folder:{photographs}", "--labels", "labels.csv", "--agent", finished[0]),
+        *(() if find_spec("captum") else ("--only", *(set(PART_NAMES) - {"saliency"}))),
+    )
+    records = {path.parent.name: json.loads(path.read_text()) for path in out.glob("*/part.json")}
+    assert set(PART_NAMES) - set(records) <= {"saliency"}
+    figures = {
+        name: {item["figure"] for item in record["items"]} - {""}
+        for name, record in records.items()
+    }
+    assert figures["depth"] == {"curves"}
+    assert figures["agent"] == {"filters", "strip", "neighbours"}
+    assert figures["maps"] == {"maps", "patches"}
+    table = records["transfer"]["items"][-1]["text"]
+    assert f"{out}/runs/finetuned" in table
+    # Figures of one part have different files.
+    for record in records.values():
+        names = [item["figure"] for item in record["items"] if item["figure"]]
+        assert len(names) == len(set(names))
+    # Finished trainings serve again.
+    summary = out / "runs" / "cifar-56-none" / "summary.json"
+    (out / "depth" / "curves.svg").unlink()
+    before = summary.stat().st_mtime_ns
+    make_lecture("--out", out, "--cifar10", cifar10, *SHORT, "--only", "depth")
+    assert (out / "depth" / "curves.svg").exists()
+    assert summary.stat().st_mtime_ns == before
