@@ -10,23 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 from support.picture_files import write_mnist, write_stripes
+from torchvision.models import squeezenet1_0
 
 from envs.errors import UserError
+from rlcnn.encoders import create_encoder
 from rlcnn.runs.directory import RunDirectory
 from rlcnn.visualize.lecture.options import PART_NAMES
 from rlcnn.visualize.lecture.parts import NEEDS, PARTS
+from rlcnn.weights.load import save_encoder
 
 Script = Callable[..., None]
 SHORT = ("--epochs", 1, "--train-size", 24)
 
 
-@pytest.fixture(scope="module")
-def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mnist")
-    write_mnist(folder, train=60, test=30)
-    return folder
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "lenet.safetensors"
+    save_encoder(create_encoder("lenet", (1, 32, 32)), path)
+    return path
 
 
 def said_of(part: str, output: str) -> str:
@@ -35,28 +40,24 @@ def said_of(part: str, output: str) -> str:
 
 
 def test_a_lecture_has_figures_tables_and_their_commands(
-    mnist: Path, make_lecture: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    weights: Path, make_lecture: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "lecture"
-    arguments = ("--out", out, "--mnist", mnist, "--only", "counting", "lenet", "depth", *SHORT)
-    make_lecture(*arguments)
+    arguments = ("--out", out, "--encoder", "lenet", "--weights", weights)
+    make_lecture(*arguments, "--only", "counting", "filters", "depth")
     said = capsys.readouterr()
     assert said.out == f"wrote {out / 'index.html'}\n"
-    assert said_of("lenet", said.err).startswith("made in")
+    assert said_of("filters", said.err).startswith("made in")
     assert said_of("depth", said.err) == f"skipped: give {NEEDS['cifar10']}"
-    figures = {"filters", "confusion", "worst", "top5", "curves"}
-    written = {path.name for path in (out / "lenet").iterdir()}
-    assert written == {f"{name}.{kind}" for name in figures for kind in ("png", "svg")} | {
-        "part.json"
-    }
-    assert {path.name for path in out.iterdir()} == {"index.html", "counting", "lenet", "runs"}
+    assert {path.name for path in out.iterdir()} == {"index.html", "counting", "filters"}
+    written = {path.name for path in (out / "filters").iterdir()}
+    assert written == {"filters.png", "filters.svg", "part.json"}
     page = (out / "index.html").read_text()
     # 6 filters of 5x5 and a bias each.
     assert re.search(r"c1 .* 6x28x28 .* 156 ", page)
     for command in (
         "describe_encoder.py --encoder lenet --shape 1 32 32 --classes 10",
-        f"pretrain_encoder.py --recipe lenet5-1998 --data-dir {mnist} --train-size 24 --epochs 1",
-        f"visualize_encoder.py curves --trainings {out}/runs/lenet --out {out}/lenet",
+        f"visualize_encoder.py filters --encoder lenet --weights {weights} --out {out}/filters",
     ):
         assert f"python scripts/{command}" in page
     # Self-contained.
@@ -64,20 +65,16 @@ def test_a_lecture_has_figures_tables_and_their_commands(
 
     # The second call makes nothing anew but what is damaged.
     (out / "counting" / "part.json").write_text("{")
-    make_lecture(*arguments)
+    make_lecture(*arguments, "--only", "counting", "filters")
     said = capsys.readouterr()
     assert said_of("counting", said.err).startswith("made in")
-    assert said_of("lenet", said.err) == "kept"
-    make_lecture(*arguments[:2], "--only", "counting", "--force")
-    assert said_of("counting", capsys.readouterr().err).startswith("made in")
-    # A part whose data are not given any more stays on the page.
-    assert "LeNet-5 on MNIST" in (out / "index.html").read_text()
-
-    # A training of another length is not taken for the one that is asked for.
-    with pytest.raises(
-        UserError, match=r"lacks parts: lenet: .* has epochs 1, not 2: give another"
-    ):
-        make_lecture(*arguments[:4], "--only", "lenet", "--epochs", 2, "--train-size", 24)
+    assert said_of("filters", said.err) == "kept"
+    make_lecture("--out", out, "--only", "counting", "filters", "--force")
+    said = capsys.readouterr()
+    assert said_of("counting", said.err).startswith("made in")
+    # A part whose data are not given any more stays.
+    assert said_of("filters", said.err) == "kept"
+    assert "What first filters learn" in (out / "index.html").read_text()
 
 
 def test_a_part_that_fails_leaves_nothing_and_the_others_are_made(
@@ -147,20 +144,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_part_is_made_from_its_data(
-    mnist: Path,
     finished: tuple[Path, str],
     make_lecture: Script,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import torch
-    from safetensors.torch import save_file
-    from torchvision.models import squeezenet1_0
-
     torch.manual_seed(0)
     weights = tmp_path / "squeezenet.safetensors"
     save_file(squeezenet1_0().state_dict(), weights)
-    photographs = tmp_path / "photographs"
+    mnist, photographs = tmp_path / "mnist", tmp_path / "photographs"
+    write_mnist(mnist, train=60, test=30)
     photographs.mkdir()
     random = np.random.default_rng(0)
     for number in range(2):
@@ -180,6 +173,7 @@ def test_every_part_is_made_from_its_data(
         name: {item["figure"] for item in record["items"]} - {""}
         for name, record in records.items()
     }
+    assert figures["lenet"] - {"worst"} == {"filters", "confusion", "top5", "curves"}
     assert figures["depth"] == {"curves"}
     assert figures["agent"] == {"filters", "strip", "neighbours"}
     assert figures["maps"] == {"maps", "patches"}
@@ -193,6 +187,10 @@ def test_every_part_is_made_from_its_data(
     summary = out / "runs" / "cifar-56-none" / "summary.json"
     (out / "depth" / "curves.svg").unlink()
     before = summary.stat().st_mtime_ns
-    make_lecture("--out", out, "--cifar10", cifar10, *SHORT, "--only", "depth")
+    depth = ("--out", out, "--cifar10", cifar10, "--only", "depth")
+    make_lecture(*depth, *SHORT)
     assert (out / "depth" / "curves.svg").exists()
     assert summary.stat().st_mtime_ns == before
+    # A training of another length is not taken for the one that is asked for.
+    with pytest.raises(UserError, match=r"lacks parts: depth: .* has epochs 1, not 2: give"):
+        make_lecture(*depth, "--epochs", 2, *SHORT[2:])

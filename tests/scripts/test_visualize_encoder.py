@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.picture_files import write_stripes
+from support.picture_files import write_mnist, write_stripes
 
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
@@ -95,7 +95,7 @@ def test_an_agent_shows_frames_of_its_own_play(
     finished: tuple[Path, str], draw: Script, tmp_path: Path
 ) -> None:
     draw(
-        *("filters", "activations", "neighbours", *SALIENCY, "--run", finished[0]),
+        *("filters", "activations", "neighbours", "strip", *SALIENCY, "--run", finished[0]),
         *("--frames.train-frames", 100, "--frames.test-frames", 100, "--frames.labels", "action"),
         *("--data-dir", tmp_path / "data", "--out", tmp_path / "pictures", "--neighbours", 2),
         *("--queries", 2, "--maps", 2),
@@ -104,9 +104,33 @@ def test_an_agent_shows_frames_of_its_own_play(
     assert "nature, input 4x44x44" in page
     assert "atari:Breakout: 100 training, 100 held-out images" in page
     names = {path.stem for path in (tmp_path / "pictures").glob("*.png")}
-    assert names == {"filters", "maps", "patches", "neighbours", *SALIENCY}
+    assert names == {"filters", "maps", "patches", "neighbours", "strip", *SALIENCY}
+    assert "the gradient of the action&#39;s log probability by each pixel" in page
     explained = "log probability of the chosen output depends on, of a stack the newest frame"
     assert (explained in page) == bool(SALIENCY)
+
+
+def test_filters_of_an_agent_need_no_games(
+    finished: tuple[Path, str], draw: Script, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    draw("filters", "--run", finished[0], "--data-dir", data, "--out", tmp_path / "pictures")
+    assert (tmp_path / "pictures" / "filters.png").exists()
+    assert not data.exists()
+
+
+def test_images_of_a_classifier_are_those_of_its_own_data_directory(
+    pretrain_encoder: Script, draw: Script, tmp_path: Path
+) -> None:
+    write_mnist(tmp_path / "digits", train=20, test=20)
+    run = tmp_path / "run"
+    pretrain_encoder(
+        *("--recipe", "lenet5-1998", "--data-dir", tmp_path / "digits", "--epochs", 1),
+        *("--run-dir", run, "--track", "disabled", "--num-threads", 1, "--precision", "fp32"),
+    )
+    draw("curves", "neighbours", "--trainings", run, "--run", run, "--out", tmp_path / "pictures")
+    names = {path.stem for path in (tmp_path / "pictures").glob("*.png")}
+    assert names == {"curves", "neighbours"}
 
 
 def test_an_agent_of_another_game_shows_what_it_observed_and_chose(
@@ -156,6 +180,10 @@ def test_an_agent_of_another_game_shows_what_it_observed_and_chose(
         ("style {of} --style.style {text}", "is not an image that Pillow can read"),
         ("style {of} --style.content-layers c9", 'has no layer "c9"'),
         ("style {of} --style.steps 0", "--style.steps 0 must be at least 1"),
+        ("strip {of}", "strip shows an agent's game: give --run RUN_DIR"),
+        ("curves", "curves need --trainings RUN_DIR..., runs of pretrain_encoder.py"),
+        ("charts --trainings {folder}", "--trainings are for the picture curves"),
+        ("curves --trainings {folder}", "holds no config.json, so it is not a run"),
         ("charts --results nothing.json", '--results "nothing.json" cannot be read: No such file'),
         ("charts --benchmark {text}", "is not JSON"),
         ("filters --encoder lenet --labels a.csv", "--labels is for the images of a folder"),

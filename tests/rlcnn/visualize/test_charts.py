@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from envs.errors import UserError
+from rlcnn.report.style import styled
+from rlcnn.runs.directory import RunDirectory
 from rlcnn.visualize.charts import (
     JCJOHNSON_MS,
     NAMED,
     draw_accuracies,
+    draw_errors_over_epochs,
     draw_times,
     published_accuracies,
     read_result,
     read_times,
+    read_training,
 )
 
 
@@ -120,3 +124,54 @@ def test_other_files_than_one_networks_results_are_refused(
     file.write_text(json.dumps(document))
     with pytest.raises(UserError, match=said):
         read_result(file)
+
+
+def write_training(path: Path, options: dict, test: list[float], encoder: str = "") -> Path:
+    """A run with these shares of right test images, and half of them of training images."""
+    config = {"encoder": encoder or "cifar_resnet", "encoder_options": options}
+    with RunDirectory.create(path, {"pretraining": config}) as run:
+        for epoch, top1 in enumerate(test, start=1):
+            row = {"epoch": epoch, "train/top1": top1 / 2, "test/top1": top1}
+            run.append_metrics(10 * epoch, row)
+    return path
+
+
+def test_errors_of_plain_networks_stand_left_and_a_depth_has_one_colour(tmp_path: Path) -> None:
+    runs = [
+        write_training(tmp_path / "a", {"depth": 20, "shortcut": "identity"}, [0.2, 0.6]),
+        write_training(tmp_path / "b", {"depth": 56}, [0.1, 0.7]),
+        write_training(tmp_path / "c", {"depth": 20, "shortcut": "none"}, [0.3, 0.5]),
+        write_training(tmp_path / "d", {"depth": 56, "shortcut": "none"}, [0.1, 0.4]),
+    ]
+    with styled():
+        figure = draw_errors_over_epochs([read_training(run) for run in runs])
+    plain, residual = figure.axes
+    assert plain.get_title("left") == "plain: no shortcuts"
+    assert residual.get_title("left") == "residual: identity shortcuts"
+    lines = [{line.get_label(): line for line in panel.get_lines()} for panel in (plain, residual)]
+    labels = [
+        f"{depth} layers, {part} images" for depth in (20, 56) for part in ("test", "training")
+    ]
+    assert [list(panel) for panel in lines] == [labels, labels]
+    assert lines[0]["56 layers, test images"].get_ydata() == pytest.approx([90, 60])
+    assert lines[1]["20 layers, training images"].get_ydata() == pytest.approx([90, 70])
+    colours = {(label, panel[label].get_color()) for panel in lines for label in labels}
+    assert len(colours) == len(labels)
+    assert len({colour for _, colour in colours}) == 2
+    # Without colours, lines tell the images apart, and markers the depths.
+    assert lines[0][labels[0]].get_linestyle() != lines[0][labels[1]].get_linestyle()
+    assert lines[0][labels[0]].get_marker() != lines[0][labels[2]].get_marker()
+    assert "%" in plain.get_ylabel()
+
+
+def test_other_networks_have_the_names_of_their_runs(tmp_path: Path) -> None:
+    curve = read_training(write_training(tmp_path / "short", {}, [0.9], "lenet"))
+    assert (curve.panel, curve.name) == ("lenet", "short")
+
+
+def test_runs_without_errors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='has no "train/top1" yet'):
+        read_training(write_training(tmp_path / "new", {}, []))
+    RunDirectory.create(tmp_path / "agent", {"config": {}}).close()
+    with pytest.raises(UserError, match=r"is no run of pretrain_encoder\.py"):
+        read_training(tmp_path / "agent")

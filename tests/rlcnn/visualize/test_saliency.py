@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from envs.errors import UserError
 from rlcnn.encoders import create_encoder
 from rlcnn.encoders.base import Encoder
+from rlcnn.visualize.gallery.explanations import draw_strip
+from rlcnn.visualize.gallery.options import PictureConfig
+from rlcnn.visualize.gallery.source import Explained, PlayedGame, Source
 from rlcnn.visualize.heat import heat_over, saliency_figure
 from rlcnn.visualize.saliency import (
     COMPLETENESS,
@@ -238,3 +243,37 @@ def test_a_sheet_has_a_row_per_image_and_a_column_per_method(frames: int, channe
     assert len(figure.axes) == 6
     assert [axis.get_title() for axis in figure.axes[1:3]] == ["gradient", "occlusion"]
     assert [axis.get_ylabel() for axis in figure.axes[::3]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("rewarded", "first"), [(9, 6), (1, 1), (19, 14), (None, 1)])
+def test_a_strip_ends_soon_after_the_largest_reward_and_shows_the_deciding_pixel(
+    rewarded: int | None, first: int
+) -> None:
+    rewards = torch.zeros(20)
+    if rewarded is not None:
+        rewards[rewarded - 1] = 5
+    actions = torch.arange(20) % 2
+    game = PlayedGame(random_images(20)[:, :3], actions, rewards)
+    explained = Explained(
+        decide,
+        create_encoder("nature", (3, 40, 40)),
+        ("LEFT", "RIGHT"),
+        "Q value",
+        frame_channels=3,
+        play=lambda seed: game,
+    )
+    config = PictureConfig(pictures=("strip",), queries=4)
+    source = Source(config, lambda *_: {}, explain=lambda: nullcontext(explained))
+    (sheet,) = draw_strip(source, Console(quiet=True))
+    axes = sheet.figure.axes
+    assert len(axes) == 8
+    titles = [axis.get_title() for axis in axes[:4]]
+    steps = range(first, first + 8, 2)
+    assert titles == [f"step {step}\n{('LEFT', 'RIGHT')[(step - 1) % 2]}" for step in steps]
+    assert (f"gets 5 points in step {rewarded}" in sheet.caption) == (rewarded is not None)
+    for step, axis in zip(steps, axes[4:], strict=True):
+        drawn = axis.get_images()[0].get_array()
+        brightest = np.unravel_index(drawn.sum(axis=-1).argmax(), drawn.shape[:2])
+        _, row, column = DECIDING[(step - 1) % 2].tolist()
+        # A slight blur and the scale's end make its neighbours as bright.
+        assert np.abs(np.subtract(brightest, (row, column))).max() <= 1
