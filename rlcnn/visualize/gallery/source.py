@@ -280,8 +280,11 @@ class Source:
             raise UserError(
                 f"{option} {given} must be below {len(images)}, the number of held-out images"
             )
-        one = ChosenImages(images, torch.tensor([int(given)]), images.tasks[0], self.crop)
-        return one[0], one.name(0)
+        task = images.tasks[0]
+        one = ChosenImages(images, torch.tensor([int(given)]), task, self.crop)
+        # Numbers do not say which of several games it is.
+        game = f" ({task.classes[int(one.labels[0, 0])]})" if task.name == "game" else ""
+        return one[0], f"{one.name(0)}{game}"
 
     def classifier(self) -> Network:
         """The network with its head; errors are those of :func:`load_network`."""
