@@ -119,7 +119,7 @@ def play_game(model: Any, trained: TrainConfig, seed: int) -> PlayedGame:
             observations, rewards, dones, _ = venv.step(chosen)
             steps.append((seen, int(chosen[0]), float(rewards[0])))
             over = bool(dones[0])
-    seen, actions, rewards = zip(*steps, strict=True)  # type: ignore[assignment]
+    seen, actions, rewards = zip(*steps, strict=True)
     return PlayedGame(
         torch.from_numpy(np.stack(seen)), torch.tensor(actions), torch.tensor(rewards)
     )
