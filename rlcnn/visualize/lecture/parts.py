@@ -272,8 +272,8 @@ PARTS: dict[PartName, Part] = {
     "depth": Part(
         "Deeper is worse without shortcuts",
         "He et al. 2016: a plain network of 56 layers has a larger error than one of 20, also on"
-        " the images that it learns from, so this is no overfitting. Residual networks do not have"
-        " this problem.",
+        " the images that it learns from, so this is no overfitting. Shortcuts help at both depths."
+        " The deeper residual network is the better one only after a long training.",
         60,
         ("cifar10",),
         _depth,
