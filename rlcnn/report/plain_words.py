@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -226,7 +226,8 @@ def _pairs(report: Report, verdict: Verdict) -> str:
 
 def _amount(report: Report, verdict: Verdict, *values: float) -> str:
     """Sizes of normalised differences: in points of one game, or as shares of a person's."""
-    sizes, written = [abs(value) for value in values], number
+    sizes = [abs(value) for value in values]
+    written: Callable[[float], str] = number
     unit = f" in {report.unit}"
     if len(report.games) == 1 and verdict.difference.point:
         game = report.games[0]
