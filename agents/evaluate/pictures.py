@@ -47,7 +47,8 @@ def make_source(config: PictureConfig) -> Source:
     own play: of a game of ALE with all its labels, of another game see :func:`own_frames`.
 
     Raises:
-        UserError: the run is missing or damaged.
+        UserError: the run is missing or damaged, or ``--data`` are not frames of the game whose
+            actions are explained.
     """
     if config.run is None:
         return Source(config, load_players)
@@ -57,6 +58,7 @@ def make_source(config: PictureConfig) -> Source:
         config = replace(config, weights=str(run_dir), data_dir=config.data_dir or data_dir)
         return Source(config, load_players)
     trained = read_config(run)
+    _check_game(config, trained)
     frames = replace(
         config.frames,
         obs=trained.obs,
@@ -73,13 +75,28 @@ def make_source(config: PictureConfig) -> Source:
     )
     own_images = None
     if config.data is None:
-        if trained.env.startswith("ALE/") and not trained.environment.is_changed:
-            game = f"{ATARI}{game_name(trained.env)}"
+        if game := _own_game(trained):
             config = replace(config, data=game, players=(str(run_dir),))
         else:
             counts = (frames.train_frames, frames.test_frames)
             own_images = partial(own_frames, run_dir, trained, counts, config.seed)
     return Source(config, load_players, own_images, partial(explained_agent, run_dir, trained))
+
+
+def _own_game(trained: TrainConfig) -> str | None:
+    """The name of an agent's game as data; None for a game without such data."""
+    if trained.env.startswith("ALE/") and not trained.environment.is_changed:
+        return f"{ATARI}{game_name(trained.env)}"
+    return None
+
+
+def _check_game(config: PictureConfig, trained: TrainConfig) -> None:
+    explained = [name for name in config.pictures if name in ("saliency", "strip")]
+    if explained and config.data not in (None, _own_game(trained)):
+        raise UserError(
+            f'{explained[0]} explains actions of an agent of "{trained.env}", but --data is'
+            f' "{config.data}": leave out --data, which shows frames of its own play'
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,9 +55,9 @@ def draw_embedding(
     """
     figure = new_sheet(6.4, 5.2)
     axes = figure.subplots()
-    numeric = len(task.classes) > 2 and all(_is_number(name) for name in task.classes)
-    if numeric and len(task.classes) > 10:
-        values = np.array([float(name.split("-")[0]) for name in task.classes])[labels]
+    numbers = [_leading_number(name) for name in task.classes]
+    if len(task.classes) > 10 and None not in numbers:
+        values = np.array(numbers, dtype=float)[labels]
         drawn = axes.scatter(
             places[:, 0], places[:, 1], c=values, cmap="viridis", s=9, linewidths=0
         )
@@ -89,5 +90,7 @@ def draw_embedding(
     return figure
 
 
-def _is_number(name: str) -> bool:
-    return name.replace("-", "").replace(".", "").isdecimal()
+def _leading_number(name: str) -> float | None:
+    """The value of a class that is a number, or the lower end of a range: -3 or 0-6."""
+    number = re.fullmatch(r"(-?\d+(?:\.\d+)?)(?:--?\d+(?:\.\d+)?)?", name, re.ASCII)
+    return float(number[1]) if number else None

@@ -25,7 +25,7 @@ from rlcnn.visualize.sheets import draw_image, new_sheet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_PICTURES, _MOST_COLUMNS = 6, 5
+_MOST_PICTURES, _MOST_COLUMNS = 28, 5
 _TINY = torch.finfo(torch.float32).tiny
 
 

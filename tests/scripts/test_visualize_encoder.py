@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.colour_networks import colour_classifier
 from support.picture_files import write_mnist, write_stripes
 
 from envs.errors import UserError
@@ -204,6 +205,27 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         draw(*arguments, "--out", tmp_path / "pictures")
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert not (tmp_path / "pictures").exists()
+
+
+@pytest.mark.parametrize("picture", ["strip", "saliency"])
+@pytest.mark.parametrize("data", ["atari:Pong", "mnist"])
+def test_actions_are_not_explained_on_another_game(
+    picture: str, data: str, finished: tuple[Path, str], draw: Script, tmp_path: Path
+) -> None:
+    options = ("--run", finished[0], "--data", data, "--out", tmp_path / "pictures")
+    said = rf'{picture} explains actions of an agent of "ALE/Breakout-v5", but --data is "{data}"'
+    with pytest.raises(UserError, match=said):
+        draw("filters", picture, *options)
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_saliency_of_more_images_than_there_are_is_refused(
+    folder: Path, draw: Script, tmp_path: Path
+) -> None:
+    run = colour_classifier(tmp_path / "run", f"folder:{folder}")
+    with pytest.raises(UserError, match="--queries 13 must be at most 12, the number of held-out"):
+        draw("saliency", "--run", run, "--queries", 13, "--out", tmp_path / "pictures")
     assert not (tmp_path / "pictures").exists()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -39,8 +38,7 @@ def draw_saliency(source: Source, console: Console) -> list[Sheet]:
     with source.explain() if source.explain else _classifier(source) as network:
         layers = list_layers(network.encoder)
         layer = find_layer(network.encoder, config.layer or _last_maps(layers), layers)
-        count = len(source.loaded.test)
-        chosen = np.linspace(0, count - 1, min(config.queries, count)).round().astype(int).tolist()
+        chosen = source.query_places(source.loaded.test)
         images = torch.cat([network.observe(source.loaded.test[index]) for index in chosen])
         with torch.no_grad():
             scores = network.scores(images.float())

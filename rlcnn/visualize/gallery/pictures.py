@@ -120,9 +120,9 @@ def draw_activations(source: Source, console: Console) -> list[Sheet]:
             "patches",
             f"What excites {name}",
             draw_patches(patches, chosen),
-            f"For each channel the nine of {len(images):,} images with the largest activation,"
-            f" cropped to the receptive field: {field}. Beside the channel: the largest and the"
-            " least of the nine activations (Zeiler & Fergus 2013, figure 2).",
+            f"For each channel the {len(patches[0])} of {len(images):,} images with the largest"
+            f" activation, cropped to the receptive field: {field}. Beside the channel: the largest"
+            " and the least of these activations (Zeiler & Fergus 2013, figure 2).",
         )
     )
     return sheets
@@ -134,18 +134,12 @@ def draw_nearest(source: Source, console: Console) -> list[Sheet]:
     if config.labels is not None:
         raise UserError("neighbours need training images: --labels names one set of images alone")
     train, test = (source.images(part, source.task) for part in ("train", "test"))
-    if config.queries > len(test):
-        raise UserError(
-            f"--queries {config.queries} must be at most {len(test)}, the number of held-out images"
-        )
+    places = source.query_places(test)
     features, searched = (_features(source, images, console) for images in (test, train))
     found = find_neighbours(features, searched, config.neighbours)
     own, others = (images.labels[:, 0].numpy() for images in (test, train))
     share = describe_share(found.share(own, others), chance(own, others), len(test))
     console.print(share)
-    places = [
-        round(i * (len(test) - 1) / max(1, config.queries - 1)) for i in range(config.queries)
-    ]
     classes = source.task.classes
     figure = draw_neighbours(
         type(found)(found.indices[places], found.distances[places]),

@@ -286,6 +286,19 @@ class Source:
         game = f" ({task.classes[int(one.labels[0, 0])]})" if task.name == "game" else ""
         return one[0], f"{one.name(0)}{game}"
 
+    def query_places(self, images: LabelledImages) -> list[int]:
+        """The places of ``--queries`` images, spread evenly.
+
+        Raises:
+            UserError: there are fewer images.
+        """
+        count = self.config.queries
+        if count > len(images):
+            raise UserError(
+                f"--queries {count} must be at most {len(images)}, the number of held-out images"
+            )
+        return [round(i * (len(images) - 1) / max(1, count - 1)) for i in range(count)]
+
     def classifier(self) -> Network:
         """The network with its head; errors are those of :func:`load_network`."""
         config = self.config

@@ -92,11 +92,26 @@ def test_no_two_classes_look_alike_and_the_rarest_of_many_are_grey() -> None:
     assert len(looks) == 21
 
 
-def test_classes_that_are_numbers_have_a_scale() -> None:
-    names = ("0-6", *map(str, range(7, 27)))
-    labels = np.arange(21)
-    places = np.random.default_rng(0).normal(size=(21, 2)).astype(np.float32)
+@pytest.mark.parametrize(
+    ("first", "values"),
+    [(("0-6", "7"), [0.0, 7.0]), (("-3", "-0.5"), [-3.0, -0.5]), (("-3--1", "0-2"), [-3.0, 0.0])],
+)
+def test_classes_that_are_numbers_have_a_scale(first: tuple[str, str], values: list[float]) -> None:
+    labels, places = _places(21)
+    names = (*first, *map(str, range(8, 27)))
     figure = draw_embedding(places, labels, Task("Pong/ball_x", names))
     (points,) = figure.axes[0].collections
-    assert np.asarray(points.get_array())[:2].tolist() == [0.0, 7.0]
+    assert np.asarray(points.get_array())[:2].tolist() == values
     assert figure.axes[1].get_ylabel() == "Pong/ball_x"
+
+
+@pytest.mark.parametrize("name", ["1.2.3", "2024-05-01"])
+def test_names_like_numbers_are_classes(name: str) -> None:
+    labels, places = _places(12)
+    figure = draw_embedding(places, labels, Task("class", (name, *map(str, range(11)))))
+    assert figure.axes[0].collections[0].get_label() == name
+
+
+def _places(count: int) -> tuple[np.ndarray, np.ndarray]:
+    places = np.random.default_rng(0).normal(size=(count, 2)).astype(np.float32)
+    return np.arange(count), places

@@ -13,6 +13,7 @@ from rlcnn.encoders import Encoder, create_encoder
 from rlcnn.visualize.gallery.options import StyleOptions
 from rlcnn.visualize.nodes import list_layers
 from rlcnn.visualize.style import (
+    Transfer,
     default_layers,
     draw_transfer,
     gram_matrix,
@@ -90,6 +91,21 @@ def test_the_loss_falls_and_the_encoder_stays(encoder: Encoder, optimizer: str, 
     assert all(torch.equal(before[n], t) for n, t in encoder.state_dict().items())
     assert not encoder.preprocessing.takes_floats
     assert draw_transfer(result).axes
+
+
+@pytest.mark.parametrize(("made", "shown"), [(20, 20), (100, 28)])
+def test_the_pictures_on_the_way_are_shown(made: int, shown: int) -> None:
+    content, style = pictures()
+    names = ("content", "style", "total variation", "total")
+    transfer = Transfer(
+        content,
+        style,
+        {10 * step: content for step in range(1, made + 1)},
+        {name: [2.0, 1.0] for name in names},
+    )
+    titles = [axes.get_title(loc="center") for axes in draw_transfer(transfer).axes]
+    steps = [title for title in titles if title.startswith("step ")]
+    assert (len(steps), steps[0], steps[-1]) == (shown, "step 10", f"step {10 * made}")
 
 
 def test_the_style_loss_of_the_content_itself_is_the_weight(encoder: Encoder) -> None:
