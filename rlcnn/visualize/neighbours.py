@@ -103,5 +103,5 @@ def describe_share(share: float, by_chance: float, queries: int) -> str:
     """The share of neighbours with the query's class, in one sentence."""
     return (
         f"Of the neighbours of {queries:,} queries {percent(share)} have the class of their query;"
-        f" by chance it were {percent(by_chance)}."
+        f" by chance it would be {percent(by_chance)}."
     )

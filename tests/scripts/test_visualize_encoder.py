@@ -64,7 +64,7 @@ def test_one_command_draws_a_gallery_of_several_pictures(
     assert "python scripts/visualize_encoder.py filters activations" in page
     said = capsys.readouterr()
     assert "receptive field of lenet, layer c3: 14x14 pixels" in said.err
-    assert "have the class of their query; by chance it were 50%" in said.err
+    assert "have the class of their query; by chance it would be 50%" in said.err
     assert f"wrote {out / 'index.html'}" in said.out
 
 
