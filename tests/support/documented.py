@@ -206,6 +206,8 @@ SHORT: Mapping[str, Mapping[str, str]] = {
         "--frames.train-frames": "100",
         "--frames.test-frames": "100",
         "--frames.min-entropy": "0",
+        # An agent's games are played to their ends, which Krull's are long in coming to.
+        "--frames.max-episode-steps": "100",
         "--perplexity": "3",
         "--style.steps": "2",
         "--track": "disabled",
