@@ -16,9 +16,7 @@ class Options(ProbeConfig):
     """Fit linear classifiers to the features of a frozen encoder, and of random encoders.
 
     Examples:
-      python scripts/probe_encoder.py --encoder nature --data atari:Pong
       python scripts/probe_encoder.py --encoder resnet18 --weights imagenet --data cifar10
-      python scripts/probe_encoder.py --encoder nature --weights runs/pong --data atari:Pong
       python scripts/probe_encoder.py --encoder resnet18 --data cifar10 --node-sweep
       python scripts/probe_encoder.py --encoder nature --weights runs/balls --foresee Pong
     """

@@ -109,7 +109,8 @@ def film_runs(
         overlay: whether to show what each agent sees and how it decides.
         max_steps: agent steps after which a game ends; by default the protocol's.
         device: by default each run's own.
-        names: of the runs in the film, by default ``runs``.
+        names: of the runs in the film, by default those of their directories, or ``runs`` if two
+            directories have one name.
         console: shows progress; by default standard error.
 
     Raises:
@@ -133,7 +134,7 @@ def film_runs(
     protocol = protocol or configs[0].protocol
     with use_threads(max(config.num_threads for config in configs)):
         filmed = []
-        for run, name, config in zip(runs, names or runs, configs, strict=True):
+        for run, name, config in zip(runs, names or _short_names(runs), configs, strict=True):
             path, step = _split(run)
             with waiting(console, f"loading the agent of {run}"):
                 model = _load(path, step, device or config.device)
@@ -189,6 +190,12 @@ def track_films(
         run.finish()
     except Exception as error:
         _log.warning("Weights & Biases misses the films: %s", first_line(error))
+
+
+def _short_names(runs: Sequence[str]) -> list[str]:
+    """The last part of each path, with its "@STEP"; the whole paths if two would be the same."""
+    names = [Path(run).name for run in runs]
+    return names if len(set(names)) == len(names) and all(names) else list(runs)
 
 
 def _split(run: str) -> tuple[str, str | None]:

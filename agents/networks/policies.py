@@ -15,7 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import CategoricalDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from torch import nn
@@ -193,7 +193,7 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
         self.return_moments = RunningMoments() if normalize_value else None
         self._set_up_images()
         factors = self.encoder_lr_factor, self.head_lr_factor
-        rebuild_optimizer(self, self, self.first_layers(), *factors)
+        rebuild_optimizer(self, self, self.first_layers, *factors)
         freeze_until(self, self.unfreeze_at_step)
 
     def _build(self, lr_schedule: Schedule) -> None:
@@ -204,6 +204,8 @@ class PixelActorCriticPolicy(PixelPolicy, PixelNetwork, ActorCriticPolicy):
     def first_layers(self) -> list[nn.Module]:
         """The layers of both heads that take the encoder's features."""
         hidden = self.mlp_extractor
+        if not isinstance(hidden, MlpExtractor):
+            raise UserError("head_lr_factor is not supported for a policy with heads of its own")
         heads = (hidden.policy_net, self.action_net), (hidden.value_net, self.value_net)
         return [first_layer(*layers) for layers in heads]
 
@@ -315,7 +317,7 @@ class PixelDQNPolicy(PixelPolicy, DQNPolicy):
             chosen["optimizer_kwargs"] = {"fused": True}
         super().__init__(observation_space, action_space, lr_schedule, **chosen)
         factors = self.encoder_lr_factor, self.head_lr_factor
-        rebuild_optimizer(self, self.q_net, self.q_net.q_net.first_layers(), *factors)
+        rebuild_optimizer(self, self.q_net, self.q_net.q_net.first_layers, *factors)
         freeze_until(self.q_net, self.unfreeze_at_step)
 
     def make_q_net(self) -> PixelQNetwork:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,14 +21,14 @@ from rlcnn.sb3 import EncoderExtractor
 def rebuild_optimizer(
     policy: ActorCriticPolicy | DQNPolicy,
     network: nn.Module,
-    heads: Sequence[nn.Module],
+    heads: Callable[[], Sequence[nn.Module]],
     encoder_lr_factor: float,
     head_lr_factor: float,
 ) -> None:
     """Gives parts of ``network``, which ``policy`` optimises, learning rates of their own.
 
     They are the encoder's pretrained half and the first layer behind it: the encoder's projection,
-    if that is not pretrained, or ``heads``, the layers that take the encoder's features. Their
+    if that is not pretrained, or ``heads()``, the layers that take the encoder's features. Their
     rates are factors of the other layers' rate; if both are 1, the optimiser stays. A UserError
     refuses a factor that is not a positive number, an encoder that is not of ours, and a frozen
     encoder's own factor.
@@ -43,7 +43,9 @@ def rebuild_optimizer(
     if encoder_lr_factor != 1 and extractor.frozen:
         raise UserError("encoder_lr_factor has no meaning for a frozen encoder")
     encoder = extractor.encoder
-    first = [encoder] if _learns_more_than_pretrained(encoder) else heads
+    first: Sequence[nn.Module] = ()
+    if head_lr_factor != 1:
+        first = [encoder] if _learns_more_than_pretrained(encoder) else heads()
     rate = policy.optimizer.param_groups[0]["lr"]
     policy.optimizer = policy.optimizer_class(
         finetuning_groups(network, encoder, encoder_lr_factor, first, head_lr_factor),

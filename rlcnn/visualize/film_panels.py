@@ -142,7 +142,7 @@ class FilmPanels:
             base = middle + round(9 * size / 0.42) // 2
             ink = _VERMILION if chosen else _INK
             _text(canvas, name, 0, base, ink, size)
-            number = f"{scores[index]:.2f}" if decision.most else f"{scores[index]:.3g}"
+            number = f"{scores[index]:.2f}" if decision.most else f"{scores[index]:#.3g}"
             _text(canvas, number, right + 4, base, ink, size)
         bottom = round(_LABEL + len(order) * pitch)
         cv2.line(canvas, (zero, _LABEL), (zero, bottom), _FAINT, 1)

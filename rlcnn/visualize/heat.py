@@ -23,6 +23,7 @@ _DIMMED = 0.45  # brightness of the image under the colours
 _BLUR = 1 / 100
 
 _CELL = 1.5  # inches of a sheet for one picture
+_SCALE = 0.6  # inches for the colour scale
 _LINE = 2  # pixels between the frames of a stack
 
 # The strongest pixels of noisy maps, as gradients are, would hide all others.
@@ -85,7 +86,7 @@ def saliency_figure(
     frames = next(iter(maps.values())).shape[1]
     columns = {"image" if frames == 1 else f"{frames} frames,\noldest first": None, **maps}
     with styled():
-        figure = new_figure(0.6 + _CELL * len(images))
+        figure = new_figure(0.6 + _SCALE + _CELL * len(images))
         figure.set_figwidth(0.5 + _CELL * len(columns))
         axes = figure.subplots(len(images), len(columns), squeeze=False)
         for row, stack in enumerate(frames_of(images, frames)):
@@ -99,6 +100,7 @@ def saliency_figure(
                     axis.set_title(name, fontsize="small", loc="center")
                 if column == 0 and labels:
                     axis.set_ylabel(labels[row], fontsize="x-small")
+        _add_scale(figure, axes)
         if title:
             figure.suptitle(title)
     return figure
@@ -113,7 +115,7 @@ def strip_figure(images: np.ndarray, maps: np.ndarray, labels: Sequence[str]) ->
         labels: of each frame.
     """
     with styled():
-        figure = new_figure(2 * _CELL + 0.9)
+        figure = new_figure(2 * _CELL + 0.9 + _SCALE)
         figure.set_figwidth(0.3 + _CELL * len(images))
         axes = figure.subplots(2, len(images), squeeze=False)
         for column, (frame, label) in enumerate(zip(frames_of(images, 1), labels, strict=True)):
@@ -123,9 +125,20 @@ def strip_figure(images: np.ndarray, maps: np.ndarray, labels: Sequence[str]) ->
                 axis.set(xticks=[], yticks=[])
                 axis.grid(False)
             axes[0, column].set_title(label, fontsize="small", weight="normal", loc="center")
-        for row, name in enumerate(("newest frame", "saliency")):
+        for row, name in enumerate(("newest frame", "gradient")):
             axes[row, 0].set_ylabel(name, fontsize="small")
+        _add_scale(figure, axes)
     return figure
+
+
+def _add_scale(figure: Figure, axes: np.ndarray) -> None:
+    """The colours of maps, below all ``axes``."""
+    from matplotlib.cm import ScalarMappable
+
+    label = f"strength, divided by the map's {_FULL_STRENGTH}th percentile"
+    scale = ScalarMappable(cmap="inferno")
+    bar = figure.colorbar(scale, ax=axes, location="bottom", aspect=40, shrink=0.6)
+    bar.set_label(label, fontsize="small")
 
 
 def _heated(stack: np.ndarray, strengths: np.ndarray) -> np.ndarray:

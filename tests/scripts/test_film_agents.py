@@ -30,7 +30,10 @@ def test_an_agent_beside_its_younger_self(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"video: {path} (")
     assert lines[0].endswith(" frames at 60 per second)")
-    assert [line.split(": return")[0].strip() for line in lines[1:]] == [f"{run}@128", str(run)]
+    assert [line.split(": return")[0].strip() for line in lines[1:]] == [
+        f"{run.name}@128",
+        run.name,
+    ]
     assert list(out.iterdir()) == [path]
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 

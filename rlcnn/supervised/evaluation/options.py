@@ -184,8 +184,8 @@ class ProbedNodes:
     """Nodes."""
 
     node_sweep: bool = False
-    """Rank the blocks of a network of torchvision or timm, given as NAME without a node, by the
-    accuracy of a linear classifier on their outputs, with the first of --methods."""
+    """Whether to rank the blocks of a network of torchvision or timm, given as NAME without a node,
+    by the accuracy of a linear classifier on their outputs, with the first of --methods."""
 
 
 @dataclass(frozen=True)

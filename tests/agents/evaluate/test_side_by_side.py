@@ -65,20 +65,27 @@ def test_every_agent_plays_the_games_of_the_same_seeds(
 
     monkeypatch.setattr(side_by_side, "_open_game", recorded)
     # An earlier checkpoint is an agent of its own.
-    names = [*runs, f"{runs[0]}@16", f"{runs[1]}@0"]
-    first, second = film(names, tmp_path / "films", games=2, seed=5, overlay=overlay)
+    agents = [*runs, f"{runs[0]}@16", f"{runs[1]}@0"]
+    first, second = film(agents, tmp_path / "films", games=2, seed=5, overlay=overlay)
     kind = "-overlay" * overlay
     assert first.path.name == f"Signals-v0{kind}-seed5.mp4"
     assert second.path.name == f"Signals-v0{kind}-seed6.mp4"
     about, pictures = read_film(first.path)
     # The first observation and 8 steps, at the game's own rate.
     assert (len(pictures), about["fps"], first.frames) == (9, 30, 9)
-    assert first.lengths == dict.fromkeys(names, 8)
-    assert first.caption.startswith(f"seed 5 | returns: {runs[0]} ")
+    # The pictures have no path of the machine.
+    assert first.lengths == dict.fromkeys(["ppo", "dqn", "ppo@16", "dqn@0"], 8)
+    assert first.caption.startswith("seed 5 | returns: ppo ")
     # What is lit in a game is decided by its seed alone.
     starts = [game._lens.unwrapped.np_random_seed for game in opened]
     assert len(set(starts[:4])) == len(set(starts[4:])) == 1
     assert starts[0] != starts[4]
+
+
+def test_directories_of_one_name_are_told_apart_by_their_paths() -> None:
+    assert side_by_side._short_names(["a/run", "b/other@0"]) == ["run", "other@0"]
+    assert side_by_side._short_names(["a/run", "b/run"]) == ["a/run", "b/run"]
+    assert side_by_side._short_names(["a/run", "."]) == ["a/run", "."]
 
 
 def test_step_0_is_the_untrained_agent(runs: list[str]) -> None:

@@ -255,3 +255,5 @@ def test_a_policy_with_heads_of_its_own_learns() -> None:
     model = make(PPO, Own)
     assert model.policy.action_net.in_features == Heads.latent_dim_pi
     learn(model)
+    with pytest.raises(UserError, match="head_lr_factor is not supported for a policy with heads"):
+        make(PPO, Own, policy_kwargs={**LENET, "head_lr_factor": 0.5})

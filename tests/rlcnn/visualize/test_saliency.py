@@ -240,9 +240,11 @@ def test_a_sheet_has_a_row_per_image_and_a_column_per_method(frames: int, channe
     images = np.random.default_rng(0).integers(256, size=(2, frames * channels, 8, 8), dtype="u1")
     maps = np.ones((2, frames, 8, 8), np.float32)
     figure = saliency_figure(images, {"gradient": maps, "occlusion": maps}, labels=["a", "b"])
-    assert len(figure.axes) == 6
-    assert [axis.get_title() for axis in figure.axes[1:3]] == ["gradient", "occlusion"]
-    assert [axis.get_ylabel() for axis in figure.axes[::3]] == ["a", "b"]
+    *cells, scale = figure.axes
+    assert len(cells) == 6
+    assert [axis.get_title() for axis in cells[1:3]] == ["gradient", "occlusion"]
+    assert [axis.get_ylabel() for axis in cells[::3]] == ["a", "b"]
+    assert scale.get_xlabel() == "strength, divided by the map's 99.5th percentile"
 
 
 @pytest.mark.parametrize(("rewarded", "first"), [(9, 6), (1, 1), (19, 14), (None, 1)])
@@ -265,7 +267,7 @@ def test_a_strip_ends_soon_after_the_largest_reward_and_shows_the_deciding_pixel
     config = PictureConfig(pictures=("strip",), queries=4)
     source = Source(config, lambda *_: {}, explain=lambda: nullcontext(explained))
     (sheet,) = draw_strip(source, Console(quiet=True))
-    axes = sheet.figure.axes
+    *axes, _ = sheet.figure.axes
     assert len(axes) == 8
     titles = [axis.get_title() for axis in axes[:4]]
     steps = range(first, first + 8, 2)
