@@ -9,9 +9,9 @@ def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """True for processors with AMX, and for AMD's with AVX-512 bfloat16 instructions.
 
     Intel's AVX-512 instructions alone are not enough: on a Xeon of the Sapphire Rapids class whose
-    AMX is not available, NatureCNN and IMPALA take 1.3 to 1.6 times as long in bfloat16 as in
-    float32 (docs/performance.md). By the Linux kernel's list, so that torch need not be loaded;
-    False on other systems.
+    AMX is not available, NatureCNN and IMPALA take 1.5 to 1.7 times as long in bfloat16 as in
+    float32 (docs/lab/encoder-speed.md). Reads the Linux kernel's list, so that torch need not be
+    loaded; False on other systems.
     """
     try:
         lines = cpuinfo.read_text().splitlines()
